@@ -1,0 +1,85 @@
+"""From a config section to an object: `type = "module:Name"` and keyword arguments. There is no registry.
+
+    build(config.objective)                   constructs the class (or calls the factory) that the section names
+    bind(config.mask)                         the function that it names, with the section's values bound
+    build({"type": config.data.source}, split="train", **config.data.options)
+
+A name that does not exist is refused with the nearest one. Nested sections are passed on as they are.
+"""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cjepa_jax.errors import ConfigError, did_you_mean
+
+
+def locate(path: str) -> Any:
+    """The attribute `Name` of `module`, for a path "module:Name".
+
+    Raises ConfigError when the path is malformed, or when the module or the attribute does not exist.
+    """
+    module_name, colon, name = path.partition(":")
+    if not (module_name and colon and name):
+        raise ConfigError(f"{path!r}: must be written as 'module:Name'")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            hint = did_you_mean(error.name, _siblings(error.name))
+            raise ConfigError(f"{path!r}: there is no module {error.name!r}{hint}") from error
+        raise ConfigError(f"{path!r}: needs the package {error.name!r}, which is not installed") from error
+    if not hasattr(module, name):
+        public = [other for other in vars(module) if not other.startswith("_")]
+        raise ConfigError(f"{path!r}: the module has no {name!r}{did_you_mean(name, public)}")
+    return getattr(module, name)
+
+
+def build(section: Mapping[str, Any], **extra: Any) -> Any:
+    """Calls what `section["type"]` names with the section's other values; `extra` adds to them or overrides them.
+
+    Raises ConfigError for a keyword that it does not take or one that it needs.
+    """
+    path, target, keywords = _resolve(section, extra)
+    try:
+        inspect.signature(target).bind(**keywords)
+    except TypeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return target(**keywords)
+
+
+def bind(section: Mapping[str, Any], **extra: Any) -> Callable:
+    """`functools.partial` of the function that `section["type"]` names, over the section's other values and `extra`.
+
+    Raises ConfigError for a keyword that it does not take.
+    """
+    _, target, keywords = _resolve(section, extra)
+    return functools.partial(target, **keywords)
+
+
+def _resolve(section: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, Callable, dict[str, Any]]:
+    keywords = {**dict(section.items()), **extra}
+    path = keywords.pop("type", None)
+    if not isinstance(path, str):
+        raise ConfigError(f"type = {path!r}: must be a text 'module:Name'")
+    target = locate(path)
+    if not callable(target):
+        raise ConfigError(f"{path!r}: is not a class or a function")
+    parameters = inspect.signature(target).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        for key in keywords:
+            if key not in known:
+                raise ConfigError(f"{key}: {path} has no such parameter{did_you_mean(key, known)}")
+    return path, target, keywords
+
+
+def _siblings(module_name: str) -> list[str]:
+    """Modules beside the missing one, as dotted names."""
+    parent, _, _ = module_name.rpartition(".")
+    paths = importlib.import_module(parent).__path__ if parent else None
+    prefix = f"{parent}." if parent else ""
+    return [f"{prefix}{module.name}" for module in pkgutil.iter_modules(paths)]

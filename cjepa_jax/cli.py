@@ -1,0 +1,227 @@
+"""The command line of every entry module: `--config=FILE`, `--config.a.b=value`, `--workdir`, `--log`.
+
+An entry module begins like this, and is imported, with JAX, only once the command line and the config are known good:
+
+    if __name__ == "__main__":
+        from cjepa_jax import cli
+        raise SystemExit(cli.run("cjepa_jax.train"))
+
+    import jax
+
+    def main(config, workdir): ...
+"""
+
+import ctypes
+import errno
+import importlib
+import importlib.util
+import logging
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+import cjepa_jax
+from cjepa_jax import config as config_lib
+from cjepa_jax.errors import CjepaError, ConfigError, StorageError, did_you_mean
+
+LEVELS = config_lib.CHOICES["log.level"]
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+FULL_TEXT = re.compile(
+    r"No space left|Disk quota exceeded|Read-only file system|RESOURCE_EXHAUSTED.*(write|space)", re.S
+)
+
+
+def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:
+    """Parses sys.argv, then calls `main(config, workdir)` of the module and returns the process's exit code.
+
+    Args:
+      module_name: the module whose `main` runs; it returns None (0) or an exit code.
+      extra_flags: defines further absl flags; `main` reads them from `absl.flags.FLAGS`.
+
+    Every problem is one line on stderr, "error: ...", and the exit code of its class (`cjepa_jax/errors.py`):
+    2 for the command line and the config. A mistake in the program itself keeps its traceback.
+    """
+    debug = "--log=debug" in sys.argv
+    try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(_usage(extra_flags))
+            return 0
+        config, workdir = parse(sys.argv, extra_flags)
+        debug = config.log.level == "debug"
+        set_up_logging(config.log.level)
+        prepare_process()
+        return importlib.import_module(module_name).main(config, workdir) or 0
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        known = error if isinstance(error, CjepaError) else storage_error(error)
+        if known is None or debug:
+            logging.getLogger().exception("the traceback")
+        if known is None:
+            return 1
+        print(f"error: {_one_line(known)}", file=sys.stderr)
+        return known.exit_code
+
+
+def parse(argv: list[str], extra_flags: Callable[[], None] | None = None) -> tuple[ConfigDict, str]:
+    """The checked, locked config and the run folder.
+
+    The flags are absl's own, because Grain's worker processes look for parsed absl flags.
+
+    Raises ConfigError for whatever is wrong with the command line, the config file or a value.
+    """
+    _define_flags(extra_flags)
+    path = _config_path(argv)
+    _make_importable(pathlib.Path(path))
+    config = _load(path)
+    _check_overrides(config, argv)
+    try:
+        rest = flags.FLAGS(argv)[1:]
+    except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ConfigError(_one_line(error).removeprefix("flag ")) from error
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r}: write --flag=value")
+    config = flags.FLAGS.config
+    if flags.FLAGS.log:
+        config.log.level = flags.FLAGS.log
+    config_lib.check(config)
+    return config, flags.FLAGS.workdir or f"runs/{pathlib.Path(path).stem}"
+
+
+def _define_flags(extra_flags: Callable[[], None] | None) -> None:
+    config_flags.DEFINE_config_file("config", None, "the experiment's config file, such as configs/tiny.py")
+    flags.DEFINE_string("workdir", None, "the run's folder; default: runs/<name of the config file>")
+    flags.DEFINE_enum("log", None, LEVELS, "how much to print; overrides log.level of the config")
+    if extra_flags:
+        extra_flags()
+
+
+def _usage(extra_flags: Callable[[], None] | None) -> str:
+    _define_flags(extra_flags)
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), ""]
+    skip = set(flags.FLAGS.flags_by_module_dict().get("absl.logging", []))
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.split(".")[0] not in ("absl", "grain"):
+            lines += [f"  --{flag.name}: {flag.help}" for flag in defined if flag not in skip]
+    return "\n".join([*lines, "  --config.a.b=value: overrides a value of the config file"])
+
+
+def _config_path(argv: list[str]) -> str:
+    for index, word in enumerate(argv):
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name == "config":
+            path = value if equals else "".join(argv[index + 1 : index + 2])
+            break
+    else:
+        path = ""
+    if not path:
+        raise ConfigError("--config is missing: name a config file, such as --config=configs/tiny.py")
+    if ":" in path:
+        raise ConfigError(f"--config={path}: configs take no argument after ':'")
+    if not pathlib.Path(path).is_file():
+        folder = pathlib.Path(path).parent
+        beside = [str(other) for other in folder.glob("[!_]*.py")] if folder.is_dir() else []
+        raise ConfigError(f"--config={path}: there is no such file{did_you_mean(path, beside)}")
+    return path
+
+
+def _make_importable(path: pathlib.Path) -> None:
+    """Lets a config file import its siblings (`from configs import vitl`) from any working directory.
+
+    The folder above the file's own `configs` package comes first; the checkout that holds this package serves config
+    files that live elsewhere.
+    """
+    path = path.absolute()
+    above = [parent.parent for parent in path.parents if parent.name == "configs"][:1]
+    for folder in (pathlib.Path(cjepa_jax.__file__).parents[1], *above):
+        sys.path.insert(0, str(folder))
+
+
+def _load(path: str) -> ConfigDict:
+    """The config as its file makes it. A config file is a program: whatever it raises is reported in one line."""
+    try:
+        spec = importlib.util.spec_from_file_location("config", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:
+        raise ConfigError(f"--config={path}: {_one_line(error)}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"--config={path}: get_config() must return a ConfigDict, not {type(config).__name__}")
+    if "log" not in config:
+        raise ConfigError(f"--config={path}: the section log is missing: start from vitl.get_config()")
+    return config
+
+
+def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
+    keys = [key for key, _ in config_lib.flatten(config)]
+    sections = {".".join(key.split(".")[:depth]) for key in keys for depth in (1, 2)} | {"data.options"}
+    for word in argv:
+        match = re.match(r"--?(?:no)?config\.([^=]*)", word)
+        key = match[1] if match else ""
+        if not match or key in keys or key in sections:
+            continue
+        if key.startswith("data.options."):
+            raise ConfigError(f"--config.{key}: write --config.data.options=\"{{'name': value}}\"")
+        same_leaf = [other for other in keys if other.split(".")[-1] == key.split(".")[-1]]
+        raise ConfigError(f"--config.{key}: unknown key{did_you_mean(key, same_leaf or keys)}")
+
+
+def set_up_logging(level: str) -> None:
+    """Python logging to stderr, once; the libraries' own chatter only from warnings up, except at debug."""
+    logging.basicConfig(level=level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr, force=True)
+    logging.addLevelName(logging.INFO, "info:")
+    logging.addLevelName(logging.WARNING, "warning:")
+    logging.addLevelName(logging.ERROR, "error:")
+    logging.addLevelName(logging.DEBUG, "debug:")
+    for library in ("absl", "orbax", "grain", "jax", "matplotlib", "asyncio"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+def prepare_process() -> None:
+    """What has to be settled before JAX starts its threads and before data workers are spawned."""
+    # A spawned data worker imports its parent's __main__ again, and with it JAX, which it has no use for. Without a
+    # spec and a file it has nothing to import.
+    main = sys.modules["__main__"]
+    main.__spec__ = None
+    if hasattr(main, "__file__"):
+        del main.__file__
+    # XLA:CPU allocates its scratch afresh at each step. glibc would hand those pages back to the system and fault
+    # them in again, which costs up to half of the step: keep them, in one arena, away from mmap.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        m_mmap_max, m_trim_threshold, m_arena_max = -4, -1, -8
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, -1)  # -1: never trim
+        mallopt(m_arena_max, 1)
+
+
+def storage_error(error: BaseException | None) -> StorageError | None:
+    """A StorageError if `error`, or what caused it, says that nothing more can be written; otherwise None.
+
+    Orbax and XLA wrap the system's error in their own, so their text is looked at too.
+    """
+    while error is not None:
+        full = isinstance(error, OSError) and error.errno in FULL
+        if full or FULL_TEXT.search(str(error)):
+            return StorageError(f"cannot write: {_one_line(error)}")
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    """The error's text on one line, without the traceback and the list of keys that ml_collections puts into it."""
+    if isinstance(error, SyntaxError):
+        return f"syntax error in line {error.lineno}: {error.msg}"
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if "Traceback (most recent call last)" in text:
+        text = text.strip().splitlines()[-1]
+    if text[:1] in ("'", '"') and text[:1] == text[-1:]:  # ml_collections raises the repr of its message
+        text = text[1:-1].replace("\\n", "\n")
+    text = re.sub(r' Other fields present: ".*?"(?=\n|$)', "", text, flags=re.S)
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip()) or type(error).__name__

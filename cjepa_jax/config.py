@@ -1,0 +1,173 @@
+"""Checks and comparisons of a config: impossible values are refused in one line, before JAX starts.
+
+The rules are a table. A rule whose key a config does not have is skipped, so a variant may bring its own `mask` or
+`objective` section; what such a section needs, its own class checks.
+"""
+
+import fnmatch
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from cjepa_jax.errors import ConfigError, did_you_mean
+
+MAY_CHANGE = (
+    "log.*",
+    "data.workers",
+    "data.threads",
+    "data.prefetch",
+    "data.max_replaced",
+    "checkpoint.*",
+    "probe.every",
+)
+"""Keys that a resumed run may change: none of them changes the parameters that come out."""
+
+CHOICES = {
+    "dtype": ("auto", "float32", "bfloat16"),
+    "data.intervened": ("zero_pixels", "drop_tokens", "rerender", "none"),
+    "objective.loss": ("smooth_l1", "elementwise", "mse"),
+    "objective.target_norm": ("none", "layer_norm"),
+    "objective.encoder_input": ("context", "zeroed"),
+    "objective.encoder.gelu": ("exact", "tanh"),
+    "objective.encoder.remat": ("none", "dots", "full"),
+    "objective.predictor.attention": ("joint", "cross"),
+    "log.level": ("debug", "info", "warning"),
+}
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_int(value) or isinstance(value, float)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _is_row_lengths(value: Any) -> bool:
+    numbers = isinstance(value, tuple | list) and 1 <= len(value) <= 4 and all(map(_is_number, value))
+    return numbers and value[0] > 0 and value[-1] == 1 and all(a < b for a, b in zip(value, value[1:], strict=False))
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w.]+:\w+", value) is not None
+
+
+RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
+    (
+        lambda v: _is_int(v) and v >= 1,
+        "must be a whole number, at least 1",
+        "train.batch data.size data.frames data.eval_count data.max_objects data.threads data.prefetch mask.max_objects"
+        " objective.encoder.tubelet objective.predictor.depth objective.predictor.width objective.predictor.heads"
+        " checkpoint.every checkpoint.keep probe.train probe.test probe.batch log.every",
+    ),
+    (
+        lambda v: _is_int(v) and v >= 0,
+        "must be a whole number, 0 or more",
+        "train.steps train.nonfinite_budget data.count data.workers mask.anchor probe.every",
+    ),
+    (lambda v: _is_int(v) and 0 <= v < 2**31, "must be a whole number from 0 to 2147483647", "seed"),
+    (lambda v: _is_number(v) and v > 0, "must be above 0", "train.epochs objective.beta optim.base optim.eps"),
+    (
+        lambda v: _is_number(v) and v >= 0,
+        "must be 0 or more",
+        "objective.causal_weight objective.sigreg_weight optim.peak optim.warmup_epochs optim.weight_decay optim.clip",
+    ),
+    (lambda v: _is_number(v) and 0 <= v < 1, "must be in [0, 1)", "optim.warmup_share optim.b1 optim.b2"),
+    (lambda v: _is_number(v) and 0 <= v <= 1, "must be in [0, 1]", "data.max_replaced"),
+    (
+        lambda v: _is_pair(v) and 0 <= v[0] <= v[1] <= 1,
+        "must be two numbers, the lower bound first, in [0, 1]",
+        "mask.area objective.ema",
+    ),
+    (_is_row_lengths, "must be 1 to 4 increasing shares of the grid, the last one 1.0", "data.row_lengths"),
+    (lambda v: isinstance(v, bool), "must be True or False", "data.crop log.tensorboard log.wandb log.report"),
+    (lambda v: isinstance(v, str), "must be text", "data.path checkpoint.best"),
+    (_is_path, "must be 'module:Name'", "data.source mask.type objective.type"),
+    (
+        lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z]+/[1-9]\d*", v) is not None,
+        "must be a size and a patch in pixels, such as 'L/16'",
+        "objective.encoder.variant",
+    ),
+)
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises ConfigError, one line, for the first value that has the wrong type or cannot work."""
+    values = dict(flatten(config))
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key} = {value}: must be finite")
+    for accepts, limit, keys in RULES:
+        for key in keys.split():
+            if key in values and not accepts(values[key]):
+                raise ConfigError(f"{key} = {values[key]!r}: {limit}")
+    for key, allowed in CHOICES.items():
+        if key in values and values[key] not in allowed:
+            hint = did_you_mean(str(values[key]), allowed)
+            raise ConfigError(f"{key} = {values[key]!r}: must be one of {', '.join(allowed)}{hint}")
+    for problem in _disagreements(values):
+        raise ConfigError(problem)
+
+
+def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
+    """Values that are fine alone but not together."""
+
+    def have(*keys: str) -> bool:
+        return all(key in values for key in keys)
+
+    size, variant = "data.size", "objective.encoder.variant"
+    if have(size, variant):
+        patch = int(values[variant].partition("/")[2])
+        if values[size] % patch:
+            reason = f"{variant} = {values[variant]!r}"
+            yield f"{size} = {values[size]}: must be a multiple of the patch size {patch} ({reason})"
+    frames, tubelet, anchor = "data.frames", "objective.encoder.tubelet", "mask.anchor"
+    if have(frames, tubelet):
+        if values[frames] > 1 and values[frames] % values[tubelet]:
+            yield f"{frames} = {values[frames]}: must be 1 or a multiple of {tubelet} = {values[tubelet]}"
+        times = max(1, values[frames] // values[tubelet])
+        if have(anchor) and values[anchor] >= times:
+            yield f"{anchor} = {values[anchor]}: must be below the clip's number of tubelets, {times}"
+    width, heads = "objective.predictor.width", "objective.predictor.heads"
+    if have(width, heads) and values[width] % values[heads]:
+        yield f"{width} = {values[width]}: must be a multiple of {heads} = {values[heads]}"
+    held_out, train, test = "data.eval_count", "probe.train", "probe.test"
+    if have(held_out, train, test) and values[train] + values[test] > values[held_out]:
+        yield f"{train} + {test} = {values[train] + values[test]}: must not exceed {held_out} = {values[held_out]}"
+
+
+def flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Pairs ("a.b", value) for every value, in order; the items of tuples and lists stay together."""
+    for key, value in section.items():
+        name = f"{prefix}{key}"
+        if hasattr(value, "items"):
+            yield from flatten(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as plain dicts, lists, numbers, text and None, as `config.json` keeps it."""
+
+    def plain(value: Any) -> Any:
+        if hasattr(value, "items"):
+            return {str(key): plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+    return plain(config)
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignore: tuple[str, ...] = MAY_CHANGE) -> list[str]:
+    """A line "key: saved -> now" for every key that differs, except those that match a pattern of `ignore`."""
+    before, after = dict(flatten(resolve(saved))), dict(flatten(resolve(now)))
+    return [
+        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
+        for key in sorted(before.keys() | after.keys())
+        if (key in before) != (key in after) or before[key] != after[key]
+        if not any(fnmatch.fnmatch(key, pattern) for pattern in ignore)
+    ]
