@@ -1,0 +1,95 @@
+"""Joint geometry of a scene: one crop for its frames, its masks and its intervened frames. NumPy and OpenCV.
+
+A crop is drawn once as numbers (`Crop`) and then applied, so that the same geometry can be given to another video of
+the scene. Objects that a crop cuts away stay as all-false masks: K and the indices in `removed` never change.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from cjepa_jax.errors import ConfigError
+
+VIDEOS = ("video", "intervened")  # the keys of a scene that hold frames [T,H,W,3]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle in source pixels, and whether it is mirrored left to right after the cut."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool = False
+
+    def frames(self, video: np.ndarray, size: int) -> np.ndarray:
+        """Cut, resize and mirror frames: uint8 [T,H,W,3] -> [T,size,size,3] (area when shrinking, else linear)."""
+        cut = video[:, self.top : self.top + self.height, self.left : self.left + self.width]
+        how = cv2.INTER_AREA if self.height * self.width >= size * size else cv2.INTER_LINEAR
+        if cut.shape[1:3] != (size, size):
+            cut = np.stack([cv2.resize(frame, (size, size), interpolation=how) for frame in cut])
+        return np.ascontiguousarray(cut[:, :, ::-1] if self.flip else cut)
+
+    def masks(self, masks: np.ndarray, size: int) -> np.ndarray:
+        """Cut, resize and mirror masks: bool [K,T,H,W] -> [K,T,size,size], by the nearest pixel centre."""
+        centres = (np.arange(size) + 0.5) / size
+        rows = self.top + (centres * self.height).astype(int)
+        columns = self.left + (centres * self.width).astype(int)
+        return masks[:, :, rows[:, None], columns[::-1] if self.flip else columns]
+
+
+def centre_square(height: int, width: int) -> Crop:
+    """The largest centred square: with a resize it is "short side to size, then centre crop"."""
+    side = min(height, width)
+    return Crop((height - side) // 2, (width - side) // 2, side, side)
+
+
+def draw_crop(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    scale: tuple[float, float] = (0.3, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Crop:
+    """Draw a random crop: its share of the area uniform, its width/height log-uniform, flipped with probability 1/2.
+
+    Ten draws that do not fit inside the image fall back to the centred square. Raises ConfigError for bad bounds.
+    """
+    for name, (low, high), limit in (("scale", scale, 1.0), ("ratio", ratio, math.inf)):
+        if not 0 < low <= high <= limit:
+            raise ConfigError(f"crop {name} is ({low}, {high}): must hold 0 < low <= high <= {limit}")
+    flip = bool(rng.random() < 0.5)
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            return Crop(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w, flip)
+    square = centre_square(height, width)
+    return Crop(square.top, square.left, square.height, square.width, flip)
+
+
+def apply(crop: Crop, scene: dict, size: int) -> dict:
+    """Apply one crop to every video and mask of a scene; states and labels pass unchanged."""
+    scene = dict(scene, masks=crop.masks(scene["masks"], size))
+    return scene | {key: crop.frames(scene[key], size) for key in VIDEOS if scene.get(key) is not None}
+
+
+def fit(scene: dict, size: int) -> dict:
+    """Resize the short side to `size` and cut the centred square. A scene of that size already is returned as it is."""
+    height, width = scene["video"].shape[1:3]
+    return scene if height == width == size else apply(centre_square(height, width), scene, size)
+
+
+def random_crop(
+    rng: np.random.Generator,
+    scene: dict,
+    size: int,
+    scale: tuple[float, float] = (0.3, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> dict:
+    """A joint random crop and flip of the whole scene; `draw_crop` and `apply` are its two halves."""
+    return apply(draw_crop(rng, *scene["video"].shape[1:3], scale, ratio), scene, size)
