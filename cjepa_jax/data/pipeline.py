@@ -1,0 +1,168 @@
+"""The input pipeline: batch s is a pure function of (seed, s), whatever the number of threads, workers or processes."""
+
+import dataclasses
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from cjepa_jax.data import batching, transforms
+from cjepa_jax.errors import DataError
+from cjepa_jax.masks import objects
+
+SUBSTITUTES = 8  # scenes tried in place of an unreadable one
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneMap:
+    """Turns "scene i, drawn for the e-th time" into the arrays of types.Batch. Picklable; holds no state.
+
+    Attributes:
+      source: as in data/base.py.
+      mask: (rng, object_patches, object_valid, grid=...) -> (masked, removed), from masks/.
+      intervened: "zero_pixels", "drop_tokens", "rerender" or "none".
+      anchor: tubelets at a clip's start that the mask leaves visible; zero_pixels leaves their pixels too.
+    """
+
+    source: Any
+    mask: Callable
+    patch: int
+    tubelet: int
+    size: int
+    max_objects: int
+    intervened: str
+    seed: int
+    crop: bool = False
+
+    def __call__(self, scene: int, epoch: int) -> dict[str, np.ndarray]:
+        raw, index, replaced = self._read(scene)
+        rng = np.random.default_rng([self.seed, index, epoch])  # the element's own: nothing else draws from it
+        window = transforms.choose(rng, raw["video"].shape, self.size, self.crop)
+        video, masks = window.apply(raw["video"]), window.apply(raw["masks"])
+        grid = self._grid(video)
+        tubelet = len(video) // grid[0]
+
+        every_object = objects.patches(masks, self.patch, tubelet)
+        kept = batching.keep_largest(every_object, self.max_objects)
+        object_patches = batching.pad_objects(every_object[kept], self.max_objects)
+        object_valid = object_patches.any(1)  # an object that touches no token is as good as absent
+        masked, removed = self.mask(rng, object_patches, object_valid, grid=grid)
+        chosen = np.zeros(len(masks), bool)
+        chosen[kept] = removed[: len(kept)]
+        out = {
+            "scene": np.int32(index),
+            "epoch": np.int32(epoch),
+            "video": video,
+            "object_patches": object_patches,
+            "object_valid": object_valid,
+            "removed": removed,
+            "context": ~masked,
+            "valid": np.True_,
+            "replaced": np.bool_(replaced),
+            "labels": np.asarray(raw["labels"], np.float32),
+        }
+        if self.intervened in ("zero_pixels", "rerender"):
+            out["intervened"], out["intervened_valid"] = self._intervene(index, window, video, masks, masked, chosen)
+        return out
+
+    def _intervene(self, index, window, video, masks, masked, chosen) -> tuple[np.ndarray, np.bool_]:
+        """The scene under do(remove chosen), and whether there is one: a fallback draw removes nothing real."""
+        if self.intervened == "rerender":
+            if not chosen.any():
+                return video, np.False_
+            return window.apply(self.source.intervene(index, chosen)), np.True_
+        times, rows, cols = self._grid(video)
+        blank = masked.reshape(times, rows, cols)
+        for axis, repeat in enumerate((len(video) // times, self.patch, self.patch)):
+            blank = np.repeat(blank, repeat, axis)
+        if chosen.any():
+            blank = blank & masks[chosen].any(0)
+        return np.where(blank[..., None], np.uint8(0), video), np.True_
+
+    def _grid(self, video: np.ndarray) -> tuple[int, int, int]:
+        frames, height, width, _ = video.shape
+        return frames // (1 if frames == 1 else self.tubelet), height // self.patch, width // self.patch
+
+    def _read(self, scene: int) -> tuple[dict, int, bool]:
+        """The scene, or the next readable one. Raises the DataError of the first if there is none near."""
+        error = None
+        for index in ((scene + i) % len(self.source) for i in range(min(SUBSTITUTES, len(self.source)))):
+            try:
+                return self.source[index], index, index != scene
+            except DataError as problem:
+                error = error or problem
+                logging.warning("scene %d replaced by the next: %s", index, problem)
+        raise error
+
+
+def scene_at(position: int, count: int, seed: int) -> tuple[int, int]:
+    """(scene, epoch) at `position` of the endless global order: a fresh permutation of all scenes each epoch."""
+    epoch, place = divmod(position, count)
+    shuffle_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    return grain.experimental.index_shuffle(place, max_index=count - 1, seed=shuffle_seed, rounds=4), epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """Batches of a source: `iterate(start)` yields batch `start`, `start + 1`, ... as dicts of NumPy arrays.
+
+    Attributes:
+      scenes: a SceneMap.
+      batch: scenes of the global batch; process p of n supplies rows [p B/n, (p+1) B/n) of it.
+      shards: data shards that this process feeds; lengths: row lengths, ascending.
+      threads, workers, prefetch: speed only; no batch depends on them.
+    """
+
+    scenes: SceneMap
+    batch: int
+    seed: int
+    shards: int
+    lengths: Sequence[int]
+    threads: int = 2
+    workers: int = 0
+    prefetch: int = 2
+    process: int = 0
+    processes: int = 1
+
+    def iterate(self, start: int, stop: int) -> Iterator[dict]:
+        """Batches start..stop-1. Nothing needs replay on resume: the order is arithmetic."""
+        local = self.batch // self.processes
+        dataset = grain.MapDataset.range(start * local, stop * local).map(self._element)
+        dataset = dataset.batch(local, batch_fn=self._collate)
+        reading = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.threads, self.prefetch))
+        iterator = dataset.to_iter_dataset(reading)
+        if self.workers:
+            options = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=self.prefetch)
+            iterator = iterator.mp_prefetch(options, worker_init_fn=_die_with_parent)
+        return iter(iterator)
+
+    def _element(self, local_position: int) -> dict:
+        local = self.batch // self.processes
+        step, row = divmod(int(local_position), local)
+        position = step * self.batch + self.process * local + row
+        return self.scenes(*scene_at(position, len(self.scenes.source), self.seed))
+
+    def _collate(self, scenes: Sequence[dict]) -> dict:
+        return batching.collate(scenes, self.shards, self.lengths)
+
+
+def held_out(scenes: SceneMap, first: int, count: int) -> list[dict]:
+    """Scenes first..first+count-1 in order, drawn for the 0th time: the fixed sets that probes use."""
+    return [scenes(index, 0) for index in range(first, min(first + count, len(scenes.source)))]
+
+
+def _die_with_parent(worker: int, workers: int) -> None:
+    """A killed trainer cannot stop its workers, so each watches for the parent's end by itself."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()

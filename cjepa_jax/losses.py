@@ -1,0 +1,129 @@
+"""The terms of the objective: elementwise values, masked means, SIGReg. All in float32, gradients finite everywhere.
+
+Section 4.5 and Algorithm 1, lines 12-15, of the Causal-JEPA document (arXiv 2602.11389).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from cjepa_jax.types import Array
+
+
+def masked_mean(values: Array, mask: Array, axis=None) -> Array:
+    """Mean of `values` where `mask` (same shape, bool) along `axis`; 0 where nothing is masked in."""
+    weight = mask.astype(values.dtype)
+    return (jnp.where(mask, values, 0)).sum(axis) / jnp.maximum(weight.sum(axis), 1)
+
+
+def scene_mean(values: Array, mask: Array, valid: Array | None = None) -> Array:
+    """Mean over a scene's masked tokens, then over scenes: [B, N], [B, N] -> [].
+
+    A scene without masked tokens adds 0 and still counts; a scene with `valid` [B] False does not count.
+    """
+    per_scene = masked_mean(values, mask, axis=-1)
+    return per_scene.mean() if valid is None else masked_mean(per_scene, valid)
+
+
+def norm(x: Array) -> Array:
+    """Euclidean norm over the last axis whose gradient at 0 is 0, not NaN."""
+    square = jnp.sum(jnp.square(x), axis=-1)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+
+
+def huber(size: Array, beta: float) -> Array:
+    """size^2 / (2 beta) below beta, size - beta/2 from there on; elementwise, size >= 0."""
+    return jnp.where(size < beta, 0.5 * jnp.square(size) / beta, size - 0.5 * beta)
+
+
+def smooth_l1(prediction: Array, target: Array, mask: Array, beta: float = 1.0, valid: Array | None = None) -> Array:
+    """L_pred in the document's vector form: Huber of each token's error *norm* over D (section 4.5).
+
+    Args:
+      prediction, target: [B, N, D]; no gradient flows into the target.
+      mask: [B, N] bool, the tokens that were hidden.
+      beta: where the quadratic part ends, in units of the norm.
+      valid: [B] bool, scenes that count.
+    Returns: a float32 scalar.
+    """
+    return scene_mean(huber(norm(_error(prediction, target)), beta), mask, valid)
+
+
+def smooth_l1_elementwise(prediction, target, mask, beta=1.0, valid=None) -> Array:
+    """Huber of each component, averaged over D: the form of I-JEPA's published code. Arguments as `smooth_l1`."""
+    return scene_mean(huber(jnp.abs(_error(prediction, target)), beta).mean(-1), mask, valid)
+
+
+def mse(prediction, target, mask, beta=1.0, valid=None) -> Array:
+    """Squared error averaged over D (an ablation of the document); `beta` is not used."""
+    return scene_mean(jnp.square(_error(prediction, target)).mean(-1), mask, valid)
+
+
+def causal_consistency(
+    residual: Array, full: Array, intervened: Array, mask: Array, valid: Array | None = None
+) -> Array:
+    """L_causal: squared l2, summed over D, of residual - sg(full - intervened) at context tokens (section 4.5).
+
+    Args:
+      residual: [B, N, D], the predicted change of each context token.
+      full, intervened: [B, N, D], the target encoder's tokens of the scene and of the scene under do(remove).
+      mask: [B, N] bool, the context tokens.
+      valid: [B] bool, scenes that count.
+    """
+    change = full.astype(jnp.float32) - intervened.astype(jnp.float32)
+    return scene_mean(jnp.square(_error(residual, change)).sum(-1), mask, valid)
+
+
+def _error(prediction, target):
+    return prediction.astype(jnp.float32) - jax.lax.stop_gradient(target.astype(jnp.float32))
+
+
+def spectrum(features: Array, valid: Array | None = None) -> Array:
+    """Singular values of the centred feature matrix as shares that add up to 1: [B, D] -> [min(B, D)].
+
+    All zero for a constant matrix. Rows with `valid` False are left out.
+    """
+    features = features.astype(jnp.float32)
+    rows = jnp.ones(features.shape[0], bool) if valid is None else valid
+    centred = jnp.where(rows[:, None], features - masked_mean(features, rows[:, None] & jnp.ones_like(features, bool), 0), 0)
+    # Values only: with U and V the gradient would be infinite wherever two singular values are equal.
+    sigma = jnp.linalg.svd(centred, compute_uv=False)
+    total = sigma.sum()
+    return sigma / jnp.where(total > 0, total, 1.0)
+
+
+def sigreg(features: Array, valid: Array | None = None) -> Array:
+    """SIGReg: KL(sigma / sum sigma || 1/D) of the centred features' singular values (section 4.5).
+
+    Args:
+      features: [B, D], mean-pooled context features of the *global* batch.
+      valid: [B] bool, rows that count.
+    Returns: a scalar in [0, log D]; log D for a matrix of rank one or 0. With B <= D it cannot fall below
+      `sigreg_floor`. It does not see the features' scale, so a shrinking norm must be watched elsewhere.
+    """
+    share = spectrum(features, valid)
+    positive = share > 0  # 0 log 0 = 0
+    entropy = -jnp.where(positive, share * jnp.log(jnp.where(positive, share, 1.0)), 0.0).sum()
+    return jnp.log(features.shape[-1]) - entropy
+
+
+def sigreg_floor(rows, width: int) -> Array:
+    """The least value that `sigreg` can take for `rows` centred rows of `width`: log(D / min(B - 1, D))."""
+    return jnp.log(width / jnp.clip(rows - 1, 1, width))
+
+
+def rankme(features: Array, valid: Array | None = None) -> Array:
+    """RankMe: exp of the entropy of the singular values' shares, the effective rank (arXiv 2210.02885). Centred here.
+
+    A monitor: no gradient flows.
+    """
+    features = jax.lax.stop_gradient(features)
+    return jnp.exp(jnp.log(features.shape[-1]) - sigreg(features, valid))
+
+
+def feature_std(features: Array, valid: Array | None = None) -> Array:
+    """Mean over D of the standard deviation over scenes: what SIGReg cannot see. A monitor, [B, D] -> []."""
+    features = jax.lax.stop_gradient(features.astype(jnp.float32))
+    rows = (jnp.ones(features.shape[0], bool) if valid is None else valid)[:, None] & jnp.ones(features.shape, bool)
+    mean = masked_mean(features, rows, 0)
+    return jnp.sqrt(masked_mean(jnp.square(features - mean), rows, 0)).mean()

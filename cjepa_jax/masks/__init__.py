@@ -1,0 +1,1 @@
+"""Which tokens to hide: pure NumPy functions (rng, object_patches, object_valid, ..., grid) -> (masked, removed)."""

@@ -1,0 +1,19 @@
+"""Geometry that every mask shares."""
+
+import numpy as np
+
+
+def anchored(tokens: int, grid: tuple[int, ...] | None, anchor: int) -> np.ndarray:
+    """bool [N], True for the tokens of the first `anchor` times, which are never masked.
+
+    Raises: ValueError if `grid` does not have N tokens, or if the anchor leaves nothing to mask.
+    """
+    if grid is not None and np.prod(grid) != tokens:
+        raise ValueError(f"grid {tuple(grid)}: has {np.prod(grid)} tokens, the objects' patches {tokens}")
+    fixed = np.zeros(tokens, bool)
+    if anchor:
+        times = grid[0] if grid is not None and len(grid) == 3 else 1
+        if anchor >= times:
+            raise ValueError(f"anchor = {anchor}: must be below the clip's {times} times")
+        fixed[: anchor * (tokens // times)] = True
+    return fixed

@@ -1,0 +1,1 @@
+"""The networks. The only place that imports flax: everything else sees init, apply and nested dicts."""

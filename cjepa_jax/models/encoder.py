@@ -1,0 +1,67 @@
+"""The Vision Transformer that serves as context and target encoder (section 4.1 of the Causal-JEPA document)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from cjepa_jax.models import rows as packing
+from cjepa_jax.models.tokenizers import Tokenizer
+from cjepa_jax.models.transformer import Stack
+from cjepa_jax.types import Array, Rows
+
+SIZES = {  # width, depth, heads
+    "Mu": (96, 4, 3),  # for a laptop CPU; not a published size
+    "Ti": (192, 12, 3),
+    "S": (384, 12, 6),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+    "H": (1280, 32, 16),
+}
+
+
+def parse(variant: str) -> tuple[int, int, int, int]:
+    """ "L/16" -> (width, depth, heads, patch). Raises ValueError naming the sizes there are."""
+    size, _, patch = variant.partition("/")
+    if size not in SIZES or not patch.isdigit() or int(patch) < 1:
+        raise ValueError(f"encoder variant {variant!r}: must be SIZE/PATCH with SIZE one of {', '.join(SIZES)}")
+    return *SIZES[size], int(patch)
+
+
+class Encoder(nn.Module):
+    """Tokens of a scene, or of the part of it that stays visible. No class token; pre-norm; final LayerNorm.
+
+    Attributes: variant as "L/16"; tubelet, frames per token of a clip; gelu "exact" or "tanh"; remat "none", "dots"
+    or "full"; depth, blocks (0: the variant's); dtype of the computation.
+    """
+
+    variant: str = "L/16"
+    tubelet: int = 2
+    gelu: str = "exact"
+    remat: str = "none"
+    depth: int = 0
+    dtype: jnp.dtype = jnp.float32
+
+    @property
+    def width(self) -> int:
+        return parse(self.variant)[0]
+
+    @property
+    def patch(self) -> int:
+        return parse(self.variant)[3]
+
+    @nn.compact
+    def __call__(self, video: Array, rows: Rows | None = None, keep: Array | None = None) -> Array:
+        """[B, T, H, W, C] pixels in 0..255 -> [B, N, D].
+
+        Args:
+          rows: encode these tokens only, each row's segments on their own; the result is 0 at all others.
+          keep: bool [B, N]; encode the whole grid with the other tokens set to zero.
+        """
+        width, depth, heads, patch = parse(self.variant)
+        x = Tokenizer(patch, self.tubelet, width, self.dtype, name="tokenizer")(video)
+        stack = Stack(self.depth or depth, heads, self.gelu, self.remat, dtype=self.dtype, name="stack")
+        if keep is not None:
+            x = jnp.where(keep[..., None], x, 0)
+        if rows is None:
+            return stack(x)
+        packed, segment = packing.gather(x, rows)
+        return packing.scatter(stack(packed, segment), rows, x.shape[:2])

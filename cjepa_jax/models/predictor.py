@@ -1,0 +1,82 @@
+"""The narrow Transformer that infers removed objects and the change of the rest (section 4.3 of the document)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from cjepa_jax.models.layers import Dense
+from cjepa_jax.models.transformer import Stack
+from cjepa_jax.positions import sincos
+from cjepa_jax.types import Array
+
+
+def ranks(object_patches: Array, removed: Array) -> Array:
+    """Each removed object's place, from 0, in the order of its lowest patch index: [B, K, N], [B, K] -> int32 [B, K].
+
+    Ties go to the smaller area, then to the lower centroid; so an object's rank does not depend on where it stands
+    in K. Objects that stay have the meaningless rank K.
+    """
+    patches = object_patches & removed[..., None]
+    index = jnp.arange(patches.shape[-1])
+    keys = (
+        jnp.argmax(patches, axis=-1),  # lowest patch
+        patches.sum(-1),  # area
+        jnp.where(patches, index, 0).sum(-1),  # equal areas: the sum orders like the centroid
+        jnp.where(patches, index * index, 0).sum(-1),  # equal centroids: the narrower object first
+    )
+    before = jnp.zeros((*removed.shape, removed.shape[-1]), bool)  # [B, i, j]: object j comes before object i
+    for key in reversed(keys):
+        i, j = key[:, :, None], key[:, None, :]
+        before = (j < i) | ((j == i) & before)
+    rank = (before & removed[:, None, :]).sum(-1)
+    return jnp.where(removed, rank, removed.shape[-1]).astype(jnp.int32)
+
+
+class Predictor(nn.Module):
+    """Predicts on the whole grid: context tokens in their places, mask tokens in the others, no padding.
+
+    A mask token is a learned vector + its position + the embedding of each removed object that covers it (by rank).
+
+    Attributes: depth, width, heads; attention "joint" (self-attention over all) or "cross" (mask tokens attend to
+    each other and to the context, context tokens to mask tokens); max_objects, how many can be removed; out, the
+    encoder's width; gelu, remat, dtype as the encoder's.
+    """
+
+    depth: int = 6
+    width: int = 384
+    heads: int = 8
+    attention: str = "joint"
+    max_objects: int = 3
+    out: int = 1024
+    gelu: str = "exact"
+    remat: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, tokens: Array, context: Array, object_patches: Array, removed: Array, grid: tuple[int, int, int]
+    ) -> tuple[Array, Array]:
+        """Encoded context tokens [B, N, D], context bool [B, N], object_patches bool [B, K, N], removed bool [B, K].
+
+        Returns: the predicted tokens and the predicted change, each [B, N, D]; the first is meant for masked tokens,
+        the second (the residual head) for context tokens.
+        """
+        normal = nn.initializers.truncated_normal(0.02)
+        mask_token = self.param("mask_token", normal, (self.width,)).astype(self.dtype)
+        object_embedding = self.param("object_embedding", normal, (self.max_objects, self.width))
+
+        order = jnp.equal(ranks(object_patches, removed)[..., None], jnp.arange(self.max_objects))  # [B, K, M]
+        covers = jnp.einsum("bkn,bkm->bnm", object_patches.astype(self.dtype), order.astype(self.dtype))
+        masked = mask_token + covers @ object_embedding.astype(self.dtype)
+        x = jnp.where(context[..., None], Dense(self.width, self.dtype, name="embed")(tokens), masked)
+        x = x + jnp.asarray(sincos(grid, self.width), self.dtype)
+
+        stack = Stack(
+            self.depth, self.heads, self.gelu, self.remat, self.attention == "cross", self.dtype, name="stack"
+        )
+        if self.attention == "cross":
+            # Ids 1 for context, 2 for mask tokens. Among themselves only mask tokens attend; across, each to the other.
+            kind = jnp.where(context, 1, 2)
+            x = stack(x, jnp.where(context, 0, 2), (kind, 3 - kind))
+        else:
+            x = stack(x)
+        return Dense(self.out, self.dtype, name="prediction")(x), Dense(self.out, self.dtype, name="residual")(x)

@@ -1,0 +1,55 @@
+"""Moving tokens between the grid and packed rows, without communication between data shards."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from cjepa_jax.types import Array, Rows
+
+
+@jax.custom_vjp
+def _move(x: Array, source: Array, back: Array) -> Array:
+    """out[s, i] = x[s, source[s, i]], or 0 where source points past the end: [S, M, D], [S, I], [S, M] -> [S, I, D].
+
+    `back` is the inverse map, so the gradient is this same gather the other way round: no scatter of wide vectors.
+    """
+    return jax.vmap(functools.partial(jnp.take, axis=0, mode="fill", fill_value=0))(x, source)
+
+
+def _move_forward(x, source, back):
+    return _move(x, source, back), (source, back)
+
+
+def _move_backward(maps, gradient):
+    source, back = maps
+    return _move(gradient, back, source), None, None
+
+
+_move.defvjp(_move_forward, _move_backward)
+
+
+def _maps(rows: Rows, tokens: int) -> tuple[Array, Array]:
+    """Row slot -> token [S, R*L] and token -> row slot [S, M] for M = `tokens` of a shard; past the end: nowhere."""
+    index = rows.index.reshape(rows.index.shape[0], -1)
+    slots = index.shape[1]
+
+    def inverse(index):
+        return jnp.full(tokens, slots, index.dtype).at[index].set(jnp.arange(slots, dtype=index.dtype), mode="drop")
+
+    return index, jax.vmap(inverse)(index)
+
+
+def gather(tokens: Array, rows: Rows) -> tuple[Array, Array]:
+    """Context tokens as rows: [B, N, D] -> ([S*R, L, D], segment [S*R, L]). Padding is zeros with segment 0."""
+    shards, _, length = rows.index.shape
+    x = tokens.reshape(shards, -1, tokens.shape[-1])
+    packed = _move(x, *_maps(rows, x.shape[1]))
+    return packed.reshape(-1, length, x.shape[-1]), rows.segment.reshape(-1, length)
+
+
+def scatter(packed: Array, rows: Rows, grid: tuple[int, int]) -> Array:
+    """Rows back on the grid: [S*R, L, D] -> [B, N, D] for `grid` = (B, N); zeros where no row has the token."""
+    shards = rows.index.shape[0]
+    index, place = _maps(rows, grid[0] * grid[1] // shards)
+    return _move(packed.reshape(shards, -1, packed.shape[-1]), place, index).reshape(*grid, -1)

@@ -1,0 +1,50 @@
+"""From pixels to tokens of a grid."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from cjepa_jax.models.layers import Dense
+from cjepa_jax.positions import sincos
+from cjepa_jax.types import Array
+
+MEAN = (0.485, 0.456, 0.406)  # of the scaled RGB input; every model of the family was trained with these
+STD = (0.229, 0.224, 0.225)
+
+
+def normalise(video: Array) -> Array:
+    """uint8 or float pixels in 0..255, [..., 3], to zero mean and unit variance: (x / 255 - mean) / std, float32."""
+    return (video.astype(jnp.float32) / 255.0 - jnp.asarray(MEAN)) / jnp.asarray(STD)
+
+
+def grid(shape: tuple[int, ...], patch: int, tubelet: int) -> tuple[int, int, int]:
+    """(times, rows, cols) of a video [..., T, H, W, C]; an image (T = 1) has one time whatever the tubelet.
+
+    Raises: ValueError naming the size that does not divide.
+    """
+    frames, height, width = shape[-4:-1]
+    tubelet = 1 if frames == 1 else tubelet
+    for name, value, unit in (("frames", frames, tubelet), ("height", height, patch), ("width", width, patch)):
+        if value % unit:
+            raise ValueError(f"{name} = {value}: must be a multiple of {unit}")
+    return frames // tubelet, height // patch, width // patch
+
+
+class Tokenizer(nn.Module):
+    """One linear map per tubelet x patch x patch x C box, plus the sin-cos code of its place.
+
+    [B, T, H, W, C] -> [B, N, D]. The positions are added here, before any token is dropped.
+    """
+
+    patch: int
+    tubelet: int
+    width: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, video: Array) -> Array:
+        times, rows, cols = grid(video.shape, self.patch, self.tubelet)
+        batch, frames, channels = video.shape[0], video.shape[1], video.shape[-1]
+        x = normalise(video).reshape(batch, times, frames // times, rows, self.patch, cols, self.patch, channels)
+        x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, times * rows * cols, -1)
+        x = Dense(self.width, self.dtype, name="projection")(x)
+        return x + jnp.asarray(sincos((times, rows, cols), self.width), x.dtype)

@@ -1,0 +1,160 @@
+"""Predict the hidden: Causal-JEPA (arXiv 2602.11389) and, by its masks and weights, other joint-embedding predictors."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from cjepa_jax import losses
+from cjepa_jax.models import tokenizers
+from cjepa_jax.models.encoder import Encoder
+from cjepa_jax.models.predictor import Predictor
+from cjepa_jax.schedules import ema_momentum
+from cjepa_jax.types import Array, Batch, Params
+
+PREDICTION_LOSS = {
+    "smooth_l1": losses.smooth_l1,
+    "elementwise": losses.smooth_l1_elementwise,
+    "mse": losses.mse,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Jepa:
+    """L = L_pred + lambda L_causal + mu L_SIGReg (section 4.5). The fields are `objective` in configs/vitl.py.
+
+    `encoder` and `predictor` are keyword arguments of models.encoder.Encoder and models.predictor.Predictor; `steps`
+    is the length of the run, which the EMA momentum needs; `dtype` is the compute type.
+    """
+
+    encoder: Mapping
+    predictor: Mapping
+    steps: int
+    dtype: str = "float32"
+    prediction_loss: str = "smooth_l1"
+    beta: float = 1.0
+    target_norm: str = "none"
+    causal_weight: float = 0.5
+    sigreg_weight: float = 0.01
+    encoder_input: str = "context"
+    ema: tuple[float, float] = (0.996, 1.0)
+
+    @functools.cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(**self.encoder, dtype=jnp.dtype(self.dtype))
+
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(**self.predictor, out=self._encoder.width, dtype=jnp.dtype(self.dtype))
+
+    @property
+    def patch(self) -> int:
+        return self._encoder.patch
+
+    @property
+    def tubelet(self) -> int:
+        return self._encoder.tubelet
+
+    def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
+        """Fresh encoder and predictor; the target starts as a copy of the encoder (Algorithm 1, line 1)."""
+        encoder_key, predictor_key = jax.random.split(key)
+        encoder = self._encoder.init(encoder_key, batch.video)["params"]
+        tokens = self.encode(encoder, batch.video)
+        hidden = (tokens, batch.context, batch.object_patches, batch.removed, self._grid(batch.video))
+        predictor = self._predictor.init(predictor_key, *hidden)["params"]
+        return {"encoder": encoder, "predictor": predictor}, jax.tree.map(jnp.copy, encoder), {}
+
+    def loss(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array):
+        """Algorithm 1, lines 7-15. See objectives.base.Objective."""
+        full, intervened = self.targets(target, batch)
+        context = self.encode_context(params, batch)
+        prediction, residual = self.predict(params, context, batch)
+        hidden, valid = ~batch.context, batch.valid
+
+        wanted = _layer_norm(full) if self.target_norm == "layer_norm" else full
+        loss_fn = PREDICTION_LOSS[self.prediction_loss]
+        terms = {"prediction": loss_fn(prediction, wanted, hidden, self.beta, valid)}
+        pooled = losses.masked_mean(context.astype(jnp.float32), _wide(batch.context, context), axis=1)  # [B, D]
+        terms["sigreg"] = losses.sigreg(pooled, valid)
+        total = terms["prediction"] + self.sigreg_weight * terms["sigreg"]
+        metrics = {"explained/prediction": _explained(prediction, wanted, hidden, valid)}
+        if intervened is not None:
+            causal_valid = valid if batch.intervened_valid is None else valid & batch.intervened_valid
+            terms["causal"] = losses.causal_consistency(residual, full, intervened, batch.context, causal_valid)
+            total = total + self.causal_weight * terms["causal"]
+            metrics["explained/causal"] = _explained(residual, full - intervened, batch.context, causal_valid)
+        metrics |= {f"loss/{name}": value for name, value in terms.items()}
+        metrics |= {
+            "loss": total,
+            "loss/sigreg_floor": losses.sigreg_floor(valid.sum(), pooled.shape[-1]),
+            "feature_std": losses.feature_std(pooled, valid),
+            "rankme": losses.rankme(pooled, valid),
+            "context_fraction": losses.masked_mean(batch.context.mean(-1), valid),
+            "fallback_scenes": (valid & ~batch.removed.any(-1)).sum(),
+            "ema_momentum": ema_momentum(step, self.steps, *self.ema),
+            "per_scene": losses.masked_mean(losses.norm(prediction - wanted), hidden, axis=-1),
+        }
+        return total, (metrics, extra)
+
+    def next_target(self, params: Params, target: Params, step: Array) -> Params:
+        """theta_bar <- tau theta_bar + (1 - tau) theta, in float32 (section 4.2)."""
+        tau = ema_momentum(step, self.steps, *self.ema)
+        # As a small step towards theta: near tau = 1 this keeps what tau * old + (1 - tau) * new rounds away.
+        return jax.tree.map(lambda old, new: old + (1.0 - tau) * (new - old), target, params["encoder"])
+
+    def encode(self, params: Params, video: Array) -> Array:
+        """Tokens of whole scenes by the encoder in `params` (or by the target's parameters): [B, T, H, W, C] -> [B, N, D]."""
+        return self._encoder.apply({"params": params.get("encoder", params)}, video)
+
+    def encode_context(self, params: Params, batch: Batch) -> Array:
+        """Tokens of what stays visible, encoded on their own: [B, N, D], 0 elsewhere."""
+        chosen = {"keep": batch.context} if self.encoder_input == "zeroed" else {"rows": batch.rows}
+        return self._encoder.apply({"params": params["encoder"]}, batch.video, **chosen)
+
+    def predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
+        """Predicted tokens and predicted change, float32 [B, N, D] each, from encoded context tokens."""
+        out = self._predictor.apply(
+            {"params": params["predictor"]},
+            context,
+            batch.context,
+            batch.object_patches,
+            batch.removed,
+            self._grid(batch.video),
+        )
+        return tuple(x.astype(jnp.float32) for x in out)
+
+    def targets(self, target: Params, batch: Batch) -> tuple[Array, Array | None]:
+        """s_full and s_int, float32 [B, N, D], without gradient; s_int is None where the causal term has no weight."""
+        target = jax.lax.stop_gradient(target)
+        full = self.encode(target, batch.video).astype(jnp.float32)
+        if not self.causal_weight:
+            return full, None
+        if batch.intervened is not None:
+            intervened = self.encode(target, batch.intervened)
+        else:  # drop_tokens: the scene without the objects is the scene's other tokens
+            intervened = self._encoder.apply({"params": target}, batch.video, rows=batch.rows)
+        return full, intervened.astype(jnp.float32)
+
+    def _grid(self, video: Array) -> tuple[int, int, int]:
+        return tokenizers.grid(video.shape, self.patch, self.tubelet)
+
+
+def _wide(mask: Array, like: Array) -> Array:
+    return jnp.broadcast_to(mask[..., None], like.shape)
+
+
+def _layer_norm(x: Array) -> Array:
+    """Zero mean and unit variance over D, without learned scale."""
+    return jax.nn.standardize(x, axis=-1, epsilon=1e-6)
+
+
+def _explained(prediction: Array, target: Array, mask: Array, valid: Array) -> Array:
+    """1 - squared error / variance of the target over all masked tokens: progress, which the loss does not show
+    because its target moves. A monitor."""
+    prediction, target = jax.lax.stop_gradient((prediction, target))
+    mask = _wide(mask & valid[:, None], target)
+    mean = losses.masked_mean(target, mask, axis=(0, 1))
+    error = losses.masked_mean(jnp.square(prediction - target), mask)
+    return 1.0 - error / jnp.maximum(losses.masked_mean(jnp.square(target - mean), mask), 1e-12)

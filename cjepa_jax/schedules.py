@@ -1,0 +1,17 @@
+"""Learning rate and EMA momentum as pure functions of the step. They take Python, NumPy or traced numbers alike."""
+
+import jax.numpy as jnp
+import optax
+
+
+def learning_rate(step, peak, warmup, total):
+    """Linear warm-up from 0 to `peak` at step `warmup`, then cosine to 0 at step `total` and after (section 5)."""
+    warm = optax.linear_schedule(0.0, peak, max(warmup, 1))
+    decay = optax.cosine_decay_schedule(peak, max(total - warmup, 1))
+    return optax.join_schedules([warm, decay], [warmup])(step)
+
+
+def ema_momentum(step, total, start=0.996, end=1.0):
+    """tau(t): cosine from `start` at step 0 to `end` at step `total` and after (section 4.2)."""
+    progress = jnp.clip(step / total, 0.0, 1.0)
+    return end - (end - start) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))

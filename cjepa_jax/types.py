@@ -1,0 +1,64 @@
+"""The three pytrees that everything passes around, and the axis alphabet.
+
+Axis letters, used in every comment and docstring of this package:
+B scene · T frame · H, W pixel · C channel · K object · N token of the grid (time-major, then row-major) ·
+S data shard · R packed row · L token of a row · D width · P probe target.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+Array = Any  # a jax.Array, a NumPy array, or the ShapeDtypeStruct that stands for one
+Params = Any  # a plain nested dict of arrays
+
+
+def _pytree(cls):
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    return jax.tree_util.register_dataclass(cls, [f.name for f in dataclasses.fields(cls)], [])
+
+
+@_pytree
+class Rows:
+    """Where the context tokens go: ragged scenes laid out as rows of one length.
+
+    `index` [S, R, L] int32 points into one shard's flattened tokens (scene-in-shard * N + token); padding points one
+    past the last token. `segment` [S, R, L] int32: tokens attend to each other only if their ids are equal and not 0.
+    S is the number of data shards; because an index never leaves its shard, gathering needs no communication.
+    """
+
+    index: Array
+    segment: Array
+
+
+@_pytree
+class Batch:
+    """One step's scenes. A field that a source or a method does not have is None."""
+
+    scene: Array  # [B] int32: which scene of the source
+    epoch: Array  # [B] int32: how often it has been drawn before
+    video: Array  # [B, T, H, W, C] uint8; an image has T = 1
+    object_patches: Array  # [B, K, N] bool: tokens that each object touches
+    object_valid: Array  # [B, K] bool: False for padding
+    removed: Array  # [B, K] bool: objects under do(remove); all False for a fallback scene
+    context: Array  # [B, N] bool: tokens that stay visible; the rest are predicted
+    rows: Rows | None  # layout of the context tokens
+    valid: Array  # [B] bool: False for the filling of a short last batch
+    intervened: Array | None = None  # [B, T, H, W, C] uint8: the scene under do(remove)
+    intervened_valid: Array | None = None  # [B] bool: whether that scene has one
+    labels: Array | None = None  # [B, P] float32: probe targets
+    states: Array | None = None  # [B, T, K, S] float32: object states
+    replaced: Array | None = None  # [B] bool: stands in for an unreadable scene
+
+
+@_pytree
+class TrainState:
+    """Everything that a checkpoint holds. No random key: that of step s is fold_in(seed, s)."""
+
+    step: Array  # [] int32: optimiser steps tried so far, skipped ones included
+    params: Params  # trained
+    target: Params  # the EMA copy
+    extra: Params  # an objective's other state ({} where it has none)
+    opt_state: Any
+    skipped: Array  # [] int32: steps skipped for a non-finite loss or gradient

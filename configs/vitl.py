@@ -1,0 +1,94 @@
+"""Causal-JEPA, ViT-L/16: the reference run (arXiv 2602.11389; every value of its table of hyper-parameters).
+
+    python -m cjepa_jax.train --config=configs/vitl.py
+
+Hardware it is meant for: 32 accelerators of 80 GB (the document reports 72 h on 32 A100). It has not been run to
+its end by us: no score is printed here. On one machine, or for a look:
+
+    --config.train.batch=64 --config.train.steps=1000     a short run
+    --config.data.source=cjepa_jax.data.folder:Folder --config.data.path=DIR     your own images and masks
+    --config.data.source=cjepa_jax.data.worlds:Shadows    another simulated world
+
+This file is also the schema: every other config starts from it and changes a few lines, and a key that is not here
+is refused. "" and 0 mean "derive it", as each comment says.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    config = ConfigDict()
+    config.seed = 0  # every random draw derives from it: same seed, same bits
+    config.dtype = "auto"  # compute: bfloat16 on accelerators, float32 on CPU; parameters are always float32
+
+    config.train = ConfigDict(
+        dict(
+            batch=1024,  # scenes per step, over all devices and processes
+            epochs=300,  # passes over data.count scenes
+            steps=0,  # optimiser steps; 0: from epochs
+            nonfinite_budget=3,  # skipped (non-finite) steps before the run stops
+        )
+    )
+    config.data = ConfigDict(
+        dict(
+            source="cjepa_jax.data.worlds:Balls",  # module:Class, built with the fields below and options
+            path="",  # where the source's files are; generated worlds have none
+            size=224,  # pixels, height = width
+            frames=1,  # 1: images; more: clips
+            count=100_000,  # training scenes; 0: all that the source has
+            eval_count=2048,  # held-out scenes
+            options=ConfigDict(),  # further keyword arguments of the source
+            crop=False,  # joint random crop and flip of image and masks (natural images)
+            max_objects=8,  # objects kept per scene (largest first); fewer are padded
+            intervened="zero_pixels",  # the scene under do(remove): zero_pixels, drop_tokens, rerender, none
+            row_lengths=(0.5, 0.7, 0.85, 1.0),  # context row lengths, as shares of the grid: at most 4 compiled shapes
+            workers=4,  # data processes; 0: threads only
+            threads=4,  # data threads (per process)
+            prefetch=4,  # batches kept ready
+            max_replaced=0.001,  # share of unreadable scenes replaced before the run stops
+        )
+    )
+    config.mask = ConfigDict(
+        dict(
+            type="cjepa_jax.masks.objects:draw",  # module:function, called with the rest of this section
+            max_objects=3,  # M_max: objects removed per scene, uniform over 1..M_max
+            area=(0.05, 0.40),  # an eligible object's share of the patches, both ends included
+            anchor=0,  # video: tubelets at the start that stay visible
+        )
+    )
+    config.objective = ConfigDict(
+        dict(
+            type="cjepa_jax.objectives.jepa:Jepa",
+            encoder=ConfigDict(dict(variant="L/16", tubelet=2, gelu="exact", remat="none", depth=0)),
+            predictor=ConfigDict(dict(depth=6, width=384, heads=8, attention="joint", gelu="exact", remat="none")),
+            prediction_loss="smooth_l1",  # on the token's norm; or elementwise, mse
+            beta=1.0,  # smooth-l1 transition
+            target_norm="none",  # or layer_norm
+            causal_weight=0.5,  # lambda
+            sigreg_weight=0.01,  # mu
+            encoder_input="context",  # or zeroed: the whole grid, masked positions zeroed
+            ema=(0.996, 1.0),  # target momentum at the first and after the last step, cosine between
+        )
+    )
+    config.objective.predictor.max_objects = config.mask.get_ref("max_objects")
+    config.optim = ConfigDict(
+        dict(
+            base=1.5e-4,  # peak learning rate = base x batch / 256
+            peak=0.0,  # explicit peak; 0: by the rule above
+            warmup_epochs=40.0,  # linear warm-up
+            warmup_share=0.0,  # explicit warm-up as a share of all steps; 0: by epochs
+            b1=0.9,
+            b2=0.95,
+            eps=1e-8,
+            weight_decay=0.05,  # on matrices only
+            clip=0.0,  # global gradient norm; 0: no clipping
+        )
+    )
+    config.checkpoint = ConfigDict(
+        dict(every=1000, keep=2, best="probe/count_r2")  # steps; newest kept; metric of the best one kept besides
+    )
+    config.probe = ConfigDict(
+        dict(every=5000, train=1024, test=1024, batch=64)  # steps (0: only at the end); held-out scenes; encoding batch
+    )
+    config.log = ConfigDict(dict(every=50, level="info", tensorboard=True, wandb=False, report=True))
+    return config.lock()

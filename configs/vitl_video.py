@@ -1,0 +1,14 @@
+"""Causal-JEPA, ViT-L/16 on clips of 16 frames at 224 x 224 (1568 tokens a scene).
+
+    python -m cjepa_jax.train --config=configs/vitl_video.py
+
+Hardware: as configs/vitl.py, about 8 times its FLOPs a step. Not run to its end by us.
+"""
+
+from configs import vitl
+
+
+def get_config():
+    config = vitl.get_config()
+    config.data.frames = 16
+    return config

@@ -1,0 +1,47 @@
+"""Packaging. The reason for each dependency is in README.md, "Dependencies"."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cjepa_jax/__init__.py").read_text()).group(1)
+
+TEST = ["pytest>=8", "hypothesis>=6", "jaxtyping>=0.3", "beartype>=0.20", "ruff==0.15.0", "tensorboard>=2.19"]
+
+setup(
+    name="cjepa_jax",
+    version=VERSION,
+    description="Causal-JEPA and the JEPA family in JAX/Flax",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["cjepa_jax", "cjepa_jax.*"]),
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "grain>=0.2.18",
+        "ml-collections>=1.1",
+        "tensorflow-datasets>=4.9.10",
+        "clu==0.0.12",
+        "absl-py>=2",
+        "numpy>=2",
+        "pymunk>=7.1,<8",
+        "opencv-python-headless>=4.10",
+        "matplotlib>=3.9",
+        "tensorboardX>=2.6.2",
+    ],
+    extras_require={
+        "test": TEST,
+        "torch": ["torch>=2.10"],
+        "phyre": ["msgpack>=1"],
+        "sam": ["torch>=2.10", "transformers>=5", "scikit-image>=0.24"],
+        "beam": ["apache-beam>=2.60"],
+        "slurm": ["submitit>=1.5"],
+        "wandb": ["wandb>=0.20"],
+    },
+)
