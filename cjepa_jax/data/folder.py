@@ -73,9 +73,8 @@ class Folder:
             raise DataError(f"{mask_file}: the mask is {mw}x{mh} pixels, its image {w}x{h}")
         values = np.setdiff1d(ids, [0])
         if len(values) > self.max_masks:
-            raise DataError(
-                f"{mask_file}: {len(values)} objects, at most {self.max_masks}: an instance map has one value per object"
-            )
+            why = "an instance map has one value per object"
+            raise DataError(f"{mask_file}: {len(values)} objects, at most {self.max_masks}: {why}")
         image, ids = shrink(image, ids, 2 * self.size)
         masks = ids[None] == values[:, None, None]
         return {"video": image[None], "masks": masks[:, None], "labels": labels(masks)}
