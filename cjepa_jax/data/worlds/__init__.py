@@ -1,0 +1,5 @@
+"""Simulated 2-D worlds with object masks, states, contacts and real do(remove): the embedded default data."""
+
+from cjepa_jax.data.worlds.balls import Balls
+
+__all__ = ["Balls"]

@@ -1,0 +1,72 @@
+"""Random objects in the unit square: places without overlap, shapes, colours. World units: the view is 1 x 1."""
+
+import colorsys
+import math
+
+import numpy as np
+
+DISC, BOX = 0, 1
+CIRCLE = np.stack([np.cos(np.arange(40) * math.tau / 40), np.sin(np.arange(40) * math.tau / 40)], -1)
+SQUARE = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+
+
+def place(rng: np.random.Generator, radius: np.ndarray, layer: np.ndarray, margin: float, gap: float = 1.0):
+    """Centres [K,2] in the view and the common factor (<= 1) by which all radii [K] shrink to make them fit.
+
+    Objects of one layer keep `gap` times the sum of their radii between centres; other layers may overlap.
+    Every object keeps its radius plus `margin` from the border. Largest first; 24 tries each, then all shrink by 10 %.
+    """
+    order = np.argsort(-radius, kind="stable").tolist()
+    layer, scale = layer.tolist(), 1.0
+    while True:
+        size = (radius * scale).tolist()
+        tries = rng.random((len(size), 24, 2)).tolist()
+        placed: dict[int, tuple[float, float]] = {}
+        for k in order:
+            low = margin + size[k]
+            others = [(*placed[j], gap * (size[j] + size[k])) for j in placed if layer[j] == layer[k]]
+            for u, v in tries[k]:
+                x, y = low + (1 - 2 * low) * u, low + (1 - 2 * low) * v
+                if all((x - a) ** 2 + (y - b) ** 2 >= d * d for a, b, d in others):
+                    placed[k] = (x, y)
+                    break
+            else:
+                break
+        if len(placed) == len(order):
+            return np.array([placed[k] for k in range(len(order))]), scale
+        scale *= 0.9
+
+
+def half_sizes(kind: np.ndarray, radius: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+    """Half width and height [K,2]: discs of `radius`, boxes of the same area, wider than high by `stretch`."""
+    root = np.sqrt(stretch)
+    box = (math.pi**0.5 / 2 * radius)[:, None] * np.stack([root, 1 / root], -1)
+    return np.where(kind[:, None] == BOX, box, radius[:, None])
+
+
+def reach(kind: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Circumscribed radii [K]."""
+    return np.where(kind == BOX, np.hypot(half[:, 0], half[:, 1]), half[:, 0])
+
+
+def areas(kind: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Areas [K] as shares of the view."""
+    return np.where(kind == BOX, 4.0, math.pi) * half[:, 0] * half[:, 1]
+
+
+def colours(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Vivid random RGB colours uint8 [count,3], independent of everything else about the object."""
+    draws = rng.random((count, 3)) * (1.0, 0.4, 0.35) + (0.0, 0.55, 0.6)
+    return np.array([[round(255 * c) for c in colorsys.hsv_to_rgb(*hsv)] for hsv in draws.tolist()], np.uint8)
+
+
+def outlines(kind: np.ndarray, half: np.ndarray, position: np.ndarray, angle: np.ndarray) -> list[np.ndarray]:
+    """Convex outlines, one array [..., V, 2] per object, from position [..., K, 2] and angle [..., K]."""
+    result = []
+    for k, shape in enumerate(kind.tolist()):
+        points = (SQUARE if shape == BOX else CIRCLE) * half[k]
+        cos, sin = np.cos(angle[..., k, None]), np.sin(angle[..., k, None])
+        x = cos * points[:, 0] - sin * points[:, 1] + position[..., k, 0, None]
+        y = sin * points[:, 0] + cos * points[:, 1] + position[..., k, 1, None]
+        result.append(np.stack([x, y], -1))
+    return result
