@@ -1,0 +1,165 @@
+"""A run's folder: its lock, its config, its metrics and its result.
+
+    config.json     the resolved config       metrics.jsonl   one JSON object per logged step
+    result.json     written once at the end   .lock           the holder's host and process
+    checkpoints/    Orbax                     tb/             TensorBoard
+
+Files that are replaced are written beside, synced and renamed, so that `kill -9` leaves the old or the new one.
+"""
+
+import fcntl
+import json
+import math
+import os
+import pathlib
+import shutil
+import socket
+from collections.abc import Mapping
+from types import TracebackType
+from typing import IO, Any
+
+from cjepa_jax import config as config_lib
+from cjepa_jax.errors import ConfigError, StorageError
+
+
+class Workdir:
+    """The folder of one run. Entering it creates the folder, takes its lock and claims it for `config`:
+
+        with Workdir("runs/tiny", config) as workdir:
+            workdir.append_metrics({"step": 10, "loss": 1.5})
+
+    The lock is the kernel's: it is free again as soon as the process is gone, however it ended. Without entering, the
+    folder can be read (`finished`, `read_metrics`).
+
+    Raises (on entering):
+      ConfigError: another process trains here; the folder belongs to another config; it cannot be created.
+    """
+
+    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any] | None = None):
+        self.path = pathlib.Path(path).absolute()
+        self._config = config
+        self._lock: IO[str] | None = None
+        self._metrics: IO[str] | None = None
+
+    def __enter__(self) -> "Workdir":
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "a+")
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            raise ConfigError(f"workdir = {self.path}: cannot be used as a run folder ({error.strerror})") from error
+        try:
+            self._take_lock()
+            if self._config is not None:
+                self._claim(config_lib.resolve(self._config))
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        self._lock.close()
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """The result of a run that has ended, or None."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Stores the result: from now on the run is finished."""
+        write_atomically(self.path / "result.json", json.dumps(_jsonable(result), indent=2) + "\n")
+
+    def append_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Adds one line to metrics.jsonl. Non-finite numbers become the texts "nan", "inf" and "-inf"."""
+        if self._metrics is None:
+            self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8")
+        self._metrics.write(json.dumps(_jsonable(metrics)) + "\n")
+        self._metrics.flush()
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, in order, without those that a full disk or a kill left half written."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.exists() else []
+        entries = []
+        for line in lines[:-1]:  # what follows the last line end is empty, or half a line
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                continue
+        return entries
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drops what was logged after `step`, the step that a resumed run goes on from."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        if (self.path / "metrics.jsonl").exists():
+            kept = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]
+            write_atomically(self.path / "metrics.jsonl", "".join(kept))
+
+    def require_space(self, needed: int) -> None:
+        """Raises StorageError unless the folder's file system has `needed` bytes free."""
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise StorageError(f"{self.path}: {free / 2**20:.0f} MiB free, the run needs {needed / 2**20:.0f} MiB")
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "unknown"
+            raise ConfigError(f"workdir = {self.path}: in use by another run ({holder})") from error
+        self._lock.truncate(0)
+        self._lock.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
+        self._lock.flush()
+
+    def _claim(self, config: dict[str, Any]) -> None:
+        file = self.path / "config.json"
+        if file.exists():
+            try:
+                saved = json.loads(file.read_text())
+            except ValueError as error:
+                raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
+            changed = config_lib.differences(saved, config)
+            if changed:
+                listed = ", ".join(changed)
+                raise ConfigError(
+                    f"workdir = {self.path}: belongs to another config ({listed}); another --workdir starts afresh"
+                )
+        write_atomically(file, json.dumps(config, indent=2) + "\n")
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Replaces the file's content so that a reader, or a run killed at any moment, sees all of it or nothing."""
+    beside = path.with_name(f"{path.name}.tmp")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _jsonable(value: Any) -> Any:
+    """Plain JSON values: array scalars become numbers, non-finite ones text."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    number = value.item() if hasattr(value, "item") else float(value)
+    return str(number) if isinstance(number, float) and not math.isfinite(number) else number
