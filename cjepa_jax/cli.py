@@ -30,9 +30,7 @@ from cjepa_jax.errors import CjepaError, ConfigError, StorageError, did_you_mean
 
 LEVELS = config_lib.CHOICES["log.level"]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-FULL_TEXT = re.compile(
-    r"No space left|Disk quota exceeded|Read-only file system|RESOURCE_EXHAUSTED.*(write|space)", re.S
-)
+FULL_TEXT = re.compile("No space left|Disk quota|Read-only file system|os_error_code='(27|28|30|122)'")
 
 
 def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:
@@ -173,14 +171,17 @@ def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
 
 
 def set_up_logging(level: str) -> None:
-    """Python logging to stderr, once; the libraries' own chatter only from warnings up, except at debug."""
+    """Python logging to stderr, once. The libraries' own chatter is silenced, except at debug."""
     logging.basicConfig(level=level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr, force=True)
     logging.addLevelName(logging.INFO, "info:")
     logging.addLevelName(logging.WARNING, "warning:")
     logging.addLevelName(logging.ERROR, "error:")
     logging.addLevelName(logging.DEBUG, "debug:")
-    for library in ("absl", "orbax", "grain", "jax", "matplotlib", "asyncio"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    if level != "debug":
+        for library in ("jax", "matplotlib", "asyncio"):
+            logging.getLogger(library).setLevel(logging.WARNING)
+        # Orbax and Grain log through absl, and log the traceback of what they raise as well: one report is enough.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def prepare_process() -> None:
