@@ -26,12 +26,14 @@ MAY_CHANGE = (
 CHOICES = {
     "dtype": ("auto", "float32", "bfloat16"),
     "data.intervened": ("zero_pixels", "drop_tokens", "rerender", "none"),
-    "objective.loss": ("smooth_l1", "elementwise", "mse"),
+    "objective.prediction_loss": ("smooth_l1", "elementwise", "mse"),
     "objective.target_norm": ("none", "layer_norm"),
     "objective.encoder_input": ("context", "zeroed"),
     "objective.encoder.gelu": ("exact", "tanh"),
     "objective.encoder.remat": ("none", "dots", "full"),
     "objective.predictor.attention": ("joint", "cross"),
+    "objective.predictor.gelu": ("exact", "tanh"),
+    "objective.predictor.remat": ("none", "dots", "full"),
     "log.level": ("debug", "info", "warning"),
 }
 
@@ -68,7 +70,8 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (
         lambda v: _is_int(v) and v >= 0,
         "must be a whole number, 0 or more",
-        "train.steps train.nonfinite_budget data.count data.workers mask.anchor probe.every",
+        "train.steps train.nonfinite_budget data.count data.workers mask.anchor probe.every"
+        " objective.encoder.depth",
     ),
     (lambda v: _is_int(v) and 0 <= v < 2**31, "must be a whole number from 0 to 2147483647", "seed"),
     (lambda v: _is_number(v) and v > 0, "must be above 0", "train.epochs objective.beta optim.base optim.eps"),

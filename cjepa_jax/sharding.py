@@ -1,5 +1,6 @@
 """Devices, the mesh, and where each array lives on it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,12 +11,15 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.types import Batch, Rows
 
 
-def make_mesh(batch: int) -> Mesh:
-    """All devices along one axis, "data". Raises ConfigError if the global batch does not divide among them."""
-    devices = jax.device_count()
-    if batch % devices:
-        raise ConfigError(f"train.batch = {batch}: must be a multiple of the {devices} devices")
-    return jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+def make_mesh(batch: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices (or those given) along one axis, "data".
+
+    Raises: ConfigError if the global batch does not divide among them.
+    """
+    count = len(devices or jax.devices())
+    if batch % count:
+        raise ConfigError(f"train.batch = {batch}: must be a multiple of the number of devices, {count}")
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def local_shards(mesh: Mesh) -> int:

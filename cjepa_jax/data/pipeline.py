@@ -25,8 +25,10 @@ class SceneMap:
     Attributes:
       source: as in data/base.py.
       mask: (rng, object_patches, object_valid, grid=...) -> (masked, removed), from masks/.
+      size: pixels, height = width, to which every scene is brought.
+      max_objects: K; of more, those that touch the most tokens are kept.
       intervened: "zero_pixels", "drop_tokens", "rerender" or "none".
-      anchor: tubelets at a clip's start that the mask leaves visible; zero_pixels leaves their pixels too.
+      crop: a random crop and flip, else the centred square.
     """
 
     source: Any
@@ -42,8 +44,9 @@ class SceneMap:
     def __call__(self, scene: int, epoch: int) -> dict[str, np.ndarray]:
         raw, index, replaced = self._read(scene)
         rng = np.random.default_rng([self.seed, index, epoch])  # the element's own: nothing else draws from it
-        window = transforms.choose(rng, raw["video"].shape, self.size, self.crop)
-        video, masks = window.apply(raw["video"]), window.apply(raw["masks"])
+        height, width = raw["video"].shape[1:3]
+        window = transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
+        video, masks = window.frames(raw["video"], self.size), window.masks(raw["masks"], self.size)
         grid = self._grid(video)
         tubelet = len(video) // grid[0]
 
@@ -75,7 +78,7 @@ class SceneMap:
         if self.intervened == "rerender":
             if not chosen.any():
                 return video, np.False_
-            return window.apply(self.source.intervene(index, chosen)), np.True_
+            return window.frames(self.source.intervene(index, chosen), self.size), np.True_
         times, rows, cols = self._grid(video)
         blank = masked.reshape(times, rows, cols)
         for axis, repeat in enumerate((len(video) // times, self.patch, self.patch)):

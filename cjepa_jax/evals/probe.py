@@ -1,0 +1,125 @@
+"""The online probe: is anything being learned? Frozen features of held-out scenes against fixed yardsticks.
+
+Each number stands beside the same number of the same encoder at random initialisation; ridge scores also beside a
+ridge on the pixels' principal components. Targets, strengths and splits are fixed before training.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cjepa_jax import losses
+from cjepa_jax.data import pipeline
+from cjepa_jax.evals import ridge
+
+PIXELS = 64  # frames are brought to this size before their principal components are taken
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Of n scenes: pooled [n, D] (mean over tokens), variance [] of a token around the mean token, summed over D,
+    and change [m], each intervened scene's mean squared change of its context tokens, summed over D."""
+
+    pooled: np.ndarray
+    variance: float
+    change: np.ndarray
+
+
+class Probe:
+    """Held-out scenes and the yardsticks on them. `run(params)` gives the probe's metrics.
+
+    Args:
+      encode: (params, video [B, T, H, W, C]) -> [B, N, D].
+      random_params: the encoder's parameters at initialisation.
+      scenes: a SceneMap over held-out scenes: the first `train` fit the ridge, the next `test` score it.
+      label_names: "group/name" for each probe target; a group's score is the mean over its targets.
+      batch: scenes encoded at a time.
+    """
+
+    def __init__(
+        self,
+        encode: Callable,
+        random_params: Any,
+        scenes: pipeline.SceneMap,
+        label_names: Sequence[str],
+        train: int,
+        test: int,
+        batch: int,
+    ):
+        self._encode, self._batch = jax.jit(encode), batch
+        held_out = pipeline.held_out(scenes, 0, train + test)
+        self._train = len(held_out) * train // (train + test)  # a small source is split in the same proportion
+        self._scenes = {name: np.stack([s[name] for s in held_out]) for name in ("video", "labels", "context")}
+        # The response is measured on test scenes that have a real counterpart without the removed objects.
+        self._pairs = []
+        if scenes.intervened == "rerender":
+            pairs = [i for i in range(self._train, len(held_out)) if held_out[i]["intervened_valid"]]
+            self._pairs, self._without = pairs, np.stack([held_out[i]["intervened"] for i in pairs]) if pairs else None
+        self._groups = [name.partition("/")[0] for name in label_names]
+        self._yardsticks = self._scores(self.features(random_params), "_random")
+        self._yardsticks |= self._r2(pixel_components(self._scenes["video"], self._train), "_pixels")
+
+    def run(self, params: Any) -> dict[str, float]:
+        """Metrics of trained `params`, beside the random encoder's (_random) and the pixels' (_pixels)."""
+        return self._scores(self.features(params), "") | self._yardsticks
+
+    def features(self, params: Any) -> Features:
+        """Encodes the held-out scenes whole, and those of the pairs without their removed objects."""
+        pooled, total, square, change = [], 0.0, 0.0, {}
+        without = dict(zip(self._pairs, range(len(self._pairs)), strict=True))
+        for start in range(0, len(self._scenes["video"]), self._batch):
+            rows = np.arange(start, min(start + self._batch, len(self._scenes["video"])))
+            tokens = self._tokens(params, self._scenes["video"][rows])
+            pooled.append(tokens.mean(1))
+            total, square = total + tokens.sum((0, 1)), square + np.square(tokens).sum((0, 1))
+            paired = [row for row in rows if row in without]
+            if paired:
+                other = self._tokens(params, self._without[[without[row] for row in paired]])
+                difference = np.square(tokens[[row - start for row in paired]] - other).sum(-1)  # [b, N]
+                context = self._scenes["context"][paired]
+                change |= dict(zip(paired, (difference * context).sum(1) / context.sum(1), strict=True))
+        count = len(self._scenes["video"]) * tokens.shape[1]
+        variance = float((square / count - np.square(total / count)).sum())
+        return Features(np.concatenate(pooled), variance, np.array(list(change.values())))
+
+    def _tokens(self, params, video) -> np.ndarray:
+        """[b, T, H, W, C] -> [b, N, D] float64; short batches are filled up, so that one shape is compiled."""
+        filled = np.concatenate([video, np.repeat(video[:1], self._batch - len(video), 0)])
+        return np.asarray(self._encode(params, jnp.asarray(filled)), np.float64)[: len(video)]
+
+    def _scores(self, features: Features, suffix: str) -> dict[str, float]:
+        test = jnp.asarray(features.pooled[self._train :])
+        scores = self._r2(features.pooled, suffix) | {
+            f"probe/rankme{suffix}": float(losses.rankme(test)),
+            f"probe/feature_std{suffix}": float(losses.feature_std(test)),
+        }
+        if len(features.change):
+            scores[f"probe/response{suffix}"] = float(features.change.mean() / max(features.variance, 1e-12))
+        return scores
+
+    def _r2(self, features: np.ndarray, suffix: str) -> dict[str, float]:
+        labels, n = self._scenes["labels"], self._train
+        scores = ridge.r2(features[:n], labels[:n], features[n:], labels[n:])
+        groups = {group: [i for i, g in enumerate(self._groups) if g == group] for group in self._groups}
+        return {f"probe/{group}_r2{suffix}": float(np.mean(scores[index])) for group, index in groups.items()}
+
+
+def pixel_components(video: np.ndarray, train: int, count: int = 96) -> np.ndarray:
+    """The first `count` principal components of the pixels, fitted on the first `train` clips: uint8 [n, T, H, W, C]
+    -> [n, count]. Frames larger than 64 pixels are shrunk first."""
+    if video.shape[2] > PIXELS:
+        small = [[cv2.resize(frame, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA) for frame in clip] for clip in video]
+        video = np.asarray(small)
+    x = video.reshape(len(video), -1).astype(np.float32)
+    x -= x[:train].mean(0)
+    # Fewer clips than pixels: the components come from the clips' Gram matrix.
+    values, vectors = np.linalg.eigh((x[:train] @ x[:train].T).astype(np.float64))
+    vectors, values = vectors[:, ::-1][:, :count], values[::-1][:count]
+    keep = values > 1e-9 * values[0]
+    directions = x[:train].T @ (vectors[:, keep] / np.sqrt(values[keep]))
+    return x @ directions
