@@ -87,9 +87,9 @@ class Checkpoints:
                 state = self._read(step, abstract_state)
             except Exception as error:  # which class damage raises depends on the file; Orbax has a bare Exception too
                 failures[step] = error
-                log.warning("checkpoint %d is passed over: %s", step, _first_line(error))
                 continue
-            for bad in failures:
+            for bad, error in failures.items():
+                log.warning("checkpoint %d is passed over and set aside: %s", bad, _first_line(error))
                 self._set_aside(bad)
             return step, state
         for error in failures.values():
