@@ -6,8 +6,9 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from cjepa_jax.data.worlds import draw, layout
-from cjepa_jax.data.worlds.base import World, check_flag, check_range, check_removed
+from cjepa_jax.data.worlds.base import World, check_flag, check_range, check_removed, check_share
 from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, simulate
+from cjepa_jax.errors import ConfigError
 
 
 class Setup(NamedTuple):
@@ -71,9 +72,10 @@ class Balls(World):
         object.__setattr__(self, "objects", check_range("data.options.objects", self.objects, 1, 16, int))
         object.__setattr__(self, "radius", check_range("data.options.radius", self.radius, 0.01, 0.3))
         object.__setattr__(self, "speed", check_range("data.options.speed", self.speed, 0.0, 20.0))
-        check_range("data.options.dt", (self.dt, self.dt), 1e-4, 1.0)
+        if isinstance(self.dt, bool) or not isinstance(self.dt, int | float) or not 0 < self.dt <= 0.5:
+            raise ConfigError(f"data.options.dt is {self.dt!r}; it must be a time over 0 and at most 0.5 s")
         for name in ("boxes", "foreground"):
-            check_range(f"data.options.{name}", (getattr(self, name),) * 2, 0.0, 1.0)
+            check_share(f"data.options.{name}", getattr(self, name))
         for name in ("gravity", "walls"):
             check_flag(f"data.options.{name}", getattr(self, name))
 

@@ -76,7 +76,7 @@ def check_integer(name: str, value: int, least: int) -> None:
 
 def check_range(name: str, value: tuple, least: float, most: float, kind: type = float) -> tuple:
     """`value` as a (low, high) tuple of `kind` with least <= low <= high <= most. Raises ConfigError otherwise."""
-    text = f"{name} is {value!r}; it must be a pair low <= high within {least} and {most}"
+    text = f"{name} is {value!r}; it must be a pair low, high with {least} <= low <= high <= {most}"
     try:
         low, high = (kind(operator.index(v)) if kind is int else kind(v) for v in value)
     except (TypeError, ValueError) as error:
@@ -84,6 +84,12 @@ def check_range(name: str, value: tuple, least: float, most: float, kind: type =
     if not least <= low <= high <= most:
         raise ConfigError(text)
     return low, high
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise ConfigError unless 0 <= value <= 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+        raise ConfigError(f"{name} is {value!r}; it must be a share within 0 and 1")
 
 
 def check_removed(removed: np.ndarray | None, objects: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import pymunk
 from cjepa_jax.data.worlds.layout import BOX
 
 WALL = 0.03  # thickness of the walls inside the view, in view widths
-SUBSTEPS = 8  # physics steps between frames; a power of two, so contact times in frames are exact
+SUBSTEPS = 16  # physics steps between frames; a power of two, so contact times in frames are exact
 
 
 class Bodies(NamedTuple):
