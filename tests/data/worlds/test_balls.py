@@ -1,0 +1,97 @@
+"""Balls: what is drawn, and how often a removal matters."""
+
+import numpy as np
+import pytest
+
+from cjepa_jax.data.worlds import Balls
+from cjepa_jax.errors import ConfigError
+
+
+def column(world: Balls, states: np.ndarray, name: str) -> np.ndarray:
+    return states[..., world.state_names.index(name)]
+
+
+def test_pixels_of_a_mask_have_the_objects_colour_or_its_mark():
+    world = Balls(size=64)
+    for i in range(25):
+        scene, setup = world[i], world.setup(i)
+        for k, colour in enumerate(setup.colour):
+            pixels = scene["video"][scene["masks"][k]]
+            mark = (colour * 0.6).astype(np.uint8)
+            assert ((pixels == colour).all(-1) | (pixels == mark).all(-1)).all()
+
+
+def test_nearer_objects_hide_farther_ones():
+    world, seen = Balls(size=64), 0
+    for i in range(40):
+        scene = world[i]
+        depth = column(world, scene["states"][0], "depth")
+        both = scene["amodal"][:, None] & scene["amodal"][None]
+        for a, b in zip(*np.nonzero(both.any((2, 3, 4))), strict=True):
+            if depth[a] < depth[b]:
+                assert not (scene["masks"][b] & scene["amodal"][a]).any()
+                seen += 1
+    assert seen > 10
+
+
+def test_objects_of_a_layer_do_not_start_inside_each_other():
+    world = Balls(size=64, frames=1, foreground=0.0)
+    for i in range(40):
+        amodal = world[i]["amodal"][:, 0]
+        assert amodal.any((1, 2)).all() and (amodal.sum(0) > 1).mean() < 0.005  # outlines may share border pixels
+
+
+def test_removal_often_changes_the_others():
+    """In 4 frames, the removal of one random object moves another one by 2 % of the view in most scenes."""
+    world, changed = Balls(size=16), 0
+    for i in range(200):
+        factual = world[i]["states"]
+        removed = np.arange(factual.shape[1]) == i % factual.shape[1]
+        other = world.rollout(i, removed)["states"]
+        changed += np.abs(factual - other)[:, ~removed, 1:3].max() > 0.02
+    assert changed >= 0.45 * 200
+
+
+@pytest.mark.parametrize(("size", "patch"), [(64, 8), (224, 16)])
+def test_most_objects_are_of_an_eligible_size(size, patch):
+    world, shares = Balls(size=size, frames=1), []
+    for i in range(60):
+        masks = world[i]["masks"][:, 0]
+        grid = masks.reshape(len(masks), size // patch, patch, size // patch, patch).any((2, 4))
+        shares.extend(grid.mean((1, 2)))
+    assert np.mean([0.05 <= share <= 0.4 for share in shares]) > 0.9
+
+
+def test_gravity_and_walls_can_be_fixed_and_otherwise_vary():
+    drawn = {(s.physics.gravity > 0, s.physics.walls) for s in map(Balls().setup, range(60))}
+    assert len(drawn) == 4
+    for gravity in (True, False):
+        for walls in (True, False):
+            setup = Balls(gravity=gravity, walls=walls).setup(5)
+            assert (setup.physics.gravity > 0, setup.physics.walls) == (gravity, walls)
+            assert np.array_equal(setup.bodies.position, Balls().setup(5).bodies.position)
+
+
+def test_objects_stay_within_walls():
+    world = Balls(size=16, frames=40, walls=True)
+    for i in range(10):
+        states = world[i]["states"]
+        centres = np.stack([column(world, states, "position/x"), column(world, states, "position/y")])
+        assert ((centres > 0.03) & (centres < 0.97)).all()
+
+
+def test_velocity_is_the_change_of_position():
+    world = Balls(size=16, frames=3, walls=False, gravity=False, objects=(1, 1))
+    states = world[2]["states"]
+    step = np.diff(states[..., 1:3], axis=0)
+    assert column(world, states, "velocity/x") == pytest.approx(step[0, 0, 0] / world.dt, rel=1e-4)
+    assert column(world, states, "velocity/y") == pytest.approx(step[0, 0, 1] / world.dt, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"dt": 0.0}, {"dt": True}, {"speed": (2.0, 1.0)}, {"gravity": 3.0}, {"walls": "yes"}, {"foreground": -0.1}],
+)
+def test_bad_physics_is_refused(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        Balls(**options)

@@ -1,0 +1,111 @@
+"""Conservation laws, and the promise that a removed body changes nothing that no contact chain reaches."""
+
+import numpy as np
+import pytest
+
+from cjepa_jax.data.worlds import Balls
+from cjepa_jax.data.worlds.layout import BOX, DISC
+from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, simulate
+
+FRAMES, DT = 12, 0.1
+
+
+def run(world: Balls, i: int, removed=None):
+    setup = world.setup(i)
+    removed = np.zeros(len(setup.depth), bool) if removed is None else removed
+    return setup, *simulate(setup.bodies, setup.physics, FRAMES, DT, removed)
+
+
+def kinetic(bodies: Bodies, motion: np.ndarray) -> np.ndarray:
+    half, mass = bodies.half, bodies.mass
+    inertia = mass * np.where(bodies.kind == BOX, (half**2).sum(1) / 3, half[:, 0] ** 2 / 2)
+    return (mass * (motion[..., 3:5] ** 2).sum(-1) / 2 + inertia * motion[..., 5] ** 2 / 2).sum(1)
+
+
+def reached(contacts: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """When, in frames, a chain of contacts from the removed bodies reaches each body; infinity: never."""
+    time = np.where(removed, 0.0, np.inf)
+    while True:
+        new = time.copy()
+        for first, last, a, b in contacts:
+            for x, y in ((int(a), int(b)), (int(b), int(a))):
+                if b >= 0 and time[x] <= last:
+                    new[y] = min(new[y], max(first, time[x]))
+        if (new == time).all():
+            return time
+        time = new
+
+
+def test_momentum_and_energy_without_walls_and_gravity():
+    world = Balls(walls=False, gravity=False, foreground=0.0)
+    met = 0
+    for i in range(60):
+        setup, motion, contacts = run(world, i)
+        momentum = (setup.bodies.mass[:, None] * motion[..., 3:5]).sum(1)
+        scale = (setup.bodies.mass[:, None] * np.abs(motion[0, :, 3:5])).sum()
+        np.testing.assert_allclose(momentum, np.broadcast_to(momentum[0], momentum.shape), atol=1e-12 * scale)
+        energy = kinetic(setup.bodies, motion)
+        assert (np.diff(energy) <= 1e-12 * energy[0]).all()
+        met += bool(len(contacts)) and energy[-1] < energy[0] * (1 - 1e-6)
+    assert met > 20  # collisions happened and, being inelastic, took energy
+
+
+def test_two_elastic_discs_swap_their_velocities():
+    two = np.zeros(2)
+    bodies = Bodies(
+        np.array([DISC, DISC]), np.full((2, 2), 0.1), np.array([[0.3, 0.5], [0.7, 0.5]]), two,
+        np.array([[1.0, 0.0], [0.0, 0.0]]), two, np.ones(2), np.zeros(2, int),
+    )  # fmt: skip
+    motion, contacts = simulate(bodies, Physics(0.0, False, 1.0, 0.0), 6, DT, np.zeros(2, bool))
+    np.testing.assert_allclose(motion[-1, :, 3:5], [[0, 0], [1, 0]], atol=1e-12)
+    assert contacts.shape == (1, 4) and contacts[0, 2:].tolist() == [0, 1]
+    assert 2.0 <= contacts[0, 0] <= 2.2  # a gap of 0.2 at speed 1 and 0.1 s a frame
+
+
+def test_free_fall_and_walls():
+    one = Bodies(
+        np.array([DISC]), np.full((1, 2), 0.1), np.array([[0.5, 0.3]]), np.zeros(1),
+        np.zeros((1, 2)), np.zeros(1), np.ones(1), np.zeros(1, int),
+    )  # fmt: skip
+    motion, contacts = simulate(one, Physics(2.0, True, 0.8, 0.0), 30, DT, np.zeros(1, bool))
+    np.testing.assert_allclose(motion[3, 0, [1, 4]], [0.3 + 0.09, 0.6], atol=0.01)  # g t^2 / 2, g t
+    assert motion[:, 0, 1].max() < 1 - WALL - 0.1 + 0.03 and (contacts[:, 2:] == (0, -1)).all() and len(contacts) >= 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"objects": (8, 12), "radius": (0.04, 0.09)}, {"objects": (6, 6), "gravity": True, "walls": True}],
+    ids=["default", "crowd", "pile"],
+)
+def test_untouched_bodies_stay_bit_equal(options):
+    world, same, changed = Balls(**options), 0, 0
+    for i in range(120):
+        setup, factual, contacts = run(world, i)
+        removed = np.random.default_rng(i).random(len(setup.depth)) < 0.3
+        _, other, more = run(world, i, removed)
+        assert not np.isin(np.nonzero(removed)[0], more[:, 2:]).any()
+        time = reached(np.concatenate([contacts, more]), removed)
+        untouched = np.arange(FRAMES)[:, None] < time
+        assert (factual[untouched] == other[untouched]).all(), f"scene {i}"
+        same += (untouched & (time < np.inf)).sum()
+        changed += (factual != other)[:, ~removed].any((0, 2)).sum()
+    assert same > 100 and changed > 100  # bodies that are reached later, and bodies that did change
+
+
+def test_events_do_not_change_the_motion():
+    for i in range(20):
+        setup, motion, _ = run(Balls(), i)
+        none = np.zeros(len(setup.depth), bool)
+        quiet, contacts = simulate(setup.bodies, setup.physics, FRAMES, DT, none, events=False)
+        assert (quiet == motion).all() and contacts.shape == (0, 4)
+
+
+def test_contacts_are_ordered_and_within_the_clip():
+    for i in range(40):
+        setup, _, contacts = run(Balls(), i)
+        first, last, a, b = contacts.T
+        assert contacts.dtype == np.float32 and (np.diff(first) >= 0).all()
+        assert ((0 < first) & (first <= last) & (last <= FRAMES - 1)).all()
+        assert ((0 <= a) & (a < len(setup.depth)) & ((b == -1) | (a < b))).all()
+        layer = setup.bodies.layer
+        assert all(layer[int(x)] == layer[int(y)] for x, y in zip(a, b, strict=True) if y >= 0)
