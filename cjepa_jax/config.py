@@ -65,13 +65,13 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         "must be a whole number, at least 1",
         "train.batch data.size data.frames data.eval_count data.max_objects data.threads data.prefetch mask.max_objects"
         " objective.encoder.tubelet objective.predictor.depth objective.predictor.width objective.predictor.heads"
+        " objective.predictor.max_objects"
         " checkpoint.every checkpoint.keep probe.train probe.test probe.batch log.every",
     ),
     (
         lambda v: _is_int(v) and v >= 0,
         "must be a whole number, 0 or more",
-        "train.steps train.nonfinite_budget data.count data.workers mask.anchor probe.every"
-        " objective.encoder.depth",
+        "train.steps train.nonfinite_budget data.count data.workers mask.anchor probe.every objective.encoder.depth",
     ),
     (lambda v: _is_int(v) and 0 <= v < 2**31, "must be a whole number from 0 to 2147483647", "seed"),
     (lambda v: _is_number(v) and v > 0, "must be above 0", "train.epochs objective.beta optim.base optim.eps"),
@@ -139,6 +139,9 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
     width, heads = "objective.predictor.width", "objective.predictor.heads"
     if have(width, heads) and values[width] % values[heads]:
         yield f"{width} = {values[width]}: must be a multiple of {heads} = {values[heads]}"
+    embedded, removed = "objective.predictor.max_objects", "mask.max_objects"
+    if have(embedded, removed) and values[embedded] < values[removed]:
+        yield f"{embedded} = {values[embedded]}: must not be below {removed} = {values[removed]}"
     held_out, train, test = "data.eval_count", "probe.train", "probe.test"
     if have(held_out, train, test) and values[train] + values[test] > values[held_out]:
         yield f"{train} + {test} = {values[train] + values[test]}: must not exceed {held_out} = {values[held_out]}"
