@@ -172,16 +172,22 @@ def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
 
 def set_up_logging(level: str) -> None:
     """Python logging to stderr, once. The libraries' own chatter is silenced, except at debug."""
-    logging.basicConfig(level=level.upper(), format="%(levelname)s %(message)s", stream=sys.stderr, force=True)
-    logging.addLevelName(logging.INFO, "info:")
-    logging.addLevelName(logging.WARNING, "warning:")
-    logging.addLevelName(logging.ERROR, "error:")
-    logging.addLevelName(logging.DEBUG, "debug:")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lowercase("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
         for library in ("jax", "matplotlib", "asyncio"):
             logging.getLogger(library).setLevel(logging.WARNING)
         # Orbax and Grain log through absl, and log the traceback of what they raise as well: one report is enough.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class _Lowercase(logging.Formatter):
+    """ "warning: ..." rather than "WARNING: ...". Renaming the levels themselves would break JAX's own flags."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.levelname = record.levelname.lower()
+        return super().formatMessage(record)
 
 
 def prepare_process() -> None:
