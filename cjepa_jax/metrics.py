@@ -38,7 +38,8 @@ class Writers:
         if config["log"]["wandb"]:
             self._wandb = _start_wandb(workdir, config)
         if config["log"]["tensorboard"]:
-            self._board = SummaryWriter(str(workdir.path / "tb"), purge_step=step + 1 if step else None)
+            purge_step, suffix = (step + 1, f".{step}") if step else (None, "")  # files are named by the second
+            self._board = SummaryWriter(str(workdir.path / "tb"), purge_step=purge_step, filename_suffix=suffix)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes the metrics of one step: numbers or 0-d arrays by name. Text goes to metrics.jsonl only."""

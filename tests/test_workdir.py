@@ -1,0 +1,150 @@
+"""The run folder: one owner, one config, and files that survive a kill."""
+
+import json
+import math
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cjepa_jax.config import resolve
+from cjepa_jax.errors import ConfigError, StorageError
+from cjepa_jax.workdir import Workdir
+from configs import tiny
+
+ROOT = pathlib.Path(__file__).parents[1]
+HOLDER = """
+import sys, time
+from cjepa_jax.workdir import Workdir
+with Workdir(sys.argv[1], {"a": 1}) as workdir:
+    print("ready", flush=True)
+    for step in range(int(sys.argv[2])):
+        workdir.append_metrics({"step": step, "loss": 0.5})
+    time.sleep(60)
+"""
+
+
+def holder(path, lines=0):
+    command = [sys.executable, "-c", HOLDER, str(path), str(lines)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_second_process_is_refused_and_a_killed_one_frees_the_folder(tmp_path):
+    first = holder(tmp_path)
+    try:
+        with pytest.raises(ConfigError, match=f"in use by another run .*host .*, process {first.pid}"):
+            with Workdir(tmp_path, {"a": 1}):
+                pass
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+    with Workdir(tmp_path, {"a": 1}):
+        assert (tmp_path / ".lock").read_text().endswith(f"process {os.getpid()}\n")
+        with pytest.raises(ConfigError, match="in use"):  # the lock is the open file's, not the process's
+            Workdir(tmp_path, {"a": 1}).__enter__()
+    with Workdir(tmp_path, {"a": 1}):
+        pass
+
+
+def test_config_is_stored_once_and_another_is_refused(tmp_path):
+    config = tiny.get_config()
+    with Workdir(tmp_path / "a" / "b", config) as workdir:
+        assert json.loads((workdir.path / "config.json").read_text()) == resolve(config)
+    config.log.every = 3
+    config.data.workers = 0
+    with Workdir(tmp_path / "a" / "b", config) as workdir:
+        assert json.loads((workdir.path / "config.json").read_text())["log"]["every"] == 3
+    config.train.batch = 8
+    config.seed = 4
+    before = (workdir.path / "config.json").read_text()
+    with pytest.raises(ConfigError, match=r"seed: 0 -> 4, train.batch: 32 -> 8\); another --workdir") as caught:
+        Workdir(workdir.path, config).__enter__()
+    assert "\n" not in str(caught.value)
+    assert (workdir.path / "config.json").read_text() == before
+    config.train.batch, config.seed = 32, 0
+    with Workdir(workdir.path, config):  # the refusal gave the lock back
+        pass
+
+
+def test_a_config_that_is_not_json_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"a": ')
+    with pytest.raises(ConfigError, match="not readable as JSON"):
+        Workdir(tmp_path, {"a": 1}).__enter__()
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match="cannot be used as a run folder"):
+            Workdir(path, {}).__enter__()
+
+
+def test_result(tmp_path):
+    with Workdir(tmp_path, {}) as workdir:
+        assert workdir.finished is None
+        workdir.finish({"step": np.int64(3), "loss": np.float32(0.5), "worst": math.inf})
+    assert Workdir(tmp_path).finished == {"step": 3, "loss": 0.5, "worst": "inf"}
+    assert sorted(os.listdir(tmp_path)) == [".lock", "config.json", "result.json"]
+
+
+def test_metrics_are_strict_json_lines(tmp_path):
+    values = {"step": 1, "a": np.float32(0.25), "nan": math.nan, "low": -np.inf, "text": "x", "n": np.int32(2)}
+    with Workdir(tmp_path, {}) as workdir:
+        workdir.append_metrics(values)
+        text = (tmp_path / "metrics.jsonl").read_text()  # flushed: no need to close first
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert json.loads(text, parse_constant=refuse) == {
+        **{"step": 1, "a": 0.25, "nan": "nan", "low": "-inf", "text": "x", "n": 2}
+    }
+    assert text.count("\n") == 1
+
+
+def test_truncation_drops_later_steps_and_half_lines_and_appending_goes_on(tmp_path):
+    with Workdir(tmp_path, {}) as workdir:
+        for step in (1, 2, 3, 4):
+            workdir.append_metrics({"step": step, "loss": 1 / step})
+        with open(tmp_path / "metrics.jsonl", "a") as file:
+            file.write('{"step": 2, "lo')
+        assert [line["step"] for line in workdir.read_metrics()] == [1, 2, 3, 4]
+        workdir.truncate_metrics(2)
+        assert [line["step"] for line in workdir.read_metrics()] == [1, 2]
+        workdir.append_metrics({"step": 3})
+    assert [line["step"] for line in Workdir(tmp_path).read_metrics()] == [1, 2, 3]
+    assert (tmp_path / "metrics.jsonl").read_text().startswith('{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n')
+
+
+def test_a_damaged_line_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2, {"step": 3}\n\xff\xfe\n{"step": 4}\n')
+    assert [line["step"] for line in Workdir(tmp_path).read_metrics()] == [1, 4]
+
+
+def test_metrics_of_a_killed_process_are_whole(tmp_path):
+    first = holder(tmp_path, lines=500)
+    while len(Workdir(tmp_path).read_metrics()) < 500:
+        assert first.poll() is None
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert [line["step"] for line in Workdir(tmp_path).read_metrics()] == list(range(500))
+
+
+def test_no_metrics_yet(tmp_path):
+    with Workdir(tmp_path, {}) as workdir:
+        assert workdir.read_metrics() == []
+        workdir.truncate_metrics(0)
+        assert workdir.read_metrics() == []
+
+
+def test_space(tmp_path):
+    with Workdir(tmp_path, {}) as workdir:
+        workdir.require_space(1)
+        with pytest.raises(StorageError, match=r"MiB free, the run needs \d+ MiB"):
+            workdir.require_space(2**62)
