@@ -9,8 +9,7 @@ class Clock:
     """Measures the training loop between two log lines.
 
         clock = Clock(step=0, total=1000, batch=32)
-        with clock.data():        # waiting for the next batch
-            batch = next(batches)
+        clock.waited(0.02)        # the device was idle until the next batch came
         with clock.outside():     # a probe, a report: not training
             probe(state)
         metrics |= clock.lap(step)
@@ -28,14 +27,9 @@ class Clock:
         self._waited = self._away = 0.0
         self._laps, self._pace = 0, 0.0  # pace: seconds per step, smoothed over laps
 
-    @contextlib.contextmanager
-    def data(self) -> Iterator[None]:
-        """Counts what happens inside as waiting for data."""
-        start = self._now()
-        try:
-            yield
-        finally:
-            self._waited += self._now() - start
+    def waited(self, seconds: float) -> None:
+        """Adds time in which the device had nothing to do for want of a batch."""
+        self._waited += seconds
 
     @contextlib.contextmanager
     def outside(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import os
 import threading
 import time
@@ -28,7 +29,9 @@ class SceneMap:
       size: pixels, height = width, to which every scene is brought.
       max_objects: K; of more, those that touch the most tokens are kept.
       intervened: "zero_pixels", "drop_tokens", "rerender" or "none".
+      frames: T.
       crop: a random crop and flip, else the centred square.
+      with_masks: yields the visible masks too, bool [K, T, H, W], for pictures.
     """
 
     source: Any
@@ -39,7 +42,20 @@ class SceneMap:
     max_objects: int
     intervened: str
     seed: int
+    frames: int = 1
     crop: bool = False
+    with_masks: bool = False
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """(times, rows, cols) of every scene."""
+        times = self.frames // (1 if self.frames == 1 else self.tubelet)
+        return times, self.size // self.patch, self.size // self.patch
+
+    @property
+    def tokens(self) -> int:
+        """N."""
+        return math.prod(self.grid)
 
     def __call__(self, scene: int, epoch: int) -> dict[str, np.ndarray]:
         raw, index, replaced = self._read(scene)
@@ -47,14 +63,12 @@ class SceneMap:
         height, width = raw["video"].shape[1:3]
         window = transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
         video, masks = window.frames(raw["video"], self.size), window.masks(raw["masks"], self.size)
-        grid = self._grid(video)
-        tubelet = len(video) // grid[0]
 
-        every_object = objects.patches(masks, self.patch, tubelet)
+        every_object = objects.patches(masks, self.patch, self.frames // self.grid[0])
         kept = batching.keep_largest(every_object, self.max_objects)
         object_patches = batching.pad_objects(every_object[kept], self.max_objects)
         object_valid = object_patches.any(1)  # an object that touches no token is as good as absent
-        masked, removed = self.mask(rng, object_patches, object_valid, grid=grid)
+        masked, removed = self.mask(rng, object_patches, object_valid, grid=self.grid)
         chosen = np.zeros(len(masks), bool)
         chosen[kept] = removed[: len(kept)]
         out = {
@@ -69,6 +83,8 @@ class SceneMap:
             "replaced": np.bool_(replaced),
             "labels": np.asarray(raw["labels"], np.float32),
         }
+        if self.with_masks:
+            out["masks"] = batching.pad_objects(masks[kept], self.max_objects)
         if self.intervened in ("zero_pixels", "rerender"):
             out["intervened"], out["intervened_valid"] = self._intervene(index, window, video, masks, masked, chosen)
         return out
@@ -79,17 +95,12 @@ class SceneMap:
             if not chosen.any():
                 return video, np.False_
             return window.frames(self.source.intervene(index, chosen), self.size), np.True_
-        times, rows, cols = self._grid(video)
-        blank = masked.reshape(times, rows, cols)
-        for axis, repeat in enumerate((len(video) // times, self.patch, self.patch)):
+        blank = masked.reshape(self.grid)
+        for axis, repeat in enumerate((self.frames // self.grid[0], self.patch, self.patch)):
             blank = np.repeat(blank, repeat, axis)
         if chosen.any():
             blank = blank & masks[chosen].any(0)
         return np.where(blank[..., None], np.uint8(0), video), np.True_
-
-    def _grid(self, video: np.ndarray) -> tuple[int, int, int]:
-        frames, height, width, _ = video.shape
-        return frames // (1 if frames == 1 else self.tubelet), height // self.patch, width // self.patch
 
     def _read(self, scene: int) -> tuple[dict, int, bool]:
         """The scene, or the next readable one. Raises the DataError of the first if there is none near."""

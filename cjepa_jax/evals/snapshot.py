@@ -1,0 +1,59 @@
+"""What a trained model sees, as arrays: masks over scenes, features as colours, predicted against true change."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from cjepa_jax import sharding
+from cjepa_jax.data import batching, pipeline
+from cjepa_jax.types import Batch
+
+
+def take(objective: Any, state: Any, random_params: Any, scenes: pipeline.SceneMap, count: int) -> dict[str, np.ndarray]:
+    """Arrays of the first `count` held-out scenes, for the report's pictures.
+
+    Args:
+      objective: with encode, encode_context, predict and targets, as objectives.jepa.Jepa.
+      state: the TrainState; random_params: trained parameters' values at initialisation.
+      scenes: a SceneMap with `with_masks`.
+    Returns: video uint8 [n, T, H, W, 3] and, where there is one, intervened; masks bool [n, K, T, H, W]; removed
+      bool [n, K]; masked bool [n, N]; fallback bool [n]; grid int [3]; pca and pca_random float32 [n, N, 3] in 0..1;
+      predicted_change and true_change float32 [n, N], norms over D.
+    """
+    arrays = batching.collate(pipeline.held_out(scenes, 0, count), 1, [scenes.tokens])
+    pictures = {"masks": arrays.pop("masks"), "grid": np.asarray(scenes.grid)}
+    pictures |= {name: arrays[name] for name in ("video", "intervened", "removed") if name in arrays}
+    pictures |= {"masked": ~arrays["context"], "fallback": ~arrays["removed"].any(-1)}
+    mesh = sharding.make_mesh(1, jax.local_devices()[:1])
+    batch = sharding.put_batch(mesh, arrays)
+    state, random_params = jax.device_get((state, random_params))  # copies on one device, whatever the mesh was
+
+    encode = jax.jit(objective.encode)
+    pictures["pca"] = principal_colours(np.asarray(encode(state.params, batch.video), np.float32))
+    pictures["pca_random"] = principal_colours(np.asarray(encode(random_params, batch.video), np.float32))
+
+    def change(state, batch: Batch):
+        full, intervened = objective.targets(state.target, batch)
+        _, residual = objective.predict(state.params, objective.encode_context(state.params, batch), batch)
+        return residual, None if intervened is None else full - intervened
+
+    predicted, true = jax.jit(change)(state, batch)
+    if true is not None:
+        pictures["predicted_change"] = np.linalg.norm(np.asarray(predicted, np.float32), axis=-1)
+        pictures["true_change"] = np.linalg.norm(np.asarray(true, np.float32), axis=-1)
+    return pictures
+
+
+def principal_colours(tokens: np.ndarray) -> np.ndarray:
+    """The first three principal components of all scenes' tokens as colours: [n, N, D] -> [n, N, 3] in 0..1.
+
+    Each component is stretched between its 1st and 99th percentile.
+    """
+    flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
+    flat = flat - flat.mean(0)
+    _, vectors = np.linalg.eigh(flat.T @ flat)
+    components = flat @ vectors[:, :-4:-1]
+    low, high = np.percentile(components, [1, 99], axis=0)
+    colours = np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return colours.reshape(*tokens.shape[:-1], 3).astype(np.float32)
