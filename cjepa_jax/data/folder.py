@@ -134,15 +134,18 @@ def hold_out(names: Iterable[str]) -> set[str]:
 def read(file: Path) -> np.ndarray:
     """Decode an image file to [H,W] or [H,W,C] in OpenCV's channel order. Raises DataError if it is not readable."""
     try:
-        data = np.frombuffer(file.read_bytes(), np.uint8)
+        data = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}") from error
-    if not data.size:
+    if not data:
         raise DataError(f"{file}: the file is empty")
     # IMREAD_UNCHANGED keeps 16 bits and alpha, but ignores the orientation that cameras write into a JPEG.
-    jpeg = data[:2].tobytes() == b"\xff\xd8"
+    jpeg = data.startswith(b"\xff\xd8")
+    # OpenCV 4 fills the missing part of a JPEG with grey: after the last scan must come the end marker.
+    if jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise DataError(f"{file}: the image is cut short")
     try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise DataError(f"{file}: not a readable image ({error.err})") from error
     if pixels is None or pixels.size == 0:

@@ -1,0 +1,130 @@
+"""Curves for the report: small multiples as inline SVG whose ink follows the page's light or dark theme."""
+
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from html import escape
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+# One colour per role, on every chart of the page; readable on white and on near-black.
+COLOURS = {
+    "trained": "#2f7fe0",
+    "random": "#8a8f98",
+    "pixels": "#c58b1b",
+    "floor": "#c58b1b",
+    "loss": "#7a5bd0",
+    "other": "#2a9d8f",
+    "bad": "#d6455d",
+}
+DASHES = {"random": (0, (4, 2)), "pixels": (0, (1, 1.4)), "floor": (0, (4, 2))}
+INK, FAINT = "#010203", "#040506"  # stand-ins: `_themed` replaces them by the page's CSS variables
+BINS = 300  # points per curve: longer ones are averaged, with the range of each bin as a band
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its role (a key of COLOURS), steps [n] and values [n]; values that are not finite are left out."""
+
+    role: str
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small chart. `log`: a logarithmic axis when all values are positive and span more than 1.5 decades."""
+
+    title: str
+    lines: list[Line]
+    log: bool = False
+    zero: bool = False  # the axis includes 0
+    marks: list[int] = field(default_factory=list)  # steps to mark at the bottom
+
+
+def panels(charts: list[Panel], columns: int = 4) -> str:
+    """Charts side by side, `columns` in a row, as one SVG element. Panels without a finite value are left out."""
+    charts = [chart for chart in charts if any(np.isfinite(line.values).any() for line in chart.lines)]
+    if not charts:
+        return ""
+    columns = min(columns, len(charts))
+    rows = -(-len(charts) // columns)
+    wide = 10.6 if columns > 2 else 5.3 * columns
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cjepa", "font.size": 8.5}):
+        figure = Figure(figsize=(wide, 2.05 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axis, chart in zip(axes, charts, strict=False):
+            draw(axis, chart)
+        for axis in axes[len(charts) :]:
+            axis.set_axis_off()
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _themed(text.getvalue(), ", ".join(chart.title for chart in charts))
+
+
+def draw(axis, chart: Panel) -> None:
+    """Draw one panel on matplotlib axes."""
+    shown = np.concatenate([line.values[np.isfinite(line.values)] for line in chart.lines])
+    for line in chart.lines:
+        steps, low, mean, high = binned(line.steps, line.values)
+        colour = COLOURS[line.role]
+        if len(line.steps) > BINS:
+            axis.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        few = len(steps) <= 40 and line.role not in DASHES
+        axis.plot(
+            steps,
+            mean,
+            color=colour,
+            linewidth=1.5,
+            linestyle=DASHES.get(line.role, "-"),
+            marker="o" if few else "",
+            markersize=2.6,
+        )
+    if chart.log and shown.min() > 0 and shown.max() / shown.min() > 30:
+        axis.set_yscale("log")
+    elif chart.zero:
+        axis.set_ylim(min(0, axis.get_ylim()[0]), max(0, axis.get_ylim()[1]))
+    if chart.marks:
+        axis.plot(
+            chart.marks, [0.03] * len(chart.marks), "|", color=COLOURS["bad"], transform=axis.get_xaxis_transform()
+        )
+    axis.set_title(chart.title, loc="left", color=INK, fontsize=9, fontweight="bold")
+    axis.grid(axis="y", color=FAINT, linewidth=0.6)
+    axis.tick_params(which="both", colors=INK, length=0, labelsize=7.5)
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    for side, spine in axis.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(FAINT)
+    axis.margins(x=0.02)
+
+
+def binned(steps: Iterable[float], values: Iterable[float]) -> tuple[np.ndarray, ...]:
+    """(steps, lowest, mean, highest) of at most BINS bins over the finite values."""
+    steps, values = np.asarray(steps, float), np.asarray(values, float)
+    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+    groups = np.array_split(np.arange(len(values)), min(BINS, max(1, len(values))))
+    found = [(steps[g].mean(), values[g].min(), values[g].mean(), values[g].max()) for g in groups if len(g)]
+    return tuple(np.array(found).reshape(-1, 4).T)
+
+
+def short(value: float) -> str:
+    """A number for a narrow space: 1200 -> "1.2k", 0.0123 -> "0.012"."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:.3g}"
+
+
+def _themed(svg: str, label: str) -> str:
+    """Cut the XML header, make the drawing fluid and let its ink and font follow the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", svg, count=1)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}" class="chart"', 1)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
+    return svg.replace(INK, "var(--ink)").replace(FAINT, "var(--line)")

@@ -1,0 +1,93 @@
+"""A run folder as data: config.json, metrics.jsonl, result.json and report.npz, as far as they are there."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cjepa_jax.errors import DataError
+from cjepa_jax.reporting import pictures
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds. `notes` says what was missing or damaged."""
+
+    workdir: Path
+    rows: list[dict]  # metrics.jsonl
+    config: dict = field(default_factory=dict)
+    result: dict = field(default_factory=dict)
+    scenes: pictures.Scenes | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, values) of a metric, each [n]; empty if it was never logged."""
+        found = [(row["step"], value) for row in self.rows if (value := numeric(row.get(name))) is not None]
+        return tuple(np.array(found, float).reshape(-1, 2).T)
+
+    def last(self, name: str) -> float | None:
+        """The final value of a metric: the result's if it has one, else the last that was logged."""
+        for source in (self.result, self.result.get("metrics"), self.result.get("probe")):
+            value = numeric(source.get(name)) if isinstance(source, dict) else None
+            if value is not None:
+                return value
+        values = self.series(name)[1]
+        return float(values[-1]) if len(values) else None
+
+    def setting(self, name: str) -> Any:
+        """A config value by its dotted name, or None."""
+        value = self.config
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def groups(self) -> list[str]:
+        """The probe's label groups."""
+        names = dict.fromkeys(name for row in [*self.rows, self.result] for name in row)
+        return [match[1] for name in names if (match := re.fullmatch(r"probe/(.+)_r2", name))]
+
+
+def numeric(value: Any) -> float | None:
+    """A logged value as a float; non-finite ones are logged as text. None for anything else."""
+    return float(value) if isinstance(value, int | float) or value in ("nan", "inf", "-inf") else None
+
+
+def read(workdir: Path) -> Run:
+    """Read a run folder. Raises DataError if it or its metrics.jsonl is missing; all else may be absent."""
+    if not workdir.is_dir():
+        raise DataError(f"{workdir}: no such run folder")
+    metrics, notes = workdir / "metrics.jsonl", []
+    if not metrics.is_file():
+        raise DataError(f"{metrics}: no such file; the run has not logged a step, or this is not a run folder")
+    rows = []
+    for line in metrics.read_text(errors="replace").splitlines():
+        row = parse(line)
+        if "step" in row:
+            rows.append(row)
+        elif line.strip():
+            notes.append(f"metrics.jsonl: an unreadable line was left out: {line[:60]}")
+    found = {}
+    for name in ("config", "result"):
+        file = workdir / f"{name}.json"
+        found[name] = parse(file.read_text(errors="replace")) if file.is_file() else {}
+        if not found[name] and name == "config":
+            notes.append("config.json is missing or unreadable")
+    scenes = None
+    if (workdir / "report.npz").is_file():
+        try:
+            scenes = pictures.Scenes.load(workdir / "report.npz")
+        except DataError as error:
+            notes.append(str(error))
+    return Run(workdir, rows, found["config"], found["result"], scenes, notes)
+
+
+def parse(text: str) -> dict:
+    """A JSON object, or {} for anything else (a killed run may leave half a line)."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
