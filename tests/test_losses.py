@@ -1,0 +1,268 @@
+"""The loss terms against golden numbers, float64 NumPy, and the promises about gradients, padding and scale."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cjepa_jax import losses
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden/formulas.json").read_text())
+TERMS = {"vector": losses.smooth_l1, "elementwise": losses.smooth_l1_elementwise, "mse": losses.mse}
+
+
+def f32(*arrays):
+    return tuple(jnp.asarray(a, jnp.float32) for a in arrays)
+
+
+def huber(size, beta):
+    return size**2 / 2 / beta if size < beta else size - beta / 2
+
+
+def token_loss(kind, z, beta):
+    """One token's loss from its error z [D], as the document and the ablations define it."""
+    if kind == "vector":
+        return huber(np.sqrt((z**2).sum()), beta)
+    return np.mean([huber(abs(component), beta) if kind == "elementwise" else component**2 for component in z])
+
+
+def reference(tokens, mask, valid):
+    """Algorithm 1, line 12: mean over a scene's masked tokens, then over scenes; no masked token counts as 0."""
+    scenes = [np.mean(t[m]) if m.any() else 0.0 for t, m in zip(tokens, mask, strict=True)]
+    return np.mean(np.array(scenes)[valid]) if valid.any() else 0.0
+
+
+def kl_to_uniform(features):
+    sigma = np.linalg.svd(features - features.mean(0), compute_uv=False)
+    share = sigma / sigma.sum() if sigma.sum() > 0 else np.array([1.0])
+    share = share[share > 0]
+    return (share * np.log(share * features.shape[1])).sum()
+
+
+@pytest.mark.parametrize("beta", GOLDEN["smooth_l1"]["value"])
+def test_smooth_l1_golden(beta):
+    case = GOLDEN["smooth_l1"]
+    prediction, target = f32(case["prediction"], case["target"])
+    value = losses.smooth_l1(prediction, target, np.array(case["mask"], bool), beta=float(beta))
+    assert float(value) == pytest.approx(case["value"][beta], rel=1e-6)
+
+
+def test_causal_consistency_golden():
+    case = GOLDEN["causal_consistency"]
+    arrays = f32(case["residual"], case["full"], case["intervened"])
+    value = losses.causal_consistency(*arrays, np.array(case["mask"], bool))
+    assert float(value) == pytest.approx(case["value"], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", GOLDEN["sigreg"])
+def test_sigreg_golden(name):
+    case = GOLDEN["sigreg"][name]
+    assert float(losses.sigreg(*f32(case["features"]))) == pytest.approx(case["value"], abs=2e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.sampled_from([(1, 1, 1), (2, 5, 3), (4, 3, 7)]),
+    seed=st.integers(0, 2**31),
+    beta=st.sampled_from([0.1, 1.0, 3.0]),
+    density=st.sampled_from([0.0, 0.4, 1.0]),
+    kind=st.sampled_from(sorted(TERMS)),
+)
+def test_token_losses_match_float64(shape, seed, beta, density, kind):
+    rng = np.random.default_rng(seed)
+    prediction, target = rng.normal(size=(2, *shape)).astype(np.float32)
+    mask, valid = rng.random(shape[:2]) < density, rng.random(shape[0]) < 0.7
+    error = prediction.astype(np.float64) - target
+    tokens = np.array([[token_loss(kind, z, beta) for z in scene] for scene in error])
+    value = jax.jit(TERMS[kind], static_argnums=3)(prediction, target, mask, beta, valid)
+    np.testing.assert_allclose(value, reference(tokens, mask, valid), rtol=2e-5, atol=1e-7)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), shape=st.sampled_from([(1, 2, 3), (3, 4, 5)]))
+def test_causal_consistency_matches_float64(seed, shape):
+    rng = np.random.default_rng(seed)
+    residual, full, intervened = rng.normal(size=(3, *shape)).astype(np.float32)
+    mask, valid = rng.random(shape[:2]) < 0.5, rng.random(shape[0]) < 0.7
+    tokens = ((residual.astype(np.float64) - (full.astype(np.float64) - intervened)) ** 2).sum(-1)  # summed over D
+    value = jax.jit(losses.causal_consistency)(residual, full, intervened, mask, valid)
+    np.testing.assert_allclose(value, reference(tokens, mask, valid), rtol=1e-5, atol=1e-7)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), shape=st.sampled_from([(2, 3), (4, 4), (5, 4), (20, 6), (6, 20)]))
+def test_sigreg_and_rankme_match_float64(seed, shape):
+    features = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    expected = kl_to_uniform(features.astype(np.float64))
+    (value, _), rankme, std = check_sigreg(features, np.ones(shape[0], bool))
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rankme, shape[1] * np.exp(-expected), rtol=1e-4)
+    np.testing.assert_allclose(std, features.std(0).mean(), rtol=1e-5)
+    assert value >= losses.sigreg_floor(shape[0], shape[1]) - 1e-5
+
+
+def test_sigreg_floor_is_reached_and_is_log_of_width_over_rank():
+    for rows, width in ((4, 7), (8, 7), (30, 7)):
+        q = np.linalg.qr(np.random.default_rng(0).normal(size=(rows, rows)) + [[1.0]] * rows)[0]
+        basis = np.linalg.qr(np.concatenate([np.ones((rows, 1)), q[:, : rows - 1]], 1))[0][:, 1:]  # orthogonal to 1
+        rank = min(rows - 1, width)
+        features = basis[:, :rank] @ np.eye(rank, width)
+        floor = float(losses.sigreg_floor(rows, width))
+        assert floor == pytest.approx(np.log(width / rank), abs=1e-6)
+        assert float(losses.sigreg(*f32(features))) == pytest.approx(floor, abs=1e-5)
+
+
+RNG = np.random.default_rng(0)
+SINGULAR = {
+    "zero": np.zeros((6, 8)),
+    "constant": np.full((6, 8), 0.1),
+    "constant rows": np.tile(np.arange(8.0), (6, 1)),
+    "identity": np.eye(6, 8),
+    "equal sigma": np.linalg.qr(np.eye(6) - 1 / 6)[0] @ np.eye(6, 8),
+    "equal and zero sigma": np.diag([1, 1, 1, 0, 0, 0]) @ np.eye(6, 8),
+    "rank one": np.outer(np.arange(6.0), [1, 2, -1, 0, 0, 3, 1, 1]),
+    "exact rank one": np.outer(np.arange(6.0), np.eye(8)[0]),
+    "huge": 1e15 * RNG.normal(size=(6, 8)),
+    "tiny": 1e-12 * RNG.normal(size=(6, 8)),
+    "tall": np.eye(9, 2),
+    "one row": np.ones((1, 2)),
+}
+check_sigreg = jax.jit(
+    lambda x, v: (jax.value_and_grad(losses.sigreg)(x, v), losses.rankme(x, v), losses.feature_std(x, v))
+)
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+@pytest.mark.parametrize("rows", ["all", "some", "none"])
+def test_sigreg_is_finite_at_singular_features(name, rows):
+    features = SINGULAR[name].astype(np.float32)
+    valid = np.arange(len(features)) < {"all": len(features), "some": 2, "none": 0}[rows]
+    (value, gradient), rankme, std = check_sigreg(features, valid)
+    assert np.isfinite(value) and np.isfinite(gradient).all() and np.isfinite(rankme) and np.isfinite(std)
+    assert -1e-5 <= value <= np.log(features.shape[1]) + 1e-5
+    if name in ("zero", "constant", "constant rows", "one row") or rows == "none":
+        assert value == pytest.approx(np.log(features.shape[1]), abs=1e-5)  # collapsed is the worst there is
+
+
+@pytest.mark.parametrize("kind", sorted(TERMS))
+@pytest.mark.parametrize("case", ["z = 0", "no masked token", "no valid scene", "z on the edge"])
+def test_token_losses_have_finite_gradients(kind, case):
+    target = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    prediction = target + (np.float32([1, 0, 0, 0]) if case == "z on the edge" else 0)
+    mask, valid = np.full((2, 3), case != "no masked token"), np.full(2, case != "no valid scene")
+    value, gradient = jax.value_and_grad(TERMS[kind])(prediction, target, mask, 1.0, valid)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+    if case != "z on the edge":
+        assert value == 0 and (gradient == 0).all()
+    residual = jax.grad(losses.causal_consistency)(prediction, target, target, mask, valid)
+    assert np.isfinite(residual).all()
+
+
+def test_token_loss_gradient_is_that_of_the_formula():
+    """Quadratic inside: z / beta; outside: the unit vector."""
+    z = np.array([[[0.3, 0.4], [3.0, 4.0]]], np.float32)
+    gradient = jax.grad(losses.smooth_l1)(z, np.zeros_like(z), np.ones((1, 2), bool), 2.0)
+    np.testing.assert_allclose(gradient, [[[0.075, 0.1], [0.3, 0.4]]], rtol=1e-6)
+
+
+def test_a_collapsed_batch_keeps_a_large_sigreg_gradient():
+    """SIGReg is what pulls a collapsed batch apart: its gradient must not fade as features line up."""
+    rng = np.random.default_rng(0)
+    line, noise = np.outer(rng.normal(size=32), rng.normal(size=16)), rng.normal(size=(32, 16))
+    grad = jax.jit(jax.value_and_grad(losses.sigreg))
+    healthy = np.linalg.norm(grad(noise.astype(np.float32))[1])
+    for spread in (1e-2, 1e-4, 1e-6):
+        features = (line + spread * noise).astype(np.float32)
+        value, gradient = grad(features)
+        assert np.linalg.norm(gradient) > 3 * healthy, spread
+        assert grad(features - 0.3 * gradient)[0] < value - 0.1, spread
+
+
+def test_scenes_without_masked_tokens_stay_in_the_denominator_and_invalid_ones_leave_it():
+    prediction, target = np.ones((4, 3, 2), np.float32), np.zeros((4, 3, 2), np.float32)
+    mask = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 0], [1, 1, 1]], bool)
+    each = float(losses.smooth_l1(prediction[:1], target[:1], mask[:1]))
+    assert float(losses.smooth_l1(prediction, target, mask)) == pytest.approx(each * 3 / 4)
+    valid = np.array([True, True, False, True])
+    assert float(losses.smooth_l1(prediction, target, mask, valid=valid)) == pytest.approx(each * 2 / 3)
+    prediction[2] = 1e6  # an invalid scene's content is nowhere
+    assert float(losses.smooth_l1(prediction, target, mask, valid=valid)) == pytest.approx(each * 2 / 3)
+
+
+def test_invalid_scenes_leave_sigreg_and_the_monitors():
+    features = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    valid = np.arange(9) % 3 > 0
+    spoilt = np.where(valid[:, None], features, 1e4).astype(np.float32)
+    for monitor in (losses.sigreg, losses.rankme, losses.feature_std):
+        np.testing.assert_allclose(monitor(spoilt, valid), monitor(features[valid]), rtol=1e-5)
+
+
+def test_means_weigh_scenes_not_tokens():
+    prediction = np.zeros((2, 4, 1), np.float32)
+    prediction[0] = 1.5
+    mask = np.array([[1, 0, 0, 0], [1, 1, 1, 1]], bool)
+    assert float(losses.smooth_l1(prediction, np.zeros_like(prediction), mask)) == pytest.approx((1.0 + 0.0) / 2)
+
+
+@pytest.mark.parametrize("kind", sorted(TERMS))
+def test_bfloat16_gives_float32_and_is_near(kind):
+    rng = np.random.default_rng(0)
+    low = jnp.asarray(rng.normal(size=(3, 4, 8)), jnp.bfloat16), jnp.asarray(rng.normal(size=(3, 4, 8)), jnp.bfloat16)
+    mask = rng.random((3, 4)) < 0.5
+    value = TERMS[kind](*low, mask)
+    assert value.dtype == jnp.float32 and value.shape == ()
+    # Once inside, nothing is rounded to bfloat16: the same numbers in float32 give the same loss.
+    np.testing.assert_allclose(value, TERMS[kind](*(x.astype(jnp.float32) for x in low), mask), rtol=1e-6)
+    causal = losses.causal_consistency(*low, low[0], mask)
+    assert causal.dtype == losses.sigreg(low[0][:, 0]).dtype == jnp.float32
+
+
+def test_no_gradient_reaches_targets():
+    rng = np.random.default_rng(0)
+    a, b, c = rng.normal(size=(3, 2, 3, 4)).astype(np.float32)
+    mask = np.ones((2, 3), bool)
+    for term in TERMS.values():
+        to_prediction, to_target = jax.grad(term, (0, 1))(a, b, mask)
+        assert np.abs(to_prediction).max() > 0 and (to_target == 0).all()
+    gradients = jax.grad(losses.causal_consistency, (0, 1, 2))(a, b, c, mask)
+    assert np.abs(gradients[0]).max() > 0 and (gradients[1] == 0).all() and (gradients[2] == 0).all()
+    assert (jax.grad(losses.rankme)(a[0]) == 0).all() and (jax.grad(losses.feature_std)(a[0]) == 0).all()
+
+
+def test_order_and_padding_do_not_matter():
+    rng = np.random.default_rng(0)
+    prediction, target = rng.normal(size=(2, 3, 5, 4)).astype(np.float32)
+    mask, features = rng.random((3, 5)) < 0.5, rng.normal(size=(7, 4)).astype(np.float32)
+    scenes, tokens = rng.permutation(3), rng.permutation(5)
+    padded = [np.concatenate([x, np.full((3, 2, 4), 9.0, np.float32)], 1) for x in (prediction, 2 * target)]
+    longer = np.concatenate([mask, np.zeros((3, 2), bool)], 1)
+    for term in TERMS.values():
+        value = term(prediction, target, mask)
+        shuffled = (x[scenes][:, tokens] for x in (prediction, target))
+        np.testing.assert_allclose(term(*shuffled, mask[scenes][:, tokens]), value, rtol=1e-5)
+        np.testing.assert_allclose(term(*padded, longer), term(prediction, 2 * target, mask), rtol=1e-5)
+    np.testing.assert_allclose(losses.sigreg(features[rng.permutation(7)]), losses.sigreg(features), rtol=1e-5)
+    turn = np.linalg.qr(rng.normal(size=(4, 4)))[0].astype(np.float32)
+    np.testing.assert_allclose(losses.sigreg(features @ turn), losses.sigreg(features), rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 0.1, 1e5])
+def test_sigreg_does_not_see_scale_or_shift_but_the_std_does(scale):
+    features = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    np.testing.assert_allclose(losses.sigreg(scale * (features + 1)), losses.sigreg(features), rtol=1e-3)
+    np.testing.assert_allclose(losses.feature_std(scale * features), scale * losses.feature_std(features), rtol=1e-4)
+
+
+def test_rankme_counts_directions():
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(64, 8)) - 0)[0]
+    basis = np.linalg.qr(basis - basis.mean(0))[0]
+    for rank in (1, 3, 8):
+        features = basis[:, :rank] @ rng.normal(size=(rank, 1)) if rank == 1 else basis[:, :rank] @ np.eye(rank, 8)
+        assert float(losses.rankme(*f32(features))) == pytest.approx(rank, rel=1e-3)
+    assert float(losses.rankme(jnp.ones((6, 4)))) == pytest.approx(1.0)
