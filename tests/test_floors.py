@@ -1,0 +1,79 @@
+"""Imports go down only, JAX and flax stay where they belong. Read from the sources, so nothing is imported."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "cjepa_jax"
+FLOORS = {
+    0: "types build errors",
+    1: "losses positions schedules optim sharding checkpoint metrics config workdir masks signals timing",
+    2: "models data",
+    3: "objectives",
+    4: "evals",
+    5: "train_step",
+    6: "train bench report reporting cli evaluate export",
+}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
+HOST_ONLY = ("data", "masks", "config", "cli", "build", "errors", "workdir", "signals")  # run without starting JAX
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(file):
+    """Dotted names that a file imports, "package.module" and "package.module.name" alike, wherever they stand."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def unit(file):
+    """The file's own name at the package's root, or its folder's."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_go_down_only(file):
+    own = unit(file)
+    if own == "__init__":
+        assert not imports(file)
+        return
+    assert own in FLOOR, f"{own} has no floor: give it one"
+    for name in imports(file):
+        package, *rest = name.split(".")
+        assert package not in ("configs", "tests"), f"{file} imports {name}"
+        if package == "cjepa_jax" and rest and rest[0] != "__version__":
+            other = rest[0]
+            assert FLOOR[other] < FLOOR[own] or other == own or _siblings(own, other), f"{own} imports {other}"
+
+
+def _siblings(own, other):
+    """On one floor, files of the root may use each other; models/ and data/ may not."""
+    return FLOOR[own] == FLOOR[other] and not {own, other} & {"models", "data"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_flax_in_models_only_and_no_jax_on_the_host_side(file):
+    packages = {name.split(".")[0] for name in imports(file)}
+    if unit(file) != "models":
+        assert "flax" not in packages
+    if unit(file) in HOST_ONLY:
+        assert not packages & {"jax", "jaxlib", "optax", "orbax"}
+    assert not packages & {"torch", "tensorflow"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.py")), ids=lambda file: file.name)
+def test_configs_import_only_ml_collections_and_configs(file):
+    assert {name.split(".")[0] for name in imports(file)} <= {"ml_collections", "configs"}
+
+
+def test_models_and_data_do_not_know_each_other():
+    for own, other in (("models", "data"), ("data", "models"), ("evals", "models")):
+        for file in (PACKAGE / own).rglob("*.py"):
+            assert not any(name.startswith(f"cjepa_jax.{other}") for name in imports(file)), file
