@@ -5,6 +5,7 @@ python -m cjepa_jax.report --workdir=DIR        (re)build it, also while the run
 
 import argparse
 import json
+import math
 import os
 import sys
 from html import escape
@@ -94,10 +95,22 @@ def header(run: Run) -> str:
     state = "finished" if run.result else "not finished (no result.json)"
     facts = [["state", f"{state}, step {steps:,.0f}" + (f" of {total:,.0f}" if total else "")]]
     recorded = {"version": __version__ + " (of this report)"} | run.result
-    for name in ("command", "started", "finished", "seconds", "devices", "parameters", "version", "commit"):
+    for name in (
+        "command",
+        "started",
+        "finished",
+        "seconds",
+        "resumed_at",
+        "devices",
+        "parameters",
+        "version",
+        "commit",
+    ):
         value = recorded.get(name, "not recorded")
         if value != "not recorded" or name in ("command", "devices"):
-            value = value if isinstance(value, str) else json.dumps(value)
+            value = (
+                number(value) if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+            )
             facts.append([name, f"<code>{escape(value)}</code>"])
     for title, names in HIGHLIGHTS.items():
         known = {label or name.rsplit(".", 1)[-1]: run.setting(name) for name, label in names.items()}
@@ -179,6 +192,8 @@ def headline(run: Run) -> str:
     steps = [row["step"] for row in run.rows if any(name.startswith("probe/") for name in row)]
     text = f"Above random init: {', '.join(better) or 'nothing'}. Not above it: {', '.join(worse) or 'nothing'}. "
     text += "This is one run: it has no spread, and differences of a few hundredths are within what a seed changes. "
+    few = run.setting("probe.test") or math.inf
+    text += f"Only {few} scenes are tested: far too few for these numbers to mean anything. " if few < 100 else ""
     text += f"Last probe at step {steps[-1]:,.0f}." if steps else ""
     head = ["", "trained", "random init", "pixel PCA", "trained is"]
     return section("Result", "Frozen features of held-out scenes.", f"<p>{escape(text)}</p>{table(head, rows)}")
@@ -203,7 +218,7 @@ def losses(run: Run) -> str:
     )
     weights = [f"{name} {run.setting(f'objective.{name}_weight')}" for name in ("causal", "sigreg")]
     note = f"Terms before their weights ({', '.join(weights)}); long runs show the mean and range of each bin. "
-    note += f"Red ticks: {len(marks)} logged windows with skipped updates." if marks else "No update was skipped."
+    note += f"Red ticks: logged windows with skipped updates ({len(marks)})." if marks else "No update was skipped."
     return section("Loss", note, chart)
 
 
@@ -239,8 +254,8 @@ def health(run: Run) -> str:
         curve(run, ("loss", "update_norm"), title="update norm", log=True),
         curve(run, ("loss", "context_fraction"), title="context fraction"),
     ]
-    note = "Effective rank or feature std falling towards the axis is collapse. Training batches are smaller than the "
-    note += "probe's set, and rank grows with the number of scenes: compare blue with grey, and green with itself."
+    note = "Effective rank or feature std falling towards the axis is collapse. Rank grows with the number of scenes: "
+    note += "compare blue with grey, which see the same ones, and green only with itself."
     legend = key(("trained", "trained, held-out"), ("random", "random init, held-out"), ("other", "training batches"))
     chart = panels(charts)
     return section("Collapse monitors and optimiser", note, chart and legend + chart)
@@ -255,7 +270,8 @@ def scenes(run: Run) -> str:
     note = f"Pink outline: removed objects. Blue tint: patches that the context encoder did not see; {what}."
     parts = [section("Scenes and what was hidden", note, pictures.sheet(found))]
     note = "The first three principal components of the patch features of all shown scenes, as red, green and blue: "
-    note += "patches of one colour have similar features. One hopes for objects that stand out and keep their colour."
+    note += "patches of one colour have similar features. Objects that stand out are what one hopes for; colours "
+    note += "that only follow the place, the same in every scene, are the positional code."
     body = "" if found.pca is None else pictures.features(found)
     parts.append(section("Patch features", note, body))
     note = "How much the residual head expects each visible patch to change when the outlined objects go (norm of its "

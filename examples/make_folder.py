@@ -38,7 +38,8 @@ def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         centre, radius = rng.uniform(16, SIZE - 16, 2), rng.uniform(12, 22)
         corners, inside = outline(rng, centre, radius), np.zeros((SIZE, SIZE), np.uint8)
         cv2.fillPoly(inside, [corners], 1)
-        shadow = cv2.GaussianBlur(np.roll(inside, (3, 3), (0, 1)).astype(np.float32), (9, 9), 2.5)
+        moved = np.pad(inside, ((3, 0), (3, 0)))[:SIZE, :SIZE].astype(np.float32)
+        shadow = cv2.GaussianBlur(moved, (9, 9), 2.5)
         image *= 1 - 0.45 * shadow[..., None]
         light = np.clip(
             1.15 - np.hypot(x - centre[0] + radius / 2, y - centre[1] + radius / 2) / (2.2 * radius), 0.3, 1

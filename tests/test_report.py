@@ -151,11 +151,27 @@ def test_page_says_what_the_numbers_say(text):
     assert "Above random init: count, position, size, effective rank (RankMe), feature std, response." in text
     assert "Not above it: velocity." in text
     assert "below pixels (-0.42)" in text  # position 0.35 against its floor 0.77
-    assert "1 logged windows with skipped updates" in text
+    assert "logged windows with skipped updates (1)" in text
     assert "python -m cjepa_jax.train --config=configs/tiny.py" in text
     for name in ("count", "prediction", "EMA momentum", "scenes per second", "sigreg_weight", "no eligible object"):
         assert name in text
     assert "Nothing was recorded" not in text
+
+
+def test_a_probe_of_a_few_scenes_is_called_one(tmp_path):
+    root = make_run(tmp_path / "run", rows=metrics(300))
+    config = json.loads((root / "config.json").read_text())
+    assert "far too few" not in report.write(root).read_text()
+    config["probe"]["test"] = 4
+    (root / "config.json").write_text(json.dumps(config))
+    assert "Only 4 scenes are tested: far too few" in report.write(root).read_text()
+
+
+def test_fallback_scene_without_a_change_is_not_compared(tmp_path):
+    data = arrays(2)
+    data["true_change"][1] = 0  # rendered again: nothing was removed
+    page = report.write(make_run(tmp_path / "run", rows=[], data=data)).read_text()
+    assert page.count("Correlation") == 1
 
 
 def test_same_input_same_page(run, text):

@@ -9,7 +9,7 @@ from html import escape
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 # One colour per role, on every chart of the page; readable on white and on near-black.
 COLOURS = {
@@ -86,6 +86,10 @@ def draw(axis, chart: Panel) -> None:
         )
     if chart.log and shown.min() > 0 and shown.max() / shown.min() > 30:
         axis.set_yscale("log")
+        wide = shown.max() / shown.min() > 1e3
+        axis.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 3), numticks=6))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        axis.yaxis.set_minor_locator(NullLocator())
     elif chart.zero:
         axis.set_ylim(min(0, axis.get_ylim()[0]), max(0, axis.get_ylim()[1]))
     if chart.marks:

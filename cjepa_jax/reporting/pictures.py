@@ -116,8 +116,13 @@ def changes(scenes: Scenes) -> str:
     cards = []
     for i in range(len(scenes.video)):
         visible = ~scenes.masked[i] & np.isfinite(scenes.true_change[i]) & np.isfinite(scenes.predicted_change[i])
-        if len(cards) == SCENES or not visible.any():
-            continue  # nothing to compare: a fallback scene that was not rendered again
+        unchanged = not scenes.true_change[i][visible].any()  # as in a fallback scene, where no object was removed
+        if (
+            len(cards) == SCENES
+            or not visible.any()
+            or (unchanged and scenes.fallback is not None and scenes.fallback[i])
+        ):
+            continue
         predicted, true = scenes.predicted_change[i], scenes.true_change[i]
         top = float(max(predicted[visible].max(), true[visible].max())) or 1.0
         rows = [("factual", strip([masked_frame(scenes, i, t, frame, tint=False) for t, frame in scenes.times()]))]

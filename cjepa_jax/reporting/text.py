@@ -65,7 +65,7 @@ td:first-child, th:first-child, .text { text-align: left }
 .row b { flex: 0 0 74px; font-weight: 500; font-size: 12px; color: var(--soft); line-height: 1.2 }
 .strip { display: flex; gap: 4px }
 .strip img { width: var(--side); image-rendering: pixelated; border-radius: 4px; display: block }
-.scale { font-size: 12px; color: var(--soft); margin-left: 74px; white-space: nowrap }
+.scale { font-size: 12px; color: var(--soft); white-space: nowrap }
 .scale i { display: inline-block; width: 90px; height: 9px; border-radius: 2px; margin: 0 4px }
 .scale .grey { display: inline-block; width: 10px; height: 10px; background: #808080; margin: 0 4px 0 10px }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0 }
