@@ -118,6 +118,8 @@ def train(config, workdir: Workdir) -> None:
                     checkpoints.save(step, state, scores)
             if stop:
                 break
+    del batch  # it lives in the data workers' shared memory, which is freed with its last user
+    batches.close()
     checkpoints.wait()
     writers.close()
     if step < steps:

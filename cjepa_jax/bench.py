@@ -1,0 +1,139 @@
+"""Measures the training step of a config on this machine: time, scenes/s, waiting for data, FLOP/s, memory.
+
+python -m cjepa_jax.bench --config=configs/tiny.py [--steps=30] [--config.train.batch=8 ...]
+
+The step is the real one on the config's real data. FLOPs are those of the model's matrix products, counted from
+shapes without rematerialisation; their rate stands beside the best rate of one large matrix product measured here.
+"""
+
+
+def _flags():
+    from absl import flags
+
+    flags.DEFINE_integer("steps", 30, "steps to time, after those that compile", lower_bound=3)
+
+
+if __name__ == "__main__":
+    from cjepa_jax import cli
+
+    raise SystemExit(cli.run("cjepa_jax.bench", _flags))
+
+import functools
+import itertools
+import resource
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from cjepa_jax import flops, optim, sharding, train, train_step
+
+
+def main(config, _) -> int:
+    """Prints one line per measurement. Nothing is written."""
+    count = flags.FLAGS.steps
+    mesh = sharding.make_mesh(config.train.batch)
+    objective = train.make_objective(config, steps=1000)
+    loader = train.make_loader(
+        config, train.make_scenes(config, train.make_source(config, "train"), objective), mesh
+    )
+    optimizer = optim.make(config.optim)
+    batches = loader.iterate(0, 10**6)
+    first = sharding.put_batch(mesh, next(batches))
+    init = functools.partial(train_step.init_state, objective, optimizer, config.seed)
+    state = jax.jit(init, out_shardings=sharding.state_sharding(mesh))(first)
+    # A run's learning rate is irrelevant here; 0 keeps the timed network what it was.
+    step = jax.jit(train_step.make(objective, optimizer, lambda step: 0.0, config.seed), donate_argnums=0)
+
+    report = {"device": f"{mesh.size} x {jax.devices()[0].device_kind}", "jax": jax.__version__}
+    state, compiled = _timed(step, state, first)
+    report["compile (first shape)"] = f"{compiled:.1f} s"
+    seconds, waits, padded = [], [], []
+    while len(seconds) < count:
+        start = time.perf_counter()
+        arrays = next(batches)
+        wait = time.perf_counter() - start
+        shapes = step._cache_size()
+        state, taken = _timed(step, state, sharding.put_batch(mesh, arrays))
+        if step._cache_size() > shapes:
+            continue  # another row length: this one compiled
+        seconds.append(taken)
+        waits.append(wait)
+        padded.append(1 - (arrays["rows"]["segment"] != 0).mean())
+    batches.close()
+    median = float(np.median(seconds))
+    report["step"] = f"{_ms(median)} median, {_ms(min(seconds))} min, {_ms(np.percentile(seconds, 95))} p95, n {count}"
+    report["scenes/s"] = f"{config.train.batch / median:.1f}"
+    report["waiting for data"] = f"{100 * sum(waits) / (sum(waits) + sum(seconds)):.1f} % of the time"
+    report["data alone"] = _data_rate(loader, max(5, count // 3), median)
+    report["padding in context rows"] = f"{100 * np.mean(padded):.1f} % of their tokens"
+    report["compiled shapes"] = step._cache_size()
+    report |= _rates(config, objective, state, first, median)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    report["peak memory"] = f"{peak:.2f} GiB of this process"
+    on_device = jax.devices()[0].memory_stats()
+    if on_device:
+        report["peak device memory"] = f"{on_device['peak_bytes_in_use'] / 2**30:.2f} GiB"
+    for name, value in report.items():
+        print(f"{name:24} {value}")
+    return 0
+
+
+def _timed(step, state, batch):
+    """One step from arrays on the device to its last result: (state, seconds)."""
+    jax.block_until_ready((state, batch))
+    start = time.perf_counter()
+    state, metrics = step(state, batch)
+    jax.block_until_ready((state, metrics))
+    return state, time.perf_counter() - start
+
+
+def _data_rate(loader, count: int, step_seconds: float) -> str:
+    """How fast batches come when nothing else runs, from the second that a fresh loader yields."""
+    batches = loader.iterate(0, 10**6)
+    start = None
+    for batch in itertools.islice(batches, count + loader.prefetch * max(loader.workers, 1) + 1):
+        start = start or time.perf_counter()
+    batches.close()
+    taken = (time.perf_counter() - start) / (count + loader.prefetch * max(loader.workers, 1))
+    size = len(batch["scene"])
+    return f"{size / taken:.0f} scenes/s, {step_seconds / taken:.1f} times what the step eats"
+
+
+def _rates(config, objective, state, batch, seconds: float) -> dict[str, str]:
+    """FLOP/s of the step beside the machine's own."""
+    plain = config.copy_and_resolve_references()
+    for part in ("encoder", "predictor"):
+        if part in plain.objective and "remat" in plain.objective[part]:
+            plain.objective[part].remat = "none"
+    plain = train.make_objective(plain, steps=1000)
+    loss = functools.partial(plain.loss, key=None, step=0)
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    count = flops.matmul_flops(gradient, state.params, state.target, state.extra, batch)
+    dtype = jnp.dtype(getattr(objective, "dtype", "float32"))
+    peak = _matmul_rate(dtype) * jax.device_count()
+    return {
+        "FLOPs per step": f"{count / 1e9:.1f} G (matrix products, padding included)",
+        "FLOP/s": f"{count / seconds / 1e9:.0f} G",
+        "matmul peak here": f"{peak / 1e9:.0f} G FLOP/s ({dtype}, 2048^3, best of 10, one device x devices)",
+        "share of that peak": f"{100 * count / seconds / peak:.0f} %",
+    }
+
+
+def _matmul_rate(dtype, size: int = 2048) -> float:
+    """The best FLOP/s of one size^3 product on the first device."""
+    x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+    product = jax.jit(lambda a, b: jnp.dot(a, b, preferred_element_type=jnp.float32))
+    product(x, x).block_until_ready()
+    best = np.inf
+    for _ in range(10):
+        start = time.perf_counter()
+        product(x, x).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.0f} ms"

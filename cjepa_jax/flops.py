@@ -1,0 +1,33 @@
+"""Floating-point operations of a function, counted from its traced shapes."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def matmul_flops(function: Callable, *args: Any) -> int:
+    """Multiply-adds x 2 of every matrix product that `function(*args)` runs, loops multiplied out.
+
+    Nothing is computed; `args` may be ShapeDtypeStructs. Elementwise work, which is small beside it, is not counted.
+    """
+    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+        times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        total += times * sum(_count(inner) for inner in _inner(equation.params))
+    return total
+
+
+def _inner(params: dict) -> list:
+    """The traced functions among an equation's parameters: loop bodies, jitted and rematerialised calls."""
+    values = [item for value in params.values() for item in (value if isinstance(value, tuple | list) else [value])]
+    return [getattr(value, "jaxpr", value) for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
