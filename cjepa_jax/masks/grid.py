@@ -6,8 +6,11 @@ import numpy as np
 def anchored(tokens: int, grid: tuple[int, ...] | None, anchor: int) -> np.ndarray:
     """bool [N], True for the tokens of the first `anchor` times, which are never masked.
 
-    Raises: ValueError if `grid` does not have N tokens, or if the anchor leaves nothing to mask.
+    Raises: ValueError if `grid` does not have N tokens, if there is only one (nothing can be both hidden and seen), or
+    if the anchor leaves nothing to mask.
     """
+    if tokens < 2:
+        raise ValueError(f"the scene has {tokens} token: masking needs at least 2")
     if grid is not None and np.prod(grid) != tokens:
         raise ValueError(f"grid {tuple(grid)}: has {np.prod(grid)} tokens, the objects' patches {tokens}")
     fixed = np.zeros(tokens, bool)

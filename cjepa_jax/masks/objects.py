@@ -24,8 +24,9 @@ def patches(masks: np.ndarray, patch: int, tubelet: int = 1) -> np.ndarray:
     if height % patch or width % patch or frames % tubelet:
         raise ValueError(f"masks {masks.shape[1:]}: not a multiple of tubelet {tubelet} and patch {patch}")
     # Along the contiguous axis first: the other reductions then see patch times fewer elements.
-    touched = masks.reshape(objects, frames // tubelet, tubelet, height // patch, patch, width // patch, patch)
-    return touched.any(-1).any(4).any(2).reshape(objects, -1)
+    times, rows, cols = frames // tubelet, height // patch, width // patch
+    touched = masks.reshape(objects, times, tubelet, rows, patch, cols, patch)
+    return touched.any(-1).any(4).any(2).reshape(objects, times * rows * cols)
 
 
 def draw(
@@ -49,7 +50,7 @@ def draw(
       anchor: tokens of the first `anchor` times stay visible (needs a grid with times); 0 is the document.
     Returns: masked bool [N], removed bool [K]. At least one token is masked and one is not. Without an eligible
       object, or if every draw would hide nothing or everything, I-JEPA-style blocks are masked and `removed` is empty.
-    Raises: ValueError for a grid that does not have N tokens.
+    Raises: ValueError for a grid that does not have N tokens, or for N = 1.
     """
     objects, tokens = object_patches.shape
     maskable = ~anchored(tokens, grid, anchor)
