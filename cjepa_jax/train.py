@@ -11,6 +11,9 @@ if __name__ == "__main__":
 import dataclasses
 import functools
 import logging
+import platform
+import shlex
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +21,7 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from cjepa_jax import build, optim, report, schedules, sharding, train_step
+from cjepa_jax import __version__, build, optim, report, schedules, sharding, train_step
 from cjepa_jax.checkpoint import Checkpoints, size_in_bytes
 from cjepa_jax.data import batching, pipeline
 from cjepa_jax.errors import DataError, NumericsError
@@ -130,9 +133,16 @@ def train(config, workdir: Workdir) -> None:
     if config.log.report and hasattr(objective, "predict"):
         pictured = dataclasses.replace(unseen_scenes, with_masks=True)
         arrays = snapshot.take(objective, state, init(example).params, pictured, PICTURES)
-        np.savez_compressed(workdir.path / "report.npz", **arrays)
+        beside = workdir.path / "report.tmp.npz"  # renamed when whole, like every file that a kill must not cut short
+        np.savez_compressed(beside, **arrays)
+        beside.replace(workdir.path / "report.npz")
     elapsed = time.perf_counter() - started
-    workdir.finish({"step": steps, **logged, **scores, "seconds": elapsed, "resumed_at": start})
+    about = {
+        "command": shlex.join(["python", "-m", "cjepa_jax.train", *sys.argv[1:]]),
+        "devices": _devices(mesh),
+        "version": f"{__version__}, jax {jax.__version__}, Python {platform.python_version()}",
+    }
+    workdir.finish({"step": steps, **logged, **scores, **about, "seconds": elapsed, "resumed_at": start})
     if config.log.report:
         report.write(workdir.path)
     console.print(f"done in {format_seconds(elapsed)}: {workdir.path}\nreport: {workdir.path / 'report.html'}")
@@ -241,11 +251,14 @@ def _when_ready(array) -> float:
     return time.perf_counter()
 
 
+def _devices(mesh) -> str:
+    return f"{mesh.size} x {jax.devices()[0].device_kind} ({jax.default_backend()})"
+
+
 def _plan(config, workdir, source, mesh, steps, start, scenes) -> str:
-    devices = f"{mesh.size} x {jax.devices()[0].device_kind} ({jax.default_backend()})"
     lines = {
         "run": workdir.path,
-        "devices": devices,
+        "devices": _devices(mesh),
         "data": f"{type(source).__name__}, {len(source)} scenes, {config.data.frames} x {config.data.size}^2, "
         f"{scenes.tokens} tokens; intervened by {config.data.intervened}",
         "steps": f"{steps} of {config.train.batch} scenes" + (f", resumed at {start}" if start else ""),

@@ -48,10 +48,10 @@ def take(objective: Any, state: Any, random_params: Any, scenes: pipeline.SceneM
 def principal_colours(tokens: np.ndarray) -> np.ndarray:
     """The first three principal components of all scenes' tokens as colours: [n, N, D] -> [n, N, 3] in 0..1.
 
+    The mean over scenes at each position is taken off first: it is the position code, and would be all that shows.
     Each component is stretched between its 1st and 99th percentile.
     """
-    flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
-    flat = flat - flat.mean(0)
+    flat = (tokens - tokens.mean(0)).reshape(-1, tokens.shape[-1]).astype(np.float64)
     _, vectors = np.linalg.eigh(flat.T @ flat)
     components = flat @ vectors[:, :-4:-1]
     low, high = np.percentile(components, [1, 99], axis=0)
