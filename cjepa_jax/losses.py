@@ -85,7 +85,8 @@ def spectrum(features: Array, valid: Array | None = None) -> Array:
     """
     features = features.astype(jnp.float32)
     rows = jnp.ones(features.shape[0], bool) if valid is None else valid
-    centred = jnp.where(rows[:, None], features - masked_mean(features, rows[:, None] & jnp.ones_like(features, bool), 0), 0)
+    mean = masked_mean(features, jnp.broadcast_to(rows[:, None], features.shape), axis=0)
+    centred = jnp.where(rows[:, None], features - mean, 0)
     # Values only: with U and V the gradient would be infinite wherever two singular values are equal.
     sigma = jnp.linalg.svd(centred, compute_uv=False)
     total = sigma.sum()

@@ -1,4 +1,4 @@
-"""AdamW through optax, without the learning rate: the step multiplies it in, so that a skipped step shifts no schedule."""
+"""AdamW through optax, but for the learning rate: the step multiplies it in, so a skipped step shifts no schedule."""
 
 import jax
 import optax

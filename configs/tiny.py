@@ -1,6 +1,6 @@
 """The embedded default: the whole method on simulated clips, in minutes on a laptop CPU.
 
-    python -m cjepa_jax.train --config=configs/tiny.py
+python -m cjepa_jax.train --config=configs/tiny.py
 """
 
 from configs import vitl

@@ -35,7 +35,7 @@ def lay_out(context: np.ndarray, shards: int, lengths: Sequence[int]) -> tuple[n
 
 
 def keep_largest(object_patches: np.ndarray, limit: int) -> np.ndarray:
-    """Indices of at most `limit` objects, those that touch the most tokens, in their own order: [K, N] -> [<= limit]."""
+    """Indices of the `limit` objects that touch the most tokens, in their own order: [K, N] -> [<= limit]."""
     area = object_patches.sum(1)
     return np.sort(np.argsort(-area, kind="stable")[:limit])
 

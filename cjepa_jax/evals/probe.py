@@ -5,6 +5,7 @@ ridge on the pixels' principal components. Targets, strengths and splits are fix
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,8 +114,8 @@ def pixel_components(video: np.ndarray, train: int, count: int = 96) -> np.ndarr
     """The first `count` principal components of the pixels, fitted on the first `train` clips: uint8 [n, T, H, W, C]
     -> [n, count]. Frames larger than 64 pixels are shrunk first."""
     if video.shape[2] > PIXELS:
-        small = [[cv2.resize(frame, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA) for frame in clip] for clip in video]
-        video = np.asarray(small)
+        shrink = functools.partial(cv2.resize, dsize=(PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
+        video = np.asarray([[shrink(frame) for frame in clip] for clip in video])
     x = video.reshape(len(video), -1).astype(np.float32)
     x -= x[:train].mean(0)
     # Fewer clips than pixels: the components come from the clips' Gram matrix.

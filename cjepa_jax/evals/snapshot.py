@@ -10,7 +10,9 @@ from cjepa_jax.data import batching, pipeline
 from cjepa_jax.types import Batch
 
 
-def take(objective: Any, state: Any, random_params: Any, scenes: pipeline.SceneMap, count: int) -> dict[str, np.ndarray]:
+def take(
+    objective: Any, state: Any, random_params: Any, scenes: pipeline.SceneMap, count: int
+) -> dict[str, np.ndarray]:
     """Arrays of the first `count` held-out scenes, for the report's pictures.
 
     Args:

@@ -1,4 +1,4 @@
-"""Predict the hidden: Causal-JEPA (arXiv 2602.11389) and, by its masks and weights, other joint-embedding predictors."""
+"""Predict the hidden: Causal-JEPA (arXiv 2602.11389) and, by masks and weights, other joint-embedding predictors."""
 
 import dataclasses
 import functools
@@ -105,7 +105,7 @@ class Jepa:
         return jax.tree.map(lambda old, new: old + (1.0 - tau) * (new - old), target, params["encoder"])
 
     def encode(self, params: Params, video: Array) -> Array:
-        """Tokens of whole scenes by the encoder in `params` (or by the target's parameters): [B, T, H, W, C] -> [B, N, D]."""
+        """Tokens of whole scenes, [B, T, H, W, C] -> [B, N, D], by the encoder in `params` or by the target's."""
         return self._encoder.apply({"params": params.get("encoder", params)}, video)
 
     def encode_context(self, params: Params, batch: Batch) -> Array:
