@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cjepa_jax.models import rows as packing
 from cjepa_jax.models.tokenizers import Tokenizer
@@ -38,7 +39,7 @@ class Encoder(nn.Module):
     gelu: str = "exact"
     remat: str = "none"
     depth: int = 0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @property
     def width(self) -> int:

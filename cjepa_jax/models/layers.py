@@ -5,6 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cjepa_jax.models.attention import attention
 from cjepa_jax.types import Array
@@ -20,7 +21,7 @@ class Dense(nn.Module):
     """
 
     features: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -37,7 +38,7 @@ class Mlp(nn.Module):
 
     ratio: int = 4
     gelu: str = "exact"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -49,7 +50,7 @@ class SelfAttention(nn.Module):
     """Multi-head attention within segments: x [B, T, D], segment [B, T] or None -> [B, T, D]."""
 
     heads: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, segment: Array | None) -> Array:
@@ -64,7 +65,7 @@ class CrossAttention(nn.Module):
     """Multi-head attention of x [B, T, D] to the tokens of y [B, U, D] whose segment id equals its own."""
 
     heads: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, y: Array, x_segment: Array, y_segment: Array) -> Array:

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.transformer import Stack
@@ -49,7 +50,7 @@ class Predictor(nn.Module):
     out: int = 1024
     gelu: str = "exact"
     remat: str = "none"
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.positions import sincos
@@ -38,7 +39,7 @@ class Tokenizer(nn.Module):
     patch: int
     tubelet: int
     width: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, video: Array) -> Array:

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cjepa_jax.models.layers import CrossAttention, LayerNorm, Mlp, SelfAttention
 from cjepa_jax.types import Array
@@ -25,7 +26,7 @@ class Block(nn.Module):
     heads: int
     gelu: str = "exact"
     cross: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, segment: Array | None, other: Array | None):
@@ -55,7 +56,7 @@ class Stack(nn.Module):
     gelu: str = "exact"
     remat: str = "none"
     cross: bool = False
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, segment: Array | None = None, other: tuple[Array, Array] | None = None) -> Array:
