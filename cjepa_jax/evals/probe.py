@@ -24,7 +24,8 @@ PIXELS = 64  # frames are brought to this size before their principal components
 @dataclasses.dataclass(frozen=True)
 class Features:
     """Of n scenes: pooled [n, D] (mean over tokens), variance [] of a token around the mean token, summed over D,
-    and change [m], each intervened scene's mean squared change of its context tokens, summed over D."""
+    and change [m], each intervened scene's mean squared change, summed over D, of the tokens that no removed object
+    touches."""
 
     pooled: np.ndarray
     variance: float
@@ -55,7 +56,9 @@ class Probe:
         self._encode, self._batch = jax.jit(encode), batch
         held_out = pipeline.held_out(scenes, 0, train + test)
         self._train = len(held_out) * train // (train + test)  # a small source is split in the same proportion
-        self._scenes = {name: np.stack([s[name] for s in held_out]) for name in ("video", "labels", "context")}
+        self._scenes = {name: np.stack([s[name] for s in held_out]) for name in ("video", "labels")}
+        # Tokens that no removed object touches, also where the mask leaves the object itself visible for a while.
+        self._rest = np.stack([~(s["object_patches"] & s["removed"][:, None]).any(0) for s in held_out])
         # The response is measured on test scenes that have a real counterpart without the removed objects.
         self._pairs = []
         if scenes.intervened == "rerender":
@@ -82,8 +85,8 @@ class Probe:
             if paired:
                 other = self._tokens(params, self._without[[without[row] for row in paired]])
                 difference = np.square(tokens[[row - start for row in paired]] - other).sum(-1)  # [b, N]
-                context = self._scenes["context"][paired]
-                change |= dict(zip(paired, (difference * context).sum(1) / context.sum(1), strict=True))
+                rest = self._rest[paired]
+                change |= dict(zip(paired, (difference * rest).sum(1) / np.maximum(rest.sum(1), 1), strict=True))
         count = len(self._scenes["video"]) * tokens.shape[1]
         variance = float((square / count - np.square(total / count)).sum())
         return Features(np.concatenate(pooled), variance, np.array(list(change.values())))
