@@ -93,6 +93,7 @@ def train(config, workdir: Workdir) -> None:
     # ------------------------------------------------------------------ the loop
     writers, window = Writers(workdir, config, start), Window(config, len(source), state)
     clock, scores = Clock(start, steps, config.train.batch), {}
+    step, batch = start, None
     batches = loader.iterate(start, steps)
     with Signals() as signals, ThreadPoolExecutor(1) as watch:
         arrays = next(batches, None)
@@ -142,7 +143,8 @@ def train(config, workdir: Workdir) -> None:
         "devices": _devices(mesh),
         "version": f"{__version__}, jax {jax.__version__}, Python {platform.python_version()}",
     }
-    workdir.finish({"step": steps, **logged, **scores, **about, "seconds": elapsed, "resumed_at": start})
+    last = {name: value for row in workdir.read_metrics() if row["step"] == steps for name, value in row.items()}
+    workdir.finish({**last, **about, "seconds": elapsed, "resumed_at": start})
     if config.log.report:
         report.write(workdir.path)
     console.print(f"done in {format_seconds(elapsed)}: {workdir.path}\nreport: {workdir.path / 'report.html'}")
