@@ -24,7 +24,7 @@ from clu import parameter_overview
 from cjepa_jax import __version__, build, optim, report, schedules, sharding, train_step
 from cjepa_jax.checkpoint import Checkpoints, size_in_bytes
 from cjepa_jax.data import batching, pipeline
-from cjepa_jax.errors import DataError, NumericsError
+from cjepa_jax.errors import ConfigError, DataError, NumericsError
 from cjepa_jax.evals import snapshot
 from cjepa_jax.evals.probe import Probe
 from cjepa_jax.metrics import Console, Writers, format_progress, format_seconds
@@ -217,6 +217,8 @@ def make_objective(config, steps: int):
 def make_scenes(config, source, objective) -> pipeline.SceneMap:
     """How config turns the source's scenes into arrays."""
     data = config.data
+    if data.intervened == "rerender" and not source.can_rerender:
+        raise ConfigError(f"data.intervened = 'rerender': {type(source).__name__} cannot; zero_pixels always works")
     return pipeline.SceneMap(
         source,
         build.bind(config.mask),
