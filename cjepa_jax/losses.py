@@ -27,8 +27,8 @@ def scene_mean(values: Array, mask: Array, valid: Array | None = None) -> Array:
 def norm(x: Array) -> Array:
     """Euclidean norm over the last axis whose gradient at 0 is 0, not NaN."""
     square = jnp.sum(jnp.square(x), axis=-1)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+    zero = square == 0  # not "> 0", which would turn a NaN into 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
 
 
 def huber(size: Array, beta: float) -> Array:
@@ -90,7 +90,7 @@ def spectrum(features: Array, valid: Array | None = None) -> Array:
     # Values only: with U and V the gradient would be infinite wherever two singular values are equal.
     sigma = jnp.linalg.svd(centred, compute_uv=False)
     total = sigma.sum()
-    return sigma / jnp.where(total > 0, total, 1.0)
+    return sigma / jnp.where(total == 0, 1.0, total)
 
 
 def sigreg(features: Array, valid: Array | None = None) -> Array:
@@ -103,8 +103,7 @@ def sigreg(features: Array, valid: Array | None = None) -> Array:
       `sigreg_floor`. It does not see the features' scale, so a shrinking norm must be watched elsewhere.
     """
     share = spectrum(features, valid)
-    positive = share > 0  # 0 log 0 = 0
-    entropy = -jnp.where(positive, share * jnp.log(jnp.where(positive, share, 1.0)), 0.0).sum()
+    entropy = -(share * jnp.log(jnp.where(share == 0, 1.0, share))).sum()  # 0 log 0 = 0
     return jnp.log(features.shape[-1]) - entropy
 
 

@@ -234,6 +234,20 @@ def test_no_gradient_reaches_targets():
     assert (jax.grad(losses.rankme)(a[0]) == 0).all() and (jax.grad(losses.feature_std)(a[0]) == 0).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_never_hidden(bad):
+    """Guards against 0/0 must not turn a NaN into a good loss."""
+    x = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+    spoilt, mask = x.copy(), np.ones((3, 4), bool)
+    spoilt[1, 2, 3] = bad
+    for term in TERMS.values():
+        assert not np.isfinite(term(spoilt, x, mask)) and not np.isfinite(term(x, spoilt, mask))
+        assert np.isfinite(term(spoilt, x, mask & (np.arange(4) != 2)))  # but not where it does not count
+    assert not np.isfinite(losses.causal_consistency(spoilt, x, x, mask))
+    for monitor in (losses.sigreg, losses.rankme, losses.feature_std):
+        assert not np.isfinite(monitor(spoilt[:, 2]))
+
+
 def test_order_and_padding_do_not_matter():
     rng = np.random.default_rng(0)
     prediction, target = rng.normal(size=(2, 3, 5, 4)).astype(np.float32)
