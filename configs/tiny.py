@@ -1,6 +1,15 @@
-"""The embedded default: the whole method on simulated clips, in minutes on a laptop CPU.
+"""The embedded default: the whole method on simulated clips, in minutes on two laptop cores.
 
-python -m cjepa_jax.train --config=configs/tiny.py
+    python -m cjepa_jax.train --config=configs/tiny.py
+
+Expected: README, "Measured". Settings that differ from the document's were chosen on seed 0, so score other seeds:
+`mask.anchor` shows a removed object once, so that there is something to infer from; an elementwise loss on normed
+targets bounds the scale of the three terms, and lambda follows it (the causal term is summed over D = 96).
+
+    --config.seed=1
+    --config.mask.anchor=0 --config.objective.prediction_loss=smooth_l1 --config.objective.target_norm=none \
+        --config.objective.causal_weight=0.5     the document's own objective
+    --config.data.source=cjepa_jax.data.worlds:Shadows     another world
 """
 
 from configs import vitl
@@ -13,14 +22,18 @@ def get_config():
     config.data.size = 64
     config.data.frames = 4
     config.data.count = 10_000
-    config.data.eval_count = 2048
     config.data.intervened = "rerender"
+    config.data.row_lengths = (0.8, 1.0)
     config.data.workers = 1
     config.data.threads = 2
+    config.mask.anchor = 1
     config.objective.encoder.variant = "Mu/8"
     config.objective.predictor.depth = 2
     config.objective.predictor.width = 48
     config.objective.predictor.heads = 4
+    config.objective.prediction_loss = "elementwise"
+    config.objective.target_norm = "layer_norm"
+    config.objective.causal_weight = 0.005
     config.optim.peak = 1e-3
     config.optim.warmup_share = 0.06
     config.checkpoint.every = 100
