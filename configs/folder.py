@@ -21,6 +21,7 @@ def get_config():
     config.data.crop = True
     config.data.intervened = "zero_pixels"  # nobody can photograph the scene without its objects
     config.data.workers = 0
+    config.mask.anchor = 0  # an image has no earlier moment
     config.checkpoint.every = 50
     config.probe.every = 50
     config.probe.train = 4
