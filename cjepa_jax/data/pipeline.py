@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ import grain
 import numpy as np
 
 from cjepa_jax.data import batching, transforms
-from cjepa_jax.errors import DataError
+from cjepa_jax.errors import CjepaError, DataError
 from cjepa_jax.masks import objects
 
 SUBSTITUTES = 8  # scenes tried in place of an unreadable one
@@ -111,6 +112,11 @@ class SceneMap:
             except DataError as problem:
                 error = error or problem
                 logging.warning("scene %d replaced by the next: %s", index, problem)
+            except CjepaError:
+                raise
+            except Exception as problem:  # a mistake in a user's source can be anything: it is not covered up
+                text = f"scene {index}: {type(problem).__name__}: {problem} in {type(self.source).__name__}"
+                raise DataError(text) from problem
         raise error
 
 
@@ -144,7 +150,10 @@ class Loader:
     processes: int = 1
 
     def iterate(self, start: int, stop: int) -> Iterator[dict]:
-        """Batches start..stop-1. Nothing needs replay on resume: the order is arithmetic."""
+        """Batches start..stop-1. Nothing needs replay on resume: the order is arithmetic. `close()` ends the workers.
+
+        Raises: DataError for a scene that cannot be had, and for a worker that has died.
+        """
         local = self.batch // self.processes
         dataset = grain.MapDataset.range(start * local, stop * local).map(self._element)
         dataset = dataset.batch(local, batch_fn=self._collate)
@@ -152,8 +161,14 @@ class Loader:
         iterator = dataset.to_iter_dataset(reading)
         if self.workers:
             options = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=self.prefetch)
-            iterator = iterator.mp_prefetch(options, worker_init_fn=_die_with_parent)
-        return iter(iterator)
+            iterator = iterator.mp_prefetch(options, worker_init_fn=_start_worker)
+        iterator = iter(iterator)
+        try:
+            yield from iterator
+        except RuntimeError as error:  # Grain's, for a worker that died
+            raise DataError(f"a data worker died: {str(error).partition('. ')[0]}") from error
+        finally:
+            iterator.close()
 
     def _element(self, local_position: int) -> dict:
         local = self.batch // self.processes
@@ -162,7 +177,8 @@ class Loader:
         return self.scenes(*scene_at(position, len(self.scenes.source), self.seed))
 
     def _collate(self, scenes: Sequence[dict]) -> dict:
-        return batching.collate(scenes, self.shards, self.lengths)
+        # Processes do not see each other's scenes, so only the longest row is sure to suit them all.
+        return batching.collate(scenes, self.shards, self.lengths if self.processes == 1 else self.lengths[-1:])
 
 
 def held_out(scenes: SceneMap, first: int, count: int) -> list[dict]:
@@ -170,8 +186,11 @@ def held_out(scenes: SceneMap, first: int, count: int) -> list[dict]:
     return [scenes(index, 0) for index in range(first, min(first + count, len(scenes.source)))]
 
 
-def _die_with_parent(worker: int, workers: int) -> None:
-    """A killed trainer cannot stop its workers, so each watches for the parent's end by itself."""
+def _start_worker(worker: int, workers: int) -> None:
+    """A killed trainer cannot stop its workers, so each watches for the parent's end by itself. Signals are for the
+    trainer alone, though Ctrl-C and SLURM send them to every process of a group."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
 
     def watch():
