@@ -1,0 +1,268 @@
+"""The objective and its step: every alternative of the config trains; gradients, EMA and skipped steps as stated."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cjepa_jax import losses, optim, train_step
+from cjepa_jax.models import tokenizers
+from cjepa_jax.objectives.jepa import Jepa
+from cjepa_jax.schedules import ema_momentum
+from cjepa_jax.types import Batch, Rows
+from configs import vitl
+from tests import scenes
+
+ENCODER = {"variant": f"Mu/{scenes.PATCH}", "depth": 1}
+PREDICTOR = {"depth": 1, "width": 16, "heads": 2, "max_objects": 3}
+RATE = 1e-3
+
+
+def make(encoder=None, predictor=None, **fields):
+    return Jepa(
+        **{"encoder": ENCODER | (encoder or {}), "predictor": PREDICTOR | (predictor or {}), "steps": 10} | fields
+    )
+
+
+def as_batch(arrays):
+    return jax.tree.map(jnp.asarray, Batch(**arrays | {"rows": Rows(**arrays["rows"])}))
+
+
+@functools.cache
+def default():
+    """(objective, batch, state, jitted step) of the default objective on images."""
+    return started(make(), as_batch(scenes.batch()))
+
+
+def started(objective, batch, **changes):
+    config = vitl.get_config().optim.copy_and_resolve_references().unlock()
+    config.update(changes)
+    optimizer = optim.make(config)
+    state = jax.jit(functools.partial(train_step.init_state, objective, optimizer, 0))(batch)
+    return objective, batch, state, jax.jit(train_step.make(objective, optimizer, lambda step: RATE, 0))
+
+
+def flat(tree):
+    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def check_step(objective, batch, state, step, still=()):
+    """One step: finite metrics, every leaf of the parameters moved but those named in `still`, target by the EMA."""
+    new, metrics = step(state, batch)
+    assert all(np.isfinite(value).all() for value in metrics.values()), metrics
+    assert int(new.step) == 1 and int(new.skipped) == 0 and int(metrics["skipped"]) == 0
+    before, after = flat(state.params), flat(new.params)
+    for name in before:
+        moved = (before[name] != after[name]).any()
+        assert moved != any(part in name for part in still), name
+        assert after[name].dtype == np.float32
+    tau = float(ema_momentum(0, 10, *objective.ema))
+    for name, value in flat(new.target).items():
+        encoder = after[f"['encoder']{name}"]
+        np.testing.assert_allclose(value, tau * flat(state.target)[name] + (1 - tau) * encoder, atol=1e-6)
+    return metrics
+
+
+ALONE = {  # every alternative of the method on its own: (objective's fields, batch's options, optimiser's)
+    "elementwise": ({"prediction_loss": "elementwise"}, {}, {}),
+    "mse": ({"prediction_loss": "mse"}, {}, {}),
+    "beta": ({"beta": 0.1}, {}, {}),
+    "layer_norm": ({"target_norm": "layer_norm"}, {}, {}),
+    "zeroed": ({"encoder_input": "zeroed"}, {}, {}),
+    "drop_tokens": ({}, {"intervened": "drop_tokens"}, {}),
+    "rerender": ({}, {"intervened": "rerender"}, {}),
+    "none": ({"causal_weight": 0.0}, {"intervened": "none"}, {}),
+    "no sigreg": ({"sigreg_weight": 0.0}, {}, {}),
+    "cross": ({"predictor": {"attention": "cross"}}, {}, {}),
+    "predictor 12": ({"predictor": {"depth": 12}}, {}, {}),
+    "gelu": ({"encoder": {"gelu": "tanh"}, "predictor": {"gelu": "tanh"}}, {}, {}),
+    "remat dots": ({"encoder": {"remat": "dots"}, "predictor": {"remat": "dots"}}, {}, {}),
+    "remat full": ({"encoder": {"remat": "full"}, "predictor": {"remat": "full"}}, {}, {}),
+    "bfloat16": ({"dtype": "bfloat16"}, {}, {}),
+    "video": ({}, {"frames": 4}, {}),
+    "anchor": ({}, {"frames": 4, "anchor": 1}, {}),
+    "fixed ema": ({"ema": (0.9, 0.9)}, {}, {}),
+    "clip": ({}, {}, {"clip": 1.0}),
+    "no decay": ({}, {}, {"weight_decay": 0.0}),
+}
+TOGETHER = {  # the same, several at a time: each still runs in the fast tests
+    "a": ["elementwise", "layer_norm", "zeroed", "gelu", "clip", "fixed ema"],
+    "b": ["mse", "cross", "drop_tokens", "remat full", "no decay"],
+    "c": ["rerender", "video", "anchor", "remat dots", "bfloat16", "beta"],
+    "d": ["none", "no sigreg", "predictor 12"],
+}
+
+
+def alternative(names):
+    """(objective, batch, leaves that stay, optimiser's changes) of the named alternatives together."""
+    fields, options, changes = {}, {}, {}
+    for name in names:
+        for merged, part in zip((fields, options, changes), ALONE[name], strict=True):
+            merged.update({k: merged.get(k, {}) | v if isinstance(v, dict) else v for k, v in part.items()})
+    if "anchor" in options:
+        options["mask"] = functools.partial(scenes.objects.draw, area=(0.05, 0.6), anchor=options.pop("anchor"))
+    still = []
+    if not fields.get("causal_weight", 0.5):  # nothing asks for the residual: only decay acts on it
+        still.append("['residual']['bias']")
+    return make(**fields), as_batch(scenes.batch(**options)), still, changes
+
+
+def test_every_alternative_is_in_a_group():
+    assert {name for group in TOGETHER.values() for name in group} == set(ALONE)
+
+
+@pytest.mark.parametrize("group", TOGETHER)
+def test_groups_of_alternatives_train(group):
+    objective, batch, still, changes = alternative(TOGETHER[group])
+    check_step(*started(objective, batch, **changes), still)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALONE)
+def test_every_alternative_trains(name):
+    objective, batch, still, changes = alternative([name])
+    metrics = check_step(*started(objective, batch, **changes), still)
+    _, batch, state, step = default()
+    # It is an alternative: its step is not the default's. Remat only saves memory.
+    same = step(state, batch)[1]["update_norm" if name in ("no decay", "clip") else "loss"]
+    if name not in ("remat dots", "remat full", "fixed ema"):
+        assert float(metrics["update_norm" if name in ("no decay", "clip") else "loss"]) != pytest.approx(float(same))
+
+
+def test_the_default_trains_and_reports_every_term():
+    objective, batch, state, step = default()
+    metrics = check_step(objective, batch, state, step)
+    total = metrics["loss/prediction"] + 0.5 * metrics["loss/causal"] + 0.01 * metrics["loss/sigreg"]
+    assert float(metrics["loss"]) == pytest.approx(float(total), rel=1e-6)
+    assert float(metrics["context_fraction"]) == pytest.approx(float(batch.context.mean()))
+    assert int(metrics["fallback_scenes"]) == int((~batch.removed.any(-1)).sum())
+    assert float(metrics["loss/sigreg_floor"]) == pytest.approx(np.log(96 / 3), rel=1e-5)
+    assert float(metrics["ema_momentum"]) == pytest.approx(0.996)
+    assert float(metrics["learning_rate"]) == pytest.approx(RATE)
+    assert metrics["per_scene"].shape == (4,)
+
+
+def test_loss_is_algorithm_1_on_the_parts():
+    """Lines 7-15 put together again from encode, encode_context, predict and the formulas."""
+    objective, batch, state, _ = default()
+    params, target = state.params, jax.tree.map(lambda x: 1.1 * x, state.target)
+
+    @jax.jit
+    def parts(params, target):
+        context = objective.encode_context(params, batch)
+        full, intervened = objective.encode(target, batch.video), objective.encode(target, batch.intervened)
+        prediction, residual = objective.predict(params, context, batch)
+        mine = objective.loss(params, target, {}, batch, jax.random.key(0), 3)[0]
+        return mine, prediction, residual, full, intervened, context
+
+    mine, prediction, residual, full, intervened, context = parts(params, target)
+    seen = np.asarray(batch.context)
+    pooled = np.stack([np.asarray(context)[b][seen[b]].mean(0) for b in range(4)])
+    expected = (
+        losses.smooth_l1(prediction, full, ~seen)
+        + 0.5 * losses.causal_consistency(residual, full, intervened, seen)
+        + 0.01 * losses.sigreg(pooled)
+    )
+    assert float(mine) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_gradients_reach_encoder_and_predictor_and_never_the_target():
+    objective, batch, state, _ = default()
+
+    def loss(params, target):
+        return objective.loss(params, target, {}, batch, jax.random.key(0), 0)[0]
+
+    gradient, to_target = jax.jit(jax.grad(loss, (0, 1)))(state.params, state.target)
+    assert all(np.isfinite(x).all() and (x != 0).any() for x in flat(gradient).values())
+    assert all((x == 0).all() for x in flat(to_target).values())
+
+
+def test_the_target_starts_as_a_copy():
+    _, _, state, _ = default()
+    for name, value in flat(state.target).items():
+        np.testing.assert_array_equal(value, flat(state.params["encoder"])[name])
+
+
+def test_ema_by_its_formula_at_any_step():
+    objective, _, state, _ = default()
+    moved = jax.tree.map(lambda x: x + 1.0, state.params)
+    for step in (0, 5, 10):
+        tau = float(ema_momentum(step, 10))
+        new = objective.next_target(moved, state.target, step)
+        jax.tree.map(lambda n, o: np.testing.assert_allclose(n, o + (1 - tau), atol=1e-6), new, state.target)  # noqa: B023
+
+
+def test_neighbours_leave_a_scenes_own_terms():
+    """The same scene in two batches; rows of another length too."""
+    objective, batch, state, step = default()
+    other = as_batch(scenes.batch(scenes=(0, 5, 6, 7)))
+    one, two = (step(state, b)[1]["per_scene"][0] for b in (batch, other))
+    assert float(one) == pytest.approx(float(two), rel=1e-5)
+    longest = int(batch.context.sum(-1).max())
+    short = as_batch(scenes.batch(lengths=[longest]))
+    for name, value in step(state, short)[1].items():
+        np.testing.assert_allclose(value, step(state, batch)[1][name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_invalid_scenes_change_nothing():
+    """Four scenes, the last one a filling: as three scenes, whatever the filling shows."""
+    objective, batch, state, step = default()
+    valid = jnp.arange(4) < 3
+    spoilt = dataclasses.replace(
+        batch, valid=valid, video=batch.video.at[3].set(7), intervened=batch.intervened.at[3].set(9)
+    )
+    one, two = step(state, dataclasses.replace(batch, valid=valid)), step(state, spoilt)
+    for (name, a), b in zip(flat(one[0].params).items(), flat(two[0].params).values(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, err_msg=name)
+    assert float(one[1]["loss"]) == pytest.approx(float(two[1]["loss"]), rel=1e-6)
+
+
+def test_scenes_without_an_intervened_one_leave_the_causal_term():
+    objective, batch, state, step = default()
+    some = dataclasses.replace(batch, intervened_valid=jnp.array([True, False, True, True]))
+    spoilt = dataclasses.replace(some, intervened=batch.intervened.at[1].set(200))
+    assert float(step(state, some)[1]["loss/causal"]) == float(step(state, spoilt)[1]["loss/causal"])
+    assert float(step(state, some)[1]["loss/causal"]) != float(step(state, batch)[1]["loss/causal"])
+    nowhere = dataclasses.replace(batch, intervened_valid=jnp.zeros(4, bool))
+    assert float(step(state, nowhere)[1]["loss/causal"]) == 0
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_names_the_scene():
+    objective, batch, state, step = default()
+    pixels = batch.video.astype(jnp.float32)
+    good = step(state, dataclasses.replace(batch, video=pixels))
+    new, metrics = step(good[0], dataclasses.replace(batch, video=pixels.at[2].set(jnp.nan)))
+    for field in ("params", "target", "opt_state"):
+        for (name, a), b in zip(flat(getattr(good[0], field)).items(), flat(getattr(new, field)).values(), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+    assert (int(new.step), int(new.skipped), int(metrics["skipped"])) == (2, 1, 1)
+    assert np.isfinite(metrics["per_scene"]).tolist() == [True, True, False, True]
+    again, metrics = step(new, dataclasses.replace(batch, video=pixels))  # and it goes on from there
+    assert int(metrics["skipped"]) == 0 and np.isfinite(metrics["loss"]) and int(again.skipped) == 1
+
+
+def test_encode_is_of_whole_scenes_by_the_context_encoder():
+    objective, batch, state, _ = default()
+    out = objective.encode(state.params, batch.video)
+    np.testing.assert_array_equal(out, objective.encode(state.params["encoder"], batch.video))
+    whole = dataclasses.replace(batch, context=jnp.ones_like(batch.context))
+    grid = tokenizers.grid(batch.video.shape, objective.patch, objective.tubelet)
+    assert out.shape == (4, np.prod(grid), 96)
+    rows = Rows(jnp.arange(64, dtype=jnp.int32).reshape(1, 4, 16), jnp.ones((1, 4, 16), jnp.int32))
+    context = objective.encode_context(state.params, dataclasses.replace(whole, rows=rows))
+    np.testing.assert_allclose(out, context, atol=1e-5)
+
+
+def test_state_derives_from_the_seed():
+    objective, batch, state, _ = default()
+    other = as_batch(scenes.batch(scenes=(4, 5, 6, 7)))
+    init = jax.jit(lambda seed, batch: train_step.init_state(objective, optax.identity(), seed, batch))
+    same, another = init(0, other), init(1, batch)
+    for (name, a), b in zip(flat(state.params).items(), flat(same.params).values(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7, err_msg=name)
+    kernel = "['encoder']['tokenizer']['projection']['kernel']"
+    assert (flat(state.params)[kernel] != flat(another.params)[kernel]).any()
