@@ -134,8 +134,13 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
         if values[frames] > 1 and values[frames] % values[tubelet]:
             yield f"{frames} = {values[frames]}: must be 1 or a multiple of {tubelet} = {values[tubelet]}"
         times = max(1, values[frames] // values[tubelet])
+        if have(size, variant) and values[size] == patch and times == 1:
+            yield f"{size} = {values[size]}: the scene is a single token; masking needs at least 2"
         if have(anchor) and values[anchor] >= times:
             yield f"{anchor} = {values[anchor]}: must be below the clip's number of tubelets, {times}"
+    intervened, weight = "data.intervened", "objective.causal_weight"
+    if have(intervened, weight) and values[intervened] == "none" and values[weight]:
+        yield f"{weight} = {values[weight]}: must be 0 with {intervened} = 'none', which has no scene to compare with"
     width, heads = "objective.predictor.width", "objective.predictor.heads"
     if have(width, heads) and values[width] % values[heads]:
         yield f"{width} = {values[width]}: must be a multiple of {heads} = {values[heads]}"
