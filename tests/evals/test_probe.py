@@ -1,0 +1,95 @@
+"""The probe on encoders whose answers are known."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cjepa_jax.evals import probe as probes
+from tests.scenes import scene_map
+
+
+def patches(video):
+    """Mean colour of every 8 x 8 patch: [B, T, H, W, C] -> [B, 16 T, 3]."""
+    b, t = video.shape[:2]
+    return video.reshape(b, t, 4, 8, 4, 8, 3).mean((3, 5)).reshape(b, -1, 3) / 255.0
+
+
+def bright(params, video):
+    return params * patches(jnp.asarray(video, jnp.float32))
+
+
+def blind(params, video):
+    """The same tokens for every scene."""
+    return params * jnp.broadcast_to(jnp.arange(16.0)[:, None], (len(video), 16, 3))
+
+
+def make(encode, intervened="rerender", train=8, test=8, batch=5, names=("count",) + tuple("abcde")):
+    scenes = scene_map(frames=1, intervened=intervened, count=16)
+    return probes.Probe(encode, jnp.float32(1.0), scenes, names, train, test, batch), scenes
+
+
+def test_response_is_the_mean_change_of_context_tokens_over_the_feature_variance():
+    probe, scenes = make(bright)
+    found = [scenes(i, 0) for i in range(16)]
+    tokens = np.stack([patches(s["video"][None].astype(np.float64))[0] for s in found])
+    variance = np.square(tokens - tokens.mean((0, 1))).sum(-1).mean()
+    change = []
+    for s, own in zip(found[8:], tokens[8:], strict=True):
+        if s["removed"].any():
+            other = patches(s["intervened"][None].astype(np.float64))[0]
+            change.append(np.square(own - other).sum(-1)[s["context"]].mean())
+    metrics = probe.run(jnp.float32(2.0))
+    assert metrics["probe/response"] == pytest.approx(np.mean(change) / variance, rel=1e-4)
+    assert metrics["probe/response_random"] == pytest.approx(metrics["probe/response"], rel=1e-4)  # not of scale
+    assert metrics["probe/feature_std"] == pytest.approx(2 * metrics["probe/feature_std_random"], rel=1e-4)
+    pooled = tokens.mean(1)
+    assert metrics["probe/feature_std_random"] == pytest.approx(pooled[8:].std(0).mean(), rel=1e-4)
+
+
+def test_an_encoder_that_ignores_the_scene_responds_to_nothing():
+    metrics = make(blind)[0].run(jnp.float32(1.0))
+    assert metrics["probe/response"] == 0 and metrics["probe/feature_std"] == pytest.approx(0, abs=1e-6)
+    assert metrics["probe/rankme"] == pytest.approx(1.0)
+    assert np.isfinite([value for value in metrics.values()]).all()
+
+
+@pytest.mark.parametrize("intervened", ["zero_pixels", "drop_tokens"])
+def test_without_real_removals_there_is_no_response(intervened):
+    metrics = make(bright, intervened)[0].run(jnp.float32(1.0))
+    assert not any("response" in name for name in metrics)
+    assert {"probe/count_r2", "probe/count_r2_random", "probe/count_r2_pixels"} <= metrics.keys()
+
+
+def test_groups_are_means_over_their_targets():
+    names = ("count", "position/x", "position/y", "velocity/x", "velocity/y", "size/area")
+    metrics = make(bright, names=names)[0].run(jnp.float32(1.0))
+    each = make(bright, names=tuple("abcdef"))[0].run(jnp.float32(1.0))
+    assert metrics["probe/position_r2"] == pytest.approx((each["probe/b_r2"] + each["probe/c_r2"]) / 2)
+    assert metrics["probe/size_r2_pixels"] == pytest.approx(each["probe/f_r2_pixels"])
+
+
+def test_batches_do_not_matter_and_a_small_source_is_split_in_proportion():
+    one, two = (make(bright, batch=batch)[0].run(jnp.float32(1.0)) for batch in (16, 3))
+    assert one.keys() == two.keys()
+    for name in one:
+        assert one[name] == pytest.approx(two[name], rel=1e-3, abs=1e-6), name
+    assert np.isfinite(make(bright, train=300, test=100)[0].run(jnp.float32(1.0))["probe/count_r2"])
+
+
+def test_pixel_components_are_those_of_the_svd():
+    video = np.random.default_rng(0).integers(0, 256, (12, 2, 8, 8, 3), np.uint8)
+    x = video.reshape(12, -1).astype(np.float64)
+    x -= x[:9].mean(0)
+    expected = x @ np.linalg.svd(x[:9], full_matrices=False)[2][:8].T  # 9 centred rows have rank 8
+    found = probes.pixel_components(video, 9)
+    assert found.shape == (12, 8)
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(
+        np.abs(probes.pixel_components(video, 9, 3)), np.abs(expected[:, :3]), rtol=1e-3, atol=1e-2
+    )
+
+
+def test_large_frames_are_shrunk_first():
+    video = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 256, (4, 1, 64, 64, 3), np.uint8), 2, 2), 2, 3)
+    small = probes.pixel_components(video[:, :, ::2, ::2], 3)
+    np.testing.assert_allclose(np.abs(probes.pixel_components(video, 3)), np.abs(small), rtol=1e-3, atol=1e-1)
