@@ -8,7 +8,10 @@ given = os.environ.get("XLA_FLAGS", "")
 wanted = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{given} {wanted}".strip()
 
+import importlib.util
+
 import jax
+import pytest
 from absl import flags
 from jaxtyping import install_import_hook
 
@@ -19,3 +22,16 @@ flags.FLAGS.mark_as_parsed()
 install_import_hook(
     ["cjepa_jax.losses", "cjepa_jax.positions", "cjepa_jax.masks", "cjepa_jax.models"], "beartype.beartype"
 )
+
+
+def pytest_addoption(parser):
+    parser.addoption("--require", default="", help="optional packages, comma separated, whose tests must not skip")
+
+
+def pytest_runtest_setup(item):
+    """`@pytest.mark.needs("package")` skips a test where an optional package is missing, unless --require names it."""
+    for mark in item.iter_markers("needs"):
+        (package,) = mark.args
+        if importlib.util.find_spec(package) is None:
+            fail = package in item.config.getoption("--require").split(",")
+            (pytest.fail if fail else pytest.skip)(f"needs {package}: pip install -e '.[{package}]'")
