@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cjepa_jax/__init__.py").read_text()).group(1)
 
-TEST = ["pytest>=8", "hypothesis>=6", "jaxtyping>=0.3", "beartype>=0.20", "ruff==0.15.0", "tensorboard>=2.19"]
+TEST = ["pytest>=8", "hypothesis>=6", "beartype>=0.20", "ruff==0.15.0", "tensorboard>=2.19"]
 
 setup(
     name="cjepa_jax",
@@ -30,6 +30,7 @@ setup(
         "clu==0.0.12",
         "absl-py>=2",
         "numpy>=2",
+        "jaxtyping>=0.3",
         "pymunk>=7.1,<8",
         "opencv-python-headless>=4.10",
         "matplotlib>=3.9",

@@ -5,17 +5,20 @@ Section 4.5 and Algorithm 1, lines 12-15, of the Causal-JEPA document (arXiv 260
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from cjepa_jax.types import Array
 
+Scalar = Float[Array, ""]
 
-def masked_mean(values: Array, mask: Array, axis=None) -> Array:
+
+def masked_mean(values: Float[Array, "*shape"], mask: Bool[Array, "*shape"], axis=None) -> Float[Array, "..."]:
     """Mean of `values` where `mask` (same shape, bool) along `axis`; 0 where nothing is masked in."""
     weight = mask.astype(values.dtype)
     return (jnp.where(mask, values, 0)).sum(axis) / jnp.maximum(weight.sum(axis), 1)
 
 
-def scene_mean(values: Array, mask: Array, valid: Array | None = None) -> Array:
+def scene_mean(values: Float[Array, "B N"], mask: Bool[Array, "B N"], valid: Bool[Array, " B"] | None = None) -> Scalar:
     """Mean over a scene's masked tokens, then over scenes: [B, N], [B, N] -> [].
 
     A scene without masked tokens adds 0 and still counts; a scene with `valid` [B] False does not count.
@@ -24,19 +27,25 @@ def scene_mean(values: Array, mask: Array, valid: Array | None = None) -> Array:
     return per_scene.mean() if valid is None else masked_mean(per_scene, valid)
 
 
-def norm(x: Array) -> Array:
+def norm(x: Float[Array, "*tokens D"]) -> Float[Array, "*tokens"]:
     """Euclidean norm over the last axis whose gradient at 0 is 0, not NaN."""
     square = jnp.sum(jnp.square(x), axis=-1)
     zero = square == 0  # not "> 0", which would turn a NaN into 0
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
 
 
-def huber(size: Array, beta: float) -> Array:
+def huber(size: Float[Array, "*shape"], beta: float) -> Float[Array, "*shape"]:
     """size^2 / (2 beta) below beta, size - beta/2 from there on; elementwise, size >= 0."""
     return jnp.where(size < beta, 0.5 * jnp.square(size) / beta, size - 0.5 * beta)
 
 
-def smooth_l1(prediction: Array, target: Array, mask: Array, beta: float = 1.0, valid: Array | None = None) -> Array:
+def smooth_l1(
+    prediction: Float[Array, "B N D"],
+    target: Float[Array, "B N D"],
+    mask: Bool[Array, "B N"],
+    beta: float = 1.0,
+    valid: Bool[Array, " B"] | None = None,
+) -> Scalar:
     """L_pred in the document's vector form: Huber of each token's error *norm* over D (section 4.5).
 
     Args:
@@ -49,19 +58,23 @@ def smooth_l1(prediction: Array, target: Array, mask: Array, beta: float = 1.0, 
     return scene_mean(huber(norm(_error(prediction, target)), beta), mask, valid)
 
 
-def smooth_l1_elementwise(prediction, target, mask, beta=1.0, valid=None) -> Array:
+def smooth_l1_elementwise(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
     """Huber of each component, averaged over D: the form of I-JEPA's published code. Arguments as `smooth_l1`."""
     return scene_mean(huber(jnp.abs(_error(prediction, target)), beta).mean(-1), mask, valid)
 
 
-def mse(prediction, target, mask, beta=1.0, valid=None) -> Array:
+def mse(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
     """Squared error averaged over D (an ablation of the document); `beta` is not used."""
     return scene_mean(jnp.square(_error(prediction, target)).mean(-1), mask, valid)
 
 
 def causal_consistency(
-    residual: Array, full: Array, intervened: Array, mask: Array, valid: Array | None = None
-) -> Array:
+    residual: Float[Array, "B N D"],
+    full: Float[Array, "B N D"],
+    intervened: Float[Array, "B N D"],
+    mask: Bool[Array, "B N"],
+    valid: Bool[Array, " B"] | None = None,
+) -> Scalar:
     """L_causal: squared l2, summed over D, of residual - sg(full - intervened) at context tokens (section 4.5).
 
     Args:
@@ -78,7 +91,7 @@ def _error(prediction, target):
     return prediction.astype(jnp.float32) - jax.lax.stop_gradient(target.astype(jnp.float32))
 
 
-def spectrum(features: Array, valid: Array | None = None) -> Array:
+def spectrum(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = None) -> Float[Array, " sigma"]:
     """Singular values of the centred feature matrix as shares that add up to 1: [B, D] -> [min(B, D)].
 
     All zero for a constant matrix. Rows with `valid` False are left out.
@@ -93,7 +106,7 @@ def spectrum(features: Array, valid: Array | None = None) -> Array:
     return sigma / jnp.where(total == 0, 1.0, total)
 
 
-def sigreg(features: Array, valid: Array | None = None) -> Array:
+def sigreg(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = None) -> Scalar:
     """SIGReg: KL(sigma / sum sigma || 1/D) of the centred features' singular values (section 4.5).
 
     Args:
@@ -107,12 +120,12 @@ def sigreg(features: Array, valid: Array | None = None) -> Array:
     return jnp.log(features.shape[-1]) - entropy
 
 
-def sigreg_floor(rows, width: int) -> Array:
+def sigreg_floor(rows, width: int) -> Scalar:
     """The least value that `sigreg` can take for `rows` centred rows of `width`: log(D / min(B - 1, D))."""
     return jnp.log(width / jnp.clip(rows - 1, 1, width))
 
 
-def rankme(features: Array, valid: Array | None = None) -> Array:
+def rankme(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = None) -> Scalar:
     """RankMe: exp of the entropy of the singular values' shares, the effective rank (arXiv 2210.02885). Centred here.
 
     A monitor: no gradient flows.
@@ -121,7 +134,7 @@ def rankme(features: Array, valid: Array | None = None) -> Array:
     return jnp.exp(jnp.log(features.shape[-1]) - sigreg(features, valid))
 
 
-def feature_std(features: Array, valid: Array | None = None) -> Array:
+def feature_std(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = None) -> Scalar:
     """Mean over D of the standard deviation over scenes: what SIGReg cannot see. A monitor, [B, D] -> []."""
     features = jax.lax.stop_gradient(features.astype(jnp.float32))
     rows = (jnp.ones(features.shape[0], bool) if valid is None else valid)[:, None] & jnp.ones(features.shape, bool)

@@ -1,9 +1,10 @@
 """Sin-cos position codes for any grid."""
 
 import numpy as np
+from jaxtyping import Float, Float32, Real
 
 
-def axis_code(positions: np.ndarray, width: int) -> np.ndarray:
+def axis_code(positions: Real[np.ndarray, " N"], width: int) -> Float[np.ndarray, "N {width}"]:
     """Sines then cosines of `positions` [N] at width/2 frequencies 10000^(-i / (width/2)): [N, width].
 
     An odd `width` gets a zero in its last place.
@@ -13,7 +14,7 @@ def axis_code(positions: np.ndarray, width: int) -> np.ndarray:
     return np.concatenate([np.sin(angle), np.cos(angle), np.zeros((len(positions), width - 2 * half))], axis=1)
 
 
-def sincos(grid: tuple[int, int, int], width: int) -> np.ndarray:
+def sincos(grid: tuple[int, int, int], width: int) -> Float32[np.ndarray, "N {width}"]:
     """Fixed codes of a (times, rows, cols) grid, time-major then row-major: [N, width] float32.
 
     An image (times = 1) gives half of the width to rows and half to columns (Vision Transformer practice, as in MAE);

@@ -1,20 +1,21 @@
 """I-JEPA-style random blocks (arXiv 2301.08243, section 3): the fallback where no object can be removed."""
 
 import numpy as np
+from jaxtyping import Bool
 
 from cjepa_jax.masks.grid import anchored
 
 
 def draw(
     rng: np.random.Generator,
-    object_patches: np.ndarray,
-    object_valid: np.ndarray,
+    object_patches: Bool[np.ndarray, "K N"],
+    object_valid: Bool[np.ndarray, " K"],
     count: int = 4,
     scale: tuple[float, float] = (0.15, 0.2),
     aspect: tuple[float, float] = (0.75, 1.5),
     grid: tuple[int, ...] | None = None,
     anchor: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
     """Masks the union of `count` rectangles of (rows, cols), each through all times.
 
     Args:

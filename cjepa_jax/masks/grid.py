@@ -1,9 +1,10 @@
 """Geometry that every mask shares."""
 
 import numpy as np
+from jaxtyping import Bool
 
 
-def anchored(tokens: int, grid: tuple[int, ...] | None, anchor: int) -> np.ndarray:
+def anchored(tokens: int, grid: tuple[int, ...] | None, anchor: int) -> Bool[np.ndarray, " {tokens}"]:
     """bool [N], True for the tokens of the first `anchor` times, which are never masked.
 
     Raises: ValueError if `grid` does not have N tokens, if there is only one (nothing can be both hidden and seen), or

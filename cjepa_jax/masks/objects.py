@@ -1,6 +1,7 @@
 """Object-level intervention masking: Algorithm 2 of the Causal-JEPA document (arXiv 2602.11389)."""
 
 import numpy as np
+from jaxtyping import Bool
 
 from cjepa_jax.masks import blocks
 from cjepa_jax.masks.grid import anchored
@@ -8,7 +9,7 @@ from cjepa_jax.masks.grid import anchored
 REDRAWS = 8  # draws that hide nothing or everything are tried again this often before falling back
 
 
-def patches(masks: np.ndarray, patch: int, tubelet: int = 1) -> np.ndarray:
+def patches(masks: Bool[np.ndarray, "K *frames H W"], patch: int, tubelet: int = 1) -> Bool[np.ndarray, "K N"]:
     """The patches that each object touches with *any* pixel.
 
     Args:
@@ -31,13 +32,13 @@ def patches(masks: np.ndarray, patch: int, tubelet: int = 1) -> np.ndarray:
 
 def draw(
     rng: np.random.Generator,
-    object_patches: np.ndarray,
-    object_valid: np.ndarray,
+    object_patches: Bool[np.ndarray, "K N"],
+    object_valid: Bool[np.ndarray, " K"],
     max_objects: int = 3,
     area: tuple[float, float] = (0.05, 0.40),
     grid: tuple[int, ...] | None = None,
     anchor: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
     """Selects objects to remove and the tokens to hide with them (Algorithm 2).
 
     Args:

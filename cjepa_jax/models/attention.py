@@ -2,11 +2,18 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from cjepa_jax.types import Array
 
 
-def attention(q: Array, k: Array, v: Array, q_segment: Array | None = None, k_segment: Array | None = None) -> Array:
+def attention(
+    q: Float[Array, "B H T d"],
+    k: Float[Array, "B H U d"],
+    v: Float[Array, "B H U d"],
+    q_segment: Int[Array, "B T"] | None = None,
+    k_segment: Int[Array, "B U"] | None = None,
+) -> Float[Array, "B H T d"]:
     """softmax(q k^T / sqrt(d)) v, softmax in float32.
 
     Args:

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Num
 
 from cjepa_jax.models import rows as packing
 from cjepa_jax.models.tokenizers import Tokenizer
@@ -50,7 +51,9 @@ class Encoder(nn.Module):
         return parse(self.variant)[3]
 
     @nn.compact
-    def __call__(self, video: Array, rows: Rows | None = None, keep: Array | None = None) -> Array:
+    def __call__(
+        self, video: Num[Array, "B T H W C"], rows: Rows | None = None, keep: Bool[Array, "B N"] | None = None
+    ) -> Float[Array, "B N D"]:
         """[B, T, H, W, C] pixels in 0..255 -> [B, N, D].
 
         Args:

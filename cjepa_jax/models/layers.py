@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Float, Int
 
 from cjepa_jax.models.attention import attention
 from cjepa_jax.types import Array
@@ -24,7 +25,7 @@ class Dense(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch {self.features}"]:
         kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
@@ -41,7 +42,7 @@ class Mlp(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         hidden = GELU[self.gelu](Dense(self.ratio * x.shape[-1], self.dtype, name="up")(x))
         return Dense(x.shape[-1], self.dtype, name="down")(hidden)
 
@@ -53,7 +54,7 @@ class SelfAttention(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, segment: Array | None) -> Array:
+    def __call__(self, x: Float[Array, "B T D"], segment: Int[Array, "B T"] | None) -> Float[Array, "B T D"]:
         batch, tokens, width = x.shape
         qkv = Dense(3 * width, self.dtype, name="qkv")(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [B, H, T, d]
@@ -68,7 +69,13 @@ class CrossAttention(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, y: Array, x_segment: Array, y_segment: Array) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        y: Float[Array, "B U D"],
+        x_segment: Int[Array, "B T"],
+        y_segment: Int[Array, "B U"],
+    ) -> Float[Array, "B T D"]:
         (batch, tokens, width), others = x.shape, y.shape[1]
         q = Dense(width, self.dtype, name="q")(x).reshape(batch, tokens, self.heads, -1).transpose(0, 2, 1, 3)
         kv = Dense(2 * width, self.dtype, name="kv")(y).reshape(batch, others, 2, self.heads, width // self.heads)

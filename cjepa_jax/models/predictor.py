@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
 
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.transformer import Stack
@@ -10,7 +11,7 @@ from cjepa_jax.positions import sincos
 from cjepa_jax.types import Array
 
 
-def ranks(object_patches: Array, removed: Array) -> Array:
+def ranks(object_patches: Bool[Array, "B K N"], removed: Bool[Array, "B K"]) -> Int[Array, "B K"]:
     """Each removed object's place, from 0, in the order of its lowest patch index: [B, K, N], [B, K] -> int32 [B, K].
 
     Ties go to the smaller area, then to the lower centroid; so an object's rank does not depend on where it stands
@@ -54,8 +55,13 @@ class Predictor(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Array, context: Array, object_patches: Array, removed: Array, grid: tuple[int, int, int]
-    ) -> tuple[Array, Array]:
+        self,
+        tokens: Float[Array, "B N D"],
+        context: Bool[Array, "B N"],
+        object_patches: Bool[Array, "B K N"],
+        removed: Bool[Array, "B K"],
+        grid: tuple[int, int, int],
+    ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
         """Encoded context tokens [B, N, D], context bool [B, N], object_patches bool [B, K, N], removed bool [B, K].
 
         Returns: the predicted tokens and the predicted change, each [B, N, D]; the first is meant for masked tokens,

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from cjepa_jax.types import Array, Rows
 
@@ -40,7 +41,7 @@ def _maps(rows: Rows, tokens: int) -> tuple[Array, Array]:
     return index, jax.vmap(inverse)(index)
 
 
-def gather(tokens: Array, rows: Rows) -> tuple[Array, Array]:
+def gather(tokens: Float[Array, "B N D"], rows: Rows) -> tuple[Float[Array, "SR L D"], Int[Array, "SR L"]]:
     """Context tokens as rows: [B, N, D] -> ([S*R, L, D], segment [S*R, L]). Padding is zeros with segment 0."""
     shards, _, length = rows.index.shape
     x = tokens.reshape(shards, -1, tokens.shape[-1])
@@ -48,7 +49,7 @@ def gather(tokens: Array, rows: Rows) -> tuple[Array, Array]:
     return packed.reshape(-1, length, x.shape[-1]), rows.segment.reshape(-1, length)
 
 
-def scatter(packed: Array, rows: Rows, grid: tuple[int, int]) -> Array:
+def scatter(packed: Float[Array, "SR L D"], rows: Rows, grid: tuple[int, int]) -> Float[Array, "B N D"]:
     """Rows back on the grid: [S*R, L, D] -> [B, N, D] for `grid` = (B, N); zeros where no row has the token."""
     shards = rows.index.shape[0]
     index, place = _maps(rows, grid[0] * grid[1] // shards)

@@ -3,6 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Float, Num
 
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.positions import sincos
@@ -12,7 +13,7 @@ MEAN = (0.485, 0.456, 0.406)  # of the scaled RGB input; every model of the fami
 STD = (0.229, 0.224, 0.225)
 
 
-def normalise(video: Array) -> Array:
+def normalise(video: Num[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
     """uint8 or float pixels in 0..255, [..., 3], to zero mean and unit variance: (x / 255 - mean) / std, float32."""
     return (video.astype(jnp.float32) / 255.0 - jnp.asarray(MEAN)) / jnp.asarray(STD)
 
@@ -42,7 +43,7 @@ class Tokenizer(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, video: Array) -> Array:
+    def __call__(self, video: Num[Array, "B T H W C"]) -> Float[Array, "B N D"]:
         times, rows, cols = grid(video.shape, self.patch, self.tubelet)
         batch, frames, channels = video.shape[0], video.shape[1], video.shape[-1]
         x = normalise(video).reshape(batch, times, frames // times, rows, self.patch, cols, self.patch, channels)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Float, Int
 
 from cjepa_jax.models.layers import CrossAttention, LayerNorm, Mlp, SelfAttention
 from cjepa_jax.types import Array
@@ -29,7 +30,12 @@ class Block(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, segment: Array | None, other: Array | None):
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        segment: Int[Array, "B T"] | None,
+        other: tuple[Int[Array, "B T"], Int[Array, "B T"]] | None,
+    ):
         x = x + SelfAttention(self.heads, self.dtype, name="attention")(self._norm("norm1", x), segment)
         if self.cross:
             y = self._norm("norm_cross", x)
@@ -59,7 +65,12 @@ class Stack(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, segment: Array | None = None, other: tuple[Array, Array] | None = None) -> Array:
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        segment: Int[Array, "B T"] | None = None,
+        other: tuple[Int[Array, "B T"], Int[Array, "B T"]] | None = None,
+    ) -> Float[Array, "B T D"]:
         block = Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
         blocks = nn.scan(
             block,
