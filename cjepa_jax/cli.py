@@ -16,6 +16,7 @@ import errno
 import importlib
 import importlib.util
 import logging
+import os
 import pathlib
 import re
 import sys
@@ -198,6 +199,8 @@ def prepare_process() -> None:
     main.__spec__ = None
     if hasattr(main, "__file__"):
         del main.__file__
+    # Python's tracker frees the shared memory that a killed data worker leaves, which is no news for the user.
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker")))
     # XLA:CPU allocates its scratch afresh at each step. glibc would hand those pages back to the system and fault
     # them in again, which costs up to half of the step: keep them, in one arena, away from mmap.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -8,6 +8,7 @@ if __name__ == "__main__":
 
     raise SystemExit(cli.run("cjepa_jax.train"))
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -38,15 +39,17 @@ PICTURES = 8  # held-out scenes in the report
 
 def main(config, path: str) -> int:
     """Runs the experiment in the folder `path`. Returns the exit code: 0 when done, or when asked to stop."""
-    with Workdir(path, config) as workdir:
+    with Workdir(path, config) as workdir, Signals() as signals:
         if workdir.finished:
             print(f"finished already: {workdir.path}\n{_summary(workdir.finished)}")
-            return 0
-        train(config, workdir)
-        return 0
+            if config.log.report and not (workdir.path / "report.html").exists():  # killed right before it
+                report.write(workdir.path)
+        else:
+            train(config, workdir, signals)
+    return 0
 
 
-def train(config, workdir: Workdir) -> None:
+def train(config, workdir: Workdir, signals: Signals) -> None:
     """From a fresh or a half-trained folder to a finished one, or to a checkpoint when a signal asks to stop."""
     console, started = Console(), time.perf_counter()
 
@@ -93,14 +96,15 @@ def train(config, workdir: Workdir) -> None:
     # ------------------------------------------------------------------ the loop
     writers, window = Writers(workdir, config, start), Window(config, len(source), state)
     clock, scores = Clock(start, steps, config.train.batch), {}
-    step, batch = start, None
+    step, stop = start, signals.received or start == steps
     batches = loader.iterate(start, steps)
-    with Signals() as signals, ThreadPoolExecutor(1) as watch:
-        arrays = next(batches, None)
-        for step in range(start + 1, steps + 1):
+    with contextlib.closing(checkpoints), contextlib.closing(batches), ThreadPoolExecutor(1) as watch:
+        arrays = None if stop else next(batches)
+        while not stop:
+            step += 1
             batch = sharding.put_batch(mesh, arrays)
             state, metrics = step_fn(state, batch)
-            window.add(arrays, metrics)
+            window.add(step, arrays, metrics)
             # The next batch is fetched while the step runs; only what it takes beyond the step's end is waiting.
             done_at = watch.submit(_when_ready, metrics["loss"])
             arrays = next(batches, None)
@@ -108,23 +112,22 @@ def train(config, workdir: Workdir) -> None:
             clock.waited(max(0.0, fetched_at - done_at.result()) if arrays else 0.0)
             checkpoints.check_for_errors()
 
-            stop = step == steps or signals.received
+            stop = signals.received or step == steps  # asked once: a signal from here on is for the next step
             if step % config.log.every == 0 or stop:
                 logged = window.flush() | clock.lap(step) | {"compilations": step_fn._cache_size()}
                 writers.write(step, logged)
+                window.check_budgets()
                 console.progress(format_progress(step, steps, logged))
             with clock.outside():
                 if step == steps or (config.probe.every and step % config.probe.every == 0):
                     scores = probe.run(state.params)
                     writers.write(step, scores)
                     console.print(f"probe at step {step}: {_summary(scores)}")
-                if step % config.checkpoint.every == 0 or stop:
+                # Also after the first step: whoever is killed again and again still gets on.
+                if step % config.checkpoint.every == 0 or step == start + 1 or stop:
                     checkpoints.save(step, state, scores)
-            if stop:
-                break
-    del batch  # it lives in the data workers' shared memory, which is freed with its last user
-    batches.close()
-    checkpoints.wait()
+        batch = None  # it lives in the data workers' shared memory, which is freed with its last user
+        checkpoints.wait()
     writers.close()
     if step < steps:
         console.print(f"stopped by {signals.received.name} at step {step}; the same command goes on from there")
@@ -156,46 +159,54 @@ class Window:
     COUNTS = ("skipped", "fallback_scenes")  # added up, not averaged
 
     def __init__(self, config, scenes: int, state: TrainState):
-        self._config, self._scenes, self._steps, self._finite = config, scenes, [], {}
+        self._config, self._scenes, self._steps = config, scenes, []
         self._skipped, self._drawn, self._replaced = int(state.skipped), 0, 0
+        self._finite = self._trouble = "none"
 
-    def add(self, arrays: dict, metrics: dict) -> None:
+    def add(self, step: int, arrays: dict, metrics: dict) -> None:
         """One step's batch, as the loader gave it, and its metrics, still on the device."""
-        self._steps.append((arrays["scene"], int(arrays["replaced"].sum()), metrics))
+        self._steps.append((step, arrays["scene"], int(arrays["replaced"].sum()), metrics))
 
     def flush(self) -> dict[str, float]:
-        """The window's metrics. Raises NumericsError or DataError past its budget."""
-        metrics = [jax.device_get(m) for _, _, m in self._steps]
-        for (scene, _, _), m in zip(self._steps, metrics, strict=True):
-            self._check_finite(scene, m)
-        replaced = sum(count for _, count, _ in self._steps)
+        """The window's metrics. The next window begins."""
+        steps, self._steps = self._steps, []
+        metrics = [jax.device_get(m) for *_, m in steps]
+        for (step, scene, *_), m in zip(steps, metrics, strict=True):
+            self._note(step, scene, m)
+        replaced = sum(count for _, _, count, _ in steps)
         self._replaced += replaced
-        self._drawn += sum(len(scene) for scene, _, _ in self._steps)
-        if self._replaced > self._config.data.max_replaced * max(self._drawn, self._scenes):
-            raise DataError(
-                f"{self._replaced} of {self._drawn} scenes could not be read: more than data.max_replaced = "
-                f"{self._config.data.max_replaced} (the warnings name them)"
-            )
-        self._steps = []
+        self._drawn += sum(len(scene) for _, scene, _, _ in steps)
         good = [m for m in metrics if not m["skipped"]] or metrics
         scalars = [name for name, value in metrics[0].items() if np.ndim(value) == 0]
         means = {name: float(np.mean([m[name] for m in good])) for name in scalars}
         counts = {name: float(sum(m[name] for m in metrics)) for name in self.COUNTS if name in metrics[0]}
         return means | counts | {"skipped_total": self._skipped, "replaced_scenes": replaced}
 
-    def _check_finite(self, scene: np.ndarray, metrics: dict) -> None:
+    def check_budgets(self) -> None:
+        """Raises NumericsError or DataError when more has gone wrong than the config allows."""
+        budget, share = self._config.train.nonfinite_budget, self._config.data.max_replaced
+        if self._skipped > budget:
+            raise NumericsError(
+                f"{self._skipped} non-finite steps, train.nonfinite_budget = {budget}: {self._trouble}; "
+                f"last finite: {self._finite}"
+            )
+        if self._replaced > share * max(self._drawn, self._scenes):
+            raise DataError(
+                f"{self._replaced} of {self._drawn} scenes could not be read: more than data.max_replaced = {share} "
+                f"(the warnings name them)"
+            )
+
+    def _note(self, step: int, scene: np.ndarray, metrics: dict) -> None:
         if not metrics["skipped"]:
-            self._finite = {name: float(metrics[name]) for name in ("loss", "grad_norm", "learning_rate")}
+            values = ", ".join(f"{name} {metrics[name]:.4g}" for name in ("loss", "grad_norm", "learning_rate"))
+            self._finite = f"step {step}, {values}"
             return
         self._skipped += 1
         culprits = scene[~np.isfinite(metrics["per_scene"])] if "per_scene" in metrics else scene
         named = ", ".join(map(str, (culprits if len(culprits) else scene)[:8]))
-        last = ", ".join(f"{name} {value:.4g}" for name, value in self._finite.items()) or "none"
-        text = f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; scenes {named}; last finite: {last}"
-        logging.warning("update skipped (%d so far): %s", self._skipped, text)
-        if self._skipped > self._config.train.nonfinite_budget:
-            budget = self._config.train.nonfinite_budget
-            raise NumericsError(f"{self._skipped} non-finite steps, train.nonfinite_budget = {budget}: {text}")
+        loss, norm = metrics["loss"], metrics["grad_norm"]
+        self._trouble = f"step {step}: loss {loss}, gradient norm {norm}; scenes {named}"
+        logging.warning("update skipped (%d so far): %s; last finite: %s", self._skipped, self._trouble, self._finite)
 
 
 def make_source(config, split: str):

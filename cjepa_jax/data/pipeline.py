@@ -1,8 +1,11 @@
 """The input pipeline: batch s is a pure function of (seed, s), whatever the number of threads, workers or processes."""
 
+import contextlib
 import dataclasses
+import itertools
 import logging
 import math
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -17,6 +20,7 @@ from cjepa_jax.data import batching, transforms
 from cjepa_jax.errors import CjepaError, DataError
 from cjepa_jax.masks import objects
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 SUBSTITUTES = 8  # scenes tried in place of an unreadable one
 
 
@@ -164,6 +168,10 @@ class Loader:
             iterator = iterator.mp_prefetch(options, worker_init_fn=_start_worker)
         iterator = iter(iterator)
         try:
+            with _signals_blocked() if self.workers else contextlib.nullcontext():
+                first = list(itertools.islice(iterator, 1))  # starts the workers
+            yield from first
+            del first
             yield from iterator
         except RuntimeError as error:  # Grain's, for a worker that died
             raise DataError(f"a data worker died: {str(error).partition('. ')[0]}") from error
@@ -186,10 +194,22 @@ def held_out(scenes: SceneMap, first: int, count: int) -> list[dict]:
     return [scenes(index, 0) for index in range(first, min(first + count, len(scenes.source)))]
 
 
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """What is started inside ignores the signals that ask to stop: they are for the trainer alone, which ends its
+    helpers itself, though Ctrl-C and SLURM send them to every process of a group."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    multiprocessing.resource_tracker.ensure_running()  # Python's own helper; it lifts the mask
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(worker: int, workers: int) -> None:
-    """A killed trainer cannot stop its workers, so each watches for the parent's end by itself. Signals are for the
-    trainer alone, though Ctrl-C and SLURM send them to every process of a group."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    """A killed trainer cannot stop its workers, so each watches for the parent's end by itself."""
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
 
