@@ -27,34 +27,28 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from cjepa_jax import flops, optim, sharding, train, train_step
+from cjepa_jax import experiment, flops, sharding
 
 
 def main(config, _) -> int:
     """Prints one line per measurement. Nothing is written."""
     count = flags.FLAGS.steps
-    mesh = sharding.make_mesh(config.train.batch)
-    objective = train.make_objective(config, steps=1000)
-    loader = train.make_loader(config, train.make_scenes(config, train.make_source(config, "train"), objective), mesh)
-    optimizer = optim.make(config.optim)
-    batches = loader.iterate(0, 10**6)
-    first = sharding.put_batch(mesh, next(batches))
-    init = functools.partial(train_step.init_state, objective, optimizer, config.seed)
-    state = jax.jit(init, out_shardings=sharding.state_sharding(mesh))(first)
-    # A run's learning rate is irrelevant here; 0 keeps the timed network what it was.
-    step = jax.jit(train_step.make(objective, optimizer, lambda step: 0.0, config.seed), donate_argnums=0)
+    run = experiment.assemble(config)
+    batches = run.loader.iterate(0, 10**6)
+    first = sharding.put_batch(run.mesh, next(batches))
+    state = run.init(first)
 
-    report = {"device": f"{mesh.size} x {jax.devices()[0].device_kind}", "jax": jax.__version__}
-    state, compiled = _timed(step, state, first)
+    report = {"device": f"{run.mesh.size} x {jax.devices()[0].device_kind}", "jax": jax.__version__}
+    state, compiled = _timed(run.step, state, first)
     report["compile (first shape)"] = f"{compiled:.1f} s"
     seconds, waits, padded = [], [], []
     while len(seconds) < count:
         start = time.perf_counter()
         arrays = next(batches)
         wait = time.perf_counter() - start
-        shapes = step._cache_size()
-        state, taken = _timed(step, state, sharding.put_batch(mesh, arrays))
-        if step._cache_size() > shapes:
+        shapes = run.step._cache_size()
+        state, taken = _timed(run.step, state, sharding.put_batch(run.mesh, arrays))
+        if run.step._cache_size() > shapes:
             continue  # another row length: this one compiled
         seconds.append(taken)
         waits.append(wait)
@@ -64,10 +58,10 @@ def main(config, _) -> int:
     report["step"] = f"{_ms(median)} median, {_ms(min(seconds))} min, {_ms(np.percentile(seconds, 95))} p95, n {count}"
     report["scenes/s"] = f"{config.train.batch / median:.1f}"
     report["waiting for data"] = f"{100 * sum(waits) / (sum(waits) + sum(seconds)):.1f} % of the time"
-    report["data alone"] = _data_rate(loader, max(5, count // 3), median)
+    report["data alone"] = _data_rate(run.loader, max(5, count // 3), median)
     report["padding in context rows"] = f"{100 * np.mean(padded):.1f} % of their tokens"
-    report["compiled shapes"] = step._cache_size()
-    report |= _rates(config, objective, state, first, median)
+    report["compiled shapes"] = run.step._cache_size()
+    report |= _rates(config, run.objective, state, first, median)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     report["peak memory"] = f"{peak:.2f} GiB of this process"
     on_device = jax.devices()[0].memory_stats()
@@ -106,7 +100,7 @@ def _rates(config, objective, state, batch, seconds: float) -> dict[str, str]:
     for part in ("encoder", "predictor"):
         if part in plain.objective and "remat" in plain.objective[part]:
             plain.objective[part].remat = "none"
-    plain = train.make_objective(plain, steps=1000)
+    plain = experiment.make_objective(plain, steps=1000)
     loss = functools.partial(plain.loss, key=None, step=0)
     gradient = jax.value_and_grad(loss, has_aux=True)
     count = flops.matmul_flops(gradient, state.params, state.target, state.extra, batch)

@@ -9,13 +9,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "cjepa_jax"
 FLOORS = {
     0: "types build errors",
-    1: "losses positions schedules optim sharding checkpoint metrics config workdir masks signals timing",
+    1: "losses positions schedules optim sharding checkpoint metrics window config workdir masks signals timing",
     2: "models data",
     3: "objectives",
     4: "evals",
     5: "train_step",
+    6: "experiment",
 }
-TOP = 6  # entry points and what only they use: whatever is not named above
+TOP = 7  # entry points and what only they use: whatever is not named above
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 HOST_ONLY = ("data", "masks", "config", "cli", "build", "errors", "workdir", "signals")  # run without starting JAX
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,0 +1,71 @@
+"""The steps since the last log line: their mean metrics, and the budgets of what may go wrong."""
+
+import logging
+
+import jax
+import numpy as np
+
+from cjepa_jax.errors import DataError, NumericsError
+from cjepa_jax.types import TrainState
+
+
+class Window:
+    """Collects steps with `add`; `flush` at a log line, then `check_budgets`.
+
+    Args:
+      config: train.nonfinite_budget and data.max_replaced.
+      scenes: how many the source has.
+      state: the TrainState that the run goes on from.
+    """
+
+    COUNTS = ("skipped", "fallback_scenes")  # added up, not averaged
+
+    def __init__(self, config, scenes: int, state: TrainState):
+        self._config, self._scenes, self._steps = config, scenes, []
+        self._skipped, self._drawn, self._replaced = int(state.skipped), 0, 0
+        self._finite = self._trouble = "none"
+
+    def add(self, step: int, arrays: dict, metrics: dict) -> None:
+        """One step's batch, as the loader gave it, and its metrics, still on the device."""
+        self._steps.append((step, arrays["scene"], int(arrays["replaced"].sum()), metrics))
+
+    def flush(self) -> dict[str, float]:
+        """The window's metrics. The next window begins."""
+        steps, self._steps = self._steps, []
+        metrics = [jax.device_get(m) for *_, m in steps]
+        for (step, scene, *_), m in zip(steps, metrics, strict=True):
+            self._note(step, scene, m)
+        replaced = sum(count for _, _, count, _ in steps)
+        self._replaced += replaced
+        self._drawn += sum(len(scene) for _, scene, _, _ in steps)
+        good = [m for m in metrics if not m["skipped"]] or metrics
+        scalars = [name for name, value in metrics[0].items() if np.ndim(value) == 0]
+        means = {name: float(np.mean([m[name] for m in good])) for name in scalars}
+        counts = {name: float(sum(m[name] for m in metrics)) for name in self.COUNTS if name in metrics[0]}
+        return means | counts | {"skipped_total": self._skipped, "replaced_scenes": replaced}
+
+    def check_budgets(self) -> None:
+        """Raises NumericsError or DataError when more has gone wrong than the config allows."""
+        budget, share = self._config.train.nonfinite_budget, self._config.data.max_replaced
+        if self._skipped > budget:
+            raise NumericsError(
+                f"{self._skipped} non-finite steps, train.nonfinite_budget = {budget}: {self._trouble}; "
+                f"last finite: {self._finite}"
+            )
+        if self._replaced > share * max(self._drawn, self._scenes):
+            raise DataError(
+                f"{self._replaced} of {self._drawn} scenes could not be read: more than data.max_replaced = {share} "
+                f"(the warnings name them)"
+            )
+
+    def _note(self, step: int, scene: np.ndarray, metrics: dict) -> None:
+        if not metrics["skipped"]:
+            values = ", ".join(f"{name} {metrics[name]:.4g}" for name in ("loss", "grad_norm", "learning_rate"))
+            self._finite = f"step {step}, {values}"
+            return
+        self._skipped += 1
+        culprits = scene[~np.isfinite(metrics["per_scene"])] if "per_scene" in metrics else scene
+        named = ", ".join(map(str, (culprits if len(culprits) else scene)[:8]))
+        loss, norm = metrics["loss"], metrics["grad_norm"]
+        self._trouble = f"step {step}: loss {loss}, gradient norm {norm}; scenes {named}"
+        logging.warning("update skipped (%d so far): %s; last finite: %s", self._skipped, self._trouble, self._finite)
