@@ -21,6 +21,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable
+from types import TracebackType
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -201,6 +202,7 @@ def prepare_process() -> None:
         del main.__file__
     # Python's tracker frees the shared memory that a killed data worker leaves, which is no news for the user.
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker")))
+    sys.excepthook = _print_traceback
     # XLA:CPU allocates its scratch afresh at each step. glibc would hand those pages back to the system and fault
     # them in again, which costs up to half of the step: keep them, in one arena, away from mmap.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -209,6 +211,12 @@ def prepare_process() -> None:
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, -1)  # -1: never trim
         mallopt(m_arena_max, 1)
+
+
+def _print_traceback(kind: type, error: BaseException, trace: TracebackType | None) -> None:
+    # TensorStore prints this for each array that it is still writing when the writing of another one fails.
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def storage_error(error: BaseException | None) -> StorageError | None:

@@ -45,7 +45,7 @@ class Workdir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a+")
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        except (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError) as error:
             raise ConfigError(f"workdir = {self.path}: cannot be used as a run folder ({error.strerror})") from error
         try:
             self._take_lock()
@@ -124,7 +124,8 @@ class Workdir:
 
     def _claim(self, config: dict[str, Any]) -> None:
         file = self.path / "config.json"
-        if file.exists():
+        # A run that failed before its first checkpoint leaves nothing that another config could spoil.
+        if file.exists() and (self.finished or any(self.checkpoints.glob("[0-9]*"))):
             try:
                 saved = json.loads(file.read_text())
             except ValueError as error:

@@ -60,6 +60,7 @@ def test_config_is_stored_once_and_another_is_refused(tmp_path):
     config.data.workers = 0
     with Workdir(tmp_path / "a" / "b", config) as workdir:
         assert json.loads((workdir.path / "config.json").read_text())["log"]["every"] == 3
+    (workdir.checkpoints / "10").mkdir(parents=True)
     config.train.batch = 8
     config.seed = 4
     before = (workdir.path / "config.json").read_text()
@@ -72,7 +73,14 @@ def test_config_is_stored_once_and_another_is_refused(tmp_path):
         pass
 
 
+def test_a_run_without_a_checkpoint_gives_way_to_another_config(tmp_path):
+    for seed in (1, 2):
+        with Workdir(tmp_path, {"seed": seed}):
+            assert json.loads((tmp_path / "config.json").read_text()) == {"seed": seed}
+
+
 def test_a_config_that_is_not_json_is_refused(tmp_path):
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     (tmp_path / "config.json").write_text('{"a": ')
     with pytest.raises(ConfigError, match="not readable as JSON"):
         Workdir(tmp_path, {"a": 1}).__enter__()

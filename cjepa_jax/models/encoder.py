@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Num
 
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import rows as packing
 from cjepa_jax.models.tokenizers import Tokenizer
 from cjepa_jax.models.transformer import Stack
@@ -21,10 +22,11 @@ SIZES = {  # width, depth, heads
 
 
 def parse(variant: str) -> tuple[int, int, int, int]:
-    """ "L/16" -> (width, depth, heads, patch). Raises ValueError naming the sizes there are."""
+    """ "L/16" -> (width, depth, heads, patch). Raises ConfigError naming the sizes there are."""
     size, _, patch = variant.partition("/")
     if size not in SIZES or not patch.isdigit() or int(patch) < 1:
-        raise ValueError(f"encoder variant {variant!r}: must be SIZE/PATCH with SIZE one of {', '.join(SIZES)}")
+        sizes = ", ".join(SIZES)
+        raise ConfigError(f"objective.encoder.variant = {variant!r}: must be SIZE/PATCH, SIZE one of {sizes}")
     return *SIZES[size], int(patch)
 
 

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import erf
 
 from cjepa_jax.data.batching import lay_out
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.encoder import SIZES, Encoder, parse
 from cjepa_jax.models.tokenizers import normalise
 from cjepa_jax.positions import sincos
@@ -217,5 +218,5 @@ def test_parameters_of_vit_l_16():
 
 @pytest.mark.parametrize("variant", ["X/16", "L16", "L/", "L/0", "L/x", ""])
 def test_unknown_variants_are_refused_naming_the_sizes(variant):
-    with pytest.raises(ValueError, match="Ti, S, B, L, H"):
+    with pytest.raises(ConfigError, match="Ti, S, B, L, H"):
         parse(variant)

@@ -1,0 +1,34 @@
+"""The benchmark command prints every figure. What the figures are is the machine's business."""
+
+import re
+
+from tests import running
+
+
+def test_every_figure_is_printed(tmp_path):
+    out, err = running.run([*running.command(None, module="cjepa_jax.bench", data__workers=1), "--steps=5"])
+    report = {line[:24].strip(): line[24:].strip() for line in out.splitlines()}
+    number = r"[\d.]+"
+    for name, text in {
+        "device": r"1 x cpu",
+        "compile (first shape)": rf"{number} s",
+        "step": rf"{number} ms median, {number} ms min, {number} ms p95, n 5",
+        "scenes/s": number,
+        "waiting for data": rf"{number} % of the time",
+        "data alone": rf"{number} scenes/s, {number} times what the step eats",
+        "padding in context rows": rf"{number} % of their tokens",
+        "compiled shapes": r"[12]",
+        "FLOPs per step": rf"{number} G .*",
+        "FLOP/s": rf"{number} G",
+        "matmul peak here": rf"{number} G FLOP/s .*",
+        "share of that peak": rf"{number} %",
+        "peak memory": rf"{number} GiB of this process",
+    }.items():
+        assert re.fullmatch(text, report[name]), (name, report[name])
+    assert err == ""
+    low, median = (float(re.search(rf"({number}) ms {name}", report["step"])[1]) for name in ("min", "median"))
+    assert 0 < low <= median
+
+
+def test_bad_flags_are_refused():
+    assert "--steps" in running.error([*running.command(None, module="cjepa_jax.bench"), "--steps=2"], 2)

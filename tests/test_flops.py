@@ -1,0 +1,56 @@
+"""Counted floating-point operations against formulas."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cjepa_jax.flops import matmul_flops
+from cjepa_jax.models.encoder import Encoder
+
+
+def encoder_flops(scenes, tokens, patch_values, width, depth):
+    """2 x multiply-adds of a ViT whose mlp is 4 x as wide: tokenizer, then per block qkv, scores, mix, out, mlp."""
+    per_block = tokens * width * 3 * width + 2 * tokens * tokens * width + tokens * width * width
+    per_block += 2 * tokens * width * 4 * width
+    return 2 * scenes * (tokens * patch_values * width + depth * per_block)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_an_encoder_forward_and_backward(depth, remat):
+    encoder = Encoder(variant="Mu/8", depth=depth, remat=remat)
+    video = jnp.zeros((2, 2, 32, 32, 3))
+    params = jax.eval_shape(encoder.init, jax.random.key(0), video)
+    forward = encoder_flops(2, 16, 2 * 8 * 8 * 3, encoder.width, depth)
+    assert matmul_flops(encoder.apply, params, video) == forward
+
+    def total(params, video):
+        return encoder.apply(params, video).sum()
+
+    # Each product costs two more in the gradient: one for each of its factors.
+    gradient = matmul_flops(jax.grad(total, argnums=(0, 1)), params, video)
+    assert gradient >= 3 * forward if remat == "full" else gradient == 3 * forward
+
+
+def test_loops_are_multiplied_out_and_calls_are_entered():
+    x = jnp.zeros((4, 4))
+    product = 2 * 4**3
+
+    @jax.jit
+    def inner(x):
+        return x @ x
+
+    def loop(x):
+        return jax.lax.scan(lambda carry, _: (inner(carry), None), x, None, length=7)[0]
+
+    assert matmul_flops(inner, x) == product
+    assert matmul_flops(loop, x) == 7 * product
+    assert matmul_flops(jax.checkpoint(functools.partial(jax.vmap(inner))), jnp.zeros((5, 4, 4))) == 5 * product
+    assert matmul_flops(lambda x: x + x, x) == 0
+
+
+def test_batched_and_transposed_products():
+    a, b = jax.ShapeDtypeStruct((3, 5, 7), "float32"), jax.ShapeDtypeStruct((3, 11, 7), "float32")
+    assert matmul_flops(lambda a, b: jnp.einsum("bik,bjk->bij", a, b), a, b) == 2 * 3 * 5 * 11 * 7

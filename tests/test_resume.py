@@ -1,0 +1,185 @@
+"""Stopped, killed, or out of space: the same command goes on, and ends with the same bits as if nothing had been."""
+
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests import running
+
+STEPS = running.SMALL["train.steps"]
+HARMLESS = {"log__every": 1}
+
+
+def command(workdir, **values):
+    return running.command(workdir, **(HARMLESS | values))
+
+
+def assert_same_run(workdir, reference):
+    assert running.digest(workdir) == running.digest(reference)
+    logged, probes = running.metrics(workdir)
+    assert [line["step"] for line in logged] == list(range(1, STEPS + 1))
+    assert [line["step"] for line in probes] == [12, 24]
+    for line, wanted in zip(logged + probes, [x for lines in running.metrics(reference) for x in lines], strict=True):
+        timing = ("scenes_per_s", "data_wait", "eta_s", "step_time_ms", "compilations")
+        assert {k: v for k, v in line.items() if k not in timing} == {
+            k: v for k, v in wanted.items() if k not in timing
+        }
+    assert json.loads((workdir / "result.json").read_text())["step"] == STEPS
+    assert not list((workdir / "checkpoints").glob("*.bad"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folder of a run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    running.run(command(workdir), optimised=True)
+    return workdir
+
+
+def kill_at(argv, step, delay):
+    """Runs until it has logged `step`, waits, and kills it. Returns the children that it leaves behind."""
+    process = running.start(argv, optimised=True)
+    if step:
+        running.read_until(process, f"step {step}/")
+    time.sleep(delay)
+    left = running.children(process.pid)
+    process.kill()
+    process.communicate()
+    return left
+
+
+def killed_again_and_again(workdir, seed, kills, **values):
+    """Kills at random moments, within start-up too, then lets it finish."""
+    rng, reached = random.Random(seed), 0
+    for _ in range(kills):
+        target = rng.randint(reached + 1, STEPS)
+        kill_at(command(workdir, **values), target, rng.uniform(0, 0.1))
+        saved = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+        assert saved and max(saved) >= reached, "progress was lost"
+        reached = max(saved)
+        if reached == STEPS:
+            break
+    running.run(command(workdir, **values), optimised=True)
+
+
+def test_killed_at_random_times_it_ends_with_the_same_bits(uninterrupted, tmp_path):
+    killed_again_and_again(tmp_path, 0, 3)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_killed_many_times_it_ends_with_the_same_bits(uninterrupted, tmp_path, seed):
+    rng = random.Random(seed)
+    for _ in range(2):
+        kill_at(command(tmp_path), 0, rng.uniform(0.5, 6))  # while it starts
+    killed_again_and_again(tmp_path, seed, 5, checkpoint__every=rng.randint(2, 9))
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_killed_with_a_data_worker_it_leaves_no_process_and_resumes_without_one(uninterrupted, tmp_path):
+    left = kill_at(command(tmp_path, data__workers=1), 8, 0.02)
+    assert len(left) >= 1
+    assert running.gone(left)
+    running.run(command(tmp_path), optimised=True)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path):
+    stops = {signal.SIGTERM: 3, signal.SIGUSR1: 8, signal.SIGUSR2: 12, signal.SIGINT: 15}
+    for number, step in stops.items():
+        # A worker, and the signal for the whole process group, as a terminal and SLURM send it.
+        argv = command(tmp_path, checkpoint__every=1000, data__workers=1)
+        process = running.start(argv, optimised=True, start_new_session=True)
+        running.read_until(process, f"step {step}/")
+        sent = time.monotonic()
+        os.killpg(process.pid, number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0 and time.monotonic() - sent < 30, err
+        assert err == f"{number.name}: saving, then stopping; again: at once\n"
+        last = out.splitlines()[-1]
+        assert last.startswith(f"stopped by {number.name} at step ") and last.endswith(
+            "the same command goes on from there"
+        )
+        stopped = int(last.split(" at step ")[1].split(";")[0])
+        assert step <= stopped < STEPS
+        assert (tmp_path / "checkpoints" / str(stopped)).is_dir()
+    running.run(command(tmp_path), optimised=True)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_signal_while_it_starts_stops_it_cleanly_and_a_second_one_at_once(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)  # as killed after its last checkpoint
+    (workdir / "result.json").unlink()
+    shutil.rmtree(workdir / "checkpoints" / "24")
+    process = running.start(command(workdir), optimised=True)
+    running.read_until(process, "+---")  # the table of parameters comes before anything is restored
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and err.startswith("SIGTERM: ")
+    assert "stopped by SIGTERM at step 18" in out and "step 19/" not in out
+
+    process = running.start(command(workdir), optimised=True)
+    running.read_until(process, "+---")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and time.monotonic() - sent < 2
+    running.run(command(workdir), optimised=True)
+    assert_same_run(workdir, uninterrupted)
+
+
+def test_killed_after_its_last_checkpoint_it_still_ends(uninterrupted, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(uninterrupted, workdir)
+    (workdir / "result.json").unlink()
+    out, _ = running.run(command(workdir), optimised=True)
+    assert "resumed at 24" in out and "step 24/" not in out
+    assert_same_run(workdir, uninterrupted)
+    # And killed between its result and its report:
+    running.run(command(workdir, log__report=True), optimised=True)
+    assert (workdir / "report.html").exists()
+
+
+def test_a_second_trainer_in_the_folder_is_refused(tmp_path):
+    process = running.start(command(tmp_path, train__steps=100_000), optimised=True)
+    running.read_until(process, "+---")
+    line = running.error(command(tmp_path, train__steps=100_000), 2)
+    assert f"workdir = {tmp_path}: in use by another run (host " in line and f"process {process.pid})" in line
+    process.kill()
+    process.communicate()
+
+
+def test_a_full_disk_ends_the_run_and_spares_the_last_good_checkpoint(uninterrupted, tmp_path):
+    process = running.start(command(tmp_path), optimised=True)
+    running.read_until(process, "step 7/")
+    # From here on no file may grow beyond 40 kB: there is room for metrics, but not for checkpoints.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (40_000, 40_000))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 6, err
+    assert err.startswith("error: cannot write: ") and err.count("\n") == 1, err
+    running.run(command(tmp_path), optimised=True)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a file system")
+def test_a_file_system_without_space_is_refused_before_training(tmp_path):
+    small = pathlib.Path(tmp_path, "small")
+    small.mkdir()
+    if os.system(f"mount -t tmpfs -o size=2m tmpfs {small}"):
+        pytest.skip("mounting is not allowed here")
+    try:
+        assert "MiB free, the run needs" in running.error(command(small / "run"), 6)
+    finally:
+        os.system(f"umount {small}")
