@@ -105,7 +105,7 @@ def test_impossible_values_are_refused_in_one_line(values, text):
 @pytest.mark.parametrize(
     "values",
     [
-        dict(data__frames=1),
+        dict(data__frames=1, mask__anchor=0),
         dict(data__size=96),
         dict(objective__causal_weight=0),
         dict(probe__every=0),

