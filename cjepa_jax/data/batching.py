@@ -20,7 +20,7 @@ def lay_out(context: np.ndarray, shards: int, lengths: Sequence[int]) -> tuple[n
 
     Args:
       context: bool [B, N]; B a multiple of `shards`.
-      lengths: ascending, the last one at least N.
+      lengths: ascending, the last one N.
     Returns: index, segment, int32 [S, B/S, L] as in types.Rows.
     """
     scenes, tokens = context.shape

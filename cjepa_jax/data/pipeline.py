@@ -21,6 +21,8 @@ from cjepa_jax.errors import CjepaError, DataError
 from cjepa_jax.masks import objects
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Second words of seeds, so that no two purposes share a stream; sources that simulate use 0 and 1, for their splits.
+DRAW, SHUFFLE = 2, 3
 SUBSTITUTES = 8  # scenes tried in place of an unreadable one
 
 
@@ -64,7 +66,7 @@ class SceneMap:
 
     def __call__(self, scene: int, epoch: int) -> dict[str, np.ndarray]:
         raw, index, replaced = self._read(scene)
-        rng = np.random.default_rng([self.seed, index, epoch])  # the element's own: nothing else draws from it
+        rng = np.random.default_rng([self.seed, DRAW, index, epoch])  # the element's own: nothing else draws from it
         height, width = raw["video"].shape[1:3]
         window = transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
         video, masks = window.frames(raw["video"], self.size), window.masks(raw["masks"], self.size)
@@ -127,7 +129,7 @@ class SceneMap:
 def scene_at(position: int, count: int, seed: int) -> tuple[int, int]:
     """(scene, epoch) at `position` of the endless global order: a fresh permutation of all scenes each epoch."""
     epoch, place = divmod(position, count)
-    shuffle_seed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+    shuffle_seed = int(np.random.SeedSequence([seed, SHUFFLE, epoch]).generate_state(1)[0])
     return grain.experimental.index_shuffle(place, max_index=count - 1, seed=shuffle_seed, rounds=4), epoch
 
 
