@@ -27,15 +27,16 @@ EARLY = [  # refused before JAX starts
     ({"probe.train": 4000}, "probe.train + probe.test = 4016: must not exceed data.eval_count = 32"),
 ]
 FOLDER = {"data.source": "cjepa_jax.data.folder:Folder", "data.frames": 1}
+SLOW = pytest.mark.slow
 LATE = [  # what only building the parts can tell
     ({"objective.encoder.variant": "X/8"}, 2, "'X/8'"),
     ({"data.source": "cjepa_jax.data.worlds:Bals"}, 2, "the module has no 'Bals'; did you mean 'Balls'?"),
-    ({"data.source": "cjepa_jax.data.wordls:Balls"}, 2, "no module 'cjepa_jax.data.wordls'; did you mean"),
+    pytest.param({"data.source": "cjepa_jax.data.wordls:Balls"}, 2, "no module 'cjepa_jax.data.wordls'; did you", marks=SLOW),
     ({"objective.type": "cjepa_jax.objectives.jepa:Jeppa"}, 2, "the module has no 'Jeppa'; did you mean 'Jepa'?"),
     ({"data.options": "{'gravty': True}"}, 2, "gravty: cjepa_jax.data.worlds:Balls has no such parameter; did you"),
     (FOLDER | {"data.path": "/nowhere", "data.intervened": "zero_pixels"}, 3, "/nowhere"),
-    (FOLDER | {"data.path": "examples/folder", "data.intervened": "rerender"}, 2, "rerender"),
-    ({"data.count": 0}, 2, "data.count is 0"),
+    pytest.param(FOLDER | {"data.path": "examples/folder", "data.intervened": "rerender"}, 2, "rerender", marks=SLOW),
+    pytest.param({"data.count": 0}, 2, "data.count is 0", marks=SLOW),
 ]  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def test_parts_that_cannot_be_built_are_refused_in_one_line(tmp_path, values, co
     assert_refused(tmp_path, values, code, text)
 
 
-@pytest.mark.parametrize("workdir", ["/dev/null", "/dev/null/run", "/proc/nowhere"])
+@pytest.mark.parametrize("workdir", [pytest.param("/dev/null", marks=SLOW), "/proc/nowhere"])
 def test_a_workdir_that_cannot_be(workdir):
     assert_refused(workdir, {}, 2, f"workdir = {workdir}: cannot be used as a run folder")
 
@@ -83,5 +84,5 @@ assert cli.run("cjepa_jax.train") == 2 and "jax" not in sys.modules
 
 
 def test_a_refused_run_does_not_claim_its_folder(tmp_path):
-    assert_refused(tmp_path, {"data.options": "{'gravty': True}"}, 2, "gravty")
+    (tmp_path / "config.json").write_text('{"seed": 1}')  # of another run, refused like this one will be
     assert_refused(tmp_path, {"data.options": "{'walls': 3}"}, 2, "walls")

@@ -39,34 +39,38 @@ def assert_same_run(workdir, reference):
 def uninterrupted(tmp_path_factory):
     """The folder of a run that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("uninterrupted")
-    running.run(command(workdir), optimised=True)
+    running.run(command(workdir))
     return workdir
 
 
-def kill_at(argv, step, delay):
-    """Runs until it has logged `step`, waits, and kills it. Returns the children that it leaves behind."""
-    process = running.start(argv, optimised=True)
+def kill_at(argv, step, delay, **options):
+    """Runs until it has logged `step`, waits, kills it, and sees that its children end too."""
+    process = running.start(argv, **options)
     if step:
         running.read_until(process, f"step {step}/")
     time.sleep(delay)
     left = running.children(process.pid)
     process.kill()
     process.communicate()
-    return left
+    assert running.gone(left)
+    return len(left)
 
 
-def killed_again_and_again(workdir, seed, kills, **values):
-    """Kills at random moments, within start-up too, then lets it finish."""
+def killed_again_and_again(workdir, seed, kills, optimised=False, **values):
+    """Kills at random moments, with a data worker every other time, then lets it finish without."""
     rng, reached = random.Random(seed), 0
-    for _ in range(kills):
-        target = rng.randint(reached + 1, STEPS)
-        kill_at(command(workdir, **values), target, rng.uniform(0, 0.1))
+    for kill in range(kills):
+        target, workers = rng.randint(reached + 1, STEPS), kill % 2
+        helpers = kill_at(
+            command(workdir, data__workers=workers, **values), target, rng.uniform(0, 0.1), optimised=optimised
+        )
+        assert target == STEPS or helpers >= workers
         saved = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
         assert saved and max(saved) >= reached, "progress was lost"
         reached = max(saved)
         if reached == STEPS:
             break
-    running.run(command(workdir, **values), optimised=True)
+    running.run(command(workdir, **values), optimised=optimised)
 
 
 def test_killed_at_random_times_it_ends_with_the_same_bits(uninterrupted, tmp_path):
@@ -74,30 +78,36 @@ def test_killed_at_random_times_it_ends_with_the_same_bits(uninterrupted, tmp_pa
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted_as_shipped(tmp_path_factory):
+    """The same with compiled code as users have it."""
+    workdir = tmp_path_factory.mktemp("shipped")
+    running.run(command(workdir), optimised=True)
+    return workdir
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_killed_many_times_it_ends_with_the_same_bits(uninterrupted, tmp_path, seed):
+def test_killed_many_times_it_ends_with_the_same_bits(uninterrupted_as_shipped, tmp_path, seed):
     rng = random.Random(seed)
     for _ in range(2):
-        kill_at(command(tmp_path), 0, rng.uniform(0.5, 6))  # while it starts
-    killed_again_and_again(tmp_path, seed, 5, checkpoint__every=rng.randint(2, 9))
-    assert_same_run(tmp_path, uninterrupted)
+        kill_at(command(tmp_path), 0, rng.uniform(0.5, 6), optimised=True)  # while it starts
+    killed_again_and_again(tmp_path, seed, 5, optimised=True, checkpoint__every=rng.randint(2, 9))
+    assert_same_run(tmp_path, uninterrupted_as_shipped)
 
 
-def test_killed_with_a_data_worker_it_leaves_no_process_and_resumes_without_one(uninterrupted, tmp_path):
-    left = kill_at(command(tmp_path, data__workers=1), 8, 0.02)
-    assert len(left) >= 1
-    assert running.gone(left)
-    running.run(command(tmp_path), optimised=True)
-    assert_same_run(tmp_path, uninterrupted)
+STOPS = [
+    {signal.SIGTERM: 5, signal.SIGINT: 15},
+    pytest.param({signal.SIGUSR1: 1, signal.SIGUSR2: 8, signal.SIGTERM: 12}, marks=pytest.mark.slow),
+]
 
 
-def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path):
-    stops = {signal.SIGTERM: 3, signal.SIGUSR1: 8, signal.SIGUSR2: 12, signal.SIGINT: 15}
+@pytest.mark.parametrize("stops", STOPS, ids=str)
+def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path, stops):
     for number, step in stops.items():
         # A worker, and the signal for the whole process group, as a terminal and SLURM send it.
         argv = command(tmp_path, checkpoint__every=1000, data__workers=1)
-        process = running.start(argv, optimised=True, start_new_session=True)
+        process = running.start(argv, start_new_session=True)
         running.read_until(process, f"step {step}/")
         sent = time.monotonic()
         os.killpg(process.pid, number)
@@ -111,7 +121,7 @@ def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path):
         stopped = int(last.split(" at step ")[1].split(";")[0])
         assert step <= stopped < STEPS
         assert (tmp_path / "checkpoints" / str(stopped)).is_dir()
-    running.run(command(tmp_path), optimised=True)
+    running.run(command(tmp_path))
     assert_same_run(tmp_path, uninterrupted)
 
 
@@ -120,14 +130,14 @@ def test_a_signal_while_it_starts_stops_it_cleanly_and_a_second_one_at_once(unin
     shutil.copytree(uninterrupted, workdir)  # as killed after its last checkpoint
     (workdir / "result.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / "24")
-    process = running.start(command(workdir), optimised=True)
+    process = running.start(command(workdir))
     running.read_until(process, "+---")  # the table of parameters comes before anything is restored
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0 and err.startswith("SIGTERM: ")
     assert "stopped by SIGTERM at step 18" in out and "step 19/" not in out
 
-    process = running.start(command(workdir), optimised=True)
+    process = running.start(command(workdir))
     running.read_until(process, "+---")
     process.send_signal(signal.SIGTERM)
     time.sleep(0.05)
@@ -135,7 +145,7 @@ def test_a_signal_while_it_starts_stops_it_cleanly_and_a_second_one_at_once(unin
     sent = time.monotonic()
     process.communicate(timeout=60)
     assert process.returncode == 130 and time.monotonic() - sent < 2
-    running.run(command(workdir), optimised=True)
+    running.run(command(workdir))
     assert_same_run(workdir, uninterrupted)
 
 
@@ -143,16 +153,16 @@ def test_killed_after_its_last_checkpoint_it_still_ends(uninterrupted, tmp_path)
     workdir = tmp_path / "run"
     shutil.copytree(uninterrupted, workdir)
     (workdir / "result.json").unlink()
-    out, _ = running.run(command(workdir), optimised=True)
+    out, _ = running.run(command(workdir))
     assert "resumed at 24" in out and "step 24/" not in out
     assert_same_run(workdir, uninterrupted)
     # And killed between its result and its report:
-    running.run(command(workdir, log__report=True), optimised=True)
+    running.run(command(workdir, log__report=True))
     assert (workdir / "report.html").exists()
 
 
 def test_a_second_trainer_in_the_folder_is_refused(tmp_path):
-    process = running.start(command(tmp_path, train__steps=100_000), optimised=True)
+    process = running.start(command(tmp_path, train__steps=100_000))
     running.read_until(process, "+---")
     line = running.error(command(tmp_path, train__steps=100_000), 2)
     assert f"workdir = {tmp_path}: in use by another run (host " in line and f"process {process.pid})" in line
@@ -161,14 +171,14 @@ def test_a_second_trainer_in_the_folder_is_refused(tmp_path):
 
 
 def test_a_full_disk_ends_the_run_and_spares_the_last_good_checkpoint(uninterrupted, tmp_path):
-    process = running.start(command(tmp_path), optimised=True)
+    process = running.start(command(tmp_path))
     running.read_until(process, "step 7/")
     # From here on no file may grow beyond 40 kB: there is room for metrics, but not for checkpoints.
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (40_000, 40_000))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 6, err
     assert err.startswith("error: cannot write: ") and err.count("\n") == 1, err
-    running.run(command(tmp_path), optimised=True)
+    running.run(command(tmp_path))
     assert_same_run(tmp_path, uninterrupted)
 
 

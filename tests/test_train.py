@@ -99,18 +99,17 @@ def test_another_config_is_refused_by_name_and_harmless_keys_may_change(finished
 
 def test_the_example_folder_trains(tmp_path):
     small = {key.replace(".", "__"): None for key in running.SMALL}
-    small |= {"train__steps": 3, "checkpoint__every": 2, "probe__every": 0, "log__every": 1, "log__report": True}
-    small |= {"objective__encoder__depth": 1, "objective__predictor__depth": 1, "log__tensorboard": False}
+    small |= {"train__steps": 3, "probe__every": 0, "log__every": 1, "log__tensorboard": False, "data__size": 32}
+    small |= {"objective__encoder__depth": 1, "objective__predictor__depth": 1, "log__report": False}
     running.run(running.command(tmp_path, "configs/folder.py", **small))
     logged, probes = running.metrics(tmp_path)
     assert [line["step"] for line in logged] == [1, 2, 3] and probes[-1]["probe/count_r2_pixels"] <= 1
-    assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_loss_of_one(finished, tmp_path):
-    running.run(running.command(tmp_path, train__steps=2, log__every=1), devices=8)
-    running.run(running.command(tmp_path / "one", train__steps=2, log__every=1))
-    eight, one = (running.metrics(folder)[0][0] for folder in (tmp_path, tmp_path / "one"))
+    running.run(running.command(tmp_path), devices=8)
+    eight, one = (running.metrics(folder)[0][0] for folder in (tmp_path, finished[0]))
     for name in ("loss", "loss/prediction", "loss/causal", "loss/sigreg", "rankme"):
         assert eight[name] == pytest.approx(one[name], rel=1e-5), name
 
@@ -163,7 +162,6 @@ def test_past_the_budget_the_run_stops_and_says_where_and_why(poisoned, tmp_path
     assert re.fullmatch(f"error: {text}", line), line
     logged, _ = running.metrics(tmp_path)
     assert [line["step"] for line in logged] == [1, 2, 3, 4], "the steps before the stop are logged, the last included"
-    assert "2 non-finite steps" in running.error(argv, 5), "the count is in the checkpoint"
 
 
 # ---------------------------------------------------------------------- data that is not
@@ -171,33 +169,41 @@ def test_past_the_budget_the_run_stops_and_says_where_and_why(poisoned, tmp_path
 
 def faulty(workdir, **values):
     options = {name: values.pop(name) for name in ("broken", "buggy", "deadly") if name in values}
-    values = {"train__steps": 8, "data__max_replaced": 1.0, "data__options": options} | values
+    values = {"data__max_replaced": 1.0, "data__options": options} | values
     return running.command(workdir, data__source="tests.broken_source:Faulty", **values)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_unreadable_scenes_are_replaced_and_counted(tmp_path, workers):
     _, err = running.run(faulty(tmp_path, broken=(3, 40), data__workers=workers))
     assert "scene 3 replaced by the next: scene 3 is cut short" in err
-    assert sum(line["replaced_scenes"] for line in running.metrics(tmp_path)[0]) == 2  # one epoch
+    assert sum(line["replaced_scenes"] for line in running.metrics(tmp_path)[0]) == 6  # three epochs
 
 
 def test_too_many_unreadable_scenes_end_the_run(tmp_path):
     line = running.error(faulty(tmp_path, broken=tuple(range(0, 64, 4)), data__max_replaced=0.1), 3)
     assert re.search(r"\d+ of \d+ scenes could not be read: more than data.max_replaced = 0.1", line)
-    assert "is cut short" in running.error(faulty(tmp_path / "all", broken=tuple(range(64))), 3)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.slow
+def test_no_readable_scene(tmp_path):
+    assert "is cut short" in running.error(faulty(tmp_path, broken=tuple(range(64))), 3)
+
+
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_mistake_in_a_source_names_the_scene(tmp_path, workers):
     line = running.error(faulty(tmp_path, buggy=(9,), data__workers=workers), 3)
     assert "scene 9: ZeroDivisionError: integer division or modulo by zero" in line
 
 
-def test_a_killed_data_worker_ends_the_run_clearly_and_soon(tmp_path):
+def test_a_killed_data_worker_ends_the_run_clearly(tmp_path):
     line = running.error(faulty(tmp_path, deadly=(9,), data__workers=1), 3)
     assert "a data worker" in line and "exit code -9" in line
-    process = running.start(running.command(tmp_path / "b", data__workers=1, train__steps=5000, log__every=1))
+
+
+@pytest.mark.slow
+def test_a_killed_data_worker_ends_the_run_soon(tmp_path):
+    process = running.start(running.command(tmp_path, data__workers=1, train__steps=5000, log__every=1))
     running.read_until(process, "step 3/")
     workers = running.children(process.pid)
     os.kill(next(pid for pid in workers if "spawn_main" in running.title(pid)), signal.SIGKILL)
