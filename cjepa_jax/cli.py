@@ -20,8 +20,8 @@ import os
 import pathlib
 import re
 import sys
+import warnings
 from collections.abc import Callable
-from types import TracebackType
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -178,10 +178,12 @@ def set_up_logging(level: str) -> None:
     handler.setFormatter(_Lowercase("%(levelname)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
-        for library in ("jax", "matplotlib", "asyncio"):
+        for library in ("jax", "matplotlib"):
             logging.getLogger(library).setLevel(logging.WARNING)
-        # Orbax and Grain log through absl, and log the traceback of what they raise as well: one report is enough.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        # Orbax and Grain log through absl, and log the traceback of what they raise as well; asyncio logs every write
+        # of a checkpoint that fails after the first: one report is enough.
+        for library in ("absl", "asyncio"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 class _Lowercase(logging.Formatter):
@@ -202,7 +204,8 @@ def prepare_process() -> None:
         del main.__file__
     # Python's tracker frees the shared memory that a killed data worker leaves, which is no news for the user.
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker")))
-    sys.excepthook = _print_traceback
+    sys.unraisablehook = _report_unraisable
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # Orbax, when the disk is full
     # XLA:CPU allocates its scratch afresh at each step. glibc would hand those pages back to the system and fault
     # them in again, which costs up to half of the step: keep them, in one arena, away from mmap.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -213,10 +216,10 @@ def prepare_process() -> None:
         mallopt(m_arena_max, 1)
 
 
-def _print_traceback(kind: type, error: BaseException, trace: TracebackType | None) -> None:
-    # TensorStore prints this for each array that it is still writing when the writing of another one fails.
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    # TensorStore reports this for each array that it is still writing when the writing of another one fails.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def storage_error(error: BaseException | None) -> StorageError | None:

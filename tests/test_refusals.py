@@ -31,7 +31,7 @@ SLOW = pytest.mark.slow
 LATE = [  # what only building the parts can tell
     ({"objective.encoder.variant": "X/8"}, 2, "'X/8'"),
     ({"data.source": "cjepa_jax.data.worlds:Bals"}, 2, "the module has no 'Bals'; did you mean 'Balls'?"),
-    pytest.param({"data.source": "cjepa_jax.data.wordls:Balls"}, 2, "no module 'cjepa_jax.data.wordls'; did you", marks=SLOW),
+    pytest.param({"data.source": "cjepa_jax.data.wordls:Balls"}, 2, "wordls'; did you mean", marks=SLOW),
     ({"objective.type": "cjepa_jax.objectives.jepa:Jeppa"}, 2, "the module has no 'Jeppa'; did you mean 'Jepa'?"),
     ({"data.options": "{'gravty': True}"}, 2, "gravty: cjepa_jax.data.worlds:Balls has no such parameter; did you"),
     (FOLDER | {"data.path": "/nowhere", "data.intervened": "zero_pixels"}, 3, "/nowhere"),
