@@ -14,6 +14,7 @@ from cjepa_jax.errors import ConfigError, did_you_mean
 
 MAY_CHANGE = (
     "log.*",
+    "train.nonfinite_budget",
     "data.workers",
     "data.threads",
     "data.prefetch",

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-import numpy as np
 from tensorboardX import SummaryWriter
 
 from cjepa_jax import config as config_lib
@@ -27,7 +26,7 @@ class Writers:
     Args:
       workdir: the entered run folder; its metrics.jsonl is always written.
       config: `log.tensorboard` and `log.wandb` say what else is.
-      step: the step that a resumed run goes on from; TensorBoard hides what it was given beyond it.
+      step: the step that the run goes on from; TensorBoard hides what it was given beyond it.
     Raises:
       ConfigError: wandb is asked for but not installed.
     """
@@ -38,8 +37,9 @@ class Writers:
         if config["log"]["wandb"]:
             self._wandb = _start_wandb(workdir, config)
         if config["log"]["tensorboard"]:
-            purge_step, suffix = (step + 1, f".{step}") if step else (None, "")  # files are named by the second
-            self._board = SummaryWriter(str(workdir.path / "tb"), purge_step=purge_step, filename_suffix=suffix)
+            # From step 0 too, where a run that was killed before its first checkpoint may have left curves.
+            suffix = f".{step}"  # files are named by the second, which two starts may share
+            self._board = SummaryWriter(str(workdir.path / "tb"), purge_step=step + 1, filename_suffix=suffix)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes the metrics of one step: numbers or 0-d arrays by name. Text goes to metrics.jsonl only."""
@@ -51,11 +51,6 @@ class Writers:
             self._board.flush()
         if self._wandb is not None:
             self._try_wandb(lambda run: run.log(numbers, step=step))
-
-    def image(self, step: int, name: str, picture: np.ndarray) -> None:
-        """Shows a picture, uint8 [H, W, 3], in TensorBoard."""
-        if self._board is not None:
-            self._board.add_image(name, picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flushes and closes every writer."""

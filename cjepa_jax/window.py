@@ -12,6 +12,9 @@ from cjepa_jax.types import TrainState
 class Window:
     """Collects steps with `add`; `flush` at a log line, then `check_budgets`.
 
+    Skipped updates are counted since step 0; scenes, drawn and replaced, since this process began, so that the budget
+    of replaced scenes starts afresh when a run is resumed.
+
     Args:
       config: train.nonfinite_budget and data.max_replaced.
       scenes: how many the source has.
@@ -27,7 +30,8 @@ class Window:
 
     def add(self, step: int, arrays: dict, metrics: dict) -> None:
         """One step's batch, as the loader gave it, and its metrics, still on the device."""
-        self._steps.append((step, arrays["scene"], int(arrays["replaced"].sum()), metrics))
+        # A copy: the loader's array lives in shared memory, one open file per batch for as long as it is referred to.
+        self._steps.append((step, np.array(arrays["scene"]), int(arrays["replaced"].sum()), metrics))
 
     def flush(self) -> dict[str, float]:
         """The window's metrics. The next window begins."""

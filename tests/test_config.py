@@ -134,6 +134,10 @@ def test_differences_name_every_key():
     assert len(differences(saved, now, ignore=())) == 6
 
 
+def test_a_run_that_used_up_its_budget_may_go_on_with_a_larger_one():
+    assert differences(resolve(tiny.get_config()), changed(train__nonfinite_budget=10**6)) == []
+
+
 def test_differences_name_absent_keys():
     assert differences({"a": 1}, {"b": {"c": 2}}) == ["a: 1 -> (absent)", "b.c: (absent) -> 2"]
 

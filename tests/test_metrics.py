@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -31,7 +32,6 @@ def test_every_writer_gets_the_numbers(tmp_path):
         writers = Writers(workdir, config())
         writers.write(10, {"loss": np.float32(0.5), "rankme": 3, "note": "text"})
         writers.write(20, {"loss": math.nan})
-        writers.image(20, "scenes", np.zeros((4, 6, 3), np.uint8))
         writers.close()
         lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == [{"step": 10, "loss": 0.5, "rankme": 3, "note": "text"}, {"step": 20, "loss": "nan"}]
@@ -52,11 +52,21 @@ def test_tensorboard_forgets_what_came_after_the_restored_step(tmp_path):
     assert scalars(tmp_path, "loss") == [(10, 10.0), (20, 20.0), (30, 3.0)]
 
 
+def test_tensorboard_forgets_a_run_that_was_killed_before_its_first_checkpoint(tmp_path):
+    with Workdir(tmp_path, config()) as workdir:
+        for values in ({10: 1.0, 20: 2.0}, {10: 3.0}):
+            writers = Writers(workdir, config())
+            for step, value in values.items():
+                writers.write(step, {"loss": value})
+            writers.close()
+            time.sleep(1.1)  # a new second, a new file
+    assert scalars(tmp_path, "loss") == [(10, 3.0)]
+
+
 def test_tensorboard_can_be_left_out(tmp_path):
     with Workdir(tmp_path, config()) as workdir:
         writers = Writers(workdir, config(tensorboard=False))
         writers.write(1, {"loss": 1.0})
-        writers.image(1, "scenes", np.zeros((4, 6, 3), np.uint8))
         writers.close()
     assert not (tmp_path / "tb").exists() and (tmp_path / "metrics.jsonl").exists()
 
