@@ -101,7 +101,9 @@ def spectrum(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = No
     mean = masked_mean(features, jnp.broadcast_to(rows[:, None], features.shape), axis=0)
     centred = jnp.where(rows[:, None], features - mean, 0)
     # Values only: with U and V the gradient would be infinite wherever two singular values are equal.
-    sigma = jnp.linalg.svd(centred, compute_uv=False)
+    # Its gradient multiplies matrices, which accelerators would by default do in less than float32.
+    with jax.default_matmul_precision("float32"):
+        sigma = jnp.linalg.svd(centred, compute_uv=False)
     total = sigma.sum()
     return sigma / jnp.where(total == 0, 1.0, total)
 

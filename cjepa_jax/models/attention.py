@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from cjepa_jax.models.product import product
 from cjepa_jax.types import Array
 
 
@@ -22,7 +23,7 @@ def attention(
         seen by nothing. None: everything sees everything.
     Returns: [B, H, T, d]; a query that sees no key gets zeros (a plain softmax would give it the mean of all values).
     """
-    logits = jnp.einsum("bhtd,bhud->bhtu", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    logits = product("bhtd,bhud->bhtu", q, k, q.dtype) * q.shape[-1] ** -0.5
     if q_segment is None:
         weights = jax.nn.softmax(logits)
     else:
@@ -30,4 +31,4 @@ def attention(
         visible = visible[:, None]
         weights = jax.nn.softmax(jnp.where(visible, logits, jnp.finfo(jnp.float32).min))
         weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)
-    return jnp.einsum("bhtu,bhud->bhtd", weights.astype(v.dtype), v)
+    return product("bhtu,bhud->bhtd", weights, v, v.dtype).astype(v.dtype)

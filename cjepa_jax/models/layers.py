@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from cjepa_jax.models.attention import attention
+from cjepa_jax.models.product import product
 from cjepa_jax.types import Array
 
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-6)  # statistics in float32 whatever the compute type
@@ -28,9 +29,7 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch {self.features}"]:
         kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        flat = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-        # Accumulate in float32: on CPU that is also what reaches the bfloat16 matrix units.
-        out = jnp.dot(flat, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        out = product("mk,kn->mn", x.reshape(-1, x.shape[-1]), kernel, self.dtype)
         return (out + bias).astype(self.dtype).reshape(*x.shape[:-1], self.features)
 
 

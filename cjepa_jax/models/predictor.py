@@ -75,7 +75,7 @@ class Predictor(nn.Module):
         covers = jnp.einsum("bkn,bkm->bnm", object_patches.astype(self.dtype), order.astype(self.dtype))
         masked = mask_token + covers @ object_embedding.astype(self.dtype)
         x = jnp.where(context[..., None], Dense(self.width, self.dtype, name="embed")(tokens), masked)
-        x = x + jnp.asarray(sincos(grid, self.width), self.dtype)
+        x = x.astype(jnp.float32) + sincos(grid, self.width)
 
         stack = Stack(
             self.depth, self.heads, self.gelu, self.remat, self.attention == "cross", self.dtype, name="stack"

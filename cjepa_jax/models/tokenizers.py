@@ -49,4 +49,4 @@ class Tokenizer(nn.Module):
         x = normalise(video).reshape(batch, times, frames // times, rows, self.patch, cols, self.patch, channels)
         x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, times * rows * cols, -1)
         x = Dense(self.width, self.dtype, name="projection")(x)
-        return x + jnp.asarray(sincos((times, rows, cols), self.width), x.dtype)
+        return x.astype(jnp.float32) + sincos((times, rows, cols), self.width)

@@ -18,7 +18,7 @@ REMAT = {
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)). With `cross`, tokens of unlike `kind` attend to each other too.
+    """x + attention(norm(x)), then x + mlp(norm(x)), the sums in float32 whatever the compute type. With `cross`, tokens of unlike `kind` attend to each other too.
 
     Args of the call: x [B, T, D]; segment int32 [B, T] or None (everything attends to everything); kind is as
     described in `Stack`.
@@ -80,4 +80,4 @@ class Stack(nn.Module):
             length=self.depth,
         )
         x, _ = blocks(self.heads, self.gelu, self.cross, self.dtype, name="blocks")(x, segment, other)
-        return LayerNorm(dtype=self.dtype, name="norm")(x)
+        return LayerNorm(dtype=jnp.float32, name="norm")(x)

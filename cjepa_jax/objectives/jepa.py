@@ -84,13 +84,16 @@ class Jepa:
             causal_valid = valid if batch.intervened_valid is None else valid & batch.intervened_valid
             terms["causal"] = losses.causal_consistency(residual, full, intervened, batch.context, causal_valid)
             total = total + self.causal_weight * terms["causal"]
-            metrics["explained/causal"] = _explained(residual, full - intervened, batch.context, causal_valid)
+            # Where no removed object is: elsewhere (a clip's anchor) its own absence is most of the change.
+            rest = batch.context & ~(batch.object_patches & batch.removed[..., None]).any(1)
+            metrics["explained/causal"] = _explained(residual, full - intervened, rest, causal_valid)
         metrics |= {f"loss/{name}": value for name, value in terms.items()}
         metrics |= {
             "loss": total,
             "loss/sigreg_floor": losses.sigreg_floor(valid.sum(), pooled.shape[-1]),
             "feature_std": losses.feature_std(pooled, valid),
-            "rankme": losses.rankme(pooled, valid),
+            # RankMe, from the spectrum that SIGReg has decomposed already.
+            "rankme": jnp.exp(jnp.log(pooled.shape[-1]) - jax.lax.stop_gradient(terms["sigreg"])),
             "context_fraction": losses.masked_mean(batch.context.mean(-1), valid),
             "fallback_scenes": (valid & ~batch.removed.any(-1)).sum(),
             "ema_momentum": ema_momentum(step, self.steps, *self.ema),

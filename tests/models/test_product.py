@@ -1,0 +1,41 @@
+"""Products in a narrow type: their values, their gradients and what the hardware is asked to multiply."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cjepa_jax.models.product import product
+
+SHAPES = {"mk,kn->mn": ((6, 5), (5, 4)), "bhtd,bhud->bhtu": ((2, 3, 4, 5), (2, 3, 6, 5))}
+
+
+@pytest.mark.parametrize("spec", SHAPES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2e-2)])
+def test_values_and_gradients_match_einsum(spec, dtype, tolerance):
+    a, b = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(SHAPES[spec]))
+    weight = jax.random.normal(jax.random.key(2), jnp.einsum(spec, a, b).shape)
+    ours = jax.value_and_grad(lambda a, b: (product(spec, a, b, dtype) * weight).sum(), (0, 1))(a, b)
+    wanted = jax.value_and_grad(lambda a, b: (jnp.einsum(spec, a, b) * weight).sum(), (0, 1))(a, b)
+    for have, want in zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True):
+        assert have.dtype == jnp.float32
+        scale = np.abs(want).max()
+        np.testing.assert_allclose(have / scale, want / scale, atol=tolerance)
+
+
+def test_every_product_of_the_gradient_is_narrow():
+    a, b = jnp.ones((6, 5)), jnp.ones((5, 4))
+    gradient = jax.make_jaxpr(jax.grad(lambda a, b: product("mk,kn->mn", a, b, "bfloat16").sum(), (0, 1)))(a, b)
+    types = []
+
+    def collect(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                types.extend(str(v.aval.dtype) for v in equation.invars)
+            for value in equation.params.values():
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns"):
+                    collect(inner)
+
+    collect(gradient.jaxpr)
+    assert set(types) == {"bfloat16"}
