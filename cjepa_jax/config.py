@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cjepa_jax.errors import ConfigError, did_you_mean
+from cjepa_jax.sizes import SIZES, parse
 
 MAY_CHANGE = (
     "log.*",
@@ -49,6 +50,17 @@ def _is_number(value: Any) -> bool:
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _is_triple(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 3 and all(map(_is_number, value))
+
+
+def _is_variant(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(parse(value))
+    except ConfigError:
+        return False
 
 
 def _is_row_lengths(value: Any) -> bool:
@@ -93,10 +105,12 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (lambda v: isinstance(v, str), "must be text", "data.path checkpoint.best"),
     (_is_path, "must be 'module:Name'", "data.source mask.type objective.type"),
     (
-        lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z]+/[1-9]\d*", v) is not None,
-        "must be a size and a patch in pixels, such as 'L/16'",
+        _is_variant,
+        f"must be a size ({', '.join(SIZES)}) and a patch in pixels, such as 'L/16'",
         "objective.encoder.variant",
     ),
+    (_is_triple, "must be three numbers, one per colour", "objective.encoder.mean"),
+    (lambda v: _is_triple(v) and min(v) > 0, "must be three numbers above 0", "objective.encoder.std"),
 )
 
 

@@ -5,7 +5,7 @@
 Hardware it is meant for: 32 accelerators of 80 GB (the document reports 72 h on 32 A100). It has not been run to
 its end by us: no score is printed here. On one machine, or for a look:
 
-    --config.train.batch=64 --config.train.steps=1000     a short run
+    --config.train.batch=64 --config.train.steps=1000 --config.optim.warmup_share=0.06     a short run
     --config.data.source=cjepa_jax.data.folder:Folder --config.data.path=DIR     your own images and masks
     --config.data.source=cjepa_jax.data.worlds:Shadows    another simulated world
 
@@ -59,7 +59,17 @@ def get_config():
     config.objective = ConfigDict(
         dict(
             type="cjepa_jax.objectives.jepa:Jepa",
-            encoder=ConfigDict(dict(variant="L/16", tubelet=2, gelu="exact", remat="none", depth=0)),
+            encoder=ConfigDict(
+                dict(
+                    variant="L/16",  # size and patch
+                    tubelet=2,  # frames per token of a clip
+                    gelu="exact",  # or tanh
+                    remat="none",  # what the backward pass recomputes: none, dots (all but matrix products), full
+                    depth=0,  # blocks; 0: the variant's
+                    mean=(0.485, 0.456, 0.406),  # of RGB in 0..1, to which pixels are normalised
+                    std=(0.229, 0.224, 0.225),
+                )
+            ),
             predictor=ConfigDict(dict(depth=6, width=384, heads=8, attention="joint", gelu="exact", remat="none")),
             prediction_loss="smooth_l1",  # on the token's norm; or elementwise, mse
             beta=1.0,  # smooth-l1 transition

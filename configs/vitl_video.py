@@ -11,4 +11,7 @@ from configs import vitl
 def get_config():
     config = vitl.get_config()
     config.data.frames = 16
+    # Attention weights of 1568 tokens do not fit beside each other: the backward pass computes them again.
+    config.objective.encoder.remat = "dots"
+    config.objective.predictor.remat = "dots"
     return config

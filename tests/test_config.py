@@ -76,7 +76,7 @@ REFUSED = [
     (dict(objective__predictor__attention="crss"), "did you mean 'cross'"),
     (dict(objective__encoder__gelu="tan"), "did you mean 'tanh'"),
     (dict(objective__encoder__remat="dot"), "did you mean 'dots'"),
-    (dict(objective__encoder__variant="L16"), "objective.encoder.variant = 'L16': must be a size and a patch"),
+    (dict(objective__encoder__variant="L16"), "objective.encoder.variant = 'L16': must be a size"),
     (dict(objective__encoder__variant="L/0"), "objective.encoder.variant"),
     (dict(objective__predictor__width=50), "objective.predictor.width = 50: must be a multiple of .*heads = 4"),
     (dict(objective__ema=(1.0, 0.9)), "objective.ema"),

@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "cjepa_jax"
 FLOORS = {
-    0: "types build errors",
+    0: "types build errors sizes",
     1: "losses positions schedules optim sharding checkpoint metrics window config workdir masks signals timing",
     2: "models data",
     3: "objectives",

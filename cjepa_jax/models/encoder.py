@@ -5,36 +5,19 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Num
 
-from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import rows as packing
-from cjepa_jax.models.tokenizers import Tokenizer
+from cjepa_jax.models.tokenizers import MEAN, STD, Tokenizer
 from cjepa_jax.models.transformer import Stack
+from cjepa_jax.sizes import parse
 from cjepa_jax.types import Array, Rows
-
-SIZES = {  # width, depth, heads
-    "Mu": (96, 4, 3),  # for a laptop CPU; not a published size
-    "Ti": (192, 12, 3),
-    "S": (384, 12, 6),
-    "B": (768, 12, 12),
-    "L": (1024, 24, 16),
-    "H": (1280, 32, 16),
-}
-
-
-def parse(variant: str) -> tuple[int, int, int, int]:
-    """ "L/16" -> (width, depth, heads, patch). Raises ConfigError naming the sizes there are."""
-    size, _, patch = variant.partition("/")
-    if size not in SIZES or not patch.isdigit() or int(patch) < 1:
-        sizes = ", ".join(SIZES)
-        raise ConfigError(f"objective.encoder.variant = {variant!r}: must be SIZE/PATCH, SIZE one of {sizes}")
-    return *SIZES[size], int(patch)
 
 
 class Encoder(nn.Module):
     """Tokens of a scene, or of the part of it that stays visible. No class token; pre-norm; final LayerNorm.
 
     Attributes: variant as "L/16"; tubelet, frames per token of a clip; gelu "exact" or "tanh"; remat "none", "dots"
-    or "full"; depth, blocks (0: the variant's); dtype of the computation.
+    or "full"; depth, blocks (0: the variant's); mean, std of RGB in 0..1, by which pixels are normalised; dtype of the
+    computation (sums and norms are float32).
     """
 
     variant: str = "L/16"
@@ -42,6 +25,8 @@ class Encoder(nn.Module):
     gelu: str = "exact"
     remat: str = "none"
     depth: int = 0
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -63,7 +48,7 @@ class Encoder(nn.Module):
           keep: bool [B, N]; encode the whole grid with the other tokens set to zero.
         """
         width, depth, heads, patch = parse(self.variant)
-        x = Tokenizer(patch, self.tubelet, width, self.dtype, name="tokenizer")(video)
+        x = Tokenizer(patch, self.tubelet, width, self.mean, self.std, self.dtype, name="tokenizer")(video)
         stack = Stack(self.depth or depth, heads, self.gelu, self.remat, dtype=self.dtype, name="stack")
         if keep is not None:
             x = jnp.where(keep[..., None], x, 0)

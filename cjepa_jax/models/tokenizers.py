@@ -13,9 +13,11 @@ MEAN = (0.485, 0.456, 0.406)  # of the scaled RGB input; every model of the fami
 STD = (0.229, 0.224, 0.225)
 
 
-def normalise(video: Num[Array, "*shape 3"]) -> Float[Array, "*shape 3"]:
+def normalise(
+    video: Num[Array, "*shape 3"], mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+) -> Float[Array, "*shape 3"]:
     """uint8 or float pixels in 0..255, [..., 3], to zero mean and unit variance: (x / 255 - mean) / std, float32."""
-    return (video.astype(jnp.float32) / 255.0 - jnp.asarray(MEAN)) / jnp.asarray(STD)
+    return (video.astype(jnp.float32) / 255.0 - jnp.asarray(mean)) / jnp.asarray(std)
 
 
 def grid(shape: tuple[int, ...], patch: int, tubelet: int) -> tuple[int, int, int]:
@@ -40,13 +42,16 @@ class Tokenizer(nn.Module):
     patch: int
     tubelet: int
     width: int
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, video: Num[Array, "B T H W C"]) -> Float[Array, "B N D"]:
         times, rows, cols = grid(video.shape, self.patch, self.tubelet)
         batch, frames, channels = video.shape[0], video.shape[1], video.shape[-1]
-        x = normalise(video).reshape(batch, times, frames // times, rows, self.patch, cols, self.patch, channels)
+        x = normalise(video, self.mean, self.std)
+        x = x.reshape(batch, times, frames // times, rows, self.patch, cols, self.patch, channels)
         x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, times * rows * cols, -1)
         x = Dense(self.width, self.dtype, name="projection")(x)
         return x.astype(jnp.float32) + sincos((times, rows, cols), self.width)

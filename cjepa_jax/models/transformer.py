@@ -18,10 +18,9 @@ REMAT = {
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)), the sums in float32 whatever the compute type. With `cross`, tokens of unlike `kind` attend to each other too.
+    """x + attention(norm(x)), then x + mlp(norm(x)), the sums in float32 whatever the compute type.
 
-    Args of the call: x [B, T, D]; segment int32 [B, T] or None (everything attends to everything); kind is as
-    described in `Stack`.
+    With `cross`, also x + cross-attention(norm(x)) between them. The arguments of the call are those of `Stack`.
     """
 
     heads: int

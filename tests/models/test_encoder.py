@@ -10,9 +10,10 @@ from scipy.special import erf
 
 from cjepa_jax.data.batching import lay_out
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.models.encoder import SIZES, Encoder, parse
+from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.tokenizers import normalise
 from cjepa_jax.positions import sincos
+from cjepa_jax.sizes import SIZES, parse
 from cjepa_jax.types import Rows
 
 B, DEPTH = 4, 2
