@@ -4,10 +4,12 @@ Orbax alone restores most flipped bits silently, casts dtypes without a word and
 So every checkpoint carries a checksum per array, and its tree is compared with the model's before anything is read.
 """
 
+import errno
 import logging
 import math
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +20,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from cjepa_jax.errors import CheckpointError
+from cjepa_jax.errors import CheckpointError, did_you_mean
 
 log = logging.getLogger(__name__)
+
+# What the system says of files that are gone or whose content is wrong. Every other error (a disk or a server that
+# does not answer, too many open files, no permission) may pass, and says nothing about the checkpoint.
+DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, None}
+OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in the text of TensorStore, which raises ValueError
 
 
 class Checkpoints:
@@ -29,11 +36,13 @@ class Checkpoints:
     Args:
       folder: where they are; created when it does not exist.
       keep: how many of the newest are kept.
-      best: a metric's name; the checkpoint with the highest value is kept besides. "": none.
+      best: a metric's name; the checkpoint with the highest value is kept besides. "": none. Saves whose metrics
+        lack it warn, once.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2, best: str = ""):
         self.folder = pathlib.Path(folder).absolute()
+        self._best = best
 
         def value(metrics: Mapping[str, float] | None) -> float:
             number = (metrics or {}).get(best, -math.inf)
@@ -65,6 +74,10 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         numbers = {key: float(number) for key, number in (metrics or {}).items()}
+        if numbers and self._best and self._best not in numbers:
+            hint = did_you_mean(self._best, numbers)
+            log.warning("checkpoint.best = %r: not among the probe's metrics%s", self._best, hint)
+            self._best = ""
         tree = {"state": _nested(state), "checksums": _checksums(jax.tree.leaves(state))}
         self._manager.save(step, args=ocp.args.StandardSave(tree), metrics=numbers, force=True)
         self._pending = True
@@ -78,8 +91,8 @@ class Checkpoints:
           abstract_state: the state's tree with `jax.ShapeDtypeStruct` (or array) leaves; their shardings are the
             result's, and a leaf without one goes to the first device.
         Raises:
-          CheckpointError: the checkpoint has other arrays than the model (all of them are listed), or checkpoints
-            exist and none is readable.
+          CheckpointError: the checkpoint has other arrays than the model (all of them are listed); checkpoints exist
+            and none is readable; or the system fails in a way that may pass, which leaves every checkpoint in place.
         """
         failures: dict[int, Exception] = {}
         for step in reversed(self.steps()):
@@ -87,6 +100,10 @@ class Checkpoints:
                 state = self._read(step, abstract_state)
             except Exception as error:  # which class damage raises depends on the file; Orbax has a bare Exception too
                 failures[step] = error
+                passing = error if _may_pass(error) else _refusal(self.folder / str(step))
+                if passing:
+                    text = f"{self.folder}, step {step}: cannot be read at present, nothing was changed"
+                    raise CheckpointError(f"{text} ({_first_line(passing)})") from passing
                 continue
             for bad, error in failures.items():
                 log.warning("checkpoint %d is passed over and set aside: %s", bad, _first_line(error))
@@ -184,6 +201,35 @@ def _nested(state: Any) -> dict[str, Any]:
             node = node.setdefault(folder, {})
         node[last] = leaf
     return tree
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the error, or what caused it, is the machine's (I/O, memory) rather than the checkpoint's."""
+    while error is not None:
+        codes = {int(code) for code in OS_ERROR.findall(str(error))}
+        if isinstance(error, OSError):
+            codes.add(error.errno)
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or codes - DAMAGE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _refusal(folder: pathlib.Path) -> OSError | None:
+    """The system's error, if it is one that may pass, when all files below are read: Orbax hides some of them."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    try:
+        for path, _, names in os.walk(folder, onerror=refuse):
+            for name in names:
+                with open(os.path.join(path, name), "rb") as file:
+                    while file.read(2**24):
+                        pass
+    except OSError as error:
+        return error if _may_pass(error) else None
+    return None
 
 
 def _first_line(error: Exception) -> str:

@@ -7,8 +7,10 @@
 Files that are replaced are written beside, synced and renamed, so that `kill -9` leaves the old or the new one.
 """
 
+import errno
 import fcntl
 import json
+import logging
 import math
 import os
 import pathlib
@@ -21,6 +23,10 @@ from typing import IO, Any
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import ConfigError, StorageError
 
+log = logging.getLogger(__name__)
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
 
 class Workdir:
     """The folder of one run. Entering it creates the folder, takes its lock and claims it for `config`:
@@ -28,8 +34,9 @@ class Workdir:
         with Workdir("runs/tiny", config) as workdir:
             workdir.append_metrics({"step": 10, "loss": 1.5})
 
-    The lock is the kernel's: it is free again as soon as the process is gone, however it ended. Without entering, the
-    folder can be read (`finished`, `read_metrics`).
+    The lock is the kernel's: it is free again as soon as the process is gone, however it ended. On a file system
+    without locks (some network mounts) a warning takes its place. Without entering, the folder can be read
+    (`finished`, `read_metrics`).
 
     Raises (on entering):
       ConfigError: another process trains here; the folder belongs to another config; it cannot be created.
@@ -105,8 +112,14 @@ class Workdir:
             kept = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]
             write_atomically(self.path / "metrics.jsonl", "".join(kept))
 
-    def require_space(self, needed: int) -> None:
-        """Raises StorageError unless the folder's file system has `needed` bytes free."""
+    def require_space(self, needed: int, counting_checkpoints: bool = False) -> None:
+        """Raises StorageError unless the folder's file system has `needed` bytes free.
+
+        With `counting_checkpoints` those of this run that exist already are a part of what is needed.
+        """
+        if counting_checkpoints:
+            files = (file for step in self.checkpoints.glob("*") if step.name.isdigit() for file in step.rglob("*"))
+            needed -= sum(file.stat().st_size for file in files if file.is_file())
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise StorageError(f"{self.path}: {free / 2**20:.0f} MiB free, the run needs {needed / 2**20:.0f} MiB")
@@ -118,6 +131,10 @@ class Workdir:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "unknown"
             raise ConfigError(f"workdir = {self.path}: in use by another run ({holder})") from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            log.warning("workdir = %s: its file system has no locks, a second run here would go unnoticed", self.path)
         self._lock.truncate(0)
         self._lock.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
         self._lock.flush()

@@ -1,6 +1,7 @@
 """Checkpoints on real files: kept, verified, and never silently wrong."""
 
 import dataclasses
+import errno
 import functools
 import logging
 import os
@@ -196,6 +197,70 @@ def test_no_readable_checkpoint_is_an_error_and_nothing_is_renamed(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoint is readable .step 2: .*; step 1: "):
         restored(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        OSError(errno.EMFILE, "Too many open files"),
+        MemoryError(),
+        ValueError("UNAVAILABLE: Error reading from file [os_error_code='5']"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1099511627776 bytes"),
+    ],
+    ids=repr,
+)
+def test_an_error_that_may_pass_leaves_every_checkpoint_in_place(tmp_path, error, monkeypatch):
+    saved(tmp_path, [1, 2])
+    checkpoints = Checkpoints(tmp_path)
+    with monkeypatch.context() as patch:
+
+        def fail(step, args):
+            raise RuntimeError("wrapped") from error
+
+        patch.setattr(checkpoints._manager, "restore", fail)
+        with pytest.raises(CheckpointError, match="step 2: cannot be read at present, nothing was changed"):
+            checkpoints.restore(make(0))
+    assert checkpoints.restore(make(0))[0] == 2
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_running_out_of_open_files_leaves_every_checkpoint_in_place(tmp_path):
+    process = script(
+        """
+        import os, resource
+        checkpoints = Checkpoints(sys.argv[1])
+        state = {"w": jax.random.normal(jax.random.key(0), (512, 512)), "n": jnp.int32(0)}
+        for step in (1, 2):
+            checkpoints.save(step, state)
+            checkpoints.wait()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))  # no file can be opened any more
+        try:
+            checkpoints.restore(state)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        print(text.replace(sys.argv[1], ""), sorted(os.listdir(sys.argv[1])), checkpoints.restore(state)[0])
+        """,
+        tmp_path,
+    )
+    out, err = process.communicate(timeout=60)
+    assert out.startswith("CheckpointError: , step 2: cannot be read at present, nothing was changed ("), out + err
+    assert out.endswith("['1', '2'] 2\n")
+
+
+def test_a_best_metric_that_no_probe_has_is_warned_of_once(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path, best="probe/cuont_r2")
+    with caplog.at_level(logging.WARNING, "cjepa_jax"):
+        for step, metrics in enumerate([None, {}, {"probe/count_r2": 0.5, "probe/rankme": 3.0}, {"probe/count_r2": 1}]):
+            checkpoints.save(step, make(step), metrics)
+    checkpoints.close()
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("cjepa_jax")] == [
+        "checkpoint.best = 'probe/cuont_r2': not among the probe's metrics; did you mean 'probe/count_r2'?"
+    ]
 
 
 def script(body, *arguments, **environment):

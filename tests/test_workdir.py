@@ -1,9 +1,11 @@
 """The run folder: one owner, one config, and files that survive a kill."""
 
+import errno
 import json
 import math
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,3 +158,30 @@ def test_space(tmp_path):
         workdir.require_space(1)
         with pytest.raises(StorageError, match=r"MiB free, the run needs \d+ MiB"):
             workdir.require_space(2**62)
+
+
+def test_checkpoints_that_exist_count_towards_the_space_that_a_run_needs(tmp_path):
+    with Workdir(tmp_path, {}) as workdir:
+        for name in ("10/default", "20/default", "20.bad"):
+            (workdir.checkpoints / name).mkdir(parents=True)
+            with open(workdir.checkpoints / name / "data", "wb") as file:
+                file.truncate(2**42)  # holes: nothing is written
+        free = shutil.disk_usage(tmp_path).free
+        workdir.require_space(2**43 + free // 2, counting_checkpoints=True)
+        with pytest.raises(StorageError):
+            workdir.require_space(2**43 + free // 2)
+        with pytest.raises(StorageError):
+            workdir.require_space(2**43 + 2 * free, counting_checkpoints=True)
+
+
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
+    def flock(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with Workdir(tmp_path, {"a": 1}) as workdir:
+        workdir.append_metrics({"step": 1})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"workdir = {tmp_path}: its file system has no locks, a second run here would go unnoticed"
+    ]
+    assert (tmp_path / ".lock").read_text().endswith(f"process {os.getpid()}\n")
