@@ -96,10 +96,14 @@ def make_source(config: Any, split: str) -> Source:
 
 def make_objective(config: Any, steps: int) -> Objective:
     """The objective of config.objective for a run of so many steps."""
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return build.build(config.objective, steps=steps, dtype=dtype)
+    return build.build(config.objective, steps=steps, dtype=compute_dtype(config))
+
+
+def compute_dtype(config: Any) -> str:
+    """config.dtype, with "auto" decided by where JAX runs."""
+    if config.dtype != "auto":
+        return config.dtype
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def make_scenes(config: Any, source: Source, objective: Objective) -> pipeline.SceneMap:
@@ -117,5 +121,6 @@ def make_scenes(config: Any, source: Source, objective: Objective) -> pipeline.S
         data.intervened,
         config.seed,
         data.frames,
+        objective.max_removed,
         data.crop,
     )

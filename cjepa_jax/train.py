@@ -25,6 +25,7 @@ from cjepa_jax.checkpoint import Checkpoints, size_in_bytes
 from cjepa_jax.evals import snapshot
 from cjepa_jax.evals.probe import Probe
 from cjepa_jax.metrics import Console, Writers, format_progress, format_seconds
+from cjepa_jax.objectives.base import Interventional
 from cjepa_jax.signals import Signals
 from cjepa_jax.timing import Clock
 from cjepa_jax.window import Window
@@ -35,6 +36,7 @@ PICTURES = 8  # held-out scenes in the report
 
 def main(config, path: str) -> int:
     """Runs the experiment in the folder `path`. Returns the exit code: 0 when done, or when asked to stop."""
+    config.dtype = experiment.compute_dtype(config)  # kept with the config: a run does not change it on resume
     with Workdir(path, config) as workdir, Signals() as signals:
         if workdir.finished:
             print(f"finished already: {workdir.path}\n{_summary(workdir.finished)}")
@@ -51,8 +53,7 @@ def train(config, workdir: Workdir, signals: Signals) -> None:
 
     # ------------------------------------------------------------------ the parts, and the state from the seed
     run = experiment.assemble(config)
-    steps, example = run.steps, run.example()
-    state = run.init(example)
+    steps, state = run.steps, run.init(run.example())
     console.print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
     workdir.require_space((config.checkpoint.keep + 2) * size_in_bytes(state))
     sizes = (config.probe.train, config.probe.test, config.probe.batch)
@@ -71,16 +72,17 @@ def train(config, workdir: Workdir, signals: Signals) -> None:
     batches = run.loader.iterate(start, steps)
     with contextlib.closing(checkpoints), contextlib.closing(batches), ThreadPoolExecutor(1) as watch:
         arrays = None if stop else next(batches)
+        batch = None if stop else sharding.put_batch(run.mesh, arrays)
         while not stop:
             step += 1
-            batch = sharding.put_batch(run.mesh, arrays)
             state, metrics = run.step(state, batch)
             window.add(step, arrays, metrics)
-            # The next batch is fetched while the step runs; only what it takes beyond the step's end is waiting.
+            # The next batch comes while the step runs; only what it takes beyond the step's end is waiting.
             done_at = watch.submit(_when_ready, metrics["loss"])
             arrays = next(batches, None)
-            fetched_at = time.perf_counter()
-            clock.waited(max(0.0, fetched_at - done_at.result()) if arrays else 0.0)
+            batch = sharding.put_batch(run.mesh, arrays) if arrays else None
+            arrived_at = time.perf_counter()
+            clock.waited(max(0.0, arrived_at - done_at.result()) if arrays else 0.0)
             checkpoints.check_for_errors()
 
             stop = signals.received or step == steps  # asked once: a signal from here on is for the next step
@@ -93,6 +95,7 @@ def train(config, workdir: Workdir, signals: Signals) -> None:
                 scores = {}
                 if step == steps or (config.probe.every and step % config.probe.every == 0):
                     scores = probe.run(state.params)
+                if scores:
                     writers.write(step, scores)
                     console.print(f"probe at step {step}: {_summary(scores)}")
                 # Also after a probe, which may have met the best state so far, and after the first step: whoever is
@@ -100,31 +103,36 @@ def train(config, workdir: Workdir, signals: Signals) -> None:
                 if step % config.checkpoint.every == 0 or scores or step == start + 1 or stop:
                     workdir.require_space(size_in_bytes(state))
                     checkpoints.save(step, state, scores)
-        batch = None  # it lives in the data workers' shared memory, which is freed with its last user
+        arrays = batch = None  # they live in the data workers' shared memory, which is freed with its last user
         checkpoints.wait()
     writers.close()
     if step < steps:
         console.print(f"stopped by {signals.received.name} at step {step}; the same command goes on from there")
         return
 
-    # ------------------------------------------------------------------ the end
-    if config.log.report and hasattr(run.objective, "predict"):
+    finish(config, workdir, run, state, start, time.perf_counter() - started)
+    console.print(f"done in {format_seconds(time.perf_counter() - started)}: {workdir.path}")
+    if config.log.report:
+        console.print(f"report: {report.write(workdir.path)}")
+
+
+def finish(config, workdir: Workdir, run: experiment.Experiment, state, start: int, seconds: float) -> None:
+    """Writes what the report shows, then result.json: from there on the run is finished."""
+    if config.log.report and isinstance(run.objective, Interventional):
         pictured = dataclasses.replace(run.unseen_scenes, with_masks=True)
-        arrays = snapshot.take(run.objective, state, run.init(example).params, pictured, PICTURES)
+        arrays = snapshot.take(run.objective, state, run.init(run.example()).params, pictured, PICTURES)
         beside = workdir.path / "report.tmp.npz"  # renamed when whole, like every file that a kill must not cut short
         np.savez_compressed(beside, **arrays)
         beside.replace(workdir.path / "report.npz")
-    elapsed = time.perf_counter() - started
     about = {
         "command": shlex.join(["python", "-m", "cjepa_jax.train", *sys.argv[1:]]),
         "devices": _devices(run.mesh),
         "version": f"{__version__}, jax {jax.__version__}, Python {platform.python_version()}",
+        "seconds": seconds,
+        "resumed_at": start,
     }
-    last = {name: value for row in workdir.read_metrics() if row["step"] == steps for name, value in row.items()}
-    workdir.finish({**last, **about, "seconds": elapsed, "resumed_at": start})
-    if config.log.report:
-        report.write(workdir.path)
-    console.print(f"done in {format_seconds(elapsed)}: {workdir.path}\nreport: {workdir.path / 'report.html'}")
+    last = {name: value for row in workdir.read_metrics() if row["step"] == run.steps for name, value in row.items()}
+    workdir.finish(last | about)
 
 
 def _when_ready(array) -> float:
@@ -151,6 +159,8 @@ def _summary(result: dict) -> str:
     shown = [key for key in result if key.startswith("probe/") and not key.endswith(("_random", "_pixels"))]
     text = []
     for key in shown:
-        beside = [f"{kind} {result[f'{key}_{kind}']:.3f}" for kind in ("random", "pixels") if f"{key}_{kind}" in result]
-        text.append(f"{key.removeprefix('probe/')} {result[key]:.3f} ({', '.join(beside)})")
+        # float: a stored result has its non-finite numbers as text.
+        yardsticks = [kind for kind in ("random", "pixels") if f"{key}_{kind}" in result]
+        beside = [f"{kind} {float(result[f'{key}_{kind}']):.3f}" for kind in yardsticks]
+        text.append(f"{key.removeprefix('probe/')} {float(result[key]):.3f} ({', '.join(beside)})")
     return "  ".join(text)

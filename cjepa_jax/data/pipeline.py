@@ -17,13 +17,13 @@ import grain
 import numpy as np
 
 from cjepa_jax.data import batching, transforms
-from cjepa_jax.errors import CjepaError, DataError
+from cjepa_jax.errors import CjepaError, ConfigError, DataError
 from cjepa_jax.masks import objects
+from cjepa_jax.signals import STOP
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 # Second words of seeds, so that no two purposes share a stream; sources that simulate use 0 and 1, for their splits.
 DRAW, SHUFFLE = 2, 3
-SUBSTITUTES = 8  # scenes tried in place of an unreadable one
+SUBSTITUTES = 8  # an unreadable scene and its successors are tried, so many in all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,7 @@ class SceneMap:
       max_objects: K; of more, those that touch the most tokens are kept.
       intervened: "zero_pixels", "drop_tokens", "rerender" or "none".
       frames: T.
+      max_removed: the objects that a model can tell apart; a mask that removes more is refused. 0: any number.
       crop: a random crop and flip, else the centred square.
       with_masks: yields the visible masks too, bool [K, T, H, W], for pictures.
     """
@@ -50,6 +51,7 @@ class SceneMap:
     intervened: str
     seed: int
     frames: int = 1
+    max_removed: int = 0
     crop: bool = False
     with_masks: bool = False
 
@@ -76,6 +78,11 @@ class SceneMap:
         object_patches = batching.pad_objects(every_object[kept], self.max_objects)
         object_valid = object_patches.any(1)  # an object that touches no token is as good as absent
         masked, removed = self.mask(rng, object_patches, object_valid, grid=self.grid)
+        if self.max_removed and removed.sum() > self.max_removed:
+            raise ConfigError(
+                f"mask.type: removed {removed.sum()} objects of scene {index}, objective.predictor.max_objects = "
+                f"{self.max_removed}"
+            )
         chosen = np.zeros(len(masks), bool)
         chosen[kept] = removed[: len(kept)]
         out = {
@@ -192,17 +199,21 @@ class Loader:
 
 
 def held_out(scenes: SceneMap, first: int, count: int) -> list[dict]:
-    """Scenes first..first+count-1 in order, drawn for the 0th time: the fixed sets that probes use."""
-    return [scenes(index, 0) for index in range(first, min(first + count, len(scenes.source)))]
+    """Scenes first..first+count-1 in order, drawn for the 0th time: the fixed sets that probes use.
+
+    An unreadable one is left out: its substitute would be another set's scene.
+    """
+    chosen = (scenes(index, 0) for index in range(first, min(first + count, len(scenes.source))))
+    return [scene for scene in chosen if not scene["replaced"]]
 
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
     """What is started inside ignores the signals that ask to stop: they are for the trainer alone, which ends its
     helpers itself, though Ctrl-C and SLURM send them to every process of a group."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
     multiprocessing.resource_tracker.ensure_running()  # Python's own helper; it lifts the mask
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
     try:
         yield
     finally:
@@ -211,7 +222,7 @@ def _signals_blocked() -> Iterator[None]:
 
 def _start_worker(worker: int, workers: int) -> None:
     """A killed trainer cannot stop its workers, so each watches for the parent's end by itself."""
-    for number in STOP_SIGNALS:
+    for number in STOP:
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
 

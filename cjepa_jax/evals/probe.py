@@ -6,6 +6,7 @@ ridge on the pixels' principal components. Targets, strengths and splits are fix
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,14 +19,18 @@ from cjepa_jax import losses
 from cjepa_jax.data import pipeline
 from cjepa_jax.evals import ridge
 
+LEAST = 4  # held-out scenes; fewer cannot be split
 PIXELS = 64  # frames are brought to this size before their principal components are taken
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Of n scenes: pooled [n, D] (mean over tokens), variance [] of a token around the mean token, summed over D,
-    and change [m], each intervened scene's mean squared change, summed over D, of the tokens that no removed object
-    touches."""
+    """Of n scenes.
+
+    pooled [n, D]: mean over tokens. variance []: over scenes, of the token at one position, summed over D, mean over
+    positions (so that the position code is no part of it). change [m]: each intervened scene's mean squared change,
+    summed over D, of the tokens that no removed object touches.
+    """
 
     pooled: np.ndarray
     variance: float
@@ -55,7 +60,12 @@ class Probe:
     ):
         self._encode, self._batch = jax.jit(encode), batch
         held_out = pipeline.held_out(scenes, 0, train + test)
-        self._train = len(held_out) * train // (train + test)  # a small source is split in the same proportion
+        self._enough = len(held_out) >= LEAST
+        if not self._enough:
+            logging.warning("no probe: %d readable held-out scenes, it needs %d", len(held_out), LEAST)
+            return
+        # A small source is split in the same proportion, with two scenes on each side at least.
+        self._train = min(max(len(held_out) * train // (train + test), 2), len(held_out) - 2)
         self._scenes = {name: np.stack([s[name] for s in held_out]) for name in ("video", "labels")}
         # Tokens that no removed object touches, also where the mask leaves the object itself visible for a while.
         self._rest = np.stack([~(s["object_patches"] & s["removed"][:, None]).any(0) for s in held_out])
@@ -69,7 +79,12 @@ class Probe:
         self._yardsticks |= self._r2(pixel_components(self._scenes["video"], self._train), "_pixels")
 
     def run(self, params: Any) -> dict[str, float]:
-        """Metrics of trained `params`, beside the random encoder's (_random) and the pixels' (_pixels)."""
+        """Metrics of trained `params`, beside the random encoder's (_random) and the pixels' (_pixels).
+
+        Empty if there are too few held-out scenes, which was said when the probe was built.
+        """
+        if not self._enough:
+            return {}
         return self._scores(self.features(params), "") | self._yardsticks
 
     def features(self, params: Any) -> Features:
@@ -80,15 +95,15 @@ class Probe:
             rows = np.arange(start, min(start + self._batch, len(self._scenes["video"])))
             tokens = self._tokens(params, self._scenes["video"][rows])
             pooled.append(tokens.mean(1))
-            total, square = total + tokens.sum((0, 1)), square + np.square(tokens).sum((0, 1))
+            total, square = total + tokens.sum(0), square + np.square(tokens).sum(0)  # [N, D]
             paired = [row for row in rows if row in without]
             if paired:
                 other = self._tokens(params, self._without[[without[row] for row in paired]])
                 difference = np.square(tokens[[row - start for row in paired]] - other).sum(-1)  # [b, N]
                 rest = self._rest[paired]
                 change |= dict(zip(paired, (difference * rest).sum(1) / np.maximum(rest.sum(1), 1), strict=True))
-        count = len(self._scenes["video"]) * tokens.shape[1]
-        variance = float((square / count - np.square(total / count)).sum())
+        count = len(self._scenes["video"])
+        variance = float((square / count - np.square(total / count)).sum(-1).mean())
         return Features(np.concatenate(pooled), variance, np.array(list(change.values())))
 
     def _tokens(self, params, video) -> np.ndarray:

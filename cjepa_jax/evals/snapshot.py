@@ -21,7 +21,7 @@ def take(
       scenes: a SceneMap with `with_masks`.
     Returns: video uint8 [n, T, H, W, 3] and, where there is one, intervened; masks bool [n, K, T, H, W]; removed
       bool [n, K]; masked bool [n, N]; fallback bool [n]; grid int [3]; pca and pca_random float32 [n, N, 3] in 0..1;
-      predicted_change and true_change float32 [n, N], norms over D.
+      predicted_change and true_change float32 [n, N], norms over D, NaN where a removed object is.
     """
     arrays = batching.collate(pipeline.held_out(scenes, 0, count), 1, [scenes.tokens])
     pictures = {"masks": arrays.pop("masks"), "grid": np.asarray(scenes.grid)}
@@ -42,8 +42,10 @@ def take(
 
     predicted, true = jax.jit(change)(state, batch)
     if true is not None:
-        pictures["predicted_change"] = np.linalg.norm(np.asarray(predicted, np.float32), axis=-1)
-        pictures["true_change"] = np.linalg.norm(np.asarray(true, np.float32), axis=-1)
+        # Only where no removed object is: a clip's anchor shows it, and there its own absence is the change.
+        touched = (arrays["object_patches"] & arrays["removed"][..., None]).any(1)
+        for name, value in (("predicted_change", predicted), ("true_change", true)):
+            pictures[name] = np.where(touched, np.nan, np.linalg.norm(np.asarray(value, np.float32), axis=-1))
     return pictures
 
 

@@ -1,6 +1,6 @@
 """The contract between an objective and everything that runs it."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cjepa_jax.types import Array, Batch, Params
 
@@ -9,7 +9,8 @@ class Objective(Protocol):
     """Built from config.objective (+ dtype and the total number of steps); frozen, so it can be closed over by jit."""
 
     patch: int  # pixels per token side and
-    tubelet: int  # frames per token, for the data pipeline
+    tubelet: int  # frames per token, and
+    max_removed: int  # objects that can be removed at once (0: any number), for the data pipeline
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Trained parameters, the EMA target's and other state ({} for none)."""
@@ -19,7 +20,8 @@ class Objective(Protocol):
     ) -> tuple[Array, tuple[dict[str, Array], Params]]:
         """The scalar to minimise, diagnostics by name, and the next `extra`.
 
-        Diagnostics are scalars, but for "per_scene" [B]: each scene's own loss, to name the scene that is not finite.
+        Diagnostics are scalars, but for "per_scene" [B]: an error of each scene alone, which is not finite where the
+        scene is to blame.
         """
 
     def next_target(self, params: Params, target: Params, step: Array) -> Params:
@@ -27,3 +29,17 @@ class Objective(Protocol):
 
     def encode(self, params: Params, video: Array) -> Array:
         """Features of whole scenes, [B, T, H, W, C] -> [B, N, D]: what probes see."""
+
+
+@runtime_checkable
+class Interventional(Objective, Protocol):
+    """An objective that says what removing objects changes: the report shows it."""
+
+    def targets(self, target: Params, batch: Batch) -> tuple[Array, Array | None]:
+        """Tokens [B, N, D] of the scene and of the scene under do(remove), by the target encoder."""
+
+    def encode_context(self, params: Params, batch: Batch) -> Array:
+        """Tokens [B, N, D] of what stays visible, encoded on their own; 0 elsewhere."""
+
+    def predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
+        """Predicted tokens and predicted change, [B, N, D] each, from encoded context tokens."""

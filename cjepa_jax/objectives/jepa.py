@@ -57,6 +57,10 @@ class Jepa:
     def tubelet(self) -> int:
         return self._encoder.tubelet
 
+    @property
+    def max_removed(self) -> int:
+        return self._predictor.max_objects
+
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh encoder and predictor; the target starts as a copy of the encoder (Algorithm 1, line 1)."""
         encoder_key, predictor_key = jax.random.split(key)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from cjepa_jax.data import folder as module
-from cjepa_jax.data import transforms
 from cjepa_jax.data.folder import Folder
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -132,7 +131,6 @@ def test_large_images_are_reduced_to_twice_the_size(tmp_path):
     assert one(tmp_path, size=32)["video"].shape == (1, 64, 96, 3)
     assert one(tmp_path, size=32)["masks"].shape == (2, 1, 64, 96)
     assert one(tmp_path, size=100)["video"].shape == (1, 200, 300, 3)
-    assert transforms.fit(one(tmp_path, size=32), 32)["video"].shape == (1, 32, 32, 3)
 
 
 def test_splits_never_overlap_and_are_stable(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from cjepa_jax.data import batching, pipeline
 from cjepa_jax.data.worlds import Balls
-from cjepa_jax.errors import DataError
+from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import objects
 from tests import scenes
 from tests.scenes import PATCH, SIZE, scene_map
@@ -298,3 +298,23 @@ def test_held_out_scenes_are_the_first_ones_in_order():
     same(held[0], scene_map()(2, 0))
     assert len(pipeline.held_out(scene_map(), 14, 9)) == 2
     assert scenes.batch((2, 3))["scene"].tolist() == [2, 3]
+
+
+def test_a_mask_that_removes_more_than_the_model_can_tell_apart_is_refused():
+    def remove_all(rng, object_patches, object_valid, grid):
+        return object_patches.any(0), object_valid
+
+    with pytest.raises(ConfigError, match="removed [2-6] objects of scene 0, objective.predictor.max_objects = 1"):
+        scene_map(mask=remove_all, max_removed=1)(0, 0)
+
+
+def test_unreadable_held_out_scenes_are_left_out_rather_than_replaced():
+    @dataclasses.dataclass(frozen=True)
+    class Holes(Balls):
+        def __getitem__(self, i):
+            if i == 2:
+                raise DataError("scene 2 is torn")
+            return super().__getitem__(i)
+
+    scene_of = dataclasses.replace(scene_map(), source=Holes(size=SIZE, frames=1, count=16))
+    assert [int(scene["scene"]) for scene in pipeline.held_out(scene_of, 0, 4)] == [0, 1, 3]

@@ -9,9 +9,10 @@ from tests.scenes import scene_map
 
 
 def patches(video):
-    """Mean colour of every 8 x 8 patch: [B, T, H, W, C] -> [B, 16 T, 3]."""
+    """Mean colour of every 8 x 8 patch and a share of the whole picture's: [B, T, H, W, C] -> [B, 16 T, 3]."""
     b, t = video.shape[:2]
-    return video.reshape(b, t, 4, 8, 4, 8, 3).mean((3, 5)).reshape(b, -1, 3) / 255.0
+    own = video.reshape(b, t, 4, 8, 4, 8, 3).mean((3, 5)).reshape(b, -1, 3) / 255.0
+    return own + 0.5 * own.mean(1, keepdims=True)
 
 
 def bright(params, video):
@@ -32,14 +33,14 @@ def test_response_is_the_mean_change_of_context_tokens_over_the_feature_variance
     probe, scenes = make(bright)
     found = [scenes(i, 0) for i in range(16)]
     tokens = np.stack([patches(s["video"][None].astype(np.float64))[0] for s in found])
-    variance = np.square(tokens - tokens.mean((0, 1))).sum(-1).mean()
+    variance = np.square(tokens - tokens.mean(0)).sum(-1).mean()  # over scenes, position by position
     change = []
     for s, own in zip(found[8:], tokens[8:], strict=True):
         if s["removed"].any():
             other = patches(s["intervened"][None].astype(np.float64))[0]
             change.append(np.square(own - other).sum(-1)[s["context"]].mean())
     metrics = probe.run(jnp.float32(2.0))
-    assert metrics["probe/response"] == pytest.approx(np.mean(change) / variance, rel=1e-4)
+    assert metrics["probe/response"] == pytest.approx(np.mean(change) / variance, rel=1e-4) and np.mean(change) > 0
     assert metrics["probe/response_random"] == pytest.approx(metrics["probe/response"], rel=1e-4)  # not of scale
     assert metrics["probe/feature_std"] == pytest.approx(2 * metrics["probe/feature_std_random"], rel=1e-4)
     pooled = tokens.mean(1)
@@ -93,3 +94,11 @@ def test_large_frames_are_shrunk_first():
     video = np.repeat(np.repeat(np.random.default_rng(0).integers(0, 256, (4, 1, 64, 64, 3), np.uint8), 2, 2), 2, 3)
     small = probes.pixel_components(video[:, :, ::2, ::2], 3)
     np.testing.assert_allclose(np.abs(probes.pixel_components(video, 3)), np.abs(small), rtol=1e-3, atol=1e-1)
+
+
+def test_too_few_scenes_are_split_two_and_two_or_not_probed_at_all():
+    scenes = scene_map(frames=1, count=5)
+    metrics = probes.Probe(bright, jnp.float32(1.0), scenes, ["count"] + list("abcde"), 1, 99, 4).run(jnp.float32(1.0))
+    assert "probe/count_r2" in metrics
+    few = scene_map(frames=1, count=3)
+    assert probes.Probe(bright, jnp.float32(1.0), few, ["count"] + list("abcde"), 8, 8, 4).run(jnp.float32(1.0)) == {}
