@@ -20,6 +20,7 @@ if __name__ == "__main__":
 
 import functools
 import resource
+import sys
 import time
 
 import jax
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from cjepa_jax import experiment, flops, sharding
+from cjepa_jax import experiment, flops, sharding, timing
 
 
 def main(config, _) -> int:
@@ -39,30 +40,42 @@ def main(config, _) -> int:
     state = run.init(first)
 
     report = {"device": f"{run.mesh.size} x {jax.devices()[0].device_kind}", "jax": jax.__version__}
+    shapes = {_row_length(first): _shapes(first)}
     state, compiled = _timed(run.step, state, first)
     report["compile (first shape)"] = f"{compiled:.1f} s"
-    seconds, waits, padded = [], [], []
-    while len(seconds) < count:
+    seconds, transfers, waits, padded = {}, [], [], []  # seconds: by row length, one compiled step for each
+    while len(waits) < count:
         start = time.perf_counter()
         arrays = next(batches)
         wait = time.perf_counter() - start
-        shapes = run.step._cache_size()
-        state, taken = _timed(run.step, state, sharding.put_batch(run.mesh, arrays))
-        if run.step._cache_size() > shapes:
-            continue  # another row length: this one compiled
-        seconds.append(taken)
+        batch, transfer = _put(run.mesh, arrays)
+        length, known = _row_length(batch), timing.compilations(run.step)
+        state, taken = _timed(run.step, state, batch)
+        if length not in shapes or timing.compilations(run.step) > known:
+            shapes[length] = _shapes(batch)
+            continue  # this step compiled
+        seconds.setdefault(length, []).append(taken)
+        transfers.append(transfer)
         waits.append(wait)
         padded.append(1 - (arrays["rows"]["segment"] != 0).mean())
     batches.close()
-    median = float(np.median(seconds))
-    report["step"] = f"{_ms(median)} median, {_ms(min(seconds))} min, {_ms(np.percentile(seconds, 95))} p95, n {count}"
-    report["scenes/s"] = f"{config.train.batch / median:.1f}"
-    report["waiting for data"] = f"{100 * sum(waits) / (sum(waits) + sum(seconds)):.1f} % of the time"
-    report["data alone"] = _data_rate(run.loader, max(5, count // 3), median)
+    working = sum(map(sum, seconds.values())) + sum(transfers)
+    common = max(seconds, key=lambda length: len(seconds[length]))
+    alike = seconds[common]
+    median, percentile = float(np.median(alike)), np.percentile(alike, 95)
+    report["step"] = (
+        f"{_ms(median)} median, {_ms(min(alike))} min, {_ms(percentile)} p95, n {len(alike)} of {count}: "
+        f"rows of {common} tokens, the most frequent length"
+    )
+    report["transfer to device"] = f"{1e3 * np.median(transfers):.2f} ms median, before each step"
+    report["scenes/s"] = f"{config.train.batch * count / working:.1f} over all row lengths, transfer included"
+    report["waiting for data"] = f"{100 * sum(waits) / (sum(waits) + working):.1f} % of the time"
+    report["data alone"] = _data_rate(run.loader, max(5, count // 3), working / count)
     report["padding in context rows"] = f"{100 * np.mean(padded):.1f} % of their tokens"
-    report["compiled shapes"] = run.step._cache_size()
-    report |= _rates(config, run.objective, state, first, median)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    report["compiled shapes"] = timing.compilations(run.step)
+    report |= _rates(config, run.objective, state, shapes[common], median)
+    unit = 1 if sys.platform == "darwin" else 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     report["peak memory"] = f"{peak:.2f} GiB of this process"
     on_device = jax.devices()[0].memory_stats()
     if on_device:
@@ -70,6 +83,21 @@ def main(config, _) -> int:
     for name, value in report.items():
         print(f"{name:24} {value}")
     return 0
+
+
+def _put(mesh, arrays):
+    """A loader's arrays on the devices: (batch, seconds)."""
+    start = time.perf_counter()
+    batch = jax.block_until_ready(sharding.put_batch(mesh, arrays))
+    return batch, time.perf_counter() - start
+
+
+def _row_length(batch) -> int:
+    return batch.rows.segment.shape[-1]
+
+
+def _shapes(batch):
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), batch)
 
 
 def _timed(step, state, batch):
@@ -95,7 +123,7 @@ def _data_rate(loader, count: int, step_seconds: float) -> str:
 
 
 def _rates(config, objective, state, batch, seconds: float) -> dict[str, str]:
-    """FLOP/s of the step beside the machine's own."""
+    """FLOP/s of a step on batches of these shapes, which takes `seconds`, beside the machine's own."""
     plain = config.copy_and_resolve_references()
     for part in ("encoder", "predictor"):
         if part in plain.objective and "remat" in plain.objective[part]:
@@ -105,16 +133,17 @@ def _rates(config, objective, state, batch, seconds: float) -> dict[str, str]:
     gradient = jax.value_and_grad(loss, has_aux=True)
     count = flops.matmul_flops(gradient, state.params, state.target, state.extra, batch)
     dtype = jnp.dtype(getattr(objective, "dtype", "float32"))
-    peak = _matmul_rate(dtype) * jax.device_count()
+    size = 2048 if jax.default_backend() == "cpu" else 8192  # a small product leaves an accelerator idle
+    peak = _matmul_rate(dtype, size) * jax.device_count()
     return {
         "FLOPs per step": f"{count / 1e9:.1f} G (matrix products, padding included)",
         "FLOP/s": f"{count / seconds / 1e9:.0f} G",
-        "matmul peak here": f"{peak / 1e9:.0f} G FLOP/s ({dtype}, 2048^3, best of 10, one device x devices)",
+        "matmul peak here": f"{peak / 1e9:.0f} G FLOP/s ({dtype}, {size}^3, best of 10, one device x devices)",
         "share of that peak": f"{100 * count / seconds / peak:.0f} %",
     }
 
 
-def _matmul_rate(dtype, size: int = 2048) -> float:
+def _matmul_rate(dtype, size: int) -> float:
     """The best FLOP/s of one size^3 product on the first device."""
     x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
     product = jax.jit(lambda a, b: jnp.dot(a, b, preferred_element_type=jnp.float32))

@@ -95,17 +95,7 @@ def header(run: Run) -> str:
     state = "finished" if run.result else "not finished (no result.json)"
     facts = [["state", f"{state}, step {steps:,.0f}" + (f" of {total:,.0f}" if total else "")]]
     recorded = {"version": __version__ + " (of this report)"} | run.result
-    for name in (
-        "command",
-        "started",
-        "finished",
-        "seconds",
-        "resumed_at",
-        "devices",
-        "parameters",
-        "version",
-        "commit",
-    ):
+    for name in ("command", "seconds", "resumed_at", "devices", "version"):
         value = recorded.get(name, "not recorded")
         if value != "not recorded" or name in ("command", "devices"):
             value = (

@@ -1,4 +1,4 @@
-"""Where the time goes: scenes per second, the share of waiting for data, the time that is left."""
+"""Where the time goes: scenes per second, the share of waiting for data, the time that is left, compilations."""
 
 import contextlib
 import time
@@ -59,3 +59,8 @@ class Clock:
             "data_wait": min(waited / seconds, 1.0),
             "eta_s": self._pace * (self._total - step),
         }
+
+
+def compilations(jitted: Callable) -> int:
+    """For how many shapes a `jax.jit` function has been compiled; 0 where this JAX does not tell (it is not public)."""
+    return getattr(jitted, "_cache_size", int)()

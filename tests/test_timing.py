@@ -1,8 +1,10 @@
 """Rates from a clock that the test moves."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from cjepa_jax.timing import Clock
+from cjepa_jax.timing import Clock, compilations
 
 
 class Time:
@@ -47,3 +49,13 @@ def test_what_is_outside_stays_outside_when_it_raises_and_waiting_is_at_most_all
     clock.waited(3.0)
     lap = clock.lap(1)
     assert (lap["step_time_ms"], lap["data_wait"]) == (2000.0, 1.0)
+
+
+def test_compilations_are_counted_by_shape():
+    double = jax.jit(lambda x: 2 * x)
+    counts = [compilations(double)]
+    for size in (3, 3, 4):
+        double(jnp.zeros(size))
+        counts.append(compilations(double))
+    assert counts == [0, 1, 1, 2]
+    assert compilations(lambda x: x) == 0

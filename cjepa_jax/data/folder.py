@@ -28,12 +28,13 @@ HELD_OUT = 0.1  # share of the names in the eval split of a folder without eval/
 class Folder:
     """Images with instance masks, sorted by name; a source of scenes with T = 1.
 
-    Scenes come at their own size H x W, which differs between images: `transforms.fit` and `transforms.random_crop`
-    bring them to size x size. An image whose short side exceeds 2 x size is first reduced to 2 x size (area for the
+    Scenes come at their own size H x W, which differs between images: a crop (data/transforms.py) brings them to
+    size x size. An image whose short side exceeds 2 x size is first reduced to 2 x size (area for the
     image, nearest for the map), so that large photographs stay cheap and a crop of a third keeps its resolution.
 
-    Labels describe the centred square, which is what `fit` shows: the number of objects in it, the mean x and y of
-    their centroids and the share of it that they cover, all but the first in [0, 1] (0 where there is no object).
+    Labels describe the centred square, which is what a scene without a random crop shows: the number of objects in it,
+    the mean x and y of their centroids and the share of it that they cover, all but the first in [0, 1] (0 where there
+    is no object).
 
     Raises ConfigError for frames != 1; DataError, naming the file, for a folder that is missing or empty or whose
     images and masks do not pair up (when built) and for files that cannot be read or differ in size (when read).

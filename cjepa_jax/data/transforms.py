@@ -12,8 +12,6 @@ import numpy as np
 
 from cjepa_jax.errors import ConfigError
 
-VIDEOS = ("video", "intervened")  # the keys of a scene that hold frames [T,H,W,3]
-
 
 @dataclass(frozen=True)
 class Crop:
@@ -70,26 +68,3 @@ def draw_crop(
             return Crop(int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w, flip)
     square = centre_square(height, width)
     return Crop(square.top, square.left, square.height, square.width, flip)
-
-
-def apply(crop: Crop, scene: dict, size: int) -> dict:
-    """Apply one crop to every video and mask of a scene; states and labels pass unchanged."""
-    scene = dict(scene, masks=crop.masks(scene["masks"], size))
-    return scene | {key: crop.frames(scene[key], size) for key in VIDEOS if scene.get(key) is not None}
-
-
-def fit(scene: dict, size: int) -> dict:
-    """Resize the short side to `size` and cut the centred square. A scene of that size already is returned as it is."""
-    height, width = scene["video"].shape[1:3]
-    return scene if height == width == size else apply(centre_square(height, width), scene, size)
-
-
-def random_crop(
-    rng: np.random.Generator,
-    scene: dict,
-    size: int,
-    scale: tuple[float, float] = (0.3, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> dict:
-    """A joint random crop and flip of the whole scene; `draw_crop` and `apply` are its two halves."""
-    return apply(draw_crop(rng, *scene["video"].shape[1:3], scale, ratio), scene, size)

@@ -16,12 +16,11 @@ COLOURS = {
     "trained": "#2f7fe0",
     "random": "#8a8f98",
     "pixels": "#c58b1b",
-    "floor": "#c58b1b",
     "loss": "#7a5bd0",
     "other": "#2a9d8f",
     "bad": "#d6455d",
 }
-DASHES = {"random": (0, (4, 2)), "pixels": (0, (1, 1.4)), "floor": (0, (4, 2))}
+DASHES = {"random": (0, (4, 2)), "pixels": (0, (1, 1.4))}
 INK, FAINT = "#010203", "#040506"  # stand-ins: `_themed` replaces them by the page's CSS variables
 BINS = 300  # points per curve: longer ones are averaged, with the range of each bin as a band
 

@@ -30,10 +30,9 @@ class Run:
 
     def last(self, name: str) -> float | None:
         """The final value of a metric: the result's if it has one, else the last that was logged."""
-        for source in (self.result, self.result.get("metrics"), self.result.get("probe")):
-            value = numeric(source.get(name)) if isinstance(source, dict) else None
-            if value is not None:
-                return value
+        value = numeric(self.result.get(name))
+        if value is not None:
+            return value
         values = self.series(name)[1]
         return float(values[-1]) if len(values) else None
 
