@@ -21,7 +21,7 @@ import pathlib
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -32,6 +32,7 @@ from cjepa_jax.errors import CjepaError, ConfigError, StorageError, did_you_mean
 
 LEVELS = config_lib.CHOICES["log.level"]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+ACCELERATORS = ("nvidia[0-9]*", "accel*", "vfio/[0-9]*", "kfd", "dxg")  # files in /dev: NVIDIA, TPU (two), AMD, WSL
 FULL_TEXT = re.compile("No space left|Disk quota|Read-only file system|os_error_code='(27|28|30|122)'")
 
 
@@ -207,13 +208,24 @@ def prepare_process() -> None:
     sys.unraisablehook = _report_unraisable
     warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # Orbax, when the disk is full
     # XLA:CPU allocates its scratch afresh at each step. glibc would hand those pages back to the system and fault
-    # them in again, which costs up to half of the step: keep them, in one arena, away from mmap.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    # them in again, which costs up to half of the step: keep them, in one arena, away from mmap. Beside an accelerator
+    # it would only hold memory and make the threads that read data wait for each other.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" and runs_on_cpu() else None
     if mallopt is not None:
         m_mmap_max, m_trim_threshold, m_arena_max = -4, -1, -8
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, -1)  # -1: never trim
         mallopt(m_arena_max, 1)
+
+
+def runs_on_cpu(environment: Mapping[str, str] = os.environ, devices: str = "/dev") -> bool:
+    """Whether JAX, which is not imported yet, will compute on the CPU: JAX_PLATFORMS puts it first, or is not set and
+    nothing in sight looks like an accelerator."""
+    wanted = environment.get("JAX_PLATFORMS")
+    if wanted:
+        return wanted.split(",")[0].strip().lower() == "cpu"
+    found = (name for pattern in ACCELERATORS for name in pathlib.Path(devices).glob(pattern))
+    return next(found, None) is None and not any(name.startswith("TPU_") for name in environment)
 
 
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

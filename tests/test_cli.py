@@ -220,3 +220,24 @@ def test_storage_errors_are_found_through_the_chain_and_others_are_not():
         assert cli.storage_error(outer).exit_code == 6
     assert cli.storage_error(ValueError("shapes differ")) is None
     assert cli.storage_error(OSError(2, "No such file")) is None
+
+
+@pytest.mark.parametrize("environment,files,expected", [
+    ({"JAX_PLATFORMS": "cpu"}, ["nvidia0"], True),
+    ({"JAX_PLATFORMS": "cpu,cuda"}, ["nvidia0"], True),
+    ({"JAX_PLATFORMS": "cuda,cpu"}, ["nvidia0"], False),
+    ({"JAX_PLATFORMS": "tpu"}, [], False),
+    ({"JAX_PLATFORMS": ""}, ["null", "nvidiactl"], True),
+    ({}, [], True),
+    ({}, ["nvidia0"], False),
+    ({}, ["accel0"], False),
+    ({}, ["vfio/0"], False),
+    ({}, ["vfio/vfio"], True),
+    ({}, ["kfd"], False),
+    ({"TPU_WORKER_ID": "0"}, [], False),
+])  # fmt: skip
+def test_the_cpu_is_expected_where_no_accelerator_is(tmp_path, environment, files, expected):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert cli.runs_on_cpu(environment, str(tmp_path)) is expected
