@@ -1,6 +1,6 @@
 """The terms of the objective: elementwise values, masked means, SIGReg. All in float32, gradients finite everywhere.
 
-Section 4.5 and Algorithm 1, lines 12-15, of the Causal-JEPA document (arXiv 2602.11389).
+Section 4.5 and Algorithm 1, lines 12-15, of the document (README, "What it follows").
 """
 
 import jax

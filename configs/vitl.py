@@ -1,4 +1,4 @@
-"""Causal-JEPA, ViT-L/16: the reference run (arXiv 2602.11389; every value of its table of hyper-parameters).
+"""Causal-JEPA, ViT-L/16: the reference run (every value of section 5 of the document).
 
     python -m cjepa_jax.train --config=configs/vitl.py
 

@@ -1,4 +1,4 @@
-"""Object-level intervention masking: Algorithm 2 of the Causal-JEPA document (arXiv 2602.11389)."""
+"""Object-level intervention masking: Algorithm 2 of the document."""
 
 import numpy as np
 from jaxtyping import Bool

@@ -1,4 +1,4 @@
-"""The Vision Transformer that serves as context and target encoder (section 4.1 of the Causal-JEPA document)."""
+"""The Vision Transformer that serves as context and target encoder (section 4.1 of the document)."""
 
 import flax.linen as nn
 import jax.numpy as jnp

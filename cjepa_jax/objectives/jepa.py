@@ -1,4 +1,4 @@
-"""Predict the hidden: Causal-JEPA (arXiv 2602.11389) and, by masks and weights, other joint-embedding predictors."""
+"""Predict the hidden: Causal-JEPA and, by masks and weights, other joint-embedding predictors."""
 
 import dataclasses
 import functools
