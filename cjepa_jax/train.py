@@ -27,7 +27,7 @@ from cjepa_jax.evals.probe import Probe
 from cjepa_jax.metrics import Console, Writers, format_progress, format_seconds
 from cjepa_jax.objectives.base import Interventional
 from cjepa_jax.signals import Signals
-from cjepa_jax.timing import Clock
+from cjepa_jax.timing import Clock, compilations
 from cjepa_jax.window import Window
 from cjepa_jax.workdir import Workdir
 
@@ -55,7 +55,7 @@ def train(config, workdir: Workdir, signals: Signals) -> None:
     run = experiment.assemble(config)
     steps, state = run.steps, run.init(run.example())
     console.print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
-    workdir.require_space((config.checkpoint.keep + 2) * size_in_bytes(state))
+    workdir.require_space((config.checkpoint.keep + 2) * size_in_bytes(state), counting_checkpoints=True)
     sizes = (config.probe.train, config.probe.test, config.probe.batch)
     probe = Probe(run.objective.encode, state.params, run.unseen_scenes, run.unseen.label_names, *sizes)
 
@@ -87,7 +87,7 @@ def train(config, workdir: Workdir, signals: Signals) -> None:
 
             stop = signals.received or step == steps  # asked once: a signal from here on is for the next step
             if step % config.log.every == 0 or stop:
-                logged = window.flush() | clock.lap(step) | {"compilations": run.step._cache_size()}
+                logged = window.flush() | clock.lap(step) | {"compilations": compilations(run.step)}
                 writers.write(step, logged)
                 window.check_budgets()
                 console.progress(format_progress(step, steps, logged))

@@ -18,7 +18,7 @@ from configs import vitl
 def get_config():
     config = vitl.get_config()
     config.train.batch = 32
-    config.train.steps = 700
+    config.train.steps = 600
     config.data.size = 64
     config.data.frames = 4
     config.data.count = 10_000
@@ -37,6 +37,6 @@ def get_config():
     config.optim.peak = 1e-3
     config.optim.warmup_share = 0.06
     config.checkpoint.every = 100
-    config.probe.every = 175
+    config.probe.every = 150
     config.log.every = 10
     return config
