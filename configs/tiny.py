@@ -18,7 +18,7 @@ from configs import vitl
 def get_config():
     config = vitl.get_config()
     config.train.batch = 32
-    config.train.steps = 600
+    config.train.steps = 750
     config.data.size = 64
     config.data.frames = 4
     config.data.count = 10_000
