@@ -72,6 +72,8 @@ def assemble(config: Any) -> Experiment:
     )
     optimizer = optim.make(config.optim)
     init = functools.partial(train_step.init_state, objective, optimizer, config.seed)
+    step = train_step.make(objective, optimizer, rate, config.seed)
+    home = sharding.state_sharding(mesh)
     return Experiment(
         mesh,
         steps,
@@ -81,8 +83,8 @@ def assemble(config: Any) -> Experiment:
         scenes,
         dataclasses.replace(make_scenes(config, unseen, objective), crop=False),
         loader,
-        jax.jit(init, out_shardings=sharding.state_sharding(mesh)),
-        jax.jit(train_step.make(objective, optimizer, rate, config.seed), donate_argnums=0),
+        jax.jit(init, out_shardings=home),
+        jax.jit(step, out_shardings=(home, None), donate_argnums=0),
     )
 
 
