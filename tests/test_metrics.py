@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import sys
 import time
 
 import numpy as np
@@ -91,7 +92,8 @@ def init(**keywords):
 def fake_wandb(folder, monkeypatch):
     (folder / "wandb.py").write_text(WANDB)
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(__import__("sys").modules, "wandb", raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # noted, so that afterwards no stand-in is left behind
+    del sys.modules["wandb"]
     import wandb
 
     return wandb
@@ -124,7 +126,7 @@ def test_wandb_that_cannot_start_is_left_out(tmp_path, monkeypatch, caplog):
 
 
 def test_wandb_that_is_not_installed_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "wandb", None)  # what Python itself does for "not there"
+    monkeypatch.setitem(sys.modules, "wandb", None)  # what Python itself does for "not there"
     with Workdir(tmp_path, config()) as workdir, pytest.raises(ConfigError, match="log.wandb = True: .*not installed"):
         Writers(workdir, config(wandb=True))
 

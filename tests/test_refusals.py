@@ -12,7 +12,7 @@ EARLY = [  # refused before JAX starts
     ({"data.size": 60}, "data.size = 60: must be a multiple of the patch size 8"),
     ({"mask.area": (0.4, 0.05)}, "mask.area = (0.4, 0.05): must be two numbers, the lower bound first"),
     ({"mask.max_objects": 0}, "mask.max_objects = 0: must be a whole number, at least 1"),
-    ({"objective.encoder.variant": "L16"}, "objective.encoder.variant = 'L16': must be a size and a patch"),
+    ({"objective.encoder.variant": "L16"}, "objective.encoder.variant = 'L16': must be a size"),
     (
         {"objective.predictor.heads": 5},
         "objective.predictor.width = 16: must be a multiple of objective.predictor.heads",
