@@ -215,7 +215,8 @@ def restart_with_huge_pages(module_name: str) -> None:
 
     XLA:CPU allocates its scratch afresh at each step. In pages of 4 KiB that is some 90,000 page faults a step of
     configs/tiny.py; in huge ones 300, and the step is up to an eighth shorter. glibc reads the setting only
-    when a process starts. Nothing happens beside an accelerator, outside Linux, or unless `python -m module_name` was typed.
+    when a process starts. Nothing happens beside an accelerator, outside Linux, or unless `python -m
+    module_name` was typed.
     """
     typed = getattr(sys.modules["__main__"].__spec__, "name", None) == module_name
     tunables = os.environ.get("GLIBC_TUNABLES", "")
