@@ -11,6 +11,7 @@ An entry module begins like this, and is imported, with JAX, only once the comma
     def main(config, workdir): ...
 """
 
+import argparse
 import errno
 import importlib
 import importlib.util
@@ -21,6 +22,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -46,28 +48,45 @@ def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:
     Every problem is one line on stderr, "error: ...", and the exit code of its class (`cjepa_jax/errors.py`):
     2 for the command line and the config. A mistake in the program itself keeps its traceback.
     """
-    debug = "--log=debug" in sys.argv
-    try:
+
+    def work() -> int:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(_usage(extra_flags))
             return 0
         config, workdir = parse(sys.argv, extra_flags)
-        debug = config.log.level == "debug"
         set_up_logging(config.log.level)
         restart_with_huge_pages(module_name)
         prepare_process()
         return importlib.import_module(module_name).main(config, workdir) or 0
+
+    return guard(work)
+
+
+def guard(work: Callable[[], int | None]) -> int:
+    """Calls `work` and returns the process's exit code: its own (None: 0), or that of the problem that ended it.
+
+    A problem is one line on stderr, "error: ..."; only a mistake in the program, or --log=debug, prints a traceback.
+    """
+    try:
+        return work() or 0
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         known = error if isinstance(error, CjepaError) else storage_error(error)
-        if known is None or debug:
+        if known is None or logging.getLogger().isEnabledFor(logging.DEBUG) or "--log=debug" in sys.argv:
             logging.getLogger().exception("the traceback")
         if known is None:
             return 1
         print(f"error: {_one_line(known)}", file=sys.stderr)
         return known.exit_code
+
+
+class Parser(argparse.ArgumentParser):
+    """For commands without a config file: a wrong command line is a ConfigError, one line, like everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
 
 
 def parse(argv: list[str], extra_flags: Callable[[], None] | None = None) -> tuple[ConfigDict, str]:

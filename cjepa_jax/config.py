@@ -102,7 +102,7 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     ),
     (_is_row_lengths, "must be 1 to 4 increasing shares of the grid, the last one 1.0", "data.row_lengths"),
     (lambda v: isinstance(v, bool), "must be True or False", "data.crop log.tensorboard log.wandb log.report"),
-    (lambda v: isinstance(v, str), "must be text", "data.path checkpoint.best"),
+    (lambda v: isinstance(v, str), "must be text", "data.path data.eval_split checkpoint.best"),
     (_is_path, "must be 'module:Name'", "data.source mask.type objective.type"),
     (
         _is_variant,

@@ -47,7 +47,7 @@ class Experiment:
 def assemble(config: Any) -> Experiment:
     """Builds what the config names. Raises ConfigError or DataError, one line each, for what does not fit."""
     mesh = sharding.make_mesh(config.train.batch)
-    source, unseen = make_source(config, "train"), make_source(config, "eval")
+    source, unseen = make_source(config, "train"), make_source(config, config.data.eval_split)
     epoch = len(source) / config.train.batch
     steps = config.train.steps or max(1, round(config.train.epochs * epoch))
     objective = make_objective(config, steps)
@@ -89,7 +89,7 @@ def assemble(config: Any) -> Experiment:
 
 
 def make_source(config: Any, split: str) -> Source:
-    """The source of config.data for "train" or "eval"."""
+    """The source of config.data for a split."""
     data = config.data
     count = data.count if split == "train" else data.eval_count
     fields = dict(path=data.path, size=data.size, frames=data.frames, count=count, seed=config.seed)

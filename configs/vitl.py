@@ -37,6 +37,7 @@ def get_config():
             frames=1,  # 1: images; more: clips
             count=100_000,  # training scenes; 0: all that the source has
             eval_count=2048,  # held-out scenes
+            eval_split="eval",  # the split that they are from; simulated worlds also have count, colour and layout
             options=ConfigDict(),  # further keyword arguments of the source
             crop=False,  # joint random crop and flip of image and masks (natural images)
             max_objects=8,  # objects kept per scene (largest first); fewer are padded
