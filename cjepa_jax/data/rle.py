@@ -1,0 +1,93 @@
+"""Masks as COCO stores them: run lengths down the columns, first run background, and polygons.
+
+The format is that of pycocotools (github.com/cocodataset/cocoapi, common/maskApi.c): {"size": [H, W], "counts": ...}.
+`counts` is a list of run lengths, or a text of them: 5 bits a character from "0" on, lowest first, bit 5 for "more to
+come", bit 4 of the last the sign; from the fourth on, a number is the difference to the one two before it.
+
+pycocotools writes these texts and draws the polygons. It is not given texts from a file: it checks neither where they
+end nor that the runs fit into the frame. They are read here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+from cjepa_jax.errors import DataError
+
+LONGEST = 7  # characters of one number: 7 x 5 bits hold every 32-bit run
+SLACK = 1.0  # pixels that a polygon may lie outside the frame: annotators round
+
+
+def encode(mask: np.ndarray) -> dict[str, Any]:
+    """A mask bool [H,W] -> {"size": [H, W], "counts": text}, ready for JSON."""
+    text = coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode("ascii")
+    return {"size": [int(side) for side in mask.shape], "counts": text}
+
+
+def decode(rle: Mapping[str, Any], height: int, width: int, where: str) -> np.ndarray:
+    """Run lengths, as a text or a list -> bool [height,width].
+
+    Raises DataError, beginning with `where`, if they are not run lengths of a frame of exactly this size.
+    """
+    if not isinstance(rle, Mapping) or not {"size", "counts"} <= rle.keys():
+        raise DataError(f"{where}: a run-length mask needs size and counts")
+    if rle["size"] not in ([height, width], (height, width)):
+        raise DataError(f"{where}: the mask's size is {str(rle['size'])[:40]}, its frame's [{height}, {width}]")
+    counts, most = rle["counts"], height * width + 1
+    if isinstance(counts, str | bytes):
+        counts = _numbers(counts, most, where)
+    elif not isinstance(counts, list) or len(counts) > most or {type(run) for run in counts} - {int}:
+        raise DataError(f"{where}: counts must be a text or a list of at most {most} whole numbers")
+    if len(counts) and not (0 <= min(counts) and max(counts) < most):
+        raise DataError(f"{where}: counts hold a run outside 0..{most - 1}, the pixels of the frame")
+    runs = np.asarray(counts, np.int64)
+    if runs.sum() != height * width:
+        raise DataError(f"{where}: counts cover {runs.sum()} pixels, the frame has {height * width}")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+
+
+def _numbers(text: str | bytes, most: int, where: str) -> np.ndarray:
+    """The run lengths in a text, int64 [at most `most`]; anything from -2^40 to 2^55 can come out."""
+    if len(text) > LONGEST * most:
+        raise DataError(f"{where}: counts hold {len(text)} characters, a frame of {most - 1} pixels fewer")
+    data = (
+        np.frombuffer(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, np.uint8).astype(
+            np.int64
+        )
+        - 48
+    )
+    last = np.flatnonzero(data & 32 == 0)
+    if data.size == 0 or data.min() < 0 or data.max() > 63 or not last.size or last[-1] != data.size - 1:
+        raise DataError(f"{where}: counts are not a run-length text, or cut short")
+    lengths = np.diff(last, prepend=-1)
+    if lengths.max() > LONGEST or len(lengths) > most:
+        raise DataError(f"{where}: counts hold a number, or more numbers, than a frame of {most - 1} pixels can need")
+    place = np.arange(data.size) - np.repeat(last - lengths + 1, lengths)
+    numbers = np.add.reduceat((data & 31) << (5 * place), last - lengths + 1)
+    numbers -= np.where(data[last] & 16, np.int64(1) << (5 * lengths), 0)
+    for first in (1, 2):
+        numbers[first::2] = np.cumsum(numbers[first::2])
+    return numbers
+
+
+def draw(polygons: Sequence[Sequence[float]], height: int, width: int, where: str) -> np.ndarray:
+    """The union of polygons [x0, y0, x1, y1, ...] in pixels -> bool [height,width], as pycocotools rasterises them.
+
+    Raises DataError, beginning with `where`, for what is no polygon or leaves the frame by more than a pixel.
+    """
+    limits, checked = np.array([width, height]) + SLACK, []
+    for number, polygon in enumerate(polygons):
+        try:
+            corners = np.asarray(polygon, np.float64).reshape(-1, 2)
+        except (TypeError, ValueError):
+            raise DataError(f"{where}: polygon {number} is not a list of x, y pairs") from None
+        if len(corners) < 3:
+            raise DataError(f"{where}: polygon {number} has {len(corners)} corners, at least 3")
+        if not ((corners >= -SLACK) & (corners <= limits)).all():  # false for NaN as well
+            raise DataError(f"{where}: polygon {number} leaves its frame of {width}x{height} pixels")
+        checked.append(corners.ravel().tolist())
+    if not checked:
+        return np.zeros((height, width), bool)
+    return coco.decode(coco.merge(coco.frPyObjects(checked, height, width))).astype(bool)
