@@ -7,7 +7,7 @@ import numpy as np
 
 from cjepa_jax.data.worlds import draw, layout
 from cjepa_jax.data.worlds.base import World, check_flag, check_range, check_removed, check_share
-from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, simulate
+from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, graph, simulate
 from cjepa_jax.errors import ConfigError
 
 
@@ -36,7 +36,8 @@ class Balls(World):
 
     A scene holds video uint8 [T,H,W,3], visible `masks` and full `amodal` masks bool [K,T,H,W], `states` float32
     [T,K,S] (columns: state_names), `contacts` float32 [C,4] (first and last time in frames, object a, object b or -1
-    for a wall; see physics.simulate), `labels` float32 [P] (label_names: count, then means at frame T // 2).
+    for a wall; see physics.simulate), their `graph` bool [K,K], `labels` float32 [P] (label_names: count, then means
+    at frame T // 2).
     A removed object keeps its row: its states are 0, its masks empty.
     """
 
@@ -49,6 +50,7 @@ class Balls(World):
     boxes: float = 0.4
     foreground: float = 0.25
 
+    setup_type: ClassVar[type] = Setup
     label_names: ClassVar[tuple[str, ...]] = (
         "count", "position/x", "position/y", "velocity/x", "velocity/y", "size/area",
     )  # fmt: skip
@@ -105,9 +107,8 @@ class Balls(World):
         sky = np.clip(np.stack([base, base - (45 if physics.gravity else 0)]), 0, 255)
         return Setup(bodies, physics, layout.colours(rng, count), depth, sky)
 
-    def rollout(self, i: int, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Scene i under do(remove), re-simulated from the same initial conditions. Raises IndexError, DataError."""
-        setup = self.setup(i)
+    def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The scene under do(remove), simulated from its initial conditions. Raises DataError."""
         removed = check_removed(removed, len(setup.depth))
         motion, contacts = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed)
         polygons = self.polygons(setup, motion)
@@ -119,28 +120,28 @@ class Balls(World):
             "amodal": amodal,
             "states": states,
             "contacts": contacts,
+            "graph": graph(contacts, len(removed)),
             "labels": self.labels(states),
         }
 
-    def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
-        """The video of scene i under do(remove), uint8 [T,H,W,3]. Raises IndexError, DataError."""
-        setup = self.setup(i)
+    def film(self, setup: Setup, removed: np.ndarray | None = None) -> np.ndarray:
+        """The video alone of the scene under do(remove), uint8 [T,H,W,3]. Raises DataError."""
         removed = check_removed(removed, len(setup.depth))
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
         return self.video(setup, motion, self.polygons(setup, motion), removed)
 
-    def polygons(self, setup: Setup, motion: np.ndarray) -> list[np.ndarray]:
-        """The objects' outlines in pixels, fixed point [T,V,2] each."""
+    def polygons(self, setup: Setup, motion: np.ndarray) -> list[list[np.ndarray]]:
+        """The objects' outlines in pixels, fixed point: one part [T,V,2] each."""
         world = layout.outlines(setup.bodies.kind, setup.bodies.half, motion[..., :2], motion[..., 2])
-        return [draw.pixels(points, self.size) for points in world]
+        return draw.outlines(world, self.size)
 
-    def video(self, setup: Setup, motion: np.ndarray, polygons: list[np.ndarray], removed: np.ndarray) -> np.ndarray:
+    def video(self, setup: Setup, motion: np.ndarray, polygons: list, removed: np.ndarray) -> np.ndarray:
         """Far to near, each object in its colour with a darker mark of its shape, off centre so that turning shows."""
         half = setup.bodies.half
         cos, sin = np.cos(motion[..., 2]), np.sin(motion[..., 2])
         offset = 0.35 * half[:, 0, None] * np.stack([cos, sin], -1)
         world = layout.outlines(setup.bodies.kind, 0.4 * half, motion[..., :2] + offset, motion[..., 2])
-        marks = [draw.pixels(points, self.size) for points in world]
+        marks = draw.outlines(world, self.size)
         picture = draw.gradient(self.size, *setup.sky)
         if setup.physics.walls:
             draw.frame(picture, WALL, 0.35)
@@ -148,8 +149,8 @@ class Balls(World):
         colour, dark = setup.colour.tolist(), (setup.colour * 0.6).astype(np.uint8).tolist()
         for k in order(setup, removed):
             for t in range(self.frames):
-                draw.fill(video[t], polygons[k][t], colour[k])
-                draw.fill(video[t], marks[k][t], dark[k])
+                draw.fill(video[t], polygons[k][0][t], colour[k])
+                draw.fill(video[t], marks[k][0][t], dark[k])
         return video
 
     def states(self, setup: Setup, motion: np.ndarray, removed: np.ndarray) -> np.ndarray:

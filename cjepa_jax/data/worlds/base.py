@@ -2,21 +2,33 @@
 
 import operator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
+import msgpack
 import numpy as np
 
 from cjepa_jax.errors import ConfigError, DataError
 
-SPLITS = ("train", "eval")
+SPLITS = {"train": 0, "eval": 1, "test": 4, "count": 5, "colour": 6, "layout": 7}  # with their words in seeds
+NOVEL = ("count", "colour", "layout")
+
+
+class Outcomes(NamedTuple):
+    """What happens in a scene and in the scenes without one of its objects: the counterfactual questions' answers."""
+
+    asked: np.ndarray  # bool [K] objects that the world's question can be asked of
+    happens: np.ndarray  # bool [K+1,K] whether it happens to object j: row 0 as it is, row k + 1 under do(remove k)
+    final: np.ndarray  # float32 [K+1,K,2] positions at the end, view widths; a removed object's row is 0
 
 
 @dataclass(frozen=True)
 class World:
     """A source of simulated scenes. Scene i of (seed, split) is always the same bits, at any size and length.
 
-    split: "train" or "eval" (other scenes). path: ignored, worlds have no files. size: pixels, height = width.
-    frames: T, 1 gives images. count: scenes. seed: every draw derives from (seed, split, index).
+    split: "train", "eval" (for validation) and "test" are scenes of one distribution. path: ignored, worlds have no
+    files. size: pixels, height = width. frames: T, 1 gives images. count: scenes. seed: every draw derives from
+    (seed, split, index). hold_out: the three leave out combinations, which the splits "count" (more objects), "colour"
+    (colours that a shape has nowhere else) and "layout" (each world says which) consist of.
     Raises ConfigError for a value out of its limits.
     """
 
@@ -26,16 +38,23 @@ class World:
     frames: int = 4
     count: int = 10_000
     seed: int = 0
+    hold_out: bool = False
 
     can_rerender: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = ()
     state_names: ClassVar[tuple[str, ...]] = ()
+    setup_type: ClassVar[type] = tuple  # the NamedTuple that `setup` returns
+    question: ClassVar[str] = ""  # what `outcomes` answers of object j, in words
 
     def __post_init__(self):
         if self.split not in SPLITS:
             raise ConfigError(f"data.split is {self.split!r}; it must be one of {', '.join(SPLITS)}")
         for name, least in (("size", 8), ("frames", 1), ("count", 1), ("seed", 0)):
             check_integer(f"data.{name}", getattr(self, name), least)
+        if not isinstance(self.hold_out, bool):
+            raise ConfigError(f"data.options.hold_out is {self.hold_out!r}; it must be True or False")
+        if self.split in NOVEL and not self.hold_out:
+            raise ConfigError(f"data.split is {self.split!r}; it needs data.options.hold_out = True")
 
     def __len__(self) -> int:
         return self.count
@@ -44,20 +63,60 @@ class World:
         """Scene i: `rollout(i)`."""
         return self.rollout(i)
 
-    def rollout(self, i: int, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Scene i under do(remove), from the same initial conditions; `removed` bool [K], None: nothing is removed."""
+    def setup(self, i: int) -> Any:
+        """All of scene i before time starts, a NamedTuple independent of size and frames. Raises IndexError."""
         raise NotImplementedError
 
-    def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
-        """The video of scene i under do(remove): uint8 [T,H,W,3], the same bits as `rollout(i, removed)["video"]`."""
+    def play(self, setup: Any, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The scene that `setup` begins, under do(remove); `removed` bool [K], None: nothing is removed."""
         raise NotImplementedError
+
+    def film(self, setup: Any, removed: np.ndarray | None = None) -> np.ndarray:
+        """The video alone, uint8 [T,H,W,3]: the same bits as `play(setup, removed)["video"]`."""
+        raise NotImplementedError
+
+    def outcome(self, setup: Any, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the world's `question` is answered yes for each object, bool [K], and where each is at the end,
+        float32 [K,2], under do(remove). Nothing is drawn."""
+        raise NotImplementedError
+
+    def asked(self, setup: Any) -> np.ndarray:
+        """The objects of which the question can be asked, bool [K]."""
+        raise NotImplementedError
+
+    def rollout(self, i: int, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Scene i under do(remove), from the same initial conditions. Raises IndexError, DataError."""
+        return self.play(self.setup(i), removed)
+
+    def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
+        """The video of scene i under do(remove): uint8 [T,H,W,3]. Raises IndexError, DataError."""
+        return self.film(self.setup(i), removed)
+
+    def outcomes(self, i: int) -> Outcomes:
+        """What happens in scene i as it is, and without each of its objects. Raises IndexError."""
+        setup = self.setup(i)
+        asked = self.asked(setup)
+        worlds = [self.outcome(setup, row) for row in np.eye(len(asked) + 1, len(asked), -1, dtype=bool)]
+        happens, final = (np.stack(values) for values in zip(*worlds, strict=True))
+        return Outcomes(asked, happens, final)
+
+    def pack(self, setup: Any) -> bytes:
+        """A setup as bytes (msgpack; no code in it), for `unpack`."""
+        return msgpack.packb(_plain(setup))
+
+    def unpack(self, data: bytes) -> Any:
+        """The setup, equal to the bit. Raises DataError if `data` is not one of this world's."""
+        try:
+            return _restore(self.setup_type, msgpack.unpackb(data))
+        except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+            raise DataError(f"not an initial state of {type(self).__name__}: {error}") from error
 
     def rng(self, i: int) -> np.random.Generator:
         """Scene i's own generator. Raises IndexError outside 0 .. count - 1."""
         i = operator.index(i)
         if not 0 <= i < self.count:
             raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {self.count - 1}")
-        return np.random.default_rng([self.seed, SPLITS.index(self.split), i])
+        return np.random.default_rng([self.seed, SPLITS[self.split], i])
 
     def labels(self, states: np.ndarray) -> np.ndarray:
         """Probe targets [P] from states [T,K,S]: the count of present objects, then means over them, middle frame."""
@@ -66,6 +125,23 @@ class World:
         present = middle[middle[:, self.state_names.index("present")] > 0]
         means = present[:, columns].mean(0) if len(present) else np.zeros(len(columns))
         return np.concatenate([[len(present)], means]).astype(np.float32)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return {"type": value.dtype.str, "shape": value.shape, "data": value.tobytes()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _restore(kind: Any, value: Any) -> Any:
+    if isinstance(value, dict):
+        return np.frombuffer(value["data"], value["type"]).reshape(value["shape"]).copy()
+    if isinstance(value, list):
+        hints = get_type_hints(kind)
+        return kind(*(_restore(hints[name], item) for name, item in zip(hints, value, strict=True)))
+    return value
 
 
 def check_integer(name: str, value: int, least: int) -> None:

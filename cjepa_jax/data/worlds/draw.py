@@ -24,14 +24,21 @@ def gradient(size: int, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.repeat(rows[:, None], size, 1)
 
 
-def masks(polygons: list[np.ndarray], order: list[int], frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Visible and amodal masks, bool [K,T,H,W], of polygons [T,V,2] drawn in `order`; those not in it stay empty."""
+def outlines(world: list[list[np.ndarray]], size: int) -> list[list[np.ndarray]]:
+    """Each object's convex parts in world units [T,V,2] to fixed-point pixels."""
+    return [[pixels(part, size) for part in parts] for parts in world]
+
+
+def masks(polygons: list[list[np.ndarray]], order: list[int], frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Visible and amodal masks, bool [K,T,H,W], of objects made of parts [T,V,2] and drawn in `order`; those not in it
+    stay empty."""
     label = np.zeros((frames, size, size), np.uint8)
     amodal = np.zeros((len(polygons), frames, size, size), np.uint8)
     for k in order:
-        for t in range(frames):
-            fill(amodal[k, t], polygons[k][t], 1)
-            fill(label[t], polygons[k][t], k + 1)
+        for part in polygons[k]:
+            for t in range(frames):
+                fill(amodal[k, t], part[t], 1)
+                fill(label[t], part[t], k + 1)
     visible = label == np.arange(1, len(polygons) + 1, dtype=np.uint8)[:, None, None, None]
     return visible, amodal.view(bool)
 

@@ -5,9 +5,12 @@ import math
 
 import numpy as np
 
-DISC, BOX = 0, 1
+DISC, BOX, TRIANGLE, JAR = 0, 1, 2, 3  # a jar is a vessel, open to the top
 CIRCLE = np.stack([np.cos(np.arange(40) * math.tau / 40), np.sin(np.arange(40) * math.tau / 40)], -1)
 SQUARE = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+TRINE = np.array([[0.0, -2.0], [3**0.5, 1.0], [-(3**0.5), 1.0]]) / 3**0.5  # equilateral around its centroid, 2 wide
+RIM = 0.2  # thickness of a jar's walls, as a share of its half width
+AREA = {DISC: math.pi, BOX: 4.0, TRIANGLE: 3**0.5}  # of a shape with both half sizes 1
 
 
 def place(rng: np.random.Generator, radius: np.ndarray, layer: np.ndarray, margin: float, gap: float = 1.0):
@@ -38,20 +41,36 @@ def place(rng: np.random.Generator, radius: np.ndarray, layer: np.ndarray, margi
 
 
 def half_sizes(kind: np.ndarray, radius: np.ndarray, stretch: np.ndarray) -> np.ndarray:
-    """Half width and height [K,2]: discs of `radius`, boxes of the same area, wider than high by `stretch`."""
+    """Half width and height [K,2]: discs of `radius`, others of the same area, boxes wider than high by `stretch`."""
     root = np.sqrt(stretch)
     box = (math.pi**0.5 / 2 * radius)[:, None] * np.stack([root, 1 / root], -1)
-    return np.where(kind[:, None] == BOX, box, radius[:, None])
+    triangle = ((math.pi / 3**0.5) ** 0.5 * radius)[:, None]
+    return np.where(kind[:, None] == BOX, box, np.where(kind[:, None] == TRIANGLE, triangle, radius[:, None]))
 
 
 def reach(kind: np.ndarray, half: np.ndarray) -> np.ndarray:
     """Circumscribed radii [K]."""
-    return np.where(kind == BOX, np.hypot(half[:, 0], half[:, 1]), half[:, 0])
+    corner = np.where(kind == TRIANGLE, 2 / 3**0.5 * half[:, 0], np.hypot(half[:, 0], half[:, 1]))
+    return np.where(kind == DISC, half[:, 0], corner)
 
 
 def areas(kind: np.ndarray, half: np.ndarray) -> np.ndarray:
     """Areas [K] as shares of the view."""
-    return np.where(kind == BOX, 4.0, math.pi) * half[:, 0] * half[:, 1]
+    width, height = half.T
+    rim = RIM * width
+    jar = 4 * (width * height - (width - rim) * (height - rim / 2))  # less the inside, as wide as that, open above
+    simple = np.array([AREA.get(shape, 0.0) for shape in kind.tolist()]) * width * height
+    return np.where(kind == JAR, jar, simple)
+
+
+def parts(kind: int, half: np.ndarray) -> list[np.ndarray]:
+    """The convex polygons [V,2] that make up one object at angle 0 around its own origin, half sizes [2]."""
+    if kind == JAR:
+        width, height = half
+        rim = RIM * width / 2
+        walls = [np.array([side * (width - rim), 0.0]) + SQUARE * (rim, height) for side in (-1, 1)]
+        return [*walls, np.array([0.0, height - rim]) + SQUARE * (width, rim)]
+    return [{DISC: CIRCLE, BOX: SQUARE, TRIANGLE: TRINE}[kind] * half]
 
 
 def colours(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -60,13 +79,14 @@ def colours(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.array([[round(255 * c) for c in colorsys.hsv_to_rgb(*hsv)] for hsv in draws.tolist()], np.uint8)
 
 
-def outlines(kind: np.ndarray, half: np.ndarray, position: np.ndarray, angle: np.ndarray) -> list[np.ndarray]:
-    """Convex outlines, one array [..., V, 2] per object, from position [..., K, 2] and angle [..., K]."""
+def outlines(kind: np.ndarray, half: np.ndarray, position: np.ndarray, angle: np.ndarray) -> list[list[np.ndarray]]:
+    """Each object's convex parts, arrays [..., V, 2], from position [..., K, 2] and angle [..., K]."""
     result = []
     for k, shape in enumerate(kind.tolist()):
-        points = (SQUARE if shape == BOX else CIRCLE) * half[k]
         cos, sin = np.cos(angle[..., k, None]), np.sin(angle[..., k, None])
-        x = cos * points[:, 0] - sin * points[:, 1] + position[..., k, 0, None]
-        y = sin * points[:, 0] + cos * points[:, 1] + position[..., k, 1, None]
-        result.append(np.stack([x, y], -1))
+        result.append([])
+        for points in parts(shape, half[k]):
+            x = cos * points[:, 0] - sin * points[:, 1] + position[..., k, 0, None]
+            y = sin * points[:, 0] + cos * points[:, 1] + position[..., k, 1, None]
+            result[-1].append(np.stack([x, y], -1))
     return result

@@ -1,4 +1,4 @@
-"""Rigid discs and boxes under Chipmunk (pymunk), arranged so that a removed body changes nothing it never touches.
+"""Rigid bodies in the plane under Chipmunk (pymunk), arranged so that a removed body changes nothing it never touches.
 
 Sequential impulses depend on the order in which pairs are found. Chipmunk's default bounding-box tree changes that
 order whenever any body moves differently; its spatial hash visits shapes by id, and what it finds for a pair depends
@@ -11,16 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import pymunk
 
-from cjepa_jax.data.worlds.layout import BOX
+from cjepa_jax.data.worlds.layout import BOX, DISC, areas, parts
 
 WALL = 0.03  # thickness of the walls inside the view, in view widths
+MOVING, FIXED, DRIVEN = 0, 1, 2  # modes: under forces; at rest for ever; moving for ever as it began
 SUBSTEPS = 16  # physics steps between frames; a power of two, so contact times in frames are exact
 
 
 class Bodies(NamedTuple):
     """Initial conditions of K bodies. Lengths in view widths, y down, angles in radians clockwise, times in seconds."""
 
-    kind: np.ndarray  # [K] DISC or BOX
+    kind: np.ndarray  # [K] DISC, BOX, TRIANGLE or JAR
     half: np.ndarray  # [K,2] half width and height; a disc's radius twice
     position: np.ndarray  # [K,2]
     angle: np.ndarray  # [K]
@@ -28,6 +29,7 @@ class Bodies(NamedTuple):
     spin: np.ndarray  # [K]
     mass: np.ndarray  # [K]
     layer: np.ndarray  # [K] bodies of different layers do not collide
+    mode: np.ndarray | None = None  # [K] MOVING, FIXED or DRIVEN; None: all move
 
 
 class Physics(NamedTuple):
@@ -37,6 +39,8 @@ class Physics(NamedTuple):
     walls: bool
     restitution: float
     friction: float
+    pads: np.ndarray = np.zeros((0, 8))  # [P,8] launch pads: owner, time in s, box low x, y, high x, y, velocity x, y
+    iterations: int = 10  # of the contact solver; stacks need more
 
 
 def simulate(
@@ -47,43 +51,114 @@ def simulate(
     first and last are the times in frames at the end of the physics steps in which two bodies began to touch and had
     come apart (or the clip ended); a is a body, b another with a < b, or -1 for a wall; in order of first, then a, b.
     A contact changes states from `first` on. Disabled bodies (`removed` bool [K]) fly on and touch nothing.
-    With events=False the contacts are left empty; the motion is the same.
+    At its time a pad gives its velocity to every moving body with its centre in the box, unless the owner is removed;
+    this counts as a contact of the two. With events=False the contacts are left empty; the motion is the same.
     """
     space = pymunk.Space()
     space.gravity = (0.0, physics.gravity)
+    space.iterations = physics.iterations
     space.collision_slop = 5e-4  # Chipmunk's default of 0.1 is meant for pixels
     space.use_spatial_hash(0.25, 127)
     if physics.walls:
         add_walls(space, physics)
     index = add_bodies(space, bodies, physics, removed)
     log = Recorder(space, index) if events else None
-    objects = [shape.body for shape in index]
+    objects = list(dict.fromkeys(shape.body for shape in index))  # in order, each once
+    launches: dict[int, list] = {}
+    for pad in physics.pads.tolist():
+        if not removed[int(pad[0])]:
+            launches.setdefault(round(pad[1] / dt * SUBSTEPS), []).append(pad)
     motion = np.empty((frames, len(objects), 6))
     for t in range(frames):
-        for step in range(SUBSTEPS if t else 0):
+        for step in range((t - 1) * SUBSTEPS if t else 0, t * SUBSTEPS):
             if log is not None:
-                log.step = (t - 1) * SUBSTEPS + step + 1
+                log.step = step + 1
+            for pad in launches.get(step, ()):
+                launch(objects, removed, pad, log)
             space.step(dt / SUBSTEPS)
         motion[t] = [(*b.position, b.angle, *b.velocity, b.angular_velocity) for b in objects]
     return motion, np.zeros((0, 4), np.float32) if log is None else log.close((frames - 1) * SUBSTEPS)
 
 
 def add_bodies(space: pymunk.Space, bodies: Bodies, physics: Physics, removed: np.ndarray) -> dict[pymunk.Shape, int]:
-    """Add all bodies in order; returns each one's shape with its index."""
+    """Add all bodies in order; returns each one's shapes with its index."""
     index = {}
     columns = (bodies.kind, bodies.half, bodies.position, bodies.angle, bodies.velocity, bodies.spin, bodies.mass)
-    rows = zip(*(column.tolist() for column in columns), bodies.layer.tolist(), removed.tolist(), strict=True)
-    for k, (kind, (w, h), position, angle, velocity, spin, mass, layer, gone) in enumerate(rows):
-        inertia = mass * ((w * w + h * h) / 3 if kind == BOX else w * w / 2)
-        body = pymunk.Body(mass, inertia)
-        body.position, body.angle, body.velocity, body.angular_velocity = tuple(position), angle, tuple(velocity), spin
-        shape = pymunk.Poly.create_box(body, (2 * w, 2 * h)) if kind == BOX else pymunk.Circle(body, w)
-        shape.elasticity, shape.friction = physics.restitution**0.5, physics.friction**0.5  # a pair's is the product
+    mode = np.zeros(len(bodies.kind), int) if bodies.mode is None else bodies.mode
+    rows = zip(*(column.tolist() for column in (*columns, bodies.layer, mode, removed)), strict=True)
+    for k, (kind, (w, h), position, angle, velocity, spin, mass, layer, how, gone) in enumerate(rows):
+        if how == MOVING:
+            body = pymunk.Body(mass, moment(kind, bodies.half[k], mass))
+        else:
+            body = pymunk.Body(body_type=pymunk.Body.STATIC if how == FIXED else pymunk.Body.KINEMATIC)
+        body.position, body.angle = tuple(position), angle
+        if how != FIXED:
+            body.velocity, body.angular_velocity = tuple(velocity), spin
+        if kind == DISC:
+            shapes = [pymunk.Circle(body, w)]
+        elif kind == BOX:
+            shapes = [pymunk.Poly.create_box(body, (2 * w, 2 * h))]
+        else:
+            shapes = [pymunk.Poly(body, part.tolist()) for part in parts(kind, bodies.half[k])]
         bit = 0 if gone else 1 << (layer + 1)
-        shape.filter = pymunk.ShapeFilter(categories=bit, mask=bit and bit | 1)
-        space.add(body, shape)
-        index[shape] = k
+        for shape in shapes:
+            shape.elasticity = physics.restitution**0.5  # a pair's is the product
+            shape.friction = physics.friction**0.5
+            shape.filter = pymunk.ShapeFilter(categories=bit, mask=bit and bit | 1)
+            index[shape] = k
+        space.add(body, *shapes)
     return index
+
+
+def moment(kind: int, half: np.ndarray, mass: float) -> float:
+    """The moment of inertia about the origin of the object's parts, of equal density."""
+    w, h = half.tolist()
+    if kind == DISC:
+        return mass * (w * w / 2)
+    if kind == BOX:
+        return mass * ((w * w + h * h) / 3)
+    density = mass / float(areas(np.array([kind]), half[None])[0])
+    pieces = [part.tolist() for part in parts(kind, half)]
+    return sum(pymunk.moment_for_poly(density * abs(pymunk.area_for_poly(p)), p) for p in pieces)
+
+
+def launch(objects: list[pymunk.Body], removed: np.ndarray, pad: list[float], log: "Recorder | None") -> None:
+    """Give a pad's velocity to the moving bodies in its box."""
+    owner, _, left, top, right, bottom, vx, vy = pad
+    for k, body in enumerate(objects):
+        x, y = body.position
+        moves = body.body_type == pymunk.Body.DYNAMIC and not removed[k]
+        if moves and left <= x <= right and top <= y <= bottom:
+            body.velocity = (vx, vy)
+            if log is not None:
+                log.done.append((log.step, log.step, *sorted((k, int(owner)))))
+
+
+def graph(contacts: np.ndarray, objects: int) -> np.ndarray:
+    """The contact graph: bool [K,K], symmetric, whether two objects touched within the clip."""
+    touched = np.zeros((objects, objects), bool)
+    pairs = contacts[contacts[:, 3] >= 0, 2:].astype(int)
+    touched[pairs[:, 0], pairs[:, 1]] = touched[pairs[:, 1], pairs[:, 0]] = True
+    return touched
+
+
+def reached(contacts: np.ndarray, removed: np.ndarray, mode: np.ndarray | None = None) -> np.ndarray:
+    """When, in frames, a chain of contacts from the removed bodies reaches each body [K]; infinity: never.
+
+    Give it the contacts of both worlds, with and without the removed bodies. What does not move under forces passes
+    nothing on, unless it is itself removed.
+    """
+    time = np.where(removed, 0.0, np.inf)
+    moves = np.ones(len(removed), bool) if mode is None else mode == MOVING
+    while True:
+        new = time.copy()
+        for first, last, a, b in contacts.tolist():
+            for x, y in ((int(a), int(b)), (int(b), int(a))):
+                if b >= 0 and moves[y] and time[x] <= last:
+                    new[y] = min(new[y], max(first, time[x]))
+        if (new == time).all():
+            return time
+        time = new
 
 
 def add_walls(space: pymunk.Space, physics: Physics) -> None:

@@ -48,6 +48,7 @@ class Shadows(World):
     lights: tuple[int, int] = (1, 2)
     boxes: float = 0.5
 
+    setup_type: ClassVar[type] = Setup
     label_names: ClassVar[tuple[str, ...]] = ("count", "position/x", "position/y", "size/area")
     state_names: ClassVar[tuple[str, ...]] = (
         "present",  # 1, or 0 if removed (then the whole row is 0)
@@ -90,9 +91,8 @@ class Shadows(World):
         floor = np.clip(rng.uniform(190, 245) + rng.uniform(-14, 14, 3), 0, 255)
         return Setup(kind, half * shrink, position, 2 * np.pi * u[4], height, layout.colours(rng, count), lights, floor)
 
-    def rollout(self, i: int, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Scene i under do(remove). Raises IndexError, DataError."""
-        setup = self.setup(i)
+    def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The scene under do(remove). Raises DataError."""
         removed = check_removed(removed, len(setup.kind))
         picture, visible, amodal = self.picture(setup, removed)
         states = np.repeat(self.states(setup, removed)[None], self.frames, 0)
@@ -102,26 +102,26 @@ class Shadows(World):
             "amodal": np.repeat(amodal, self.frames, 1),
             "states": states,
             "contacts": np.zeros((0, 4), np.float32),
+            "graph": np.zeros((len(removed), len(removed)), bool),
             "lights": setup.lights.astype(np.float32),
             "labels": self.labels(states),
         }
 
-    def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
-        """The video of scene i under do(remove), uint8 [T,H,W,3]. Raises IndexError, DataError."""
-        setup = self.setup(i)
+    def film(self, setup: Setup, removed: np.ndarray | None = None) -> np.ndarray:
+        """The video alone of the scene under do(remove), uint8 [T,H,W,3]. Raises DataError."""
         picture, _, _ = self.picture(setup, check_removed(removed, len(setup.kind)))
         return np.repeat(picture[None], self.frames, 0)
 
     def picture(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One frame uint8 [H,W,3], visible and amodal masks [K,1,H,W]: colours times the light that arrives."""
-        outlines = layout.outlines(setup.kind, setup.half, setup.position, setup.angle)
+        outlines = [shape[0] for shape in layout.outlines(setup.kind, setup.half, setup.position, setup.angle)]
         order = [k for k in np.argsort(setup.height, kind="stable").tolist() if not removed[k]]
-        polygons = [draw.pixels(points, self.size)[None] for points in outlines]
+        polygons = [[draw.pixels(points, self.size)[None]] for points in outlines]
         visible, amodal = draw.masks(polygons, order, 1, self.size)
         colour = np.empty((self.size, self.size, 3), np.float32)
         colour[:] = setup.floor
         for k in order:
-            draw.fill(colour, polygons[k][0], setup.colour[k].tolist())
+            draw.fill(colour, polygons[k][0][0], setup.colour[k].tolist())
         light = np.full((self.size, self.size), AMBIENT, np.float32)
         for lamp in setup.lights:
             dark = self.shadow(setup, lamp, outlines, order, amodal[:, 0])

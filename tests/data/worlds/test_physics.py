@@ -5,7 +5,7 @@ import pytest
 
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.data.worlds.layout import BOX, DISC
-from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, simulate
+from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, reached, simulate
 
 FRAMES, DT = 12, 0.1
 
@@ -20,20 +20,6 @@ def kinetic(bodies: Bodies, motion: np.ndarray) -> np.ndarray:
     half, mass = bodies.half, bodies.mass
     inertia = mass * np.where(bodies.kind == BOX, (half**2).sum(1) / 3, half[:, 0] ** 2 / 2)
     return (mass * (motion[..., 3:5] ** 2).sum(-1) / 2 + inertia * motion[..., 5] ** 2 / 2).sum(1)
-
-
-def reached(contacts: np.ndarray, removed: np.ndarray) -> np.ndarray:
-    """When, in frames, a chain of contacts from the removed bodies reaches each body; infinity: never."""
-    time = np.where(removed, 0.0, np.inf)
-    while True:
-        new = time.copy()
-        for first, last, a, b in contacts:
-            for x, y in ((int(a), int(b)), (int(b), int(a))):
-                if b >= 0 and time[x] <= last:
-                    new[y] = min(new[y], max(first, time[x]))
-        if (new == time).all():
-            return time
-        time = new
 
 
 def test_momentum_and_energy_without_walls_and_gravity():

@@ -148,7 +148,7 @@ def test_remove_none_all_and_some(cls):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"split": "test"}, "split"),
+        ({"split": "dev"}, "split"),
         ({"size": 7}, "size"),
         ({"size": 64.0}, "size"),
         ({"frames": 0}, "frames"),
@@ -200,3 +200,17 @@ def test_frozen_and_light(cls):
     code = "import sys, cjepa_jax.data.worlds; print({'jax', 'flax', 'grain', 'tensorflow'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+@WORLDS
+def test_a_packed_setup_is_the_same_scene(cls):
+    world = cls(size=24)
+    for i in range(4):
+        setup = world.setup(i)
+        again = world.unpack(world.pack(setup))
+        assert equal(world.play(again), world[i]) and world.pack(again) == world.pack(setup)
+        removed = np.arange(len(world[i]["masks"])) == 0
+        assert np.array_equal(world.film(again, removed), world.intervene(i, removed))
+    for data in (b"", b"\xc1", world.pack(setup)[:-3], world.pack(setup[:-1]), cls.pack(world, {"data": 1})):
+        with pytest.raises(DataError, match="initial state"):
+            world.unpack(data)
