@@ -52,12 +52,8 @@ def _numbers(text: str | bytes, most: int, where: str) -> np.ndarray:
     """The run lengths in a text, int64 [at most `most`]; anything from -2^40 to 2^55 can come out."""
     if len(text) > LONGEST * most:
         raise DataError(f"{where}: counts hold {len(text)} characters, a frame of {most - 1} pixels fewer")
-    data = (
-        np.frombuffer(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, np.uint8).astype(
-            np.int64
-        )
-        - 48
-    )
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    data = np.frombuffer(data, np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(data & 32 == 0)
     if data.size == 0 or data.min() < 0 or data.max() > 63 or not last.size or last[-1] != data.size - 1:
         raise DataError(f"{where}: counts are not a run-length text, or cut short")
