@@ -19,6 +19,7 @@ class Outcomes(NamedTuple):
     asked: np.ndarray  # bool [K] objects that the world's question can be asked of
     happens: np.ndarray  # bool [K+1,K] whether it happens to object j: row 0 as it is, row k + 1 under do(remove k)
     final: np.ndarray  # float32 [K+1,K,2] positions at the end, view widths; a removed object's row is 0
+    start: np.ndarray  # float32 [K,2] positions at the beginning
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ class World:
         """The objects of which the question can be asked, bool [K]."""
         raise NotImplementedError
 
+    def start(self, setup: Any) -> np.ndarray:
+        """Where the objects are at the beginning, [K,2]."""
+        return setup.bodies.position
+
     def rollout(self, i: int, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Scene i under do(remove), from the same initial conditions. Raises IndexError, DataError."""
         return self.play(self.setup(i), removed)
@@ -98,7 +103,7 @@ class World:
         asked = self.asked(setup)
         worlds = [self.outcome(setup, row) for row in np.eye(len(asked) + 1, len(asked), -1, dtype=bool)]
         happens, final = (np.stack(values) for values in zip(*worlds, strict=True))
-        return Outcomes(asked, happens, final)
+        return Outcomes(asked, happens, final, np.asarray(self.start(setup), np.float32))
 
     def pack(self, setup: Any) -> bytes:
         """A setup as bytes (msgpack; no code in it), for `unpack`."""
@@ -117,6 +122,16 @@ class World:
         if not 0 <= i < self.count:
             raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {self.count - 1}")
         return np.random.default_rng([self.seed, SPLITS[self.split], i])
+
+    def held(self, novelty: str) -> bool | None:
+        """Whether this split consists of the combinations held out under that name, or leaves them out; None: neither
+        is asked for."""
+        return self.split == novelty if self.hold_out else None
+
+    def object_count(self, rng: np.random.Generator, objects: tuple[int, int]) -> int:
+        """The number of objects, uniform over low .. high; the split "count" has high + 1 or high + 2."""
+        low, high = objects
+        return int(rng.integers(high + 1, high + 3) if self.split == "count" else rng.integers(low, high + 1))
 
     def labels(self, states: np.ndarray) -> np.ndarray:
         """Probe targets [P] from states [T,K,S]: the count of present objects, then means over them, middle frame."""
