@@ -9,6 +9,7 @@ DISC, BOX, TRIANGLE, JAR = 0, 1, 2, 3  # a jar is a vessel, open to the top
 CIRCLE = np.stack([np.cos(np.arange(40) * math.tau / 40), np.sin(np.arange(40) * math.tau / 40)], -1)
 SQUARE = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 TRINE = np.array([[0.0, -2.0], [3**0.5, 1.0], [-(3**0.5), 1.0]]) / 3**0.5  # equilateral around its centroid, 2 wide
+SECTORS = 6  # of the circle of hues
 RIM = 0.2  # thickness of a jar's walls, as a share of its half width
 AREA = {DISC: math.pi, BOX: 4.0, TRIANGLE: 3**0.5}  # of a shape with both half sizes 1
 
@@ -38,6 +39,21 @@ def place(rng: np.random.Generator, radius: np.ndarray, layer: np.ndarray, margi
         if len(placed) == len(order):
             return np.array([placed[k] for k in range(len(order))]), scale
         scale *= 0.9
+
+
+def place_held(
+    rng: np.random.Generator,
+    radius: np.ndarray,
+    layer: np.ndarray,
+    margin: float,
+    gap: float = 1.0,
+    held: bool | None = None,
+):
+    """As `place`; True: only layouts with their mean in the lower right quarter of the view, False: only others."""
+    while True:
+        position, scale = place(rng, radius, layer, margin, gap)
+        if held is None or bool((position.mean(0) > 0.5).all()) == held:
+            return position, scale
 
 
 def half_sizes(kind: np.ndarray, radius: np.ndarray, stretch: np.ndarray) -> np.ndarray:
@@ -73,9 +89,19 @@ def parts(kind: int, half: np.ndarray) -> list[np.ndarray]:
     return [{DISC: CIRCLE, BOX: SQUARE, TRIANGLE: TRINE}[kind] * half]
 
 
-def colours(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Vivid random RGB colours uint8 [count,3], independent of everything else about the object."""
+def colours(
+    rng: np.random.Generator, count: int, kind: np.ndarray | None = None, held: bool | None = None
+) -> np.ndarray:
+    """Vivid random RGB colours uint8 [count,3], independent of everything else about the object.
+
+    The hues make six sectors, and each `kind` [count] has one that is held out, where (sector + kind) % 6 is 0.
+    held: False draws from a kind's other five, True from that one, None (then `kind` is not needed) from all six. The
+    draws are the same in number and order.
+    """
     draws = rng.random((count, 3)) * (1.0, 0.4, 0.35) + (0.0, 0.55, 0.6)
+    if held is not None:
+        first, wide = (-kind % 6, 1) if held else (-kind % 6 + 1, 5)
+        draws[:, 0] = (first + 0.01 + (wide - 0.02) * draws[:, 0]) / 6 % 1  # rounding leaves no sector then
     return np.array([[round(255 * c) for c in colorsys.hsv_to_rgb(*hsv)] for hsv in draws.tolist()], np.uint8)
 
 
