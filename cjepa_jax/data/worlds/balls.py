@@ -6,9 +6,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from cjepa_jax.data.worlds import draw, layout
-from cjepa_jax.data.worlds.base import World, check_flag, check_range, check_removed, check_share
+from cjepa_jax.data.worlds.base import World, check_flag, check_range, check_removed, check_share, check_step
 from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, graph, simulate
-from cjepa_jax.errors import ConfigError
 
 
 class Setup(NamedTuple):
@@ -29,6 +28,9 @@ class Balls(World):
     `foreground` moves in a second plane in front, collides only within it and hides what is behind. Walls are seen as
     a frame. Gravity is seen as a background that darkens downwards. Mass is not visible. A dark mark inside each
     object turns with it.
+
+    The question: is object j in the right half of the view at the end? Held out are (`hold_out`): 1 or 2 objects more
+    than `objects` says; hues by shape, as layout.colours says; layouts whose mean place is in the lower right quarter.
 
     objects: least and most objects. radius: of discs, in view widths; boxes have the same area; all shrink where they
     would not fit. speed: initial, view widths / s. dt: seconds between frames. gravity, walls: True or False for all
@@ -51,6 +53,7 @@ class Balls(World):
     foreground: float = 0.25
 
     setup_type: ClassVar[type] = Setup
+    question: ClassVar[str] = "Is object j in the right half of the view at the end?"
     label_names: ClassVar[tuple[str, ...]] = (
         "count", "position/x", "position/y", "velocity/x", "velocity/y", "size/area",
     )  # fmt: skip
@@ -74,8 +77,7 @@ class Balls(World):
         object.__setattr__(self, "objects", check_range("data.options.objects", self.objects, 1, 16, int))
         object.__setattr__(self, "radius", check_range("data.options.radius", self.radius, 0.01, 0.3))
         object.__setattr__(self, "speed", check_range("data.options.speed", self.speed, 0.0, 20.0))
-        if isinstance(self.dt, bool) or not isinstance(self.dt, int | float) or not 0 < self.dt <= 0.5:
-            raise ConfigError(f"data.options.dt is {self.dt!r}; it must be a time over 0 and at most 0.5 s")
+        check_step("data.options.dt", self.dt)
         for name in ("boxes", "foreground"):
             check_share(f"data.options.{name}", getattr(self, name))
         for name in ("gravity", "walls"):
@@ -84,7 +86,7 @@ class Balls(World):
     def setup(self, i: int) -> Setup:
         """Initial conditions of scene i, independent of size, frames and dt."""
         rng = self.rng(i)
-        count = int(rng.integers(self.objects[0], self.objects[1] + 1))
+        count = self.object_count(rng, self.objects)
         falls, walled = rng.random(2) < (0.5, 0.75)
         physics = Physics(
             gravity=3.0 * bool(falls if self.gravity is None else self.gravity),
@@ -97,7 +99,7 @@ class Balls(World):
         depth, front = u[1], u[1] < self.foreground
         radius = self.radius[0] + (self.radius[1] - self.radius[0]) * u[2]
         half = layout.half_sizes(kind, radius, 1.6 ** (2 * u[3] - 1))
-        position, shrink = layout.place(rng, layout.reach(kind, half), front, WALL)
+        position, shrink = layout.place_held(rng, layout.reach(kind, half), front, WALL, held=self.held("layout"))
         half = half * shrink
         speed, heading = self.speed[0] + (self.speed[1] - self.speed[0]) * u[4], 2 * np.pi * u[5]
         velocity = speed[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
@@ -105,7 +107,8 @@ class Balls(World):
         bodies = Bodies(kind, half, position, 2 * np.pi * u[7], velocity, 6 * (2 * u[8] - 1), mass, front.astype(int))
         base = rng.uniform(150, 235) + rng.uniform(-12, 12, 3)
         sky = np.clip(np.stack([base, base - (45 if physics.gravity else 0)]), 0, 255)
-        return Setup(bodies, physics, layout.colours(rng, count), depth, sky)
+        colours = layout.colours(rng, count, kind, self.held("colour"))
+        return Setup(bodies, physics, colours, depth, sky)
 
     def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The scene under do(remove), simulated from its initial conditions. Raises DataError."""
@@ -129,6 +132,16 @@ class Balls(World):
         removed = check_removed(removed, len(setup.depth))
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
         return self.video(setup, motion, self.polygons(setup, motion), removed)
+
+    def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each object ends in the right half [K], and where [K,2]."""
+        motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
+        final = np.where(removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
+        return final[:, 0] > 0.5, final
+
+    def asked(self, setup: Setup) -> np.ndarray:
+        """Every object."""
+        return np.ones(len(setup.depth), bool)
 
     def polygons(self, setup: Setup, motion: np.ndarray) -> list[list[np.ndarray]]:
         """The objects' outlines in pixels, fixed point: one part [T,V,2] each."""

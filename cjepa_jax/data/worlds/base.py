@@ -177,6 +177,12 @@ def check_range(name: str, value: tuple, least: float, most: float, kind: type =
     return low, high
 
 
+def check_step(name: str, value: float) -> None:
+    """Raise ConfigError unless `value` is a time over 0 and at most 0.5 s."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 0.5:
+        raise ConfigError(f"{name} is {value!r}; it must be a time over 0 and at most 0.5 s")
+
+
 def check_share(name: str, value: float) -> None:
     """Raise ConfigError unless 0 <= value <= 1."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:

@@ -1,4 +1,4 @@
-"""Shadows: upright discs and boxes on a floor, seen from above, that cast shadows on the floor and on each other."""
+"""Shadows: discs and boxes on a floor under moving lamps, that cast shadows on the floor and on each other."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from cjepa_jax.data.worlds import draw, layout
-from cjepa_jax.data.worlds.base import World, check_range, check_removed, check_share
+from cjepa_jax.data.worlds.base import World, check_range, check_removed, check_share, check_step
 
 AMBIENT = 0.35  # share of the light that shadows keep
 REACH = 1.2  # view widths from under a lamp to where its light has halved
@@ -22,33 +22,42 @@ class Setup(NamedTuple):
     angle: np.ndarray  # [K]
     height: np.ndarray  # [K] above the floor
     colour: np.ndarray  # uint8 [K,3]
-    lights: np.ndarray  # [L,3] x, y, height above the floor
+    lights: np.ndarray  # [L,3] x, y, height above the floor, in the first frame
     floor: np.ndarray  # [3] colour, 0 .. 255
+    turn: np.ndarray  # [L] radians / s at which the lamps circle the middle of the view
 
 
 @dataclass(frozen=True)
 class Shadows(World):
-    """Static scenes (all T frames are equal): lamps above a floor, and objects that stand in their light.
+    """Lamps that circle above a floor, and objects that stand still in their light: what moves is the shadows.
 
     World units: the view is 1 x 1, x right, y down, seen from above. A lamp is a point, an object a prism. Its
     shadow on the floor or on the top of a lower object is the hull of its outline and of its top as projected from the
     lamp: exact for point lights. So do(remove) takes the shadow away too and lights up what stood in it. Shadow pixels
     are not part of an object's mask. Where two objects overlap the taller one is seen.
 
-    objects: least and most objects. radius: of discs; boxes have the same area; all shrink where they would not fit.
-    height: of objects. lights: least and most lamps. boxes: share of boxes.
+    The question: does object j's top get more light at the end than the tops of the objects that are there on average?
+    Held out are (`hold_out`): 1 or 2 objects more than `objects` says; hues by shape, as layout.colours says; layouts
+    whose mean place is in the lower right quarter.
 
-    A scene holds what a Balls scene holds, with contacts empty [0,4], and `lights` float32 [L,3] (x, y, height).
-    There is no motion, hence no velocity in `states` and in `labels`.
+    objects: least and most objects. radius: of discs; boxes have the same area; all shrink where they would not fit.
+    height: of objects. lights: least and most lamps. turn: speed of the lamps, radians / s, each to its own side;
+    (0, 0): all frames are equal. dt: seconds between frames. boxes: share of boxes.
+
+    A scene holds what a Balls scene holds, with contacts empty [0,4], and `lights` float32 [T,L,3] (x, y, height).
+    No object moves, hence no velocity in `states` and in `labels`.
     """
 
     objects: tuple[int, int] = (3, 6)
     radius: tuple[float, float] = (0.085, 0.15)
     height: tuple[float, float] = (0.05, 0.5)
     lights: tuple[int, int] = (1, 2)
+    turn: tuple[float, float] = (0.3, 1.2)
+    dt: float = 0.1
     boxes: float = 0.5
 
     setup_type: ClassVar[type] = Setup
+    question: ClassVar[str] = "Does object j get more light at the end than the objects that are there on average?"
     label_names: ClassVar[tuple[str, ...]] = ("count", "position/x", "position/y", "size/area")
     state_names: ClassVar[tuple[str, ...]] = (
         "present",  # 1, or 0 if removed (then the whole row is 0)
@@ -68,91 +77,137 @@ class Shadows(World):
             ("radius", 0.01, 0.3, float),
             ("height", 0.01, 2.0, float),
             ("lights", 1, 4, int),
+            ("turn", 0.0, 10.0, float),
         ):
             value = check_range(f"data.options.{name}", getattr(self, name), least, most, kind)
             object.__setattr__(self, name, value)
+        check_step("data.options.dt", self.dt)
         check_share("data.options.boxes", self.boxes)
 
     def setup(self, i: int) -> Setup:
-        """Scene i before it is drawn: independent of size and frames."""
+        """Scene i before time starts: independent of size and frames."""
         rng = self.rng(i)
-        count = int(rng.integers(self.objects[0], self.objects[1] + 1))
+        count = self.object_count(rng, self.objects)
         lamps = int(rng.integers(self.lights[0], self.lights[1] + 1))
         u = rng.random((5, count))
         kind = np.where(u[0] < self.boxes, layout.BOX, layout.DISC)
         radius = self.radius[0] + (self.radius[1] - self.radius[0]) * u[1]
         half = layout.half_sizes(kind, radius, 1.6 ** (2 * u[2] - 1))
-        position, shrink = layout.place(rng, layout.reach(kind, half), np.zeros(count), 0.0, gap=0.85)
+        reach, held = layout.reach(kind, half), self.held("layout")
+        position, shrink = layout.place_held(rng, reach, np.zeros(count), 0.0, gap=0.85, held=held)
         height = self.height[0] + (self.height[1] - self.height[0]) * u[3]
         v = rng.random((3, lamps))
         distance, around = 0.35 + 0.35 * v[0], 2 * np.pi * v[1]
         above = self.height[1] + 0.25 + 0.35 * v[2]  # so every lamp hangs over every object
         lights = np.stack([0.5 + distance * np.cos(around), 0.5 + distance * np.sin(around), above], -1)
         floor = np.clip(rng.uniform(190, 245) + rng.uniform(-14, 14, 3), 0, 255)
-        return Setup(kind, half * shrink, position, 2 * np.pi * u[4], height, layout.colours(rng, count), lights, floor)
+        colours = layout.colours(rng, count, kind, self.held("colour"))
+        w = rng.random((2, lamps))
+        turn = (self.turn[0] + (self.turn[1] - self.turn[0]) * w[0]) * np.where(w[1] < 0.5, -1, 1)
+        return Setup(kind, half * shrink, position, 2 * np.pi * u[4], height, colours, lights, floor, turn)
 
     def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The scene under do(remove). Raises DataError."""
         removed = check_removed(removed, len(setup.kind))
-        picture, visible, amodal = self.picture(setup, removed)
+        video, visible, amodal = self.draw(setup, removed)
         states = np.repeat(self.states(setup, removed)[None], self.frames, 0)
         return {
-            "video": np.repeat(picture[None], self.frames, 0),
+            "video": video,
             "masks": np.repeat(visible, self.frames, 1),
             "amodal": np.repeat(amodal, self.frames, 1),
             "states": states,
             "contacts": np.zeros((0, 4), np.float32),
             "graph": np.zeros((len(removed), len(removed)), bool),
-            "lights": setup.lights.astype(np.float32),
+            "lights": self.lamps(setup).astype(np.float32),
             "labels": self.labels(states),
         }
 
     def film(self, setup: Setup, removed: np.ndarray | None = None) -> np.ndarray:
         """The video alone of the scene under do(remove), uint8 [T,H,W,3]. Raises DataError."""
-        picture, _, _ = self.picture(setup, check_removed(removed, len(setup.kind)))
-        return np.repeat(picture[None], self.frames, 0)
+        return self.draw(setup, check_removed(removed, len(setup.kind)))[0]
 
-    def picture(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One frame uint8 [H,W,3], visible and amodal masks [K,1,H,W]: colours times the light that arrives."""
+    def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each object's top gets more light than the average at the end [K], and where it is [K,2]."""
+        outlines = [shape[0] for shape in layout.outlines(setup.kind, setup.half, setup.position, setup.angle)]
+        light = np.zeros(len(removed))
+        for lamp in self.lamps(setup)[-1]:
+            for k in np.nonzero(~removed)[0]:
+                taller = (j for j in np.nonzero(~removed & (setup.height > setup.height[k]))[0])
+                polygons = (shadow(lamp, outlines[j], setup.height[j], setup.height[k]) for j in taller)
+                at = tuple(setup.position[k].tolist())
+                hulls = (cv2.convexHull(points.astype(np.float32)) for points in polygons)
+                if not any(cv2.pointPolygonTest(hull, at, False) >= 0 for hull in hulls):
+                    light[k] += 1 / (1 + ((setup.position[k] - lamp[:2]) ** 2).sum() / REACH**2)
+        happens = ~removed & (light > light[~removed].mean() if (~removed).any() else False)
+        return happens, np.where(removed[:, None], 0, setup.position).astype(np.float32)
+
+    def asked(self, setup: Setup) -> np.ndarray:
+        """Every object."""
+        return np.ones(len(setup.kind), bool)
+
+    def start(self, setup: Setup) -> np.ndarray:
+        """Where the objects stand, [K,2]."""
+        return setup.position
+
+    def lamps(self, setup: Setup) -> np.ndarray:
+        """The lamps in every frame [T,L,3]: they circle the middle of the view."""
+        angle = setup.turn * self.dt * np.arange(self.frames)[:, None]
+        x, y = (setup.lights[:, :2] - 0.5).T
+        circle = [0.5 + np.cos(angle) * x - np.sin(angle) * y, 0.5 + np.sin(angle) * x + np.cos(angle) * y]
+        return np.stack([*circle, np.broadcast_to(setup.lights[:, 2], angle.shape)], -1)
+
+    def draw(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Frames uint8 [T,H,W,3], visible and amodal masks [K,1,H,W]: colours times the light that arrives."""
         outlines = [shape[0] for shape in layout.outlines(setup.kind, setup.half, setup.position, setup.angle)]
         order = [k for k in np.argsort(setup.height, kind="stable").tolist() if not removed[k]]
         polygons = [[draw.pixels(points, self.size)[None]] for points in outlines]
         visible, amodal = draw.masks(polygons, order, 1, self.size)
-        colour = np.empty((self.size, self.size, 3), np.float32)
-        colour[:] = setup.floor
+        colour = np.empty((self.size, self.size, 3), np.uint8)
+        colour[:] = np.rint(setup.floor)
         for k in order:
             draw.fill(colour, polygons[k][0][0], setup.colour[k].tolist())
-        light = np.full((self.size, self.size), AMBIENT, np.float32)
-        for lamp in setup.lights:
-            dark = self.shadow(setup, lamp, outlines, order, amodal[:, 0])
-            light += (1 - AMBIENT) / len(setup.lights) * np.where(dark, 0, self.falloff(lamp))
-        return np.rint(colour * light[..., None]).astype(np.uint8), visible, amodal
-
-    def falloff(self, lamp: np.ndarray) -> np.ndarray:
-        """Brightness of a lamp's light, float32 [H,W], 1 under the lamp and 1/2 at REACH."""
+        still = not setup.turn.any()
+        lamps = self.lamps(setup)[: 1 if still else None]
         centre = ((np.arange(self.size) + 0.5) / self.size).astype(np.float32)
-        x, y = (((centre - c) / REACH) ** 2 for c in lamp[:2].astype(np.float32))
-        return 1 / (1 + x[None, :] + y[:, None])
+        x, y = (((centre - lamps[..., axis, None].astype(np.float32)) / REACH) ** 2 for axis in (0, 1))
+        video = np.empty((self.frames, self.size, self.size, 3), np.uint8)
+        dark = self.dark(setup, lamps, outlines, order, amodal[:, 0])
+        for t in range(len(lamps)):
+            light = np.full((self.size, self.size), 255 * AMBIENT, np.float32)
+            for lamp in range(lamps.shape[1]):  # at full brightness under the lamp, half of it at REACH
+                bright = (255 * (1 - AMBIENT) / lamps.shape[1]) / (1 + x[t, lamp] + y[t, lamp][:, None])
+                bright[dark[t, lamp]] = 0
+                light += bright
+            cv2.multiply(colour, cv2.merge([np.rint(light).astype(np.uint8)] * 3), video[t], 1 / 255)
+        if still:
+            video[1:] = video[0]
+        return video, visible, amodal
 
-    def shadow(
-        self, setup: Setup, lamp: np.ndarray, outlines: list, order: list[int], amodal: np.ndarray
-    ) -> np.ndarray:
-        """Where one lamp does not reach what is seen, bool [H,W]; `order` goes from low to tall."""
-        dark = np.zeros((self.size, self.size), np.uint8)
+    def dark(self, setup: Setup, lamps: np.ndarray, outlines: list, order: list[int], amodal: np.ndarray) -> np.ndarray:
+        """Where each lamp [T,L,3] does not reach what is seen, bool [T,L,H,W]; `order` goes from low to tall."""
+        dark = np.zeros((*lamps.shape[:2], self.size, self.size), np.uint8)
+        each = list(np.ndindex(lamps.shape[:2]))
         for j in order:
-            self.cast(dark, lamp, outlines[j], setup.height[j], 0.0)
+            floor = draw.pixels(shadow(lamps, outlines[j], setup.height[j], 0.0), self.size)
+            for at in each:
+                draw.fill(dark[at], cv2.convexHull(floor[at]), 1)
+        top = np.empty((self.size, self.size), np.uint8)
         for rank, k in enumerate(order):
-            top = np.zeros_like(dark)
+            low, high = outlines[k].min(0), outlines[k].max(0)
+            near: dict[tuple, list] = {at: [] for at in each}
             for j in order[rank + 1 :]:
-                self.cast(top, lamp, outlines[j], setup.height[j], setup.height[k])
-            np.copyto(dark, top, where=amodal[k])
+                cast = shadow(lamps, outlines[j], setup.height[j], setup.height[k])
+                meets = ((cast.max(-2) >= low) & (cast.min(-2) <= high)).all(-1)
+                if meets.any():
+                    points = draw.pixels(cast, self.size)
+                    for at in map(tuple, np.argwhere(meets)):
+                        near[at].append(points[at])
+            for at in each:
+                top[:] = 0
+                for points in near[at]:
+                    draw.fill(top, cv2.convexHull(points), 1)
+                np.copyto(dark[at], top, where=amodal[k])
         return dark.view(bool)
-
-    def cast(self, image: np.ndarray, lamp: np.ndarray, outline: np.ndarray, height: float, level: float) -> None:
-        """Fill, with 1, the shadow that a prism of `height` casts on the plane `level` below its top."""
-        stretch = (lamp[2] - level) / (lamp[2] - height)
-        points = np.concatenate([outline, lamp[:2] + (outline - lamp[:2]) * stretch])
-        draw.fill(image, cv2.convexHull(draw.pixels(points, self.size)), 1)
 
     def states(self, setup: Setup, removed: np.ndarray) -> np.ndarray:
         """States float32 [K,S], columns as state_names; rows of removed objects are 0."""
@@ -161,3 +216,12 @@ class Shadows(World):
         states = np.stack(columns, -1).astype(np.float32)
         states[removed] = 0
         return states
+
+
+def shadow(lamps: np.ndarray, outline: np.ndarray, height: float, level: float) -> np.ndarray:
+    """Points [...,2V,2] whose hulls are the shadows that a prism of `height`, outline [V,2], casts in the light of
+    lamps [...,3] on the plane `level` below its top."""
+    stretch = (lamps[..., 2] - level) / (lamps[..., 2] - height)
+    under = lamps[..., None, :2]
+    top = under + (outline - under) * stretch[..., None, None]
+    return np.concatenate([np.broadcast_to(outline, top.shape), top], -2)

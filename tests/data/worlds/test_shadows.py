@@ -23,10 +23,26 @@ def blocked(world: Shadows, i: int, k: int, points: np.ndarray, level: np.ndarra
     return hit
 
 
-def test_all_frames_are_equal():
-    scene = Shadows(size=32, frames=5)[0]
-    assert all((scene[name] == scene[name][:1]).all() for name in ("video", "states"))
-    assert (scene["masks"] == scene["masks"][:, :1]).all() and not len(scene["contacts"])
+def test_what_moves_is_the_shadows():
+    world = Shadows(size=48, frames=8)
+    moved = 0
+    for i in range(10):
+        scene = world[i]
+        assert all((scene[name] == scene[name][:1]).all() for name in ("states",))
+        assert (scene["masks"] == scene["masks"][:, :1]).all() and not len(scene["contacts"])
+        moved += (scene["video"][1:].astype(int) - scene["video"][:-1] != 0).mean() > 0.05
+        lights = scene["lights"]
+        radius = np.hypot(*np.moveaxis(lights[..., :2] - 0.5, -1, 0))
+        np.testing.assert_allclose(radius, np.broadcast_to(radius[0], radius.shape), atol=1e-6)
+        assert (lights[..., 2] == lights[0, :, 2]).all() and (lights[0] != lights[1])[:, :2].any()
+    assert moved == 10
+
+
+def test_lamps_may_stand_still():
+    scene = Shadows(size=32, frames=5, turn=(0, 0))[0]
+    assert all((scene[name] == scene[name][:1]).all() for name in ("video", "states", "lights"))
+    moving = Shadows(size=32, frames=5)[0]
+    assert (moving["video"][0] == scene["video"][0]).all() and (moving["video"][4] != scene["video"][4]).any()
 
 
 def test_removal_changes_the_object_and_its_shadow_only():
@@ -78,12 +94,36 @@ def test_lights_are_given_and_hang_above_everything():
     counts = set()
     for i in range(30):
         lights = world[i]["lights"]
-        counts.add(len(lights))
-        assert lights.dtype == np.float32 and (lights[:, 2] > 1.5).all()
+        counts.add(lights.shape[1])
+        assert lights.dtype == np.float32 and (lights[..., 2] > 1.5).all()
     assert counts == {1, 2}
 
 
-@pytest.mark.parametrize("options", [{"height": (0.5, 0.1)}, {"lights": (0, 1)}, {"lights": (3, 2)}])
+def test_the_brightest_top_is_the_one_that_is_seen_brightest():
+    """The answer from geometry against the pixels at the tops' centres, divided by the objects' colours."""
+    world, agree, all_ = Shadows(size=96, frames=4, objects=(3, 5)), 0, 0
+    for i in range(40):
+        setup, scene = world.setup(i), world[i]
+        if not (setup.turn != 0).all():
+            continue
+        happens, final = world.outcome(setup, np.zeros(len(setup.kind), bool))
+        assert np.array_equal(final, setup.position.astype(np.float32)) and 0 < happens.sum() < len(happens)
+        column, row = (setup.position * 96).astype(int).T
+        if not scene["masks"][np.arange(len(row)), -1, row, column].all():
+            continue  # a centre that a taller object hides
+        around = np.stack([scene["video"][-1, row + i, column + j] for i in (-1, 0, 1) for j in (-1, 0, 1)]).astype(int)
+        if np.ptp(around, 0).max() > 4:
+            continue  # a centre on the border of a shadow: less than a pixel decides
+        light = scene["video"][-1, row, column].sum(-1) / setup.colour.astype(float).sum(-1)
+        margin = np.abs(light - light.mean()) > 0.02
+        agree += ((light > light.mean()) == happens)[margin].sum()
+        all_ += margin.sum()
+    assert all_ > 60 and agree == all_
+
+
+@pytest.mark.parametrize(
+    "options", [{"height": (0.5, 0.1)}, {"lights": (0, 1)}, {"lights": (3, 2)}, {"turn": (-1, 1)}, {"dt": 0}]
+)
 def test_bad_light_is_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         Shadows(**options)

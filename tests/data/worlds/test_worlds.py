@@ -141,7 +141,7 @@ def test_remove_none_all_and_some(cls):
         assert np.array_equal(some["states"][0, ~removed], factual["states"][0, ~removed])
         empty = world.rollout(i, np.ones(objects, bool))
         assert not empty["masks"].any() and not empty["labels"].any() and not len(empty["contacts"])
-        assert (empty["video"] == empty["video"][0]).all()
+        assert (empty["video"] == empty["video"][0]).all() or cls is Shadows  # whose lamps still move
 
 
 @WORLDS

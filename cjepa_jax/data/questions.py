@@ -1,0 +1,87 @@
+"""Balanced counterfactual questions: "does it happen to object j, if object k is removed?"
+
+Over a set, the four combinations of what happens as it is and what happens without k are equally frequent, within
+each range of the distance at which j and k begin. So "as it is", "always", "never" and any rule that knows only this
+distance are right half of the time: an answer has to come from the scene.
+"""
+
+import collections
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from cjepa_jax.data.base import Source
+from cjepa_jax.errors import ConfigError, DataError
+
+DISTANCES = (0.2, 0.3, 0.4, 0.55)  # bounds between the ranges, view widths
+
+
+class Questions(NamedTuple):
+    """Q questions, at most one about a scene, in groups of four that cover the four combinations."""
+
+    scene: np.ndarray  # int64 [Q]
+    removed: np.ndarray  # int64 [Q] object k, which the question removes
+    asked: np.ndarray  # int64 [Q] object j, which it is about
+    factual: np.ndarray  # bool [Q] whether it happens to j as it is
+    answer: np.ndarray  # bool [Q] whether it happens to j without k
+    distance: np.ndarray  # float32 [Q] between j and k at the beginning, view widths
+    final: np.ndarray  # float32 [Q,2] where j is at the end without k
+
+
+def draw(source: Source, count: int, seed: int, first: int = 0) -> Questions:
+    """The first `count` balanced questions about the source's scenes `first`, `first` + 1, ...
+
+    Args:
+      source: one with `outcomes(i)`, as the simulated worlds have.
+      count: a multiple of 4.
+      seed: of the choice among a scene's questions.
+    Raises: ConfigError for a source without outcomes or another count; DataError if the scenes do not suffice.
+    """
+    if not hasattr(source, "outcomes"):
+        raise ConfigError(f"data.source: {type(source).__name__} has no outcomes under do(remove) to ask about")
+    if count < 4 or count % 4:
+        raise ConfigError(f"questions = {count}: must be a multiple of 4, at least 4")
+    waiting: dict[tuple, collections.deque] = collections.defaultdict(collections.deque)
+    groups: list[list] = []
+    for scene in range(first, len(source)):
+        # Of a scene's questions the one that is scarcest so far is kept; the draw settles ties.
+        chances = np.random.default_rng([seed, scene])
+        candidates = [(len(waiting[key]), chances.random(), key, row) for key, row in of_scene(source, scene)]
+        if not candidates:
+            continue
+        _, _, key, row = min(candidates)
+        waiting[key].append(row)
+        cells = [waiting[key[0], *cell] for cell in ((False, False), (False, True), (True, False), (True, True))]
+        if all(cells):
+            groups.append([cell.popleft() for cell in cells])
+        if 4 * len(groups) == count:
+            return _stack([row for group in groups for row in group])
+    raise DataError(
+        f"{type(source).__name__}: its scenes from {first} to {len(source) - 1} give {4 * len(groups)} balanced "
+        f"questions, asked for {count}"
+    )
+
+
+def of_scene(source: Source, scene: int) -> Iterator[tuple[tuple[int, bool, bool], tuple]]:
+    """All questions about one scene: (range of distance, factual, answer), and the row of Questions."""
+    known = source.outcomes(scene)
+    for k in range(len(known.asked)):
+        for j in np.nonzero(known.asked)[0].tolist():
+            if j == k:
+                continue
+            distance = float(np.hypot(*(known.start[k] - known.start[j])))
+            factual, answer = bool(known.happens[0, j]), bool(known.happens[k + 1, j])
+            row = (scene, k, j, factual, answer, distance, tuple(known.final[k + 1, j].tolist()))
+            yield (int(np.searchsorted(DISTANCES, distance)), factual, answer), row
+
+
+def _stack(rows: list[tuple]) -> Questions:
+    scene, removed, asked, factual, answer, distance, final = zip(*rows, strict=True)
+    return Questions(
+        *(np.array(column, np.int64) for column in (scene, removed, asked)),
+        np.array(factual),
+        np.array(answer),
+        np.array(distance, np.float32),
+        np.array(final, np.float32),
+    )
