@@ -1,0 +1,44 @@
+"""From a config to its source of scenes and to the map that prepares them. No JAX."""
+
+from typing import Any
+
+from cjepa_jax import build, sizes
+from cjepa_jax.data import pipeline
+from cjepa_jax.data.base import Source
+from cjepa_jax.errors import ConfigError
+
+
+def make_source(config: Any, split: str) -> Source:
+    """The source of config.data for a split. Raises ConfigError or DataError, one line each."""
+    data = config.data
+    count = data.count if split == "train" else data.eval_count
+    fields = dict(path=data.path, size=data.size, frames=data.frames, count=count, seed=config.seed)
+    return build.build({"type": data.source, **data.options}, split=split, **fields)
+
+
+def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_removed: int = 0) -> pipeline.SceneMap:
+    """How config turns the source's scenes into arrays, for a model of these patches (pixels) and tubelets (frames)."""
+    data = config.data
+    if data.intervened == "rerender" and not source.can_rerender:
+        raise ConfigError(f"data.intervened = 'rerender': {type(source).__name__} cannot; zero_pixels always works")
+    return pipeline.SceneMap(
+        source,
+        build.bind(config.mask),
+        patch,
+        tubelet,
+        data.size,
+        data.max_objects,
+        data.intervened,
+        config.seed,
+        data.frames,
+        max_removed,
+        data.crop,
+    )
+
+
+def patch_and_tubelet(config: Any) -> tuple[int, int]:
+    """Pixels and frames of a token, read from the encoder's section. Raises ConfigError where there is none."""
+    encoder = config.objective.get("encoder")
+    if encoder is None or "variant" not in encoder:
+        raise ConfigError("objective.encoder.variant is missing: it says how large the patches are")
+    return sizes.parse(encoder.variant)[-1], encoder.get("tubelet", 1)

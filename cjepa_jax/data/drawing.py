@@ -1,0 +1,89 @@
+"""Marks on frames of a clip: outlines, hidden patches, contacts. NumPy and OpenCV, RGB, no text.
+
+Pictures are uint8 [H,W,3] and are drawn on in place; masks and cells are stretched to them by the nearest pixel, so a
+scene is enlarged first and drawn on afterwards.
+"""
+
+import cv2
+import numpy as np
+
+DARK, LIGHT = (24, 26, 32), (255, 255, 255)
+COLOURS = (  # of objects' outlines, by index; they repeat after the last
+    (255, 77, 77),
+    (54, 162, 255),
+    (255, 196, 0),
+    (46, 204, 113),
+    (232, 74, 226),
+    (255, 133, 27),
+    (26, 214, 214),
+    (150, 105, 255),
+    (178, 224, 40),
+    (255, 143, 190),
+    (160, 110, 60),
+    (150, 160, 175),
+)
+
+
+def colour(k: int) -> tuple[int, int, int]:
+    """Of object k."""
+    return COLOURS[k % len(COLOURS)]
+
+
+def enlarge(frame: np.ndarray, width: int) -> np.ndarray:
+    """A frame at least `width` wide by a whole factor, which keeps its pixels sharp; a wider one is reduced to it."""
+    if frame.shape[1] > width:
+        height = width * frame.shape[0] // frame.shape[1]
+        return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    factor = -(-width // frame.shape[1])
+    return frame.repeat(factor, 0).repeat(factor, 1)
+
+
+def stretch(cells: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """A mask or a grid of patches, bool [h,w], as bool [H,W] of the picture."""
+    height, width = picture.shape[:2]
+    return cv2.resize(cells.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).view(bool)
+
+
+def outline(picture: np.ndarray, mask: np.ndarray, colour: tuple, width: int) -> None:
+    """The contours of a mask, bool [h,w], those of its holes included, `width` pixels wide.
+
+    An enlarged mask's steps are rounded off to their half height, which no object is too thin for.
+    """
+    height, length = picture.shape[:2]
+    smooth = cv2.resize(mask.astype(np.float32), (length, height), interpolation=cv2.INTER_LINEAR) >= 0.5
+    contours, _ = cv2.findContours(smooth.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, colour, width, cv2.LINE_AA)
+
+
+def hatch(picture: np.ndarray, cells: np.ndarray, period: int) -> None:
+    """Hidden patches, bool [rows,cols]: paled, with diagonal stripes every `period` pixels across them."""
+    hidden = stretch(cells, picture)
+    rows, columns = np.indices(hidden.shape)
+    stripe = (rows + columns) % period < max(1, period // 4)
+    paled = 0.5 * picture + 0.5 * np.array(LIGHT)
+    drawn = np.where(stripe[..., None], 0.45 * paled + 0.55 * np.array(DARK), paled)
+    np.copyto(picture, drawn.astype(np.uint8), where=hidden[..., None])
+
+
+def ring(picture: np.ndarray, centre: tuple[float, float], radius: int, width: int) -> None:
+    """A circle round a point (x, y as shares of the picture), light with dark rims."""
+    place = tuple(int(share * length) for share, length in zip(centre, picture.shape[1::-1], strict=True))
+    cv2.circle(picture, place, radius, DARK, width + 2, cv2.LINE_AA)
+    cv2.circle(picture, place, radius, LIGHT, width, cv2.LINE_AA)
+
+
+def touching(one: np.ndarray, other: np.ndarray | None = None) -> tuple[float, float] | None:
+    """Where two masks, bool [h,w], are nearest: the middle of their nearest pixels, x and y as shares of the frame.
+
+    Against a wall (None) it is the mask's side nearest to the frame's border. None where either cannot be seen.
+    """
+    if other is None:
+        other = np.pad(np.zeros(np.subtract(one.shape, 2), bool), 1, constant_values=True)
+    if not (one.any() and other.any()):
+        return None
+    ends = []
+    for mask, goal in ((one, other), (other, one)):
+        away = cv2.distanceTransform((~goal).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        ends.append(np.argwhere(mask & (away <= away[mask].min() + 0.5)).mean(0))
+    y, x = (np.mean(ends, 0) + 0.5) / one.shape
+    return float(x), float(y)

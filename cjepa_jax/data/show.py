@@ -1,0 +1,144 @@
+"""Draws scenes of a config's source, whichever it is, beside their counterfactuals.
+
+python -m cjepa_jax.data.show --config=configs/worlds/balls.py --out=balls.png [--config.data.seed=1 ...]
+
+.png: a contact sheet with some frames of every clip; .gif: an animation. Objects are outlined, each in one colour on
+both sides; hidden patches are those that the config's mask draws for the scene in the first epoch; rings mark contacts
+in the frame nearest to their beginning (one with a wall, in the middle of the object). The counterfactual is simulated
+again where the source can, else it is the scene with the removed objects' hidden pixels blanked, as training sees it.
+The centred square is shown, without a random crop. The same command draws the same bits.
+"""
+
+
+def _flags():
+    from absl import flags
+
+    flags.DEFINE_string("out", None, "the picture to write, .png or .gif")
+    flags.DEFINE_string("split", "train", "the split that the scenes are from")
+    flags.DEFINE_integer("first", 0, "the first scene", lower_bound=0)
+    flags.DEFINE_integer("scenes", 4, "how many scenes", lower_bound=1, upper_bound=64)
+    flags.DEFINE_integer("remove", None, "remove this object of every scene, not those that the mask draws")
+    flags.DEFINE_integer("scale", 0, "enlargement of the frames; 0: to about 192 pixels", lower_bound=0, upper_bound=16)
+
+
+if __name__ == "__main__":
+    from cjepa_jax import cli
+
+    raise SystemExit(cli.run("cjepa_jax.data.show", _flags))
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from cjepa_jax.data import assemble, batching, pipeline, sheet, transforms
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.masks import objects
+
+SIDE = 192  # pixels, the width of a small frame as it is shown
+QUESTIONS = 3  # printed per scene, at most
+
+
+def main(config, _) -> int:
+    """Writes the picture that the flags ask for. No run folder is made."""
+    given = flags.FLAGS
+    out = target(given.out)
+    source = assemble.make_source(config, given.split)
+    if given.first >= len(source):
+        raise ConfigError(f"--first={given.first}: the {given.split} split has scenes 0 to {len(source) - 1}")
+    scene_of = make_scenes(config, source)
+    chosen = range(given.first, min(given.first + given.scenes, len(source)))
+    scenes = [read(scene_of, index, given.remove) for index in chosen]
+    side = scene_of.size * (given.scale or max(1, round(SIDE / scene_of.size)))
+    frames = f", {scene_of.frames} frames" if scene_of.frames > 1 else ""
+    heading = f"{type(source).__name__}, {given.split} split, {scene_of.size} × {scene_of.size}{frames}"
+    if out.suffix == ".png":
+        data = sheet.png(sheet.sheet(scenes, heading, side))
+    else:
+        data = sheet.gif(sheet.animation(scenes, heading, side))
+    write(out, data)
+    print(f"{out}: scenes {chosen[0]} to {chosen[-1]}, {len(data) / 1000:.0f} kB")
+    return 0
+
+
+def target(out: str | None) -> Path:
+    """The file to write. Raises ConfigError for a name that is neither a sheet's nor an animation's."""
+    if not out or Path(out).suffix not in (".png", ".gif"):
+        raise ConfigError(f"--out={out or ''}: name a file that ends in .png or .gif")
+    return Path(out)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Writes the file. Raises ConfigError where nobody may; a full disk is told apart from that by the system."""
+    try:
+        path.write_bytes(data)
+    except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise ConfigError(f"--out={path}: cannot be written ({error.strerror})") from error
+
+
+def make_scenes(config, source) -> pipeline.SceneMap:
+    """Scenes as training sees them, but for the random crop, and simulated again wherever the source can."""
+    patch, tubelet = assemble.patch_and_tubelet(config)
+    config = config.copy_and_resolve_references()
+    config.data.intervened = "rerender" if source.can_rerender else "zero_pixels"
+    return dataclasses.replace(assemble.make_scenes(config, source, patch, tubelet), crop=False)
+
+
+def read(scenes: pipeline.SceneMap, index: int, remove: int | None = None) -> sheet.Scene:
+    """Scene `index` as `scenes` draws it in the first epoch, or with object `remove` (by the source's count) removed.
+
+    Raises ConfigError if the scene has no such object; DataError for a scene that cannot be read.
+    """
+    raw = scenes.source[index]
+    window = transforms.centre_square(*raw["video"].shape[1:3])
+    masks = window.masks(raw["masks"], scenes.size)
+    if remove is not None:
+        if not 0 <= remove < len(masks):
+            has = f"objects 0 to {len(masks) - 1}" if len(masks) else "no objects"
+            raise ConfigError(f"--remove={remove}: scene {index} has {has}")
+        scenes = dataclasses.replace(scenes, mask=functools.partial(hide, remove), max_objects=len(masks))
+    drawn = scenes(index, 0)
+    if drawn["replaced"]:
+        raise DataError(f"scene {index}: unreadable")
+    kept = batching.keep_largest(
+        objects.patches(masks, scenes.patch, scenes.frames // scenes.grid[0]), scenes.max_objects
+    )
+    removed = np.zeros(len(masks), bool)
+    removed[kept] = drawn["removed"][: len(kept)]
+    factual = sheet.Clip(drawn["video"], masks, raw.get("contacts", np.zeros((0, 4), np.float32)))
+    return sheet.Scene(
+        index,
+        factual,
+        changed(scenes, index, factual, drawn["intervened"], removed, window),
+        removed,
+        ~drawn["context"].reshape(scenes.grid),
+        scenes.intervened == "rerender",
+        tuple(questions(scenes.source, index)),
+    )
+
+
+def hide(k: int, rng, object_patches: np.ndarray, object_valid: np.ndarray, grid) -> tuple[np.ndarray, np.ndarray]:
+    """A mask as those of masks/, which hides object k, however small."""
+    return object_patches[k], np.arange(len(object_patches)) == k
+
+
+def changed(scenes, index, factual: sheet.Clip, video, removed, window) -> sheet.Clip:
+    """The other side. Its masks are known where the source rolls a scene out, and where nothing moved differently."""
+    if scenes.intervened == "rerender" and removed.any():
+        if not hasattr(scenes.source, "rollout"):
+            return sheet.Clip(video, factual.masks[:0])
+        other = scenes.source.rollout(index, removed)
+        return sheet.Clip(video, window.masks(other["masks"], scenes.size), other["contacts"])
+    gone = np.append(removed, False)  # the last stands for a wall, -1
+    pairs = factual.contacts[:, 2:].astype(int)
+    return sheet.Clip(video, factual.masks & ~removed[:, None, None, None], factual.contacts[~gone[pairs].any(1)])
+
+
+def questions(source, index: int) -> Iterator[str]:
+    """What the source asks about a scene, with the answers; nothing where it asks nothing."""
+    if hasattr(source, "questions"):
+        for asked in source.questions(index)[:QUESTIONS]:
+            yield f"{asked['question']} {asked['answer']}"

@@ -1,0 +1,14 @@
+"""Clips of 16 frames of objects that cast shadows on a floor and on each other (cjepa_jax/data/worlds/shadows.py).
+
+python -m cjepa_jax.data.show --config=configs/worlds/shadows.py --out=shadows.gif
+python -m cjepa_jax.train --config=configs/worlds/shadows.py
+"""
+
+from configs import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    config.data.source = "cjepa_jax.data.worlds:Shadows"
+    config.data.frames = 16
+    return config
