@@ -1,0 +1,242 @@
+"""Writes a simulated world to disk: ArrayRecord files that data/records.py reads with random access.
+
+python -m cjepa_jax.data.build --world=balls --split=train --count=10000 --out=DIR [--size=64 --frames=16 --seed=0]
+python -m cjepa_jax.data.build --out=DIR --verify
+
+Splits of one world share a folder. A build that was stopped, in whatever way, goes on when the same command is run
+again, and ends with the same bytes; whatever else would change them (another option, seed, size, version of a package)
+is refused. A file that is missing or cut short is written anew.
+"""
+
+import concurrent.futures
+import json
+import multiprocessing
+import os
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cjepa_jax import cli
+from cjepa_jax.data import manifest
+from cjepa_jax.data.files import inside
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.workdir import Workdir, write_atomically
+
+PROBE = 8  # scenes written to estimate the size of the rest
+
+
+def parser() -> cli.Parser:
+    """The command line."""
+    flags = cli.Parser(prog="python -m cjepa_jax.data.build", description=__doc__.split("\n")[0])
+    flags.add_argument("--out", required=True, help="the folder; made if need be")
+    flags.add_argument("--world", help="balls, shadows, ...: a class of cjepa_jax.data.worlds in lower case")
+    flags.add_argument("--split", default="train", help="which scenes; default: train")
+    flags.add_argument("--count", type=int, help="how many scenes")
+    flags.add_argument("--size", type=int, default=64, help="pixels, height = width; default: 64")
+    flags.add_argument("--frames", type=int, default=16, help="frames per clip; default: 16")
+    flags.add_argument("--seed", type=int, default=0, help="as `seed` of the config; default: 0")
+    flags.add_argument("--options", default="{}", help="the world's own options, as JSON")
+    flags.add_argument("--shard", type=int, default=256, help="scenes per file; default: 256")
+    flags.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; default: one per core")
+    flags.add_argument("--beam", help="run on Apache Beam, with these pipeline options; --out is a shared folder")
+    flags.add_argument("--verify", action="store_true", help="only compare what is there with its checksums")
+    flags.add_argument("--log", choices=cli.LEVELS, default="info", help="how much to print")
+    return flags
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command. Raises ConfigError, DataError, StorageError."""
+    flags = parser().parse_args(argv)
+    cli.set_up_logging(flags.log)
+    root = Path(flags.out)
+    if flags.verify:
+        return verify(root)
+    spec = make_spec(flags)
+    with Workdir(root) as workdir:
+        manifest.check_claim(root, spec)
+        claim = manifest.path_of(root, spec["split"])
+        done = present(root, spec)
+        missing = [shard for shard in range(len(manifest.shards(spec))) if shard not in done]
+        if missing or not claim.exists() or not manifest.read(root, spec["split"])["files"]:
+            prepare(root, spec, done, workdir, missing)
+            write_missing(root, spec, missing, flags)
+            finish(root, spec)
+    total = sum(entry["bytes"] for entry in manifest.check_sizes(root, spec["split"])["files"])
+    print(f"{root}: split {spec['split']}, {spec['count']} scenes in {total / 1e6:.1f} MB")
+    return 0
+
+
+def make_spec(flags: Any) -> dict[str, Any]:
+    """The spec that the command line asks for. Raises ConfigError."""
+    from cjepa_jax.data import builders  # a wrong command line need not wait for TFDS
+
+    for name in ("world", "count"):
+        if getattr(flags, name) is None:
+            raise ConfigError(f"--{name} is missing")
+    for name, most in (("shard", 10**6), ("workers", 1024)):
+        if not 1 <= getattr(flags, name) <= most:
+            raise ConfigError(f"--{name}={getattr(flags, name)}: must be within 1 and {most}")
+    try:
+        options = json.loads(flags.options)
+    except ValueError as error:
+        raise ConfigError(f"--options={flags.options}: not JSON ({error})") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"--options={flags.options}: must be a JSON object, such as '{{\"boxes\": 0.4}}'")
+    base = {name: getattr(flags, name) for name in ("split", "count", "size", "frames", "seed")}
+    return builders.spec_of(builders.make_world(flags.world, options, **base), flags.shard)
+
+
+def present(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
+    """Entries by number of the files that need not be written: those of a finished build or of a stopped one."""
+    done = manifest.parts(root, spec)
+    if manifest.path_of(root, spec["split"]).exists():
+        for shard, entry in enumerate(manifest.read(root, spec["split"])["files"]):
+            file = inside(root, entry["name"])
+            if file.is_file() and file.stat().st_size == entry["bytes"]:
+                done.setdefault(shard, entry)
+    return done
+
+
+def prepare(root: Path, spec: dict[str, Any], done: dict[int, dict], workdir: Workdir, missing: list[int]) -> None:
+    """Claims the split, clears what a killed build left half written, and asks for the space that the rest takes."""
+    from cjepa_jax.data import builders
+
+    parts = root / manifest.PARTS
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir()
+    mark = manifest.fingerprint(spec)
+    for entry in done.values():
+        write_atomically(parts / f"{entry['name']}.json", json.dumps(entry | {"fingerprint": mark}))
+    write_atomically(manifest.path_of(root, spec["split"]), manifest.text(spec, []))
+    if missing:
+        probe = range(min(PROBE, spec["count"]))
+        features, world = builders.features_of(spec["fields"]), builders.world_of(spec)
+        size = builders.write_records(parts / "probe", features, spec["fields"], world, probe) / len(probe)
+        (parts / "probe").unlink()
+        scenes = sum(stop - first for first, stop in (manifest.shards(spec)[shard] for shard in missing))
+        workdir.require_space(int(1.1 * size * scenes) + 2**20)
+
+
+def write_missing(root: Path, spec: dict[str, Any], missing: list[int], flags: Any) -> None:
+    """Writes the missing files, here, in a pool of processes, or on Apache Beam."""
+    if flags.beam is not None:
+        write_on_beam(root, spec, missing, flags.beam)
+        return
+    have = spec["count"] - sum(stop - first for first, stop in (manifest.shards(spec)[shard] for shard in missing))
+    quiet = flags.log in ("warning", "error")
+    with tqdm(total=spec["count"], initial=have, unit="scene", desc=spec["split"], disable=quiet) as bar:
+        for scenes in write_in_pool(root, spec, missing, flags.workers):
+            bar.update(scenes)
+
+
+def write_in_pool(root: Path, spec: dict[str, Any], missing: list[int], workers: int) -> Iterator[int]:
+    """Yields the number of scenes of each file as it is done. Raises DataError if a process dies."""
+    from cjepa_jax.data.builders import write_shard
+
+    if workers == 1 or len(missing) < 2:
+        for shard in missing:
+            yield write_shard(str(root), spec, shard)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), context, _end_with_parent, (os.getpid(),))
+    try:
+        tasks = [pool.submit(write_shard, str(root), spec, shard) for shard in missing]
+        for task in concurrent.futures.as_completed(tasks):
+            yield task.result()
+    except concurrent.futures.BrokenExecutor as error:
+        raise DataError(f"{root}: a process that wrote scenes died: run the command again to go on") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def write_on_beam(root: Path, spec: dict[str, Any], missing: list[int], arguments: str) -> None:
+    """One element of the pipeline is one file, so nothing is shuffled and a failed one is simply tried again."""
+    from cjepa_jax.data import builders
+
+    beam = builders.import_beam()
+    options = beam.options.pipeline_options.PipelineOptions(shlex.split(arguments))
+    with beam.Pipeline(options=options) as pipeline:
+        numbers = pipeline | beam.Create(missing) | beam.Reshuffle()
+        _ = numbers | beam.Map(lambda shard: builders.write_shard(str(root), spec, shard))
+
+
+def finish(root: Path, spec: dict[str, Any]) -> None:
+    """Writes TFDS's metadata and, last, the manifest. Raises DataError if files are missing after all."""
+    done = manifest.parts(root, spec)
+    if len(done) < len(manifest.shards(spec)):
+        raise DataError(
+            f"{root}: {len(done)} of {len(manifest.shards(spec))} files were written: run the command again"
+        )
+    files = [done[shard] for shard in sorted(done)]
+    others = {split: manifest.read(root, split)["files"] for split in manifest.splits(root)}
+    write_tfds_metadata(root, spec, others | {spec["split"]: files})
+    write_atomically(manifest.path_of(root, spec["split"]), manifest.text(spec, files))
+    shutil.rmtree(root / manifest.PARTS)
+
+
+def write_tfds_metadata(root: Path, spec: dict[str, Any], files: dict[str, list[dict]]) -> None:
+    """features.json and dataset_info.json, with which tfds.builder_from_directory reads the folder."""
+    import tensorflow_datasets as tfds
+
+    from cjepa_jax.data import builders
+
+    infos = [
+        tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=[entry["scenes"] for entry in entries],
+            num_bytes=sum(entry["bytes"] for entry in entries),
+        )
+        for split, entries in sorted(files.items())
+        if entries
+    ]
+    tfds.folder_dataset.write_metadata(
+        data_dir=root,
+        features=builders.features_of(spec["fields"]),
+        split_infos=infos,
+        check_data=False,
+        disable_shuffling=True,
+        description=f"Scenes of the simulated world {spec['world']!r}, made by cjepa_jax.",
+    )
+
+
+def verify(root: Path) -> int:
+    """Compares every file of every split with its checksum. Raises DataError naming the first that differs."""
+    found = manifest.splits(root)
+    if not found:
+        raise DataError(f"{root}: no materialised scenes here (no manifest-SPLIT.json)")
+    for split in found:
+        files = manifest.check_sizes(root, split)["files"]
+        damaged = [
+            entry["name"]
+            for entry in tqdm(files, unit="file", desc=split, leave=False)
+            if manifest.sha256(inside(root, entry["name"])) != entry["sha256"]
+        ]
+        if damaged:
+            others = f" (and {len(damaged) - 1} others)" if damaged[1:] else ""
+            why = "its SHA-256 is not the manifest's: delete it and run the build command again"
+            raise DataError(f"{root / damaged[0]}{others}: {why}")
+        print(
+            f"{root}: split {split}, {sum(entry['scenes'] for entry in files)} scenes in {len(files)} files: as written"
+        )
+    return 0
+
+
+def _end_with_parent(parent: int) -> None:
+    """A killed build cannot stop its processes, so each watches for its end by itself."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.guard(main))
