@@ -49,3 +49,9 @@ def frame(image: np.ndarray, thickness: float, shade: float) -> None:
     inner = image[width:-width, width:-width].copy()
     np.multiply(image, shade, out=image, casting="unsafe")
     image[width:-width, width:-width] = inner
+
+
+def band(image: np.ndarray, top: float, shade: float) -> None:
+    """Darken the band below `top` (view widths) in place by factor `shade`."""
+    low = image[round(top * len(image)) :]
+    np.multiply(low, shade, out=low, casting="unsafe")

@@ -116,3 +116,17 @@ def outlines(kind: np.ndarray, half: np.ndarray, position: np.ndarray, angle: np
             y = sin * points[:, 0] + cos * points[:, 1] + position[..., k, 1, None]
             result[-1].append(np.stack([x, y], -1))
     return result
+
+
+def marks(kind: np.ndarray, half: np.ndarray, motion: np.ndarray) -> list[list[np.ndarray]]:
+    """A smaller copy inside each object, off centre so that turning shows, from motion [T,K,6]: one part [T,V,2] each.
+
+    A jar's lies in its bottom.
+    """
+    angle, jar = motion[..., 2], kind == JAR
+    cos, sin = np.cos(angle), np.sin(angle)
+    right = np.where(jar, 0.0, 0.35) * half[:, 0]
+    down = np.where(jar, half[:, 1] - RIM * half[:, 0] / 2, 0.0)
+    place = motion[..., :2] + np.stack([cos * right - sin * down, sin * right + cos * down], -1)
+    size = np.where(jar[:, None], half[:, :1] * (0.6, 0.2 * RIM), 0.4 * half)
+    return outlines(np.where(jar, BOX, kind), size, place, angle)

@@ -15,7 +15,6 @@ from cjepa_jax.data.worlds.layout import BOX, DISC, areas, parts
 
 WALL = 0.03  # thickness of the walls inside the view, in view widths
 MOVING, FIXED, DRIVEN = 0, 1, 2  # modes: under forces; at rest for ever; moving for ever as it began
-SUBSTEPS = 16  # physics steps between frames; a power of two, so contact times in frames are exact
 
 
 class Bodies(NamedTuple):
@@ -41,6 +40,9 @@ class Physics(NamedTuple):
     friction: float
     pads: np.ndarray = np.zeros((0, 8))  # [P,8] launch pads: owner, time in s, box low x, y, high x, y, velocity x, y
     iterations: int = 10  # of the contact solver; stacks need more
+    substeps: int = 16  # physics steps between frames; a power of two, so contact times in frames are exact
+    ground: float | None = None  # y of the top of a level ground without end; None: there is none
+    floor: bool = False  # whether contacts tell the lower wall and the ground, as object -2, from the other walls
 
 
 def simulate(
@@ -49,7 +51,8 @@ def simulate(
     """Motion float64 [T,K,6] (x, y, angle, vx, vy, spin) and contacts float32 [C,4] (first, last, a, b).
 
     first and last are the times in frames at the end of the physics steps in which two bodies began to touch and had
-    come apart (or the clip ended); a is a body, b another with a < b, or -1 for a wall; in order of first, then a, b.
+    come apart (or the clip ended); a is a body, b another with a < b, or -1 for a wall or the
+    ground (-2: see Physics.floor); in order of first, then a, b.
     A contact changes states from `first` on. Disabled bodies (`removed` bool [K]) fly on and touch nothing.
     At its time a pad gives its velocity to every moving body with its centre in the box, unless the owner is removed;
     this counts as a contact of the two. With events=False the contacts are left empty; the motion is the same.
@@ -59,25 +62,24 @@ def simulate(
     space.iterations = physics.iterations
     space.collision_slop = 5e-4  # Chipmunk's default of 0.1 is meant for pixels
     space.use_spatial_hash(0.25, 127)
-    if physics.walls:
-        add_walls(space, physics)
+    walls = add_walls(space, physics)
     index = add_bodies(space, bodies, physics, removed)
-    log = Recorder(space, index) if events else None
+    log, substeps = Recorder(space, walls | index) if events else None, physics.substeps
     objects = list(dict.fromkeys(shape.body for shape in index))  # in order, each once
     launches: dict[int, list] = {}
     for pad in physics.pads.tolist():
         if not removed[int(pad[0])]:
-            launches.setdefault(round(pad[1] / dt * SUBSTEPS), []).append(pad)
+            launches.setdefault(round(pad[1] / dt * substeps), []).append(pad)
     motion = np.empty((frames, len(objects), 6))
     for t in range(frames):
-        for step in range((t - 1) * SUBSTEPS if t else 0, t * SUBSTEPS):
+        for step in range((t - 1) * substeps if t else 0, t * substeps):
             if log is not None:
                 log.step = step + 1
             for pad in launches.get(step, ()):
                 launch(objects, removed, pad, log)
-            space.step(dt / SUBSTEPS)
+            space.step(dt / substeps)
         motion[t] = [(*b.position, b.angle, *b.velocity, b.angular_velocity) for b in objects]
-    return motion, np.zeros((0, 4), np.float32) if log is None else log.close((frames - 1) * SUBSTEPS)
+    return motion, np.zeros((0, 4), np.float32) if log is None else log.close(frames - 1, substeps)
 
 
 def add_bodies(space: pymunk.Space, bodies: Bodies, physics: Physics, removed: np.ndarray) -> dict[pymunk.Shape, int]:
@@ -161,15 +163,22 @@ def reached(contacts: np.ndarray, removed: np.ndarray, mode: np.ndarray | None =
         time = new
 
 
-def add_walls(space: pymunk.Space, physics: Physics) -> None:
-    """Four thick walls whose inner sides are WALL inside the view."""
-    thick = 0.25
+def add_walls(space: pymunk.Space, physics: Physics) -> dict[pymunk.Shape, int]:
+    """Four thick walls whose inner sides are WALL inside the view, and the ground, where there are such; returns what
+    contacts call each."""
+    thick, index = 0.25, {}
     low, high = WALL - thick, 1 - WALL + thick
-    for a, b in (((-1, low), (2, low)), ((-1, high), (2, high)), ((low, -1), (low, 2)), ((high, -1), (high, 2))):
+    sides = (((-1, low), (2, low)), ((-1, high), (2, high)), ((low, -1), (low, 2)), ((high, -1), (high, 2)))
+    ends = sides if physics.walls else ()
+    if physics.ground is not None:
+        ends = (*ends, ((-9, physics.ground + thick), (10, physics.ground + thick)))
+    for a, b in ends:
         wall = pymunk.Segment(space.static_body, a, b, thick)
         wall.elasticity, wall.friction = physics.restitution**0.5, physics.friction**0.5
         wall.filter = pymunk.ShapeFilter(categories=1)
         space.add(wall)
+        index[wall] = -2 if physics.floor and a[1] == b[1] > 0.5 else -1
+    return index
 
 
 class Recorder:
@@ -190,14 +199,14 @@ class Recorder:
         self.add(shapes, first, self.step)
 
     def add(self, shapes: tuple[pymunk.Shape, ...], first: int, last: int) -> None:
-        a, b = sorted(self.index.get(shape, -1) for shape in shapes)
+        a, b = sorted(self.index[shape] for shape in shapes)
         self.done.append((first, last, b, a) if a < 0 else (first, last, a, b))
 
-    def close(self, last: int) -> np.ndarray:
-        """The contacts [C,4]. Takes the callbacks back: freeing the space would call them once more."""
+    def close(self, last: int, substeps: int) -> np.ndarray:
+        """The contacts [C,4] until frame `last`. Takes the callbacks back: freeing the space would call them again."""
         self.space.on_collision(None, None, begin=pymunk.empty_callback, separate=pymunk.empty_callback)
         for shapes, first in self.touching.items():
-            self.add(shapes, first, last)
+            self.add(shapes, first, last * substeps)
         contacts = np.array(sorted(self.done, key=lambda row: (row[0], *row[2:])), np.float32).reshape(-1, 4)
-        contacts[:, :2] /= SUBSTEPS
+        contacts[:, :2] /= substeps
         return contacts

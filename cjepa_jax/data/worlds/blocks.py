@@ -1,0 +1,144 @@
+"""Blocks: stacked towers, ledges and bridges on the ground, some of which fall."""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from cjepa_jax.data.worlds import draw, layout
+from cjepa_jax.data.worlds.base import check_range
+from cjepa_jax.data.worlds.physics import Bodies, Physics, simulate
+from cjepa_jax.data.worlds.rigid import Rigid
+
+GROUND = 0.94  # its top, view widths from the top of the view
+OVERLAP = 2e-4  # of a block and what it stands on, less than the solver lets be: it rests from the first step
+TOWER, LEDGE, BRIDGE = 0, 1, 2
+LEAST = (1, 3, 3)  # blocks of each
+
+
+class Setup(NamedTuple):
+    """Everything that scene i is before time starts."""
+
+    bodies: Bodies
+    physics: Physics
+    colour: np.ndarray  # uint8 [K,3]
+    sky: np.ndarray  # [2,3] background colours at the top and the bottom, 0 .. 255
+    level: np.ndarray  # [K] blocks between each and the ground
+
+
+@dataclass(frozen=True)
+class Blocks(Rigid):
+    """Blocks that stand on each other, at rest at first, under gravity, with do(remove).
+
+    Units and what a scene holds: see Rigid. Gravity is 3 view widths / s^2. A scene is up to three structures side by
+    side: towers (each block off the middle of the one below), ledges (a plank on a narrow block, loaded on one side or
+    both) and bridges (a plank on two pillars, loaded or not). Some stand, some lose their balance by themselves, some
+    when a block goes that carried, or held by its weight. Mass is not visible: densities 0.5 .. 2. The ground is
+    background; contacts with it have b = -1.
+
+    The question: does block j fall, that is, end with its centre lower than it began by more than half of its height,
+    within the clip? It is asked of the blocks that stand on others. Held out are (`hold_out`): 1 or 2 objects more than
+    `objects` says; hues by shape, as layout.colours says; layouts with a bridge.
+
+    objects: least and most blocks. width, height: of blocks, view widths; planks are twice as wide and half as high;
+    all shrink where they would not fit.
+    """
+
+    objects: tuple[int, int] = (3, 6)
+    width: tuple[float, float] = (0.13, 0.26)
+    height: tuple[float, float] = (0.1, 0.2)
+
+    setup_type: ClassVar[type] = Setup
+    question: ClassVar[str] = "Does block j fall: is it lower at the end by more than half of its height?"
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "objects", check_range("data.options.objects", self.objects, 1, 16, int))
+        for name in ("width", "height"):
+            object.__setattr__(self, name, check_range(f"data.options.{name}", getattr(self, name), 0.02, 0.5))
+
+    def setup(self, i: int) -> Setup:
+        """Initial conditions of scene i, independent of size, frames and dt."""
+        rng = self.rng(i)
+        count = self.object_count(rng, self.objects)
+        blocks = self.structures(rng, count)
+        low, high = (blocks[:, 0] - blocks[:, 2]).min(), (blocks[:, 0] + blocks[:, 2]).max()
+        scale = min(1.0, 0.92 / (high - low), 0.86 / (blocks[:, 1] + blocks[:, 3]).max())
+        left = 0.04 + (0.92 - scale * (high - low)) * rng.random()
+        level = blocks[:, 4].astype(int)
+        x, y = left + scale * (blocks[:, 0] - low), GROUND - scale * blocks[:, 1] + OVERLAP * (level + 1)
+        half, kind, still = scale * blocks[:, 2:4], np.full(count, layout.BOX), np.zeros(count)
+        mass = layout.areas(kind, half) * 2 ** (2 * rng.random(count) - 1)
+        bodies = Bodies(kind, half, np.stack([x, y], -1), still, np.zeros((count, 2)), still, mass, np.zeros(count, int))
+        physics = Physics(3.0, False, rng.uniform(0.0, 0.1), rng.uniform(0.4, 0.9), iterations=20, ground=GROUND, substeps=8)
+        base = rng.uniform(160, 235) + rng.uniform(-12, 12, 3)
+        colours = layout.colours(rng, count, kind, self.held("colour"))
+        return Setup(bodies, physics, colours, np.clip(np.stack([base, base - 30]), 0, 255), level)
+
+    def structures(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Blocks [K,5]: centre x, centre's height over the ground, half width, half height, level."""
+        blocks, edge, held = [], 0.0, self.held("layout")
+        while len(blocks) < count:
+            left = count - len(blocks)
+            shapes = [s for s in (TOWER, LEDGE, BRIDGE) if LEAST[s] <= left and not (s == BRIDGE and held is False)]
+            shape = BRIDGE if held and not blocks and BRIDGE in shapes else int(rng.choice(shapes))
+            size = int(rng.integers(max(LEAST[shape], min(2, left)), min(left, 5) + 1))
+            if left - size < 2 or count - left > count / 2:
+                size = left  # no block alone, and no fourth structure
+            part = (self.tower, self.ledge, self.bridge)[shape](rng, size)
+            part[:, 0] += edge - (part[:, 0] - part[:, 2]).min()
+            edge = (part[:, 0] + part[:, 2]).max() + rng.uniform(0.01, 0.1)
+            blocks.extend(part.tolist())
+        return np.array(blocks)
+
+    def sizes(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Half widths and heights of blocks [count,2]."""
+        low, high = np.array([self.width, self.height]).T
+        return (low + (high - low) * rng.random((count, 2))) / 2
+
+    def tower(self, rng: np.random.Generator, count: int, x: float = 0.0, top: float = 0.0, level: int = 0):
+        """`count` blocks on each other, the first at x and height `top`."""
+        spread, blocks = rng.choice([0.4, 1.3]), np.empty((count, 5))
+        for k, (w, h) in enumerate(self.sizes(rng, count).tolist()):
+            blocks[k] = x, top + h, w, h, level + k
+            x, top = x + w * spread * rng.uniform(-1, 1), top + 2 * h
+        return blocks
+
+    def ledge(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """A plank on one block, and towers on its left and right."""
+        (w, h), (half, thick) = self.sizes(rng, 2) * [[0.8, 1.0], [2.0, 0.5]]
+        x, top = w * rng.uniform(-1.1, 1.1), 2 * h + 2 * thick
+        blocks = [[[0, h, w, h, 0], [x, 2 * h + thick, half, thick, 1]]]
+        first, side = int(rng.integers(0, count - 1)), rng.choice([-1, 1])
+        for number, sign in ((first, side), (count - 2 - first, -side)):
+            if number:
+                part = self.tower(rng, number, 0.0, top, 2)
+                part[:, :] *= [0.6, 1, 0.6, 1, 1]
+                part[:, 0] += x + sign * half * rng.uniform(0.4, 0.95)
+                blocks.append(part)
+        return np.concatenate(blocks)
+
+    def bridge(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """A plank on two pillars, and a tower on it."""
+        (w, h), (half, thick) = self.sizes(rng, 2) * [[0.7, 1.2], [2.0, 0.5]]
+        apart = max(half - w * rng.uniform(-0.3, 1.0), 1.1 * w)  # the pillars' centres from the middle
+        blocks = [[[-apart, h, w, h, 0], [apart, h, w, h, 0]]]
+        blocks.append([[w * rng.uniform(-0.3, 0.3), 2 * h + thick, half, thick, 1]])
+        blocks.append(self.tower(rng, count - 3, half * rng.uniform(-1, 1), 2 * h + 2 * thick, 2))
+        return np.concatenate(blocks)
+
+    def background(self, setup: Setup) -> np.ndarray:
+        """A sky and a dark band of ground."""
+        picture = draw.gradient(self.size, *setup.sky)
+        draw.band(picture, GROUND, 0.35)
+        return picture
+
+    def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether each block falls, bool [K], and where each is at the end, float32 [K,2]."""
+        motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
+        falls = motion[-1, :, 1] - setup.bodies.position[:, 1] > setup.bodies.half[:, 1]
+        return falls & ~removed, np.where(removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
+
+    def asked(self, setup: Setup) -> np.ndarray:
+        """The blocks that stand on others."""
+        return setup.level > 0

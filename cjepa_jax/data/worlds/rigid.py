@@ -1,0 +1,106 @@
+"""What worlds of bodies under gravity share: from an initial state to motion, pictures, masks and states."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cjepa_jax.data.worlds import draw, layout
+from cjepa_jax.data.worlds.base import World, check_removed, check_step
+from cjepa_jax.data.worlds.physics import graph, simulate
+
+
+@dataclass(frozen=True)
+class Rigid(World):
+    """A world whose setups are NamedTuples with `bodies`, `physics`, `colour` uint8 [K,3] and `sky` [2,3].
+
+    World units: the view is 1 x 1, x to the right, y down, seconds. dt: seconds between frames. A dark mark inside each
+    object turns with it.
+
+    A scene holds video uint8 [T,H,W,3], visible `masks` and full `amodal` masks bool [K,T,H,W], `states` float32
+    [T,K,S] (columns: state_names), `contacts` float32 [C,4] (first and last time in frames, object a, object b or -1
+    for what is no object; see physics.simulate), their `graph` bool [K,K], `labels` float32 [P] (label_names: count,
+    then means at frame T // 2). A removed object keeps its row: its states are 0, its masks empty.
+    """
+
+    dt: float = 0.1
+
+    label_names: ClassVar[tuple[str, ...]] = (
+        "count", "position/x", "position/y", "velocity/x", "velocity/y", "size/area",
+    )  # fmt: skip
+    state_names: ClassVar[tuple[str, ...]] = (
+        "present",  # 1, or 0 if removed (then the whole row is 0)
+        "position/x", "position/y",  # centre, view widths
+        "angle",  # radians, clockwise as seen
+        "velocity/x", "velocity/y",  # view widths / s
+        "spin",  # radians / s
+        "size/width", "size/height",  # at angle 0, view widths
+        "size/area",  # share of the view
+        "mass",  # density x area; densities 0.5 .. 2
+        "colour/r", "colour/g", "colour/b",  # 0 .. 1
+    )  # fmt: skip
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_step("data.options.dt", self.dt)
+
+    def background(self, setup: Any) -> np.ndarray:
+        """What is there without any object, uint8 [H,W,3]."""
+        raise NotImplementedError
+
+    def traits(self, setup: Any) -> np.ndarray:
+        """The last columns of the states, which never change, [K,n]: colours, and what a world adds to state_names."""
+        return setup.colour / 255
+
+    def marks(self, setup: Any) -> np.ndarray:
+        """The colours of the marks inside the objects, uint8 [K,3]."""
+        return (setup.colour * 0.6).astype(np.uint8)
+
+    def play(self, setup: Any, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The scene under do(remove), simulated from its initial conditions. Raises DataError."""
+        removed = check_removed(removed, len(setup.colour))
+        motion, contacts = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed)
+        polygons = self.polygons(setup, motion)
+        visible, amodal = draw.masks(polygons, np.nonzero(~removed)[0].tolist(), self.frames, self.size)
+        states = self.states(setup, motion, removed)
+        return {
+            "video": self.video(setup, motion, polygons, removed),
+            "masks": visible,
+            "amodal": amodal,
+            "states": states,
+            "contacts": contacts,
+            "graph": graph(contacts, len(removed)),
+            "labels": self.labels(states),
+        }
+
+    def film(self, setup: Any, removed: np.ndarray | None = None) -> np.ndarray:
+        """The video alone of the scene under do(remove), uint8 [T,H,W,3]. Raises DataError."""
+        removed = check_removed(removed, len(setup.colour))
+        motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
+        return self.video(setup, motion, self.polygons(setup, motion), removed)
+
+    def polygons(self, setup: Any, motion: np.ndarray) -> list[list[np.ndarray]]:
+        """The objects' outlines in pixels, fixed point: one or more parts [T,V,2] each."""
+        world = layout.outlines(setup.bodies.kind, setup.bodies.half, motion[..., :2], motion[..., 2])
+        return draw.outlines(world, self.size)
+
+    def video(self, setup: Any, motion: np.ndarray, polygons: list, removed: np.ndarray) -> np.ndarray:
+        """Each object in its colour with a mark in it, in order."""
+        marks = draw.outlines(layout.marks(setup.bodies.kind, setup.bodies.half, motion), self.size)
+        video = np.repeat(self.background(setup)[None], self.frames, 0)
+        colours, inks = setup.colour.tolist(), self.marks(setup).tolist()
+        for k in np.nonzero(~removed)[0].tolist():
+            for part, colour in [*((part, colours[k]) for part in polygons[k]), (marks[k][0], inks[k])]:
+                for t in range(self.frames):
+                    draw.fill(video[t], part[t], colour)
+        return video
+
+    def states(self, setup: Any, motion: np.ndarray, removed: np.ndarray) -> np.ndarray:
+        """States float32 [T,K,S], columns as state_names; rows of removed objects are 0."""
+        bodies = setup.bodies
+        fixed = [*(2 * bodies.half.T), layout.areas(bodies.kind, bodies.half), bodies.mass]
+        states = np.empty((*motion.shape[:2], len(self.state_names)), np.float32)
+        states[..., 0], states[..., 1:7] = 1, motion
+        states[..., 7:] = np.concatenate([np.stack(fixed, -1), self.traits(setup)], -1)
+        states[:, removed] = 0
+        return states
