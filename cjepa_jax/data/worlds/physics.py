@@ -51,8 +51,8 @@ def simulate(
     """Motion float64 [T,K,6] (x, y, angle, vx, vy, spin) and contacts float32 [C,4] (first, last, a, b).
 
     first and last are the times in frames at the end of the physics steps in which two bodies began to touch and had
-    come apart (or the clip ended); a is a body, b another with a < b, or -1 for a wall or the
-    ground (-2: see Physics.floor); in order of first, then a, b.
+    come apart (or the clip ended); a is a body, b another with a < b, or -1 for a wall or the ground (-2: see
+    Physics.floor); in order of first, then a, b.
     A contact changes states from `first` on. Disabled bodies (`removed` bool [K]) fly on and touch nothing.
     At its time a pad gives its velocity to every moving body with its centre in the box, unless the owner is removed;
     this counts as a contact of the two. With events=False the contacts are left empty; the motion is the same.
