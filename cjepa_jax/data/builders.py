@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import file_adapters
+from tensorflow_datasets.core import example_serializer, file_adapters
 
 from cjepa_jax import build
 from cjepa_jax.data import manifest, worlds
@@ -178,7 +178,13 @@ def write_shard(root: str, spec: dict[str, Any], shard: int) -> int:
 
 def write_records(file: Path, features: Any, fields: Fields, world: World, scenes: range) -> int:
     """Writes an ArrayRecord file of these scenes and syncs it; returns its size in bytes."""
-    records = ((i, features.serialize_example(encode(fields, arrays(world, i)))) for i in scenes)
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+
+    def record(i: int) -> tuple[int, bytes]:
+        example = serializer.get_tf_example(features.encode_example(encode(fields, arrays(world, i))))
+        return i, example.SerializeToString(deterministic=True)  # otherwise the order of its entries is any
+
+    records = map(record, scenes)
     file_adapters.ArrayRecordFileAdapter.write_examples(file, records)
     with open(file, "rb+") as stream:
         os.fsync(stream.fileno())
@@ -203,6 +209,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
+    code_path = None  # where TFDS would look for the checksums of downloads, with a package that it does not install
 
     def __init__(self, *, specs: dict[str, dict], beam: bool = False, **options: Any):
         self.specs, self.beam = specs, beam
