@@ -21,7 +21,7 @@ MARGIN, GUTTER, GAP = 20, 6, 22  # pixels: round the page, between pictures, bet
 TEXT, LINE = 15, 24  # pixels: letters, lines
 WIDTH = 1280  # of a page, unless a single block is wider
 FRAMES = 6  # of a clip on a sheet, at most
-OBJECTS = 12  # listed in a title, at most
+OBJECTS = 8  # listed in a title, at most
 RATE = 8  # frames per second of an animation
 REST = 1000  # milliseconds for which an animation stays on its last frame
 COLOURS = 128  # of an animation: fewer than 256 leave one for "as before", which keeps the file small
@@ -101,7 +101,8 @@ class Scene:
         if not gone:
             return ["nothing removed"]
         listed = dots(gone[:OBJECTS])
-        return ["do(remove", *listed, ")"] if self.rerendered else ["pixels blanked:", *listed]
+        unknown = [", outlines unknown"] if len(self.other.masks) < len(self.removed) else []
+        return ["do(remove", *listed, ")", *unknown] if self.rerendered else ["blanked:", *listed]
 
 
 def dots(objects: Iterable[int]) -> list:
@@ -113,13 +114,18 @@ def sheet(scenes: list[Scene], heading: str, side: int) -> Image.Image:
     """All scenes on one page, frames `side` pixels wide (or a little wider)."""
     still = len(scenes[0].factual.video) == 1
     blocks = [beside(scene, 0, side) if still else strips(scene, side) for scene in scenes]
-    return page(blocks, heading)
+    return page(blocks, heading, any_contact(scenes))
 
 
 def animation(scenes: list[Scene], heading: str, side: int) -> list[Image.Image]:
     """The pages of an animation, one per frame of the clips."""
     frames = range(len(scenes[0].factual.video))
-    return [page([beside(scene, t, side, LINGER) for scene in scenes], heading) for t in frames]
+    return [page([beside(scene, t, side, LINGER) for scene in scenes], heading, any_contact(scenes)) for t in frames]
+
+
+def any_contact(scenes: list[Scene]) -> bool:
+    """Whether there is a contact to be marked."""
+    return any(len(clip.contacts) for scene in scenes for clip in (scene.factual, scene.other))
 
 
 def strips(scene: Scene, side: int) -> Image.Image:
@@ -141,22 +147,23 @@ def beside(scene: Scene, time: int, side: int, linger: int = 1) -> Image.Image:
     return down([line(*scene.title()), pair, *notes(scene, pair.width)], 2)
 
 
-def page(blocks: list[Image.Image], heading: str) -> Image.Image:
+def page(blocks: list[Image.Image], heading: str, contacts: bool) -> Image.Image:
     """Heading and legend, then the blocks in as many columns as there is room for, evenly filled."""
     wide = max(block.width for block in blocks)
     room = max(1, (WIDTH - 2 * MARGIN + GAP) // (wide + GAP))
     columns = -(-len(blocks) // -(-len(blocks) // room))
+    blocks = [padded(block, wide) for block in blocks]
     rows = [across(blocks[i : i + columns], GAP) for i in range(0, len(blocks), columns)]
-    body = down([legend(heading, max(row.width for row in rows)), *rows], GAP - 8)
+    body = down([legend(heading, contacts, rows[0].width), *rows], GAP - 8)
     whole = Image.new("RGB", (body.width + 2 * MARGIN, body.height + 2 * MARGIN), PAPER)
     whole.paste(body, (MARGIN, MARGIN))
     return whole
 
 
-def legend(heading: str, width: int) -> Image.Image:
+def legend(heading: str, contacts: bool, width: int) -> Image.Image:
     """What the page shows and what its marks mean, on one line, or on two where it is narrow."""
     marks = []
-    for name in ("object", "hidden patches", "contact begins"):
+    for name in ("object", "hidden patches", "contact begins")[: 2 + contacts]:
         mark = np.full((TEXT + 5, TEXT + 5, 3), 214, np.uint8)
         everywhere = np.ones((1, 1), bool)
         if name == "object":
@@ -235,6 +242,11 @@ def _join(images: list[Image.Image], gap: int, axis: int) -> Image.Image:
     return whole
 
 
+def padded(image: Image.Image, width: int) -> Image.Image:
+    """The image at the left of `width` pixels."""
+    return between(image, Image.new("RGB", (0, 1)), width)
+
+
 def between(left: Image.Image, right: Image.Image, width: int) -> Image.Image:
     """Two images at the two ends of `width` pixels."""
     return across([left, Image.new("RGB", (max(0, width - left.width - right.width), 1), PAPER), right], 0)
@@ -259,7 +271,7 @@ def gif(pages: list[Image.Image]) -> bytes:
     some = down(pages[:: max(1, len(pages) // 4)], 0)
     palette = some.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     entries = np.array(palette.getpalette()).reshape(-1, 3)
-    entries[np.abs(entries - PAPER).sum(1).argmin()] = PAPER  # the cut has averaged it with what is nearly so
+    entries[np.abs(entries - PAPER).sum(1) < 24] = PAPER  # the cut has averaged it with what is nearly so
     palette.putpalette(entries.ravel().tolist())
     first, *others = [page.quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]
     durations = [1000 // RATE] * len(others) + [REST]

@@ -28,6 +28,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def read(scenes: pipeline.SceneMap, index: int, remove: int | None = None) -> sh
         removed,
         ~drawn["context"].reshape(scenes.grid),
         scenes.intervened == "rerender",
-        tuple(questions(scenes.source, index)),
+        tuple(questions(scenes.source, index, removed)),
     )
 
 
@@ -137,8 +138,22 @@ def changed(scenes, index, factual: sheet.Clip, video, removed, window) -> sheet
     return sheet.Clip(video, factual.masks & ~removed[:, None, None, None], factual.contacts[~gone[pairs].any(1)])
 
 
-def questions(source, index: int) -> Iterator[str]:
-    """What the source asks about a scene, with the answers; nothing where it asks nothing."""
+def questions(source, index: int, removed: np.ndarray) -> Iterator[str]:
+    """What the source asks about a scene, with the answers; nothing where it asks nothing.
+
+    Of a world's question: one object that stays, as it is and without each of the removed objects alone; one for whom
+    that makes a difference, where there is any.
+    """
     if hasattr(source, "questions"):
         for asked in source.questions(index)[:QUESTIONS]:
             yield f"{asked['question']} {asked['answer']}"
+    text = getattr(source, "question", "")
+    if text and hasattr(source, "outcomes"):
+        outcomes, gone = source.outcomes(index), np.flatnonzero(removed)
+        differs = (outcomes.happens[1 + gone] != outcomes.happens[0]).any(0)
+        stay = outcomes.asked & ~removed
+        if stay.any():
+            j = int(np.argmax(2 * (stay & differs) + stay))
+            factual, *others = ("yes" if row[j] else "no" for row in outcomes.happens[[0, *(1 + gone)]])
+            answers = [f"without {k}: {answer}" for k, answer in zip(gone.tolist(), others, strict=True)]
+            yield " ".join((re.sub(r"\bj\b", str(j), text), ", ".join([factual, *answers])))

@@ -1,0 +1,99 @@
+"""Measures how fast a config's source yields scenes, on one core and without JAX's help.
+
+python -m cjepa_jax.data.bench --config=configs/worlds/balls.py [--seconds=5] [--config.data.size=224 ...]
+
+Timed are the source's scene, the same with one counterfactual (one object removed, another one each time), and the
+whole scene as training sees it (SceneMap, with the config's intervened scene). The process keeps to one core. The rate
+is that of the median over runs of scenes in a row; beside it stands how much of the time this process had the core: on
+a machine with other work the rate per second of its own is the fairer number.
+"""
+
+
+def _flags():
+    from absl import flags
+
+    flags.DEFINE_float("seconds", 5.0, "seconds for each measurement", lower_bound=0.01)
+    flags.DEFINE_string("split", "train", "the split that the scenes are from")
+
+
+if __name__ == "__main__":
+    from cjepa_jax import cli
+
+    raise SystemExit(cli.run("cjepa_jax.data.bench", _flags))
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import cv2
+import numpy as np
+from absl import flags
+
+from cjepa_jax.data import assemble
+
+RUN = 8  # scenes in a row, timed together
+
+
+def main(config, _) -> int:
+    """Prints the machine and one line per measurement. Nothing is written."""
+    core = one_core()
+    source = assemble.make_source(config, flags.FLAGS.split)
+    scenes = assemble.make_scenes(config, source, *assemble.patch_and_tubelet(config))
+    data, seconds = config.data, flags.FLAGS.seconds
+    print(f"{'machine':24} {processor()}, {os.cpu_count()} cores, of which {core}; Python {platform.python_version()}")
+    versions = f"numpy {np.__version__}, OpenCV {cv2.__version__}, pymunk {metadata.version('pymunk')}"
+    print(f"{'packages':24} {versions}")
+    shape = f"{data.size} x {data.size} x {data.frames} frames"
+    print(f"{'source':24} {data.source}, {flags.FLAGS.split} split, {len(source)} scenes, {shape}")
+    work = {"scene": lambda i: source[i]}
+    if source.can_rerender:
+        work["with a counterfactual"] = lambda i: source.intervene(i, one_of(len(source[i]["masks"]), i))
+    work[f"scene map, {data.intervened}"] = lambda i: scenes(i, 0)
+    for name, make in work.items():
+        print(f"{name:24} {measure(make, len(source), seconds)}")
+    return 0
+
+
+def one_core() -> str:
+    """Keeps this process and OpenCV to one core, where the system lets a process choose; says which."""
+    cv2.setNumThreads(1)
+    if not hasattr(os, "sched_setaffinity"):
+        return "any one is used (this system pins no process)"
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    return f"number {core} is used"
+
+
+def one_of(objects: int, i: int) -> np.ndarray:
+    """The i-th object, counted round and round, bool [objects]."""
+    return np.arange(objects) == i % max(objects, 1)
+
+
+def measure(make: Callable[[int], object], count: int, seconds: float) -> str:
+    """Calls make(0), make(1), ... round and round over `count` scenes, for so many seconds and at least 3 runs."""
+    for i in range(min(2, count)):  # first calls import and allocate
+        make(i)
+    runs, begun, i = [], time.perf_counter(), 0
+    while len(runs) < 3 or time.perf_counter() - begun < seconds:
+        wall, own = time.perf_counter(), time.process_time()
+        for _ in range(RUN):
+            make(i % count)
+            i += 1
+        runs.append((time.perf_counter() - wall, time.process_time() - own))
+    median, own = np.median(runs, 0)
+    return (
+        f"{RUN / median:.0f} clips/s ({1e3 * median / RUN:.2f} ms median of {len(runs)} runs of {RUN}), "
+        f"{RUN / own:.0f} per second of its own, {100 * own / median:.0f} % of the core"
+    )
+
+
+def processor(file: str = "/proc/cpuinfo") -> str:
+    """The processor's name, as the system tells it."""
+    if Path(file).is_file():
+        for line in Path(file).read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
