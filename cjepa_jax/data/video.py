@@ -37,7 +37,7 @@ def read(path: Path, frames: Sequence[int], expect: int | None, where: str, shor
                 done, frame = capture.retrieve()
                 if not done:
                     raise DataError(f"{path}: frame {number} is unreadable ({where})")
-                out.append(_shrink(frame, short))
+                out.append(cv2.cvtColor(reduce_frames(frame[None], short)[0], cv2.COLOR_BGR2RGB))
                 if out[-1].shape != out[0].shape:
                     raise DataError(f"{path}: frame {number} has another size than those before ({where})")
     except cv2.error as error:
@@ -53,6 +53,14 @@ def reduced(height: int, width: int, short: int) -> tuple[int, int]:
     if not 0 < scale < 1:
         return height, width
     return max(short, round(height * scale)), max(short, round(width * scale))
+
+
+def reduce_frames(frames: np.ndarray, short: int) -> np.ndarray:
+    """Frames uint8 [T,H,W,3] at the size that `reduced` gives them, by area."""
+    height, width = reduced(*frames.shape[1:3], short)
+    if frames.shape[1:3] == (height, width):
+        return frames
+    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in frames])
 
 
 def reduce_masks(masks: np.ndarray, short: int) -> np.ndarray:
@@ -87,11 +95,3 @@ def _open(path: Path, where: str) -> cv2.VideoCapture:
         capture.release()
         raise DataError(f"{path}: frames of {width}x{height} pixels, at most {MOST_PIXELS} in all ({where})")
     return capture
-
-
-def _shrink(frame: np.ndarray, short: int) -> np.ndarray:
-    """A frame as OpenCV gives it -> RGB, reduced."""
-    height, width = reduced(*frame.shape[:2], short)
-    if frame.shape[:2] != (height, width):
-        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
