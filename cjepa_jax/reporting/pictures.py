@@ -12,6 +12,7 @@ import cv2
 import matplotlib
 import numpy as np
 
+from cjepa_jax.data import drawing
 from cjepa_jax.errors import DataError
 
 REMOVED = (255, 64, 129)  # outline of a removed object
@@ -157,33 +158,20 @@ def heat(values: np.ndarray, top: float) -> np.ndarray:
 
 def masked_frame(scenes: Scenes, i: int, time: int, frame: int, tint: bool = True) -> str:
     """One frame with masked patches tinted and removed objects outlined, as an <img>."""
-    picture = enlarge(scenes.video[i, frame], 2 * scenes.side())
-    height, width = picture.shape[:2]
+    picture = np.ascontiguousarray(drawing.enlarge(scenes.video[i, frame], 2 * scenes.side()))
     if tint:
-        cells = scenes.on_grid(scenes.masked[i])[time].astype(np.uint8)
-        cells = cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST)[..., None]
-        picture = np.where(cells > 0, (0.6 * picture + 0.4 * np.array(MASKED)).astype(np.uint8), picture)
-    picture = np.ascontiguousarray(picture)
+        hidden = drawing.stretch(scenes.on_grid(scenes.masked[i])[time], picture)[..., None]
+        tinted = (0.6 * picture + 0.4 * np.array(MASKED)).astype(np.uint8)
+        np.copyto(picture, tinted, where=hidden)
     if scenes.masks is not None and scenes.removed is not None:
         for mask in scenes.masks[i, scenes.removed[i], frame]:
-            mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-            outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(picture, outlines, -1, REMOVED, max(2, width // 64))
+            drawing.outline(picture, mask, REMOVED, max(2, picture.shape[1] // 64))
     return image(picture)
-
-
-def enlarge(frame: np.ndarray, width: int) -> np.ndarray:
-    """A frame at least `width` wide by a whole factor, which keeps its pixels sharp; a wider one is reduced to it."""
-    if frame.shape[1] > width:
-        height = width * frame.shape[0] // frame.shape[1]
-        return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-    factor = -(-width // frame.shape[1])
-    return frame.repeat(factor, 0).repeat(factor, 1)
 
 
 def plain(frame: np.ndarray, width: int) -> str:
     """A frame as it is, as an <img>; a small one is enlarged by the browser."""
-    return small(frame) if frame.shape[1] <= 96 else image(enlarge(frame, width))
+    return small(frame) if frame.shape[1] <= 96 else image(drawing.enlarge(frame, width))
 
 
 def image(picture: np.ndarray) -> str:
