@@ -30,7 +30,7 @@ class Setup(NamedTuple):
 class Blocks(Rigid):
     """Blocks that stand on each other, at rest at first, under gravity, with do(remove).
 
-    Units and what a scene holds: see Rigid. Gravity is 3 view widths / s^2. A scene is up to three structures side by
+    Units and what a scene holds: see Rigid. Gravity is 4 view widths / s^2. A scene is up to three structures side by
     side: towers (each block off the middle of the one below), ledges (a plank on a narrow block, loaded on one side or
     both) and bridges (a plank on two pillars, loaded or not). Some stand, some lose their balance by themselves, some
     when a block goes that carried, or held by its weight. Mass is not visible: densities 0.5 .. 2. The ground is
@@ -40,7 +40,7 @@ class Blocks(Rigid):
     within the clip? It is asked of the blocks that stand on others. Held out are (`hold_out`): 1 or 2 objects more than
     `objects` says; hues by shape, as layout.colours says; layouts with a bridge.
 
-    objects: least and most blocks. width, height: of blocks, view widths; planks are twice as wide and half as high;
+    objects: least and most blocks. width, height: of blocks, view widths; planks are wider and half as high;
     all shrink where they would not fit.
     """
 
@@ -70,7 +70,7 @@ class Blocks(Rigid):
         half, kind, still = scale * blocks[:, 2:4], np.full(count, layout.BOX), np.zeros(count)
         mass = layout.areas(kind, half) * 2 ** (2 * rng.random(count) - 1)
         bodies = Bodies(kind, half, np.stack([x, y], -1), still, np.zeros((count, 2)), still, mass, np.zeros(count, int))
-        physics = Physics(3.0, False, rng.uniform(0.0, 0.1), rng.uniform(0.4, 0.9), iterations=20, ground=GROUND, substeps=8)
+        physics = Physics(4.0, False, rng.uniform(0.0, 0.1), rng.uniform(0.4, 0.9), iterations=20, ground=GROUND, substeps=8)
         base = rng.uniform(160, 235) + rng.uniform(-12, 12, 3)
         colours = layout.colours(rng, count, kind, self.held("colour"))
         return Setup(bodies, physics, colours, np.clip(np.stack([base, base - 30]), 0, 255), level)
@@ -80,7 +80,7 @@ class Blocks(Rigid):
         blocks, edge, held = [], 0.0, self.held("layout")
         while len(blocks) < count:
             left = count - len(blocks)
-            shapes = [s for s in (TOWER, LEDGE, BRIDGE) if LEAST[s] <= left and not (s == BRIDGE and held is False)]
+            shapes = [s for s in (TOWER, LEDGE, LEDGE, BRIDGE) if LEAST[s] <= left and not (s == BRIDGE and held is False)]
             shape = BRIDGE if held and not blocks and BRIDGE in shapes else int(rng.choice(shapes))
             size = int(rng.integers(max(LEAST[shape], min(2, left)), min(left, 5) + 1))
             if left - size < 2 or count - left > count / 2:
@@ -98,23 +98,24 @@ class Blocks(Rigid):
 
     def tower(self, rng: np.random.Generator, count: int, x: float = 0.0, top: float = 0.0, level: int = 0):
         """`count` blocks on each other, the first at x and height `top`."""
-        spread, blocks = rng.choice([0.4, 1.3]), np.empty((count, 5))
+        lean, blocks = rng.uniform(-1.1, 1.1), np.empty((count, 5))
         for k, (w, h) in enumerate(self.sizes(rng, count).tolist()):
             blocks[k] = x, top + h, w, h, level + k
-            x, top = x + w * spread * rng.uniform(-1, 1), top + 2 * h
+            x, top = x + w * (lean + rng.uniform(-0.4, 0.4)), top + 2 * h
         return blocks
 
     def ledge(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """A plank on one block, and towers on its left and right."""
-        (w, h), (half, thick) = self.sizes(rng, 2) * [[0.8, 1.0], [2.0, 0.5]]
-        x, top = w * rng.uniform(-1.1, 1.1), 2 * h + 2 * thick
+        (w, h), (half, thick) = self.sizes(rng, 2) * [[0.7, 1.0], [1.6, 0.5]]
+        side = rng.choice([-1, 1])
+        x, top = w * side * rng.uniform(0.3, 1.0), 2 * h + 2 * thick
         blocks = [[[0, h, w, h, 0], [x, 2 * h + thick, half, thick, 1]]]
-        first, side = int(rng.integers(0, count - 1)), rng.choice([-1, 1])
-        for number, sign in ((first, side), (count - 2 - first, -side)):
+        outer = int(rng.integers(0, count - 1)) if rng.random() < 0.5 else count - 2
+        for number, sign in ((outer, side), (count - 2 - outer, -side)):
             if number:
                 part = self.tower(rng, number, 0.0, top, 2)
                 part[:, :] *= [0.6, 1, 0.6, 1, 1]
-                part[:, 0] += x + sign * half * rng.uniform(0.4, 0.95)
+                part[:, 0] += x + sign * half * rng.uniform(0.3, 1.0)
                 blocks.append(part)
         return np.concatenate(blocks)
 
