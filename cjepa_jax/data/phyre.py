@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 
 from cjepa_jax.data import folder, phyre_client
@@ -31,26 +32,27 @@ MOVING = (1, 2, 3, 5)  # codes of objects that move: the user's, green, blue, gr
 
 @dataclass(frozen=True)
 class Phyre:
-    """Scene i is one random valid action at task i mod (number of tasks) of a fold's split, simulated by PHYRE.
+    """Scene i is one random valid action at a task of one split of a fold, simulated by PHYRE.
 
-    split: "train", "eval" (PHYRE's dev) or "test". size: pixels, height = width; PHYRE draws 256, which smaller sizes
-    shrink (area for pixels, nearest for masks) and larger ones keep. frames: T. count: scenes, any number; 0: one for
-    each task. seed: of the actions, which derive from (seed, split, i) and are uniform over the valid ones; solving ones
-    are neither sought nor avoided. setup: PHYRE's evaluation setup. fold: 0 .. 9. stride: simulated steps, of 1/60 s,
-    between frames. python: the interpreter that has `phyre`; "": the environment variable CJEPA_PHYRE_PYTHON.
-    timeout: seconds that the simulator may take for a request.
+    split: "train", "eval" (PHYRE's dev) or "test". size: pixels, height = width. PHYRE draws 256, which a smaller size
+    shrinks (area for pixels, nearest for masks) and a larger one leaves. frames: T. count: scenes, any number, 0: one
+    for each task. Scenes go through all tasks in a drawn order, again and again. seed: of that order and the actions,
+    which derive from (seed, split, i) and are uniform over the valid ones: solving ones are neither sought nor avoided.
+    setup: PHYRE's evaluation setup. fold: 0 .. 9. stride: simulated steps, of 1/60 s, between frames. python: the
+    interpreter that has `phyre`, "": the environment variable CJEPA_PHYRE_PYTHON. timeout: seconds that the simulator
+    may take for a request.
 
-    A scene holds video uint8 [T,H,W,3] in PHYRE's colours, visible `masks` bool [K,T,H,W], to the pixel those that PHYRE
-    draws (the task's objects in its order, then the user's balls), `states` float32 [T,K,S] (columns: state_names),
-    `action` float64 [D] in 0 .. 1, and `labels` float32 [P] (label_names: the count of objects, then means over those
-    that move, at frame T // 2). Frame 0 is one step after the start. All T frames are simulated: unlike PHYRE's own
-    rollouts (`simulate`), which end with the task solved or after 1000 steps, time goes on, with and without do(remove).
+    A scene holds video uint8 [T,H,W,3] in PHYRE's colours, visible `masks` bool [K,T,H,W], to the pixel those that
+    PHYRE draws (the task's objects in its order, then the user's balls), `states` float32 [T,K,S] (columns:
+    state_names), `action` float64 [D] in 0 .. 1, and `labels` float32 [P] (label_names: the count of objects, then
+    means over those that move, at frame T // 2). Frame 0 is one step after the start. All T frames are simulated:
+    PHYRE's own rollouts (`simulate`) end when the task is solved or after 1000 steps, here time goes on.
 
-    do(remove) is PHYRE's own simulation of the same start without these objects, be they balls, bars or the user's. A
-    removed object keeps its row: its states are 0, its masks empty.
+    do(remove) is PHYRE's own simulation of the same start without these objects, be they balls, bars or the user's.
+    A removed object keeps its row: its states are 0, its masks empty.
 
-    Raises ConfigError for a value out of its limits or an interpreter that cannot be used; DataError where the simulator
-    fails or no drawn action is valid.
+    Raises ConfigError for a value out of its limits or an interpreter that cannot be used; DataError where the
+    simulator fails or no drawn action is valid.
     """
 
     split: str = "train"
@@ -64,7 +66,8 @@ class Phyre:
     stride: int = 15
     python: str = ""
     timeout: float = 60.0
-    tasks: tuple[str, ...] = field(init=False, repr=False, compare=False)  # names "TTTTT:III" of the split
+    tasks: tuple[str, ...] = field(init=False, repr=False, compare=False)  # names "TTTTT:III" of the split, sorted
+    order: tuple[int, ...] = field(init=False, repr=False, compare=False)  # in which scenes go through them
 
     can_rerender: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = (
@@ -96,6 +99,8 @@ class Phyre:
             raise ConfigError(f"data.options.timeout is {self.timeout!r}; it must be a number of seconds over 0")
         splits = self.ask("fold", setup=self.setup, seed=int(self.fold))
         object.__setattr__(self, "tasks", tuple(splits[SPLITS[self.split][0]]))
+        order = np.random.default_rng([self.seed, SPLITS[self.split][1], 0, 1]).permutation(len(self.tasks))
+        object.__setattr__(self, "order", tuple(order.tolist()))
 
     def ask(self, op: str, **arguments: Any) -> Any:
         """The reply of this process's simulator to one request (phyre_worker.py)."""
@@ -126,7 +131,7 @@ class Phyre:
         i = operator.index(i)
         if not 0 <= i < len(self):
             raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
-        name = self.tasks[i % len(self.tasks)]
+        name = self.tasks[self.order[i % len(self.tasks)]]
         actions = np.random.default_rng([self.seed, SPLITS[self.split][1], i]).random((CANDIDATES, self.dimensions))
         gone = [] if removed is None else np.flatnonzero(removed).tolist()
         found = self.ask(
@@ -148,9 +153,11 @@ class Phyre:
 
     def _draw(self, seen: np.ndarray, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Video and masks from the object seen at each pixel, uint8 [T,256,256] (rows upwards; 0 is none)."""
-        seen = seen[:, ::-1]
-        palette = PALETTE[np.concatenate([[0], colours])]
-        pairs = [folder.shrink(palette[ids], ids, self.size) for ids in seen]
+        seen = np.ascontiguousarray(seen[:, ::-1])
+        palette = np.zeros((256, 1, 3), np.uint8)
+        palette[: len(colours) + 1, 0] = PALETTE[np.concatenate([[0], colours])]
+        rgb = cv2.applyColorMap(seen.reshape(-1, seen.shape[2]), palette).reshape(*seen.shape, 3)
+        pairs = [folder.shrink(frame, ids, self.size) for frame, ids in zip(rgb, seen, strict=True)]
         video, ids = (np.stack(part) for part in zip(*pairs, strict=True))
         return video, ids == np.arange(1, len(colours) + 1, dtype=np.uint8)[:, None, None, None]
 

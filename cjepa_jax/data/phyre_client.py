@@ -20,6 +20,7 @@ SETUP = "make it with: python3.9 -m venv ~/phyre && ~/phyre/bin/pip install phyr
 RESTARTS = 10  # of a simulator, after which every further request is refused
 TRIES = 2  # of a request
 HEADER = phyre_worker.HEADER.size
+EPITAPH = 5.0  # seconds for a worker that closed its stdout to end
 CHUNK = 1 << 16  # bytes written at a time: the capacity of a pipe
 
 
@@ -167,7 +168,7 @@ def write(stream: Any, data: memoryview) -> int:
 def epitaph(process: subprocess.Popen, errors: bytearray) -> str:
     """How a worker that closed its stdout ended."""
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(5)
+        process.wait(EPITAPH)
     while data := process.stderr.read(1 << 16):
         errors += data
     code = process.returncode
