@@ -24,9 +24,7 @@ def get_config():
     config.data.source = "cjepa_jax.data.cophy:CoPhy"
     config.data.frames = 10
     config.data.count = 0
-    config.data.eval_count = 0
-    with config.unlocked():
-        config.data.options = ConfigDict(dict(scenario="ballsCF", objects=4, setting="", video="both", stride=3))
+    config.data.options = ConfigDict(dict(scenario="ballsCF", objects=4, setting="", video="both", stride=3))
     config.data.max_objects = 9  # a slot per colour
     config.mask.area = (0.01, 0.40)  # balls are small
     return config
