@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from cjepa_jax.data.worlds import craft_layouts, craft_questions, draw, layout
-from cjepa_jax.data.worlds.base import check_range, check_removed
+from cjepa_jax.data.worlds.base import SPLITS, check_range, check_removed
 from cjepa_jax.data.worlds.craft_layouts import BASKET, GRAVITY, LAUNCHER, LAYOUTS, ROLES, Plan, Zone
 from cjepa_jax.data.worlds.physics import MOVING, WALL, Bodies, Physics, simulate
 from cjepa_jax.data.worlds.rigid import Rigid
@@ -19,6 +19,7 @@ SHAPES = {layout.DISC: "disc", layout.BOX: "box", layout.TRIANGLE: "triangle"}
 BLACK, PLATE = (42, 42, 48), (235, 235, 235)  # of what no force moves, and of a launcher's plate
 LOW = {layout.DISC: 1.0, layout.BOX: 1.0, layout.TRIANGLE: 3**-0.5}  # from the centre down, as a share of the half size
 OVERLAP = 2e-4  # of an object and what it stands on, less than the solver lets be: it rests from the first step
+QUESTIONS = 1  # what seeds of questions end with, so that these know nothing of the scene's own draws
 ENTERS, TOUCHES_GROUND, LEAVES = range(3)  # kinds of events
 
 
@@ -119,7 +120,7 @@ class Craft(Rigid):
         removed = check_removed(removed, len(setup.role))
         scene = super().play(setup, removed)
         motion = scene["states"][..., 1:3].astype(float)
-        scene["events"] = events(setup, motion, inside(setup, motion, removed), scene["contacts"], removed)
+        scene["events"] = events(setup, motion, self.inside(setup, motion, removed), scene["contacts"], removed)
         scene["contacts"][:, 3] = np.maximum(scene["contacts"][:, 3], -1)
         return scene
 
@@ -142,8 +143,17 @@ class Craft(Rigid):
     def states(self, setup: Setup, motion: np.ndarray, removed: np.ndarray) -> np.ndarray:
         """States float32 [T,K,S], columns as state_names; rows of removed objects are 0."""
         states = super().states(setup, motion, removed)
-        states[..., -1] = inside(setup, motion, removed)
+        states[..., -1] = self.inside(setup, motion, removed)
         return states
+
+    def inside(self, setup: Setup, motion: np.ndarray, removed: np.ndarray) -> np.ndarray:
+        """Whether each object's centre is in the basket in each frame, bool [T,K], from motion [T,K,2 or more]."""
+        basket = int(np.nonzero(setup.role == BASKET)[0][0])
+        (width, height), (x, y) = setup.bodies.half[basket], setup.bodies.position[basket]
+        rim = layout.RIM * width
+        across, down = motion[..., 0] - x, motion[..., 1] - y
+        within = (np.abs(across) < width - rim) & (down > -height) & (down < height - rim)
+        return within & ~removed & (setup.role < 0) & ~removed[basket]
 
     def asked(self, setup: Setup) -> np.ndarray:
         """What moves under forces."""
@@ -154,7 +164,7 @@ class Craft(Rigid):
         removed = check_removed(removed, len(setup.role))
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
         final = np.where(removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
-        return inside(setup, motion[-1:], removed)[0], final
+        return self.inside(setup, motion[-1:], removed)[0], final
 
     def names(self, setup: Setup) -> list[str]:
         """What the questions call each object, unique: "small red disc", "launcher", "left shelf"."""
@@ -171,7 +181,8 @@ class Craft(Rigid):
 
     def questions(self, i: int) -> list[dict[str, Any]]:
         """Questions about scene i with their answers; see craft_questions. Raises IndexError."""
-        return craft_questions.draw(craft_questions.facts(self, self.setup(i)), self.rng(i))
+        facts = craft_questions.facts(self, self.setup(i))
+        return craft_questions.draw(facts, np.random.default_rng([self.seed, SPLITS[self.split], i, QUESTIONS]))
 
 
 def classes(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -241,20 +252,10 @@ def free(plan: Plan, x: float, y: float, far: float, zone: Zone) -> bool:
     return True
 
 
-def inside(setup: Setup, motion: np.ndarray, removed: np.ndarray) -> np.ndarray:
-    """Whether each object's centre is in the basket in each frame, bool [T,K], from motion [T,K,2 or more]."""
-    basket = int(np.nonzero(setup.role == BASKET)[0][0])
-    (width, height), (x, y) = setup.bodies.half[basket], setup.bodies.position[basket]
-    rim = layout.RIM * width
-    across, down = motion[..., 0] - x, motion[..., 1] - y
-    within = (np.abs(across) < width - rim) & (down > -height) & (down < height - rim)
-    return within & ~removed & (setup.role < 0) & ~removed[basket]
-
-
 def events(
     setup: Setup, motion: np.ndarray, within: np.ndarray, contacts: np.ndarray, removed: np.ndarray
 ) -> np.ndarray:
-    """The events float32 [E,3] (time in frames, kind, object), from motion [T,K,2], `inside` and contacts [C,4]."""
+    """The events float32 [E,3] (time in frames, kind, object), from motion [T,K,2], Craft.inside and contacts [C,4]."""
     rows = [(first, TOUCHES_GROUND, int(a)) for first, _, a, b in contacts.tolist() if b == -2]
     for k in np.nonzero(within[-1])[0].tolist():
         outside = np.nonzero(~within[:, k])[0]
