@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shlex
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from cjepa_jax.data.files import inside
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.workdir import Workdir, write_atomically
 
-PROBE = 8  # scenes written to estimate the size of the rest
+PROBE = 32  # scenes written to estimate the size of the rest
 
 
 def parser() -> cli.Parser:
@@ -51,9 +52,10 @@ def parser() -> cli.Parser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command. Raises ConfigError, DataError, StorageError."""
+    """Runs the command; without `argv`, that of the process. Raises ConfigError, DataError, StorageError."""
     flags = parser().parse_args(argv)
-    cli.set_up_logging(flags.log)
+    if argv is None:
+        cli.set_up_logging(flags.log)
     root = Path(flags.out)
     if flags.verify:
         return verify(root)
@@ -62,11 +64,12 @@ def main(argv: list[str] | None = None) -> int:
         manifest.check_claim(root, spec)
         claim = manifest.path_of(root, spec["split"])
         done = present(root, spec)
-        missing = [shard for shard in range(len(manifest.shards(spec))) if shard not in done]
+        missing = [shard for shard in range(manifest.shard_count(spec)) if shard not in done]
         if missing or not claim.exists() or not manifest.read(root, spec["split"])["files"]:
             prepare(root, spec, done, workdir, missing)
             write_missing(root, spec, missing, flags)
             finish(root, spec)
+        shutil.rmtree(manifest.parts_of(root, spec["split"]), ignore_errors=True)
     total = sum(entry["bytes"] for entry in manifest.check_sizes(root, spec["split"])["files"])
     print(f"{root}: split {spec['split']}, {spec['count']} scenes in {total / 1e6:.1f} MB")
     return 0
@@ -107,9 +110,11 @@ def prepare(root: Path, spec: dict[str, Any], done: dict[int, dict], workdir: Wo
     """Claims the split, clears what a killed build left half written, and asks for the space that the rest takes."""
     from cjepa_jax.data import builders
 
-    parts = root / manifest.PARTS
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir()
+    parts = manifest.parts_of(root, spec["split"])
+    parts.mkdir(exist_ok=True)
+    for left in parts.iterdir():
+        if left.suffix != ".json":
+            left.unlink()
     mark = manifest.fingerprint(spec)
     for entry in done.values():
         write_atomically(parts / f"{entry['name']}.json", json.dumps(entry | {"fingerprint": mark}))
@@ -119,7 +124,7 @@ def prepare(root: Path, spec: dict[str, Any], done: dict[int, dict], workdir: Wo
         features, world = builders.features_of(spec["fields"]), builders.world_of(spec)
         size = builders.write_records(parts / "probe", features, spec["fields"], world, probe) / len(probe)
         (parts / "probe").unlink()
-        scenes = sum(stop - first for first, stop in (manifest.shards(spec)[shard] for shard in missing))
+        scenes = sum(len(manifest.scenes_of(spec, shard)) for shard in missing)
         workdir.require_space(int(1.1 * size * scenes) + 2**20)
 
 
@@ -128,9 +133,10 @@ def write_missing(root: Path, spec: dict[str, Any], missing: list[int], flags: A
     if flags.beam is not None:
         write_on_beam(root, spec, missing, flags.beam)
         return
-    have = spec["count"] - sum(stop - first for first, stop in (manifest.shards(spec)[shard] for shard in missing))
-    quiet = flags.log in ("warning", "error")
-    with tqdm(total=spec["count"], initial=have, unit="scene", desc=spec["split"], disable=quiet) as bar:
+    have = spec["count"] - sum(len(manifest.scenes_of(spec, shard)) for shard in missing)
+    with tqdm(
+        total=spec["count"], initial=have, unit="scene", desc=spec["split"], disable=flags.log == "warning"
+    ) as bar:
         for scenes in write_in_pool(root, spec, missing, flags.workers):
             bar.update(scenes)
 
@@ -169,15 +175,14 @@ def write_on_beam(root: Path, spec: dict[str, Any], missing: list[int], argument
 def finish(root: Path, spec: dict[str, Any]) -> None:
     """Writes TFDS's metadata and, last, the manifest. Raises DataError if files are missing after all."""
     done = manifest.parts(root, spec)
-    if len(done) < len(manifest.shards(spec)):
+    if len(done) < manifest.shard_count(spec):
         raise DataError(
-            f"{root}: {len(done)} of {len(manifest.shards(spec))} files were written: run the command again"
+            f"{root}: {len(done)} of {manifest.shard_count(spec)} files were written: run the command again"
         )
     files = [done[shard] for shard in sorted(done)]
     others = {split: manifest.read(root, split)["files"] for split in manifest.splits(root)}
     write_tfds_metadata(root, spec, others | {spec["split"]: files})
     write_atomically(manifest.path_of(root, spec["split"]), manifest.text(spec, files))
-    shutil.rmtree(root / manifest.PARTS)
 
 
 def write_tfds_metadata(root: Path, spec: dict[str, Any], files: dict[str, list[dict]]) -> None:
@@ -228,7 +233,8 @@ def verify(root: Path) -> int:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A killed build cannot stop its processes, so each watches for its end by itself."""
+    """A killed build cannot stop its processes, so each watches for its end. Ctrl-C is for the build alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
         while os.getppid() == parent:

@@ -2,7 +2,7 @@
 
     DIR/manifest-SPLIT.json                         {"fingerprint", "spec", "files"}; files: once all are there
     DIR/scenes-SPLIT.array_record-00000-of-00040    scenes [0, shard), and so on
-    DIR/.parts/                                     during a build: finished files' entries, unfinished files
+    DIR/.parts-SPLIT/                               during a build: finished files' entries, unfinished files
     DIR/features.json, DIR/dataset_info.json        for tfds.builder_from_directory(DIR)
 
 `spec` is plain JSON and decides every byte of the files; `fingerprint` is its SHA-256.
@@ -19,7 +19,6 @@ from cjepa_jax.data.files import inside, read_json
 from cjepa_jax.errors import ConfigError, DataError
 
 FORMAT = 1
-PARTS = ".parts"
 PER_SPLIT = ("split", "count", "shard")  # what splits of one folder may differ in
 
 
@@ -47,7 +46,7 @@ def read(root: Path, split: str) -> dict[str, Any]:
     try:
         spec, files = content["spec"], content["files"]
         good = content["fingerprint"] == fingerprint(spec) and spec["format"] == FORMAT and spec["split"] == split
-        names = [(shard_name(spec, shard), stop - first) for shard, (first, stop) in enumerate(shards(spec))]
+        names = [(shard_name(spec, shard), len(scenes_of(spec, shard))) for shard in range(shard_count(spec))]
         listed = [(entry["name"], entry["scenes"]) for entry in files]
         good = good and (not files or names == listed) and all(entry["bytes"] >= 0 for entry in files)
     except (KeyError, TypeError, ValueError) as error:
@@ -57,35 +56,44 @@ def read(root: Path, split: str) -> dict[str, Any]:
     return content
 
 
+def parts_of(root: Path, split: str) -> Path:
+    """The folder of what an unfinished build of a split knows."""
+    return Path(root) / f".parts-{split}"
+
+
 def splits(root: Path) -> list[str]:
     """The splits that have a manifest, by name."""
     return sorted(file.name[len("manifest-") : -len(".json")] for file in Path(root).glob("manifest-*.json"))
 
 
-def shards(spec: dict[str, Any]) -> list[tuple[int, int]]:
-    """First and last + 1 scene of each file."""
-    return [(first, min(first + spec["shard"], spec["count"])) for first in range(0, spec["count"], spec["shard"])]
+def shard_count(spec: dict[str, Any]) -> int:
+    """How many files a split has."""
+    return -(-spec["count"] // spec["shard"])
+
+
+def scenes_of(spec: dict[str, Any], shard: int) -> range:
+    """The scenes of file `shard`."""
+    return range(shard * spec["shard"], min((shard + 1) * spec["shard"], spec["count"]))
 
 
 def shard_name(spec: dict[str, Any], shard: int) -> str:
     """The file's name, as TFDS names it."""
-    return f"scenes-{spec['split']}.array_record-{shard:05d}-of-{len(shards(spec)):05d}"
+    return f"scenes-{spec['split']}.array_record-{shard:05d}-of-{shard_count(spec):05d}"
 
 
 def differences(there: dict[str, Any], here: dict[str, Any], ignore: tuple[str, ...] = ()) -> list[str]:
-    """ "options.boxes is 0.4 there and 0.2 here" for each field that differs."""
+    """ "options.boxes is 0.4 there and 0.2 here" for each field that differs, in the order of `here`."""
     left, right = (dict(_flatten(spec)) for spec in (there, here))
-    keys = sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
     return [
         f"{key} is {json.dumps(left.get(key))} there and {json.dumps(right.get(key))} here"
-        for key in keys
-        if key.split(".")[0] not in ignore
+        for key in [*right, *(key for key in left if key not in right)]
+        if left.get(key) != right.get(key) and key.split(".")[0] not in ignore
     ]
 
 
 def check_claim(root: Path, spec: dict[str, Any]) -> None:
     """Raises ConfigError, naming the field, if `root` holds scenes that `spec` would not have made."""
-    for split in splits(root):
+    for split in sorted(splits(root), key=lambda split: split != spec["split"]):
         same = split == spec["split"]
         changed = differences(read(root, split)["spec"], spec, () if same else PER_SPLIT)
         if changed:
@@ -100,7 +108,7 @@ def check_sizes(root: Path, split: str) -> dict[str, Any]:
     """
     content = read(root, split)
     if not content["files"]:
-        done, count = len(parts(root, content["spec"])), len(shards(content["spec"]))
+        done, count = len(parts(root, content["spec"])), shard_count(content["spec"])
         raise DataError(f"{root}: split {split} is unfinished, {done} of {count} files: run its build command again")
     for entry in content["files"]:
         file = inside(root, entry["name"])
@@ -114,9 +122,9 @@ def check_sizes(root: Path, split: str) -> dict[str, Any]:
 def parts(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
     """Entries by number of the files that an unfinished build has written, and that are still as long."""
     found = {}
-    for shard in range(len(shards(spec))):
+    for shard in range(shard_count(spec)):
         name = shard_name(spec, shard)
-        file = root / PARTS / f"{name}.json"
+        file = parts_of(root, spec["split"]) / f"{name}.json"
         if file.exists() and (root / name).is_file():
             entry = read_json(file)
             if entry["bytes"] == (root / name).stat().st_size and entry["fingerprint"] == fingerprint(spec):

@@ -130,12 +130,10 @@ class Files:
         self.world, self.features = builders.world_of(spec), builders.features_of(spec["fields"])
         self.pixels = [name for name, (kind, _) in self.fields.items() if name == "video" or kind == builders.BITS]
         self.of_scene = {name for name in self.fields if "/" not in name and name not in ("setup", "index")}
-        self.records = ArrayRecordDataSource([Whole(self.file(k), b - a) for k, (a, b) in self.shards()])
+        files = [Whole(self.file(k), len(manifest.scenes_of(spec, k))) for k in range(manifest.shard_count(spec))]
+        self.records = ArrayRecordDataSource(files)
         self.setups: dict[int, bytes] = {}
         self.replays = False
-
-    def shards(self) -> list[tuple[int, tuple[int, int]]]:
-        return list(enumerate(manifest.shards(self.spec)))
 
     def file(self, shard: int) -> str:
         return str(inside(self.root, manifest.shard_name(self.spec, shard)))

@@ -1,0 +1,20 @@
+"""A world read from disk instead of simulated: the clips of configs/tiny.py, written once and then only read.
+
+    python -m cjepa_jax.data.build --world=balls --split=train --count=10000 --frames=4 --out=data/balls
+    python -m cjepa_jax.data.build --world=balls --split=eval --count=2048 --frames=4 --out=data/balls
+    python -m cjepa_jax.train --config=configs/worlds/records.py --config.data.path=data/balls
+
+The scenes are those that the world itself yields, to the bit, and so is the run. 14 KB a clip; at 224 x 224 x 16
+60 KB. It pays where drawing is dear: large or long clips, other worlds, many runs.
+
+    --config.data.frames=2 --config.data.size=32     smaller than what is stored
+"""
+
+from configs import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    config.data.source = "cjepa_jax.data.records:Records"
+    config.data.path = "data/balls"
+    return config

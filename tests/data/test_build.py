@@ -1,0 +1,263 @@
+"""The build command: the same bytes whatever interrupts it, nothing mixed, nothing damaged goes unnoticed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow_datasets as tfds
+
+from cjepa_jax.data import build, builders, manifest
+from cjepa_jax.data.records import Records
+from cjepa_jax.data.worlds import Balls
+from cjepa_jax.errors import ConfigError, DataError, StorageError
+from cjepa_jax.workdir import Workdir
+
+FLAGS = ["--world=balls", "--size=16", "--frames=3", "--shard=4", "--workers=1", "--log=warning"]
+WORLD = dict(size=16, frames=3, count=10)
+
+
+def run(out, *flags, count=10):
+    return build.main([*FLAGS, f"--count={count}", f"--out={out}", *flags])
+
+
+def content(folder):
+    """What a finished folder holds; the lock names the process."""
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != ".lock"}
+
+
+def specification(split="train", **world):
+    return builders.spec_of(Balls(split=split, **(WORLD | world)), 4)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    run(folder)
+    run(folder, "--split=eval", count=3)
+    return folder
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    for name, data in content(built).items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+def test_files_and_manifest(built):
+    shards = [f"scenes-train.array_record-0000{k}-of-00003" for k in range(3)]
+    others = ["dataset_info.json", "features.json", "manifest-train.json", "manifest-eval.json"]
+    assert sorted(content(built)) == sorted([*shards, "scenes-eval.array_record-00000-of-00001", *others])
+    stored = manifest.read(built, "train")
+    assert [entry["scenes"] for entry in stored["files"]] == [4, 4, 2]
+    assert stored["files"][1]["sha256"] == manifest.sha256(built / shards[1])
+    spec = stored["spec"]
+    assert (spec["world"], spec["split"], spec["count"], spec["size"]) == ("balls", "train", 10, 16)
+    assert spec["options"]["boxes"] == Balls().boxes and {"numpy", "opencv", "pymunk"} <= spec["versions"].keys()
+    assert spec["fields"]["masks"] == ["bits", [None, 3, 16, 16]]
+
+
+def test_tfds_reads_the_folder(built):
+    builder = tfds.builder_from_directory(built)
+    assert {name: split.num_examples for name, split in builder.info.splits.items()} == {"train": 10, "eval": 3}
+    found, world = builder.as_data_source("train"), Balls(**WORLD)
+    assert [int(example["index"]) for example in found] == list(range(10))
+    assert (found[7]["video"] == world[7]["video"]).all()
+
+
+def test_the_tfds_builder_generates_the_same_records(built, tmp_path):
+    builder = builders.Scenes(specs={"train": specification()}, data_dir=tmp_path)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+    same_records(built, builder.as_data_source("train"))
+
+
+@pytest.mark.needs("apache_beam")
+def test_apache_beam_writes_the_same(built, tmp_path):
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    builder = builders.Scenes(specs={"train": specification()}, beam=True, data_dir=tmp_path)
+    options = PipelineOptions(["--runner=DirectRunner"])
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2, beam_options=options))
+    same_records(built, builder.as_data_source("train"))
+
+    run(tmp_path / "files", "--beam=--runner=DirectRunner")
+    run(tmp_path / "files", "--beam=--runner=DirectRunner", "--split=eval", count=3)
+    assert content(tmp_path / "files") == content(built)
+
+
+def same_records(built, found):
+    fields, records = specification()["fields"], Records(path=str(built), size=16, frames=3)
+    assert len(found) == len(records)
+    for i, example in enumerate(found):
+        decoded = builders.decode(fields, example)
+        assert decoded["index"] == i
+        assert all((decoded[name] == value).all() for name, value in records[i].items())
+
+
+def test_a_stopped_build_writes_only_what_is_missing(built, tmp_path):
+    spec = specification()
+    with Workdir(tmp_path) as workdir:
+        build.prepare(tmp_path, spec, {}, workdir, [0, 1, 2])
+        builders.write_shard(str(tmp_path), spec, 1)
+        name = manifest.shard_name(spec, 2)
+        (manifest.parts_of(tmp_path, "train") / f"{name}.0123").write_bytes(b"half")
+        (tmp_path / name).write_bytes(b"renamed, but killed before its entry was written")
+    with pytest.raises(DataError, match="split train is unfinished, 1 of 3 files"):
+        Records(path=str(tmp_path), size=16, frames=3)
+    written = (tmp_path / manifest.shard_name(spec, 1)).stat().st_mtime_ns
+    run(tmp_path)
+    assert (tmp_path / manifest.shard_name(spec, 1)).stat().st_mtime_ns == written
+    run(tmp_path, "--split=eval", count=3)
+    assert content(tmp_path) == content(built)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir() if file.name != ".lock"}
+    run(tmp_path)
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(tmp_path):
+    command = [sys.executable, "-m", "cjepa_jax.data.build", "--world=balls", "--count=160", "--shard=8"]
+    command += ["--size=32", "--frames=8", "--workers=2"]
+    subprocess.run([*command, f"--out={tmp_path / 'whole'}"], check=True, capture_output=True)
+    out, kills = tmp_path / "killed", 0
+    for wanted in (0, 3, 9):
+        process = subprocess.Popen([*command, f"--out={out}"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while process.poll() is None and len(list(out.glob("scenes-*"))) <= wanted:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills >= 2 and not (out / "dataset_info.json").exists()
+    ended = subprocess.run([*command, f"--out={out}"], check=True, capture_output=True, text=True)
+    assert "| 8/160 " not in ended.stderr  # the first files were not written again
+    assert content(out) == content(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_with_6_and_loses_nothing(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.system(f"mount -t tmpfs -o size=1m tmpfs {small} 2>/dev/null"):
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        with pytest.raises(StorageError, match="MiB free, the run needs"):
+            run(small / "out", count=400)
+        spec = builders.spec_of(Balls(**(WORLD | dict(count=400))), 4)
+        command = "from tests.data.test_build import fill; import sys; fill(sys.argv[1])"
+        ended = subprocess.run([sys.executable, "-c", command, small / "out"], capture_output=True, text=True)
+        assert ended.returncode == 6, ended.stderr
+        assert ended.stderr.startswith("error: cannot write: ") and ended.stderr.count("\n") == 1
+        done = len(manifest.parts(small / "out", spec))
+        assert done > 3
+        os.system(f"mount -o remount,size=80m {small}")
+        run(small / "out", count=400)
+        build.verify(small / "out")
+    finally:
+        os.system(f"umount {small}")
+
+
+def fill(out):
+    """Writes without asking for space first. In a process of its own, whose exit code is the command's."""
+    from pathlib import Path
+
+    from cjepa_jax import cli
+
+    spec = builders.spec_of(Balls(**(WORLD | dict(count=400))), 4)
+    raise SystemExit(cli.guard(lambda: sum(build.write_in_pool(Path(out), spec, list(range(100)), 1))))
+
+
+@pytest.mark.parametrize(
+    "flags, field",
+    [
+        (["--seed=1"], "seed is 0 there and 1 here"),
+        (["--size=24"], "size is 16 there and 24 here"),
+        (["--shard=5"], "shard is 4 there and 5 here"),
+        (['--options={"boxes": 0.5}'], r"options.boxes is 0.4 there and 0.5 here"),
+        (["--count=11"], "count is 10 there and 11 here"),
+        (["--split=test", "--frames=4"], r"its split (train|eval) was made otherwise: .*frames is 3 there and 4 here"),
+        (["--world=shadows"], 'world is "balls" there and "shadows" here'),
+    ],
+)
+def test_a_folder_of_other_scenes_is_refused(built, flags, field):
+    before = content(built)
+    with pytest.raises(ConfigError, match=field):
+        run(built, *flags)
+    assert content(built) == before
+
+
+@pytest.mark.parametrize(
+    "flags, text",
+    [
+        (["--world=ball"], "--world=ball: there is no such world; did you mean 'balls'"),
+        (["--options={boxes: 1}"], "--options={boxes: 1}: not JSON"),
+        (["--options=[1]"], "must be a JSON object"),
+        (['--options={"boxs": 0.1}'], "boxs.*did you mean 'boxes'"),
+        (['--options={"boxes": 7}'], "boxes is 7; it must be a share"),
+        (["--shard=0"], "--shard=0: must be within 1"),
+        (["--workers=0"], "--workers=0: must be within 1"),
+        (["--split=validation"], "data.split is 'validation'"),
+        (["--speed=9"], "unrecognized arguments: --speed=9"),
+    ],
+)
+def test_bad_command_lines_are_one_clear_line(tmp_path, flags, text):
+    with pytest.raises(ConfigError, match=text):
+        run(tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_world_and_count_must_be_given(tmp_path):
+    with pytest.raises(ConfigError, match="--count is missing"):
+        build.main([f"--out={tmp_path}", "--world=balls"])
+
+
+def test_space_is_asked_for_before_anything_is_written(tmp_path):
+    with pytest.raises(StorageError, match="MiB free, the run needs"):
+        run(tmp_path, "--shard=1000000", count=2_000_000_000)
+
+
+def test_a_second_build_of_a_folder_waits_outside(tmp_path):
+    with Workdir(tmp_path), pytest.raises(ConfigError, match="in use by another run"):
+        run(tmp_path)
+
+
+def test_verify_names_the_damaged_file_and_a_build_mends_it(built, copy):
+    assert build.main([f"--out={copy}", "--verify"]) == 0
+    file = copy / "scenes-train.array_record-00001-of-00003"
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=f"{file.name}: its SHA-256 is not the manifest's"):
+        build.main([f"--out={copy}", "--verify"])
+    file.write_bytes(data[:1000])
+    with pytest.raises(DataError, match=f"{file.name}: has 1000 bytes, was written with {len(data)}"):
+        build.main([f"--out={copy}", "--verify"])
+    file.unlink()
+    with pytest.raises(DataError, match=f"{file.name}: is missing"):
+        build.main([f"--out={copy}", "--verify"])
+    run(copy)
+    assert content(copy) == content(built)
+
+
+def test_verify_wants_something_to_verify(tmp_path):
+    with pytest.raises(DataError, match="no materialised scenes here"):
+        build.main([f"--out={tmp_path}", "--verify"])
+
+
+@pytest.mark.parametrize("harm", ["name", "fingerprint", "files", "json", "spec"])
+def test_a_bad_manifest_is_named(copy, harm):
+    file = copy / "manifest-train.json"
+    stored = json.loads(file.read_text())
+    if harm == "name":
+        stored["files"][0]["name"] = "../../etc/passwd"
+    elif harm == "fingerprint":
+        stored["spec"]["seed"] = 7
+    elif harm == "files":
+        del stored["files"][1]
+    elif harm == "spec":
+        stored["spec"] = [1]
+    file.write_text("{" if harm == "json" else json.dumps(stored))
+    with pytest.raises(DataError, match=f"{file}: "):
+        Records(path=str(copy), size=16, frames=3)
