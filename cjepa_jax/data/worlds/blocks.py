@@ -67,10 +67,12 @@ class Blocks(Rigid):
         left = 0.04 + (0.92 - scale * (high - low)) * rng.random()
         level = blocks[:, 4].astype(int)
         x, y = left + scale * (blocks[:, 0] - low), GROUND - scale * blocks[:, 1] + OVERLAP * (level + 1)
-        half, kind, still = scale * blocks[:, 2:4], np.full(count, layout.BOX), np.zeros(count)
+        half, kind = scale * blocks[:, 2:4], np.full(count, layout.BOX)
         mass = layout.areas(kind, half) * 2 ** (2 * rng.random(count) - 1)
-        bodies = Bodies(kind, half, np.stack([x, y], -1), still, np.zeros((count, 2)), still, mass, np.zeros(count, int))
-        physics = Physics(4.0, False, rng.uniform(0.0, 0.1), rng.uniform(0.4, 0.9), iterations=20, ground=GROUND, substeps=8)
+        place, still = np.stack([x, y], -1), np.zeros(count)
+        bodies = Bodies(kind, half, place, still, np.zeros((count, 2)), still, mass, still.astype(int))
+        bounce, friction = rng.uniform(0.0, 0.1), rng.uniform(0.4, 0.9)
+        physics = Physics(4.0, False, bounce, friction, iterations=20, ground=GROUND, substeps=8)
         base = rng.uniform(160, 235) + rng.uniform(-12, 12, 3)
         colours = layout.colours(rng, count, kind, self.held("colour"))
         return Setup(bodies, physics, colours, np.clip(np.stack([base, base - 30]), 0, 255), level)
@@ -80,7 +82,8 @@ class Blocks(Rigid):
         blocks, edge, held = [], 0.0, self.held("layout")
         while len(blocks) < count:
             left = count - len(blocks)
-            shapes = [s for s in (TOWER, LEDGE, LEDGE, BRIDGE) if LEAST[s] <= left and not (s == BRIDGE and held is False)]
+            known = (TOWER, LEDGE, LEDGE) if held is False else (TOWER, LEDGE, LEDGE, BRIDGE)
+            shapes = [s for s in known if LEAST[s] <= left]
             shape = BRIDGE if held and not blocks and BRIDGE in shapes else int(rng.choice(shapes))
             size = int(rng.integers(max(LEAST[shape], min(2, left)), min(left, 5) + 1))
             if left - size < 2 or count - left > count / 2:

@@ -1,0 +1,125 @@
+"""Ramps: puzzles of balls, bars, ramps and jars in which one object has to reach another."""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from cjepa_jax.data.worlds import draw, layout
+from cjepa_jax.data.worlds.base import check_range
+from cjepa_jax.data.worlds.physics import FIXED, WALL, Bodies, Physics, simulate
+from cjepa_jax.data.worlds.puzzles import CORE, GRAVITY, HELD, PUZZLES, Sketch
+from cjepa_jax.data.worlds.rigid import Rigid
+
+TOUCH = 2.0  # frames for which the subject has to touch a goal that is no jar
+
+
+class Setup(NamedTuple):
+    """Everything that scene i is before time starts."""
+
+    bodies: Bodies
+    physics: Physics
+    colour: np.ndarray  # uint8 [K,3]
+    sky: np.ndarray  # [2,3] background colours at the top and the bottom, 0 .. 255
+    subject: int
+    goal: int
+    puzzle: int  # index into puzzles.PUZZLES
+
+
+@dataclass(frozen=True)
+class Ramps(Rigid):
+    """Puzzles with a subject and a goal, in the spirit of PHYRE, with do(remove).
+
+    Units and what a scene holds: see Rigid. Gravity is 6 view widths / s^2, four walls are seen as a frame. A scene is
+    one of six puzzles (slide, push, track, balance, trap, funnel; see puzzles.py) with drawn sizes and places, mirrored
+    or not, and further balls, boxes and bars, some of them between subject and goal. Objects that never move are
+    objects too: they have masks and states and can be removed. What can move has a dark mark; the subject's is white,
+    the goal's black. Mass is not visible: densities 0.5 .. 2.
+
+    The question: does the subject reach its goal, that is, lie with its centre in it at the end if the goal is a jar,
+    or else touch it for at least 2 frames in all? It is asked of the subject. Without the subject or the goal the
+    answer is no. Held out are (`hold_out`): 1 or 2 objects more than `objects` says; hues by shape, as layout.colours
+    says; layouts: the puzzles trap and funnel.
+
+    objects: least and most objects, at least 5.
+    """
+
+    objects: tuple[int, int] = (5, 7)
+
+    setup_type: ClassVar[type] = Setup
+    question: ClassVar[str] = "Does object j reach the goal: is it in the jar at the end, or touches it for 2 frames?"
+    state_names: ClassVar[tuple[str, ...]] = (
+        *Rigid.state_names,
+        "disc", "box", "triangle", "jar",  # 1 for what it is
+        "fixed",  # 1 if it never moves
+        "subject", "goal",  # 1 for the one
+    )  # fmt: skip
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "objects", check_range("data.options.objects", self.objects, CORE, 16, int))
+
+    def setup(self, i: int) -> Setup:
+        """Initial conditions of scene i, independent of size, frames and dt."""
+        rng = self.rng(i)
+        count, held = self.object_count(rng, self.objects), self.held("layout")
+        puzzle = int(rng.choice([n for n in range(len(PUZZLES)) if held is None or (n in HELD) == held]))
+        sketch = Sketch(rng)
+        roles = PUZZLES[puzzle](sketch)
+        sketch.scatter(count - len(sketch.rows), roles)
+        order = rng.permutation(count)
+        kind, half, position, angle, mode = (column[order] for column in sketch.columns())
+        if rng.random() < 0.5:
+            position, angle = [1, 0] + [-1, 1] * position, -angle
+        mass = layout.areas(kind, half) * 2 ** (2 * rng.random(count) - 1)
+        still = np.zeros(count)
+        bodies = Bodies(kind, half, position, angle, np.zeros((count, 2)), still, mass, still.astype(int), mode)
+        physics = Physics(GRAVITY, True, rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.7), iterations=15, substeps=8)
+        base = rng.uniform(175, 240) + rng.uniform(-12, 12, 3)
+        sky = np.clip(np.stack([base, base - 30]), 0, 255)
+        subject, goal = np.argsort(order)[list(roles)].tolist()
+        colours = layout.colours(rng, count, kind, self.held("colour"))
+        return Setup(bodies, physics, colours, sky, subject, goal, puzzle)
+
+    def background(self, setup: Setup) -> np.ndarray:
+        """A sky in a dark frame."""
+        picture = draw.gradient(self.size, *setup.sky)
+        draw.frame(picture, WALL, 0.35)
+        return picture
+
+    def marks(self, setup: Setup) -> np.ndarray:
+        """White for the subject, black for the goal, dark for what can move; what cannot has none to be seen."""
+        marks = np.where(setup.bodies.mode[:, None] == FIXED, setup.colour, super().marks(setup))
+        marks[setup.subject], marks[setup.goal] = 255, 0
+        return marks
+
+    def traits(self, setup: Setup) -> np.ndarray:
+        """Colours, and what each object is, [K,10]."""
+        each = np.arange(len(setup.colour))
+        shape = setup.bodies.kind[:, None] == [layout.DISC, layout.BOX, layout.TRIANGLE, layout.JAR]
+        roles = np.stack([setup.bodies.mode == FIXED, each == setup.subject, each == setup.goal], -1)
+        return np.concatenate([super().traits(setup), shape, roles], -1)
+
+    def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whether the subject reaches the goal (no for all others), bool [K], and where each is at the end [K,2]."""
+        motion, contacts = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed)
+        happens = np.zeros(len(removed), bool)
+        if not removed[[setup.subject, setup.goal]].any():
+            happens[setup.subject] = reaches(setup, motion[-1], contacts)
+        return happens, np.where(removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
+
+    def asked(self, setup: Setup) -> np.ndarray:
+        """The subject."""
+        return np.arange(len(setup.colour)) == setup.subject
+
+
+def reaches(setup: Setup, last: np.ndarray, contacts: np.ndarray) -> bool:
+    """Whether the subject has reached the goal, from the last frame's motion [K,6] and all contacts [C,4]."""
+    if setup.bodies.kind[setup.goal] == layout.JAR:
+        x, y = last[setup.subject, :2] - last[setup.goal, :2]
+        cos, sin = np.cos(last[setup.goal, 2]), np.sin(last[setup.goal, 2])
+        right, down = abs(cos * x + sin * y), cos * y - sin * x
+        width, height = setup.bodies.half[setup.goal]
+        return bool(right < width and abs(down) < height)
+    pair = (contacts[:, 2:] == sorted((setup.subject, setup.goal))).all(1)
+    return bool((contacts[pair, 1] - contacts[pair, 0]).sum() >= TOUCH)

@@ -1,0 +1,14 @@
+"""Clips of 16 frames of stacked blocks, some of which fall (cjepa_jax/data/worlds/blocks.py).
+
+python -m cjepa_jax.data.show --config=configs/worlds/blocks.py --out=blocks.gif
+python -m cjepa_jax.train --config=configs/worlds/blocks.py
+"""
+
+from configs import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    config.data.source = "cjepa_jax.data.worlds:Blocks"
+    config.data.frames = 16
+    return config
