@@ -47,11 +47,16 @@ def stretch(cells: np.ndarray, picture: np.ndarray) -> np.ndarray:
 def outline(picture: np.ndarray, mask: np.ndarray, colour: tuple, width: int) -> None:
     """The contours of a mask, bool [h,w], those of its holes included, `width` pixels wide.
 
-    An enlarged mask's steps are rounded off to their half height, which no object is too thin for.
+    An enlarged mask's steps are rounded off, unless it is so small that nothing would be left.
     """
     height, length = picture.shape[:2]
-    smooth = cv2.resize(mask.astype(np.float32), (length, height), interpolation=cv2.INTER_LINEAR) >= 0.5
-    contours, _ = cv2.findContours(smooth.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    filled = mask.astype(np.float32)
+    soft = cv2.GaussianBlur(filled, (5, 5), 0.8, borderType=cv2.BORDER_REPLICATE) if length > mask.shape[1] else filled
+    for values in (soft, filled):
+        shape = cv2.resize(values, (length, height), interpolation=cv2.INTER_LINEAR) >= 0.5
+        contours, _ = cv2.findContours(shape.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        if contours:
+            break
     cv2.drawContours(picture, contours, -1, colour, width, cv2.LINE_AA)
 
 

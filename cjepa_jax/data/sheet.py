@@ -24,7 +24,7 @@ FRAMES = 6  # of a clip on a sheet, at most
 OBJECTS = 8  # listed in a title, at most
 RATE = 8  # frames per second of an animation
 REST = 1000  # milliseconds for which an animation stays on its last frame
-COLOURS = 128  # of an animation: fewer than 256 leave one for "as before", which keeps the file small
+COLOURS = 250  # of an animation: fewer than 256 leave one for "as before", which keeps the file small
 LINGER = 2  # frames of an animation in which a contact's ring is seen
 
 
@@ -260,7 +260,7 @@ def centred(image: Image.Image, width: int) -> Image.Image:
 
 
 def png(page: Image.Image) -> bytes:
-    """The page as a PNG file: with 256 colours where it has no more."""
+    """The page as a PNG file."""
     file = io.BytesIO()
     page.save(file, "PNG", optimize=True)
     return file.getvalue()
@@ -268,13 +268,28 @@ def png(page: Image.Image) -> bytes:
 
 def gif(pages: list[Image.Image]) -> bytes:
     """Pages as an endless GIF with one palette, not dithered: what does not move then costs nothing."""
-    some = down(pages[:: max(1, len(pages) // 4)], 0)
-    palette = some.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    entries = np.array(palette.getpalette()).reshape(-1, 3)
-    entries[np.abs(entries - PAPER).sum(1) < 24] = PAPER  # the cut has averaged it with what is nearly so
-    palette.putpalette(entries.ravel().tolist())
-    first, *others = [page.quantize(palette=palette, dither=Image.Dither.NONE) for page in pages]
+    first, *others = to_palette(pages)
     durations = [1000 // RATE] * len(others) + [REST]
     file = io.BytesIO()
     first.save(file, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=True)
     return file.getvalue()
+
+
+def to_palette(pages: list[Image.Image]) -> list[Image.Image]:
+    """Pages in the marks' own colours and those that come nearest to the others; each pixel in the nearest of all.
+
+    Pillow's own mapping is not exact, which shows in gradients.
+    """
+    marks = np.array([PAPER, INK, *drawing.COLOURS])
+    some = down(pages[:: max(1, len(pages) // 4)], 0)
+    found = some.quantize(COLOURS - len(marks), Image.Quantize.MEDIANCUT, kmeans=1)
+    palette = np.concatenate([marks, np.array(found.getpalette()).reshape(-1, 3)[: COLOURS - len(marks)]])
+    packed = np.stack([np.asarray(page, np.int64) for page in pages]) @ (1 << 16, 1 << 8, 1)
+    values, places = np.unique(packed, return_inverse=True)
+    colours = np.stack([values >> 16, values >> 8 & 255, values & 255], -1)
+    distance = (palette**2).sum(1) - 2 * colours @ palette.T  # up to what is the same for all of the palette
+    indices = distance.argmin(1).astype(np.uint8)[places].reshape(packed.shape)
+    mapped = [Image.fromarray(frame) for frame in indices]
+    for image in mapped:
+        image.putpalette(palette.ravel().tolist())
+    return mapped
