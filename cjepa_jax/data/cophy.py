@@ -185,15 +185,16 @@ def segment(coded: np.ndarray, boxes: np.ndarray, present: np.ndarray, frames: n
         if colour is not None and min(np.linalg.norm(colour - other) for other in colours) > NEAR / 2:
             slots, colours = [*slots, k], [*colours, colour]
     palette = np.stack(colours)
-    rows, columns = np.arange(height)[:, None], np.arange(width)[None]
+    low = np.clip(np.floor(boxes[..., :2]) - MARGIN, 0, (width, height)).astype(int)
+    high = np.clip(np.ceil(boxes[..., 2:]) + MARGIN + 1, 0, (width, height)).astype(int)
     for t, frame in enumerate(frames):
-        pixels = coded[frame].astype(np.float32)
-        distance = (pixels**2).sum(-1, keepdims=True) - 2 * pixels @ palette.T + (palette**2).sum(-1)  # squared
-        nearest = np.where(distance.min(-1) <= NEAR**2, distance.argmin(-1), 0)
         for number, k in enumerate(slots, 1):
-            x1, y1, x2, y2 = boxes[frame, k]
-            inside = (rows >= y1 - MARGIN) & (rows <= y2 + MARGIN) & (columns >= x1 - MARGIN) & (columns <= x2 + MARGIN)
-            masks[k, t] = inside & (nearest == number)
+            (x1, y1), (x2, y2) = low[frame, k], high[frame, k]
+            if x1 < x2 and y1 < y2:
+                pixels = coded[frame, y1:y2, x1:x2, None].astype(np.float32)
+                squares = ((pixels - palette) ** 2).sum(-1)
+                own = (squares.argmin(-1) == number) & (squares.min(-1) <= NEAR**2)
+                masks[k, t, y1:y2, x1:x2] = own
     return masks
 
 

@@ -76,7 +76,8 @@ def reduce_masks(masks: np.ndarray, short: int) -> np.ndarray:
 def _open(path: Path, where: str) -> cv2.VideoCapture:
     # Decoders and OpenCV print without naming the clip; the error that is raised here says once what is wrong.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    quiet = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
+    quiet(2)  # errors only
     try:
         with open(path, "rb") as file:
             head = file.read(8)
