@@ -26,19 +26,36 @@ def gradient(size: int, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
 
 def outlines(world: list[list[np.ndarray]], size: int) -> list[list[np.ndarray]]:
     """Each object's convex parts in world units [T,V,2] to fixed-point pixels."""
-    return [[pixels(part, size) for part in parts] for parts in world]
+    parts = [part for shape in world for part in shape]
+    ends = np.cumsum([0] + [part.size for part in parts])
+    flat = pixels(np.concatenate([part.ravel() for part in parts]), size)
+    result = iter([flat[a:b].reshape(p.shape) for a, b, p in zip(ends, ends[1:], parts, strict=False)])
+    return [[next(result) for _ in shape] for shape in world]
+
+
+def paint(images: np.ndarray, strokes: list[tuple[np.ndarray, object]]) -> None:
+    """Fill convex parts [T,V,2], each with its value, in images [T,H,W,...] in place, in order.
+
+    The first of them may be [1,V,2]: what never moves is drawn once for all images, which have to be equal then.
+    """
+    still = next((n for n, (part, _) in enumerate(strokes) if len(part) > 1), len(strokes))
+    for part, value in strokes[:still]:
+        fill(images[0], part[0], value)
+    if still:
+        images[1:] = images[0]
+    for part, value in strokes[still:]:
+        for image, polygon in zip(images, part, strict=True):
+            fill(image, polygon, value)
 
 
 def masks(polygons: list[list[np.ndarray]], order: list[int], frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Visible and amodal masks, bool [K,T,H,W], of objects made of parts [T,V,2] and drawn in `order`; those not in it
-    stay empty."""
+    """Visible and amodal masks, bool [K,T,H,W], of objects made of parts [T,V,2] and drawn in `order`, as `paint` does;
+    those not in it stay empty."""
     label = np.zeros((frames, size, size), np.uint8)
     amodal = np.zeros((len(polygons), frames, size, size), np.uint8)
     for k in order:
-        for part in polygons[k]:
-            for t in range(frames):
-                fill(amodal[k, t], part[t], 1)
-                fill(label[t], part[t], k + 1)
+        paint(amodal[k], [(part, 1) for part in polygons[k]])
+    paint(label, [(part, k + 1) for k in order for part in polygons[k]])
     visible = label == np.arange(1, len(polygons) + 1, dtype=np.uint8)[:, None, None, None]
     return visible, amodal.view(bool)
 

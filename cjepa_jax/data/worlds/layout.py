@@ -107,26 +107,24 @@ def colours(
 
 def outlines(kind: np.ndarray, half: np.ndarray, position: np.ndarray, angle: np.ndarray) -> list[list[np.ndarray]]:
     """Each object's convex parts, arrays [..., V, 2], from position [..., K, 2] and angle [..., K]."""
-    result = []
+    result, cosines, sines = [], np.cos(angle)[..., None], np.sin(angle)[..., None]
     for k, shape in enumerate(kind.tolist()):
-        cos, sin = np.cos(angle[..., k, None]), np.sin(angle[..., k, None])
+        cos, sin = cosines[..., k, :], sines[..., k, :]
         result.append([])
         for points in parts(shape, half[k]):
-            x = cos * points[:, 0] - sin * points[:, 1] + position[..., k, 0, None]
-            y = sin * points[:, 0] + cos * points[:, 1] + position[..., k, 1, None]
-            result[-1].append(np.stack([x, y], -1))
+            corners = np.empty((*cos.shape[:-1], *points.shape))
+            corners[..., 0] = cos * points[:, 0] - sin * points[:, 1] + position[..., k, 0, None]
+            corners[..., 1] = sin * points[:, 0] + cos * points[:, 1] + position[..., k, 1, None]
+            result[-1].append(corners)
     return result
 
 
-def marks(kind: np.ndarray, half: np.ndarray, motion: np.ndarray) -> list[list[np.ndarray]]:
-    """A smaller copy inside each object, off centre so that turning shows, from motion [T,K,6]: one part [T,V,2] each.
-
-    A jar's lies in its bottom.
-    """
-    angle, jar = motion[..., 2], kind == JAR
-    cos, sin = np.cos(angle), np.sin(angle)
+def marks(kind: np.ndarray, half: np.ndarray, position: np.ndarray, angle: np.ndarray) -> list[list[np.ndarray]]:
+    """As `outlines`, of a smaller copy inside each object, off centre so that turning shows; a jar's is a bar in its
+    bottom."""
+    cos, sin, jar = np.cos(angle), np.sin(angle), kind == JAR
     right = np.where(jar, 0.0, 0.35) * half[:, 0]
     down = np.where(jar, half[:, 1] - RIM * half[:, 0] / 2, 0.0)
-    place = motion[..., :2] + np.stack([cos * right - sin * down, sin * right + cos * down], -1)
+    place = position + np.stack([cos * right - sin * down, sin * right + cos * down], -1)
     size = np.where(jar[:, None], half[:, :1] * (0.6, 0.2 * RIM), 0.4 * half)
     return outlines(np.where(jar, BOX, kind), size, place, angle)

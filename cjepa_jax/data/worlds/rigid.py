@@ -1,5 +1,6 @@
 """What worlds of bodies under gravity share: from an initial state to motion, pictures, masks and states."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from cjepa_jax.data.worlds import draw, layout
 from cjepa_jax.data.worlds.base import World, check_removed, check_step
-from cjepa_jax.data.worlds.physics import graph, simulate
+from cjepa_jax.data.worlds.physics import FIXED, graph, simulate
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Rigid(World):
         removed = check_removed(removed, len(setup.colour))
         motion, contacts = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed)
         polygons = self.polygons(setup, motion)
-        visible, amodal = draw.masks(polygons, np.nonzero(~removed)[0].tolist(), self.frames, self.size)
+        visible, amodal = draw.masks(polygons, order(setup, removed), self.frames, self.size)
         states = self.states(setup, motion, removed)
         return {
             "video": self.video(setup, motion, polygons, removed),
@@ -79,20 +80,26 @@ class Rigid(World):
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
         return self.video(setup, motion, self.polygons(setup, motion), removed)
 
-    def polygons(self, setup: Any, motion: np.ndarray) -> list[list[np.ndarray]]:
-        """The objects' outlines in pixels, fixed point: one or more parts [T,V,2] each."""
-        world = layout.outlines(setup.bodies.kind, setup.bodies.half, motion[..., :2], motion[..., 2])
-        return draw.outlines(world, self.size)
+    def polygons(self, setup: Any, motion: np.ndarray, of: Callable = layout.outlines) -> list[list[np.ndarray]]:
+        """The objects' outlines (or `of` them their marks) in pixels, fixed point: one or more parts [T,V,2] each, or
+        [1,V,2] for what never moves."""
+        kind, half, rests = setup.bodies.kind, setup.bodies.half, still(setup)
+        shapes = [[]] * len(kind)
+        for rows, frames in ((np.nonzero(rests)[0], motion[:1]), (np.nonzero(~rests)[0], motion)):
+            parts = of(kind[rows], half[rows], frames[:, rows, :2], frames[:, rows, 2])
+            for k, shape in zip(rows.tolist(), parts, strict=True):
+                shapes[k] = shape
+        return draw.outlines(shapes, self.size)
 
     def video(self, setup: Any, motion: np.ndarray, polygons: list, removed: np.ndarray) -> np.ndarray:
         """Each object in its colour with a mark in it, in order."""
-        marks = draw.outlines(layout.marks(setup.bodies.kind, setup.bodies.half, motion), self.size)
+        marks = self.polygons(setup, motion, layout.marks)
         video = np.repeat(self.background(setup)[None], self.frames, 0)
         colours, inks = setup.colour.tolist(), self.marks(setup).tolist()
-        for k in np.nonzero(~removed)[0].tolist():
-            for part, colour in [*((part, colours[k]) for part in polygons[k]), (marks[k][0], inks[k])]:
-                for t in range(self.frames):
-                    draw.fill(video[t], part[t], colour)
+        strokes = []
+        for k in order(setup, removed):
+            strokes += [*((part, colours[k]) for part in polygons[k]), (marks[k][0], inks[k])]
+        draw.paint(video, strokes)
         return video
 
     def states(self, setup: Any, motion: np.ndarray, removed: np.ndarray) -> np.ndarray:
@@ -104,3 +111,14 @@ class Rigid(World):
         states[..., 7:] = np.concatenate([np.stack(fixed, -1), self.traits(setup)], -1)
         states[:, removed] = 0
         return states
+
+
+def still(setup: Any) -> np.ndarray:
+    """What never moves, bool [K]."""
+    mode = setup.bodies.mode
+    return np.zeros(len(setup.colour), bool) if mode is None else mode == FIXED
+
+
+def order(setup: Any, removed: np.ndarray) -> list[int]:
+    """The objects that are there as they are drawn: first what never moves, each by its place."""
+    return [k for k in np.argsort(~still(setup), kind="stable").tolist() if not removed[k]]
