@@ -181,7 +181,10 @@ class Craft(Rigid):
 
     def questions(self, i: int) -> list[dict[str, Any]]:
         """Questions about scene i with their answers; see craft_questions. Raises IndexError."""
-        facts = craft_questions.facts(self, self.setup(i))
+        return self.questions_of(craft_questions.facts(self, self.setup(i)), i)
+
+    def questions_of(self, facts: craft_questions.Facts, i: int) -> list[dict[str, Any]]:
+        """The same from the scene's facts, which hold the simulations."""
         return craft_questions.draw(facts, np.random.default_rng([self.seed, SPLITS[self.split], i, QUESTIONS]))
 
 
