@@ -11,7 +11,6 @@ the settings; other ones are refused. An image that cannot be read is named and 
 import importlib
 import json
 import logging
-import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping
@@ -58,7 +57,7 @@ def shares(text: str) -> tuple[float, float]:
     return low, high
 
 
-def parse(argv: list[str]) -> Namespace:
+def parse(argv: list[str] | None = None) -> Namespace:
     """The command line. A setting of a backend is None where it was not given. Raises ConfigError."""
     parser = cli.Parser("python -m cjepa_jax.data.segment", description=__doc__.split("\n")[0], allow_abbrev=False)
     add = parser.add_argument
@@ -67,6 +66,7 @@ def parse(argv: list[str]) -> Namespace:
     add("--backend", choices=BACKENDS, required=True, help="Segment Anything, or superpixels")
     add("--max-broken", type=number(float, 0, 1), default=0.001, help="share of images that may be unreadable")
     add("--limit", type=number(int, 1), help="only the first so many images, for a try")
+    add("--log", choices=cli.LEVELS, default="info", help="how much to print")
     sam, slic = parser.add_argument_group("sam"), parser.add_argument_group("slic")
     add = sam.add_argument
     add("--weights", type=Path, help="local folder of SAM or SAM 2, as transformers saves it (required)")
@@ -184,11 +184,13 @@ def write(options: Namespace, names: list[str], todo: list[str], segment: Callab
     return masks, broken
 
 
-def main(argv: list[str]) -> int:
-    """The command; returns its exit code (`cjepa_jax/errors.py`)."""
-    cli.set_up_logging("info")
-    return cli.guard(lambda: run(parse(argv)))
+def main(argv: list[str] | None = None) -> int:
+    """The command, for `cli.guard`; `argv` without the program's name, by default the process's own."""
+    options = parse(argv)
+    cli.set_up_logging(options.log)
+    run(options)
+    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(cli.guard(main))

@@ -17,6 +17,7 @@ def needs(package: str, backend: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != package.split(".")[0]:
+        top = package.split(".")[0]
+        if (error.name or "").split(".")[0] != top:
             raise
-        raise ConfigError(f"--backend={backend} needs {package}: pip install 'cjepa_jax[sam]'") from error
+        raise ConfigError(f"--backend={backend} needs {top}: pip install 'cjepa_jax[sam]'") from error
