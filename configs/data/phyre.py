@@ -5,9 +5,10 @@
 The interpreter is made in two lines, and the tasks come with it (docs/DATA.md, PHYRE; Apache-2.0). do(remove) is
 simulated too. Hardware: as configs/vitl_video.py, at a fifteenth of its FLOPs. Not run to its end by us. On a laptop:
 
-    --config.train.batch=8 --config.train.steps=50 --config.data.size=64 --config.objective.encoder.variant=Mu/8 \
-        --config.data.eval_count=32 --config.probe.train=16 --config.probe.test=16 --config.probe.batch=16 \
-        --config.optim.warmup_share=0.06
+    --config.train.batch=8 --config.train.steps=50 --config.optim.warmup_share=0.06 --config.data.size=64 \
+        --config.data.frames=4 --config.objective.encoder.variant=Mu/8 --config.objective.predictor.depth=2 \
+        --config.objective.predictor.width=48 --config.objective.predictor.heads=4 --config.data.workers=1 \
+        --config.data.eval_count=32 --config.probe.train=16 --config.probe.test=16 --config.probe.batch=16
     --config.data.options.setup=two_balls_cross_template --config.data.options.fold=3
 """
 

@@ -82,6 +82,13 @@ def test_a_scene_has_the_right_shapes_and_consistent_contents(source):
 
 
 @real
+def test_an_image_is_the_first_frame_of_the_clip(source):
+    image, clip = dataclasses.replace(source, frames=1)[3], source[3]
+    assert np.array_equal(image["video"], clip["video"][:1]) and np.array_equal(image["masks"], clip["masks"][:, :1])
+    assert np.array_equal(image["states"], clip["states"][:1])
+
+
+@real
 def test_positions_are_those_of_the_pixels_and_velocities_their_rates(source):
     checked = 0
     for i in range(6):
