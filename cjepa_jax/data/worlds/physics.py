@@ -71,15 +71,23 @@ def simulate(
         if not removed[int(pad[0])]:
             launches.setdefault(round(pad[1] / dt * substeps), []).append(pad)
     motion = np.empty((frames, len(objects), 6))
-    for t in range(frames):
-        for step in range((t - 1) * substeps if t else 0, t * substeps):
+    motion[:] = [read(body) for body in objects]
+    moving = {k: body for k, body in enumerate(objects) if body.body_type != pymunk.Body.STATIC}
+    for t in range(1, frames):
+        for step in range((t - 1) * substeps, t * substeps):
             if log is not None:
                 log.step = step + 1
             for pad in launches.get(step, ()):
                 launch(objects, removed, pad, log)
             space.step(dt / substeps)
-        motion[t] = [(*b.position, b.angle, *b.velocity, b.angular_velocity) for b in objects]
+        for k, body in moving.items():
+            motion[t, k] = read(body)
     return motion, np.zeros((0, 4), np.float32) if log is None else log.close(frames - 1, substeps)
+
+
+def read(body: pymunk.Body) -> tuple[float, ...]:
+    """Position, angle, velocity and spin."""
+    return (*body.position, body.angle, *body.velocity, body.angular_velocity)
 
 
 def add_bodies(space: pymunk.Space, bodies: Bodies, physics: Physics, removed: np.ndarray) -> dict[pymunk.Shape, int]:

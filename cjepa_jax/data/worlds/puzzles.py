@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from cjepa_jax.data.worlds.layout import BOX, DISC, JAR, TRIANGLE, outlines, reach
+from cjepa_jax.data.worlds.layout import BOX, DISC, JAR, TRIANGLE, outlines
 from cjepa_jax.data.worlds.physics import FIXED, MOVING, WALL
 
 GRAVITY = 6.0  # view widths / s^2
@@ -53,15 +53,14 @@ class Sketch:
         parts = [p.astype(np.float32) for shape in outlines(kind, half, position, angle) for p in shape]
         low, high = position[list(near)].min(0) - 0.05, position[list(near)].max(0) + 0.05
         for _ in range(count):
-            what, mode, scale = [(DISC, MOVING), (BOX, MOVING), (BOX, FIXED)][self.rng.integers(3)], None, 1.0
-            what, mode = what
+            (what, mode), scale = [(DISC, MOVING), (BOX, MOVING), (BOX, FIXED)][self.rng.integers(3)], 1.0
             half = np.array([self.uniform(0.04, 0.06)] * 2)
             if what == BOX:
                 half = np.array([self.uniform(0.07, 0.11), THIN]) if mode == FIXED else half * (1.0, 0.8)
             angle = self.uniform(-1.2, 1.2) if mode == FIXED else 0.0
             between = self.rng.random() < 0.4
             while True:
-                far = float(reach(np.array([what]), half[None] * scale)[0])
+                far = scale * (half[0] if what == DISC else math.hypot(*half))
                 place = self.rng.uniform(low, high) if between else self.rng.uniform(0, 1, 2)
                 place = np.clip(place, WALL + far, FLOOR - far)
                 if all(cv2.pointPolygonTest(part, place.tolist(), True) < -far - 0.005 for part in parts):
