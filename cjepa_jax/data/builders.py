@@ -39,7 +39,10 @@ def make_world(name: str, options: dict[str, Any], **fields: Any) -> World:
     names = {own.lower(): own for own in worlds.__all__}
     if name not in names:
         raise ConfigError(f"--world={name}: there is no such world{did_you_mean(name, names)}")
-    return build.build({"type": f"cjepa_jax.data.worlds:{names[name]}", **options}, **fields)
+    taken = sorted(options.keys() & ({field.name for field in dataclasses.fields(World)} - {"hold_out"} | {"type"}))
+    if taken:
+        raise ConfigError(f"--options: {taken[0]} is no option of a world")
+    return build.build({**options, "type": f"cjepa_jax.data.worlds:{names[name]}"}, **fields)
 
 
 def spec_of(world: World, shard: int) -> dict[str, Any]:

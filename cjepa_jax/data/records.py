@@ -54,6 +54,10 @@ class Records:
             held = ", ".join(manifest.splits(root)) or "no materialised scenes"
             raise DataError(f"{root}: no manifest-{self.split}.json; it holds {held}")
         spec = manifest.check_sizes(root, self.split)["spec"]
+        try:
+            world = builders.world_of(spec)
+        except ConfigError as error:
+            raise DataError(f"{manifest.path_of(root, self.split)}: no world of this version: {error}") from error
         for name, least in (("size", 8), ("frames", 1), ("count", 0)):
             check_integer(f"data.{name}", getattr(self, name), least)
         for name in ("size", "frames"):
@@ -61,7 +65,6 @@ class Records:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}; the scenes in {root} have {spec[name]}")
         if self.count > spec["count"]:
             raise DataError(f"{root}: split {self.split} has {spec['count']} scenes, data.count asks for {self.count}")
-        world = builders.world_of(spec)
         object.__setattr__(self, "count", self.count or spec["count"])
         object.__setattr__(self, "label_names", world.label_names)
         object.__setattr__(self, "state_names", world.state_names)

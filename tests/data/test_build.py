@@ -196,6 +196,8 @@ def test_a_folder_of_other_scenes_is_refused(built, flags, field):
         (["--options=[1]"], "must be a JSON object"),
         (['--options={"boxs": 0.1}'], "boxs.*did you mean 'boxes'"),
         (['--options={"boxes": 7}'], "boxes is 7; it must be a share"),
+        (['--options={"size": 8}'], "--options: size is no option of a world"),
+        (['--options={"type": "os:system"}'], "--options: type is no option of a world"),
         (["--shard=0"], "--shard=0: must be within 1"),
         (["--workers=0"], "--workers=0: must be within 1"),
         (["--split=validation"], "data.split is 'validation'"),
@@ -246,7 +248,7 @@ def test_verify_wants_something_to_verify(tmp_path):
         build.main([f"--out={tmp_path}", "--verify"])
 
 
-@pytest.mark.parametrize("harm", ["name", "fingerprint", "files", "json", "spec"])
+@pytest.mark.parametrize("harm", ["name", "fingerprint", "files", "json", "spec", "world", "type"])
 def test_a_bad_manifest_is_named(copy, harm):
     file = copy / "manifest-train.json"
     stored = json.loads(file.read_text())
@@ -258,6 +260,12 @@ def test_a_bad_manifest_is_named(copy, harm):
         del stored["files"][1]
     elif harm == "spec":
         stored["spec"] = [1]
+    elif harm == "world":
+        stored["spec"]["world"] = "os"
+    elif harm == "type":
+        stored["spec"]["options"]["type"] = "os:getcwd"
+    if harm in ("world", "type"):
+        stored["fingerprint"] = manifest.fingerprint(stored["spec"])
     file.write_text("{" if harm == "json" else json.dumps(stored))
     with pytest.raises(DataError, match=f"{file}: "):
         Records(path=str(copy), size=16, frames=3)
