@@ -15,12 +15,12 @@ OTHERS = (b"\0\0\1\xba", b"\0\0\1\xb3", b"RIFF", b"\x1aE\xdf\xa3")  # MPEG with 
 MOST_PIXELS = 1 << 26  # of one frame
 
 
-def read(path: Path, frames: Sequence[int], expect: int | None, where: str, short: int = 0) -> np.ndarray:
+def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> np.ndarray:
     """The frames of these numbers (from 0, ascending): RGB, uint8 [T,H,W,3].
 
     `expect` is the number of frames that the file should have (None: unknown) and `where` says which clip it is; both
-    are for the message. With `short`, frames of a longer short side are reduced to it (see `reduced`). What lies
-    between wanted frames is decoded, for frames build on each other, but not converted; nothing after the last is.
+    are for the message. What lies between wanted frames is decoded, for frames build on each other, but not converted;
+    nothing after the last is.
 
     Raises DataError for a file that is missing, no video, or ends before the last wanted frame.
     """
@@ -37,7 +37,7 @@ def read(path: Path, frames: Sequence[int], expect: int | None, where: str, shor
                 done, frame = capture.retrieve()
                 if not done:
                     raise DataError(f"{path}: frame {number} is unreadable ({where})")
-                out.append(cv2.cvtColor(reduce_frames(frame[None], short)[0], cv2.COLOR_BGR2RGB))
+                out.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
                 if out[-1].shape != out[0].shape:
                     raise DataError(f"{path}: frame {number} has another size than those before ({where})")
     except cv2.error as error:
@@ -48,9 +48,9 @@ def read(path: Path, frames: Sequence[int], expect: int | None, where: str, shor
 
 
 def reduced(height: int, width: int, short: int) -> tuple[int, int]:
-    """The size of frames reduced to a short side of `short` pixels; smaller ones, and short = 0, keep theirs."""
+    """The size of frames reduced to a short side of `short` pixels; smaller ones keep theirs."""
     scale = short / min(height, width)
-    if not 0 < scale < 1:
+    if scale >= 1:
         return height, width
     return max(short, round(height * scale)), max(short, round(width * scale))
 
