@@ -114,7 +114,7 @@ def prepare(root: Path, spec: dict[str, Any], done: dict[int, dict], workdir: Wo
     parts.mkdir(exist_ok=True)
     for left in parts.iterdir():
         if left.suffix != ".json":
-            left.unlink()
+            left.unlink(missing_ok=True)  # a process of the killed build may just be renaming it
     mark = manifest.fingerprint(spec)
     for entry in done.values():
         write_atomically(parts / f"{entry['name']}.json", json.dumps(entry | {"fingerprint": mark}))
