@@ -24,7 +24,7 @@ if __name__ == "__main__":
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -40,21 +40,27 @@ RUN = 8  # scenes in a row, timed together
 def main(config, _) -> int:
     """Prints the machine and one line per measurement. Nothing is written."""
     core = one_core()
-    source = assemble.make_source(config, flags.FLAGS.split)
-    scenes = assemble.make_scenes(config, source, *assemble.patch_and_tubelet(config))
-    data, seconds = config.data, flags.FLAGS.seconds
     print(f"{'machine':24} {processor()}, {os.cpu_count()} cores, of which {core}; Python {platform.python_version()}")
     versions = f"numpy {np.__version__}, OpenCV {cv2.__version__}, pymunk {metadata.version('pymunk')}"
     print(f"{'packages':24} {versions}")
+    for name, text in report(config, flags.FLAGS.split, flags.FLAGS.seconds):
+        print(f"{name:24} {text}", flush=True)
+    return 0
+
+
+def report(config, split: str, seconds: float) -> Iterator[tuple[str, str]]:
+    """What is measured and the result, one after the other; each takes so many seconds."""
+    source = assemble.make_source(config, split)
+    scenes = assemble.make_scenes(config, source, *assemble.patch_and_tubelet(config))
+    data = config.data
     shape = f"{data.size} x {data.size} x {data.frames} frames"
-    print(f"{'source':24} {data.source}, {flags.FLAGS.split} split, {len(source)} scenes, {shape}")
+    yield "source", f"{data.source}, {split} split, {len(source)} scenes, {shape}"
     work = {"scene": lambda i: source[i]}
     if source.can_rerender:
         work["with a counterfactual"] = lambda i: source.intervene(i, one_of(len(source[i]["masks"]), i))
     work[f"scene map, {data.intervened}"] = lambda i: scenes(i, 0)
     for name, make in work.items():
-        print(f"{name:24} {measure(make, len(source), seconds)}")
-    return 0
+        yield name, measure(make, len(source), seconds)
 
 
 def one_core() -> str:

@@ -86,9 +86,10 @@ def touching(one: np.ndarray, other: np.ndarray | None = None) -> tuple[float, f
         other = np.pad(np.zeros(np.subtract(one.shape, 2), bool), 1, constant_values=True)
     if not (one.any() and other.any()):
         return None
-    ends = []
-    for mask, goal in ((one, other), (other, one)):
-        away = cv2.distanceTransform((~goal).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        ends.append(np.argwhere(mask & (away <= away[mask].min() + 0.5)).mean(0))
-    y, x = (np.mean(ends, 0) + 0.5) / one.shape
+    away = cv2.distanceTransform((~other).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    near = np.argwhere(one & (away <= away[one].min() + 0.5))
+    near = near[np.abs(near - near[0]).max(1) <= len(one) / 8]  # of several places, as in a corner, the first
+    there = np.argwhere(other)
+    opposite = there[((there - near.mean(0)) ** 2).sum(1).argmin()]
+    y, x = ((near.mean(0) + opposite) / 2 + 0.5) / one.shape
     return float(x), float(y)

@@ -63,11 +63,11 @@ class Scene:
         frames = len(self.factual.video)
         if frames <= most:
             return list(range(frames))
-        even = np.linspace(0, frames - 1, most).round().astype(int)
+        even = np.linspace(0, frames - 1, most)
         half = (frames - 1) / (most - 1) / 2
         chosen = [0]
         for middle in even[1:-1]:
-            near = [t for t in range(frames) if abs(t - middle) < half and t > chosen[-1]]
+            near = [t for t in range(frames) if abs(t - middle) <= half and t > chosen[-1]]
             chosen.append(max(near, key=lambda t: (len(self.factual.begun(t) + self.other.begun(t)), -abs(t - middle))))
         return [int(t) for t in (*chosen, frames - 1)]
 

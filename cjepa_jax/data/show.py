@@ -46,23 +46,31 @@ QUESTIONS = 3  # printed per scene, at most
 def main(config, _) -> int:
     """Writes the picture that the flags ask for. No run folder is made."""
     given = flags.FLAGS
-    out = target(given.out)
-    source = assemble.make_source(config, given.split)
-    if given.first >= len(source):
-        raise ConfigError(f"--first={given.first}: the {given.split} split has scenes 0 to {len(source) - 1}")
+    print(draw(config, given.out, given.split, given.first, given.scenes, given.remove, given.scale))
+    return 0
+
+
+def draw(config, out: str | None, split="train", first=0, count=4, remove: int | None = None, scale=0) -> str:
+    """Writes scenes first .. first + count - 1 to `out`; says in a line what was written.
+
+    Raises ConfigError for what cannot be drawn or written, DataError for a scene that cannot be read.
+    """
+    path = target(out)
+    source = assemble.make_source(config, split)
+    if first >= len(source):
+        raise ConfigError(f"--first={first}: the {split} split has scenes 0 to {len(source) - 1}")
     scene_of = make_scenes(config, source)
-    chosen = range(given.first, min(given.first + given.scenes, len(source)))
-    scenes = [read(scene_of, index, given.remove) for index in chosen]
-    side = scene_of.size * (given.scale or max(1, round(SIDE / scene_of.size)))
+    chosen = range(first, min(first + count, len(source)))
+    scenes = [read(scene_of, index, remove) for index in chosen]
+    side = scene_of.size * (scale or max(1, round(SIDE / scene_of.size)))
     frames = f", {scene_of.frames} frames" if scene_of.frames > 1 else ""
-    heading = f"{type(source).__name__}, {given.split} split, {scene_of.size} × {scene_of.size}{frames}"
-    if out.suffix == ".png":
+    heading = f"{type(source).__name__}, {split} split, {scene_of.size} × {scene_of.size}{frames}"
+    if path.suffix == ".png":
         data = sheet.png(sheet.sheet(scenes, heading, side))
     else:
         data = sheet.gif(sheet.animation(scenes, heading, side))
-    write(out, data)
-    print(f"{out}: scenes {chosen[0]} to {chosen[-1]}, {len(data) / 1000:.0f} kB")
-    return 0
+    write(path, data)
+    return f"{path}: scenes {chosen[0]} to {chosen[-1]}, {len(data) / 1000:.0f} kB"
 
 
 def target(out: str | None) -> Path:
