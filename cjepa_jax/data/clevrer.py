@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cjepa_jax.data import files, rle, video
-from cjepa_jax.data.clips import Clips, mean_labels
+from cjepa_jax.data.clips import MOTION_LABELS, Clips, mean_labels
 from cjepa_jax.errors import ConfigError, DataError
 
 RANGES = {"train": range(10_000), "validation": range(10_000, 15_000), "test": range(15_000, 20_000)}
@@ -56,9 +56,7 @@ class Clevrer(Clips):
         "velocity/x", "velocity/y", "velocity/z",
         "spin/x", "spin/y", "spin/z",
     )  # fmt: skip
-    label_names: ClassVar[tuple[str, ...]] = (
-        "count", "position/x", "position/y", "position/z", "velocity/x", "velocity/y", "velocity/z",
-    )  # fmt: skip
+    label_names: ClassVar[tuple[str, ...]] = MOTION_LABELS
 
     def check(self) -> None:
         if not isinstance(self.masks, str):

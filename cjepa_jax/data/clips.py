@@ -12,6 +12,9 @@ from cjepa_jax.data import video
 from cjepa_jax.data.worlds.base import check_integer
 from cjepa_jax.errors import ConfigError, DataError
 
+# Labels of a source that knows its objects' motion in 3-D: how many are there, and the means over them.
+MOTION_LABELS = ("count", *(f"{what}/{axis}" for what in ("position", "velocity") for axis in "xyz"))
+
 
 @dataclass(frozen=True)
 class Clips:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from cjepa_jax.data import files, video
-from cjepa_jax.data.clips import Clips, absent, mean_labels
+from cjepa_jax.data.clips import MOTION_LABELS, Clips, absent, mean_labels
 from cjepa_jax.errors import ConfigError, DataError
 
 MOST_BYTES = 1 << 24  # of an array or a text; the published ones hold some tens of kB
@@ -73,9 +73,7 @@ class CoPhy(Clips):
         "velocity/x", "velocity/y", "velocity/z",
         "spin/x", "spin/y", "spin/z",
     )  # fmt: skip
-    label_names: ClassVar[tuple[str, ...]] = (
-        "count", "position/x", "position/y", "position/z", "velocity/x", "velocity/y", "velocity/z",
-    )  # fmt: skip
+    label_names: ClassVar[tuple[str, ...]] = MOTION_LABELS
 
     def check(self) -> None:
         limits = {"scenario": tuple(SCENARIOS)}
