@@ -92,7 +92,7 @@ class Scene:
     def title(self) -> list:
         """The scene's number and its objects in their outlines' colours, as parts of a line."""
         count, listed = len(self.removed), min(len(self.removed), OBJECTS)
-        more = [f" and {count - listed} more"] if count > listed else []
+        more = [" …"] if count > listed else []
         return [(f"Scene {self.index}",), "  ", *dots(range(listed)), *more]
 
     def change(self) -> list:

@@ -40,7 +40,6 @@ from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import objects
 
 SIDE = 192  # pixels, the width of a small frame as it is shown
-QUESTIONS = 3  # printed per scene, at most
 
 
 def main(config, _) -> int:
@@ -147,14 +146,16 @@ def changed(scenes, index, factual: sheet.Clip, video, removed, window) -> sheet
 
 
 def questions(source, index: int, removed: np.ndarray) -> Iterator[str]:
-    """What the source asks about a scene, with the answers; nothing where it asks nothing.
+    """One question that the source asks about a scene, with its answer; nothing where it asks none.
 
-    Of a world's question: one object that stays, as it is and without each of the removed objects alone; one for whom
-    that makes a difference, where there is any.
+    Of a data set's questions it is the first counterfactual one, if there is any. Of a world's it is about an object
+    that stays, as it is and without each of the removed objects alone; one for whom that makes a difference, if any.
     """
-    if hasattr(source, "questions"):
-        for asked in source.questions(index)[:QUESTIONS]:
-            yield f"{asked['question']} {asked['answer']}"
+    asked = source.questions(index) if hasattr(source, "questions") else []
+    if asked:
+        one = next((each for each in asked if str(each.get("question_type")).lower() == "counterfactual"), asked[0])
+        yield f"{one['question']} {one['answer']}"
+        return
     text = getattr(source, "question", "")
     if text and hasattr(source, "outcomes"):
         outcomes, gone = source.outcomes(index), np.flatnonzero(removed)

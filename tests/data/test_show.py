@@ -125,14 +125,16 @@ def test_a_worlds_question_is_answered():
     )
 
 
-def test_questions_of_a_data_set_are_printed():
+def test_a_counterfactual_question_of_a_data_set_is_printed():
     @dataclasses.dataclass(frozen=True)
     class Asking(Balls):
         def questions(self, i):
-            return [{"question": f"How many in {i}?", "answer": "3", "question_type": "count"}] * 9
+            kinds = ("descriptive", "counterfactual", "counterfactual")[: i + 1]
+            return [{"question": f"{kind} {n}?", "answer": "3", "question_type": kind} for n, kind in enumerate(kinds)]
 
-    notes = show.read(scene_map(Asking(size=32, count=4, frames=2), 2), 1).notes
-    assert notes[: show.QUESTIONS] == ("How many in 1? 3",) * show.QUESTIONS and len(notes) <= show.QUESTIONS + 1
+    asking = scene_map(Asking(size=32, count=4, frames=2), 2)
+    assert show.read(asking, 0).notes == ("descriptive 0? 3",)
+    assert show.read(asking, 2).notes == ("counterfactual 1? 3",)
 
 
 def command(out, *flags):
