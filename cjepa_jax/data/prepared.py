@@ -97,7 +97,8 @@ def _read_array_record(file: Path, number: int, total: int) -> bytes:
         reason = str(error).strip().split("\n")[0][:200]
         raise DataError(f"{file}: record {number} cannot be read: {reason}") from error
     if held != total:
-        raise DataError(f"{file}: holds {held} records, it should hold {total}")
+        why = "" if held else ": cut short or damaged"
+        raise DataError(f"{file}: holds {held} records, it should hold {total}{why}")
     return data
 
 

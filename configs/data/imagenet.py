@@ -12,6 +12,8 @@ research and teaching that is not commercial, after registration at image-net.or
 Not run to its end by us.
 """
 
+from ml_collections import ConfigDict
+
 from configs import vitl_natural
 
 
@@ -21,5 +23,5 @@ def get_config():
     config.data.source = "cjepa_jax.data.imagenet:ImageNet"
     config.data.path = "data/imagenet2012/5.1.0"
     config.data.count = 0
-    config.data.options.masks = "data/imagenet2012/segments"
+    config.data.options = ConfigDict(dict(masks="data/imagenet2012/segments"))
     return config

@@ -1,4 +1,4 @@
-"""Causal-JEPA, ViT-S/16 on MOVi-A (9,703 clips of 24 frames at 256 x 256; 250 held out), 16 frames of each.
+"""Causal-JEPA, ViT-S/16 on MOVi-A: 16 frames of each of about 9,750 clips at 256 x 256, 250 held out.
 
     python -m cjepa_jax.train --config=configs/data/movi.py --config.data.path=DIR/movi_a/256x256/1.0.0
 
@@ -21,9 +21,9 @@ def get_config():
     config.data.source = "cjepa_jax.data.movi:Movi"
     config.data.path = "data/movi_a/256x256/1.0.0"
     config.data.count = 0
-    config.data.eval_count = 250
+    config.data.eval_count = 240
     config.data.max_objects = 10  # 23 in MOVi-D and E
     config.mask.anchor = 1  # a removed object is seen at the start
-    config.probe.train = 125
-    config.probe.test = 125
+    config.probe.train = 120
+    config.probe.test = 120
     return config
