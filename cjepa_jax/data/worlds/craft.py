@@ -1,5 +1,6 @@
 """Craft: launchers, baskets, turning bars, ramps, and questions about what causes what."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from cjepa_jax.data.worlds import craft_layouts, craft_questions, draw, layout
 from cjepa_jax.data.worlds.base import SPLITS, check_range, check_removed
-from cjepa_jax.data.worlds.craft_layouts import BASKET, GRAVITY, LAUNCHER, LAYOUTS, ROLES, Plan, Zone
+from cjepa_jax.data.worlds.craft_layouts import BASKET, GRAVITY, LAUNCHER, LAYOUTS, ROLES, Fixture, Plan, Zone
 from cjepa_jax.data.worlds.physics import MOVING, WALL, Bodies, Physics, simulate
 from cjepa_jax.data.worlds.rigid import Rigid
 
@@ -119,8 +120,7 @@ class Craft(Rigid):
         """The scene under do(remove), simulated from its initial conditions. Raises DataError."""
         removed = check_removed(removed, len(setup.role))
         scene = super().play(setup, removed)
-        motion = scene["states"][..., 1:3].astype(float)
-        scene["events"] = events(setup, motion, self.inside(setup, motion, removed), scene["contacts"], removed)
+        scene["events"] = events(scene["states"], scene["contacts"], removed)
         scene["contacts"][:, 3] = np.maximum(scene["contacts"][:, 3], -1)
         return scene
 
@@ -204,30 +204,29 @@ def hues(rng: np.random.Generator, kind: np.ndarray, held: bool | None) -> np.nd
 
 
 def place(rng: np.random.Generator, plan: Plan, kind: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, list, list]:
-    """Half sizes [K,2], shrunk by 10 % until all fit, centres and velocities of the objects that move."""
-    zones = [*plan.zones, *(plan.zones[j] for j in rng.integers(len(plan.zones), size=len(kind)))]
-    order = rng.permutation(len(kind)).tolist()
+    """Half sizes [K,2], centres and velocities of what moves: each object in a zone of its own, others where that is
+    too narrow; all shrink by 10 % until they fit."""
+    order, obstacles, zones = rng.permutation(len(kind)).tolist(), [obstacle(f) for f in plan.fixtures], plan.zones
     while True:
         far = layout.reach(kind, half).tolist()
-        centres: dict[int, tuple[float, float]] = {}
-        tries = rng.random((len(kind), 16, 2)).tolist()
-        for k, zone in zip(order, zones, strict=False):
-            low = half[k, 1] * LOW[int(kind[k])]
-            for u, v in tries[k]:
+        placed: dict[int, tuple[float, float, Zone]] = {}
+        tries = rng.random((len(kind), 24, 3)).tolist()
+        for n, k in enumerate(order):
+            low = float(half[k, 1]) * LOW[int(kind[k])]
+            for m, (u, v, w) in enumerate(tries[k]):
+                zone = zones[n] if m < 8 and n < len(zones) else zones[int(w * len(zones))]
                 x, y = spot(zone, u, v, low)
-                if free(plan, x, y, far[k], zone) and all(
-                    (x - a) ** 2 + (y - b) ** 2 > (far[k] + far[j]) ** 2 for j, (a, b) in centres.items()
-                ):
-                    centres[k] = (x, y)
+                apart = all((x - a) ** 2 + (y - b) ** 2 > (far[k] + far[j]) ** 2 for j, (a, b, _) in placed.items())
+                if apart and free(obstacles, x, y, far[k], zone):
+                    placed[k] = (x, y, zone)
                     break
             else:
                 break
-        if len(centres) == len(kind):
+        if len(placed) == len(kind):
             break
         half = 0.9 * half
-        zones = [*zones[: len(plan.zones)], *(plan.zones[j] for j in rng.integers(len(plan.zones), size=len(kind)))]
-    speeds = dict(zip(order, ([rng.uniform(*s) for s in zone.velocity] for zone in zones), strict=False))
-    return half, [centres[k] for k in range(len(kind))], [speeds[k] for k in range(len(kind))]
+    rows = [placed[k] for k in range(len(kind))]
+    return half, [row[:2] for row in rows], [[rng.uniform(*speed) for speed in row[2].velocity] for row in rows]
 
 
 def spot(zone: Zone, u: float, v: float, low: float) -> tuple[float, float]:
@@ -238,31 +237,29 @@ def spot(zone: Zone, u: float, v: float, low: float) -> tuple[float, float]:
     return x, zone.y - low + OVERLAP
 
 
-def free(plan: Plan, x: float, y: float, far: float, zone: Zone) -> bool:
-    """Whether a circle of radius `far` keeps off the side and upper walls and every fixture but the one below."""
+def free(obstacles: list[tuple[float, ...]], x: float, y: float, far: float, zone: Zone) -> bool:
+    """Whether a circle of radius `far` keeps off the side and upper walls and every obstacle but the one below."""
     if not WALL + far < x < 1 - WALL - far or y < WALL + far:
         return False
-    for fixture in plan.fixtures:
-        (w, h), (a, b) = fixture.half, fixture.place
-        if b - h == zone.y:
-            continue
-        if fixture.spin:
-            w = h = max(w, h)
-        cos, sin = np.cos(fixture.angle), np.sin(fixture.angle)
+    for w, h, a, b, cos, sin in obstacles:
         dx, dy = abs(cos * (x - a) + sin * (y - b)) - w, abs(cos * (y - b) - sin * (x - a)) - h
-        if max(dx, 0.0) ** 2 + max(dy, 0.0) ** 2 < far**2:
+        if max(dx, 0.0) ** 2 + max(dy, 0.0) ** 2 < far**2 and b - h != zone.y:
             return False
     return True
 
 
-def events(
-    setup: Setup, motion: np.ndarray, within: np.ndarray, contacts: np.ndarray, removed: np.ndarray
-) -> np.ndarray:
-    """The events float32 [E,3] (time in frames, kind, object), from motion [T,K,2], Craft.inside and contacts [C,4]."""
+def obstacle(fixture: Fixture) -> tuple[float, ...]:
+    """The box that a fixture may fill: half sizes, centre, cosine and sine of its angle."""
+    w, h = fixture.half if not fixture.spin else (max(fixture.half),) * 2
+    return w, h, *fixture.place, math.cos(fixture.angle), math.sin(fixture.angle)
+
+
+def events(states: np.ndarray, contacts: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """The events float32 [E,3] (time in frames, kind, object), from states [T,K,S] and contacts [C,4]."""
     rows = [(first, TOUCHES_GROUND, int(a)) for first, _, a, b in contacts.tolist() if b == -2]
-    for k in np.nonzero(within[-1])[0].tolist():
-        outside = np.nonzero(~within[:, k])[0]
+    for k in np.nonzero(states[-1, :, -1])[0].tolist():
+        outside = np.nonzero(states[:, k, -1] == 0)[0]
         rows.append((outside[-1] + 1 if len(outside) else 0, ENTERS, k))
-    gone = ((motion < 0) | (motion > 1)).any(-1) & ~removed
+    gone = (np.abs(states[..., 1:3] - 0.5) > 0.5).any(-1) & ~removed
     rows += [(np.argmax(gone[:, k]), LEAVES, k) for k in np.nonzero(gone.any(0))[0].tolist()]
     return np.array(sorted(rows), np.float32).reshape(-1, 3)

@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     """A layout with its numbers drawn."""
 
     fixtures: list[Fixture]
-    zones: list[Zone]  # each moving object takes one at random, the first ones first
+    zones: list[Zone]  # the first object takes the first, and so on; more take any
     pads: list[list[float]]  # as Physics.pads
 
 
@@ -60,6 +60,13 @@ def shelf(rng: np.random.Generator, x: float, y: tuple[float, float], half: floa
     height = rng.uniform(*y)
     place = Fixture(SHELF, (half, THIN), (x, height))
     return place, Zone((x - half + 0.03, x + half - 0.03), height - THIN)
+
+
+def pushed(on: Zone) -> tuple[Zone, Zone]:
+    """A zone on a shelf as two: one for what slides fast along it, and one for what it hits."""
+    return on._replace(x=(on.x[0], on.x[0] + 0.1), velocity=((1.2, 2.6), (0.0, 0.0))), on._replace(
+        x=(on.x[0] + 0.2, on.x[1])
+    )
 
 
 def bar(rng: np.random.Generator, x: float, y: float, half: tuple[float, float]) -> Fixture:
@@ -81,10 +88,10 @@ def launcher(rng: np.random.Generator, x: float, target: Fixture, owner: int) ->
 def shelves(rng: np.random.Generator) -> Plan:
     """Objects at rest on a shelf, others that come at them from the side; the basket is below its end."""
     place, on = shelf(rng, rng.uniform(0.3, 0.36), (0.5, 0.62), 0.23)
+    fast, on = pushed(on)
     goal = basket(rng, 0.66, 0.76)
-    fast = Zone((0.1, 0.2), (on.y - 0.3, on.y - 0.08), ((1.2, 2.6), (-0.3, 0.3)))
     above = Zone((0.4, 0.92), (0.1, 0.25), ((-0.8, 0.2), (-0.3, 0.3)))
-    return Plan([goal, place, bar(rng, rng.uniform(0.62, 0.85), 0.42, (0.1, 0.14))], [on, fast, on, above], [])
+    return Plan([goal, place, bar(rng, rng.uniform(0.62, 0.85), 0.42, (0.1, 0.14))], [on, fast, above, on], [])
 
 
 def launch(rng: np.random.Generator) -> Plan:
@@ -148,11 +155,11 @@ def relay(rng: np.random.Generator) -> Plan:
 def gate(rng: np.random.Generator) -> Plan:
     """A shelf whose end is swept by a turning bar, over the basket."""
     place, on = shelf(rng, rng.uniform(0.28, 0.32), (0.55, 0.65), 0.2)
+    fast, on = pushed(on)
     turning = bar(rng, rng.uniform(0.64, 0.7), rng.uniform(0.5, 0.58), (0.12, 0.16))
     goal = basket(rng, 0.62, 0.78)
-    fast = Zone((0.1, 0.2), (on.y - 0.35, on.y - 0.15), ((1.2, 2.6), (-0.3, 0.3)))
     above = Zone((0.5, 0.9), (0.1, 0.25), ((-0.5, 0.3), (-0.3, 0.3)))
-    return Plan([goal, place, turning], [on, above, on, fast], [])
+    return Plan([goal, place, turning], [on, fast, above, on], [])
 
 
 LAYOUTS = (shelves, launch, slope, mill, carry, relay, gate)

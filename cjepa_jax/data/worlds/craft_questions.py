@@ -19,7 +19,7 @@ enable          B moves at the start, its event happens, and doesn't if A is rem
 prevent         B's event doesn't happen, and does if A is removed
 
 Questions about cause, enable, prevent presuppose all but the last clause, so that the seen outcome says nothing; their
-counts ask how many objects B there are. At rest: the centre moves by less than 0.005 view widths from frame 0 to 1.
+counts ask how many objects B there are. At rest: the velocity in frame 0 is 0, which only what stands on something has.
 The definitions are those of CRAFT (Ates et al., Findings of ACL 2022, after the theory of force dynamics).
 """
 
@@ -35,7 +35,6 @@ from cjepa_jax.data.worlds.physics import simulate
 if TYPE_CHECKING:
     from cjepa_jax.data.worlds.craft import Craft, Setup
 
-STILL = 0.005  # view widths
 EVENTS = {"basket": ("enter", "entering", "the basket"), "ground": ("touch", "touching", "the ground")}
 
 
@@ -89,11 +88,9 @@ def facts(world: "Craft", setup: "Setup") -> Facts:
                 touched[x].setdefault(y, time)
     low = np.zeros(count, bool)
     low[first[(first[:, 3] == -2) & (first[:, 0] < 1), 2].astype(int)] = True
-    moved = np.hypot(*(seen[min(1, world.frames - 1), :, :2] - seen[0, :, :2]).T)
-    return Facts(
-        names, kinds, movers, setup.role.tolist().index(BASKET), moved < STILL, low, seen[-1, :, 0] < 0.5, entry,
-        [sorted((time, k) for k, time in row.items()) for row in touched], happens,
-    )  # fmt: skip
+    rest, left = (setup.bodies.velocity == 0).all(1), seen[-1, :, 0] < 0.5
+    order = [sorted((time, k) for k, time in row.items()) for row in touched]
+    return Facts(names, kinds, movers, setup.role.tolist().index(BASKET), rest, low, left, entry, order, happens)
 
 
 def draw(facts: Facts, rng: np.random.Generator) -> list[dict[str, Any]]:
