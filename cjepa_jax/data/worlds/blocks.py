@@ -90,6 +90,8 @@ class Blocks(Rigid):
             if left - size < 2 or count - left > count / 2:
                 size = left  # no block alone, and no fourth structure
             part = (self.tower, self.ledge, self.bridge)[shape](rng, size)
+            while overlap(part):
+                part = (self.tower, self.ledge, self.bridge)[shape](rng, size)
             part[:, 0] += edge - (part[:, 0] - part[:, 2]).min()
             edge = (part[:, 0] + part[:, 2]).max() + rng.uniform(0.01, 0.1)
             blocks.extend(part.tolist())
@@ -147,3 +149,9 @@ class Blocks(Rigid):
     def asked(self, setup: Setup) -> np.ndarray:
         """The blocks that stand on others."""
         return setup.level > 0
+
+
+def overlap(blocks: np.ndarray) -> bool:
+    """Whether any two of blocks [K,5] share more than a border."""
+    apart = np.abs(blocks[:, None, :2] - blocks[:, :2]) - blocks[:, None, 2:4] - blocks[:, 2:4]
+    return bool(np.triu((apart < -1e-9).all(-1), 1).any())

@@ -57,8 +57,12 @@ def test_nothing_sinks_or_jitters():
 
 
 def test_at_the_beginning_blocks_rest_on_what_is_below():
-    for i in range(40):
+    for i in range(80):
         setup = WORLD.setup(i)
+        low, high = (setup.bodies.position + side * setup.bodies.half for side in (-1, 1))
+        shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)  # [K,K,2], negative: a gap
+        np.fill_diagonal(shared[..., 0], -1)
+        assert shared.min(-1).max() < 2 * OVERLAP
         motion, contacts = simulate(setup.bodies, setup.physics, 2, 1e-3, np.zeros(len(setup.colour), bool))
         assert np.abs(motion[1] - motion[0]).max() < 0.05
         for k, level in enumerate(setup.level.tolist()):
