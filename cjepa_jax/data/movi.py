@@ -115,6 +115,8 @@ class Movi(Clips):
         lengths = {name: len(found[name]) for name in ("video", "segmentations")}
         lengths["num_frames"] = tfrecord.array(found, "metadata/num_frames", (1,), np.int64, where)[0]
         for name, length in lengths.items():
+            if name in ("video", "segmentations") and not isinstance(found[name], list):
+                raise DataError(f"{where}: {name} holds numbers, not pictures")
             if length != self.length:
                 raise DataError(
                     f"{where}: {name} has {length} frames, the clips have {self.length} (data.options.length)"
@@ -129,18 +131,17 @@ class Movi(Clips):
         """[K,L,S-2]: the columns of `states` that do not come from the masks, for all L frames of the clip."""
 
         def numbers(name: str, *shape: int) -> np.ndarray:
-            values = tfrecord.array(found, f"instances/{name}", (count, *shape), np.float32, where)
+            values = tfrecord.array(found, f"instances/{name}", shape, np.float32, where)
             if not np.isfinite(values).all():
                 raise DataError(f"{where}: instances/{name} holds a number that is not finite")
             return values
 
-        count = -1
-        count = len(numbers("mass"))
+        count = len(numbers("mass", -1))
         if count > MOST_OBJECTS:
             raise DataError(f"{where}: {count} instances, at most {MOST_OBJECTS}")
-        columns = [numbers("image_positions", self.length, 2), self._boxes(found, count, where)]
-        columns += [numbers(name, self.length, axes) for name, axes in MOVING.items()]
-        columns += [np.repeat(numbers(name)[:, None, None], self.length, 1) for name in FIXED]
+        columns = [numbers("image_positions", count, self.length, 2), self._boxes(found, count, where)]
+        columns += [numbers(name, count, self.length, axes) for name, axes in MOVING.items()]
+        columns += [np.repeat(numbers(name, count)[:, None, None], self.length, 1) for name in FIXED]
         return np.concatenate(columns, 2)
 
     def _boxes(self, found: dict, count: int, where: str) -> np.ndarray:
@@ -148,8 +149,8 @@ class Movi(Clips):
         name = "instances/bbox_frames"
         lengths = tfrecord.array(found, f"{name}/{ROWS}", (count,), np.int64, where)
         frames = tfrecord.array(found, f"{name}/{BOXES}", (-1,), np.int64, where)
-        if lengths.sum() != len(frames) or (len(lengths) and lengths.min() < 0):
-            raise DataError(f"{where}: {name} has rows of {lengths.sum()} frames in all, but {len(frames)} frames")
+        if ((lengths < 0) | (lengths > self.length)).any() or lengths.sum() != len(frames):
+            raise DataError(f"{where}: {name} holds {len(frames)} frames, its rows are of other lengths")
         if len(frames) and not (0 <= frames.min() and frames.max() < self.length):
             raise DataError(f"{where}: {name} holds a frame outside 0..{self.length - 1}")
         boxes = np.zeros((count, self.length, 4), np.float32)

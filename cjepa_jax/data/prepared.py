@@ -47,7 +47,7 @@ class Prepared:
             raise DataError(f"{file}: name {name[:40]!r} or fileFormat {kind[:40]!r} is none that can be read")
         if self.split not in lengths:
             raise DataError(f"{file}: no split {self.split}; there are {', '.join(sorted(lengths))}")
-        if not lengths[self.split] or min(lengths[self.split]) < 0:
+        if not sum(lengths[self.split]) or min(lengths[self.split]) < 0:
             raise DataError(f"{file}: the shardLengths of split {self.split} are no numbers of records")
         for key, value in (("name", name), ("format", kind), ("ends", np.cumsum(lengths[self.split]))):
             object.__setattr__(self, key, value)

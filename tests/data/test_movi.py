@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorflow_datasets.proto import tf_example_generated_pb2 as example_pb2
 
 from cjepa_jax.data import movi, pipeline
 from cjepa_jax.data.movi import Movi
@@ -221,6 +222,29 @@ def test_broken_numbers_name_file_and_record(tmp_path):
     ]
     for changed, message in cases:
         source = Movi(path=write(tmp_path, changed), frames=24)
+        with pytest.raises(DataError, match=f"{NAME}: record 1: {message}"):
+            source[1]
+
+
+def edited(name: str, numbers: list[int]) -> bytes:
+    """Record 1 with other integers in a feature, such as TFDS would not write."""
+    message = example_pb2.Example.FromString(record(1))
+    message.features.feature[name].Clear()
+    message.features.feature[name].int64_list.value.extend(numbers)
+    return message.SerializeToString()
+
+
+def test_records_that_tfds_would_not_write(tmp_path):
+    path, source = write(tmp_path), None
+    for name, numbers, message in (
+        (f"instances/bbox_frames/{movi.ROWS}", [25, 12, 23], "instances/bbox_frames holds 60 frames, its rows are"),
+        (f"instances/bbox_frames/{movi.ROWS}", [2**62 + 15] * 4, "instances/bbox_frames/.* holds 4 numbers"),
+        ("video", [1] * 24, "video holds numbers, not pictures"),
+        ("instances/mass", [1, 2, 3], "instances/mass does not hold float32 numbers"),
+        ("metadata/height", [], r"metadata/height holds 0 numbers, which do not make \[1\]"),
+    ):
+        shards.write_tfrecord(tmp_path / NAME, [record(0), edited(name, numbers)])
+        source = source or Movi(path=path, frames=24)
         with pytest.raises(DataError, match=f"{NAME}: record 1: {message}"):
             source[1]
 
