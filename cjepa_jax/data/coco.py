@@ -94,7 +94,8 @@ class Coco:
             keep = [len(names) == 1 or (name in held_out) == (self.split == "eval") for name in names]
             chosen = np.flatnonzero(keep)
         if not len(chosen) or self.count > len(chosen):
-            raise DataError(f"{masks}: {len(chosen)} images in split {self.split}, data.count is {self.count}")
+            key = "data.count" if self.split == "train" else "data.eval_count"
+            raise DataError(f"{masks}: {len(chosen)} images in split {self.split}, {key} is {self.count}")
         return chosen[: self.count or None]
 
     def __len__(self) -> int:
