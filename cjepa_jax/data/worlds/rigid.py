@@ -85,8 +85,9 @@ class Rigid(World):
         [1,V,2] for what never moves."""
         kind, half, rests = setup.bodies.kind, setup.bodies.half, still(setup)
         shapes = [[]] * len(kind)
-        for rows, frames in ((np.nonzero(rests)[0], motion[:1]), (np.nonzero(~rests)[0], motion)):
-            parts = of(kind[rows], half[rows], frames[:, rows, :2], frames[:, rows, 2])
+        for group, frames in ((rests, motion[:1]), (~rests, motion)):
+            rows = np.nonzero(group)[0]
+            parts = of(kind[rows], half[rows], frames[:, rows, :2], frames[:, rows, 2]) if len(rows) else []
             for k, shape in zip(rows.tolist(), parts, strict=True):
                 shapes[k] = shape
         return draw.outlines(shapes, self.size)
