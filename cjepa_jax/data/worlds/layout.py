@@ -123,7 +123,7 @@ def marks(kind: np.ndarray, half: np.ndarray, position: np.ndarray, angle: np.nd
     """As `outlines`, of a smaller copy inside each object, off centre so that turning shows; a jar's is a bar in its
     bottom."""
     cos, sin, jar = np.cos(angle), np.sin(angle), kind == JAR
-    right = np.where(jar, 0.0, 0.35) * half[:, 0]
+    right = np.where(jar, 0.0, np.where(kind == TRIANGLE, 0.2, 0.35)) * half[:, 0]
     down = np.where(jar, half[:, 1] - RIM * half[:, 0] / 2, 0.0)
     place = position + np.stack([cos * right - sin * down, sin * right + cos * down], -1)
     size = np.where(jar[:, None], half[:, :1] * (0.6, 0.2 * RIM), 0.4 * half)
