@@ -38,7 +38,9 @@ setup(
         "tensorboardX>=2.6.2",
         "msgpack>=1",
         "pycocotools>=2.0.10",
-        "tqdm>=4.66",
+        "tqdm>=4.60",
+        "array_record>=0.8",
+        "pillow>=11",
     ],
     extras_require={
         "test": TEST,

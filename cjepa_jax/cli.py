@@ -35,7 +35,7 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 LEVELS = config_lib.CHOICES["log.level"]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 ACCELERATORS = ("nvidia[0-9]*", "accel*", "vfio/[0-9]*", "kfd", "dxg")  # files in /dev: NVIDIA, TPU (two), AMD, WSL
-FULL_TEXT = re.compile("No space left|Disk quota|Read-only file system|os_error_code='(27|28|30|122)'")
+FULL_TEXT = re.compile("No space left|File too large|Disk quota|Read-only file system|os_error_code='(27|28|30|122)'")
 
 
 def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:

@@ -9,9 +9,9 @@ import jax
 from jax.sharding import Mesh
 
 from cjepa_jax import build, optim, schedules, sharding, train_step
+from cjepa_jax.data import assemble as data
 from cjepa_jax.data import batching, pipeline
 from cjepa_jax.data.base import Source
-from cjepa_jax.errors import ConfigError
 from cjepa_jax.objectives.base import Objective
 
 
@@ -47,11 +47,12 @@ class Experiment:
 def assemble(config: Any) -> Experiment:
     """Builds what the config names. Raises ConfigError or DataError, one line each, for what does not fit."""
     mesh = sharding.make_mesh(config.train.batch)
-    source, unseen = make_source(config, "train"), make_source(config, config.data.eval_split)
+    source, unseen = (data.make_source(config, split) for split in ("train", config.data.eval_split))
     epoch = len(source) / config.train.batch
     steps = config.train.steps or max(1, round(config.train.epochs * epoch))
     objective = make_objective(config, steps)
-    scenes = make_scenes(config, source, objective)
+    of_model = objective.patch, objective.tubelet, objective.max_removed
+    scenes = data.make_scenes(config, source, *of_model)
     loader = pipeline.Loader(
         scenes,
         config.train.batch,
@@ -81,19 +82,11 @@ def assemble(config: Any) -> Experiment:
         source,
         unseen,
         scenes,
-        dataclasses.replace(make_scenes(config, unseen, objective), crop=False),
+        dataclasses.replace(data.make_scenes(config, unseen, *of_model), crop=False),
         loader,
         jax.jit(init, out_shardings=home),
         jax.jit(step, out_shardings=(home, None), donate_argnums=0),
     )
-
-
-def make_source(config: Any, split: str) -> Source:
-    """The source of config.data for a split."""
-    data = config.data
-    count = data.count if split == "train" else data.eval_count
-    fields = dict(path=data.path, size=data.size, frames=data.frames, count=count, seed=config.seed)
-    return build.build({"type": data.source, **data.options}, split=split, **fields)
 
 
 def make_objective(config: Any, steps: int) -> Objective:
@@ -106,23 +99,3 @@ def compute_dtype(config: Any) -> str:
     if config.dtype != "auto":
         return config.dtype
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
-
-
-def make_scenes(config: Any, source: Source, objective: Objective) -> pipeline.SceneMap:
-    """How config turns the source's scenes into arrays."""
-    data = config.data
-    if data.intervened == "rerender" and not source.can_rerender:
-        raise ConfigError(f"data.intervened = 'rerender': {type(source).__name__} cannot; zero_pixels always works")
-    return pipeline.SceneMap(
-        source,
-        build.bind(config.mask),
-        objective.patch,
-        objective.tubelet,
-        data.size,
-        data.max_objects,
-        data.intervened,
-        config.seed,
-        data.frames,
-        objective.max_removed,
-        data.crop,
-    )

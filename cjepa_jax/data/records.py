@@ -99,6 +99,27 @@ class Records:
         video = stored.replay(i, lambda setup: stored.world.film(setup, removed))[: self.frames]
         return shrink(video, self.size) if self.size < stored.world.size else video
 
+    def rollout(self, i: int, removed: np.ndarray) -> dict[str, np.ndarray]:
+        """All of scene i under do(remove), as its world simulates it. Raises IndexError, DataError."""
+        stored = self._files
+        self._index(i)
+        stored.check_replay(i)
+        world = dataclasses.replace(stored.world, frames=self.frames)
+        scene = stored.replay(i, lambda setup: world.play(setup, removed))
+        if self.size < stored.world.size:
+            scene |= {name: shrink(scene[name], self.size) for name in stored.pixels}
+        return scene
+
+    @property
+    def question(self) -> str:
+        """What `outcomes` answers, in words."""
+        return self._files.world.question
+
+    def questions(self, i: int) -> list[dict]:
+        """The questions that the world asks in words about scene i; [] for a world that has none. Raises IndexError."""
+        world = dataclasses.replace(self._files.world, frames=self.frames)
+        return world.questions(self._index(i)) if hasattr(world, "questions") else []
+
     def outcomes(self, i: int) -> Outcomes:
         """The answers to the world's question about scene i. Raises IndexError, DataError."""
         stored = self._files

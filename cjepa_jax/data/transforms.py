@@ -33,6 +33,8 @@ class Crop:
 
     def masks(self, masks: np.ndarray, size: int) -> np.ndarray:
         """Cut, resize and mirror masks: bool [K,T,H,W] -> [K,T,size,size], by the nearest pixel centre."""
+        if (self.height, self.width) == (size, size) and not self.flip:
+            return masks[:, :, self.top : self.top + size, self.left : self.left + size]
         centres = (np.arange(size) + 0.5) / size
         rows = self.top + (centres * self.height).astype(int)
         columns = self.left + (centres * self.width).astype(int)

@@ -12,7 +12,7 @@ import pytest
 
 from cjepa_jax.data import build, manifest, pipeline, records
 from cjepa_jax.data.records import Records
-from cjepa_jax.data.worlds import Balls, Shadows
+from cjepa_jax.data.worlds import Balls, Craft, Shadows
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import objects
 
@@ -51,6 +51,24 @@ def test_scenes_interventions_and_outcomes_are_the_world_s_own(folders, world):
         removed = np.arange(len(own[i]["masks"])) % 2 == i % 2
         np.testing.assert_array_equal(source.intervene(i, removed), own.intervene(i, removed))
         assert_same(source.outcomes(i)._asdict(), own.outcomes(i)._asdict())
+
+
+@pytest.mark.parametrize("frames, size", [(FRAMES, SIZE), (2, SIZE), (FRAMES, 18)])
+def test_rollout_is_the_intervened_scene(folders, frames, size):
+    source, own = both(folders, "balls", size=size, frames=frames)
+    removed = np.arange(len(source[1]["masks"])) == 0
+    scene = source.rollout(1, removed)
+    np.testing.assert_array_equal(scene["video"], source.intervene(1, removed))
+    assert scene["masks"].shape == source[1]["masks"].shape and not scene["masks"][0].any()
+    assert_same({"states": scene["states"]}, {"states": own.rollout(1, removed)["states"]})
+    assert source.question == own.question and source.questions(1) == []
+
+
+def test_a_world_s_own_questions_are_asked(tmp_path):
+    flags = ["--world=craft", "--count=3", "--size=16", "--frames=24", "--workers=1", "--log=warning"]
+    build.main([*flags, f"--out={tmp_path / 'craft'}"])
+    source, own = Records(path=str(tmp_path / "craft"), size=16, frames=24), Craft(size=16, frames=24, count=3)
+    assert all(source.questions(i) == own.questions(i) for i in range(3)) and any(map(source.questions, range(3)))
 
 
 def test_an_intervention_needs_no_reading_before(folders):
