@@ -40,6 +40,7 @@ setup(
         "pycocotools>=2.0.10",
         "tqdm>=4.60",
         "array_record>=0.8",
+        "google-crc32c>=1.5",
         "pillow>=11",
     ],
     extras_require={

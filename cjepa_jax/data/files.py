@@ -36,5 +36,7 @@ def read_json(path: Path, limit_bytes: int = 1 << 30) -> Any:
         raise DataError(f"{path}: not JSON at line {error.lineno}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not JSON: byte {error.start} is no text") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON that can be read: {error}") from error
     except RecursionError as error:
         raise DataError(f"{path}: not JSON that can be read: too deeply nested") from error
