@@ -57,12 +57,16 @@ class Rigid(World):
         """The colours of the marks inside the objects, uint8 [K,3]."""
         return (setup.colour * 0.6).astype(np.uint8)
 
+    def order(self, setup: Any, removed: np.ndarray) -> list[int]:
+        """The objects that are there as they are drawn: first what never moves, each by its place."""
+        return [k for k in np.argsort(~still(setup), kind="stable").tolist() if not removed[k]]
+
     def play(self, setup: Any, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The scene under do(remove), simulated from its initial conditions. Raises DataError."""
         removed = check_removed(removed, len(setup.colour))
         motion, contacts = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed)
         polygons = self.polygons(setup, motion)
-        visible, amodal = draw.masks(polygons, order(setup, removed), self.frames, self.size)
+        visible, amodal = draw.masks(polygons, self.order(setup, removed), self.frames, self.size)
         states = self.states(setup, motion, removed)
         return {
             "video": self.video(setup, motion, polygons, removed),
@@ -98,7 +102,7 @@ class Rigid(World):
         video = np.repeat(self.background(setup)[None], self.frames, 0)
         colours, inks = setup.colour.tolist(), self.marks(setup).tolist()
         strokes = []
-        for k in order(setup, removed):
+        for k in self.order(setup, removed):
             strokes += [*((part, colours[k]) for part in polygons[k]), (marks[k][0], inks[k])]
         draw.paint(video, strokes)
         return video
@@ -118,8 +122,3 @@ def still(setup: Any) -> np.ndarray:
     """What never moves, bool [K]."""
     mode = setup.bodies.mode
     return np.zeros(len(setup.colour), bool) if mode is None else mode == FIXED
-
-
-def order(setup: Any, removed: np.ndarray) -> list[int]:
-    """The objects that are there as they are drawn: first what never moves, each by its place."""
-    return [k for k in np.argsort(~still(setup), kind="stable").tolist() if not removed[k]]
