@@ -1,5 +1,6 @@
 """What every simulated world shares: checked fields, indexing, the generator of scene i, probe labels."""
 
+import functools
 import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, get_type_hints
@@ -91,15 +92,15 @@ class World:
 
     def rollout(self, i: int, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Scene i under do(remove), from the same initial conditions. Raises IndexError, DataError."""
-        return self.play(self.setup(i), removed)
+        return self.play(_setup(self, i), removed)
 
     def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
         """The video of scene i under do(remove): uint8 [T,H,W,3]. Raises IndexError, DataError."""
-        return self.film(self.setup(i), removed)
+        return self.film(_setup(self, i), removed)
 
     def outcomes(self, i: int) -> Outcomes:
         """What happens in scene i as it is, and without each of its objects. Raises IndexError."""
-        setup = self.setup(i)
+        setup = _setup(self, i)
         asked = self.asked(setup)
         worlds = [self.outcome(setup, row) for row in np.eye(len(asked) + 1, len(asked), -1, dtype=bool)]
         happens, final = (np.stack(values) for values in zip(*worlds, strict=True))
@@ -140,6 +141,12 @@ class World:
         present = middle[middle[:, self.state_names.index("present")] > 0]
         means = present[:, columns].mean(0) if len(present) else np.zeros(len(columns))
         return np.concatenate([[len(present)], means]).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=256)
+def _setup(world: World, i: int) -> Any:
+    """The setup of a scene, kept for a while: what is looked at is often intervened upon next. Not to be changed."""
+    return world.setup(i)
 
 
 def _plain(value: Any) -> Any:
