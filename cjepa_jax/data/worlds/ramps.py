@@ -47,7 +47,7 @@ class Ramps(Rigid):
     objects: tuple[int, int] = (5, 7)
 
     setup_type: ClassVar[type] = Setup
-    question: ClassVar[str] = "Does object j reach the goal: is it in the jar at the end, or has it touched it for 2 frames?"
+    question: ClassVar[str] = "Does object j reach the goal: end in the jar, or touch the goal for 2 frames?"
     state_names: ClassVar[tuple[str, ...]] = (
         *Rigid.state_names,
         "disc", "box", "triangle", "jar",  # 1 for what it is
