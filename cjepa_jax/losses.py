@@ -63,6 +63,11 @@ def smooth_l1_elementwise(prediction, target, mask, beta=1.0, valid=None) -> Sca
     return scene_mean(huber(jnp.abs(_error(prediction, target)), beta).mean(-1), mask, valid)
 
 
+def l1(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
+    """Absolute error averaged over D, as in V-JEPA; `beta` is not used. Arguments as `smooth_l1`."""
+    return scene_mean(jnp.abs(_error(prediction, target)).mean(-1), mask, valid)
+
+
 def mse(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
     """Squared error averaged over D (an ablation of the document); `beta` is not used."""
     return scene_mean(jnp.square(_error(prediction, target)).mean(-1), mask, valid)
@@ -142,3 +147,55 @@ def feature_std(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None =
     rows = (jnp.ones(features.shape[0], bool) if valid is None else valid)[:, None] & jnp.ones(features.shape, bool)
     mean = masked_mean(features, rows, 0)
     return jnp.sqrt(masked_mean(jnp.square(features - mean), rows, 0)).mean()
+
+
+def random_slices(key: Array, width: int, count: int) -> Float[Array, "width count"]:
+    """`count` unit vectors, uniform on the sphere, as columns: [width, count]."""
+    directions = jax.random.normal(key, (width, count))
+    return directions / jnp.linalg.norm(directions, axis=0)
+
+
+def epps_pulley(
+    features: Float[Array, "B D"],
+    slices: Float[Array, "D K"],
+    valid: Bool[Array, " B"] | None = None,
+    knots: int = 17,
+    t_max: float = 3.0,
+) -> Scalar:
+    """Sliced Epps-Pulley statistic against N(0, I), which LeJEPA (arXiv 2511.08544) calls SIGReg; not `sigreg`.
+
+    Per slice N times the integral over [-t_max, t_max] of |mean exp(i t x) - phi(t)|^2 phi(t), phi(t) = exp(-t^2 / 2),
+    by the trapezoid rule on `knots` points of [0, t_max], doubled since the integrand is even; mean over slices.
+
+    Args:
+      features: [B, D], of the *global* batch.
+      slices: [D, K], unit columns.
+      valid: [B] bool, rows that count; N is their number.
+    Returns: a scalar >= 0, about 1.05 for normal features and 0.40 N for features that are all 0.
+    """
+    rows = jnp.ones(features.shape[0], bool) if valid is None else valid
+    with jax.default_matmul_precision("float32"):
+        projected = features.astype(jnp.float32) @ slices  # [B, K]
+    t = jnp.linspace(0.0, t_max, knots)
+    normal = jnp.exp(-0.5 * jnp.square(t))
+    step = t_max / (knots - 1)
+    weight = (2.0 * step * normal).at[jnp.array([0, -1])].multiply(0.5)
+    angle = projected[..., None] * t  # [B, K, knots]
+    mask = jnp.broadcast_to(rows[:, None, None], angle.shape)
+    real, imaginary = (masked_mean(part, mask, axis=0) for part in (jnp.cos(angle), jnp.sin(angle)))
+    distance = jnp.square(real - normal) + jnp.square(imaginary)
+    return rows.sum() * (distance @ weight).mean()
+
+
+def cosine_distance(prediction: Float[Array, "B D"], target: Float[Array, "B D"]) -> Float[Array, " B"]:
+    """2 - 2 cos of each row's angle (BYOL, arXiv 2006.07733, equation 2): the squared distance of the unit vectors.
+
+    In [0, 4], float32. Gradient flows into both sides, and is finite at 0.
+    """
+    cosine = (_unit(prediction) * _unit(target)).sum(-1)
+    return 2.0 - 2.0 * cosine
+
+
+def _unit(x):
+    x = x.astype(jnp.float32)
+    return x / jnp.maximum(norm(x), 1e-6)[..., None]

@@ -280,3 +280,61 @@ def test_rankme_counts_directions():
         features = basis[:, :rank] @ rng.normal(size=(rank, 1)) if rank == 1 else basis[:, :rank] @ np.eye(rank, 8)
         assert float(losses.rankme(*f32(features))) == pytest.approx(rank, rel=1e-3)
     assert float(losses.rankme(jnp.ones((6, 4)))) == pytest.approx(1.0)
+
+
+AXIS = jnp.ones((1, 1), jnp.float32)  # the one slice of one-dimensional features
+
+
+@pytest.mark.parametrize(
+    "sample, value",
+    [(np.zeros(128), 51.462090), (np.linspace(-2, 2, 9), 1.0347855), (np.sin(np.arange(256)), 8.1339958)],
+)
+def test_epps_pulley_golden(sample, value):
+    assert float(losses.epps_pulley(*f32(sample[:, None]), AXIS)) == pytest.approx(value, rel=2e-5)
+
+
+def closed_epps_pulley(x):
+    """The integral over the whole line, for one slice."""
+    n, pairs = len(x), x[:, None] - x[None]
+    double, single = np.sqrt(2 * np.pi) * np.exp(-(pairs**2) / 2), np.sqrt(np.pi) * np.exp(-(x**2) / 4)
+    return double.sum() / n - 2 * single.sum() + n * np.sqrt(2 * np.pi / 3)
+
+
+def test_epps_pulley_is_its_closed_form_on_a_fine_grid_and_its_mean_over_slices():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3)) * [0.5, 1.0, 2.0] + [0, 0, 1]
+    expected = [closed_epps_pulley(column) for column in x.T]
+    fine = {"knots": 129, "t_max": 8.0}
+    for column, value in zip(x.T, expected, strict=True):
+        assert float(losses.epps_pulley(*f32(column[:, None]), AXIS, **fine)) == pytest.approx(value, rel=1e-4)
+    value = losses.epps_pulley(*f32(x), jnp.eye(3), **fine)
+    assert float(value) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_epps_pulley_of_normal_features_does_not_depend_on_their_number():
+    for rows in (32, 128):
+        draws = jax.random.normal(jax.random.key(rows), (400, rows, 4))
+        values = jax.vmap(losses.epps_pulley, (0, None))(draws, losses.random_slices(jax.random.key(1), 4, 8))
+        assert float(values.mean()) == pytest.approx(1.0525, abs=0.06)  # 4 standard errors
+
+
+def test_epps_pulley_leaves_invalid_rows_out_and_has_finite_gradients():
+    x = jax.random.normal(jax.random.key(0), (6, 5))
+    slices = losses.random_slices(jax.random.key(1), 5, 7)
+    np.testing.assert_allclose(np.linalg.norm(slices, axis=0), 1, rtol=1e-5)
+    spoilt = x.at[4:].set(1e3)
+    valid = jnp.arange(6) < 4
+    assert float(losses.epps_pulley(spoilt, slices, valid)) == pytest.approx(
+        float(losses.epps_pulley(x[:4], slices)), rel=1e-5
+    )
+    gradient = jax.grad(lambda x: losses.epps_pulley(x, slices, valid))(spoilt)
+    assert np.isfinite(gradient).all() and (gradient[4:] == 0).all() and (gradient[:4] != 0).any()
+    assert np.isfinite(jax.grad(lambda x: losses.epps_pulley(x, slices))(jnp.zeros((6, 5)))).all()
+    assert float(losses.epps_pulley(x, slices, jnp.zeros(6, bool))) == 0
+
+
+def test_cosine_distance():
+    a, b = f32([[1, 0], [1, 1], [2, 0], [0, 0]], [[3, 0], [0, 1], [-1, 0], [1, 0]])
+    np.testing.assert_allclose(losses.cosine_distance(a, b), [0, 2 - np.sqrt(2), 4, 2], atol=1e-6)
+    gradient = jax.grad(lambda a, b: losses.cosine_distance(a, b).sum(), (0, 1))(a, b)
+    assert all(np.isfinite(x).all() for x in gradient)
