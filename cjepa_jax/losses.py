@@ -192,10 +192,11 @@ def cosine_distance(prediction: Float[Array, "B D"], target: Float[Array, "B D"]
 
     In [0, 4], float32. Gradient flows into both sides, and is finite at 0.
     """
-    cosine = (_unit(prediction) * _unit(target)).sum(-1)
+    cosine = (unit(prediction) * unit(target)).sum(-1)
     return 2.0 - 2.0 * cosine
 
 
-def _unit(x):
+def unit(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    """Rows scaled to length 1, float32; 0 stays 0, with a finite gradient."""
     x = x.astype(jnp.float32)
     return x / jnp.maximum(norm(x), 1e-6)[..., None]

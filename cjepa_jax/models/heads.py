@@ -1,0 +1,50 @@
+"""Small networks behind an encoder: the MLPs of the siamese methods."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float
+
+from cjepa_jax.models.layers import Dense
+from cjepa_jax.types import Array
+
+
+class BatchNorm(nn.Module):
+    """Normalises by the mean and variance of the *global* batch, in float32, or with `train` False by running ones.
+
+    Attributes: momentum of the running statistics (collection "batch_stats"); zero, the learned scale starts at 0.
+    """
+
+    momentum: float = 0.9
+    zero: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch D"], valid: Bool[Array, "*ones"] | None = None, train: bool = True):
+        """[..., D] -> [..., D]; rows with `valid` False (one axis less than x, or broadcast to it) do not count."""
+        start = nn.initializers.zeros if self.zero else nn.initializers.ones
+        norm = nn.BatchNorm(not train, momentum=self.momentum, epsilon=1e-5, dtype=self.dtype, scale_init=start)
+        return norm(x, mask=None if valid is None else valid[..., None])
+
+
+class Projector(nn.Module):
+    """Dense, norm, ReLU for each width of `hidden`, then Dense to `out`: [..., D] -> [..., out], float32.
+
+    Attributes: hidden; out; norm "batch", "layer" or "none"; dtype of the products.
+    """
+
+    hidden: tuple[int, ...] = (256,)
+    out: int = 64
+    norm: str = "batch"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch D"], valid: Bool[Array, "*batch"]) -> Float[Array, "*batch {self.out}"]:
+        for index, width in enumerate(self.hidden):
+            x = Dense(width, self.dtype, name=f"dense{index}")(x)
+            if self.norm == "batch":
+                x = BatchNorm(dtype=self.dtype, name=f"norm{index}")(x, valid)
+            elif self.norm == "layer":
+                x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=f"norm{index}")(x)
+            x = nn.relu(x)
+        return Dense(self.out, self.dtype, name="out")(x).astype(jnp.float32)

@@ -1,0 +1,37 @@
+"""LeJEPA (arXiv 2511.08544) on tiny's clips: the encoder, scenes and budget of tiny.
+
+    python -m cjepa_jax.train --config=configs/baselines/lejepa.py
+
+As in the paper's minimal listing: four views of one size, a projector of two hidden layers with batch norm (2048 wide
+there) to 16 numbers, lambda 0.02, 17 knots up to 3, 256 slices drawn anew each step, one statistic per view. Different:
+a ViT whose tokens are averaged, tiny's optimiser and schedule, crops of 0.3 and more of the frame. The paper's own
+recipe has two large and six small views. All frames of a clip share a view.
+
+    --config.objective.weight=0     a control that collapses
+"""
+
+from ml_collections import ConfigDict
+
+from configs import tiny
+
+
+def get_config():
+    config = tiny.get_config().copy_and_resolve_references().unlock()
+    config.data.intervened = "none"
+    config.data.row_lengths = (1.0,)
+    views = dict(
+        scale=(0.3, 1.0), aspect=(0.75, 4 / 3), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), jitter_share=0.8, grey=0.2
+    )
+    config.objective = ConfigDict(
+        dict(
+            type="cjepa_jax.objectives.siamese:LeJepa",
+            encoder=config.objective.encoder,
+            projector=ConfigDict(dict(hidden=(512, 512), out=16, norm="batch")),
+            views=ConfigDict(dict(count=4, **views, blur=(0.5,), solarise=(0.2,))),
+            weight=0.02,
+            slices=256,
+            knots=17,
+            t_max=3.0,
+        )
+    )
+    return config.lock()
