@@ -1,9 +1,17 @@
 """docs/METRICS.md names exactly what a run writes."""
 
+import importlib
 import json
 import re
 
+import jax
+import pytest
+
+from cjepa_jax import build
 from tests import running
+from tests.test_configs import abstract_batch
+
+METRICS = (running.ROOT / "docs/METRICS.md").read_text()
 
 
 def test_every_metric_that_a_run_writes_is_documented_and_the_other_way_round(tmp_path):
@@ -12,6 +20,21 @@ def test_every_metric_that_a_run_writes_is_documented_and_the_other_way_round(tm
     written = {name for line in lines for name in line}
     assert {"loss", "compilations", "probe/rankme_random", "probe/count_r2_pixels"} <= written
     written = {re.sub("^(probe/.*)_(random|pixels)$", r"\1", name) for name in written}  # explained for all together
-    cells = re.findall(r"^\| (`.*?) \|", (running.ROOT / "docs/METRICS.md").read_text(), flags=re.M)
+    cells = re.findall(r"^\| (`.*?) \|", METRICS, flags=re.M)
     documented = {name for cell in cells for name in re.findall("`(.+?)`", cell)}
     assert (written - documented, documented - written) == (set(), set())
+
+
+@pytest.mark.parametrize("objective, config", [("BYOL", "byol"), ("LeJEPA", "lejepa")])
+def test_the_metrics_of_other_objectives_are_documented_and_the_other_way_round(objective, config):
+    c = importlib.import_module(f"configs.baselines.{config}").get_config()
+    built = build.build(c.objective, steps=1, dtype="float32")
+    batch = abstract_batch(c, built)
+
+    def metrics(batch):
+        key = jax.random.key(0)
+        return built.loss(*built.init(key, batch), batch, key, 0)[1][0]
+
+    common = set(re.findall("`(.+?)`", "".join(re.findall(r"^\| (`.*?) \|", METRICS, flags=re.M)))) | {"per_scene"}
+    rows = re.findall(r"^\| ([A-Z].*?) \| `(.+?)` \|", METRICS, flags=re.M)
+    assert set(jax.eval_shape(metrics, batch)) - common == {name for who, name in rows if objective in who}

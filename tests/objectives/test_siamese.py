@@ -15,6 +15,7 @@ from cjepa_jax.schedules import ema_momentum
 from tests import scenes
 from tests.objectives.test_jepa import ENCODER, as_batch, flat, started
 
+KEY = jax.random.key(5)
 MLP = {"hidden": (24,), "out": 8}
 VIEWS = {"scale": (0.5, 1.0)}
 SMALL = {"encoder": ENCODER, "projector": MLP, "steps": 10}
@@ -28,8 +29,9 @@ def make(kind, **fields):
 
 @functools.cache
 def default(kind):
-    """(objective, batch, state, jitted step)."""
-    return started(make(kind), as_batch(scenes.batch(range(8))))
+    """(objective, batch, fresh params, target, extra)."""
+    objective, batch = make(kind), as_batch(scenes.batch(range(8)))
+    return objective, batch, *jax.jit(objective.init)(jax.random.key(0), batch)
 
 
 def mlp(params, x):
@@ -49,26 +51,38 @@ def perturbed(tree, by=0.3):
 
 
 @functools.cache
-def compared(kind):
-    """(objective, params, target, mean tokens of params, of target [B, V, D], metrics) at perturbed heads."""
-    objective, batch, state, _ = default(kind)
-    heads = [name for name in state.params if name != "encoder"]
-    params = state.params | {name: perturbed(state.params[name]) for name in heads}
-    target = jax.tree.map(lambda x: 0.9 * x + 0.01, {k: params[k] for k in state.target})
-    key = jax.random.key(5)
-    views_key = key if kind is Byol else jax.random.split(key)[0]
+def perturbed_heads(kind):
+    """(params, target) with such heads."""
+    _, _, params, target, _ = default(kind)
+    params = {name: part if name == "encoder" else perturbed(part) for name, part in params.items()}
+    return params, jax.tree.map(lambda x: 0.9 * x + 0.01, {name: params[name] for name in target})
 
-    @jax.jit
-    def run(params, target):
+
+@functools.cache
+def program(kind):
+    """The jitted function of (params, target, batch) -> mean tokens by params and by target, metrics, extra, gradients
+    to params and target."""
+    objective, _, _, _, extra = default(kind)
+    views_key = KEY if kind is Byol else jax.random.split(KEY)[0]
+
+    def run(params, target, batch):
         views = objective._views(views_key, batch.video)
-        seen = objective.pooled(params, views), objective.pooled(target or params, views)
-        return *seen, objective.loss(params, target, state.extra, batch, key, 3)[1][0]
+        tokens = [objective.pooled(part or params, views) for part in (params, target)]
+        loss = jax.value_and_grad(objective.loss, (0, 1), has_aux=True)
+        (_, (metrics, new)), gradients = loss(params, target, extra, batch, KEY, 3)
+        return *tokens, metrics, new, *gradients
 
-    return objective, params, target, *jax.device_get(run(params, target))
+    return jax.jit(run)
+
+
+@functools.cache
+def compared(kind):
+    """What `program` gives for the perturbed heads."""
+    return jax.device_get(program(kind)(*perturbed_heads(kind), default(kind)[1]))
 
 
 def test_byol_is_its_formula():
-    _, params, target, mine, other, metrics = compared(Byol)
+    (params, target), (mine, other, metrics, *_) = perturbed_heads(Byol), compared(Byol)
     unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
     projected = [mlp(params["projector"], mine[:, view]) for view in range(2)]
     online = [unit(mlp(params["predictor"], view)) for view in projected]
@@ -80,64 +94,71 @@ def test_byol_is_its_formula():
 
 
 def test_lejepa_is_its_formula():
-    objective, params, _, mine, _, metrics = compared(LeJepa)
+    (params, _), (mine, _, metrics, *_) = perturbed_heads(LeJepa), compared(LeJepa)
     projected = mlp(params["projector"], mine.reshape(-1, 96)).reshape(8, 3, 8)  # all views share the statistics
     invariance = np.square(projected - projected.mean(1, keepdims=True)).mean()
     assert float(metrics["loss/invariance"]) == pytest.approx(invariance, rel=1e-3)
-    slices = losses.random_slices(jax.random.split(jax.random.key(5))[1], 8, objective.slices)
+    slices = losses.random_slices(jax.random.split(KEY)[1], 8, 32)
     views = [losses.epps_pulley(jnp.asarray(projected[:, view], jnp.float32), slices) for view in range(3)]
     assert float(metrics["loss/epps_pulley"]) == pytest.approx(float(np.mean(views)), rel=1e-3)
     total = 0.9 * metrics["loss/invariance"] + 0.1 * metrics["loss/epps_pulley"]
     assert float(metrics["loss"]) == pytest.approx(float(total), rel=1e-6)
 
 
+@pytest.mark.parametrize("kind, times", [(Byol, 2), (LeJepa, 1)])
+def test_running_statistics_are_the_batchs(kind, times):
+    """Flax's rule with momentum 0.9: once per view in BYOL, once for all views together in LeJEPA."""
+    (params, _), (tokens, _, _, extra, *_) = perturbed_heads(kind), compared(kind)
+    first = params["projector"]["dense0"]
+    mean, hidden = np.zeros(24), tokens @ np.asarray(first["kernel"]) + np.asarray(first["bias"])
+    for part in np.split(hidden, times, axis=1):
+        mean = 0.9 * mean + 0.1 * part.mean((0, 1))
+    stats = extra["batch_stats"]["projector"]["norm0"]["BatchNorm_0"]
+    np.testing.assert_allclose(stats["mean"], mean, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", [Byol, LeJepa])
-def test_a_step_moves_parameters_target_and_statistics(kind):
-    objective, batch, state, step = default(kind)
-    new, metrics = step(state, batch)
-    assert all(np.isfinite(value).all() for value in metrics.values()) and int(new.skipped) == 0
-    for (name, a), b in zip(flat(state.params).items(), flat(new.params).values(), strict=True):
-        assert (a != b).any() and b.dtype == np.float32, name
-    for (name, a), b in zip(flat(state.extra).items(), flat(new.extra).values(), strict=True):
-        assert (a != b).any(), name
-    tau = float(ema_momentum(0, 10))
-    for name, value in flat(new.target).items():
-        np.testing.assert_allclose(
-            value, tau * flat(state.target)[name] + (1 - tau) * flat(new.params)[name], atol=1e-6
-        )
-    again, _ = step(state, batch)
-    for (name, a), b in zip(flat(new.params).items(), flat(again.params).values(), strict=True):
-        np.testing.assert_array_equal(a, b, err_msg=name)
+def test_gradients_reach_every_parameter_and_never_the_target(kind):
+    *_, mine, theirs = compared(kind)
+    for name, gradient in flat(mine).items():
+        # A bias in front of a batch norm changes nothing.
+        assert np.isfinite(gradient).all() and ((gradient != 0).any() or "['dense0']['bias']" in name), name
+    assert all((x == 0).all() for x in flat(theirs).values())
 
 
-def test_running_statistics_are_the_batchs():
-    """Flax's rule with momentum 0.9, once per view in BYOL, once for all views in LeJEPA."""
-    for kind, times in ((Byol, 2), (LeJepa, 1)):
-        objective, batch, state, step = default(kind)
-        stats = step(state, batch)[0].extra["batch_stats"]["projector"]["norm0"]["BatchNorm_0"]
-        key = jax.random.fold_in(jax.random.key(0), 0)
-        views = objective._views(key if kind is Byol else jax.random.split(key)[0], batch.video)
-        pooled = np.asarray(objective.pooled(state.params, views))
-        hidden = pooled @ np.asarray(state.params["projector"]["dense0"]["kernel"])
-        mean = np.zeros(24)
-        for part in np.split(hidden, times, axis=1):
-            mean = 0.9 * mean + 0.1 * part.mean((0, 1))
-        np.testing.assert_allclose(stats["mean"], mean, atol=1e-4)
+@pytest.mark.parametrize("kind", [Byol, LeJepa])
+def test_invalid_scenes_change_nothing(kind):
+    _, batch, *_ = default(kind)
+    valid = jnp.arange(8) < 6
+    spoilt = dataclasses.replace(batch, valid=valid, video=batch.video.at[6:].set(7))
+    heads = perturbed_heads(kind)
+    one, two = (program(kind)(*heads, b)[2:4] for b in (dataclasses.replace(batch, valid=valid), spoilt))
+    assert float(one[0]["loss"]) == pytest.approx(float(two[0]["loss"]), rel=1e-5)
+    assert float(one[0]["loss"]) != pytest.approx(float(compared(kind)[2]["loss"]), rel=1e-5)
+    for (name, a), b in zip(flat(one[1]).items(), flat(two[1]).values(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6, err_msg=name)
 
 
+def test_byols_target_follows_encoder_and_projector():
+    objective, _, params, target, _ = default(Byol)
+    moved = jax.tree.map(lambda x: x + 1.0, params)
+    new, tau = objective.next_target(moved, target, 5), float(ema_momentum(5, 10))
+    jax.tree.map(lambda n, o: np.testing.assert_allclose(n, o + (1 - tau), atol=1e-6), new, target)
+    assert new.keys() == {"encoder", "projector"} and default(LeJepa)[3] == {}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Byol, LeJepa])
 def test_one_and_eight_devices_agree(kind):
     """Batch norm and the statistic see the global batch."""
-    objective = make(kind)
+    objective, _, *parts = default(kind)
+    parts = jax.device_get(parts)
 
     def on(devices):
         mesh = sharding.make_mesh(8, jax.devices()[:devices])
         batch = sharding.put_batch(mesh, scenes.batch(range(8), shards=devices))
-        home = sharding.state_sharding(mesh)
-        state = jax.device_put(jax.device_get((default(kind)[2].params, default(kind)[2].target)), home)
-        extra = jax.device_put(jax.device_get(default(kind)[2].extra), home)
-        run = jax.jit(lambda p, t, e, b: objective.loss(p, t, e, b, jax.random.key(7), 0)[1])
-        return jax.device_get(run(*state, extra, batch))
+        run = jax.jit(lambda p, t, e, b: objective.loss(p, t, e, b, KEY, 0)[1])
+        return jax.device_get(run(*jax.device_put(parts, sharding.state_sharding(mesh)), batch))
 
     (one, one_extra), (eight, eight_extra) = on(1), on(8)
     for name, value in one.items():
@@ -146,28 +167,29 @@ def test_one_and_eight_devices_agree(kind):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", [Byol, LeJepa])
-def test_invalid_scenes_change_nothing(kind):
-    _, batch, state, step = default(kind)
-    valid = jnp.arange(8) < 6
-    spoilt = dataclasses.replace(batch, valid=valid, video=batch.video.at[6:].set(7))
-    one, two = step(state, dataclasses.replace(batch, valid=valid)), step(state, spoilt)
-    assert float(one[1]["loss"]) == pytest.approx(float(two[1]["loss"]), rel=1e-5)
-    assert float(one[1]["loss"]) != pytest.approx(float(step(state, batch)[1]["loss"]), rel=1e-5)
-    for (name, a), b in zip(flat(one[0].extra).items(), flat(two[0].extra).values(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6, err_msg=name)
+def trained(objective, steps=150):
+    """Metrics of the last of so many steps on fixed scenes."""
+    _, batch, state, step = started(objective, as_batch(scenes.batch(range(16))), weight_decay=0.0)
+    for _ in range(steps):
+        state, metrics = step(state, batch)
+    assert int(state.skipped) == 0
+    return jax.device_get(metrics)
 
 
-def test_byols_target_gets_no_gradient_unless_it_is_the_network_itself():
-    objective, batch, state, _ = default(Byol)
+@pytest.mark.slow
+def test_lejepa_collapses_without_its_statistic_and_not_with_it():
+    good, bad = trained(make(LeJepa)), trained(make(LeJepa, weight=0.0))
+    print({k: (float(good[k]), float(bad[k])) for k in good if good[k].ndim == 0})
+    assert good["projection_std"] > 0.5 and good["loss/epps_pulley"] < 3
+    assert bad["projection_std"] < 0.05 and bad["loss/epps_pulley"] > 0.3 * 16
 
-    def loss(params, target):
-        return objective.loss(params, target, state.extra, batch, jax.random.key(0), 0)[0]
 
-    mine, theirs = jax.jit(jax.grad(loss, (0, 1)))(state.params, state.target)
-    assert all(np.isfinite(x).all() for x in flat(mine).values())
-    assert (flat(mine)["['encoder']['tokenizer']['projection']['kernel']"] != 0).any()
-    assert all((x == 0).all() for x in flat(theirs).values())
+@pytest.mark.slow
+def test_byol_collapses_without_predictor_and_stop_gradient_and_not_with_them():
+    good, bad = trained(make(Byol)), trained(make(Byol, predict=False, stop_gradient=False, ema=(0.0, 0.0)))
+    print({k: (float(good[k]), float(bad[k])) for k in good if good[k].ndim == 0})
+    assert bad["loss/cosine"] < good["loss/cosine"]
+    assert bad["projection_std"] < 0.1 < 0.3 < good["projection_std"]
 
 
 @pytest.mark.parametrize(
