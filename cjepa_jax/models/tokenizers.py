@@ -33,6 +33,21 @@ def grid(shape: tuple[int, ...], patch: int, tubelet: int) -> tuple[int, int, in
     return frames // tubelet, height // patch, width // patch
 
 
+def patchify(video: Num[Array, "B T H W C"], patch: int, tubelet: int) -> Num[Array, "B N P"]:
+    """Each token's box of pixels, flattened as (frame, row, column, channel): [B, T, H, W, C] -> [B, N, P]."""
+    times, rows, cols = grid(video.shape, patch, tubelet)
+    batch, frames, channels = video.shape[0], video.shape[1], video.shape[-1]
+    x = video.reshape(batch, times, frames // times, rows, patch, cols, patch, channels)
+    return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, times * rows * cols, -1)
+
+
+def unpatchify(boxes: Num[Array, "B N P"], shape: tuple[int, ...], patch: int, tubelet: int) -> Num[Array, "B T H W C"]:
+    """The video of this `shape` [B, T, H, W, C] whose boxes these are: the inverse of `patchify`."""
+    times, rows, cols = grid(shape, patch, tubelet)
+    x = boxes.reshape(shape[0], times, rows, cols, shape[1] // times, patch, patch, shape[-1])
+    return x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(shape)
+
+
 class Tokenizer(nn.Module):
     """One linear map per tubelet x patch x patch x C box, plus the sin-cos code of its place.
 
@@ -48,10 +63,6 @@ class Tokenizer(nn.Module):
 
     @nn.compact
     def __call__(self, video: Num[Array, "B T H W C"]) -> Float[Array, "B N D"]:
-        times, rows, cols = grid(video.shape, self.patch, self.tubelet)
-        batch, frames, channels = video.shape[0], video.shape[1], video.shape[-1]
-        x = normalise(video, self.mean, self.std)
-        x = x.reshape(batch, times, frames // times, rows, self.patch, cols, self.patch, channels)
-        x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, times * rows * cols, -1)
+        x = patchify(normalise(video, self.mean, self.std), self.patch, self.tubelet)
         x = Dense(self.width, self.dtype, name="projection")(x)
-        return x.astype(jnp.float32) + sincos((times, rows, cols), self.width)
+        return x.astype(jnp.float32) + sincos(grid(video.shape, self.patch, self.tubelet), self.width)

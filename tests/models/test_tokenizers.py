@@ -31,6 +31,14 @@ def test_tokens_match_loops(frames, tubelet):
         np.testing.assert_allclose(out[:, n], box.reshape(2, -1) @ kernel + bias + codes[n], atol=1e-5)
 
 
+@pytest.mark.parametrize("frames", [1, 4])
+def test_boxes_become_the_video_again(frames):
+    video = np.random.default_rng(0).integers(0, 256, (2, frames, 8, 12, 3), np.uint8)
+    boxes = tokenizers.patchify(video, 4, 2)
+    assert boxes.shape == (2, 6 * max(1, frames // 2), min(frames, 2) * 4 * 4 * 3)
+    np.testing.assert_array_equal(tokenizers.unpatchify(boxes, video.shape, 4, 2), video)
+
+
 @pytest.mark.parametrize("shape, name", [((3, 8, 8, 3), "frames"), ((2, 9, 8, 3), "height"), ((2, 8, 10, 3), "width")])
 def test_sizes_that_do_not_divide_are_named(shape, name):
     with pytest.raises(ValueError, match=f"{name} = .* multiple"):
