@@ -206,8 +206,10 @@ def losses(run: Run) -> str:
             curve(run, ("random", "loss/sigreg_floor"), ("loss", "loss/sigreg"), title="SIGReg and its floor (dashed)"),
         ]
     )
-    weights = [f"{name} {run.setting(f'objective.{name}_weight')}" for name in ("causal", "sigreg")]
-    note = f"Terms before their weights ({', '.join(weights)}); long runs show the mean and range of each bin. "
+    weights = {name: run.setting(f"objective.{name}_weight") for name in ("causal", "sigreg")}
+    known = ", ".join(f"{name} {weight}" for name, weight in weights.items() if weight is not None)
+    note = f"Terms before their weights ({known}). " if known else ""
+    note += "Long runs show the mean and range of each bin. "
     note += f"Red ticks: logged windows with skipped updates ({len(marks)})." if marks else "No update was skipped."
     return section("Loss", note, chart)
 
@@ -252,7 +254,7 @@ def health(run: Run) -> str:
 
 
 def scenes(run: Run) -> str:
-    """The three picture sections."""
+    """The picture sections, each as far as its arrays are there."""
     found = run.scenes
     if found is None:
         return section("Pictures", "", "<p>There is no readable report.npz, so there are no pictures.</p>")
@@ -264,10 +266,15 @@ def scenes(run: Run) -> str:
     note += "that only follow the place, the same in every scene, are the positional code."
     body = "" if found.pca is None else pictures.features(found)
     parts.append(section("Patch features", note, body))
+    if found.painted is not None:
+        note = "The patches that were hidden, as the decoder paints them from the visible ones. A normalised patch is "
+        note += "shown with its true mean and contrast. What cannot be known from the rest comes out blurred."
+        parts.append(section("Painted scenes", note, pictures.paintings(found)))
+    if found.predicted_change is None or found.true_change is None:
+        return "".join(parts)
     note = "How much the residual head expects each visible patch to change when the outlined objects go (norm of its "
     note += "output), and how much it did (norm of s_full - s_int). Both share one colour scale per scene."
-    absent = found.predicted_change is None or found.true_change is None
-    parts.append(section("Predicted and true change", note, "" if absent else pictures.changes(found)))
+    parts.append(section("Predicted and true change", note, pictures.changes(found)))
     return "".join(parts)
 
 

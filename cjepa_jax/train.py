@@ -25,7 +25,7 @@ from cjepa_jax.checkpoint import Checkpoints, size_in_bytes
 from cjepa_jax.evals import snapshot
 from cjepa_jax.evals.probe import Probe
 from cjepa_jax.metrics import Console, Writers, format_progress, format_seconds
-from cjepa_jax.objectives.base import Interventional
+from cjepa_jax.objectives.base import Masking
 from cjepa_jax.signals import Signals
 from cjepa_jax.timing import Clock, compilations
 from cjepa_jax.window import Window
@@ -118,7 +118,7 @@ def train(config, workdir: Workdir, signals: Signals) -> None:
 
 def finish(config, workdir: Workdir, run: experiment.Experiment, state, start: int, seconds: float) -> None:
     """Writes what the report shows, then result.json: from there on the run is finished."""
-    if config.log.report and isinstance(run.objective, Interventional):
+    if config.log.report and isinstance(run.objective, Masking):
         pictured = dataclasses.replace(run.unseen_scenes, with_masks=True)
         arrays = snapshot.take(run.objective, state, run.init(run.example()).params, pictured, PICTURES)
         beside = workdir.path / "report.tmp.npz"  # renamed when whole, like every file that a kill must not cut short

@@ -7,21 +7,23 @@ import numpy as np
 
 from cjepa_jax import sharding
 from cjepa_jax.data import batching, pipeline
+from cjepa_jax.objectives.base import Interventional, Masking, Painting
 from cjepa_jax.types import Batch
 
 
 def take(
-    objective: Any, state: Any, random_params: Any, scenes: pipeline.SceneMap, count: int
+    objective: Masking, state: Any, random_params: Any, scenes: pipeline.SceneMap, count: int
 ) -> dict[str, np.ndarray]:
     """Arrays of the first `count` held-out scenes, for the report's pictures.
 
     Args:
-      objective: with encode, encode_context, predict and targets, as objectives.jepa.Jepa.
+      objective: what it can show beside features, by its protocols in objectives.base, is shown.
       state: the TrainState; random_params: trained parameters' values at initialisation.
       scenes: a SceneMap with `with_masks`.
     Returns: video uint8 [n, T, H, W, 3] and, where there is one, intervened; masks bool [n, K, T, H, W]; removed
       bool [n, K]; masked bool [n, N]; fallback bool [n]; grid int [3]; pca and pca_random float32 [n, N, 3] in 0..1;
-      predicted_change and true_change float32 [n, N], norms over D, NaN where a removed object is.
+      of a Painting one painted uint8 [n, T, H, W, 3]; of an Interventional one predicted_change and true_change
+      float32 [n, N], norms over D, NaN where a removed object is.
     """
     arrays = batching.collate(pipeline.held_out(scenes, 0, count), 1, [scenes.tokens])
     pictures = {"masks": arrays.pop("masks"), "grid": np.asarray(scenes.grid)}
@@ -34,6 +36,15 @@ def take(
     encode = jax.jit(objective.encode)
     pictures["pca"] = principal_colours(np.asarray(encode(state.params, batch.video), np.float32))
     pictures["pca_random"] = principal_colours(np.asarray(encode(random_params, batch.video), np.float32))
+    if isinstance(objective, Painting):
+        pictures["painted"] = np.asarray(jax.jit(objective.reconstruct)(state.params, batch))
+    if isinstance(objective, Interventional):
+        pictures |= _changes(objective, state, batch)
+    return pictures
+
+
+def _changes(objective: Interventional, state: Any, batch: Batch) -> dict[str, np.ndarray]:
+    """predicted_change and true_change; none without a true one."""
 
     def change(state, batch: Batch):
         full, intervened = objective.targets(state.target, batch)
@@ -41,12 +52,14 @@ def take(
         return residual, None if intervened is None else full - intervened
 
     predicted, true = jax.jit(change)(state, batch)
-    if true is not None:
-        # Only where no removed object is: a clip's anchor shows it, and there its own absence is the change.
-        touched = (arrays["object_patches"] & arrays["removed"][..., None]).any(1)
-        for name, value in (("predicted_change", predicted), ("true_change", true)):
-            pictures[name] = np.where(touched, np.nan, np.linalg.norm(np.asarray(value, np.float32), axis=-1))
-    return pictures
+    if true is None:
+        return {}
+    # Only where no removed object is: a clip's anchor shows it, and there its own absence is the change.
+    touched = (np.asarray(batch.object_patches) & np.asarray(batch.removed)[..., None]).any(1)
+    return {
+        name: np.where(touched, np.nan, np.linalg.norm(np.asarray(value, np.float32), axis=-1))
+        for name, value in (("predicted_change", predicted), ("true_change", true))
+    }
 
 
 def principal_colours(tokens: np.ndarray) -> np.ndarray:

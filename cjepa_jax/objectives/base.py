@@ -32,14 +32,27 @@ class Objective(Protocol):
 
 
 @runtime_checkable
-class Interventional(Objective, Protocol):
+class Masking(Objective, Protocol):
+    """An objective that learns from scenes of which a part is hidden: the report shows what was."""
+
+    def encode_context(self, params: Params, batch: Batch) -> Array:
+        """Tokens [B, N, D] of what stays visible, encoded on their own; 0 elsewhere."""
+
+
+@runtime_checkable
+class Painting(Masking, Protocol):
+    """An objective that paints what is hidden: the report shows it beside the scene."""
+
+    def reconstruct(self, params: Params, batch: Batch) -> Array:
+        """The scenes as painted from what stays visible, uint8 [B, T, H, W, C]."""
+
+
+@runtime_checkable
+class Interventional(Masking, Protocol):
     """An objective that says what removing objects changes: the report shows it."""
 
     def targets(self, target: Params, batch: Batch) -> tuple[Array, Array | None]:
         """Tokens [B, N, D] of the scene and of the scene under do(remove), by the target encoder."""
-
-    def encode_context(self, params: Params, batch: Batch) -> Array:
-        """Tokens [B, N, D] of what stays visible, encoded on their own; 0 elsewhere."""
 
     def predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
         """Predicted tokens and predicted change, [B, N, D] each, from encoded context tokens."""

@@ -40,6 +40,7 @@ class Scenes:
     predicted_change: np.ndarray | None = None  # float32 [n,N]
     true_change: np.ndarray | None = None  # float32 [n,N]
     fallback: np.ndarray | None = None  # bool [n]
+    painted: np.ndarray | None = None  # uint8 [n,T,H,W,3]
 
     def __post_init__(self):
         n, frames, height, width = self.video.shape[:4]
@@ -47,7 +48,7 @@ class Scenes:
         objects = next((array.shape[1] for array in (self.masks, self.removed) if array is not None), 0)
         shapes = {name: (n, tokens) for name in ("masked", "predicted_change", "true_change")}
         shapes |= {name: (n, tokens, 3) for name in ("pca", "pca_random")}
-        shapes |= {"video": (n, frames, height, width, 3), "intervened": (n, frames, height, width, 3)}
+        shapes |= {name: (n, frames, height, width, 3) for name in ("video", "intervened", "painted")}
         shapes |= {"masks": (n, objects, frames, height, width), "removed": (n, objects), "fallback": (n,)}
         for name, shape in shapes.items():
             array = getattr(self, name)
@@ -109,6 +110,21 @@ def features(scenes: Scenes) -> str:
                 colours = (np.clip(np.nan_to_num(scenes.on_grid(values[i])), 0, 1) * 255).astype(np.uint8)
                 rows.append((name, strip([small(colours[t]) for t, _ in scenes.times()])))
         cards.append(card(rows))
+    return grid(cards)
+
+
+def paintings(scenes: Scenes) -> str:
+    """Scenes, what of them was visible, and the same with the rest painted."""
+    cards = []
+    for i in range(min(SCENES, len(scenes.video))):
+        hidden = scenes.on_grid(scenes.masked[i])
+        rows = {"scene": [], "visible": [], "painted": []}
+        for time, frame in scenes.times():
+            scene = scenes.video[i, frame]
+            grey = np.where(drawing.stretch(hidden[time], scene)[..., None], np.uint8(128), scene)
+            for row, picture in zip(rows.values(), (scene, grey, scenes.painted[i, frame]), strict=True):
+                row.append(plain(picture, 2 * scenes.side()))
+        cards.append(card([(name, strip(row)) for name, row in rows.items()]))
     return grid(cards)
 
 
