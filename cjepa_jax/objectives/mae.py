@@ -78,6 +78,7 @@ class Mae:
         pooled = losses.masked_mean(context.astype(jnp.float32), visible, axis=1)  # [B, D]
         metrics = {
             "loss": total,
+            "loss/pixels": total,
             "feature_std": losses.feature_std(pooled, batch.valid),
             "rankme": losses.rankme(pooled, batch.valid),
             "context_fraction": losses.masked_mean(batch.context.mean(-1), batch.valid),
