@@ -9,6 +9,9 @@ from cjepa_jax.data.worlds import draw, layout
 from cjepa_jax.data.worlds.base import check_flag, check_range, check_share
 from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, simulate
 from cjepa_jax.data.worlds.rigid import Rigid
+from cjepa_jax.errors import ConfigError
+
+SUBSTEPS = Physics._field_defaults["substeps"]
 
 
 class Setup(NamedTuple):
@@ -27,13 +30,19 @@ class Balls(Rigid):
 
     Units and what a scene holds: as rigid.Rigid says. Most objects share a plane and collide; a share of `foreground`
     moves in a second plane in front, collides only within it and hides what is behind. Walls are seen as a frame.
-    Gravity is seen as a background that darkens downwards. Mass, restitution and friction are not visible.
+    Gravity is seen as a background that darkens downwards.
+
+    Gravity is 3 view widths / s^2 or none; walls are 0.03 thick inside the view. Per scene: restitution 0.7 .. 0.95,
+    friction 0 .. 0.5. Per object: spin -6 .. 6 radians / s, density 0.5 .. 2 (log-uniform), a box's width 1 / 1.6 ..
+    1.6 of its height (log-uniform), any angle and heading. Mass, restitution and friction are not visible. 16 physics
+    steps a frame. Restitution is Newton's: with friction, an impact can give a turning object energy.
 
     The question: is object j in the right half of the view at the end? Held out are (`hold_out`): 1 or 2 objects more
     than `objects` says; hues by shape, as layout.colours says; layouts whose mean place is in the lower right quarter.
 
     objects: least and most objects. radius: of discs, in view widths; boxes have the same area; all shrink where they
-    would not fit. speed: initial, view widths / s. gravity, walls: True or False for all scenes, None: drawn per scene
+    would not fit. speed: initial, view widths / s; nothing may begin faster than the least radius a physics step, or it
+    would pass through what is in its way. gravity, walls: True or False for all scenes, None: drawn per scene
     (even odds; walls 3 in 4). boxes: share of boxes. foreground: share in front.
     """
 
@@ -64,6 +73,12 @@ class Balls(Rigid):
             check_share(f"data.options.{name}", getattr(self, name))
         for name in ("gravity", "walls"):
             check_flag(f"data.options.{name}", getattr(self, name))
+        limit = self.radius[0] * SUBSTEPS / self.dt
+        if self.speed[1] > limit:
+            raise ConfigError(
+                f"data.options.speed is {self.speed!r}; with data.options.dt = {self.dt:g} and the least of "
+                f"data.options.radius = {self.radius[0]:g} its high must be at most {limit:.4g}, or walls leak"
+            )
 
     def setup(self, i: int) -> Setup:
         """Initial conditions of scene i, independent of size, frames and dt."""

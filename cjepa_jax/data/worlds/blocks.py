@@ -9,6 +9,7 @@ from cjepa_jax.data.worlds import draw, layout
 from cjepa_jax.data.worlds.base import check_range
 from cjepa_jax.data.worlds.physics import Bodies, Physics, simulate
 from cjepa_jax.data.worlds.rigid import Rigid
+from cjepa_jax.errors import ConfigError
 
 GROUND = 0.94  # its top, view widths from the top of the view
 OVERLAP = 2e-4  # of a block and what it stands on, less than the solver lets be: it rests from the first step
@@ -30,19 +31,24 @@ class Setup(NamedTuple):
 class Blocks(Rigid):
     """Blocks that stand on each other, at rest at first, under gravity, with do(remove).
 
-    Units and what a scene holds: see Rigid. Gravity is 4 view widths / s^2. A scene is up to three structures side by
-    side: towers (each block off the middle of the one below), ledges (a plank on a block, loaded on one side or both)
-    and bridges (a plank on two pillars, loaded or not). Some stand, some lose their balance by themselves, some when a
-    block goes that carried, or held by its weight. What stands moves by less than 0.005 even six high, what hits the
-    ground enters it by 0.02 at most and for a moment. Mass is not visible: densities 0.5 .. 2. The ground is
-    background; contacts with it have b = -1.
+    Units and what a scene holds: see Rigid. A scene is up to three structures side by side: towers (each block off the
+    middle of the one below), ledges (a plank on a block, loaded on one side or both) and bridges (a plank on two
+    pillars, loaded or not). Some stand, some lose their balance by themselves, some when a block goes that carried, or
+    held by its weight. What stands moves by less than 0.005 even six high, what hits the ground enters it by 0.02 at
+    most and for a moment. The ground is background, its top 0.94 below the top of the view, and has no end at the
+    sides; contacts with it have b = -1.
+
+    Gravity is 4 view widths / s^2. Per scene: restitution 0 .. 0.1, friction 0.4 .. 0.9. Per block: density 0.5 .. 2,
+    log-uniform. None of these is visible. 8 physics steps a frame.
 
     The question: does block j fall, that is, end with its centre lower than it began by more than half of its height,
     within the clip? It is asked of the blocks that stand on others. Held out are (`hold_out`): 1 or 2 objects more than
-    `objects` says; hues by shape, as layout.colours says; layouts with a bridge.
+    `objects` says; hues by shape, as layout.colours says; layouts with a bridge, which takes 3 blocks: for the
+    split "layout" the least of `objects` has to be 3.
 
-    objects: least and most blocks. width, height: of blocks, view widths; planks are wider and half as high; all
-    shrink where they would not fit.
+    objects: least and most blocks. width, height: of blocks, view widths. As factors of width and height: a ledge's
+    block 0.7 and 1, its plank 1.6 and 0.5, what stands on it 0.6 and 1; a bridge's pillars 0.7 and 1.2, its plank 2 and
+    0.5. All of a scene shrink by one factor where they would be more than 0.92 wide or 0.86 high.
     """
 
     objects: tuple[int, int] = (3, 6)
@@ -55,6 +61,11 @@ class Blocks(Rigid):
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "objects", check_range("data.options.objects", self.objects, 1, 16, int))
+        if self.split == "layout" and self.objects[0] < LEAST[BRIDGE]:
+            raise ConfigError(
+                f"data.options.objects is {self.objects!r}; its low must be at least {LEAST[BRIDGE]} for data.split = "
+                "'layout', whose scenes all have a bridge"
+            )
         for name in ("width", "height"):
             object.__setattr__(self, name, check_range(f"data.options.{name}", getattr(self, name), 0.02, 0.5))
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from cjepa_jax.data.worlds import Balls
+from cjepa_jax.data.worlds.physics import WALL
 from cjepa_jax.errors import ConfigError
+from tests.data.worlds import properties
 
 
 def column(world: Balls, states: np.ndarray, name: str) -> np.ndarray:
@@ -86,6 +88,33 @@ def test_velocity_is_the_change_of_position():
     step = np.diff(states[..., 1:3], axis=0)
     assert column(world, states, "velocity/x") == pytest.approx(step[0, 0, 0] / world.dt, rel=1e-4)
     assert column(world, states, "velocity/y") == pytest.approx(step[0, 0, 1] / world.dt, rel=1e-4)
+
+
+def test_contacts_are_seen():
+    """Of piles: what bounces is rarely in touch at a frame."""
+    assert (
+        properties.contacts_are_seen(Balls(size=64, frames=24, objects=(8, 10), gravity=True, walls=True), range(10))
+        > 30
+    )
+
+
+def test_nothing_passes_through_walls_at_the_highest_speed_allowed():
+    for dt in (0.05, 0.1, 0.5):
+        limit = min(20.0, 0.1 * 16 / dt)
+        world = Balls(size=8, frames=30, walls=True, radius=(0.1, 0.16), speed=(limit, limit), dt=dt)
+        for i in range(15):
+            centres, _ = properties.run(world, world.setup(i))
+            assert (np.abs(centres[..., :2] - 0.5) < 0.5 - WALL / 2).all()
+
+
+@pytest.mark.parametrize(("dt", "most"), [(0.5, "2.88"), (0.1, "14.4")])
+def test_more_than_a_radius_in_a_physics_step_is_refused(dt, most):
+    with pytest.raises(
+        ConfigError, match=rf"data\.options\.speed .* data\.options\.dt = {dt} .* at most {most},"
+    ) as error:
+        Balls(speed=(0.0, 1.01 * float(most)), dt=dt)
+    assert "\n" not in str(error.value) and Balls(speed=(0.0, 0.99 * float(most)), dt=dt)
+    assert Balls(dt=0.5) and Balls(speed=(20.0, 20.0), dt=0.07)
 
 
 @pytest.mark.parametrize(
