@@ -80,7 +80,7 @@ def facts(world: "Craft", setup: "Setup") -> Facts:
         happens["ground"][row, contacts[contacts[:, 3] == -2, 2].astype(int)] = True
         if row == 0:
             seen, first = motion, contacts
-            entry = np.where(within[-1], world.frames - np.argmin(within[::-1], 0), np.inf)
+            entry = entries(within)
     touched: list[dict[int, float]] = [{} for _ in names]
     for time, _, a, b in first.tolist():
         for x, y in ((int(a), int(b)), (int(b), int(a))):
@@ -91,6 +91,11 @@ def facts(world: "Craft", setup: "Setup") -> Facts:
     rest, left = (setup.bodies.velocity == 0).all(1), seen[-1, :, 0] < 0.5
     order = [sorted((time, k) for k, time in row.items()) for row in touched]
     return Facts(names, kinds, movers, setup.role.tolist().index(BASKET), rest, low, left, entry, order, happens)
+
+
+def entries(within: np.ndarray) -> np.ndarray:
+    """The frame [K] from which on each object is inside to the end, from `within` bool [T,K]; infinity: it isn't."""
+    return np.where(within[-1], np.logical_and.accumulate(within[::-1])[::-1].argmax(0), np.inf)
 
 
 def draw(facts: Facts, rng: np.random.Generator) -> list[dict[str, Any]]:

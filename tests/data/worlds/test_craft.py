@@ -9,6 +9,7 @@ from cjepa_jax.data.worlds.craft_layouts import BAR, BASKET, HELD, LAUNCHER, LAY
 from cjepa_jax.data.worlds.layout import DISC, JAR
 from cjepa_jax.data.worlds.physics import DRIVEN, FIXED, MOVING, Bodies, Physics, reached, simulate
 from cjepa_jax.errors import ConfigError
+from tests.data.worlds import properties
 
 FRAMES = 24
 
@@ -69,6 +70,15 @@ def test_untouched_objects_stay_bit_equal():
         same += (untouched & (time < np.inf)).sum()
         changed += (factual != other)[:, ~removed].any((0, 2)).sum()
     assert same > 100 and changed > 60
+
+
+def test_every_single_removal_leaves_untouched_objects_bit_equal():
+    later, never = properties.untouched_stay(Craft(size=8, frames=FRAMES), range(15))
+    assert later > 50 and never > 50
+
+
+def test_contacts_are_seen():
+    assert properties.contacts_are_seen(Craft(size=64, frames=FRAMES), range(12)) > 300
 
 
 def test_what_no_force_moves_goes_on_as_it_began():

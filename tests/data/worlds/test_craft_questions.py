@@ -57,6 +57,12 @@ def test_an_image_has_nothing_to_ask_of_what_moves():
     assert all(q["template"] == "count/side" for i in range(5) for q in Craft(size=8, frames=1).questions(i))
 
 
+def test_the_frame_of_entry_is_the_first_from_which_it_stays():
+    within = np.array([[1, 0, 0, 1, 1], [1, 0, 1, 0, 1], [1, 1, 1, 1, 0]], bool)
+    assert questions.entries(within).tolist() == [0, 2, 1, 2, np.inf]
+    assert questions.entries(within[:1]).tolist() == [0, np.inf, np.inf, 0, 0]
+
+
 @functools.cache
 def rollout(world: Craft, i: int, removed: int) -> dict[str, np.ndarray]:
     return world.rollout(i, np.arange(len(world.setup(i).role)) == removed)
