@@ -42,11 +42,18 @@ class Craft(Rigid):
     """Small and large discs, boxes and triangles among a basket, launchers, turning bars, lifts, shelves and ramps,
     with do(remove) of any of them, and questions in CRAFT's five types (`questions`, see craft_questions).
 
-    Units and what a scene holds: see Rigid. Gravity is 3 view widths / s^2; four walls keep what moves in the view and
-    are seen as a frame, the lower one is the ground; restitution 0.2 .. 0.5, friction 0.1 .. 0.35. A launcher throws
-    what lies on its plate at a time between 0.15 and 0.6 s. Fixtures are black: none moves, but turning bars and lifts
-    move for ever as they began. Objects that move have one of eight colours, no two the same, and a hidden density of
-    0.5 .. 2. Within a scene all objects of a shape have one size. About three seconds show it all: 32 frames.
+    Units and what a scene holds: see Rigid. Four walls, 0.03 thick inside the view, keep what moves in it and are seen
+    as a frame; the lower one is the ground. Fixtures are black: none moves, but turning bars and lifts move for ever as
+    they began. Objects that move have one of eight colours, no two the same. Within a scene all objects of a shape have
+    one size. About three seconds show it all: 32 frames.
+
+    Gravity is 3 view widths / s^2. Per scene: restitution 0.2 .. 0.5, friction 0.1 .. 0.35. Per object: density 0.5 ..
+    2, log-uniform. None of these is visible. 8 physics steps a frame. Objects begin without spin, at rest or at up to
+    2.6 view widths / s across and 0.6 up or 0.3 down. A launcher throws once, at 0.15 .. 0.6 s, whatever moves under
+    forces and has its centre within 0.2 above its plate: at 1.64 .. 2.12 view widths / s upwards, and across at 0.85 ..
+    1.15 of what would take it to the basket's middle. Bars turn at 2 .. 4.5 radians / s either way and are 0.2 .. 0.4
+    long; lifts go sideways at 0.25 .. 0.5 view widths / s. Baskets are 0.26 .. 0.34 wide and 0.2 .. 0.26 high; shelves,
+    ramps, bars are 0.036 thick.
 
     A scene also holds `events` float32 [E,3] (time in frames, kind, object), in order: an object enters the basket for
     good (kind 0: the first frame from which on its centre is inside to the end of the clip), touches the ground (1: the
@@ -54,7 +61,8 @@ class Craft(Rigid):
     in `contacts`.
 
     The question: does object j end in the basket? It is asked of what moves under forces. Held out are (`hold_out`):
-    1 or 2 objects more than `objects` says; for each shape three of the colours, those where
+    1 or 2 objects more than `objects` says, counting what moves under forces alone (so totals with fixtures overlap:
+    by default 7 .. 9 objects in "train", 9 .. 11 in "count"); for each shape three of the colours, those where
     (place in PALETTE + 3 x kind) % 8 < 3; the last two of the seven layouts.
 
     objects: least and most objects that move; there are three or four fixtures. small, large: radii of discs, in view
@@ -257,9 +265,8 @@ def obstacle(fixture: Fixture) -> tuple[float, ...]:
 def events(states: np.ndarray, contacts: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """The events float32 [E,3] (time in frames, kind, object), from states [T,K,S] and contacts [C,4]."""
     rows = [(first, TOUCHES_GROUND, int(a)) for first, _, a, b in contacts.tolist() if b == -2]
-    for k in np.nonzero(states[-1, :, -1])[0].tolist():
-        outside = np.nonzero(states[:, k, -1] == 0)[0]
-        rows.append((outside[-1] + 1 if len(outside) else 0, ENTERS, k))
+    entry = craft_questions.entries(states[..., -1] > 0)
+    rows += [(entry[k], ENTERS, k) for k in np.nonzero(np.isfinite(entry))[0].tolist()]
     gone = (np.abs(states[..., 1:3] - 0.5) > 0.5).any(-1) & ~removed
     rows += [(np.argmax(gone[:, k]), LEAVES, k) for k in np.nonzero(gone.any(0))[0].tolist()]
     return np.array(sorted(rows), np.float32).reshape(-1, 3)

@@ -30,11 +30,16 @@ class Setup(NamedTuple):
 class Ramps(Rigid):
     """Puzzles with a subject and a goal, in the spirit of PHYRE, with do(remove).
 
-    Units and what a scene holds: see Rigid. Gravity is 6 view widths / s^2, four walls are seen as a frame. A scene is
+    Units and what a scene holds: see Rigid. Four walls, 0.03 thick inside the view, are seen as a frame. A scene is
     one of six puzzles (slide, push, track, balance, trap, funnel; see puzzles.py) with drawn sizes and places, mirrored
     or not, and further balls, boxes and bars, some of them between subject and goal. Objects that never move are
     objects too: they have masks and states and can be removed. What can move has a dark mark; the subject's is white,
-    the goal's black. Mass is not visible: densities 0.5 .. 2.
+    the goal's black.
+
+    Gravity is 6 view widths / s^2. Per scene: restitution 0.05 .. 0.3, friction 0.3 .. 0.7. Per object: density 0.5 ..
+    2, log-uniform. None of these is visible. All begins at rest. In view widths: balls have radii of 0.04 .. 0.065,
+    bars are 0.036 thick, jars 0.22 .. 0.28 wide and 0.14 .. 0.2 high (and in even odds never move); further objects
+    shrink where they would not fit. 8 physics steps a frame.
 
     The question: does the subject reach its goal, that is, lie with its centre in it at the end if the goal is a jar,
     or else touch it for at least 2 frames in all? It is asked of the subject. Without the subject or the goal the
