@@ -28,8 +28,9 @@ MAY_CHANGE = (
 CHOICES = {
     "dtype": ("auto", "float32", "bfloat16"),
     "data.intervened": ("zero_pixels", "drop_tokens", "rerender", "none"),
-    "objective.prediction_loss": ("smooth_l1", "elementwise", "mse"),
+    "objective.prediction_loss": ("smooth_l1", "elementwise", "l1", "mse"),
     "objective.target_norm": ("none", "layer_norm"),
+    "objective.ema_kind": ("cosine", "linear"),
     "objective.encoder_input": ("context", "zeroed"),
     "objective.encoder.gelu": ("exact", "tanh"),
     "objective.encoder.remat": ("none", "dots", "full"),

@@ -65,7 +65,8 @@ def smooth_l1_elementwise(prediction, target, mask, beta=1.0, valid=None) -> Sca
 
 def l1(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
     """Absolute error averaged over D, as in V-JEPA; `beta` is not used. Arguments as `smooth_l1`."""
-    return scene_mean(jnp.abs(_error(prediction, target)).mean(-1), mask, valid)
+    error = _error(prediction, target)
+    return scene_mean((error * jnp.sign(error)).mean(-1), mask, valid)  # unlike abs, of gradient 0 at 0
 
 
 def mse(prediction, target, mask, beta=1.0, valid=None) -> Scalar:

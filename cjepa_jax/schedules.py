@@ -11,7 +11,9 @@ def learning_rate(step, peak, warmup, total):
     return optax.join_schedules([warm, decay], [warmup])(step)
 
 
-def ema_momentum(step, total, start=0.996, end=1.0):
-    """tau(t): cosine from `start` at step 0 to `end` at step `total` and after (section 4.2)."""
+def ema_momentum(step, total, start=0.996, end=1.0, kind="cosine"):
+    """tau(t): cosine (section 4.2) or linear from `start` at step 0 to `end` at step `total` and after."""
     progress = jnp.clip(step / total, 0.0, 1.0)
+    if kind == "linear":
+        return start + (end - start) * progress
     return end - (end - start) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))

@@ -42,7 +42,7 @@ class Batch:
     object_patches: Array  # [B, K, N] bool: tokens that each object touches
     object_valid: Array  # [B, K] bool: False for padding
     removed: Array  # [B, K] bool: objects under do(remove); all False for a fallback scene
-    context: Array  # [B, N] bool: tokens that stay visible; the rest are predicted
+    context: Array  # [B, N] bool: tokens that stay visible
     rows: Rows | None  # layout of the context tokens
     valid: Array  # [B] bool: False for the filling of a short last batch
     intervened: Array | None = None  # [B, T, H, W, C] uint8: the scene under do(remove)
@@ -50,6 +50,7 @@ class Batch:
     labels: Array | None = None  # [B, P] float32: probe targets
     states: Array | None = None  # [B, T, K, S] float32: object states
     replaced: Array | None = None  # [B] bool: stands in for an unreadable scene
+    hidden: Array | None = None  # [B, N] bool: tokens that are predicted; None: all that are not context
 
 
 @_pytree

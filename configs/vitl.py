@@ -72,13 +72,14 @@ def get_config():
                 )
             ),
             predictor=ConfigDict(dict(depth=6, width=384, heads=8, attention="joint", gelu="exact", remat="none")),
-            prediction_loss="smooth_l1",  # on the token's norm; or elementwise, mse
+            prediction_loss="smooth_l1",  # on the token's norm; or, by component, elementwise, l1, mse
             beta=1.0,  # smooth-l1 transition
             target_norm="none",  # or layer_norm
             causal_weight=0.5,  # lambda
             sigreg_weight=0.01,  # mu
             encoder_input="context",  # or zeroed: the whole grid, masked positions zeroed
-            ema=(0.996, 1.0),  # target momentum at the first and after the last step, cosine between
+            ema=(0.996, 1.0),  # target momentum at the first and after the last step
+            ema_kind="cosine",  # or linear: the way between the two
         )
     )
     config.objective.predictor.max_objects = config.mask.get_ref("max_objects")

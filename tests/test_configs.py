@@ -31,6 +31,9 @@ def abstract_batch(c, objective):
     video = shape((b, c.data.frames, c.data.size, c.data.size, 3), jnp.uint8)
     n = int(np.prod(tokenizers.grid(video.shape, objective.patch, objective.tubelet)))
     length = batching.row_lengths(c.data.row_lengths, n)[0]
+    none = np.zeros((k, n), bool)
+    grid = tokenizers.grid(video.shape, objective.patch, objective.tubelet)
+    drops = len(build.bind(c.mask)(np.random.default_rng(0), none, none[:, 0], grid=grid)) > 2
     rows = Rows(shape((1, b, length), jnp.int32), shape((1, b, length), jnp.int32))
     scene, flag = shape((b,), jnp.int32), shape((b,), bool)
     pixels = c.data.intervened in ("zero_pixels", "rerender")
@@ -38,6 +41,7 @@ def abstract_batch(c, objective):
         scene=scene, epoch=scene, video=video, object_patches=shape((b, k, n), bool), object_valid=shape((b, k), bool),
         removed=shape((b, k), bool), context=shape((b, n), bool), rows=rows, valid=flag,
         intervened=video if pixels else None, intervened_valid=flag if pixels else None,
+        labels=shape((b, 7), jnp.float32), hidden=shape((b, n), bool) if drops else None,
     )  # fmt: skip
 
 
@@ -72,8 +76,9 @@ def test_every_config_is_locked_documented_and_drawable(name):
     objective = build.build(c.objective, steps=1, dtype="float32")
     grid = tokenizers.grid((c.data.frames, c.data.size, c.data.size, 3), objective.patch, objective.tubelet)
     patches = np.zeros((c.data.max_objects, np.prod(grid)), bool)
-    masked, removed = build.bind(c.mask)(np.random.default_rng(0), patches, patches[:, 0], grid=grid)
+    masked, removed, *dropped = build.bind(c.mask)(np.random.default_rng(0), patches, patches[:, 0], grid=grid)
     assert 0 < masked.sum() < masked.size and not removed.any()
+    assert not any((masked & other).any() for other in dropped)
 
 
 def test_vitl_carries_every_hyper_parameter_of_the_document():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cjepa_jax import losses
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden/formulas.json").read_text())
-TERMS = {"vector": losses.smooth_l1, "elementwise": losses.smooth_l1_elementwise, "mse": losses.mse}
+TERMS = {"vector": losses.smooth_l1, "elementwise": losses.smooth_l1_elementwise, "l1": losses.l1, "mse": losses.mse}
 
 
 def f32(*arrays):
@@ -28,6 +28,8 @@ def token_loss(kind, z, beta):
     """One token's loss from its error z [D], as the document and the ablations define it."""
     if kind == "vector":
         return huber(np.sqrt((z**2).sum()), beta)
+    if kind == "l1":
+        return np.abs(z).mean()
     return np.mean([huber(abs(component), beta) if kind == "elementwise" else component**2 for component in z])
 
 

@@ -153,7 +153,7 @@ def test_page_says_what_the_numbers_say(text):
     assert "below pixels (-0.42)" in text  # position 0.35 against its floor 0.77
     assert "logged windows with skipped updates (1)" in text
     assert "python -m cjepa_jax.train --config=configs/tiny.py" in text
-    for name in ("count", "prediction", "EMA momentum", "scenes per second", "sigreg_weight", "no eligible object"):
+    for name in ("count", "prediction", "EMA momentum", "scenes per second", "sigreg_weight", "no object removed"):
         assert name in text
     assert "Nothing was recorded" not in text
 

@@ -35,6 +35,15 @@ def test_ema_momentum_is_a_cosine_that_stays_at_its_end(step):
     assert float(schedules.ema_momentum(step, 1000, 0.9, 0.9)) == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize("step, share", [(0, 0), (1, 0.001), (250, 0.25), (1000, 1), (5000, 1)])
+def test_linear_ema_momentum_is_a_line_that_stays_at_its_end(step, share):
+    """As in I-JEPA and V-JEPA: start + i (end - start) / total."""
+    for start in (0.996, 0.998):
+        expected = start + (1.0 - start) * share
+        assert float(schedules.ema_momentum(step, 1000, start, 1.0, "linear")) == pytest.approx(expected, abs=2e-7)
+    assert float(schedules.ema_momentum(step, 1000, 0.0, 0.0, "linear")) == 0
+
+
 @pytest.mark.parametrize("warmup, total", [(0, 100), (1, 100), (40, 100), (100, 100)])
 def test_learning_rate_is_a_line_then_a_cosine(warmup, total):
     for step in {0, 1, warmup // 2, warmup, (warmup + total) // 2, total - 1, total, total + 50}:

@@ -32,7 +32,8 @@ class SceneMap:
 
     Attributes:
       source: as in data/base.py.
-      mask: (rng, object_patches, object_valid, grid=...) -> (masked, removed), from masks/.
+      mask: (rng, object_patches, object_valid, grid=...) -> (masked, removed) or (masked, removed, dropped), from
+        masks/; dropped tokens are neither context nor predicted.
       size: pixels, height = width, to which every scene is brought.
       max_objects: K; of more, those that touch the most tokens are kept.
       intervened: "zero_pixels", "drop_tokens", "rerender" or "none".
@@ -77,7 +78,7 @@ class SceneMap:
         kept = batching.keep_largest(every_object, self.max_objects)
         object_patches = batching.pad_objects(every_object[kept], self.max_objects)
         object_valid = object_patches.any(1)  # an object that touches no token is as good as absent
-        masked, removed = self.mask(rng, object_patches, object_valid, grid=self.grid)
+        masked, removed, *dropped = self.mask(rng, object_patches, object_valid, grid=self.grid)
         if self.max_removed and removed.sum() > self.max_removed:
             raise ConfigError(
                 f"mask.type: removed {removed.sum()} objects of scene {index}, objective.predictor.max_objects = "
@@ -92,11 +93,13 @@ class SceneMap:
             "object_patches": object_patches,
             "object_valid": object_valid,
             "removed": removed,
-            "context": ~masked,
+            "context": ~np.any([masked, *dropped], axis=0),
             "valid": np.True_,
             "replaced": np.bool_(replaced),
             "labels": np.asarray(raw["labels"], np.float32),
         }
+        if dropped:
+            out["hidden"] = masked
         if self.with_masks:
             out["masks"] = batching.pad_objects(masks[kept], self.max_objects)
         if self.intervened in ("zero_pixels", "rerender"):

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool
 
-from cjepa_jax.masks.grid import anchored
+from cjepa_jax.masks.grid import anchored, rectangle, sides, through
 
 
 def draw(
@@ -39,11 +39,8 @@ def draw(
         plane = np.zeros((rows, cols), bool)
         for _ in range(count):
             area, ratio = rng.uniform(*scale) * rows * cols, rng.uniform(*aspect)
-            height = int(np.clip(round(np.sqrt(area * ratio)), 1, rows))
-            width = int(np.clip(round(np.sqrt(area / ratio)), 1, cols))
-            top, left = rng.integers(0, rows - height + 1), rng.integers(0, cols - width + 1)
-            plane[top : top + height, left : left + width] = True
-        masked = np.broadcast_to(plane, (times, rows, cols)).ravel().copy()
+            plane |= rectangle(rng, *sides(area, ratio, rows, cols), rows, cols)
+        masked = through(plane, times)
     masked &= maskable
     if masked.all():  # only on grids of a few tokens: leave one visible
         masked[rng.integers(tokens)] = False

@@ -1,7 +1,54 @@
 """Geometry that every mask shares."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool
+
+from cjepa_jax.errors import ConfigError
+
+
+def require(fits: bool, name: str, value: Any, limit: str) -> None:
+    """Raises ConfigError, one line, where a value of the config's mask section does not fit."""
+    if not fits:
+        raise ConfigError(f"mask.{name} = {value!r}: {limit}")
+
+
+def require_range(name: str, value: Any, high: float | int = np.inf) -> None:
+    """Raises ConfigError unless the value is two numbers, the lower one first, above 0 and up to `high`."""
+    limit = "must be two numbers, the lower bound first, above 0" + (f" and up to {high:g}" if high < np.inf else "")
+    pair = isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(v, int | float) for v in value)
+    require(pair and 0 < value[0] <= value[1] <= high, name, value, limit)
+
+
+def shape(tokens: int, grid: tuple[int, ...]) -> tuple[int, int, int]:
+    """(times, rows, cols) of a grid of these, or of (rows, cols).
+
+    Raises: ValueError if it does not have so many tokens, or has only one (nothing can be both hidden and seen).
+    """
+    anchored(tokens, grid, 0)
+    return (1, *grid) if len(grid) == 2 else tuple(grid)
+
+
+def sides(area: float | int, ratio: float, rows: int, cols: int) -> tuple[int, int]:
+    """Height and width in whole tokens of a rectangle of this area and height / width, cut to rows and cols."""
+    height, width = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+    return int(np.clip(height, 1, rows)), int(np.clip(width, 1, cols))
+
+
+def rectangle(
+    rng: np.random.Generator, height: int, width: int, rows: int, cols: int
+) -> Bool[np.ndarray, "{rows} {cols}"]:
+    """A rectangle somewhere in the plane, every place as likely as any other."""
+    top, left = rng.integers(0, rows - height + 1), rng.integers(0, cols - width + 1)
+    plane = np.zeros((rows, cols), bool)
+    plane[top : top + height, left : left + width] = True
+    return plane
+
+
+def through(plane: Bool[np.ndarray, "rows cols"], times: int) -> Bool[np.ndarray, " N"]:
+    """The plane repeated at all times, as tokens [N]."""
+    return np.broadcast_to(plane, (times, *plane.shape)).ravel().copy()
 
 
 def anchored(tokens: int, grid: tuple[int, ...] | None, anchor: int) -> Bool[np.ndarray, " {tokens}"]:

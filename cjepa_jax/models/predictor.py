@@ -61,8 +61,12 @@ class Predictor(nn.Module):
         object_patches: Bool[Array, "B K N"],
         removed: Bool[Array, "B K"],
         grid: tuple[int, int, int],
+        hidden: Bool[Array, "B N"] | None = None,
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
         """Encoded context tokens [B, N, D], context bool [B, N], object_patches bool [B, K, N], removed bool [B, K].
+
+        `hidden` bool [B, N] names the tokens to predict, None all that are not context. A token that is neither stays
+        out of the attention, and its output means nothing.
 
         Returns: the predicted tokens and the predicted change, each [B, N, D]; the first is meant for masked tokens,
         the second (the residual head) for context tokens.
@@ -82,8 +86,9 @@ class Predictor(nn.Module):
         )
         if self.attention == "cross":
             # Ids 1 for context, 2 for mask tokens. Among themselves only mask tokens attend; across, each to the other.
-            kind = jnp.where(context, 1, 2)
-            x = stack(x, jnp.where(context, 0, 2), (kind, 3 - kind))
+            to_predict = jnp.where(~context if hidden is None else hidden, 2, 0)
+            kind = jnp.where(context, 1, to_predict)
+            x = stack(x, to_predict, (kind, jnp.where(kind == 0, 0, 3 - kind)))
         else:
-            x = stack(x)
+            x = stack(x, None if hidden is None else (context | hidden).astype(jnp.int32))
         return Dense(self.out, self.dtype, name="prediction")(x), Dense(self.out, self.dtype, name="residual")(x)

@@ -17,6 +17,7 @@ from cjepa_jax.types import Array, Batch, Params
 PREDICTION_LOSS = {
     "smooth_l1": losses.smooth_l1,
     "elementwise": losses.smooth_l1_elementwise,
+    "l1": losses.l1,
     "mse": losses.mse,
 }
 
@@ -40,6 +41,7 @@ class Jepa:
     sigreg_weight: float = 0.01
     encoder_input: str = "context"
     ema: tuple[float, float] = (0.996, 1.0)
+    ema_kind: str = "cosine"
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
@@ -75,7 +77,7 @@ class Jepa:
         full, intervened = self.targets(target, batch)
         context = self.encode_context(params, batch)
         prediction, residual = self.predict(params, context, batch)
-        hidden, valid = ~batch.context, batch.valid
+        hidden, valid = ~batch.context if batch.hidden is None else batch.hidden, batch.valid
 
         wanted = _layer_norm(full) if self.target_norm == "layer_norm" else full
         loss_fn = PREDICTION_LOSS[self.prediction_loss]
@@ -100,14 +102,14 @@ class Jepa:
             "rankme": jnp.exp(jnp.log(pooled.shape[-1]) - jax.lax.stop_gradient(terms["sigreg"])),
             "context_fraction": losses.masked_mean(batch.context.mean(-1), valid),
             "fallback_scenes": (valid & ~batch.removed.any(-1)).sum(),
-            "ema_momentum": ema_momentum(step, self.steps, *self.ema),
+            "ema_momentum": ema_momentum(step, self.steps, *self.ema, self.ema_kind),
             "per_scene": losses.masked_mean(losses.norm(prediction - wanted), hidden, axis=-1),
         }
         return total, (metrics, extra)
 
     def next_target(self, params: Params, target: Params, step: Array) -> Params:
         """theta_bar <- tau theta_bar + (1 - tau) theta, in float32 (section 4.2)."""
-        tau = ema_momentum(step, self.steps, *self.ema)
+        tau = ema_momentum(step, self.steps, *self.ema, self.ema_kind)
         # As a small step towards theta: near tau = 1 this keeps what tau * old + (1 - tau) * new rounds away.
         return jax.tree.map(lambda old, new: old + (1.0 - tau) * (new - old), target, params["encoder"])
 
@@ -129,6 +131,7 @@ class Jepa:
             batch.object_patches,
             batch.removed,
             self._grid(batch.video),
+            batch.hidden,
         )
         return tuple(x.astype(jnp.float32) for x in out)
 

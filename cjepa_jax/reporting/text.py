@@ -16,7 +16,7 @@ GLOSSARY = {
     "gradient norm": "global l2 norm of the gradient, before clipping",
     "update norm": "global l2 norm of the parameter change that was applied",
     "context fraction": "share of the patches that the context encoder sees",
-    "fallback scenes": "scenes without an eligible object, masked by random blocks instead",
+    "fallback scenes": "scenes without a removed object: none eligible (random blocks then), or the mask removes none",
     "skipped": "updates not applied because the loss or a gradient was not finite",
     "replaced scenes": "unreadable scenes that were replaced by a substitute",
     "data wait": "share of the time in which the step waited for its batch",

@@ -9,7 +9,7 @@ import pytest
 from cjepa_jax.data import batching, pipeline
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import ConfigError, DataError
-from cjepa_jax.masks import objects
+from cjepa_jax.masks import multiblock, objects
 from tests import scenes
 from tests.scenes import PATCH, SIZE, scene_map
 
@@ -185,6 +185,21 @@ def test_fallback_scenes(intervened):
         assert scene["intervened_valid"]
     if intervened == "rerender":
         assert not scene["intervened_valid"]
+
+
+def test_tokens_that_a_mask_drops_are_neither_context_nor_hidden():
+    """context, hidden and the dropped rest share the grid among them; masks of two arrays bring no `hidden`."""
+    grid, patches = (2, 4, 4), np.zeros((6, 32), bool)
+    scene_of = scene_map(4, intervened="none", mask=multiblock.draw)
+    for i in range(4):
+        scene = scene_of(i, 0)
+        rng = np.random.default_rng([0, pipeline.DRAW, i, 0])
+        masked, _, dropped = multiblock.draw(rng, patches, patches[:, 0], grid=grid)
+        np.testing.assert_array_equal(scene["hidden"], masked)
+        np.testing.assert_array_equal(scene["context"], ~masked & ~dropped)
+        assert scene["context"].any() and masked.any() and not scene["removed"].any()
+    assert "hidden" in scenes.batch(frames=4, intervened="none", mask=multiblock.draw)
+    assert "hidden" not in scene_map(4)(0, 0)
 
 
 def test_an_anchor_keeps_the_first_tubelet_of_the_clip():

@@ -40,7 +40,11 @@ def setup(attention="joint", depth=2):
 @functools.cache
 def apply(attention="joint", depth=2, **options):
     module = make(attention, depth, **options)
-    return jax.jit(lambda params, *args: module.apply({"params": params}, *args, GRID))
+    return jax.jit(
+        lambda params, tokens, context, patches, removed, hidden=None: module.apply(
+            {"params": params}, tokens, context, patches, removed, GRID, hidden
+        )
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -117,6 +121,28 @@ def test_cross_attention_goes_from_masked_to_context_and_back():
     assert prediction[~context].all()
     assert residual[3] and not residual[context & (np.arange(N) != 3)].any()
     assert influence("cross", 2, token=3)[1][context].all()  # two layers: by way of the mask tokens
+
+
+@pytest.mark.parametrize("attention", ["joint", "cross"])
+def test_tokens_that_are_neither_seen_nor_predicted_take_no_part(attention):
+    """Whatever stands at dropped places, context and hidden tokens come out the same; with `hidden` None it matters."""
+    params, tokens, context, patches, removed = setup(attention)
+    hidden = ~context & (np.arange(N) != 5)
+    hidden[1, 11] = False
+    dropped = ~context & ~hidden
+    assert dropped.sum() == 2 and hidden.any(1).all()
+    other = patches ^ (
+        dropped[:, None] & removed[..., None]
+    )  # other objects cover the dropped places, in the same order
+    assert (np.asarray(ranks(patches, removed)) == np.asarray(ranks(other, removed))).all()
+    take = (context | hidden)[None]
+    for mask, equal in ((hidden, True), (None, False)):
+        a, b = (np.stack(apply(attention)(params, tokens, context, p, removed, mask)) for p in (patches, other))
+        assert np.isfinite(a).all()
+        assert (np.abs(a - b).max(-1)[take.repeat(2, 0)] == 0).all() == equal
+    both = (apply(attention)(params, tokens, ~hidden, patches, removed, mask) for mask in (None, hidden))
+    for a, b in zip(*both, strict=True):  # and where nothing is dropped, naming the hidden tokens changes nothing
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 @pytest.mark.parametrize("attention", ["joint", "cross"])

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from cjepa_jax import losses, optim, train_step
+from cjepa_jax.masks import multiblock
 from cjepa_jax.models import tokenizers
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.schedules import ema_momentum
@@ -70,6 +71,7 @@ def check_step(objective, batch, state, step, still=()):
 ALONE = {  # every alternative of the method on its own: (objective's fields, batch's options, optimiser's)
     "elementwise": ({"prediction_loss": "elementwise"}, {}, {}),
     "mse": ({"prediction_loss": "mse"}, {}, {}),
+    "l1": ({"prediction_loss": "l1"}, {}, {}),
     "beta": ({"beta": 0.1}, {}, {}),
     "layer_norm": ({"target_norm": "layer_norm"}, {}, {}),
     "zeroed": ({"encoder_input": "zeroed"}, {}, {}),
@@ -86,6 +88,8 @@ ALONE = {  # every alternative of the method on its own: (objective's fields, ba
     "video": ({}, {"frames": 4}, {}),
     "anchor": ({}, {"frames": 4, "anchor": 1}, {}),
     "fixed ema": ({"ema": (0.9, 0.9)}, {}, {}),
+    "linear ema": ({"ema_kind": "linear"}, {}, {}),
+    "dropped": ({}, {"mask": multiblock.draw}, {}),
     "clip": ({}, {}, {"clip": 1.0}),
     "no decay": ({}, {}, {"weight_decay": 0.0}),
 }
@@ -93,7 +97,7 @@ TOGETHER = {  # the same, several at a time: each still runs in the fast tests
     "a": ["elementwise", "layer_norm", "zeroed", "gelu", "clip", "fixed ema"],
     "b": ["mse", "cross", "drop_tokens", "remat full", "no decay"],
     "c": ["rerender", "video", "anchor", "remat dots", "bfloat16", "beta"],
-    "d": ["none", "no sigreg", "predictor 12"],
+    "d": ["none", "no sigreg", "predictor 12", "l1", "linear ema", "dropped"],
 }
 
 
@@ -129,7 +133,7 @@ def test_every_alternative_trains(name):
     _, batch, state, step = default()
     # Another step than the default's; but remat only saves memory, and fresh weights leave GELU nearly linear.
     same = step(state, batch)[1]["update_norm" if name in ("no decay", "clip") else "loss"]
-    if name not in ("remat dots", "remat full", "fixed ema", "gelu"):
+    if name not in ("remat dots", "remat full", "fixed ema", "linear ema", "gelu"):
         assert float(metrics["update_norm" if name in ("no decay", "clip") else "loss"]) != pytest.approx(float(same))
 
 
@@ -243,6 +247,71 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_the_scene():
     assert np.isfinite(metrics["per_scene"]).tolist() == [True, True, False, True]
     again, metrics = step(new, dataclasses.replace(batch, video=pixels))  # and it goes on from there
     assert int(metrics["skipped"]) == 0 and np.isfinite(metrics["loss"]) and int(again.skipped) == 1
+
+
+@functools.cache
+def multi_block():
+    """I-JEPA's objective on its own masks, at almost no size."""
+    method = dict(prediction_loss="elementwise", target_norm="layer_norm", causal_weight=0.0, sigreg_weight=0.0)
+    objective = make(ema_kind="linear", **method)
+    return started(objective, as_batch(scenes.batch(mask=multiblock.draw, intervened="none")))
+
+
+def test_what_is_dropped_is_neither_seen_nor_predicted():
+    """Other pixels at dropped tokens: the same predictions, another target; and the loss is of hidden tokens alone."""
+    objective, batch, state, _ = multi_block()
+    context, hidden = np.asarray(batch.context), np.asarray(batch.hidden)
+    dropped = ~context & ~hidden
+    assert not (context & hidden).any() and dropped.any() and hidden.any(1).all() and context.any(1).all()
+    blank = jnp.kron(dropped.reshape(4, 1, 4, 4), np.ones((1, 1, scenes.PATCH, scenes.PATCH)))[..., None] > 0
+    other = dataclasses.replace(batch, video=jnp.where(blank, 255 - batch.video, batch.video))
+
+    @jax.jit
+    def parts(batch):
+        prediction, _ = objective.predict(state.params, objective.encode_context(state.params, batch), batch)
+        full, none = objective.targets(state.target, batch)
+        assert none is None
+        total, (metrics, _) = objective.loss(state.params, state.target, {}, batch, jax.random.key(0), 0)
+        return prediction, jax.nn.standardize(full, epsilon=1e-6), total, metrics
+
+    (a, full, total, metrics), (b, changed, *_) = parts(batch), parts(other)
+    np.testing.assert_array_equal(np.asarray(a)[context | hidden], np.asarray(b)[context | hidden])
+    assert (np.abs(np.asarray(full - changed)).max(-1)[hidden] > 0).all()
+    error = np.abs(np.asarray(a - full, np.float64))
+    each = np.where(error < 1, error**2 / 2, error - 0.5).mean(-1)
+    assert float(total) == pytest.approx(np.mean([each[i][hidden[i]].mean() for i in range(4)]), rel=1e-5)
+    assert float(metrics["context_fraction"]) == pytest.approx(context.mean())
+
+
+class Unstopped(Jepa):
+    """Both sides of the error learn, and the target is the encoder itself: nothing keeps features from one constant."""
+
+    def loss(self, params, target, extra, batch, key, step):
+        prediction, _ = self.predict(params, self.encode_context(params, batch), batch)
+        wanted = jax.nn.standardize(self.encode(params, batch.video), epsilon=1e-6)
+        error = losses.huber(jnp.abs(prediction - wanted), self.beta).mean(-1)
+        return losses.scene_mean(error, batch.hidden), ({}, extra)
+
+
+@pytest.mark.slow
+def test_without_a_stopped_averaged_target_features_collapse():
+    """The negative control. (Only the average taken away, ema = (0, 0), does not collapse in so few steps.)"""
+    scene_of = scenes.scene_map(mask=multiblock.draw, intervened="none", count=160)
+    drawn = [scene_of(i, 0) for i in range(160)]
+    batches = [as_batch(scenes.batching.collate(drawn[i : i + 16], 1, [scene_of.tokens])) for i in range(0, 160, 16)]
+    spread = {}
+    for kind in (Jepa, Unstopped):
+        objective, _, state, _ = multi_block()
+        objective = kind(**{f.name: getattr(objective, f.name) for f in dataclasses.fields(Jepa)} | {"steps": 60})
+        optimizer = optim.make(vitl.get_config().optim)
+        state = jax.jit(functools.partial(train_step.init_state, objective, optimizer, 0))(batches[0])
+        step = jax.jit(train_step.make(objective, optimizer, lambda step: 3e-3, 0))
+        encode = jax.jit(lambda params: objective.encode(params, batches[-1].video).mean(1))  # noqa: B023
+        fresh = losses.feature_std(encode(state.params))
+        for i in range(60):
+            state, _ = step(state, batches[i % 9])
+        spread[kind] = float(losses.feature_std(encode(state.params)) / fresh)
+    assert spread[Unstopped] < 0.15 and spread[Jepa] > 0.4, spread
 
 
 def test_encode_is_of_whole_scenes_by_the_context_encoder():

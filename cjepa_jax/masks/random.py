@@ -1,0 +1,67 @@
+"""Random tokens and random tubes: what is left of a mask when its shape says nothing."""
+
+import numpy as np
+from jaxtyping import Bool
+
+from cjepa_jax.masks import objects
+from cjepa_jax.masks.grid import anchored, require
+
+
+def draw(
+    rng: np.random.Generator,
+    object_patches: Bool[np.ndarray, "K N"],
+    object_valid: Bool[np.ndarray, " K"],
+    ratio: float = 0.75,
+    tubes: bool = False,
+    grid: tuple[int, ...] | None = None,
+    anchor: int = 0,
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
+    """Masks tokens drawn uniformly without replacement.
+
+    Args:
+      object_patches, object_valid: bool [K, N], [K]; only their shapes are used.
+      ratio: the share of the N tokens to mask, as nearly as whole tokens (or tubes) allow.
+      tubes: draw places of the plane and mask them at all times after the anchor.
+      grid: (rows, cols) or (times, rows, cols).
+      anchor: tokens of the first `anchor` times stay visible.
+    Returns: masked bool [N] with at least one token masked and one not; removed bool [K], all False.
+    Raises: ConfigError naming an option that cannot work.
+    """
+    require(isinstance(ratio, int | float) and 0 < ratio < 1, "ratio", ratio, "must be above 0 and below 1")
+    tokens = object_patches.shape[1]
+    return _choose(rng, ratio * tokens, tokens, tubes, grid, anchor), np.zeros(len(object_patches), bool)
+
+
+def matched(
+    rng: np.random.Generator,
+    object_patches: Bool[np.ndarray, "K N"],
+    object_valid: Bool[np.ndarray, " K"],
+    max_objects: int = 3,
+    area: tuple[float, float] = (0.05, 0.40),
+    tubes: bool = False,
+    grid: tuple[int, ...] | None = None,
+    anchor: int = 0,
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
+    """As `draw`, masking in every scene as many tokens as `objects.draw` would mask there from the same generator.
+
+    The control for object masks: the same amount is hidden of the same scenes, only not whole objects. The arguments
+    are those of both functions. With tubes the amount is met to half a tube.
+    """
+    masked, _ = objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)
+    return _choose(rng, masked.sum(), masked.size, tubes, grid, anchor), np.zeros(len(object_patches), bool)
+
+
+def _choose(rng, wanted: float | np.integer, tokens: int, tubes: bool, grid, anchor: int) -> Bool[np.ndarray, " N"]:
+    """About `wanted` of the tokens that may be hidden, and neither none nor all."""
+    maskable = ~anchored(tokens, grid, anchor)
+    times = grid[0] if tubes and grid is not None and len(grid) == 3 else 1
+    places = maskable.reshape(times, -1)
+    plane = np.flatnonzero(places.any(0))  # without tubes: the tokens themselves
+    each = places.any(1).sum()
+    count = np.clip(round(wanted / each), 1, len(plane) if anchor else max(len(plane) - 1, 1))
+    masked = np.zeros(places.shape, bool)
+    masked[:, rng.choice(plane, count, replace=False)] = True
+    masked = masked.ravel() & maskable
+    if masked.all():  # one tube is all there is: leave a token visible
+        masked[rng.integers(tokens)] = False
+    return masked

@@ -1,0 +1,36 @@
+"""I-JEPA (arXiv 2301.08243, section 3) on tiny's clips: multi-block masks, the encoder, predictor and budget of tiny.
+
+    python -m cjepa_jax.train --config=configs/baselines/ijepa.py
+
+As published: 4 targets and a context block, layer-normed targets, smooth l1 of each component, linear EMA 0.996 to 1.
+Different: blocks go through all times of a clip; the four targets are predicted together, so that they see each other
+and a token that two of them share counts once (published: each in a forward of its own); tokens are not cut to the
+batch's shortest; predictor, optimiser and schedule are tiny's.
+
+    --config.data.frames=1     images, as published
+"""
+
+from ml_collections import ConfigDict
+
+from configs import tiny
+
+
+def get_config():
+    config = tiny.get_config().unlock()
+    config.data.intervened = "none"
+    config.data.row_lengths = (0.6, 1.0)
+    config.mask = ConfigDict(
+        dict(
+            type="cjepa_jax.masks.multiblock:draw",
+            targets=4,
+            target_scale=(0.15, 0.2),  # of the plane
+            aspect=(0.75, 1.5),  # height / width
+            context_scale=(0.85, 1.0),
+            min_keep=10,  # context tokens at least, on a plane of 14 x 14; fewer on a smaller
+        )
+    )
+    config.objective.prediction_loss = "elementwise"
+    config.objective.target_norm = "layer_norm"
+    config.objective.causal_weight = config.objective.sigreg_weight = 0.0
+    config.objective.ema, config.objective.ema_kind = (0.996, 1.0), "linear"
+    return config.lock()

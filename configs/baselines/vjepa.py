@@ -1,0 +1,31 @@
+"""V-JEPA (arXiv 2404.08471, section 3) on tiny's clips: tube masks, the encoder, predictor and budget of tiny.
+
+    python -m cjepa_jax.train --config=configs/baselines/vjepa.py
+
+As published: short-range (8 tubes of 0.15) and long-range (2 of 0.7) masks, layer-normed targets, l1, linear EMA from
+0.998. Different: a clip has one of the two masks, drawn with equal chances (published: it is predicted once with each,
+with a mask token each); the EMA reaches 1 (published: 0.9996, its schedule is cut off); contexts are not cut to the
+batch's shortest, so that 0.73 of the tokens are hidden on average (published: about 0.9); the rest is tiny's.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import tiny
+
+
+def get_config():
+    config = tiny.get_config().unlock()
+    config.data.intervened = "none"
+    config.data.row_lengths = (0.6, 1.0)
+    config.mask = ConfigDict(
+        dict(
+            type="cjepa_jax.masks.tubes:draw",
+            kinds=((8, 0.15), (2, 0.7)),  # (tubes, share of the plane)
+            aspect=(0.75, 1.5),  # height / width
+        )
+    )
+    config.objective.prediction_loss = "l1"
+    config.objective.target_norm = "layer_norm"
+    config.objective.causal_weight = config.objective.sigreg_weight = 0.0
+    config.objective.ema, config.objective.ema_kind = (0.998, 1.0), "linear"
+    return config.lock()

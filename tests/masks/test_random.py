@@ -1,0 +1,76 @@
+"""Random tokens and tubes: how many, how evenly, and as many as the object mask hides."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.masks import objects, random
+
+
+def one(seed, grid, fn=random.draw, patches=None, **options):
+    patches = np.zeros((2, int(np.prod(grid))), bool) if patches is None else patches
+    masked, removed = fn(np.random.default_rng(seed), patches, patches.any(1), grid=grid, **options)
+    assert not removed.any() and removed.shape == (len(patches),)
+    return masked
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.6, 0.75])
+def test_the_ratio_is_met_and_every_token_hidden_as_often(ratio):
+    drawn = np.array([one(seed, (2, 4, 5), ratio=ratio) for seed in range(800)])
+    assert (drawn.sum(1) == round(40 * ratio)).all()
+    assert np.abs(drawn.mean(0) - ratio).max() < 4.5 * np.sqrt(ratio * (1 - ratio) / 800)
+    pairs = np.corrcoef(drawn.T)[~np.eye(40, dtype=bool)]  # without replacement: -1 / 39 each
+    assert np.abs(pairs + 1 / 39).max() < 0.17
+
+
+def test_tubes_are_hidden_at_all_times():
+    clips = np.array([one(seed, (3, 4, 5), ratio=0.4, tubes=True).reshape(3, 20) for seed in range(600)])
+    assert (clips == clips[:, :1]).all() and (clips[:, 0].sum(1) == 8).all()
+    assert np.abs(clips[:, 0].mean(0) - 0.4).max() < 0.09
+
+
+@pytest.mark.parametrize("tubes", [False, True])
+def test_an_anchor_keeps_the_first_times(tubes):
+    clip = one(0, (3, 4, 5), ratio=0.4, anchor=1, tubes=tubes).reshape(3, 20)
+    assert not clip[0].any() and clip.sum() == 24
+    assert (clip[1] == clip[2]).all() == tubes
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    grid=st.sampled_from([(1, 2), (2, 1, 1), (3, 1, 2), (2, 4, 5), (5, 5)]),
+    ratio=st.sampled_from([0.01, 0.5, 0.99]),
+    tubes=st.booleans(),
+    anchor=st.integers(0, 1),
+)
+def test_something_is_always_hidden_and_something_seen(seed, grid, ratio, tubes, anchor):
+    anchor = anchor if len(grid) == 3 else 0
+    masked = one(seed, grid, ratio=ratio, tubes=tubes, anchor=anchor)
+    assert 0 < masked.sum() < masked.size
+
+
+@pytest.mark.parametrize("anchor", [0, 1])
+def test_matched_hides_as_much_as_the_object_mask_of_the_same_scene(anchor):
+    rng = np.random.default_rng(0)
+    grid, shapes, tubes = (2, 8, 8), [], []
+    for seed in range(200):
+        patches = np.zeros((4, 2, 8, 8), bool)
+        for k, (top, left) in enumerate(rng.integers(0, 5, (4, 2))):
+            patches[k, :, top : top + 3, left : left + 3] = True
+        patches = patches.reshape(4, -1)
+        wanted = objects.draw(np.random.default_rng(seed), patches, patches.any(1), grid=grid, anchor=anchor)[0]
+        masked = one(seed, grid, random.matched, patches, anchor=anchor)
+        assert masked.sum() == wanted.sum() and not masked[: 64 * anchor].any()
+        shapes.append((masked == wanted).all())
+        tubes.append(one(seed, grid, random.matched, patches, anchor=anchor, tubes=True).sum() - wanted.sum())
+    assert not any(shapes)
+    assert np.abs(tubes).max() <= (1 if anchor == 0 else 0)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 1.5])
+def test_a_ratio_that_cannot_work_is_named(ratio):
+    with pytest.raises(ConfigError, match=f"mask.ratio = {ratio!r}: must be above 0 and below 1"):
+        one(0, (4, 5), ratio=ratio)
