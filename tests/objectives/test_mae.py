@@ -19,7 +19,7 @@ from tests.objectives.test_jepa import as_batch, flat, started
 
 ENCODER = {"variant": f"Mu/{scenes.PATCH}", "depth": 1}
 DECODER = {"depth": 1, "width": 16, "heads": 2}
-CASES = [(1, False), (4, True)]  # frames, norm_pixels
+CASES = [(4, True), pytest.param(1, False, marks=pytest.mark.slow)]  # frames, norm_pixels
 
 
 def make(kind=Mae, **fields):
