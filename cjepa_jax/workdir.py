@@ -36,15 +36,15 @@ class Workdir:
 
     The lock is the kernel's: it is free again as soon as the process is gone, however it ended. On a file system
     without locks (some network mounts) a warning takes its place. Without entering, the folder can be read
-    (`finished`, `read_metrics`).
+    (`finished`, `read_metrics`). Messages name the folder as the user did, by `setting`.
 
     Raises (on entering):
       ConfigError: another process trains here; the folder belongs to another config; it cannot be created.
     """
 
-    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any] | None = None):
+    def __init__(self, path: str | os.PathLike, config: Mapping[str, Any] | None = None, setting: str = "workdir = "):
         self.path = pathlib.Path(path).absolute()
-        self._config = config
+        self._config, self._named = config, f"{setting}{self.path}"
         self._lock: IO[str] | None = None
         self._metrics: IO[str] | None = None
 
@@ -53,7 +53,7 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a+")
         except (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError) as error:
-            raise ConfigError(f"workdir = {self.path}: cannot be used as a run folder ({error.strerror})") from error
+            raise ConfigError(f"{self._named}: cannot be used as a run folder ({error.strerror})") from error
         try:
             self._take_lock()
             if self._config is not None:
@@ -122,7 +122,7 @@ class Workdir:
             needed -= sum(file.stat().st_size for file in files if file.is_file())
         free = shutil.disk_usage(self.path).free
         if free < needed:
-            raise StorageError(f"{self.path}: {free / 2**20:.0f} MiB free, the run needs {needed / 2**20:.0f} MiB")
+            raise StorageError(f"{self._named}: {free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed")
 
     def _take_lock(self) -> None:
         try:
@@ -130,11 +130,11 @@ class Workdir:
         except BlockingIOError as error:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "unknown"
-            raise ConfigError(f"workdir = {self.path}: in use by another run ({holder})") from error
+            raise ConfigError(f"{self._named}: in use by another run ({holder})") from error
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            log.warning("workdir = %s: its file system has no locks, a second run here would go unnoticed", self.path)
+            log.warning("%s: its file system has no locks, a second run here would go unnoticed", self._named)
         self._lock.truncate(0)
         self._lock.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
         self._lock.flush()
@@ -151,7 +151,7 @@ class Workdir:
             if changed:
                 listed = ", ".join(changed)
                 raise ConfigError(
-                    f"workdir = {self.path}: belongs to another config ({listed}); another --workdir starts afresh"
+                    f"{self._named}: belongs to another config ({listed}); another --workdir starts afresh"
                 )
         write_atomically(file, json.dumps(config, indent=2) + "\n")
 

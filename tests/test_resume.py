@@ -193,6 +193,6 @@ def test_a_file_system_without_space_is_refused_before_training(tmp_path):
     if os.system(f"mount -t tmpfs -o size=2m tmpfs {small}"):
         pytest.skip("mounting is not allowed here")
     try:
-        assert "MiB free, the run needs" in running.error(command(small / "run"), 6)
+        assert " MiB needed" in running.error(command(small / "run"), 6)
     finally:
         os.system(f"umount {small}")

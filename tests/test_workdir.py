@@ -75,6 +75,15 @@ def test_config_is_stored_once_and_another_is_refused(tmp_path):
         pass
 
 
+def test_messages_name_the_folder_as_the_user_did(tmp_path):
+    for options, name in (({}, "workdir = "), ({"setting": "--out="}, "--out=")):
+        with Workdir(tmp_path, **options) as workdir:
+            with pytest.raises(StorageError, match=f"^{name}{tmp_path}: "):
+                workdir.require_space(2**62)
+            with pytest.raises(ConfigError, match=f"^{name}{tmp_path}: in use"):
+                Workdir(tmp_path, **options).__enter__()
+
+
 def test_a_run_without_a_checkpoint_gives_way_to_another_config(tmp_path):
     for seed in (1, 2):
         with Workdir(tmp_path, {"seed": seed}):
@@ -156,7 +165,7 @@ def test_no_metrics_yet(tmp_path):
 def test_space(tmp_path):
     with Workdir(tmp_path, {}) as workdir:
         workdir.require_space(1)
-        with pytest.raises(StorageError, match=r"MiB free, the run needs \d+ MiB"):
+        with pytest.raises(StorageError, match=r"MiB free, \d+ MiB needed"):
             workdir.require_space(2**62)
 
 

@@ -9,14 +9,15 @@ is refused. A file that is missing or cut short is written anew.
 """
 
 import concurrent.futures
+import contextlib
 import json
 import multiprocessing
 import os
 import shlex
-import shutil
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ PROBE = 32  # scenes written to estimate the size of the rest
 
 def parser() -> cli.Parser:
     """The command line."""
-    flags = cli.Parser(prog="python -m cjepa_jax.data.build", description=__doc__.split("\n")[0])
+    flags = cli.Parser(prog="python -m cjepa_jax.data.build", description=__doc__.split("\n")[0], allow_abbrev=False)
     flags.add_argument("--out", required=True, help="the folder; made if need be")
     flags.add_argument("--world", help="balls, shadows, ...: a class of cjepa_jax.data.worlds in lower case")
     flags.add_argument("--split", default="train", help="which scenes; default: train")
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     if flags.verify:
         return verify(root)
     spec = make_spec(flags)
-    with Workdir(root) as workdir:
+    with Workdir(root, setting="--out=") as workdir:
         manifest.check_claim(root, spec)
         claim = manifest.path_of(root, spec["split"])
         done = present(root, spec)
@@ -69,7 +70,9 @@ def main(argv: list[str] | None = None) -> int:
             prepare(root, spec, done, workdir, missing)
             write_missing(root, spec, missing, flags)
             finish(root, spec)
-        shutil.rmtree(manifest.parts_of(root, spec["split"]), ignore_errors=True)
+        manifest.clear_parts(root, spec["split"], entries=True)
+        with contextlib.suppress(OSError):  # there is none, or it holds what no build has put there
+            manifest.parts_of(root, spec["split"]).rmdir()
     total = sum(entry["bytes"] for entry in manifest.check_sizes(root, spec["split"])["files"])
     print(f"{root}: split {spec['split']}, {spec['count']} scenes in {total / 1e6:.1f} MB")
     return 0
@@ -92,7 +95,12 @@ def make_spec(flags: Any) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ConfigError(f"--options={flags.options}: must be a JSON object, such as '{{\"boxes\": 0.4}}'")
     base = {name: getattr(flags, name) for name in ("split", "count", "size", "frames", "seed")}
-    return builders.spec_of(builders.make_world(flags.world, options, **base), flags.shard)
+    spec = builders.spec_of(builders.make_world(flags.world, options, **base), flags.shard)
+    try:
+        manifest.check_spec(spec)
+    except ValueError as error:
+        raise ConfigError(f"--world={flags.world} --shard={flags.shard}: {error}") from error
+    return spec
 
 
 def present(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
@@ -112,9 +120,7 @@ def prepare(root: Path, spec: dict[str, Any], done: dict[int, dict], workdir: Wo
 
     parts = manifest.parts_of(root, spec["split"])
     parts.mkdir(exist_ok=True)
-    for left in parts.iterdir():
-        if left.suffix != ".json":
-            left.unlink(missing_ok=True)  # a process of the killed build may just be renaming it
+    manifest.clear_parts(root, spec["split"], entries=False)
     mark = manifest.fingerprint(spec)
     for entry in done.values():
         write_atomically(parts / f"{entry['name']}.json", json.dumps(entry | {"fingerprint": mark}))
@@ -122,8 +128,9 @@ def prepare(root: Path, spec: dict[str, Any], done: dict[int, dict], workdir: Wo
     if missing:
         probe = range(min(PROBE, spec["count"]))
         features, world = builders.features_of(spec["fields"]), builders.world_of(spec)
-        size = builders.write_records(parts / "probe", features, spec["fields"], world, probe) / len(probe)
-        (parts / "probe").unlink()
+        file = parts / f"probe.{uuid.uuid4().hex}"
+        size = builders.write_records(file, features, spec["fields"], world, probe) / len(probe)
+        file.unlink()
         scenes = sum(len(manifest.scenes_of(spec, shard)) for shard in missing)
         workdir.require_space(int(1.1 * size * scenes) + 2**20)
 

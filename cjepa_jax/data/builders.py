@@ -26,6 +26,7 @@ from cjepa_jax import build
 from cjepa_jax.data import manifest, worlds
 from cjepa_jax.data.worlds.base import World
 from cjepa_jax.errors import ConfigError, did_you_mean
+from cjepa_jax.workdir import write_atomically
 
 BITS = "bits"  # a bool array whose last axis is packed
 BYTES = tfds.features.Encoding.BYTES
@@ -173,8 +174,8 @@ def write_shard(root: str, spec: dict[str, Any], shard: int) -> int:
         size = write_records(beside, features, spec["fields"], world, scenes)
         entry = {"name": name, "scenes": len(scenes), "bytes": size, "sha256": manifest.sha256(beside)}
         os.replace(beside, Path(root) / name)
-        entry_beside = beside.with_suffix(".entry")
-        entry_beside.write_text(json.dumps(entry | {"fingerprint": manifest.fingerprint(spec)}))
+        entry_beside = beside.with_name(f"{beside.name}.entry")  # on a cluster, two may write the same file
+        write_atomically(entry_beside, json.dumps(entry | {"fingerprint": manifest.fingerprint(spec)}))
         os.replace(entry_beside, parts / f"{name}.json")
     finally:
         beside.unlink(missing_ok=True)

@@ -18,8 +18,14 @@ from typing import Any
 from cjepa_jax.data.files import inside, read_json
 from cjepa_jax.errors import ConfigError, DataError
 
-FORMAT = 1
+FORMAT = 2
 PER_SPLIT = ("split", "count", "shard")  # what splits of one folder may differ in
+MOST_FILES = 10**5  # of a split: five digits in their names
+LIMITS = {"shard": (1, 10**6), "size": (1, 2**16), "frames": (1, 2**16), "seed": (0, float("inf"))}
+ENTRY_BYTES = 10_000  # more than an entry ever takes
+FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
+FIELD_TYPE = re.compile(r"bits|bool|u?int(8|16|32|64)|float(16|32|64)")
+PART_NAME = re.compile(r"(probe|scenes-[a-z0-9_]+\.array_record-\d{5}-of-\d{5})\.[0-9a-z.]+")
 
 
 def path_of(root: Path, split: str) -> Path:
@@ -44,21 +50,27 @@ def read(root: Path, split: str) -> dict[str, Any]:
     file = path_of(root, split)
     content = read_json(file)
     try:
-        spec, files = content["spec"], content["files"]
-        good = content["fingerprint"] == fingerprint(spec) and spec["format"] == FORMAT and spec["split"] == split
-        names = [(shard_name(spec, shard), len(scenes_of(spec, shard))) for shard in range(shard_count(spec))]
-        listed = [(entry["name"], entry["scenes"]) for entry in files]
-        good = good and (not files or names == listed) and all(entry["bytes"] >= 0 for entry in files)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{file}: not a manifest of this version ({type(error).__name__}: {error})") from error
-    if not good:
-        raise DataError(f"{file}: its entries contradict each other, or it is of another version than {FORMAT}")
+        _check(content, split)
+    except ValueError as error:
+        raise DataError(f"{file}: not a manifest that can be read: {error}") from error
     return content
 
 
 def parts_of(root: Path, split: str) -> Path:
-    """The folder of what an unfinished build of a split knows."""
-    return Path(root) / f".parts-{split}"
+    """The folder of what an unfinished build of a split knows. Raises DataError if something else is there."""
+    folder = Path(root) / f".parts-{split}"
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise DataError(f"{folder}: not the folder that a build makes for itself: remove it")
+    return folder
+
+
+def clear_parts(root: Path, split: str, entries: bool) -> None:
+    """Deletes the unfinished files that a killed build has left, with `entries` those of finished files too."""
+    folder = parts_of(root, split)
+    for left in folder.iterdir() if folder.exists() else ():
+        ours = PART_NAME.fullmatch(left.name) and (left.is_symlink() or not left.is_dir())
+        if ours and (entries or left.suffix != ".json"):
+            left.unlink(missing_ok=True)  # a process of the killed build may just be renaming it
 
 
 def splits(root: Path) -> list[str]:
@@ -121,14 +133,19 @@ def check_sizes(root: Path, split: str) -> dict[str, Any]:
 
 def parts(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
     """Entries by number of the files that an unfinished build has written, and that are still as long."""
-    found = {}
+    found, mark = {}, fingerprint(spec)
     for shard in range(shard_count(spec)):
         name = shard_name(spec, shard)
-        file = parts_of(root, spec["split"]) / f"{name}.json"
-        if file.exists() and (root / name).is_file():
-            entry = read_json(file)
-            if entry["bytes"] == (root / name).stat().st_size and entry["fingerprint"] == fingerprint(spec):
-                found[shard] = {key: entry[key] for key in ("name", "scenes", "bytes", "sha256")}
+        file = Path(root) / name
+        if not file.is_file() or file.is_symlink():
+            continue
+        try:
+            entry = read_json(parts_of(root, spec["split"]) / f"{name}.json", ENTRY_BYTES)
+            _check_entry(entry, spec, shard)
+        except (DataError, ValueError):
+            continue  # none, or a damaged one: this file is written anew
+        if entry["bytes"] == file.stat().st_size and entry.get("fingerprint") == mark:
+            found[shard] = {key: entry[key] for key in ("name", "scenes", "bytes", "sha256")}
     return found
 
 
@@ -145,3 +162,67 @@ def _flatten(value: Any, name: str = "") -> list[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         return [leaf for key in value for leaf in _flatten(value[key], f"{name}.{key}" if name else key)]
     return [(name, value)]
+
+
+def check_spec(spec: Any) -> None:
+    """Raises ValueError, naming the field, for a spec that no build makes."""
+    _want(isinstance(spec, dict), "spec", spec, "an object")
+    _want(spec.get("format") == FORMAT, "format", spec.get("format"), f"{FORMAT}: build anew into another folder")
+    for name, (least, most) in LIMITS.items():
+        value = spec.get(name)
+        _want(type(value) is int and least <= value <= most, name, value, f"an integer from {least} to {most}")
+    most, count = MOST_FILES * spec["shard"], spec.get("count")
+    _want(type(count) is int and 1 <= count <= most, "count", count, f"from 1 to {most}: at most {MOST_FILES} files")
+    for name in ("world", "split", "code"):
+        _want(isinstance(spec.get(name), str), name, spec.get(name), "a text")
+    for name in ("options", "versions", "fields"):
+        _want(isinstance(spec.get(name), dict), name, spec.get(name), "an object")
+    _want(all(isinstance(version, str) for version in spec["versions"].values()), "versions", spec["versions"], "texts")
+    known = {"format", "world", "split", "code", "options", "versions", "fields", "count", *LIMITS}
+    _want(spec.keys() == known, "the fields of spec", sorted(spec), str(sorted(known)))
+    for name, value in spec["options"].items():
+        flat = not any(isinstance(item, dict | list) for item in (value if isinstance(value, list) else [value]))
+        _want(flat, f"options.{name}", value, "a number, a text, or a list of these")
+    _check_fields(spec["fields"], [spec["frames"], spec["size"], spec["size"]])
+
+
+def _check_fields(fields: dict[str, Any], pixels: list[int]) -> None:
+    mask = ["bits", [None, *pixels]]
+    for name, field in fields.items():
+        _want(
+            FIELD_NAME.fullmatch(name) and name.split("/")[0] not in fields.keys() - {name}, "a field", name, "a name"
+        )
+        good = isinstance(field, list) and len(field) == 2 and isinstance(field[0], str) and isinstance(field[1], list)
+        good = good and FIELD_TYPE.fullmatch(field[0]) and (field[0] != "bits" or field == mask)
+        good = good and all(length is None or (type(length) is int and 0 <= length < 2**31) for length in field[1])
+        _want(good, f"fields.{name}", field, "a type and the lengths of the axes")
+    needed = {"video": ["uint8", [*pixels, 3]], "masks": mask, "setup": ["uint8", [None]], "index": ["int64", []]}
+    for name, field in needed.items():
+        _want(fields.get(name) == field, f"fields.{name}", fields.get(name), json.dumps(field))
+
+
+def _check(content: Any, split: str) -> None:
+    _want(isinstance(content, dict), "it", content, "an object")
+    spec, files = content.get("spec"), content.get("files")
+    check_spec(spec)
+    _want(spec["split"] == split, "split", spec["split"], f"{split!r}, as in the file's name")
+    _want(content.get("fingerprint") == fingerprint(spec), "fingerprint", content.get("fingerprint"), "its spec's")
+    _want(isinstance(files, list), "files", files, "a list")
+    _want(len(files) in (0, shard_count(spec)), "the number of files", len(files), f"{shard_count(spec)}, or 0")
+    for shard, entry in enumerate(files):
+        _check_entry(entry, spec, shard)
+
+
+def _check_entry(entry: Any, spec: dict[str, Any], shard: int) -> None:
+    _want(isinstance(entry, dict), f"file {shard}", entry, "an object")
+    for key, value in (("name", shard_name(spec, shard)), ("scenes", len(scenes_of(spec, shard)))):
+        _want(entry.get(key) == value, f"{key} of file {shard}", entry.get(key), repr(value))
+    size, checksum = entry.get("bytes"), entry.get("sha256")
+    _want(type(size) is int and size > 0, f"bytes of file {shard}", size, "a number of bytes")
+    good = isinstance(checksum, str) and re.fullmatch(r"[0-9a-f]{64}", checksum)
+    _want(good, f"sha256 of file {shard}", checksum, "64 hexadecimal digits")
+
+
+def _want(good: Any, name: str, value: Any, must: str) -> None:
+    if not good:
+        raise ValueError(f"{name[:80]!r} is {repr(value)[:80]}; it must be {must}")

@@ -124,7 +124,7 @@ class Records:
         """The answers to the world's question about scene i. Raises IndexError, DataError."""
         stored = self._files
         values = stored.read(self._index(i))
-        if "outcomes/asked" not in values:
+        if any(f"outcomes/{name}" not in values for name in Outcomes._fields):
             raise DataError(f"{self.path}: the world {type(stored.world).__name__} asks no question")
         if self.frames < stored.world.frames:  # "at the end" is earlier then
             return self._short.outcomes(i)
@@ -170,18 +170,26 @@ class Files:
             if values["index"] != i:
                 raise ValueError(f"it holds scene {values['index']}")
         except (DecodeError, OSError, RuntimeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            shard, place = divmod(i, self.spec["shard"])
-            reason = str(error).strip().split("\n")[0][:200]
-            raise DataError(f"{self.file(shard)}: record {place} (scene {i}) cannot be read: {reason}") from error
+            raise self.broken(i, "cannot be read", error) from error
         while len(self.setups) >= KEPT_SETUPS:
             self.setups.pop(next(iter(self.setups), None), None)
         self.setups[i] = values["setup"].tobytes()
         return values
 
     def replay(self, i: int, play: Callable[[Any], Any]) -> Any:
-        """`play` of the initial state of scene i."""
+        """`play` of the initial state of scene i. Raises DataError, naming the file and the record."""
         packed = self.setups.get(i)
-        return play(self.world.unpack(self.read(i)["setup"].tobytes() if packed is None else packed))
+        packed = self.read(i)["setup"].tobytes() if packed is None else packed
+        try:
+            return play(self.world.unpack(packed))
+        except DataError as error:
+            raise self.broken(i, "cannot be simulated again", error) from error
+
+    def broken(self, i: int, what: str, error: Exception) -> DataError:
+        """The error of record i."""
+        shard, place = divmod(i, self.spec["shard"])
+        reason = str(error).strip().split("\n")[0][:200]
+        return DataError(f"{self.file(shard)}: record {place} (scene {i}) {what}: {reason}")
 
     def check_replay(self, i: int) -> None:
         """Once: that the packages installed here make the stored bits. Raises DataError otherwise."""

@@ -118,6 +118,53 @@ def test_a_stopped_build_writes_only_what_is_missing(built, tmp_path):
     assert before == {file: file.stat().st_mtime_ns for file in before}
 
 
+NAME = "scenes-train.array_record-00000-of-00003"
+
+
+def unfinished(folder):
+    """Makes of a finished folder one whose build was stopped after the first two files."""
+    stored = json.loads((folder / "manifest-train.json").read_text())
+    (folder / "manifest-train.json").write_text(manifest.text(stored["spec"], []))
+    (folder / manifest.shard_name(stored["spec"], 2)).unlink()
+    (folder / ".parts-train").mkdir()
+    for entry in stored["files"][:2]:
+        left = entry | {"fingerprint": stored["fingerprint"]}
+        (folder / ".parts-train" / f"{entry['name']}.json").write_text(json.dumps(left))
+    return folder / ".parts-train"
+
+
+@pytest.mark.parametrize("entry", ["", "{}", "[]", '{"name": "../../escaped"}', '{"bytes": 1.5}', '{"sha256": "0"}'])
+def test_a_damaged_entry_of_a_stopped_build_is_as_none(built, copy, entry):
+    file = unfinished(copy) / f"{NAME}.json"
+    changed = json.loads(file.read_text()) | json.loads(entry) if len(entry) > 2 else None
+    file.write_text(json.dumps(changed) if changed else entry)
+    assert sorted(manifest.parts(copy, specification())) == [1]
+    run(copy)
+    assert content(copy) == content(built)
+    assert not list(copy.parent.rglob("*escaped*"))
+
+
+def test_only_what_a_build_has_left_is_deleted(built, copy):
+    parts = unfinished(copy)
+    (parts / "folder").mkdir()
+    for name in ("thesis.tex", "folder/thesis.tex", f"{NAME}.12ab", f"{NAME}.json.tmp", "probe.12ab"):
+        (parts / name).write_text("mine")
+    run(copy)
+    assert sorted(file.name for file in parts.rglob("*")) == ["folder", "thesis.tex", "thesis.tex"]
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "nowhere"])
+def test_a_link_in_place_of_the_folder_of_parts_is_refused(copy, tmp_path_factory, name):
+    elsewhere = tmp_path_factory.mktemp("other") / "elsewhere"
+    unfinished(copy).rename(elsewhere)
+    (elsewhere / f"{NAME}.12ab").write_text("mine")
+    (copy / ".parts-train").symlink_to(elsewhere.with_name(name))
+    before = content(elsewhere)
+    with pytest.raises(DataError, match=f"{copy / '.parts-train'}: not the folder that a build makes for itself"):
+        run(copy)
+    assert content(elsewhere) == before and os.listdir(elsewhere.parent) == ["elsewhere"]
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment(tmp_path):
     command = [sys.executable, "-m", "cjepa_jax.data.build", "--world=balls", "--count=160", "--shard=8"]
@@ -143,7 +190,7 @@ def test_a_full_disk_ends_with_6_and_loses_nothing(tmp_path):
     if os.system(f"mount -t tmpfs -o size=1m tmpfs {small} 2>/dev/null"):
         pytest.skip("needs the right to mount a small file system")
     try:
-        with pytest.raises(StorageError, match="MiB free, the run needs"):
+        with pytest.raises(StorageError, match=r"--out=.*: \d+ MiB free, \d+ MiB needed"):
             run(small / "out", count=400)
         spec = builders.spec_of(Balls(**(WORLD | dict(count=400))), 4)
         command = "from tests.data.test_build import fill; import sys; fill(sys.argv[1])"
@@ -201,6 +248,8 @@ def test_a_folder_of_other_scenes_is_refused(built, flags, field):
         (["--shard=0"], "--shard=0: must be within 1"),
         (["--workers=0"], "--workers=0: must be within 1"),
         (["--split=validation"], "data.split is 'validation'"),
+        (["--shard=1", "--count=100001"], "--shard=1: 'count' is 100001; it must be from 1 to 100000: at most"),
+        (["--cou=3"], "unrecognized arguments: --cou=3"),
         (["--speed=9"], "unrecognized arguments: --speed=9"),
     ],
 )
@@ -216,12 +265,12 @@ def test_world_and_count_must_be_given(tmp_path):
 
 
 def test_space_is_asked_for_before_anything_is_written(tmp_path):
-    with pytest.raises(StorageError, match="MiB free, the run needs"):
+    with pytest.raises(StorageError, match=r"--out=.*: \d+ MiB free, \d+ MiB needed"):
         run(tmp_path, "--shard=1000000", count=2_000_000_000)
 
 
 def test_a_second_build_of_a_folder_waits_outside(tmp_path):
-    with Workdir(tmp_path), pytest.raises(ConfigError, match="in use by another run"):
+    with Workdir(tmp_path), pytest.raises(ConfigError, match=f"--out={tmp_path}: in use by another run"):
         run(tmp_path)
 
 
@@ -248,24 +297,71 @@ def test_verify_wants_something_to_verify(tmp_path):
         build.main([f"--out={tmp_path}", "--verify"])
 
 
-@pytest.mark.parametrize("harm", ["name", "fingerprint", "files", "json", "spec", "world", "type"])
-def test_a_bad_manifest_is_named(copy, harm):
+def set_spec(**fields):
+    return lambda stored: stored["spec"].update(fields)
+
+
+def set_field(name, *layout):
+    return lambda stored: stored["spec"]["fields"].update({name: list(layout)})
+
+
+@pytest.mark.parametrize(
+    "harm, text",
+    [
+        (lambda stored: stored.update(spec=[1]), r"'spec' is \[1\]; it must be an object"),
+        (lambda stored: stored.update(files={}), "'files' is {}; it must be a list"),
+        (lambda stored: stored["files"].pop(), "the number of files' is 2; it must be 3"),
+        (lambda stored: stored["files"][0].update(name="../../etc/passwd"), "'name of file 0' is '../../etc/passwd'"),
+        (lambda stored: stored["files"][1].update(bytes=-1), "'bytes of file 1' is -1"),
+        (lambda stored: stored["files"][1].update(scenes="4"), "'scenes of file 1' is '4'; it must be 4"),
+        (lambda stored: stored["files"][2].pop("sha256"), "'sha256 of file 2' is None"),
+        (set_spec(format=1), "'format' is 1; it must be 2: build anew into another folder"),
+        (set_spec(shard=0), "'shard' is 0; it must be an integer from 1"),
+        (set_spec(shard=True), "'shard' is True; it must be an integer from 1"),
+        (set_spec(shard=1, count=10**12), "'count' is 1000000000000; it must be from 1 to 100000: at most"),
+        (set_spec(seed=None), "'seed' is None"),
+        (set_spec(world=5), "'world' is 5; it must be a text"),
+        (set_spec(split="eval"), "'split' is 'eval'; it must be 'train'"),
+        (set_spec(versions={"numpy": {}}), "'versions' is {'numpy': {}}; it must be texts"),
+        (set_spec(more=1), "'the fields of spec' is"),
+        (set_spec(options=[1]), r"'options' is \[1\]; it must be an object"),
+        (set_spec(options={"boxes": {"type": "os:getcwd"}}), "'options.boxes' is {'type': 'os:getcwd'}; it must be"),
+        (set_spec(fields={}), "'fields.video' is None"),
+        (set_field("video", "uint8", [3, 10**9, 10**9, 3]), r"'fields.video' is \['uint8', \[3, 1000000000"),
+        (set_field("video", "object", [3, 16, 16, 3]), "'fields.video' is .*it must be a type and the lengths"),
+        (set_field("amodal", "bits", []), r"'fields.amodal' is \['bits', \[\]\]"),
+        (set_field("labels", "float32", [6.0]), r"'fields.labels' is \['float32', \[6.0\]\]"),
+        (set_field("outcomes", "float32", [6]), "'a field' is 'outcomes/asked'"),
+    ],
+)
+def test_a_manifest_that_no_build_writes_is_named(copy, harm, text):
     file = copy / "manifest-train.json"
     stored = json.loads(file.read_text())
-    if harm == "name":
-        stored["files"][0]["name"] = "../../etc/passwd"
-    elif harm == "fingerprint":
-        stored["spec"]["seed"] = 7
-    elif harm == "files":
-        del stored["files"][1]
-    elif harm == "spec":
-        stored["spec"] = [1]
-    elif harm == "world":
-        stored["spec"]["world"] = "os"
-    elif harm == "type":
-        stored["spec"]["options"]["type"] = "os:getcwd"
-    if harm in ("world", "type"):
-        stored["fingerprint"] = manifest.fingerprint(stored["spec"])
-    file.write_text("{" if harm == "json" else json.dumps(stored))
-    with pytest.raises(DataError, match=f"{file}: "):
+    harm(stored)
+    stored["fingerprint"] = manifest.fingerprint(stored["spec"])
+    file.write_text(json.dumps(stored))
+    for read in (lambda: Records(path=str(copy), size=16, frames=3), lambda: build.verify(copy), lambda: run(copy)):
+        with pytest.raises(DataError, match=f"{file}: not a manifest that can be read: .*{text}"):
+            read()
+
+
+def test_a_manifest_that_was_changed_is_named(copy):
+    file = copy / "manifest-train.json"
+    whole = file.read_text()
+    for harmed, text in (
+        ("{", "not JSON"),
+        (whole.replace('"seed": 0', '"seed": 7'), "'fingerprint' is '.*its spec's"),
+    ):
+        file.write_text(harmed)
+        with pytest.raises(DataError, match=f"{file}: .*{text}"):
+            Records(path=str(copy), size=16, frames=3)
+
+
+@pytest.mark.parametrize("changed", [set_spec(world="os"), set_spec(options={"type": "os:getcwd"})])
+def test_a_manifest_names_worlds_only(copy, changed):
+    file = copy / "manifest-train.json"
+    stored = json.loads(file.read_text())
+    changed(stored)
+    file.write_text(manifest.text(stored["spec"], stored["files"]))
+    with pytest.raises(DataError, match=f"{file}: no world of this version"):
         Records(path=str(copy), size=16, frames=3)

@@ -179,6 +179,19 @@ def test_a_folder_from_another_simulation_is_not_intervened_upon(folders, tmp_pa
         source.intervene(0, np.zeros(len(scene["masks"]), bool))
 
 
+def test_an_initial_state_of_another_world_is_named(folders, tmp_path):
+    stored = json.loads((damaged(folders, tmp_path) / "manifest-train.json").read_text())
+    other = json.loads((folders / "shadows" / "manifest-train.json").read_text())
+    stored["spec"] |= {name: other["spec"][name] for name in ("world", "options")}
+    (tmp_path / "manifest-train.json").write_text(manifest.text(stored["spec"], stored["files"]))
+    source = Records(path=str(tmp_path), size=SIZE, frames=FRAMES)
+    where = (
+        r"00001-of-00003: record 1 \(scene 5\) cannot be simulated again: not an initial state of Shadows: .*'Balls'"
+    )
+    with pytest.raises(DataError, match=where):
+        source.intervene(5, np.zeros(3, bool))
+
+
 def test_a_path_in_the_manifest_stays_inside(folders, tmp_path):
     root = damaged(folders, tmp_path)
     name = "scenes-train.array_record-00000-of-00003"
