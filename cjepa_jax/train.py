@@ -57,7 +57,7 @@ def train(config, workdir: Workdir, signals: Signals) -> None:
     console.print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
     workdir.require_space((config.checkpoint.keep + 2) * size_in_bytes(state), counting_checkpoints=True)
     sizes = (config.probe.train, config.probe.test, config.probe.batch)
-    probe = Probe(run.objective.encode, state.params, run.unseen_scenes, run.unseen.label_names, *sizes)
+    probe = Probe(run.objective.encode, state.params | state.extra, run.unseen_scenes, run.unseen.label_names, *sizes)
 
     # ------------------------------------------------------------------ fresh start or resume
     checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep, config.checkpoint.best)
@@ -94,7 +94,7 @@ def train(config, workdir: Workdir, signals: Signals) -> None:
             with clock.outside():
                 scores = {}
                 if step == steps or (config.probe.every and step % config.probe.every == 0):
-                    scores = probe.run(state.params)
+                    scores = probe.run(state.params | state.extra)
                 if scores:
                     writers.write(step, scores)
                     console.print(f"probe at step {step}: {_summary(scores)}")

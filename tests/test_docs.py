@@ -11,7 +11,7 @@ from cjepa_jax import build
 from tests import running
 from tests.test_configs import abstract_batch
 
-BASELINES = [("BYOL", "byol"), ("LeJEPA", "lejepa"), ("MAE", "mae")]
+BASELINES = [("BYOL", "byol"), ("LeJEPA", "lejepa"), ("MAE", "mae"), ("Supervised", "supervised")]
 METRICS = (running.ROOT / "docs/METRICS.md").read_text()
 
 

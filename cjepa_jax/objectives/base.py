@@ -13,7 +13,7 @@ class Objective(Protocol):
     max_removed: int  # objects that can be removed at once (0: any number), for the data pipeline
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
-        """Trained parameters, the EMA target's and other state ({} for none)."""
+        """Trained parameters, the EMA target's and other state ({} for none), whose keys are not the parameters'."""
 
     def loss(
         self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array
@@ -28,7 +28,10 @@ class Objective(Protocol):
         """The target after the optimiser's step."""
 
     def encode(self, params: Params, video: Array) -> Array:
-        """Features of whole scenes, [B, T, H, W, C] -> [B, N, D]: what probes see."""
+        """Features of whole scenes, [B, T, H, W, C] -> [B, N, D]: what probes see.
+
+        They pass `params | extra` of a state, so that running statistics reach the encoder that needs them.
+        """
 
 
 @runtime_checkable
