@@ -125,8 +125,8 @@ def _whole(entry: Any, key: str, where: str) -> int:
 
 def _name(text: bytes, where: str) -> str:
     name = json.loads(text).get("file_name")
-    if not isinstance(name, str) or not name:
-        raise DataError(f"{where}: file_name is {str(name)[:40]!r}; it must be a text")
+    if not files.is_name(name):
+        raise DataError(f"{where}: file_name is {str(name)[:40]!r}; it must be a file's name")
     return name
 
 

@@ -71,13 +71,16 @@ def _numbers(text: str | bytes, most: int, where: str) -> np.ndarray:
 def draw(polygons: Sequence[Sequence[float]], height: int, width: int, where: str) -> np.ndarray:
     """The union of polygons [x0, y0, x1, y1, ...] in pixels -> bool [height,width], as pycocotools rasterises them.
 
-    Raises DataError, beginning with `where`, for what is no polygon or leaves the frame by more than a pixel.
+    A polygon that covers no pixel, as small ones may not, gives an empty mask. Raises DataError, beginning with
+    `where`, for what is no polygon or leaves the frame by more than a pixel.
     """
     limits, checked = np.array([width, height]) + SLACK, []
     for number, polygon in enumerate(polygons):
         try:
+            if not isinstance(polygon, Sequence) or {type(number) for number in polygon} - {int, float}:
+                raise TypeError  # NumPy would read texts, truth values and nested lists as numbers too
             corners = np.asarray(polygon, np.float64).reshape(-1, 2)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise DataError(f"{where}: polygon {number} is not a list of x, y pairs") from None
         if len(corners) < 3:
             raise DataError(f"{where}: polygon {number} has {len(corners)} corners, at least 3")

@@ -122,6 +122,10 @@ def leave(root, content):
     content["images"][0]["file_name"] = "../secret.jpg"
 
 
+def two_lines(root, content):
+    content["images"][0]["file_name"] = "a\nb.jpg"
+
+
 def twice(kind):
     def damage(root, content):
         content[kind].append(content[kind][0])
@@ -158,6 +162,7 @@ def no_images(root, content):
     [
         (drop_image, "1 images are not in .*train2017: 000000000007.jpg"),
         (leave, r"1 images are not in .*train2017: \.\./secret.jpg"),
+        (two_lines, r"file_name is 'a\\nb.jpg'; it must be a file's name"),
         (twice("images"), "entry 4 of images: the id 7 stands there twice"),
         (twice("annotations"), "of annotations: the id 1000 stands there twice"),
         (same_file, "under the same file name"),

@@ -14,10 +14,15 @@ def test_names_inside(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "home").symlink_to(tmp_path / "real")  # the data folder itself may be a link
+    assert files.inside(tmp_path, "n" * 255) and files.inside(tmp_path, "Foto\u202f1.jpg")
     assert files.inside(tmp_path, "link/x") and files.inside(tmp_path / "home", "x") == tmp_path / "home/x"
 
 
-@pytest.mark.parametrize("name", ["..", "../x", "a/../../x", "/etc/passwd", "", ".", "out/x", "a\0b", 7, None])
+LEAVING = ("..", "../x", "a/../../x", "/etc/passwd", "", ".", "out/x")
+NO_NAMES = ("a\0b", "a\nb", "a\u2028b", "\ud800", "n" * 256, "ü" * 128, "d/" * 2100 + "x", 7, None)
+
+
+@pytest.mark.parametrize("name", LEAVING + NO_NAMES)
 def test_names_that_leave(tmp_path, name):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/out").symlink_to(tmp_path)
