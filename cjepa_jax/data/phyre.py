@@ -141,7 +141,8 @@ class Phyre:
             raise DataError(f"PHYRE's task {name}: none of {CANDIDATES} actions is valid (scene {i})")
         index, colours, seen, features = found
         if removed is not None and (np.shape(removed) != colours.shape or np.asarray(removed).dtype != bool):
-            raise DataError(f"removed is {removed!r}; scene {i} needs bool ({len(colours)},)")
+            given = f"{np.asarray(removed).dtype} {np.shape(removed)}"
+            raise DataError(f"PHYRE's task {name}: removed is {given}, not bool ({len(colours)},) (scene {i})")
         present = np.isin(np.arange(len(colours)), gone, invert=True)
         video, masks = self._draw(seen, colours)
         states = self._states(features, present)
@@ -198,7 +199,9 @@ class Phyre:
         """PHYRE's verdict on actions [N,D]: int8 [N], 1 solved, -1 not solved, 0 invalid, which is no attempt."""
         actions = np.asarray(actions, float)
         parts = [actions[first : first + CHUNK] for first in range(0, len(actions), CHUNK)]
-        return np.concatenate([self.ask("statuses", name=task, actions=part) for part in parts])
+        return np.concatenate(
+            [np.zeros(0, np.int8), *(self.ask("statuses", name=task, actions=part) for part in parts)]
+        )
 
     def simulate(self, task: str, action: np.ndarray, stride: int = FPS) -> tuple[int, np.ndarray | None]:
         """PHYRE's own rollout of an action [D]: the status as in `statuses` and its frames uint8 [F,256,256,3], a frame

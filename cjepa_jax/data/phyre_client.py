@@ -17,7 +17,7 @@ from cjepa_jax.data import phyre_worker
 from cjepa_jax.errors import ConfigError, DataError
 
 SETUP = "make it with: python3.9 -m venv ~/phyre && ~/phyre/bin/pip install phyre msgpack"
-RESTARTS = 10  # of a simulator, after which every further request is refused
+RESTARTS = 10  # of a simulator without an answer in between, after which every further request is refused
 TRIES = 2  # of a request
 HEADER = phyre_worker.HEADER.size
 EPITAPH = 5.0  # seconds for a worker that closed its stdout to end
@@ -32,8 +32,8 @@ class Simulator:
     """One worker process, started by the first request. Threads take turns; another process needs its own.
 
     Requests leave nothing behind in the worker, so a fresh one takes up where the old one failed: a request is tried
-    twice, and after ten restarts there are no more. The worker ends with this object, with this process however that
-    ends, and with a request that takes too long.
+    twice, and after ten restarts without an answer in between there are no more. The worker ends with this object, with
+    this process however that ends, and with a request that takes too long.
     """
 
     def __init__(self, command: Sequence[str], timeout: float = 60.0, start_timeout: float = 120.0) -> None:
@@ -43,6 +43,7 @@ class Simulator:
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._starts = 0
+        self._failed = 0  # starts since the last answer to a request
 
     def __call__(self, op: str, **arguments: Any) -> Any:
         """The worker's reply to one request.
@@ -57,6 +58,7 @@ class Simulator:
                 try:
                     self._start()
                     reply = self._exchange(message, self._timeout)
+                    self._failed = 0
                     break
                 except Failure as failure:
                     logging.warning("PHYRE's worker %s, in %s (%s)", failure, op, text)
@@ -69,8 +71,8 @@ class Simulator:
     def _start(self) -> None:
         if self._process is not None:
             return
-        if self._starts > RESTARTS:
-            raise DataError(f"PHYRE's worker failed {self._starts} times: it is not started again")
+        if self._failed > RESTARTS:
+            raise DataError(f"PHYRE's worker failed {self._failed} times: it is not started again")
         pipe = subprocess.PIPE
         try:
             # A session of its own: Ctrl-C at the terminal is for the trainer, which finishes its batch.
@@ -78,12 +80,14 @@ class Simulator:
                 [*self._command, str(self._timeout)], stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0,
                 start_new_session=True,
             )  # fmt: skip
-        except OSError as error:
-            raise ConfigError(f"PHYRE's interpreter {self._command[0]}: {error.strerror}; {SETUP}") from error
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+            name, reason = self._command[0].replace("\0", "\\0"), getattr(error, "strerror", error)
+            raise ConfigError(f"PHYRE's interpreter {name}: {reason}; {SETUP}") from error
         self._end = weakref.finalize(self, end, self._process)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             os.set_blocking(stream.fileno(), False)
         self._starts += 1
+        self._failed += 1
         try:
             self._exchange(phyre_worker.pack({"op": "hello"}), self._start_timeout)
         except Failure as failure:
@@ -174,7 +178,10 @@ def epitaph(process: subprocess.Popen, errors: bytearray) -> str:
     code = process.returncode
     if code is None:
         return "closed its pipe" + last_line(errors)
-    return f"died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})" + last_line(errors)
+    if code >= 0:
+        return f"died (exit code {code})" + last_line(errors)
+    names = {number.value: number.name for number in signal.Signals}  # real-time signals have none
+    return f"died ({names.get(-code, f'signal {-code}')})" + last_line(errors)
 
 
 def last_line(errors: bytearray) -> str:

@@ -106,6 +106,7 @@ def test_threads_get_their_own_answers(simulator):
             "print('no\\nmemory left', file=sys.stderr); sys.exit(3)",
             r"died \(exit code 3\): memory left, 2 times in echo",
         ),
+        ("os.kill(os.getpid(), 40)", r"died \(signal 40\), 2 times"),
         ("os.kill(os.getpid(), 9)", r"died \(SIGKILL\), 2 times in echo \(name 00000:001\)"),
         ("os.close(1); time.sleep(100)", "closed its pipe"),
         ("only(b'Welcome to Box2D, version 2.3')", "wrote something that is not a message: b'Welcome "),
@@ -140,7 +141,7 @@ def test_a_worker_that_does_not_even_read_is_killed(simulator):
     ask = simulator(timeout=0.3)
     ask("echo")
     os.kill(ask._process.pid, signal.SIGSTOP)
-    ask._starts = phyre_client.RESTARTS + 1  # no second try
+    ask._failed = phyre_client.RESTARTS + 1  # no second try
     with pytest.raises(DataError, match="not started again"):
         ask("echo", much=np.zeros(10_000_000, np.uint8))
 
@@ -160,12 +161,18 @@ def test_what_it_prints_as_errors_does_not_fill_the_pipe(simulator):
 
 def test_restarts_are_counted(simulator):
     ask = simulator("sys.exit(1)")
-    ask._starts = phyre_client.RESTARTS - 1
+    ask._failed = phyre_client.RESTARTS - 1
     for _ in range(2):
         with pytest.raises(DataError):
             ask("echo")
     with pytest.raises(DataError, match=f"failed {phyre_client.RESTARTS + 1} times: it is not started again"):
         ask("echo")
+
+
+def test_an_answer_ends_the_count(simulator, tmp_path):
+    ask = simulator(f"if not os.path.exists({str(tmp_path / 'seen')!r}): open({str(tmp_path / 'seen')!r}, 'w'); 1 / 0")
+    ask._failed = phyre_client.RESTARTS - 1
+    assert ask("echo", value=7)["value"] == 7 and ask._failed == 0
 
 
 def test_a_mistake_in_a_request_is_the_worker_s_answer_and_no_reason_to_replace_it(simulator):
@@ -179,6 +186,7 @@ def test_a_mistake_in_a_request_is_the_worker_s_answer_and_no_reason_to_replace_
     "command, text",
     [
         (["/no/such/python3.9"], "/no/such/python3.9: No such file or directory; make it with: python3.9 -m venv"),
+        (["/no/\0/python3.9"], r"/no/\\0/python3.9: embedded null byte; make it with"),
         (["/etc/passwd"], "/etc/passwd: Permission denied"),
         (["/bin/true"], r"/bin/true: the worker died \(exit code 0\)"),
         (["/bin/echo", "hello there"], "/bin/echo: the worker wrote something that is not a message"),
