@@ -110,9 +110,8 @@ class Segmenter:
         fits = (share >= low) & (share <= high)
         masks, chosen = select.share_out(masks[fits]), chosen[fits]
         return [
-            (mask, {"predicted_iou": float(scores[k, 0]), "stability_score": float(scores[k, 1])})
-            for mask, k in zip(masks, chosen, strict=True)
-            if mask.mean() >= low
+            (masks[n], {"predicted_iou": float(scores[k, 0]), "stability_score": float(scores[k, 1])})
+            for n, k in ((n, chosen[n]) for n in select.left(masks, low))
         ]
 
     @property

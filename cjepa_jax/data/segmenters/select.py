@@ -40,3 +40,9 @@ def share_out(masks: np.ndarray) -> np.ndarray:
     for k in np.argsort(-masks.sum((1, 2)), kind="stable"):
         owner[masks[k]] = k
     return owner[None] == np.arange(len(masks))[:, None, None]
+
+
+def left(masks: np.ndarray, least: float) -> np.ndarray:
+    """The places of those of masks bool [N,H,W] that hold at least this share of the pixels, and at least one: smaller
+    ones may have taken all of it."""
+    return np.flatnonzero(masks.any((1, 2)) & (masks.mean((1, 2)) >= least))

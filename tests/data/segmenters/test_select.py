@@ -35,3 +35,12 @@ def test_every_pixel_goes_to_the_smallest_mask():
     assert (select.share_out(masks[[2, 0, 1]]) == out[[2, 0, 1]]).all()
     assert select.share_out(np.stack([part, part])).sum((1, 2)).tolist() == [0, 16]
     assert select.share_out(masks[:0]).shape == (0, 20, 20)
+
+
+def test_a_mask_that_others_cover_is_left_out_even_if_any_area_will_do():
+    masks = np.zeros((3, 10, 10), bool)
+    masks[0], masks[1, :5], masks[2, 5:] = True, True, True
+    shared = select.share_out(masks)
+    assert not shared[0].any()
+    assert select.left(shared, 0.0).tolist() == [1, 2] and select.left(shared, 0.6).tolist() == []
+    assert select.left(masks[:0], 0.0).tolist() == []
