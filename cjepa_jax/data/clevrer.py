@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cjepa_jax.data import files, rle, video
+from cjepa_jax.data import encoded, files, rle, video
 from cjepa_jax.data.clips import MOTION_LABELS, Clips, mean_labels
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -85,7 +85,9 @@ class Clevrer(Clips):
         name = f"{thousand('video', number)}/video_{number:05d}.mp4"
         pixels = video.read(files.inside(home_of(root, "video", split), name), frames, self.length, where)
         truth = None if split == "test" else Annotation(self.annotation(number), self.length)
-        masks = np.zeros((len(truth.looks) if truth else 0, *pixels.shape[:3]), bool)
+        shape = (len(truth.looks) if truth else 0, *pixels.shape[:3])
+        encoded.check_room(f"video_{number:05d}.mp4: masks", *shape)
+        masks = np.zeros(shape, bool)
         if self.masks:
             masks = read_outlines(self.outlines(number), frames, *pixels.shape[1:3], truth and truth.looks, where)
         scene = {**self.reduce(pixels, masks), "labels": np.zeros(len(self.label_names), np.float32)}
@@ -140,6 +142,8 @@ class Annotation:
                 raise DataError(f"{path}: object_property has an id twice, or over {MOST_OBJECTS} objects")
             self.states = np.zeros((length, len(objects), 1 + 3 * len(MOTION)), np.float32)
             for moment in found["motion_trajectory"]:
+                if type(moment["frame_id"]) is not int:  # 1.0 and true are in a range, but no index
+                    raise TypeError(f"frame_id {moment['frame_id']!r}")
                 if moment["frame_id"] in range(length):
                     for thing in moment["objects"]:
                         motion = [np.asarray(thing[key], np.float32).reshape(3) for key in MOTION]
@@ -170,13 +174,15 @@ def read_outlines(
     moments = found.get("frames") if isinstance(found, Mapping) else None
     if not isinstance(moments, list) or not all(isinstance(moment, Mapping) for moment in moments):
         raise DataError(f"{path}: needs a list of frames ({where})")
-    at = {moment.get("frame_index"): moment.get("objects") for moment in moments}
-    if not all(isinstance(n, int) and isinstance(o, list) and all(map(is_outline, o)) for n, o in at.items()):
+    pairs = [(moment.get("frame_index"), moment.get("objects")) for moment in moments]
+    if not all(type(n) is int and isinstance(o, list) and all(map(is_outline, o)) for n, o in pairs):
         raise DataError(f"{path}: a frame needs a frame_index and objects of mask, {', '.join(LOOKS)} ({where})")
+    at = dict(pairs)
     if looks is None:
         looks = sorted({look(thing) for objects in at.values() for thing in objects})
     if len(looks) > MOST_OBJECTS:
         raise DataError(f"{path}: {len(looks)} objects, at most {MOST_OBJECTS} ({where})")
+    encoded.check_room(f"{path}: masks ({where})", len(looks), len(frames), height, width)
     masks = np.zeros((len(looks), len(frames), height, width), bool)
     for t, frame in enumerate(frames.tolist()):
         best = {look(thing): thing for thing in sorted(at.get(frame, []), key=lambda thing: thing.get("score", 0.0))}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax.data import annotations, files, folder, rle
+from cjepa_jax.data import annotations, encoded, files, folder, rle
 from cjepa_jax.errors import ConfigError, DataError
 
 SPLITS = {"train": "train", "eval": "val"}  # ours -> COCO's
@@ -114,6 +114,7 @@ class Coco:
             raise DataError(f"{file}: {len(found)} objects, at most {self.max_masks} (data.options.max_masks)")
         pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
         image, pixels = folder.shrink(image, pixels, 2 * self.size)
+        encoded.check_room(f"{file}: masks", len(found), *pixels.shape)
         masks = np.zeros((len(found), *pixels.shape), bool)
         for k, (annotation, place) in enumerate(zip(found, where, strict=True)):
             masks[k] = to_mask(annotation, height, width, place).ravel()[pixels]

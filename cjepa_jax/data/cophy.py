@@ -10,18 +10,24 @@ F. Baradel et al., "CoPhy: Counterfactual Learning of Physical Dynamics", ICLR 2
 """
 
 import re
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from cjepa_jax.data import files, video
+from cjepa_jax.data import encoded, files, video
 from cjepa_jax.data.clips import MOTION_LABELS, Clips, absent, mean_labels
 from cjepa_jax.errors import ConfigError, DataError
 
 MOST_BYTES = 1 << 24  # of an array or a text; the published ones hold some tens of kB
 NEAR = 60.0  # RGB distance at which a pixel of the compressed segmentation still has an object's colour
+MAGIC = b"\x93NUMPY"
+# What np.load raises for a broken header, which is Python source.
+UNREADABLE = (
+    ValueError, EOFError, TypeError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError,
+)  # fmt: skip
 MARGIN = 2  # pixels by which an object may exceed its bounding box
 
 
@@ -125,6 +131,7 @@ class CoPhy(Clips):
         if coded.shape[1:] != pixels.shape[1:]:
             sizes = [f"{w}x{h}" for _, h, w, _ in (coded.shape, pixels.shape)]
             raise DataError(f"{home / 'segm.mp4'}: masks of {sizes[0]} pixels, frames of {sizes[1]} ({where})")
+        encoded.check_room(f"{home / 'segm.mp4'}: masks ({where})", len(present), *pixels.shape[:3])
         masks = segment(coded, boxes, present, frames)
         columns = [self.state_names.index(name) for name in self.label_names[1:]]
         labels = mean_labels(states[frames[len(frames) // 2]], present, columns)
@@ -233,10 +240,13 @@ def read_text(path: Path) -> str:
 def read_array(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     """A NumPy file as finite float32 of this shape (None: any). Raises DataError, naming it."""
     try:
+        with open(path, "rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:  # np.load would open archives and pickles too
+                raise DataError(f"{path}: not a NumPy array of numbers, or cut short")
         found = np.load(path, mmap_mode="r", allow_pickle=False)  # nothing is read before the shape is known
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or 'not a NumPy array'}") from error
-    except (ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: not a NumPy array of numbers, or cut short") from error
     wanted = ", ".join("any" if n is None else str(n) for n in shape)
     if not isinstance(found, np.ndarray) or found.ndim != len(shape) or found.nbytes > MOST_BYTES:

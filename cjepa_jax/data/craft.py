@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cjepa_jax.data import files, folder, rle, video
+from cjepa_jax.data import encoded, files, folder, rle, video
 from cjepa_jax.data.clips import Clips, absent
 from cjepa_jax.data.worlds.base import check_integer
 from cjepa_jax.errors import ConfigError, DataError
@@ -145,6 +145,7 @@ def read_masks(path: Path, frames: np.ndarray, height: int, width: int, where: s
     objects = found.get("objects") if isinstance(found, Mapping) else None
     if not isinstance(objects, list) or len(objects) > MOST_OBJECTS:
         raise DataError(f"{path}: needs a list of at most {MOST_OBJECTS} objects ({where})")
+    encoded.check_room(f"{path}: masks ({where})", len(objects), len(frames), height, width)
     masks = np.zeros((len(objects), len(frames), height, width), bool)
     for k, thing in enumerate(objects):
         shown = thing.get("frames") if isinstance(thing, Mapping) else None

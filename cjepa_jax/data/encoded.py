@@ -1,14 +1,20 @@
-"""Pictures that are stored as bytes inside a record: PNG and JPEG, decoded by OpenCV."""
+"""Pictures as bytes, from files and out of records: decoded by OpenCV, once their size is known and can be held."""
 
+import io
+import math
 import struct
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from cjepa_jax.errors import DataError
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MOST_PIXELS = 1 << 26  # of one picture; a small file can hold many more
+MOST_VALUES = 1 << 30  # of one scene's masks or video, a byte each
 
 
 def frame(data: bytes, height: int, width: int, where: str, colour: bool = True) -> np.ndarray:
@@ -31,10 +37,38 @@ def jpeg(data: bytes, where: str) -> np.ndarray:
     """A JPEG, turned upright as its EXIF says: RGB uint8 [H,W,3]. Raises DataError, beginning with `where`."""
     if not data.startswith(JPEG_START):
         raise DataError(f"{where} is no JPEG")
+    return picture(data, where)[..., ::-1]
+
+
+def picture(data: bytes, where: str) -> np.ndarray:
+    """A picture of any of the FORMATS: [H,W] or [H,W,C] in OpenCV's order of channels, 8 or 16 bits as stored; a JPEG
+    always BGR and upright.
+
+    Raises DataError, beginning with `where`, for one that is not readable, cut short or of over MOST_PIXELS pixels,
+    which its header says before anything is decoded.
+    """
     # OpenCV fills the missing part of a JPEG with grey: after the last scan must come the end marker.
-    if data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
+    jpeg = data.startswith(JPEG_START)
+    if jpeg and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
         raise DataError(f"{where} is cut short")
-    return _decode(data, cv2.IMREAD_COLOR, where)[..., ::-1]
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:  # reads no further than the header
+            width, height = opened.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{where} has over {MOST_PIXELS} pixels, the most that are read") from error
+    except Exception as error:  # what Pillow raises for broken headers has no common base
+        raise DataError(f"{where} is not a readable image, or cut short ({type(error).__name__})") from error
+    if width * height > MOST_PIXELS:
+        raise DataError(f"{where} is {width}x{height} pixels, at most {MOST_PIXELS} in all are read")
+    # IMREAD_UNCHANGED keeps 16 bits and alpha, but ignores the orientation that cameras write into a JPEG.
+    return _decode(data, cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED, where)
+
+
+def check_room(where: str, *shape: int) -> None:
+    """Raises DataError, beginning with `where`, for masks [K,T,H,W] or a video of more than MOST_VALUES values: the
+    sizes of a hostile file must not decide how much memory is taken."""
+    if math.prod(shape) > MOST_VALUES:
+        raise DataError(f"{where}: {' x '.join(map(str, shape))} values, at most {MOST_VALUES} are held")
 
 
 def _decode(data: bytes, how: int, where: str) -> np.ndarray:

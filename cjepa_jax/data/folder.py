@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cjepa_jax.data import encoded
 from cjepa_jax.data.transforms import centre_square
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -77,6 +78,7 @@ class Folder:
             why = "an instance map has one value per object"
             raise DataError(f"{mask_file}: {len(values)} objects, at most {self.max_masks}: {why}")
         image, ids = shrink(image, ids, 2 * self.size)
+        encoded.check_room(f"{mask_file}: masks", len(values), *ids.shape)
         masks = ids[None] == values[:, None, None]
         return {"video": image[None], "masks": masks[:, None], "labels": labels(masks)}
 
@@ -133,24 +135,17 @@ def hold_out(names: Iterable[str]) -> set[str]:
 
 
 def read(file: Path) -> np.ndarray:
-    """Decode an image file to [H,W] or [H,W,C] in OpenCV's channel order. Raises DataError if it is not readable."""
+    """Decode an image file as `encoded.picture` does.
+
+    Raises DataError, naming it, if it is not readable or too large.
+    """
     try:
         data = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}") from error
     if not data:
         raise DataError(f"{file}: the file is empty")
-    # IMREAD_UNCHANGED keeps 16 bits and alpha, but ignores the orientation that cameras write into a JPEG.
-    jpeg = data.startswith(b"\xff\xd8")
-    # OpenCV 4 fills the missing part of a JPEG with grey: after the last scan must come the end marker.
-    if jpeg and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise DataError(f"{file}: the image is cut short")
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise DataError(f"{file}: not a readable image ({error.err})") from error
-    if pixels is None or pixels.size == 0:
-        raise DataError(f"{file}: not a readable image, or cut short")
+    pixels = encoded.picture(data, f"{file}: the image")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{file}: pixels are {pixels.dtype}, must be 8 or 16 bit integers")
     return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels

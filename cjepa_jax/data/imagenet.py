@@ -85,7 +85,7 @@ class ImageNet:
             if not (isinstance(found[name], list) and len(found[name]) == 1):
                 raise DataError(f"{where}: {name} must hold one text")
         name = found["file_name"][0].decode("utf-8", "replace")
-        image = encoded.jpeg(found["image"][0], f"{where}: {name[:80]}")
+        image = encoded.jpeg(found["image"][0], f"{where}: {name[:80]!r}")
         height, width = image.shape[:2]
         pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
         image, pixels = folder.shrink(image, pixels, 2 * self.size)
@@ -111,6 +111,7 @@ class ImageNet:
             raise DataError(f"{file}: for an image of {size[1]}x{size[0]} pixels, {name} has {width}x{height}")
         if len(found) > self.max_masks:
             raise DataError(f"{file}: {len(found)} objects, at most {self.max_masks} (data.options.max_masks)")
+        encoded.check_room(f"{file}: masks", len(found), *pixels.shape)
         masks = np.zeros((len(found), *pixels.shape), bool)
         for k, annotation in enumerate(found):
             masks[k] = coco.to_mask(annotation, height, width, f"{file}: mask {k}").ravel()[pixels]

@@ -92,6 +92,7 @@ class Movi(Clips):
         motion = self._motion(found, where)
         if ids.max() > len(motion):
             raise DataError(f"{where}: segmentations name instance {ids.max()} of {len(motion)}")
+        encoded.check_room(f"{where}: masks", len(motion), *ids.shape)
         masks = ids == np.arange(1, len(motion) + 1)[:, None, None, None]
         seen = masks.mean((2, 3), dtype=np.float32)
         states = np.concatenate(
@@ -112,6 +113,7 @@ class Movi(Clips):
         sizes = [tfrecord.array(found, f"metadata/{name}", (1,), np.int64, where)[0] for name in ("height", "width")]
         if not all(1 <= side <= MOST_SIDE for side in sizes):
             raise DataError(f"{where}: frames of {sizes[1]}x{sizes[0]} pixels, at most {MOST_SIDE} a side")
+        encoded.check_room(f"{where}: video", len(frames), *sizes, 3)
         lengths = {name: len(found[name]) for name in ("video", "segmentations")}
         lengths["num_frames"] = tfrecord.array(found, "metadata/num_frames", (1,), np.int64, where)[0]
         for name, length in lengths.items():

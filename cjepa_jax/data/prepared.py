@@ -16,7 +16,8 @@ from cjepa_jax.data import files, tfrecord
 from cjepa_jax.errors import DataError
 
 FORMATS = ("tfrecord", "array_record")
-NAME = re.compile(r"\w+")
+NAME = re.compile(r"\w{1,100}")
+MOST_RECORDS = 1 << 48  # so that their numbers are 64-bit ones
 OPEN_FILES = 64  # of a process; a split may have more shards than it may open files
 
 
@@ -41,13 +42,13 @@ class Prepared:
         try:
             lengths = {str(split["name"]): [int(n) for n in split["shardLengths"]] for split in info["splits"]}
             name, kind = str(info["name"]), str(info.get("fileFormat", FORMATS[0]))
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
             raise DataError(f"{file}: must hold name and splits, each with name and shardLengths") from error
         if not NAME.fullmatch(name) or kind not in FORMATS:
             raise DataError(f"{file}: name {name[:40]!r} or fileFormat {kind[:40]!r} is none that can be read")
         if self.split not in lengths:
             raise DataError(f"{file}: no split {self.split}; there are {', '.join(sorted(lengths))}")
-        if not sum(lengths[self.split]) or min(lengths[self.split]) < 0:
+        if not 0 < sum(lengths[self.split]) < MOST_RECORDS or min(lengths[self.split]) < 0:
             raise DataError(f"{file}: the shardLengths of split {self.split} are no numbers of records")
         for key, value in (("name", name), ("format", kind), ("ends", np.cumsum(lengths[self.split]))):
             object.__setattr__(self, key, value)

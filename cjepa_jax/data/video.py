@@ -7,22 +7,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cjepa_jax.data.encoded import MOST_PIXELS, check_room
 from cjepa_jax.errors import DataError
 
 # How video files begin, and where. Anything else is refused: FFmpeg also follows playlists, which name other files.
 MP4 = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 OTHERS = (b"\0\0\1\xba", b"\0\0\1\xb3", b"RIFF", b"\x1aE\xdf\xa3")  # MPEG with and without packets, AVI, Matroska
-MOST_PIXELS = 1 << 26  # of one frame
 
 
 def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> np.ndarray:
     """The frames of these numbers (from 0, ascending): RGB, uint8 [T,H,W,3].
 
     `expect` is the number of frames that the file should have (None: unknown) and `where` says which clip it is; both
-    are for the message. What lies between wanted frames is decoded, for frames build on each other, but not converted;
-    nothing after the last is.
+    are for the message: a longer file passes, and so does one that ends after the last wanted frame. What lies between
+    wanted frames is decoded, for frames build on each other, but not converted; nothing after the last is.
 
-    Raises DataError for a file that is missing, no video, or ends before the last wanted frame.
+    Raises DataError for a file that is missing, no video, ends before the last wanted frame, or whose frames are
+    larger than can be held.
     """
     wanted = list(frames)
     if not wanted or wanted != sorted(set(wanted)) or wanted[0] < 0:
@@ -37,6 +38,7 @@ def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> n
                 done, frame = capture.retrieve()
                 if not done:
                     raise DataError(f"{path}: frame {number} is unreadable ({where})")
+                check_room(f"{path}: frames ({where})", len(wanted), *frame.shape)
                 out.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
                 if out[-1].shape != out[0].shape:
                     raise DataError(f"{path}: frame {number} has another size than those before ({where})")

@@ -213,6 +213,8 @@ def first(content: dict) -> dict:
         lambda c: first(c).update(location="here"),
         lambda c: c.update(motion_trajectory=3),
         lambda c: c.update(object_property=[[]]),
+        lambda c: c["motion_trajectory"][0].update(frame_id=1.0),
+        lambda c: c["motion_trajectory"][0].update(frame_id=True),
     ],
 )
 def test_annotations_that_are_broken(broken, change):
@@ -235,6 +237,8 @@ def test_an_annotation_that_is_missing(broken):
     [
         (lambda c: c.pop("frames"), "needs a list of frames"),
         (lambda c: c["frames"][0].pop("frame_index"), "needs a frame_index and objects"),
+        (lambda c: c["frames"][0].update(frame_index=[0]), "needs a frame_index and objects"),
+        (lambda c: c["frames"][0].update(frame_index=True), "needs a frame_index and objects"),
         (lambda c: c["frames"][0]["objects"][0].pop("mask"), "needs a frame_index and objects"),
         (lambda c: c["frames"][0]["objects"][0].update(score="high"), "needs a frame_index and objects"),
         (lambda c: c["frames"][0]["objects"][0]["mask"].update(size=[320, 480]), r"frame 0 \(clip 10000\): .*size"),

@@ -156,6 +156,30 @@ def test_broken_files_are_named(broken, name, damage):
     assert str(path) in message(caught)
 
 
+def npy(header: bytes) -> bytes:
+    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK\3\4" + b"\0" * 100,
+        b"\x80\4K\1.",  # a pickle
+        npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}\n"),
+        npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1" + b"0" * 40 + b",)}\n"),
+        npy(b"{'descr': '<f4', 1: False, 'shape': (2,)}\n"),
+        npy(b"{'descr': '<f4', 'shape': (\n"),
+        npy(b"-" * 9000 + b"1\n"),
+        npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (2,)}\n"),
+    ],
+)
+def test_hostile_arrays(tmp_path, content):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(DataError, match="a.npy: (not a NumPy array|must be an array)") as caught:
+        cophy.read_array(tmp_path / "a.npy", (2,))
+    assert "\n" not in str(caught.value)
+
+
 def test_broken_contents_are_named(broken):
     clip, read = broken
     clips.write(clip / "ab/rgb.mp4", np.zeros((20, SIZE, SIZE, 3), np.uint8), fps=5)

@@ -181,6 +181,14 @@ def test_paths_stay_in_the_folder(broken, path):
         craft(broken)
 
 
+@pytest.mark.parametrize("path", ["./videos/" + "n" * 300, "./videos/\ud800.mpg", "./videos/a\nb.mpg"])
+def test_paths_that_are_none(broken, path):
+    edit(broken, "dataset_minimal.json", lambda c: [q.update(video_file_path=path) for q in c if q["video_index"] == 0])
+    with pytest.raises(DataError, match="is no file name") as caught:
+        craft(broken)
+    assert "\n" not in str(caught.value)
+
+
 def test_absent_videos_stop_at_once(broken):
     (broken / "videos/sid_1/000003.mpg").unlink()
     with pytest.raises(DataError, match=r"split_info_random.json: 1 videos are missing: ./videos/sid_1/000003.mpg"):

@@ -293,6 +293,9 @@ def test_what_is_asked_for_must_be_there(root, tmp_path):
         ('{"name": "movi_a", "fileFormat": "riegeli", "splits": []}', "fileFormat 'riegeli' is none"),
         ('{"name": "movi_a", "splits": [{"name": "train", "shardLengths": ["-1"]}]}', "are no numbers of records"),
         ('{"name": "movi_a", "splits": [{"name": "train", "shardLengths": []}]}', "are no numbers of records"),
+        ('{"name": "movi_a", "splits": [{"name": "train", "shardLengths": [1e30]}]}', "are no numbers of records"),
+        ('{"name": "movi_a", "splits": [{"name": "train", "shardLengths": [1e400]}]}', "must hold name and splits"),
+        ('{"name": "' + "n" * 300 + '", "splits": []}', "none that can be read"),
         ("{", "not JSON"),
     ],
 )
