@@ -19,6 +19,7 @@ KEY = jax.random.key(5)
 MLP = {"hidden": (24,), "out": 8}
 VIEWS = {"scale": (0.5, 1.0)}
 SMALL = {"encoder": ENCODER, "projector": MLP, "steps": 10}
+KINDS = [Byol, pytest.param(LeJepa, marks=pytest.mark.slow)]  # one compilation each
 
 
 def make(kind, **fields):
@@ -93,6 +94,7 @@ def test_byol_is_its_formula():
     assert float(metrics["projection_std"]) == pytest.approx(8**0.5 * unit(projected[0]).std(0).mean(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_lejepa_is_its_formula():
     (params, _), (mine, _, metrics, *_) = perturbed_heads(LeJepa), compared(LeJepa)
     projected = mlp(params["projector"], mine.reshape(-1, 96)).reshape(8, 3, 8)  # all views share the statistics
@@ -105,7 +107,7 @@ def test_lejepa_is_its_formula():
     assert float(metrics["loss"]) == pytest.approx(float(total), rel=1e-6)
 
 
-@pytest.mark.parametrize("kind, times", [(Byol, 2), (LeJepa, 1)])
+@pytest.mark.parametrize("kind, times", [(Byol, 2), pytest.param(LeJepa, 1, marks=pytest.mark.slow)])
 def test_running_statistics_are_the_batchs(kind, times):
     """Flax's rule with momentum 0.9: once per view in BYOL, once for all views together in LeJEPA."""
     (params, _), (tokens, _, _, extra, *_) = perturbed_heads(kind), compared(kind)
@@ -117,7 +119,7 @@ def test_running_statistics_are_the_batchs(kind, times):
     np.testing.assert_allclose(stats["mean"], mean, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [Byol, LeJepa])
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_every_parameter_and_never_the_target(kind):
     *_, mine, theirs = compared(kind)
     for name, gradient in flat(mine).items():
@@ -126,7 +128,7 @@ def test_gradients_reach_every_parameter_and_never_the_target(kind):
     assert all((x == 0).all() for x in flat(theirs).values())
 
 
-@pytest.mark.parametrize("kind", [Byol, LeJepa])
+@pytest.mark.parametrize("kind", KINDS)
 def test_invalid_scenes_change_nothing(kind):
     _, batch, *_ = default(kind)
     valid = jnp.arange(8) < 6
