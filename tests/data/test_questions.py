@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cjepa_jax.data import questions
-from cjepa_jax.data.worlds import Balls, Shadows
+from cjepa_jax.data.worlds import Balls, Blocks, Craft, Ramps, Shadows
+from cjepa_jax.data.worlds.craft_layouts import ROLES
 from cjepa_jax.errors import ConfigError, DataError
 
 WORLDS = pytest.mark.parametrize(
@@ -25,6 +26,24 @@ def test_copying_the_factual_outcome_scores_half(world):
         inside = ranges == known
         assert drawn.answer[inside].mean() == (drawn.factual == drawn.answer)[inside].mean() == 0.5
     assert len(np.unique(ranges)) > 2
+
+
+def test_nothing_is_asked_that_looks_alone_decide():
+    """Ramps' goal and Craft's basket are never removed: without them the answer is always no. And among questions whose
+    objects look alike, every combination of fact and answer is there equally often."""
+    for world in (Ramps(size=8, frames=16), Craft(size=8, frames=16), Blocks(size=8, frames=16)):
+        drawn = questions.draw(world, 8, seed=0)
+        cells = {}
+        for scene, k, j, factual, answer, distance, _ in zip(*drawn, strict=True):
+            setup, looks = world.setup(scene), world.outcomes(scene).looks
+            if isinstance(world, Ramps):
+                assert k != setup.goal and j == setup.subject
+            if isinstance(world, Craft):
+                assert setup.role[k] != ROLES.index("basket")
+            alike = looks[k], looks[j], np.searchsorted(questions.DISTANCES, distance)
+            cells.setdefault(tuple(map(int, alike)), []).append((factual, answer))
+        for group in cells.values():
+            assert all(group.count(cell) == len(group) / 4 for cell in questions.CELLS)
 
 
 def test_answers_are_what_the_simulation_shows():

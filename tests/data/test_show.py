@@ -9,7 +9,7 @@ from PIL import Image
 
 from cjepa_jax.data import batching, drawing, sheet, show
 from cjepa_jax.data.folder import Folder
-from cjepa_jax.data.worlds import Balls, Shadows
+from cjepa_jax.data.worlds import Balls, Craft, Shadows
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import objects
 from configs.worlds import balls as balls_config
@@ -135,6 +135,13 @@ def test_a_counterfactual_question_of_a_data_set_is_printed():
     asking = scene_map(Asking(size=32, count=4, frames=2), 2)
     assert show.read(asking, 0).notes == ("descriptive 0? 3",)
     assert show.read(asking, 2).notes == ("counterfactual 1? 3",)
+
+
+def test_craft_s_counterfactual_question_is_printed():
+    craft = Craft(size=32, frames=16, count=20)
+    asked = {i: [q for q in craft.questions(i) if q["question_type"] == "counterfactual"] for i in range(6)}
+    i = next(i for i, questions in asked.items() if questions)
+    assert show.read(scene_map(craft, 16), i).notes == (f"{asked[i][0]['question']} {asked[i][0]['answer']}",)
 
 
 def command(out, *flags):

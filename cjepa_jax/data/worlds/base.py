@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, get_type_hints
 import msgpack
 import numpy as np
 
+from cjepa_jax.data.worlds import layout
 from cjepa_jax.errors import ConfigError, DataError
 
 SPLITS = {"train": 0, "eval": 1, "test": 4, "count": 5, "colour": 6, "layout": 7}  # with their words in seeds
@@ -21,6 +22,7 @@ class Outcomes(NamedTuple):
     happens: np.ndarray  # bool [K+1,K] whether it happens to object j: row 0 as it is, row k + 1 under do(remove k)
     final: np.ndarray  # float32 [K+1,K,2] positions at the end, view widths; a removed object's row is 0
     start: np.ndarray  # float32 [K,2] positions at the beginning
+    looks: np.ndarray  # int64 [K] what can be told of an object without its scene, as a number (World.looks)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class World:
     question: ClassVar[str] = ""  # what `outcomes` answers of object j, in words
 
     def __post_init__(self):
-        if self.split not in SPLITS:
+        if not isinstance(self.split, str) or self.split not in SPLITS:
             raise ConfigError(f"data.split is {self.split!r}; it must be one of {', '.join(SPLITS)}")
         for name, least in (("size", 8), ("frames", 1), ("count", 1), ("seed", 0)):
             check_integer(f"data.{name}", getattr(self, name), least)
@@ -90,6 +92,11 @@ class World:
         """Where the objects are at the beginning, [K,2]."""
         return setup.bodies.position
 
+    def looks(self, setup: Any) -> np.ndarray:
+        """A number for each object, [K], equal for those alike in shape, size (four classes), in whether they move
+        under forces, and in the part that they visibly play."""
+        return layout.looks(setup.bodies.kind, setup.bodies.half, setup.bodies.mode)
+
     def rollout(self, i: int, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Scene i under do(remove), from the same initial conditions. Raises IndexError, DataError."""
         return self.play(_setup(self, i), removed)
@@ -104,16 +111,20 @@ class World:
         asked = self.asked(setup)
         worlds = [self.outcome(setup, row) for row in np.eye(len(asked) + 1, len(asked), -1, dtype=bool)]
         happens, final = (np.stack(values) for values in zip(*worlds, strict=True))
-        return Outcomes(asked, happens, final, np.asarray(self.start(setup), np.float32))
+        start, looks = np.asarray(self.start(setup), np.float32), np.asarray(self.looks(setup), np.int64)
+        return Outcomes(asked, happens, final, start, looks)
 
     def pack(self, setup: Any) -> bytes:
         """A setup as bytes (msgpack; no code in it), for `unpack`."""
-        return msgpack.packb(_plain(setup))
+        return msgpack.packb([type(self).__name__, _plain(setup)])
 
     def unpack(self, data: bytes) -> Any:
         """The setup, equal to the bit. Raises DataError if `data` is not one of this world's."""
         try:
-            return _restore(self.setup_type, msgpack.unpackb(data))
+            world, setup = msgpack.unpackb(data)
+            if world != type(self).__name__:
+                raise ValueError(f"it is one of {str(world)[:40]!r}")
+            return _restore(self.setup_type, setup)
         except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
             raise DataError(f"not an initial state of {type(self).__name__}: {error}") from error
 
@@ -158,11 +169,14 @@ def _plain(value: Any) -> Any:
 
 
 def _restore(kind: Any, value: Any) -> Any:
+    """`value` as `_plain` left it, brought back to the type that an annotation names. Raises what `unpack` catches."""
     if isinstance(value, dict):
         return np.frombuffer(value["data"], value["type"]).reshape(value["shape"]).copy()
-    if isinstance(value, list):
+    if hasattr(kind, "_fields"):
         hints = get_type_hints(kind)
         return kind(*(_restore(hints[name], item) for name, item in zip(hints, value, strict=True)))
+    if kind is np.ndarray or not isinstance(value, bool | int | float | None):
+        raise TypeError(f"{type(value).__name__} where {kind} belongs")
     return value
 
 
@@ -176,6 +190,8 @@ def check_range(name: str, value: tuple, least: float, most: float, kind: type =
     """`value` as a (low, high) tuple of `kind` with least <= low <= high <= most. Raises ConfigError otherwise."""
     text = f"{name} is {value!r}; it must be a pair low, high with {least} <= low <= high <= {most}"
     try:
+        if any(isinstance(v, bool) for v in value):
+            raise TypeError("a bool is no number")
         low, high = (kind(operator.index(v)) if kind is int else kind(v) for v in value)
     except (TypeError, ValueError) as error:
         raise ConfigError(text) from error
@@ -185,9 +201,9 @@ def check_range(name: str, value: tuple, least: float, most: float, kind: type =
 
 
 def check_step(name: str, value: float) -> None:
-    """Raise ConfigError unless `value` is a time over 0 and at most 0.5 s."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 0.5:
-        raise ConfigError(f"{name} is {value!r}; it must be a time over 0 and at most 0.5 s")
+    """Raise ConfigError unless `value` is a time from 0.001 to 0.5 s."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= 0.5:
+        raise ConfigError(f"{name} is {value!r}; it must be a time from 0.001 to 0.5 s")
 
 
 def check_share(name: str, value: float) -> None:

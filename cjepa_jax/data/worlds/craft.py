@@ -167,6 +167,10 @@ class Craft(Rigid):
         """What moves under forces."""
         return setup.role < 0
 
+    def looks(self, setup: Setup) -> np.ndarray:
+        """The role of a fixture; shape and size of what moves."""
+        return np.where(setup.role >= 0, 8 + setup.role, setup.bodies.kind + 4 * setup.large)
+
     def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether each object ends in the basket, and its last place. Raises DataError."""
         removed = check_removed(removed, len(setup.role))

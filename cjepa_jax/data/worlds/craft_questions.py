@@ -56,7 +56,7 @@ class Facts(NamedTuple):
 class Candidate(NamedTuple):
     """A question that could be asked, and what makes it a rival of others."""
 
-    type: str
+    question_type: str
     template: str
     key: tuple  # equal for rivals: the words but for colours, and what is seen to happen where that is a hint
     question: str
@@ -99,11 +99,11 @@ def entries(within: np.ndarray) -> np.ndarray:
 
 
 def draw(facts: Facts, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """One question per template that the scene has rivals for: dictionaries with question, answer, type, template,
-    answer_set (sorted), and as object numbers: removed and asked (-1: none), objects (all that are named)."""
+    """One question per template that the scene has rivals for: dictionaries with question, answer, question_type,
+    template, answer_set (sorted), and as object numbers: removed and asked (-1: none), objects (all that are named)."""
     rivals: dict[tuple, dict[tuple, dict[str, list[Candidate]]]] = {}
     for c in candidates(facts):
-        groups = rivals.setdefault((c.type, c.template), {})
+        groups = rivals.setdefault((c.question_type, c.template), {})
         groups.setdefault((*c.key, c.copy), {}).setdefault(c.answer, []).append(c)
     result = []
     for groups in rivals.values():

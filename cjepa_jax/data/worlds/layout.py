@@ -9,6 +9,7 @@ DISC, BOX, TRIANGLE, JAR = 0, 1, 2, 3  # a jar is a vessel, open to the top
 CIRCLE = np.stack([np.cos(np.arange(40) * math.tau / 40), np.sin(np.arange(40) * math.tau / 40)], -1)
 SQUARE = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 TRINE = np.array([[0.0, -2.0], [3**0.5, 1.0], [-(3**0.5), 1.0]]) / 3**0.5  # equilateral around its centroid, 2 wide
+SIZE_CLASSES = (0.01, 0.025, 0.05)  # bounds between them, shares of the view
 SECTORS = 6  # of the circle of hues
 RIM = 0.2  # thickness of a jar's walls, as a share of its half width
 AREA = {DISC: math.pi, BOX: 4.0, TRIANGLE: 3**0.5}  # of a shape with both half sizes 1
@@ -77,6 +78,11 @@ def areas(kind: np.ndarray, half: np.ndarray) -> np.ndarray:
     jar = 4 * (width * height - (width - rim) * (height - rim / 2))  # less the inside, as wide as that, open above
     simple = np.array([AREA.get(shape, 0.0) for shape in kind.tolist()]) * width * height
     return np.where(kind == JAR, jar, simple)
+
+
+def looks(kind: np.ndarray, half: np.ndarray, mode: np.ndarray | None = None) -> np.ndarray:
+    """A number below 64 for each object [K]: shape, mode (None: all move) and size, in classes of the area."""
+    return kind + 4 * (0 if mode is None else mode) + 16 * np.searchsorted(SIZE_CLASSES, areas(kind, half))
 
 
 def parts(kind: int, half: np.ndarray) -> list[np.ndarray]:

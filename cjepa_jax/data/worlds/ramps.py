@@ -117,6 +117,10 @@ class Ramps(Rigid):
         """The subject."""
         return np.arange(len(setup.colour)) == setup.subject
 
+    def looks(self, setup: Setup) -> np.ndarray:
+        """Shape, mode and size; the goal, which has a mark of its own, is like nothing else."""
+        return super().looks(setup) + 64 * (np.arange(len(setup.colour)) == setup.goal)
+
 
 def reaches(setup: Setup, last: np.ndarray, contacts: np.ndarray) -> bool:
     """Whether the subject has reached the goal, from the last frame's motion [K,6] and all contacts [C,4]."""

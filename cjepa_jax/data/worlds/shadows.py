@@ -155,6 +155,10 @@ class Shadows(World):
         """Where the objects stand, [K,2]."""
         return setup.position
 
+    def looks(self, setup: Setup) -> np.ndarray:
+        """Shape and size; the height cannot be seen from above."""
+        return layout.looks(setup.kind, setup.half)
+
     def lamps(self, setup: Setup) -> np.ndarray:
         """The lamps in every frame [T,L,3]: they circle the middle of the view."""
         angle = setup.turn * self.dt * np.arange(self.frames)[:, None]

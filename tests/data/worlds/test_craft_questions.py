@@ -34,16 +34,17 @@ def test_questions_have_what_is_promised(asked):
     for i, rows in enumerate(asked):
         setup = world.setup(i)
         names = world.names(setup)
-        assert len({(q["type"], q["template"]) for q in rows}) == len(rows)
+        assert len({(q["question_type"], q["template"]) for q in rows}) == len(rows)
         for q in rows:
-            assert set(q) == {"question", "answer", "type", "template", "removed", "asked", "objects", "answer_set"}
+            words = {"question", "answer", "question_type", "template", "answer_set"}
+            assert set(q) == words | {"removed", "asked", "objects"}
             assert q["answer"] in q["answer_set"] and len(q["answer_set"]) >= 2
             assert q["answer_set"] == sorted(set(q["answer_set"])) and q["question"].endswith("?")
             assert all(names[k] in q["question"] or names[k].split()[1] in q["question"] for k in q["objects"])
             for k in (q["removed"], q["asked"]):
                 assert k == -1 or k in q["objects"]
-            assert (q["removed"] >= 0) == (q["type"] != "descriptive")
-            kinds[q["type"]] += 1
+            assert (q["removed"] >= 0) == (q["question_type"] != "descriptive")
+            kinds[q["question_type"]] += 1
     assert set(kinds) == set(TYPES) and kinds.total() > 6 * len(asked)
 
 
@@ -83,7 +84,7 @@ def test_answers_are_what_rollouts_show(asked):
         scene, setup = world[i], world.setup(i)
         rest = (scene["states"][0, :, 4:6] == 0).all(1)
         for q in rows:
-            kind, template, a, b = q["type"], q["template"], q["removed"], q["asked"]
+            kind, template, a, b = q["question_type"], q["template"], q["removed"], q["asked"]
             if kind == "descriptive":
                 answer = describe(world, scene, setup, q)
             else:
@@ -147,7 +148,7 @@ def test_rivals_are_alike_in_everything_but_colour():
         for c in questions.candidates(facts):
             free = [*PALETTE, "left", "right"] if c.template == "count/side" else PALETTE
             words = [word for word in c.question.replace(",", "").split() if word not in free]
-            groups[c.type, c.template, c.key, c.copy].add(" ".join(words))
+            groups[c.question_type, c.template, c.key, c.copy].add(" ".join(words))
         assert all(len(texts) == 1 for texts in groups.values()), groups
         pairs += len(groups)
     assert pairs > 100
@@ -165,12 +166,12 @@ class Blind:
         self.words = collections.defaultdict(lambda: collections.defaultdict(collections.Counter))
         self.prior = collections.defaultdict(collections.Counter)
         for q in train:
-            topic = (q["type"], q["template"])
+            topic = (q["question_type"], q["template"])
             self.prior[topic][q["answer"]] += 1
             self.words[topic][q["answer"]].update(grams(q))
 
     def answer(self, q: dict) -> str:
-        topic = (q["type"], q["template"])
+        topic = (q["question_type"], q["template"])
         counts, prior = self.words[topic], self.prior[topic]
         sizes = {a: counts[a].total() + 200 for a in q["answer_set"]}
         scores = {a: np.log(prior[a] + 1) + sum(np.log((counts[a][g] + 1) / sizes[a]) for g in grams(q))
@@ -180,7 +181,7 @@ class Blind:
 
 def excess(train: list[dict], test: list[dict], kind: str) -> tuple[float, float]:
     """How far the blind answers of a type are over chance, and the bound of what chance explains (95 %)."""
-    blind, rows = Blind(train), [q for q in test if q["type"] == kind]
+    blind, rows = Blind(train), [q for q in test if q["question_type"] == kind]
     chance = np.array([1 / len(q["answer_set"]) for q in rows])
     right = np.mean([blind.answer(q) == q["answer"] for q in rows])
     return right - chance.mean(), 1.96 * (chance * (1 - chance)).sum() ** 0.5 / len(rows)
@@ -191,7 +192,7 @@ def leaky(facts: questions.Facts, rng: np.random.Generator) -> list[dict]:
     topics = collections.defaultdict(list)
     for c in questions.candidates(facts):
         if c.answer in ("yes", "no"):
-            topics[c.type, c.template].append(c)
+            topics[c.question_type, c.template].append(c)
     return [questions.form(rows[rng.integers(len(rows))], ["no", "yes"]) for rows in topics.values()]
 
 
@@ -208,7 +209,7 @@ def test_without_the_scene_the_questions_cannot_be_answered():
             rows = world.questions_of(facts, i)
             for q in rows:
                 if (seen := seen_answer(facts, q)) is not None:
-                    copied[q["type"]].append(q["answer"] == seen)
+                    copied[q["question_type"]].append(q["answer"] == seen)
             fair += rows
             unfair += leaky(facts, np.random.default_rng([7, i]))
         sets[split] = fair, unfair
@@ -225,7 +226,7 @@ def test_without_the_scene_the_questions_cannot_be_answered():
 def seen_answer(facts: questions.Facts, q: dict) -> str | None:
     """What the scene as it is suggests: that its outcome stays, or that what happens is caused (what doesn't,
     prevented); None where it suggests nothing."""
-    if q["type"] == "descriptive" or q["asked"] < 0:
+    if q["question_type"] == "descriptive" or q["asked"] < 0:
         return None
     happens = facts.happens[q["template"]][0, q["asked"]]
-    return "yes" if happens != (q["type"] == "prevent") else "no"
+    return "yes" if happens != (q["question_type"] == "prevent") else "no"

@@ -230,6 +230,8 @@ def test_a_packed_setup_is_the_same_scene(cls):
         assert equal(world.play(again), world[i]) and world.pack(again) == world.pack(setup)
         removed = np.arange(len(world[i]["masks"])) == 0
         assert np.array_equal(world.film(again, removed), world.intervene(i, removed))
-    for data in (b"", b"\xc1", world.pack(setup)[:-3], world.pack(setup[:-1]), cls.pack(world, {"data": 1})):
+    other = next(other for other in (Balls, Shadows) if other is not cls)(size=24)
+    wrong = (setup[:-1], {"data": 1}, 5, None, "abc", (setup,), setup._replace(**{setup._fields[0]: 5}))
+    for data in (b"", b"\xc1", b"\x05", world.pack(setup)[:-3], other.pack(other.setup(0)), *map(world.pack, wrong)):
         with pytest.raises(DataError, match="initial state"):
             world.unpack(data)
