@@ -129,7 +129,7 @@ def _rates(config, objective, state, batch, seconds: float) -> dict[str, str]:
         if part in plain.objective and "remat" in plain.objective[part]:
             plain.objective[part].remat = "none"
     plain = experiment.make_objective(plain, steps=1000)
-    loss = functools.partial(plain.loss, key=None, step=0)
+    loss = functools.partial(plain.loss, key=jax.random.key(0), step=0)
     gradient = jax.value_and_grad(loss, has_aux=True)
     count = flops.matmul_flops(gradient, state.params, state.target, state.extra, batch)
     dtype = jnp.dtype(getattr(objective, "dtype", "float32"))

@@ -8,7 +8,7 @@ import jax
 
 
 def matmul_flops(function: Callable, *args: Any) -> int:
-    """Multiply-adds x 2 of every matrix product that `function(*args)` runs, loops multiplied out.
+    """Multiply-adds x 2 of every matrix product and convolution that `function(*args)` runs, loops multiplied out.
 
     Nothing is computed; `args` may be ShapeDtypeStructs. Elementwise work, which is small beside it, is not counted.
     """
@@ -22,6 +22,9 @@ def _count(jaxpr: Any) -> int:
             (contracted, _), _ = equation.params["dimension_numbers"]
             left = equation.invars[0].aval.shape
             total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel, out_axis = equation.invars[1].aval.shape, equation.params["dimension_numbers"].rhs_spec[0]
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * (math.prod(kernel) // kernel[out_axis])
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         total += times * sum(_count(inner) for inner in _inner(equation.params))
     return total

@@ -54,3 +54,18 @@ def test_loops_are_multiplied_out_and_calls_are_entered():
 def test_batched_and_transposed_products():
     a, b = jax.ShapeDtypeStruct((3, 5, 7), "float32"), jax.ShapeDtypeStruct((3, 11, 7), "float32")
     assert matmul_flops(lambda a, b: jnp.einsum("bik,bjk->bij", a, b), a, b) == 2 * 3 * 5 * 11 * 7
+
+
+def test_convolutions():
+    """ResNet's first layer, 7 x 7 from 3 to 64 channels with stride 2; and one in two groups."""
+
+    def convolve(x, kernel, groups=1):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), "SAME", dimension_numbers=layout, feature_group_count=groups
+        )
+
+    first = matmul_flops(convolve, jnp.zeros((1, 224, 224, 3)), jnp.zeros((7, 7, 3, 64)))
+    assert first == 2 * 112 * 112 * 64 * 7 * 7 * 3
+    grouped = functools.partial(convolve, groups=2)
+    assert matmul_flops(grouped, jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 2, 6))) == 2 * 4 * 4 * 6 * 3 * 3 * 2
