@@ -105,6 +105,7 @@ STOPS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", STOPS, ids=str)
 def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path, stops):
     for number, step in stops.items():
@@ -128,6 +129,7 @@ def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path, stop
     assert_same_run(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_signal_while_it_starts_stops_it_cleanly_and_a_second_one_at_once(uninterrupted, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(uninterrupted, workdir)  # as killed after its last checkpoint
@@ -173,6 +175,7 @@ def test_a_second_trainer_in_the_folder_is_refused(tmp_path):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_spares_the_last_good_checkpoint(uninterrupted, tmp_path):
     process = running.start(command(tmp_path))
     running.read_until(process, "step 7/")

@@ -148,7 +148,7 @@ def run(options: Namespace) -> None:
     if not names:
         raise DataError(f"--images={options.images}: no images ({', '.join(folder.SUFFIXES)})")
     settings, segment = settings_of(options)
-    with Workdir(options.out):  # for its lock
+    with Workdir(options.out, setting="--out="):  # for its lock
         claim(options.out, settings)
         there = set(annotations.tree(options.out, (".json",)))
         todo = [name for name in names if f"{name}.json" not in there]
