@@ -4,8 +4,9 @@ python -m cjepa_jax.data.show --config=configs/worlds/balls.py --out=balls.png [
 
 .png: a contact sheet with some frames of every clip; .gif: an animation. Objects are outlined, each in one colour on
 both sides; hidden patches are those that the config's mask draws for the scene in the first epoch; rings mark contacts
-in the frame nearest to their beginning (one with a wall, in the middle of the object). The counterfactual is simulated
-again where the source can, else it is the scene with the removed objects' hidden pixels blanked, as training sees it.
+in the frame nearest to their beginning (one with a wall or the ground, at the object's side nearest to the border). The
+counterfactual is simulated again where the source can, else it is the scene with the removed objects' hidden pixels
+blanked, as training sees it.
 The centred square is shown, without a random crop. The same command draws the same bits.
 """
 
