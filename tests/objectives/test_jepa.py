@@ -119,6 +119,7 @@ def test_every_alternative_is_in_a_group():
     assert {name for group in TOGETHER.values() for name in group} == set(ALONE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", TOGETHER)
 def test_groups_of_alternatives_train(group):
     objective, batch, still, changes = alternative(TOGETHER[group])
