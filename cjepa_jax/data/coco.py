@@ -55,7 +55,7 @@ class Coco:
 
     def __post_init__(self):
         if self.split not in SPLITS:
-            raise ConfigError(f"split is {self.split!r}: must be train or eval")
+            raise ConfigError(f"data.split is {self.split!r}: must be train or eval")
         if self.frames != 1:
             raise ConfigError(f"data.frames is {self.frames}: a folder of images has 1 frame per scene")
         if not self.path:
