@@ -1,0 +1,48 @@
+"""Object masks beside their objects: the control that keeps amount and shape, and takes away what they lie on."""
+
+import numpy as np
+from jaxtyping import Bool
+
+from cjepa_jax.masks import grid as geometry
+from cjepa_jax.masks import objects
+
+
+def draw(
+    rng: np.random.Generator,
+    object_patches: Bool[np.ndarray, "K N"],
+    object_valid: Bool[np.ndarray, " K"],
+    max_objects: int = 3,
+    area: tuple[float, float] = (0.05, 0.40),
+    grid: tuple[int, ...] = (),
+    anchor: int = 0,
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
+    """As `objects.draw` from the same generator, and the hidden tokens moved elsewhere as one rigid shape.
+
+    The union over objects and times moves by one step of the plane, uniform among those that keep all of it inside and
+    move it at all; it may still touch the objects. A shape as high and as wide as the plane becomes one of its mirror
+    images instead, or stays if it equals them all. The blocks of a scene without an eligible object are left in place.
+
+    Args: as `objects.draw`; the grid is needed.
+    Returns: masked bool [N], as many tokens at each time as `objects.draw` masks; removed bool [K], all False.
+    Raises: ValueError for a grid that does not have N tokens, or for N = 1.
+    """
+    shape = geometry.shape(object_patches.shape[1], grid)
+    masked, removed = objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)
+    if removed.any():
+        masked = _elsewhere(rng, masked.reshape(shape)).ravel()
+    return masked, np.zeros_like(removed)
+
+
+def _elsewhere(rng: np.random.Generator, clip: Bool[np.ndarray, "T R C"]) -> Bool[np.ndarray, "T R C"]:
+    """The clip's shape at another place of the plane, or its mirror image where there is none."""
+    plane = clip.any(0)
+    steps = [
+        range(-int(taken[0]), side - int(taken[-1]))  # up to either border
+        for side, taken in zip(plane.shape, (np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))), strict=True)
+    ]
+    moves = [(down, right) for down in steps[0] for right in steps[1] if (down, right) != (0, 0)]
+    if moves:
+        return np.roll(clip, moves[rng.integers(len(moves))], (1, 2))  # nothing wraps round
+    mirrored = [np.flip(clip, axes) for axes in ((1,), (2,), (1, 2))]
+    mirrored = [image for image in mirrored if (image != clip).any()] or [clip]
+    return mirrored[rng.integers(len(mirrored))]
