@@ -31,6 +31,7 @@ setup(
         "clu==0.0.12",
         "absl-py>=2",
         "numpy>=2",
+        "scipy>=1.13",
         "jaxtyping>=0.3",
         "pymunk>=7.1,<8",
         "opencv-python-headless>=4.10",

@@ -15,6 +15,7 @@ from cjepa_jax.sizes import SIZES, parse
 
 MAY_CHANGE = (
     "log.*",
+    "evals.*",
     "train.nonfinite_budget",
     "data.workers",
     "data.threads",
@@ -80,14 +81,15 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         "train.batch data.size data.frames data.eval_count data.max_objects data.threads data.prefetch mask.max_objects"
         " objective.encoder.tubelet objective.predictor.depth objective.predictor.width objective.predictor.heads"
         " objective.predictor.max_objects"
-        " checkpoint.every checkpoint.keep probe.train probe.test probe.batch log.every",
+        " checkpoint.every checkpoint.keep evals.random_inits evals.batch probe.train probe.test probe.batch log.every",
     ),
     (
         lambda v: _is_int(v) and v >= 0,
         "must be a whole number, 0 or more",
-        "train.steps train.nonfinite_budget data.count data.workers mask.anchor probe.every objective.encoder.depth",
+        "train.steps train.nonfinite_budget data.count data.workers mask.anchor probe.every objective.encoder.depth"
+        " evals.fit evals.test",
     ),
-    (lambda v: _is_int(v) and 0 <= v < 2**31, "must be a whole number from 0 to 2147483647", "seed"),
+    (lambda v: _is_int(v) and 0 <= v < 2**31, "must be a whole number from 0 to 2147483647", "seed evals.seed"),
     (lambda v: _is_number(v) and v > 0, "must be above 0", "train.epochs objective.beta optim.base optim.eps"),
     (
         lambda v: _is_number(v) and v >= 0,
@@ -103,7 +105,11 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     ),
     (_is_row_lengths, "must be 1 to 4 increasing shares of the grid, the last one 1.0", "data.row_lengths"),
     (lambda v: isinstance(v, bool), "must be True or False", "data.crop log.tensorboard log.wandb log.report"),
-    (lambda v: isinstance(v, str), "must be text", "data.path data.eval_split checkpoint.best"),
+    (
+        lambda v: isinstance(v, str),
+        "must be text",
+        "data.path data.eval_split checkpoint.best evals.fit_split evals.test_split",
+    ),
     (_is_path, "must be 'module:Name'", "data.source mask.type objective.type"),
     (
         _is_variant,

@@ -102,5 +102,17 @@ def get_config():
     config.probe = ConfigDict(
         dict(every=5000, train=1024, test=1024, batch=64)  # steps (0: only at the end); held-out scenes; encoding batch
     )
+    config.evals = ConfigDict(  # of python -m cjepa_jax.evaluate; training ignores it
+        dict(
+            seed=1000,  # of generated scenes and of questions: the same for every model
+            fit=2048,  # scenes that heads are fitted on; 0: all of the split
+            fit_split="train",
+            test=1024,  # scenes that they are scored on
+            test_split="test",  # "eval" while a setting is being chosen
+            random_inits=3,  # random initialisations that stand beside each result
+            batch=32,  # scenes encoded at a time
+            protocols=ConfigDict(),  # name -> type = "module:Class" and its options (configs/evals)
+        )
+    )
     config.log = ConfigDict(dict(every=50, level="info", tensorboard=True, wandb=False, report=True))
     return config.lock()

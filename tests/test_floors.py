@@ -15,8 +15,9 @@ FLOORS = {
     4: "evals",
     5: "train_step",
     6: "experiment",
+    7: "restored",
 }
-TOP = 7  # entry points and what only they use: whatever is not named above
+TOP = 8  # entry points and what only they use: whatever is not named above
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 HOST_ONLY = ("data", "masks", "config", "cli", "build", "errors", "workdir", "signals")  # run without starting JAX
 COMMANDS = ("data/build.py", "data/segment.py", "data/show.py", "data/bench.py")  # entry points, beside what they serve

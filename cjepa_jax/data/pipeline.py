@@ -41,6 +41,8 @@ class SceneMap:
       max_removed: the objects that a model can tell apart; a mask that removes more is refused. 0: any number.
       crop: a random crop and flip, else the centred square.
       with_masks: yields the visible masks too, bool [K, T, H, W], for pictures.
+      with_objects: yields too which of the source's objects each row is, `objects` int32 [K], -1 for padding, and their
+        `states` float32 [T, K, S], where the source has any.
     """
 
     source: Any
@@ -55,6 +57,7 @@ class SceneMap:
     max_removed: int = 0
     crop: bool = False
     with_masks: bool = False
+    with_objects: bool = False
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -102,6 +105,11 @@ class SceneMap:
             out["hidden"] = masked
         if self.with_masks:
             out["masks"] = batching.pad_objects(masks[kept], self.max_objects)
+        if self.with_objects:
+            out["objects"] = np.pad(kept.astype(np.int32), (0, self.max_objects - len(kept)), constant_values=-1)
+            if "states" in raw:
+                states = np.asarray(raw["states"], np.float32)[:, kept].swapaxes(0, 1)
+                out["states"] = batching.pad_objects(states, self.max_objects).swapaxes(0, 1)
         if self.intervened in ("zero_pixels", "rerender"):
             out["intervened"], out["intervened_valid"] = self._intervene(index, window, video, masks, masked, chosen)
         return out

@@ -1,0 +1,194 @@
+"""What an evaluation protocol is given, models as functions and held-out scenes, and what it gives back: scores.
+
+A protocol is a frozen dataclass that config.evals.protocols names, with one method:
+
+    run(bench: Bench) -> Result
+
+It scores `bench.model`, the same network at random initialisation (`bench.randoms`), and whatever floors and ceilings
+tell what the number is worth.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from scipy import special
+
+from cjepa_jax.data import pipeline
+from cjepa_jax.data.base import Source
+from cjepa_jax.errors import ConfigError, DataError
+
+TRAINED, RANDOM = "trained", "random init"  # rows that every protocol has
+KINDS = ("result", "floor", "ceiling")
+
+
+class Hidden(NamedTuple):
+    """Scenes of which a part is taken away."""
+
+    video: np.ndarray  # uint8 [B, T, H, W, 3]
+    context: np.ndarray  # bool [B, N] tokens that stay visible
+    object_patches: np.ndarray  # bool [B, K, N] tokens that each object touches
+    removed: np.ndarray  # bool [B, K] objects that are taken away
+
+
+class Seen(NamedTuple):
+    """What a model makes of scenes of which a part is hidden, float32 [B, N, D] each; None: it has no such thing."""
+
+    context: np.ndarray | None  # what stays visible, encoded on its own; 0 elsewhere
+    prediction: np.ndarray | None  # the predicted tokens; trained at hidden ones
+    change: np.ndarray | None  # the predicted s_full - s_int, how the rest changes; None where that was not trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One model as functions on NumPy arrays of any number of scenes B; they are compiled for one batch size.
+
+    Attributes:
+      name: its row in the tables.
+      encode: uint8 [B, T, H, W, 3] -> float32 [B, N, D], the trained encoder on whole scenes.
+      hide: Hidden -> Seen.
+      target: as `encode`, by the EMA target encoder; None where there is none.
+      params, apply: the trained parameters and the differentiable (params, video) -> [B, N, D], for fine-tuning.
+    """
+
+    name: str
+    encode: Callable[[np.ndarray], np.ndarray]
+    hide: Callable[[Hidden], Seen]
+    target: Callable[[np.ndarray], np.ndarray] | None = None
+    params: Any = None
+    apply: Callable | None = None
+
+
+class Score(NamedTuple):
+    """One number of a table."""
+
+    metric: str  # such as "accuracy/masked"; larger is better unless the protocol says otherwise
+    row: str  # whose: TRAINED, RANDOM, or a yardstick's name
+    value: float
+    interval: float = float("nan")  # half of the 95 % interval, of `of`
+    count: int = 0  # test items
+    kind: str = "result"  # or "floor", "ceiling"
+    of: str = "items"  # over what the interval is: "items", or "inits" for random initialisations
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A protocol's scores; images uint8 [H, W, 3] by title; curves by title: label -> (x [n], y [n]); remarks."""
+
+    scores: Sequence[Score]
+    images: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    curves: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = dataclasses.field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+class Evaluation(Protocol):
+    """Built from a section of config.evals.protocols."""
+
+    def run(self, bench: "Bench") -> Result:
+        """Raises ConfigError in one line for data that cannot serve the protocol."""
+
+
+class Scenes(NamedTuple):
+    """Scenes of one split: the source, how it is prepared, and n of its scenes as arrays with a first axis n.
+
+    arrays: scene [n], video uint8 [n, T, H, W, 3], labels [n, P], object_patches [n, K, N], object_valid [n, K],
+    objects int32 [n, K] (the source's numbers, -1: none), and where the source has them states [n, T, K, S].
+    """
+
+    source: Source
+    map: pipeline.SceneMap
+    arrays: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What a protocol works on.
+
+    Attributes:
+      model: to be judged; randoms: the same network at random initialisations.
+      source: (split, count) -> Source, with the evaluation's own seed; count 0: all that the data have.
+      prepare: Source -> SceneMap, centre crops, with_objects.
+      fit_split, fit: where heads are fitted, and on how many scenes; test_split, test: where they are scored.
+      batch: scenes encoded at a time.
+      seed: of every draw of a protocol, and of generated scenes.
+      rate: the peak learning rate of the model's training.
+    """
+
+    model: Model
+    randoms: tuple[Model, ...]
+    source: Callable[[str, int], Source]
+    prepare: Callable[[Source], pipeline.SceneMap]
+    fit_split: str
+    fit: int
+    test_split: str
+    test: int
+    batch: int
+    seed: int
+    rate: float
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The model and the random ones."""
+        return (self.model, *self.randoms)
+
+    @functools.cached_property
+    def fitting(self) -> Scenes:
+        """The scenes that heads are fitted on. Raises DataError if fewer than 4 are readable."""
+        return self.scenes(self.fit_split, self.fit)
+
+    @functools.cached_property
+    def testing(self) -> Scenes:
+        """The scenes that heads are scored on. Raises DataError if fewer than 4 are readable."""
+        return self.scenes(self.test_split, self.test)
+
+    def scenes(self, split: str, count: int) -> Scenes:
+        """The first `count` scenes of a split (0: all), unreadable ones left out."""
+        source = self.source(split, count)
+        scenes = self.prepare(source)
+        found = pipeline.held_out(scenes, 0, count or len(source))
+        if len(found) < 4:
+            raise DataError(f"evals: the split {split!r} has {len(found)} readable scenes, at least 4 are needed")
+        return Scenes(source, scenes, {name: np.stack([s[name] for s in found]) for name in found[0]})
+
+
+def encoded(model: Model, video: np.ndarray, batch: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """(rows, tokens [b, N, D]) over videos uint8 [n, T, H, W, 3], `batch` at a time: all tokens would not fit."""
+    for start in range(0, len(video), batch):
+        rows = slice(start, min(start + batch, len(video)))
+        yield rows, model.encode(video[rows])
+
+
+def pooled(model: Model, video: np.ndarray, batch: int) -> np.ndarray:
+    """Mean tokens of whole scenes, the standard features: float32 [n, D]."""
+    return np.concatenate([tokens.mean(1) for _, tokens in encoded(model, video, batch)])
+
+
+def pool(tokens: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The mean over chosen tokens: [n, N, D], bool [n, N] -> [n, D]; 0 where none is chosen."""
+    weights = where / np.maximum(where.sum(-1, keepdims=True), 1)
+    return np.einsum("nld,nl->nd", tokens, weights.astype(tokens.dtype))
+
+
+def binomial(share: float, count: int) -> float:
+    """Half of the 95 % interval of a share of `count` independent items."""
+    return float(1.96 * np.sqrt(max(share * (1 - share), 0.0) / max(count, 1)))
+
+
+def over_inits(metric: str, values: Sequence[float], count: int) -> Score:
+    """The row of the random initialisations: their mean, with the 95 % interval (Student's t) over them."""
+    values = np.asarray(values, float)
+    half = student(len(values)) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return Score(metric, RANDOM, float(values.mean()), float(half), count, "floor", "inits")
+
+
+def student(count: int) -> float:
+    """The 97.5 % quantile of Student's t for `count` values, that is count - 1 degrees of freedom; NaN below 2."""
+    return float(special.stdtrit(count - 1, 0.975)) if count > 1 else float("nan")
+
+
+def require(condition: bool, protocol: str, missing: str) -> None:
+    """Raises ConfigError "evals.protocols: PROTOCOL needs MISSING" unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"evals.protocols: {protocol} needs {missing}")

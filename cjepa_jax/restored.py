@@ -1,0 +1,165 @@
+"""A trained model brought back from its run, and the same network at random initialisations, as plain functions."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cjepa_jax import config as config_lib
+from cjepa_jax import experiment, optim, train_step
+from cjepa_jax.checkpoint import Checkpoints
+from cjepa_jax.data import assemble, batching, pipeline
+from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.evals.base import RANDOM, TRAINED, Model, Seen
+from cjepa_jax.objectives.base import Interventional, Masking
+from cjepa_jax.types import Batch, Rows, TrainState
+
+INIT = 2**30  # random initialisations beside a result are seeded from here: no run has their bits
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A model and where it is from.
+
+    Attributes:
+      objective, state: as trained, or as initialised from config.seed.
+      run: the run's folder; None for a random network.
+      about: checkpoint, step and seed, for the record.
+      fresh: seed -> TrainState at initialisation.
+      names_objects: whether training told the predictor which objects are hidden.
+      rate: the peak learning rate of the training.
+    """
+
+    objective: Any
+    state: TrainState
+    run: pathlib.Path | None
+    about: dict[str, Any]
+    fresh: Any
+    names_objects: bool
+    rate: float
+
+    @classmethod
+    def of(cls, config: Any, checkpoint: str) -> "Restored":
+        """The newest readable checkpoint of a run's folder, or, for "random", the network at initialisation.
+
+        Raises: ConfigError for a folder without checkpoints; CheckpointError for one of another architecture.
+        """
+        run = None if checkpoint == "random" else _run_folder(checkpoint)
+        objective = experiment.make_objective(config, config.train.steps or 1)
+        source = assemble.make_source(config, "train")
+        scenes = assemble.make_scenes(config, source, objective.patch, objective.tubelet, objective.max_removed)
+        drawn = pipeline.held_out(scenes, 0, 4)
+        arrays = batching.collate(drawn[:1], 1, [scenes.tokens])
+        batch = Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
+        init = functools.partial(train_step.init_state, objective, optim.make(config.optim))
+        fresh = jax.jit(lambda seed: init(seed, batch))
+        about = {"checkpoint": checkpoint, "seed": config.seed, "step": 0}
+        if run is None:
+            state = fresh(config.seed)
+        else:
+            _compare(run, config)
+            about["checkpoint"] = str(run)
+            checkpoints = Checkpoints(run / "checkpoints")
+            abstract = jax.eval_shape(fresh, config.seed)
+            found = checkpoints.restore(abstract)
+            checkpoints.close()
+            if found is None:
+                raise CheckpointError(f"--checkpoint={checkpoint}: has no checkpoint")
+            about["step"], state = found
+        names = any(scene["removed"].any() for scene in drawn)
+        return cls(objective, state, run, about, fresh, names, optim.peak_rate(config.optim, config.train.batch))
+
+    def trained(self, batch: int) -> Model:
+        """The model, compiled for `batch` scenes."""
+        return self._model(TRAINED, self.state, batch)
+
+    def random(self, index: int, batch: int) -> Model:
+        """The same network at the index-th random initialisation."""
+        return self._model(f"{RANDOM} {index}", self.fresh(INIT + index), batch)
+
+    def _model(self, name: str, state: TrainState, batch: int) -> Model:
+        objective, params = self.objective, state.params | state.extra
+        encode, hide = self._compiled
+        target = state.target if jax.tree.leaves(state.target) and isinstance(objective, Interventional) else None
+        return Model(
+            name,
+            lambda video: _in_batches(batch, functools.partial(encode, params), video),
+            lambda hidden: Seen(*_in_batches(batch, functools.partial(hide, params), *hidden)),
+            None if target is None else lambda video: _in_batches(batch, functools.partial(encode, target), video),
+            params,
+            objective.encode,
+        )
+
+    @functools.cached_property
+    def _compiled(self):
+        """encode and hide, jitted, on parameters: shared by all models of this network."""
+        objective = self.objective
+
+        def encode(params, video):
+            return objective.encode(params, video).astype(jnp.float32)
+
+        def hide(params, video, context, index, segment, object_patches, removed):
+            batch = Batch(
+                scene=None,
+                epoch=None,
+                video=video,
+                object_patches=object_patches,
+                object_valid=object_patches.any(-1),
+                removed=removed & self.names_objects,
+                context=context,
+                rows=Rows(index, segment),
+                valid=jnp.ones(len(video), bool),
+                hidden=~context,
+            )
+            if not isinstance(objective, Masking):
+                return None, None, None
+            tokens = objective.encode_context(params, batch)
+            if not isinstance(objective, Interventional):
+                return tokens.astype(jnp.float32), None, None
+            prediction, change = objective.predict(params, tokens, batch)
+            return tokens.astype(jnp.float32), prediction, change if getattr(objective, "causal_weight", 1.0) else None
+
+        compiled = jax.jit(hide)
+
+        def with_rows(params, video, context, object_patches, removed):
+            index, segment = batching.lay_out(context, 1, [context.shape[1]])
+            return compiled(params, video, context, index, segment, object_patches, removed)
+
+        return jax.jit(encode), with_rows
+
+
+def _in_batches(batch: int, function, *arrays):
+    """`function` over arrays with a common first axis, `batch` rows at a time; the last rows are filled up."""
+    parts = []
+    for start in range(0, len(arrays[0]), batch):
+        chunk = [array[start : start + batch] for array in arrays]
+        count = len(chunk[0])
+        filled = [np.concatenate([a, np.repeat(a[:1], batch - count, 0)]) if count < batch else a for a in chunk]
+        parts.append(jax.tree.map(lambda out, count=count: np.asarray(out)[:count], function(*filled)))
+    return jax.tree.map(lambda *out: np.concatenate(out), *parts)
+
+
+def _run_folder(checkpoint: str) -> pathlib.Path:
+    path = pathlib.Path(checkpoint).absolute()
+    path = path.parent if path.name == "checkpoints" else path
+    if not (path / "checkpoints").is_dir():
+        raise ConfigError(f"--checkpoint={checkpoint}: there is no folder {path / 'checkpoints'}")
+    return path
+
+
+def _compare(run: pathlib.Path, config: Any) -> None:
+    """Raises CheckpointError for a run whose model or input is not the config's."""
+    file = run / "config.json"
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file; it says what the checkpoint is")
+    saved = json.loads(file.read_text())
+    keys = {"objective": saved.get("objective", {}), "data": {k: saved["data"].get(k) for k in ("size", "frames")}}
+    wanted = {"objective": config.objective, "data": {k: config.data[k] for k in ("size", "frames")}}
+    different = config_lib.differences(keys, wanted)
+    if different:
+        raise CheckpointError(f"{run}: belongs to another model: {'; '.join(different)} (run -> config)")
