@@ -11,13 +11,24 @@ def r2(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.
     Features are standardised by the training rows. 1 - error / variance around the *training* mean: guessing that
     mean scores 0, and worse than guessing is negative. NaN for a target that is constant in the test rows.
     """
-    train_x, train_y, test_x, test_y = (np.asarray(a, np.float64) for a in (train_x, train_y, test_x, test_y))
-    centre, scale = train_x.mean(0), train_x.std(0)
-    scale = np.where(scale > 1e-8 * max(scale.max(), 1e-300), scale, np.inf)  # a constant feature says nothing
-    mean = train_y.mean(0)
-    prediction = mean + (test_x - centre) / scale @ fit((train_x - centre) / scale, train_y - mean)
+    train_y, test_y = np.asarray(train_y, np.float64), np.asarray(test_y, np.float64)
+    mean, prediction = train_y.mean(0), predict(train_x, train_y, test_x)
     error, variance = ((test_y - prediction) ** 2).sum(0), ((test_y - mean) ** 2).sum(0)
     return np.where(test_y.std(0) > 0, 1.0 - error / np.where(variance > 0, variance, 1.0), np.nan)
+
+
+def predict(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray) -> np.ndarray:
+    """What the fit to features [n, D] and targets [n, P], standardised by these rows, says of [m, D]: [m, P]."""
+    centre, scale = moments(train_x)
+    mean = np.mean(train_y, 0, np.float64)
+    return mean + (test_x - centre) / scale @ fit((train_x - centre) / scale, train_y - mean)
+
+
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation [D] over the rows of [n, D], in float64; a constant feature says nothing: its deviation is
+    infinite."""
+    centre, scale = np.mean(x, 0, np.float64), np.std(x, 0, dtype=np.float64)
+    return centre, np.where(scale > 1e-8 * max(scale.max(), 1e-300), scale, np.inf)
 
 
 def fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -1,0 +1,146 @@
+"""Small classifiers and regressors on frozen features. Nothing of them is chosen on test rows."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cjepa_jax.evals import ridge
+
+RATE, DECAY = 2e-3, 0.1  # of AdamW (arXiv 1711.05101); fixed for every use
+BATCH = 256  # rows per step
+LOOKS = 20  # numbers of steps among which the held-out rows choose
+HELD = 5  # one row in so many, the last ones, is held out while the number of steps is chosen
+
+
+def ridge_classify(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray) -> np.ndarray:
+    """One-against-all ridge regression on targets +1 and -1: [n, D], int [n], [m, D] -> scores float64 [m, classes].
+
+    Classes are 0..max(train_y). Features are standardised by the training rows; each class has its own strength,
+    chosen by leave-one-out.
+    """
+    targets = np.where(np.arange(train_y.max() + 1) == train_y[:, None], 1.0, -1.0)
+    return ridge.predict(train_x, targets, test_x)
+
+
+def mlp(
+    train_x: np.ndarray,
+    train_y: np.ndarray,
+    test_x: np.ndarray,
+    classes: int,
+    seed: int,
+    hidden: int = 128,
+    steps: int = 1000,
+    inits: int = 3,
+) -> np.ndarray:
+    """One hidden layer of GELUs: class probabilities float32 [m, classes], the mean over `inits` initialisations.
+
+    train_x [n, D], test_x [m, D], train_y int [n]. With classes = 0 it is a regression: train_y [n, P] -> [m, P].
+    hidden = 0: no hidden layer, that is softmax or linear regression. Features, and the targets of a regression, are
+    standardised by the training rows. The number of steps, at most `steps`, is chosen on the last fifth of the
+    training rows: keep the rows of one scene together, and do not sort them by class. Same seed, same bits.
+    """
+    train_x, test_x = standardised(train_x, test_x)
+    centre, scale = 0.0, 1.0
+    if not classes:
+        centre, scale = train_y.mean(0), train_y.std(0)
+        scale = np.where(scale > 0, scale, 1.0)
+        train_y = (train_y - centre) / scale
+    widths = (train_x.shape[1], *([hidden] if hidden else []), classes or train_y.shape[1])
+    keys = jax.random.split(jax.random.key(seed), inits)
+    params = jax.vmap(functools.partial(_dense_layers, widths=widths))(keys)
+    params = learn(_dense, params, train_x, train_y, seed, steps)
+    out = predict(_dense, params, test_x)
+    out = np.asarray(jax.nn.softmax(out) if classes else out, np.float32).mean(0)
+    return (out * scale + centre).astype(np.float32)
+
+
+def learn(apply: Callable, params: Any, x: np.ndarray, y: np.ndarray, seed: int, steps: int, batch: int = BATCH) -> Any:
+    """Fits several initialisations of one head at a time, by AdamW on random batches.
+
+    Args:
+      apply: (params, x [b, ...]) -> [b, outputs], a function at module level: it is compiled once.
+      params: a tree of float32 arrays with a first axis over initialisations.
+      x, y: [n, ...] and int [n] (cross-entropy) or float [n, P] (squared error).
+      steps: at most so many. First it learns from all but the last fifth of the rows; the number of steps after which
+        that fifth has the least loss, on average over the initialisations, is then taken with all rows.
+
+    Returns: the fitted params.
+    """
+    if not 2 <= len(x) == len(y):
+        raise ValueError(f"a head needs at least 2 rows, as many of x as of y, not {len(x)} and {len(y)}")
+    y = jnp.asarray(y, jnp.int32 if np.ndim(y) == 1 else jnp.float32)
+    looks = min(LOOKS, steps)
+    held = max(1, len(x) // HELD)
+    run = functools.partial(
+        _run, apply, held, steps // looks, looks, min(batch, len(x)), params, jnp.asarray(x), y, seed
+    )
+    losses = np.asarray(run(len(x) - held, looks)[1]).mean(0)
+    return run(len(x), int(losses.argmin()) + 1)[0]
+
+
+def predict(apply: Callable, params: Any, x: np.ndarray, batch: int = 4096) -> np.ndarray:
+    """`apply` of every initialisation on x [m, ...], `batch` rows at a time: float32 [inits, m, outputs]."""
+    parts = [np.asarray(_each(apply, params, x[i : i + batch]), np.float32) for i in range(0, len(x), batch)]
+    return np.concatenate(parts, 1)
+
+
+def standardised(train_x: np.ndarray, test_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both float32 with mean 0 and deviation 1 over the training rows; a feature that is constant there becomes 0."""
+    centre, scale = ridge.moments(train_x)
+    return tuple(((x - centre) / scale).astype(np.float32) for x in (train_x, test_x))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _run(apply, held, every, looks, batch, params, x, y, seed, rows, stop):
+    """`stop` times `every` steps on the first `rows` rows: params, and the last `held` rows' loss at each look."""
+    optimiser = optax.adamw(RATE, weight_decay=DECAY, mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree))
+
+    def loss(params, x, y):
+        out = apply(params, x)
+        if y.ndim == 1:
+            return optax.softmax_cross_entropy_with_integer_labels(out, y).mean()
+        return jnp.square(out - y).mean()
+
+    def one(params, key):
+        def step(carry, key):
+            params, state = carry
+            chosen = jax.random.randint(key, (batch,), 0, rows)
+            updates, state = optimiser.update(jax.grad(loss)(params, x[chosen], y[chosen]), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        def look(index, carry):
+            carry, losses = carry
+            carry, _ = jax.lax.scan(step, carry, jax.random.split(jax.random.fold_in(key, index), every))
+            return carry, losses.at[index].set(loss(carry[0], x[-held:], y[-held:]))
+
+        carry = (params, optimiser.init(params)), jnp.full(looks, jnp.inf)
+        (params, _), losses = jax.lax.fori_loop(0, stop, look, carry)
+        return params, losses
+
+    inits = len(jax.tree.leaves(params)[0])
+    return jax.vmap(one)(params, jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), inits))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _each(apply, params, x):
+    return jax.vmap(apply, (0, None))(params, x)
+
+
+def _dense_layers(key, widths):
+    """[(weights [in, out], bias [out])], normal weights of variance 1 / in (the last layer starts at 0)."""
+    layers = []
+    for index, (rows, columns) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        scale = 0.0 if index == len(widths) - 2 else rows**-0.5
+        layers.append((scale * jax.random.normal(jax.random.fold_in(key, index), (rows, columns)), jnp.zeros(columns)))
+    return layers
+
+
+def _dense(params, x):
+    for weights, bias in params[:-1]:
+        x = jax.nn.gelu(x @ weights + bias)
+    return x @ params[-1][0] + params[-1][1]
