@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
     raise SystemExit(cli.run("cjepa_jax.bench", _flags))
 
-import functools
 import resource
 import sys
 import time
@@ -129,9 +128,7 @@ def _rates(config, objective, state, batch, seconds: float) -> dict[str, str]:
         if part in plain.objective and "remat" in plain.objective[part]:
             plain.objective[part].remat = "none"
     plain = experiment.make_objective(plain, steps=1000)
-    loss = functools.partial(plain.loss, key=jax.random.key(0), step=0)
-    gradient = jax.value_and_grad(loss, has_aux=True)
-    count = flops.matmul_flops(gradient, state.params, state.target, state.extra, batch)
+    count = flops.step_flops(plain, state, batch)
     dtype = jnp.dtype(getattr(objective, "dtype", "float32"))
     size = 2048 if jax.default_backend() == "cpu" else 8192  # a small product leaves an accelerator idle
     peak = _matmul_rate(dtype, size) * jax.device_count()

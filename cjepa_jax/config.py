@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from cjepa_jax.errors import ConfigError, did_you_mean
 from cjepa_jax.sizes import SIZES, parse
 
@@ -31,6 +33,7 @@ CHOICES = {
     "data.intervened": ("zero_pixels", "drop_tokens", "rerender", "none"),
     "objective.prediction_loss": ("smooth_l1", "elementwise", "l1", "mse"),
     "objective.target_norm": ("none", "layer_norm"),
+    "objective.sigreg_kind": ("kl", "epps_pulley"),
     "objective.ema_kind": ("cosine", "linear"),
     "objective.encoder_input": ("context", "zeroed"),
     "objective.encoder.gelu": ("exact", "tanh"),
@@ -204,3 +207,24 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignore: tuple[
         if (key in before) != (key in after) or before[key] != after[key]
         if not any(fnmatch.fnmatch(key, pattern) for pattern in ignore)
     ]
+
+
+def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
+    """The config itself with other values, by dotted keys; a mask, options and protocols may get new keys.
+
+    Raises ConfigError for any other key that it does not have, and for values that `check` refuses.
+    """
+    known = dict(flatten(config))
+    with config.unlocked():
+        for key, value in values.items():
+            if key not in known and not key.startswith(("data.options.", "evals.protocols.", "mask.")):
+                raise ConfigError(f"{key}: there is no such key{did_you_mean(key, known)}")
+            *sections, name = key.split(".")
+            place = config
+            for section in sections:
+                if section not in place:
+                    place[section] = ConfigDict()
+                place = place[section]
+            place[name] = value
+    check(config)
+    return config

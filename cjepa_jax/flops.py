@@ -1,5 +1,6 @@
 """Floating-point operations of a function, counted from its traced shapes."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -34,3 +35,10 @@ def _inner(params: dict) -> list:
     """The traced functions among an equation's parameters: loop bodies, jitted and rematerialised calls."""
     values = [item for value in params.values() for item in (value if isinstance(value, tuple | list) else [value])]
     return [getattr(value, "jaxpr", value) for value in values if hasattr(getattr(value, "jaxpr", value), "eqns")]
+
+
+def step_flops(objective: Any, state: Any, batch: Any) -> int:
+    """`matmul_flops` of a training step's loss and gradient; `state` and `batch` may be shapes only."""
+    loss = functools.partial(objective.loss, key=jax.random.key(0), step=0)
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    return matmul_flops(gradient, state.params, state.target, state.extra, batch)

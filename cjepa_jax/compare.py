@@ -1,0 +1,104 @@
+"""Compares methods on worlds at equal compute: trains and evaluates every cell of a suite, then writes the table.
+
+    python -m cjepa_jax.compare --suite=configs/suites/micro.py --workdir=runs/micro [--jobs=2]
+    python -m cjepa_jax.compare --suite=... --workdir=... --list                the cells and what is done
+    python -m cjepa_jax.compare --suite=... --workdir=... --phase=table         the table of what is there
+
+Run it again to go on: finished cells are kept, half-trained ones resume. As SLURM arrays, one cell a task:
+
+    sbatch --array=0-$((TUNE - 1)) --wrap "COMMAND --phase=tune --index=\\$SLURM_ARRAY_TASK_ID"
+    sbatch --array=0-$((CELLS - 1)) -d afterok:JOB --wrap "COMMAND --phase=cells --index=\\$SLURM_ARRAY_TASK_ID"
+
+TUNE and CELLS are what --list prints. The records of finished cells, the table (Markdown, JSON) and its plot are in the
+folder; --records=DIR reads records from elsewhere, such as docs/results/micro.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from cjepa_jax import cli
+from cjepa_jax.errors import CjepaError, ConfigError
+from cjepa_jax.metrics import format_seconds
+
+PHASES = ("all", "tune", "cells", "table")
+
+
+def main(argv: list[str]) -> int:
+    """Returns 0 when all that was asked for is done, 1 when a cell failed. Raises ConfigError, one line."""
+    parser = cli.Parser(
+        prog="python -m cjepa_jax.compare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--suite", required=True, help="a file of configs/suites")
+    parser.add_argument("--workdir", required=True, help="the comparison's folder")
+    parser.add_argument("--phase", choices=PHASES, default="all")
+    parser.add_argument("--jobs", type=int, default=1, help="cells side by side, each on its share of the cores")
+    parser.add_argument("--index", type=int, help="only this cell of the phase, for an array of jobs")
+    parser.add_argument("--records", help="a folder of records, instead of the comparison's own")
+    parser.add_argument("--list", action="store_true", help="print the cells of both phases, and stop")
+    args = parser.parse_args(argv)
+    cli.set_up_logging("info")
+    from cjepa_jax.comparing import suite as suites  # with JAX: only once the command line is known good
+    from cjepa_jax.comparing import table
+    from cjepa_jax.comparing.cell import Lab
+
+    suite = suites.load(args.suite)
+    lab = Lab(suite, pathlib.Path(args.workdir).absolute())
+    phases = {"tune": suite.tuned(), "cells": suite.cells()}
+    if args.list:
+        for phase, cells in phases.items():
+            print(f"{phase}: {len(cells)}")
+            for index, cell in enumerate(cells):
+                print(f"  {index:3} {'done' if lab.record(cell).exists() else '-':4} {cell.name}")
+        return 0
+    if args.index is not None and (args.phase not in phases or not 0 <= args.index < len(phases[args.phase])):
+        raise ConfigError(f"--index={args.index}: needs --phase=tune or cells, and must be one that --list shows")
+    if not 1 <= args.jobs <= len(os.sched_getaffinity(0)):
+        raise ConfigError(f"--jobs={args.jobs}: must be 1 to {len(os.sched_getaffinity(0))}, the cores there are")
+    lab.folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for phase, cells in phases.items():
+        if args.phase in (phase, "all"):
+            failed += run(lab, cells if args.index is None else cells[args.index : args.index + 1], args.jobs)
+    if args.index is None and args.phase in ("all", "table"):
+        print(table.write(suite, pathlib.Path(args.records) if args.records else lab.folder / "records", lab.folder))
+    return 1 if failed else 0
+
+
+def run(lab, cells, jobs: int) -> int:
+    """The cells in order, `jobs` at a time; returns how many failed."""
+    cores = sorted(os.sched_getaffinity(0))
+    free = [cores[job::jobs] for job in range(jobs)]
+    lock, done = threading.Lock(), [0]
+
+    def one(cell) -> int:
+        with lock:
+            mine = free.pop()
+        os.sched_setaffinity(0, mine)  # of this thread, and of the commands that it starts
+        started, text = time.perf_counter(), "done"
+        try:
+            lab.run(cell)
+        except CjepaError as error:
+            text = f"failed: {error}"
+        finally:
+            with lock:
+                free.append(mine)
+                done[0] += 1
+                print(
+                    f"[{done[0]}/{len(cells)}] {cell.name} {text} ({format_seconds(time.perf_counter() - started)})",
+                    flush=True,
+                )
+        return text != "done"
+
+    todo = [cell for cell in cells if not lab.record(cell).exists()]
+    done[0] = len(cells) - len(todo)
+    with ThreadPoolExecutor(jobs) as pool:
+        return sum(pool.map(one, todo))
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.guard(lambda: main(sys.argv[1:])))

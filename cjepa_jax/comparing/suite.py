@@ -1,0 +1,147 @@
+"""What a suite compares, its cells, and each cell's config.
+
+A suite file (configs/suites) has a function `get_suite()` that returns a dict:
+
+    about     a sentence: what is compared, on which hardware
+    flops     operations (matrix products) of each training run, the same for every method; steps follow from it
+    seeds     of the runs, at least 3 for an interval
+    shared    overrides of every config, dotted keys
+    worlds    name -> {label, overrides}
+    methods   name -> {label, config: a module such as "configs.tiny", overrides}; steps=n instead of the budget makes
+              it one smoke cell, labelled so; steps=0 scores the network at initialisation
+    tuning    {key, values, share, seed, world}: for each method the key's value with the highest mean of the online
+              probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported;
+              it serves in all worlds. {}: none
+    evals     the section evals of every config
+    columns   title -> [protocol, metric] of the table's numbers
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cjepa_jax import config as config_lib
+from cjepa_jax.errors import ConfigError, did_you_mean
+
+FIELDS = ("about", "flops", "seeds", "shared", "worlds", "methods", "tuning", "evals", "columns")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training run with its evaluation. value: of the key that is being tuned; None once that is settled."""
+
+    world: str
+    method: str
+    seed: int
+    value: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Also the name of its folder."""
+        return f"{self.world}-{self.method}-" + (f"seed{self.seed}" if self.value is None else f"tune{self.value:g}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """The dict of a suite file, checked. `name` is the file's."""
+
+    name: str
+    about: str
+    flops: float
+    seeds: tuple[int, ...]
+    shared: Mapping[str, Any]
+    worlds: Mapping[str, Mapping]
+    methods: Mapping[str, Mapping]
+    tuning: Mapping[str, Any]
+    evals: Mapping[str, Any]
+    columns: Mapping[str, tuple[str, str]]
+
+    def cells(self) -> list[Cell]:
+        """Every cell of the table, the first seed of all first: a comparison that is stopped is broad."""
+        return [
+            Cell(world, method, seed)
+            for index, seed in enumerate(self.seeds)
+            for world in self.worlds
+            for method in self.methods
+            if not self.smoke(method) or (index == 0 and world == next(iter(self.worlds)))
+        ]
+
+    def tuned(self) -> list[Cell]:
+        """The runs that settle the tuned key, for methods with a budget."""
+        if not self.tuning:
+            return []
+        return [
+            Cell(self.tuning["world"], method, self.tuning["seed"], value)
+            for method in self.methods
+            if "steps" not in self.methods[method]
+            for value in self.tuning["values"]
+        ]
+
+    def smoke(self, method: str) -> bool:
+        """Whether the method only has a smoke cell."""
+        return self.methods[method].get("steps", 0) > 0
+
+    def overrides(self, cell: Cell, steps: int, value: float | None) -> dict[str, Any]:
+        """What the cell changes of its method's config, by dotted keys."""
+        parts = [self.shared, self.worlds[cell.world]["overrides"], self.methods[cell.method].get("overrides", {})]
+        found = {key: item for part in parts for key, item in part.items()}
+        found |= {f"evals.{key}": item for key, item in config_lib.flatten(self.evals)}
+        found |= {"seed": cell.seed, "train.steps": steps}
+        if value is not None:
+            found[self.tuning["key"]] = value
+        return found
+
+    def config(self, cell: Cell, steps: int = 1, value: float | None = None) -> ConfigDict:
+        """The cell's config. Raises ConfigError for a key that its method's config does not have."""
+        module = self.methods[cell.method]["config"]
+        try:
+            config = importlib.import_module(module).get_config()
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{module}: is no config ({error})") from error
+        return config_lib.override(config, self.overrides(cell, steps, value))
+
+
+def config_file(module: str, overrides: Mapping[str, Any]) -> str:
+    """The text of a config file that stands for a cell's config, to be run by hand like any other."""
+    lines = "".join(f"    {key!r}: {value!r},\n" for key, value in overrides.items())
+    return (
+        f'"""A cell of python -m cjepa_jax.compare: {module} with other values."""\n\n'
+        f"from cjepa_jax.config import override\nfrom {module} import get_config as parent\n\n"
+        f"OVERRIDES = {{\n{lines}}}\n\n\ndef get_config():\n    return override(parent(), OVERRIDES)\n"
+    )
+
+
+def load(path: str) -> Suite:
+    """Reads and checks a suite file. Raises ConfigError, one line, for what is wrong with it."""
+    file = pathlib.Path(path)
+    if not file.is_file():
+        beside = [str(other) for other in file.parent.glob("[!_]*.py")] if file.parent.is_dir() else []
+        raise ConfigError(f"--suite={path}: there is no such file{did_you_mean(path, beside)}")
+    spec = importlib.util.spec_from_file_location("suite", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_suite"):
+        raise ConfigError(f"--suite={path}: has no function get_suite()")
+    found = module.get_suite()
+    for key in found:
+        if key not in FIELDS:
+            raise ConfigError(f"--suite={path}: unknown field {key}{did_you_mean(key, FIELDS)}")
+    if missing := [key for key in FIELDS if key not in found]:
+        raise ConfigError(f"--suite={path}: {', '.join(missing)} missing")
+    if not found["flops"] > 0 or not found["seeds"] or len(set(found["seeds"])) < len(found["seeds"]):
+        raise ConfigError(f"--suite={path}: flops must be above 0, and seeds at least one and all different")
+    tuning = found["tuning"]
+    if tuning and (tuning["seed"] in found["seeds"] or not 0 < tuning["share"] <= 1):
+        raise ConfigError(f"--suite={path}: tuning.seed must not be one of seeds, and tuning.share in (0, 1]")
+    for name in [*found["worlds"], *found["methods"]]:
+        if not name.replace("_", "").isalnum():
+            raise ConfigError(f"--suite={path}: {name!r}: names must consist of letters, digits and _")
+    suite = Suite(file.stem, **found | {"seeds": tuple(found["seeds"])})
+    for cell in suite.cells():
+        suite.config(cell)
+    return suite
