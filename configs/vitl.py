@@ -77,6 +77,7 @@ def get_config():
             target_norm="none",  # or layer_norm
             causal_weight=0.5,  # lambda
             sigreg_weight=0.01,  # mu
+            sigreg_kind="kl",  # of singular values to uniform; or epps_pulley, LeJEPA's sliced test against N(0, I)
             encoder_input="context",  # or zeroed: the whole grid, masked positions zeroed
             ema=(0.996, 1.0),  # target momentum at the first and after the last step
             ema_kind="cosine",  # or linear: the way between the two

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cjepa_jax import losses
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import tokenizers
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
@@ -20,6 +21,7 @@ PREDICTION_LOSS = {
     "l1": losses.l1,
     "mse": losses.mse,
 }
+SLICES = 256  # directions of the Epps-Pulley statistic, drawn anew each step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Jepa:
     """L = L_pred + lambda L_causal + mu L_SIGReg (section 4.5). The fields are `objective` in configs/vitl.py.
 
     `encoder` and `predictor` are keyword arguments of models.encoder.Encoder and models.predictor.Predictor; `steps`
-    is the length of the run, which the EMA momentum needs; `dtype` is the compute type.
+    is the length of the run, which the EMA momentum needs; `dtype` is the compute type. `sigreg_kind` is "kl" (the
+    document's) or "epps_pulley" (LeJEPA's, of the same features).
     """
 
     encoder: Mapping
@@ -39,9 +42,14 @@ class Jepa:
     target_norm: str = "none"
     causal_weight: float = 0.5
     sigreg_weight: float = 0.01
+    sigreg_kind: str = "kl"
     encoder_input: str = "context"
     ema: tuple[float, float] = (0.996, 1.0)
     ema_kind: str = "cosine"
+
+    def __post_init__(self):
+        if self.sigreg_kind not in ("kl", "epps_pulley"):
+            raise ConfigError(f"objective.sigreg_kind = {self.sigreg_kind!r}: must be kl or epps_pulley")
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
@@ -83,7 +91,7 @@ class Jepa:
         loss_fn = PREDICTION_LOSS[self.prediction_loss]
         terms = {"prediction": loss_fn(prediction, wanted, hidden, self.beta, valid)}
         pooled = losses.masked_mean(context.astype(jnp.float32), _wide(batch.context, context), axis=1)  # [B, D]
-        terms["sigreg"] = losses.sigreg(pooled, valid)
+        terms["sigreg"], floor, kl = self._sigreg(pooled, valid, key)
         total = terms["prediction"] + self.sigreg_weight * terms["sigreg"]
         metrics = {"explained/prediction": _explained(prediction, wanted, hidden, valid)}
         if intervened is not None:
@@ -96,10 +104,10 @@ class Jepa:
         metrics |= {f"loss/{name}": value for name, value in terms.items()}
         metrics |= {
             "loss": total,
-            "loss/sigreg_floor": losses.sigreg_floor(valid.sum(), pooled.shape[-1]),
+            "loss/sigreg_floor": floor,
             "feature_std": losses.feature_std(pooled, valid),
-            # RankMe, from the spectrum that SIGReg has decomposed already.
-            "rankme": jnp.exp(jnp.log(pooled.shape[-1]) - jax.lax.stop_gradient(terms["sigreg"])),
+            # RankMe, from the spectrum that the KL has decomposed already.
+            "rankme": jnp.exp(jnp.log(pooled.shape[-1]) - jax.lax.stop_gradient(kl)),
             "context_fraction": losses.masked_mean(batch.context.mean(-1), valid),
             "fallback_scenes": (valid & ~batch.removed.any(-1)).sum(),
             "ema_momentum": ema_momentum(step, self.steps, *self.ema, self.ema_kind),
@@ -146,6 +154,14 @@ class Jepa:
         else:  # drop_tokens: the scene without the objects is the scene's other tokens
             intervened = self._encoder.apply({"params": target}, batch.video, rows=batch.rows)
         return full, intervened.astype(jnp.float32)
+
+    def _sigreg(self, pooled: Array, valid: Array, key: Array) -> tuple[Array, Array, Array]:
+        """The term of pooled context features [B, D], the least that it can be, and the KL that is the default."""
+        kl = losses.sigreg(pooled, valid)
+        if self.sigreg_kind == "kl":
+            return kl, losses.sigreg_floor(valid.sum(), pooled.shape[-1]), kl
+        slices = losses.random_slices(key, pooled.shape[-1], SLICES)
+        return losses.epps_pulley(pooled, slices, valid), jnp.zeros(()), kl
 
     def _grid(self, video: Array) -> tuple[int, int, int]:
         return tokenizers.grid(video.shape, self.patch, self.tubelet)

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from cjepa_jax import losses, optim, train_step
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import multiblock
 from cjepa_jax.models import tokenizers
 from cjepa_jax.objectives.jepa import Jepa
@@ -79,6 +80,7 @@ ALONE = {  # every alternative of the method on its own: (objective's fields, ba
     "rerender": ({}, {"intervened": "rerender"}, {}),
     "none": ({"causal_weight": 0.0}, {"intervened": "none"}, {}),
     "no sigreg": ({"sigreg_weight": 0.0}, {}, {}),
+    "epps-pulley": ({"sigreg_kind": "epps_pulley"}, {}, {}),
     "cross": ({"predictor": {"attention": "cross"}}, {}, {}),
     "predictor 12": ({"predictor": {"depth": 12}}, {}, {}),
     "gelu": ({"encoder": {"gelu": "tanh"}, "predictor": {"gelu": "tanh"}}, {}, {}),
@@ -95,7 +97,7 @@ ALONE = {  # every alternative of the method on its own: (objective's fields, ba
 }
 TOGETHER = {  # the same, several at a time: each still runs in the fast tests
     "a": ["elementwise", "layer_norm", "zeroed", "gelu", "clip", "fixed ema"],
-    "b": ["mse", "cross", "drop_tokens", "remat full", "no decay"],
+    "b": ["mse", "epps-pulley", "cross", "drop_tokens", "remat full", "no decay"],
     "c": ["rerender", "video", "anchor", "remat dots", "bfloat16", "beta"],
     "d": ["none", "no sigreg", "predictor 12", "l1", "linear ema", "dropped"],
 }
@@ -173,6 +175,47 @@ def test_loss_is_algorithm_1_on_the_parts():
         + 0.01 * losses.sigreg(pooled)
     )
     assert float(mine) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind, collapsed", [("kl", np.log(8)), ("epps_pulley", 0.40 * 64)])
+def test_either_sigreg_tells_normal_features_from_collapsed_ones(kind, collapsed):
+    objective, valid = make(sigreg_kind=kind), jnp.arange(80) < 64
+    normal = np.random.default_rng(0).standard_normal((80, 8), np.float32)
+
+    @jax.jit
+    def run(features, seed):
+        """(value, the least that it can be), and the value's gradient."""
+        return jax.value_and_grad(lambda x: objective._sigreg(x, valid, jax.random.key(seed))[:2], has_aux=True)(
+            features
+        )
+
+    ((spread, floor), gradient), ((narrow, _), slope) = run(normal, 0), run(1e-3 * np.ones_like(normal), 0)
+    assert float(narrow) == pytest.approx(collapsed, rel=0.01)
+    assert floor <= spread < 0.1 * narrow
+    assert np.isfinite(gradient).all() and np.isfinite(slope).all()
+    assert (gradient[:64] != 0).any(1).all() and (gradient[64:] == 0).all()
+    assert (float(run(normal, 1)[0][0]) != float(spread)) == (kind == "epps_pulley")  # slices are drawn anew
+
+
+def test_another_sigreg_is_refused():
+    with pytest.raises(ConfigError, match="objective.sigreg_kind = 'bcs'"):
+        make(sigreg_kind="bcs")
+
+
+@pytest.mark.slow
+def test_the_kind_of_sigreg_changes_its_term_only():
+    _, batch, state, step = default()
+    objective = make(sigreg_kind="epps_pulley")
+    new = jax.jit(train_step.make(objective, optim.make(vitl.get_config().optim), lambda step: RATE, 0))(state, batch)[
+        1
+    ]
+    old = step(state, batch)[1]
+    same = set(old) - {"loss", "loss/sigreg", "loss/sigreg_floor", "grad_norm", "update_norm"}
+    for name in same:
+        np.testing.assert_allclose(new[name], old[name], rtol=1e-5, err_msg=name)
+    change = 0.01 * (new["loss/sigreg"] - old["loss/sigreg"])
+    assert float(new["loss"] - old["loss"]) == pytest.approx(float(change), abs=1e-5) and abs(change) > 1e-3
+    assert float(new["loss/sigreg_floor"]) == 0
 
 
 def test_gradients_reach_encoder_and_predictor_and_never_the_target():
