@@ -74,7 +74,8 @@ class Lab:
                 home, "cjepa_jax.evaluate", f"--checkpoint={checkpoint}", f"--workdir={home / 'evaluation'}"
             )
             found = json.loads((home / "evaluation" / "results.json").read_text())
-            record |= {"about": found["about"], "protocols": found["protocols"]}
+            about = {key: found["about"][key] for key in ("devices", "version", "evals")}
+            record |= {"about": about, "protocols": found["protocols"]}
         self.record(cell).parent.mkdir(exist_ok=True)
         write_atomically(self.record(cell), json.dumps(record | {"seconds": seconds}, indent=1) + "\n")
 

@@ -14,6 +14,7 @@ A suite file (configs/suites) has a function `get_suite()` that returns a dict:
               it serves in all worlds. {}: none
     evals     the section evals of every config
     columns   title -> [protocol, metric] of the table's numbers
+    contrasts pairs of methods whose differences are printed, paired by seed
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ from ml_collections import ConfigDict
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import ConfigError, did_you_mean
 
-FIELDS = ("about", "flops", "seeds", "shared", "worlds", "methods", "tuning", "evals", "columns")
+FIELDS = ("about", "flops", "seeds", "shared", "worlds", "methods", "tuning", "evals", "columns", "contrasts")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Suite:
     tuning: Mapping[str, Any]
     evals: Mapping[str, Any]
     columns: Mapping[str, tuple[str, str]]
+    contrasts: tuple[tuple[str, str], ...]
 
     def cells(self) -> list[Cell]:
         """Every cell of the table, the first seed of all first: a comparison that is stopped is broad."""
@@ -141,6 +143,11 @@ def load(path: str) -> Suite:
     for name in [*found["worlds"], *found["methods"]]:
         if not name.replace("_", "").isalnum():
             raise ConfigError(f"--suite={path}: {name!r}: names must consist of letters, digits and _")
+    for name in [name for pair in found["contrasts"] for name in pair]:
+        if name not in found["methods"]:
+            raise ConfigError(
+                f"--suite={path}: contrasts: there is no method {name!r}{did_you_mean(name, found['methods'])}"
+            )
     suite = Suite(file.stem, **found | {"seeds": tuple(found["seeds"])})
     for cell in suite.cells():
         suite.config(cell)

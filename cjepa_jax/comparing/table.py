@@ -1,5 +1,191 @@
-"""From the records of finished cells to the table."""
+"""From the records of finished cells to the table: Markdown, JSON and a plot."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cjepa_jax.comparing.suite import Suite
+from cjepa_jax.errors import DataError
+from cjepa_jax.evals.base import RANDOM, TRAINED, student
+from cjepa_jax.reporting.charts import COLOURS
+from cjepa_jax.workdir import write_atomically
 
 
-def write(suite, records, folder) -> str:
-    raise NotImplementedError
+def write(suite: Suite, records: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Writes table.md, table.json and table.svg of the records there are; returns the first's path.
+
+    Raises: DataError if there is no record of a cell of the suite.
+    """
+    found = read(suite, records)
+    summary = summarise(suite, found)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "table.json", json.dumps(summary, indent=1) + "\n")
+    plot(suite, summary).savefig(folder / "table.svg", metadata={"Date": None})
+    write_atomically(folder / "table.md", markdown(suite, summary))
+    return folder / "table.md"
+
+
+def read(suite: Suite, folder: pathlib.Path) -> dict[str, dict]:
+    """The records of the suite's cells by name, those of tuning too. Raises DataError if there is none."""
+    cells = [*suite.cells(), *suite.tuned()]
+    files = {cell.name: folder / f"{cell.name}.json" for cell in cells}
+    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+    if not any("protocols" in record for record in found.values()):
+        raise DataError(f"{folder}: no record of a finished cell of the suite {suite.name!r}")
+    return found
+
+
+def summarise(suite: Suite, records: Mapping[str, dict]) -> dict[str, Any]:
+    """world -> methods, yardsticks and contrasts, each by column; and what each method cost."""
+    summary: dict[str, Any] = {"suite": suite.name, "about": suite.about, "worlds": {}, "costs": {}}
+    cells = [record for record in records.values() if "protocols" in record]
+    for world in suite.worlds:
+        here = [record for record in cells if record["cell"]["world"] == world]
+        by_method = {m: [r for r in here if r["cell"]["method"] == m] for m in suite.methods}
+        values = {
+            method: {title: _by_seed(group, *column) for title, column in suite.columns.items()}
+            for method, group in by_method.items()
+            if group
+        }
+        summary["worlds"][world] = {
+            "methods": {m: {c: spread(list(v.values())) for c, v in row.items() if v} for m, row in values.items()},
+            "yardsticks": yardsticks(suite, here),
+            "contrasts": contrasts(suite, values),
+        }
+    for record in cells:
+        summary["costs"].setdefault(record["cell"]["method"], _cost(record))
+    summary["tuned"] = {record["cell"]["method"]: record["tuned"] for record in cells if record["tuned"]}
+    summary["commits"] = sorted({record["commit"] for record in cells})
+    return summary
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, half of the 95 % interval (Student's t over runs; NaN as None for one run), and the values themselves."""
+    half = student(len(values)) * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "interval": None if half is None else float(half), "values": list(values)}
+
+
+def yardsticks(suite: Suite, records: Sequence[dict]) -> dict[str, dict[str, Any]]:
+    """row -> column -> value of floors and ceilings, which depend on the scenes alone."""
+    rows: dict[str, dict[str, Any]] = {}
+    for title, (protocol, metric) in suite.columns.items():
+        for record in records:
+            for score in record["protocols"].get(protocol, {}).get("scores", []):
+                if score["row"] not in (TRAINED, RANDOM) and score["metric"] == metric and not _of_model(score):
+                    row = rows.setdefault(score["row"], {"kind": score["kind"]})
+                    row.setdefault(title, {"mean": score["value"], "interval": _finite(score["interval"])})
+    return rows
+
+
+def contrasts(suite: Suite, values: Mapping[str, Mapping[str, dict[int, float]]]) -> list[dict[str, Any]]:
+    """The suite's pairs of methods, by column: the mean difference over the seeds that both have, with its interval."""
+    found = []
+    for one, other in suite.contrasts:
+        if one in values and other in values:
+            row: dict[str, Any] = {"pair": [one, other]}
+            for title in suite.columns:
+                a, b = values[one][title], values[other][title]
+                common = sorted(a.keys() & b.keys())
+                if common:
+                    row[title] = spread([a[seed] - b[seed] for seed in common])
+            found.append(row)
+    return found
+
+
+def markdown(suite: Suite, summary: Mapping[str, Any]) -> str:
+    """The tables as text."""
+    titles = list(suite.columns)
+    head = "| {} | " + " | ".join(titles) + " |\n|---|" + "---|" * len(titles) + "\n"
+    parts = []
+    for world, found in summary["worlds"].items():
+        if not found["methods"]:
+            continue
+        parts.append(f"### {suite.worlds[world]['label']}\n")
+        lines = head.format("method (runs)")
+        for method, row in found["methods"].items():
+            runs = max((len(cell["values"]) for cell in row.values()), default=0)
+            label = suite.methods[method]["label"] + (", smoke" if suite.smoke(method) else "")
+            lines += _line(f"{label} ({runs})", row, titles)
+        parts.append(lines)
+        lines = head.format("yardstick")
+        for name, row in sorted(found["yardsticks"].items(), key=lambda item: item[1]["kind"] != "floor"):
+            lines += _line(f"{name} ({row['kind']})", row, titles)
+        parts.append(lines)
+        if found["contrasts"]:
+            lines = head.format("difference, paired by seed")
+            for row in found["contrasts"]:
+                one, other = (suite.methods[name]["label"] for name in row["pair"])
+                lines += _line(f"{one} − {other}", row, titles, sign=True)
+            parts.append(lines)
+    lines = "| method | parameters | GFLOP a step | steps | TFLOP | tuned |\n|---|---|---|---|---|---|\n"
+    for method, cost in summary["costs"].items():
+        tuned = ", ".join(f"{key} {value:g}" for key, value in summary["tuned"].get(method, {}).items()) or "–"
+        each = f"{cost['flops'] / cost['steps'] / 1e9:.1f}" if cost["steps"] else "–"
+        sizes = ", ".join(f"{name} {size:,}" for name, size in cost["parameters"].items())
+        label = suite.methods[method]["label"]
+        lines += f"| {label} | {sizes} | {each} | {cost['steps']} | {cost['flops'] / 1e12:.2f} | {tuned} |\n"
+    return "\n".join([*parts, "### Cost\n", lines])
+
+
+def plot(suite: Suite, summary: Mapping[str, Any]) -> Figure:
+    """A panel for each world and column: methods with their runs and intervals, the random initialisation as a line."""
+    worlds = [world for world, found in summary["worlds"].items() if found["methods"]]
+    columns = list(suite.columns)
+    figure = Figure(figsize=(2.6 * len(columns) + 1.8, 2.6 * len(worlds) + 0.4), layout="constrained")
+    axes = figure.subplots(len(worlds), len(columns), squeeze=False, sharey="row")
+    for row, world in zip(axes, worlds, strict=True):
+        methods = summary["worlds"][world]["methods"]
+        for axis, title in zip(row, columns, strict=True):
+            for place, (method, cells) in enumerate(reversed(methods.items())):
+                cell = cells.get(title)
+                if cell is None:
+                    continue
+                colour = COLOURS["random"] if suite.methods[method].get("steps") == 0 else COLOURS["trained"]
+                axis.plot(cell["values"], [place] * len(cell["values"]), "o", color=colour, markersize=3, alpha=0.5)
+                axis.errorbar(
+                    cell["mean"], place, xerr=cell["interval"], fmt="D", color=colour, markersize=4, capsize=3
+                )
+                if suite.methods[method].get("steps") == 0:
+                    axis.axvline(cell["mean"], color=colour, linewidth=1, linestyle="--")
+            axis.set_title(f"{suite.worlds[world]['label']}: {title}", fontsize=9)
+            axis.set_yticks(range(len(methods)), [suite.methods[m]["label"] for m in reversed(methods)], fontsize=8)
+            axis.tick_params(axis="x", labelsize=8)
+            axis.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def _by_seed(records: Sequence[dict], protocol: str, metric: str) -> dict[int, float]:
+    found = {}
+    for record in records:
+        for score in record["protocols"].get(protocol, {}).get("scores", []):
+            if (score["row"], score["metric"]) == (TRAINED, metric):
+                found[record["cell"]["seed"]] = score["value"]
+    return found
+
+
+def _of_model(score: Mapping[str, Any]) -> bool:
+    """Whether the row is the evaluated model under another name, so that it differs from cell to cell."""
+    return score["kind"] == "result"
+
+
+def _cost(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: record[key] for key in ("parameters", "steps", "flops")}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
+
+
+def _line(label: str, row: Mapping[str, Any], titles: Sequence[str], sign: bool = False) -> str:
+    return f"| {label} | " + " | ".join(_cell(row.get(title), sign) for title in titles) + " |\n"
+
+
+def _cell(cell: Mapping[str, Any] | None, sign: bool) -> str:
+    if cell is None:
+        return "–"
+    text = f"{cell['mean']:+.3f}" if sign else f"{cell['mean']:.3f}"
+    return text + (f" ± {cell['interval']:.3f}" if cell["interval"] is not None else "")

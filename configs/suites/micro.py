@@ -74,5 +74,22 @@ def get_suite():
                 "collapse": {"type": "cjepa_jax.evals.collapse:Collapse"},
             },
         },
-        "columns": {},
+        "columns": {
+            "factual": ("interventional", "accuracy/factual/mlp"),
+            "blanked": ("interventional", "accuracy/blanked/mlp"),
+            "masked": ("interventional", "accuracy/masked/mlp"),
+            "counterfactual": ("interventional", "accuracy/counterfactual/mlp"),
+            "both": ("interventional", "accuracy/both/mlp"),
+            "response": ("interventional", "response"),
+            "count R²": ("states", "r2/count"),
+            "RankMe": ("collapse", "rankme"),
+        },
+        "contrasts": [
+            ("cjepa_anchor", "cjepa"),
+            ("cjepa_anchor", "ijepa"),
+            ("cjepa_anchor", "vjepa"),
+            ("cjepa_anchor", "lejepa"),
+            ("cjepa_anchor", "random"),
+            ("objects", "displaced"),
+        ],
     }
