@@ -1,0 +1,71 @@
+"""The table against numbers done by hand."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from cjepa_jax.comparing import suite as suites
+from cjepa_jax.comparing import table
+from cjepa_jax.errors import DataError
+from tests.comparing.test_suite import MICRO
+
+
+@pytest.fixture(scope="module")
+def micro():
+    suite = suites.load(str(MICRO))
+    return dataclasses.replace(suite, columns={"x": ("p", "acc")}, contrasts=(("cjepa", "ijepa"),))
+
+
+def record(world, method, seed, value):
+    scores = [
+        {"metric": "acc", "row": "trained", "value": value, "interval": 0.1, "kind": "result"},
+        {"metric": "acc", "row": "query only", "value": 0.5, "interval": 0.02, "kind": "floor"},
+        {"metric": "acc", "row": "random init", "value": 0.4, "interval": float("nan"), "kind": "floor"},
+        {"metric": "other", "row": "trained", "value": 9.0, "interval": float("nan"), "kind": "result"},
+    ]
+    return {
+        "cell": {"world": world, "method": method, "seed": seed, "value": None}, "protocols": {"p": {"scores": scores}},
+        "steps": 10, "flops": 2e12, "parameters": {"encoder": 1000}, "tuned": {"optim.peak": 1e-3}, "commit": "abc",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def records(tmp_path):
+    values = {"cjepa": (0.5, 0.6, 0.7), "ijepa": (0.45, 0.6, 0.6)}
+    for method, row in values.items():
+        for seed, value in enumerate(row, 1):
+            found = record("balls", method, seed, value)
+            (tmp_path / f"balls-{method}-seed{seed}.json").write_text(json.dumps(found))
+    (tmp_path / "balls-byol-seed1.json").write_text(json.dumps(record("balls", "byol", 1, 0.3)))
+    return tmp_path
+
+
+def test_means_intervals_and_paired_differences(micro, records):
+    balls = table.summarise(micro, table.read(micro, records))["worlds"]["balls"]
+    cell = balls["methods"]["cjepa"]["x"]
+    assert cell["mean"] == pytest.approx(0.6)
+    assert cell["interval"] == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-6)  # t(2), sd 0.1, three runs
+    (difference,) = balls["contrasts"]
+    assert difference["x"]["values"] == pytest.approx([0.05, 0.0, 0.1])
+    assert difference["x"]["interval"] == pytest.approx(4.302653 * 0.05 / np.sqrt(3), rel=1e-6)
+    assert balls["yardsticks"] == {"query only": {"kind": "floor", "x": {"mean": 0.5, "interval": 0.02}}}
+    assert balls["methods"]["byol"]["x"]["interval"] is None  # one run
+
+
+def test_the_files(micro, records, tmp_path):
+    path = table.write(micro, records, tmp_path / "out")
+    text = path.read_text()
+    assert "| Causal-JEPA (3) | 0.600 ± 0.248 |" in text and "| BYOL, smoke (1) | 0.300 |" in text
+    assert "| Causal-JEPA − I-JEPA | +0.050 ± 0.124 |" in text and "| query only (floor) | 0.500 ± 0.020 |" in text
+    assert "| Causal-JEPA | encoder 1,000 | 200.0 | 10 | 2.00 | optim.peak 0.001 |" in text
+    assert json.loads((tmp_path / "out/table.json").read_text())["commits"] == ["abc"]
+    assert "<svg" in (tmp_path / "out/table.svg").read_text()
+    again = table.write(micro, records, tmp_path / "again")
+    assert again.read_text() == text
+
+
+def test_no_record_is_said(micro, tmp_path):
+    with pytest.raises(DataError, match="no record of a finished cell of the suite 'micro'"):
+        table.write(micro, tmp_path, tmp_path)
