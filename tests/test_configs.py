@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in (ROOT / "configs").rglob("*.py")
-    if path.stem != "__init__"
+    if path.stem != "__init__" and path.parent.name != "suites"  # those are compare's: tests/comparing
 )
 shape = jax.ShapeDtypeStruct
 
