@@ -18,9 +18,10 @@ import numpy as np
 from cjepa_jax import __version__
 from cjepa_jax.errors import CjepaError, StorageError
 from cjepa_jax.reporting import pictures
-from cjepa_jax.reporting.charts import COLOURS, DASHES, Line, Panel, panels
+from cjepa_jax.reporting.charts import Line, Panel, panels
+from cjepa_jax.reporting.parts import document, key, number, section, table
 from cjepa_jax.reporting.run import Run, read
-from cjepa_jax.reporting.text import GLOSSARY, STYLE
+from cjepa_jax.reporting.text import GLOSSARY
 from cjepa_jax.workdir import write_atomically
 
 HIGHLIGHTS = {  # title -> config values worth a glance, each with its own label where the key alone says too little
@@ -46,47 +47,6 @@ HIGHLIGHTS = {  # title -> config values worth a glance, each with its own label
         "seed": "",
     },
 }
-
-
-def number(value: float | None) -> str:
-    """A value for a table; a dash for what was not measured."""
-    if value is None or not np.isfinite(value):
-        return "–" if value is None else str(value)
-    size = abs(value)
-    return (
-        f"{value:,.0f}"
-        if size >= 1000
-        else f"{value:.1f}"
-        if size >= 10
-        else f"{value:.2g}"
-        if 0 < size < 0.001
-        else f"{value:.3f}"
-    )
-
-
-def table(head: list[str], rows: list[list[str]], kind: str = "") -> str:
-    """An HTML table; the last column is text. Cells are HTML."""
-
-    def line(cells: list[str], tag: str) -> str:
-        last = len(cells) - 1
-        return "".join(f"<{tag}{' class=text' if i == last else ''}>{cell}</{tag}>" for i, cell in enumerate(cells))
-
-    lines = ([line(head, "th")] if head else []) + [line(row, "td") for row in rows]
-    return f"<table class='{kind}'>{''.join(f'<tr>{cells}</tr>' for cells in lines)}</table>"
-
-
-def section(title: str, note: str, body: str) -> str:
-    """A titled block; a body that is empty says that nothing was recorded."""
-    body = body or "<p>Nothing was recorded for this section.</p>"
-    return f"<section><h2>{title}</h2><p class=note>{note}</p>{body}</section>"
-
-
-def key(*roles: tuple[str, str]) -> str:
-    """A legend: (role, text) pairs."""
-    dash = {role: "dotted" if role == "pixels" else "dashed" for role in DASHES}
-    style = {role: f"border-color:{COLOURS[role]};border-top-style:{dash.get(role, 'solid')}" for role, _ in roles}
-    marks = [f"<i style='{style[role]}'></i>{text}" for role, text in roles]
-    return f"<div class=key>{''.join(marks)}</div>"
 
 
 def header(run: Run) -> str:
@@ -305,12 +265,8 @@ def page(run: Run) -> str:
     parts = [header(run), headline(run), losses(run), probes(run), health(run), scenes(run), throughput(run)]
     parts.append(section("Glossary", "Every quantity on this page.", f"<dl>{terms}</dl>"))
     parts.append(f"<section><details><summary>Resolved config</summary><pre>{config}</pre></details></section>")
-    title = escape(run.workdir.resolve().name)
     side = f":root{{--side:{run.scenes.side() if run.scenes else 0}px}}"
-    head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><title>{title}: report</title>"
-    head += f"<style>{STYLE}{side}</style>"
-    body = f"<body><main>{''.join(parts)}</main></body>"
-    return f"<!doctype html><html lang=en><head>{head}</head>{body}</html>"
+    return document(f"{run.workdir.resolve().name}: report", "".join(parts), side)
 
 
 def write(workdir: str | os.PathLike) -> Path:

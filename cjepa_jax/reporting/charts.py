@@ -45,19 +45,36 @@ class Panel:
     marks: list[int] = field(default_factory=list)  # steps to mark at the bottom
 
 
+@dataclass(frozen=True)
+class Dots:
+    """One small chart of single values. rows: (label, role, value, half of its interval or NaN), top to bottom."""
+
+    title: str
+    rows: list[tuple[str, str, float, float]]
+
+
 def panels(charts: list[Panel], columns: int = 4) -> str:
     """Charts side by side, `columns` in a row, as one SVG element. Panels without a finite value are left out."""
     charts = [chart for chart in charts if any(np.isfinite(line.values).any() for line in chart.lines)]
-    if not charts:
-        return ""
+    return _svg(charts, columns, 2.05, draw) if charts else ""
+
+
+def dots(charts: list[Dots], columns: int = 3) -> str:
+    """As `panels`, of single values with their intervals."""
+    charts = [chart for chart in charts if any(np.isfinite(row[2]) for row in chart.rows)]
+    most = max((len(chart.rows) for chart in charts), default=0)
+    return _svg(charts, columns, 0.6 + 0.19 * most, draw_dots) if charts else ""
+
+
+def _svg(charts, columns: int, height: float, draw_one) -> str:
     columns = min(columns, len(charts))
     rows = -(-len(charts) // columns)
     wide = 10.6 if columns > 2 else 5.3 * columns
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cjepa", "font.size": 8.5}):
-        figure = Figure(figsize=(wide, 2.05 * rows), layout="constrained")
+        figure = Figure(figsize=(wide, height * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, chart in zip(axes, charts, strict=False):
-            draw(axis, chart)
+            draw_one(axis, chart)
         for axis in axes[len(charts) :]:
             axis.set_axis_off()
         text = io.StringIO()
@@ -95,15 +112,36 @@ def draw(axis, chart: Panel) -> None:
         axis.plot(
             chart.marks, [0.03] * len(chart.marks), "|", color=COLOURS["bad"], transform=axis.get_xaxis_transform()
         )
-    axis.set_title(chart.title, loc="left", color=INK, fontsize=9, fontweight="bold")
+    whole = all((np.asarray(line.steps) % 1 == 0).all() for line in chart.lines)
     axis.grid(axis="y", color=FAINT, linewidth=0.6)
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=whole))
+    _finish(axis, chart.title)
+    axis.margins(x=0.02)
+
+
+def draw_dots(axis, chart: Dots) -> None:
+    """Draw one chart of single values on matplotlib axes."""
+    places = range(len(chart.rows), 0, -1)
+    for place, (_, role, value, half) in zip(places, chart.rows, strict=True):
+        colour = COLOURS[role]
+        if np.isfinite(half):
+            axis.plot([value - half, value + half], [place, place], color=colour, linewidth=1.4)
+        axis.plot([value], [place], "o", color=colour, markersize=4.6 if role == "trained" else 3.6)
+    axis.set_yticks(list(places), [label for label, *_ in chart.rows], parse_math=False)
+    axis.set_ylim(0.4, len(chart.rows) + 0.6)
+    axis.grid(axis="x", color=FAINT, linewidth=0.6)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    _finish(axis, chart.title)
+    axis.margins(x=0.06)
+
+
+def _finish(axis, title: str) -> None:
+    axis.set_title(title, loc="left", color=INK, fontsize=9, fontweight="bold", parse_math=False)
     axis.tick_params(which="both", colors=INK, length=0, labelsize=7.5)
-    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     for side, spine in axis.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(FAINT)
-    axis.margins(x=0.02)
 
 
 def binned(steps: Iterable[float], values: Iterable[float]) -> tuple[np.ndarray, ...]:

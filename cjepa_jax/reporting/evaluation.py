@@ -1,10 +1,32 @@
 """The results of an evaluation as text and as a page: tables of scores with their floors and ceilings, and pictures."""
 
+import json
+import re
+import zipfile
+from html import escape
 from pathlib import Path
 
 import numpy as np
 
-from cjepa_jax.evals.base import Result, Score
+from cjepa_jax.errors import DataError
+from cjepa_jax.evals.base import RANDOM, TRAINED, Result, Score
+from cjepa_jax.reporting import charts, parts, pictures
+from cjepa_jax.workdir import write_atomically
+
+LESS = re.compile(r"(^|[/_ -])(mse|mae|error|loss|distance)\b")  # metrics of which less is better
+ROLES = ("other", "loss", "bad", "pixels")  # colours of curves that are neither trained nor random
+SHOWN = 24  # metrics drawn as dots; the table has all
+LEAST_WIDTH = 240  # pixels to which small pictures are enlarged
+STYLE = """
+.wide { overflow-x: auto }
+.wide td, .wide th { white-space: nowrap }
+.wide td:last-child { white-space: normal; min-width: 150px }
+th small { display: block; font-weight: 400 }
+.shot { margin: 14px 0 0; max-width: 100% } .shot img { max-width: 100%; display: block; border-radius: 4px }
+.wide, .curve { margin-bottom: 14px }
+.curve { display: inline-block; width: 520px; max-width: 100%; margin-top: 14px }
+ul { margin: 14px 0 0; padding-left: 20px }
+"""
 
 
 def as_text(result: Result) -> str:
@@ -18,20 +40,175 @@ def as_text(result: Result) -> str:
 
 def number(score: Score) -> str:
     """ "0.713 ± 0.021"."""
-    return f"{score.value:.3f}" + (f" ± {score.interval:.3f}" if np.isfinite(score.interval) else "")
+    return parts.number(score.value) + (f" ± {parts.number(score.interval)}" if np.isfinite(score.interval) else "")
 
 
 def save_pictures(folder: Path, name: str, result: Result) -> None:
-    """Keeps a protocol's images and curves in the folder, for `write`."""
-    arrays = {f"image/{title}": image for title, image in result.images.items()}
+    """Keeps a protocol's images and curves in the folder, for `write`: pictures/NAME.npz, and what each array is."""
+    known = [(["image", title], image) for title, image in result.images.items()]
     for title, lines in result.curves.items():
-        for label, (x, y) in lines.items():
-            arrays[f"curve/{title}/{label}"] = np.stack([np.asarray(x, float), np.asarray(y, float)])
-    if arrays:
-        (folder / "pictures").mkdir(exist_ok=True)
-        np.savez_compressed(folder / "pictures" / f"{name}.npz", **arrays)
+        known += [(["curve", title, label], np.asarray(xy, float)) for label, xy in lines.items()]
+    file = folder / "pictures" / f"{name}.npz"
+    file.unlink(missing_ok=True)
+    if known:
+        file.parent.mkdir(exist_ok=True)
+        arrays = {str(i): array for i, (_, array) in enumerate(known)}
+        np.savez_compressed(file, index=np.array(json.dumps([what for what, _ in known])), **arrays)
 
 
 def write(folder: Path) -> Path:
-    """Writes report.html from results.json and the kept pictures; returns its path."""
-    raise NotImplementedError
+    """Writes report.html from results.json and the kept pictures; returns its path. Raises DataError without them."""
+    file = folder / "results.json"
+    try:
+        saved = json.loads(file.read_text())
+        about, protocols = saved["about"], saved["protocols"]
+        results = {name: _result(folder, name, found) for name, found in protocols.items()}
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{folder}: not the results of an evaluation ({error})") from error
+    title = f"Evaluation of {Path(about['checkpoint']['checkpoint']).name}"
+    body = [f"<h1>{escape(title)}</h1><section>{parts.table([], facts(about), 'facts')}</section>", summary(results)]
+    body += [protocol(name, result, protocols[name].get("seconds")) for name, result in results.items()]
+    write_atomically(folder / "report.html", parts.document(title, "".join(body), STYLE))
+    return folder / "report.html"
+
+
+def facts(about: dict) -> list[list[str]]:
+    """What was evaluated, on what, by which command."""
+    checkpoint, evals = about["checkpoint"], about["evals"]
+    known = {
+        "checkpoint": checkpoint["checkpoint"],
+        "step": f"{checkpoint['step']:,}",
+        "training seed": checkpoint["seed"],
+        "data": f"{about['data']['source'].rpartition(':')[2]}, {about['data']['size']} pixels, "
+        f"{about['data']['frames']} frames",
+        "heads": f"fitted on {evals['fit'] or 'all'} scenes of {evals['fit_split']!r}, scored on "
+        f"{evals['test'] or 'all'} of {evals['test_split']!r}, seed {evals['seed']}",
+        "command": about.get("command"),
+        "devices": about.get("devices"),
+        "version": about.get("version"),
+    }
+    return [[name, f"<code>{escape(str(value))}</code>"] for name, value in known.items() if value is not None]
+
+
+def summary(results: dict[str, Result]) -> str:
+    """In words: which metrics are better than every floor, and which are not."""
+    found = {"Better than every floor": [], "Not to be told from a floor": [], "Worse than a floor": []}
+    for name, result in results.items():
+        for metric, scores in by_metric(result).items():
+            compared = floors(scores)
+            if compared is not None:
+                kind = "Worse than a floor" if compared[0] else "Not to be told from a floor" if compared[1] else None
+                rows = ", ".join(floor.row for floor in compared[0] or compared[1])
+                text = f"{name} {metric}" + (f" ({rows})" if rows else "")
+                found[kind or "Better than every floor"].append(text)
+    text = "".join(
+        f"<p><b>{kind} ({len(names)}):</b> {escape(', '.join(names) or 'nothing')}.</p>"
+        for kind, names in found.items()
+    )
+    note = "The same network at random initialisation is a floor of every number. This is one run: nothing here says "
+    return parts.section("Result", note + "how much another training seed would change.", text)
+
+
+def protocol(name: str, result: Result, seconds: float | None) -> str:
+    """A protocol's section: table, dots, pictures, curves, notes."""
+    metrics = by_metric(result)
+    kinds = {score.row: score.kind for score in result.scores}
+    order = ("result", "floor", "ceiling")
+    rows = sorted(kinds, key=lambda row: (order.index(kinds[row]), row != TRAINED))
+    head = ["", *(f"{escape(row)}<small>{kinds[row] if row != TRAINED else '&nbsp;'}</small>" for row in rows)]
+    lines = []
+    for metric, scores in metrics.items():
+        cells = {score.row: number(score) for score in scores}
+        lines.append([escape(metric), *(cells.get(row, "") for row in rows), verdict(scores)])
+    body = f"<div class=wide>{parts.table([*head, 'trained is'], lines)}</div>"
+    shown = [
+        charts.Dots(metric, [(s.row, role(s), s.value, s.interval) for row in rows for s in scores if s.row == row])
+        for metric, scores in list(metrics.items())[:SHOWN]
+    ]
+    body += charts.dots(shown)
+    body += "".join(figure(title, image) for title, image in result.images.items())
+    body += "".join(curves(title, lines) for title, lines in result.curves.items())
+    if result.notes:
+        body += f"<ul class=note>{''.join(f'<li>{escape(note)}</li>' for note in result.notes)}</ul>"
+    return parts.section(escape(name), interval_note(result, seconds), body)
+
+
+def interval_note(result: Result, seconds: float | None) -> str:
+    """Over what the intervals are."""
+    counts = sorted({score.count for score in result.scores if score.count})
+    text = f"Test items: {', '.join(f'{count:,}' for count in counts)}. " if counts else ""
+    text += "± is half of the 95 % interval: over items; for random init over its initialisations."
+    return text + (f" {seconds:.0f} s." if seconds is not None else "")
+
+
+def by_metric(result: Result) -> dict[str, list[Score]]:
+    """The scores of each metric, in the order in which they came."""
+    metrics = dict.fromkeys(score.metric for score in result.scores)
+    return {metric: [score for score in result.scores if score.metric == metric] for metric in metrics}
+
+
+def floors(scores: list[Score]) -> tuple[list[Score], list[Score]] | None:
+    """The floors that are better than one metric's trained row, and those that are worse by no more than the intervals
+    allow for; None if there is nothing to compare."""
+    trained = next((s for s in scores if s.row == TRAINED and np.isfinite(s.value)), None)
+    known = [s for s in scores if s.kind == "floor" and np.isfinite(s.value)]
+    if trained is None or not known:
+        return None
+    sign = -1 if LESS.search(trained.metric) else 1
+    better = [floor for floor in known if sign * (trained.value - floor.value) < 0]
+    margins = {id(floor): np.hypot(*np.nan_to_num([floor.interval, trained.interval])) for floor in known}
+    return better, [s for s in known if s not in better and abs(s.value - trained.value) <= margins[id(s)]]
+
+
+def verdict(scores: list[Score]) -> str:
+    """How the trained row stands to the floors, in words."""
+    compared = floors(scores)
+    if compared is None:
+        return "–"
+    better, near = ([floor.row for floor in found] for found in compared)
+    if better:
+        side = "above" if LESS.search(scores[0].metric) else "below"
+        return f"<span class=bad>{side} {escape(' and '.join(better))}</span>"
+    if near:
+        return f"<span>within the intervals of {escape(' and '.join(near))}</span>"
+    return "<span class=good>better than every floor</span>"
+
+
+def role(score: Score) -> str:
+    """The colour of a score."""
+    if score.row in (TRAINED, RANDOM):
+        return "trained" if score.row == TRAINED else "random"
+    return {"floor": "pixels", "ceiling": "other", "result": "loss"}[score.kind]
+
+
+def figure(title: str, picture: np.ndarray) -> str:
+    """A titled picture; a small one is enlarged without smoothing."""
+    times = max(1, LEAST_WIDTH // picture.shape[1])
+    picture = picture.repeat(times, 0).repeat(times, 1)
+    return f"<figure class=shot>{pictures.image(picture)}<figcaption>{escape(title)}</figcaption></figure>"
+
+
+def curves(title: str, lines: dict) -> str:
+    """A titled chart with its legend."""
+    others = iter(ROLES * (1 + len(lines) // len(ROLES)))
+    roles = {
+        label: "trained" if label == TRAINED else "random" if label.startswith(RANDOM) else next(others)
+        for label in lines
+    }
+    drawn = [charts.Line(roles[label], *np.asarray(xy, float)) for label, xy in lines.items()]
+    chart = charts.panels([charts.Panel(title, drawn)], columns=1)
+    return chart and f"<div class=curve>{parts.key(*((roles[label], escape(label)) for label in lines))}{chart}</div>"
+
+
+def _result(folder: Path, name: str, saved: dict) -> Result:
+    """A protocol's result as it was kept."""
+    images, lines = {}, {}
+    file = folder / "pictures" / f"{name}.npz"
+    if file.is_file():
+        with np.load(file) as arrays:
+            for i, (kind, title, *label) in enumerate(json.loads(str(arrays["index"]))):
+                if kind == "image":
+                    images[title] = arrays[str(i)]
+                else:
+                    lines.setdefault(title, {})[label[0]] = tuple(arrays[str(i)])
+    return Result([Score(**score) for score in saved["scores"]], images, lines, saved["notes"])
