@@ -88,6 +88,10 @@ class Suite:
         """Whether the method only has a smoke cell."""
         return self.methods[method].get("steps", 0) > 0
 
+    def untrained(self, method: str) -> bool:
+        """Whether the method is the network at initialisation."""
+        return self.methods[method].get("steps") == 0
+
     def overrides(self, cell: Cell, steps: int, value: float | None) -> dict[str, Any]:
         """What the cell changes of its method's config, by dotted keys."""
         parts = [self.shared, self.worlds[cell.world]["overrides"], self.methods[cell.method].get("overrides", {})]

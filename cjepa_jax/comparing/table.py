@@ -14,6 +14,8 @@ from cjepa_jax.evals.base import RANDOM, TRAINED, student
 from cjepa_jax.reporting.charts import COLOURS
 from cjepa_jax.workdir import write_atomically
 
+BELOW = " ↓"
+
 
 def write(suite: Suite, records: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     """Writes table.md, table.json and table.svg of the records there are; returns the first's path.
@@ -106,10 +108,11 @@ def markdown(suite: Suite, summary: Mapping[str, Any]) -> str:
             continue
         parts.append(f"### {suite.worlds[world]['label']}\n")
         lines = head.format("method (runs)")
+        floor = next((row for name, row in found["methods"].items() if suite.untrained(name)), {})
         for method, row in found["methods"].items():
             runs = max((len(cell["values"]) for cell in row.values()), default=0)
             label = suite.methods[method]["label"] + (", smoke" if suite.smoke(method) else "")
-            lines += _line(f"{label} ({runs})", row, titles)
+            lines += _line(f"{label} ({runs})", row, titles, floor)
         parts.append(lines)
         lines = head.format("yardstick")
         for name, row in sorted(found["yardsticks"].items(), key=lambda item: item[1]["kind"] != "floor"):
@@ -128,7 +131,10 @@ def markdown(suite: Suite, summary: Mapping[str, Any]) -> str:
         sizes = ", ".join(f"{name} {size:,}" for name, size in cost["parameters"].items())
         label = suite.methods[method]["label"]
         lines += f"| {label} | {sizes} | {each} | {cost['steps']} | {cost['flops'] / 1e12:.2f} | {tuned} |\n"
-    return "\n".join([*parts, "### Cost\n", lines])
+    note = (
+        f"{BELOW.strip()}: below the mean of the network at initialisation. ±: 95 % interval over runs (Student's t)."
+    )
+    return "\n".join([note, "", *parts, "### Cost\n", lines])
 
 
 def plot(suite: Suite, summary: Mapping[str, Any]) -> Figure:
@@ -144,12 +150,12 @@ def plot(suite: Suite, summary: Mapping[str, Any]) -> Figure:
                 cell = cells.get(title)
                 if cell is None:
                     continue
-                colour = COLOURS["random"] if suite.methods[method].get("steps") == 0 else COLOURS["trained"]
+                colour = COLOURS["random"] if suite.untrained(method) else COLOURS["trained"]
                 axis.plot(cell["values"], [place] * len(cell["values"]), "o", color=colour, markersize=3, alpha=0.5)
                 axis.errorbar(
                     cell["mean"], place, xerr=cell["interval"], fmt="D", color=colour, markersize=4, capsize=3
                 )
-                if suite.methods[method].get("steps") == 0:
+                if suite.untrained(method):
                     axis.axvline(cell["mean"], color=colour, linewidth=1, linestyle="--")
             axis.set_title(f"{suite.worlds[world]['label']}: {title}", fontsize=9)
             axis.set_yticks(range(len(methods)), [suite.methods[m]["label"] for m in reversed(methods)], fontsize=8)
@@ -180,12 +186,14 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and np.isfinite(value) else None
 
 
-def _line(label: str, row: Mapping[str, Any], titles: Sequence[str], sign: bool = False) -> str:
-    return f"| {label} | " + " | ".join(_cell(row.get(title), sign) for title in titles) + " |\n"
+def _line(label: str, row: Mapping, titles: Sequence[str], floor: Mapping | None = None, sign: bool = False) -> str:
+    cells = [_cell(row.get(title), (floor or {}).get(title), sign) for title in titles]
+    return f"| {label} | " + " | ".join(cells) + " |\n"
 
 
-def _cell(cell: Mapping[str, Any] | None, sign: bool) -> str:
+def _cell(cell: Mapping[str, Any] | None, floor: Mapping[str, Any] | None, sign: bool) -> str:
     if cell is None:
         return "–"
     text = f"{cell['mean']:+.3f}" if sign else f"{cell['mean']:.3f}"
-    return text + (f" ± {cell['interval']:.3f}" if cell["interval"] is not None else "")
+    text += f" ± {cell['interval']:.3f}" if cell["interval"] is not None else ""
+    return text + (BELOW if floor is not None and cell["mean"] < floor["mean"] else "")

@@ -50,7 +50,7 @@ def test_a_cells_config_file_is_its_config(micro, tmp_path):
     "old, new, message",
     [
         ('"about"', '"abuot"', "unknown field abuot; did you mean 'about'?"),
-        ('"flops": 4.5e12', '"flops": 0', "flops must be above 0"),
+        ('"flops": 3.375e12', '"flops": 0', "flops must be above 0"),
         ('"seeds": (1, 2, 3)', '"seeds": (1, 1)', "all different"),
         ('"seed": 0', '"seed": 1', "tuning.seed must not be one of seeds"),
         ('"data.size": 48', '"data.sise": 48', "data.sise: there is no such key"),

@@ -39,6 +39,7 @@ def records(tmp_path):
             found = record("balls", method, seed, value)
             (tmp_path / f"balls-{method}-seed{seed}.json").write_text(json.dumps(found))
     (tmp_path / "balls-byol-seed1.json").write_text(json.dumps(record("balls", "byol", 1, 0.3)))
+    (tmp_path / "balls-random-seed1.json").write_text(json.dumps(record("balls", "random", 1, 0.58)))
     return tmp_path
 
 
@@ -57,7 +58,8 @@ def test_means_intervals_and_paired_differences(micro, records):
 def test_the_files(micro, records, tmp_path):
     path = table.write(micro, records, tmp_path / "out")
     text = path.read_text()
-    assert "| Causal-JEPA (3) | 0.600 ± 0.248 |" in text and "| BYOL, smoke (1) | 0.300 |" in text
+    assert "| Causal-JEPA (3) | 0.600 ± 0.248 |" in text and "| BYOL, smoke (1) | 0.300 ↓ |" in text
+    assert "| I-JEPA (3) | 0.550 ± 0.215 ↓ |" in text and "| random init (1) | 0.580 |" in text
     assert "| Causal-JEPA − I-JEPA | +0.050 ± 0.124 |" in text and "| query only (floor) | 0.500 ± 0.020 |" in text
     assert "| Causal-JEPA | encoder 1,000 | 200.0 | 10 | 2.00 | optim.peak 0.001 |" in text
     assert json.loads((tmp_path / "out/table.json").read_text())["commits"] == ["abc"]
