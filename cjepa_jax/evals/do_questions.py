@@ -1,0 +1,179 @@
+"""Counterfactual questions as arrays: the scene, the scene without object k, and whose tokens are whose.
+
+They depend on the data alone, so that every model of a comparison answers the same ones; a folder can keep them.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cjepa_jax import __version__
+from cjepa_jax.data import questions, transforms
+from cjepa_jax.data.base import Source
+from cjepa_jax.data.pipeline import SceneMap
+from cjepa_jax.errors import DataError
+
+MOMENTS = 8  # at most so many frames' states describe a scene, evenly spread from the first to the last
+
+
+class DoQuestions(NamedTuple):
+    """Q questions "does it happen to object j without object k?", in groups of four (data/questions.py)."""
+
+    video: np.ndarray  # uint8 [Q, T, H, W, 3]
+    without: np.ndarray  # uint8 [Q, T, H, W, 3] under do(remove k), as the world simulates it
+    pixels: np.ndarray  # uint8 [Q, T, H, ceil(W/8)] k's visible pixels, packed bits
+    other_pixels: np.ndarray  # the same of the row `other`
+    object_patches: np.ndarray  # bool [Q, K, N] tokens that each object touches
+    removed: np.ndarray  # int64 [Q] k's row in them
+    asked: np.ndarray  # int64 [Q] j's
+    other: np.ndarray  # int64 [Q] the row of an object that is neither; -1: none can be hidden
+    factual: np.ndarray  # bool [Q] whether it happens to j as it is
+    answer: np.ndarray  # bool [Q] whether it does without k
+    final: np.ndarray  # float32 [Q, 2] where j is at the end without k, view widths
+    factual_final: np.ndarray  # float32 [Q, 2] where it is at the end as it is
+    looks: np.ndarray  # int64 [Q, 3] the looks of k and of j, and the class of their distance at the beginning
+    start: np.ndarray  # float32 [Q, F] where k and j begin, their distance and, where known, their sizes
+    states: np.ndarray  # float32 [Q, F] all states over time, j's first, k's second, others by distance; F = 0: unknown
+    scene: np.ndarray  # int64 [Q] its number in the source
+
+    def part(self, rows: slice) -> "DoQuestions":
+        """Some of the questions."""
+        return DoQuestions(*(value[rows] for value in self))
+
+    def blanked(self, other: bool = False) -> np.ndarray:
+        """The videos with the visible pixels of k (or of the other object) set to 0: uint8 [Q, T, H, W, 3]."""
+        packed, width = self.other_pixels if other else self.pixels, self.video.shape[3]
+        gone = np.unpackbits(packed, axis=-1, count=width).view(bool)
+        return np.where(gone[..., None], np.uint8(0), self.video)
+
+
+def prepare(scenes: SceneMap, count: int, seed: int, anchor: int) -> DoQuestions:
+    """`count` questions about the map's scenes, less the groups in which an object is not to be had.
+
+    Args:
+      scenes: with_objects and with_masks; its source has outcomes and can rerender.
+      count: a multiple of 4. seed: of what is asked.
+      anchor: times at the start of which nothing is hidden.
+    Raises: DataError if there are too few scenes, or if no group of four is left.
+    """
+    source = scenes.source
+    drawn = questions.draw(source, count, seed)
+    rows = [_question(scenes, drawn, i, seed, anchor) for i in range(count)]
+    whole = [all(row is not None for row in rows[i - i % 4 : i - i % 4 + 4]) for i in range(count)]
+    rows = [row for row, keep in zip(rows, whole, strict=True) if keep]
+    if not rows:
+        raise DataError(f"{type(source).__name__}: of {count} questions, in no group of four all objects touch tokens")
+    most = max(len(row["states"]) for row in rows)
+    for row in rows:  # objects that a scene lacks are zeros
+        row["states"] = np.pad(row["states"], [(0, most - len(row["states"])), (0, 0)]).ravel()
+    return DoQuestions(**{name: np.stack([row[name] for row in rows]) for name in DoQuestions._fields})
+
+
+def _question(scenes: SceneMap, drawn: questions.Questions, i: int, seed: int, anchor: int) -> dict | None:
+    """The i-th question's row of DoQuestions; None where k cannot be hidden or j cannot be seen then."""
+    number, k, j = int(drawn.scene[i]), int(drawn.removed[i]), int(drawn.asked[i])
+    scene, known = scenes(number, 0), scenes.source.outcomes(number)
+    found = {int(index): row for row, index in enumerate(scene["objects"]) if scene["object_valid"][row]}
+    if scene["replaced"] or k not in found or j not in found:
+        return None
+    patches = scene["object_patches"]
+
+    def suits(row: int) -> bool:
+        gone = hidden(patches[row], scenes.grid[0], anchor)
+        return gone.any() and not gone.all() and (patches[found[j]] & ~patches[row]).any()
+
+    if not suits(found[k]):
+        return None
+    others = [row for index, row in found.items() if index not in (k, j) and suits(row)]
+    other = int(np.random.default_rng([seed, number, k]).choice(others)) if others else -1
+    film = scenes.source.intervene(number, np.arange(len(known.asked)) == k)
+    pixels = np.packbits(scene["masks"], -1)
+    return {
+        "video": scene["video"],
+        "without": transforms.centre_square(*film.shape[1:3]).frames(film, scenes.size),
+        "pixels": pixels[found[k]],
+        "other_pixels": pixels[other] if others else np.zeros_like(pixels[0]),
+        "object_patches": patches,
+        "removed": found[k],
+        "asked": found[j],
+        "other": other,
+        "factual": drawn.factual[i],
+        "answer": drawn.answer[i],
+        "final": drawn.final[i],
+        "factual_final": known.final[0, j],
+        "looks": np.array([known.looks[k], known.looks[j], np.searchsorted(questions.DISTANCES, drawn.distance[i])]),
+        "start": _start(scenes.source, scene, known, (k, j), (found[k], found[j])),
+        "states": _states(scene, known, k, j, found),
+        "scene": number,
+    }
+
+
+def _start(source: Source, scene: dict, known: Any, pair: tuple[int, int], rows: tuple[int, int]) -> np.ndarray:
+    """Positions and sizes of k and j at the beginning, and their distance: float32 [F]."""
+    values = [known.start[list(pair)].ravel(), [np.hypot(*(known.start[pair[0]] - known.start[pair[1]]))]]
+    if "states" in scene:
+        sizes = [column for column, name in enumerate(source.state_names) if name.startswith("size/")]
+        values.append(scene["states"][0][np.ix_(rows, sizes)].ravel())
+    return np.concatenate(values).astype(np.float32)
+
+
+def _states(scene: dict, known: Any, k: int, j: int, found: dict[int, int]) -> np.ndarray:
+    """Each object's states over time, float32 [objects, times * S]."""
+    if "states" not in scene:
+        return np.zeros((0, 0), np.float32)
+    apart = np.hypot(*(known.start - known.start[j]).T)
+    order = [j, k, *sorted(found.keys() - {j, k}, key=lambda index: apart[index])]
+    states = scene["states"]  # [T, K, S]
+    times = np.unique(np.linspace(0, len(states) - 1, MOMENTS).round().astype(int))
+    chosen = states[np.ix_(times, [found[index] for index in order])].swapaxes(0, 1)
+    return chosen.reshape(len(order), -1)
+
+
+def hidden(patches: np.ndarray, times: int, anchor: int) -> np.ndarray:
+    """The tokens that are hidden with an object, bool [..., N], of those that it touches: all but those of the first
+    `anchor` times."""
+    visible = np.arange(patches.shape[-1]) < anchor * (patches.shape[-1] // times)
+    return patches & ~visible
+
+
+def fingerprint(scenes: SceneMap, **more: Any) -> str:
+    """A name for what `prepare` gives of these scenes."""
+    source = scenes.source
+    about = [f"{type(source).__module__}:{source!r}", getattr(source, "spec", ""), __version__, more]
+    about += [scenes.patch, scenes.tubelet, scenes.size, scenes.frames, scenes.max_objects]
+    return digest(json.dumps(about, sort_keys=True).encode())
+
+
+def digest(*parts: bytes) -> str:
+    """16 hexadecimal digits."""
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def remembered(folder: str, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """make()'s arrays, kept in the folder under this name and read from there the next time; "": not kept.
+
+    Processes may share the folder: a reader sees a whole file or none. Raises DataError for one that is damaged.
+    """
+    if not folder:
+        return make()
+    file = Path(folder).expanduser() / f"{name}.npz"
+    if not file.exists():
+        made = make()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            beside = file.with_name(f".{name}.{os.getpid()}.npz")
+            np.savez(beside, **made)
+            os.replace(beside, file)
+        except OSError as error:
+            raise DataError(f"{file}: cannot be written: {error.strerror}") from error
+    try:
+        with np.load(file) as stored:
+            return dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file}: cannot be read, delete it: {error}") from error

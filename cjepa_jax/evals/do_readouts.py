@@ -1,0 +1,118 @@
+"""What models make of scenes from which an object is taken away: one feature vector per question and readout."""
+
+from collections.abc import Callable, Collection
+
+import numpy as np
+
+from cjepa_jax.evals.base import Hidden, Model, pool
+from cjepa_jax.evals.do_questions import DoQuestions, hidden
+
+READOUTS = ("factual", "blanked", "context", "masked", "counterfactual", "both")
+REMOVAL = "true removal"
+WRONG = "wrong object: "  # before a readout's name: another object of the scene is taken away instead of k
+
+
+def features(
+    model: Model, asked: DoQuestions, times: int, anchor: int, batch: int, wanted: Collection[str], wrong: bool = False
+) -> dict[str, np.ndarray]:
+    """float32 [Q, F] of each wanted readout that the model has (and REMOVAL, if wanted).
+
+    With W the tokens that stay visible without k, J those that j touches and k does not, each is a concatenation of
+    means over tokens:
+
+      factual         s, the whole scene encoded: all tokens, J, k's tokens
+      blanked         the scene encoded with k's visible pixels black: all tokens, J
+      context         W encoded on their own: W, J
+      masked          the prediction at k's hidden tokens (Algorithm 3, line 7), and context's J
+      counterfactual  s_full - the predicted change, s_full by the target encoder: W, J
+      both            masked and counterfactual
+      true removal    the scene that the world simulates without k, encoded: all tokens, J
+
+    Args:
+      times: of the grid; anchor: nothing is hidden at the first so many of them.
+      batch: questions at a time. wrong: gives the readouts without the row `other` too, named WRONG + name.
+    """
+    parts = []
+    for start in range(0, len(asked.video), batch):
+        part = asked.part(slice(start, start + batch))
+        full = model.encode(part.video) if "factual" in wanted or model.target is None else None
+        found = _without(model, part, part.removed, times, anchor, wanted, full)
+        if REMOVAL in wanted:
+            tokens = model.encode(part.without)
+            found[REMOVAL] = _joined(tokens.mean(1), pool(tokens, _own(part, part.removed)))
+        if wrong:
+            other = _without(model, part, part.other, times, anchor, wanted, full, True)
+            found |= {WRONG + name: value for name, value in other.items()}
+        parts.append(found)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _without(model, asked, row, times, anchor, wanted, full, other=False) -> dict[str, np.ndarray]:
+    """The readouts of a batch without the object in `row` [B]."""
+    touched, own = _touched(asked, row), _own(asked, row)
+    gone, found = hidden(touched, times, anchor), {}
+    if "factual" in wanted:
+        found["factual"] = _joined(full.mean(1), pool(full, own), pool(full, touched))
+    if "blanked" in wanted:
+        tokens = model.encode(asked.blanked(other))
+        found["blanked"] = _joined(tokens.mean(1), pool(tokens, own))
+    if not {"context", "masked", "counterfactual", "both"} & set(wanted):
+        return found
+    seen = model.hide(hide(asked, row, times, anchor))
+    if seen.context is not None and "context" in wanted:
+        found["context"] = _joined(pool(seen.context, ~gone), pool(seen.context, own))
+    if seen.prediction is not None:
+        found["masked"] = _joined(pool(seen.prediction, gone), pool(seen.context, own))
+    if seen.change is not None and {"counterfactual", "both"} & set(wanted):
+        expected = (full if model.target is None else model.target(asked.video)) - seen.change
+        found["counterfactual"] = _joined(pool(expected, ~gone), pool(expected, own))
+        if "masked" in found:
+            found["both"] = _joined(found["masked"], found["counterfactual"])
+    return {name: value for name, value in found.items() if name in wanted}
+
+
+def hide(asked: DoQuestions, row: np.ndarray, times: int, anchor: int) -> Hidden:
+    """The scenes without the object in `row` [Q] (-1: as they are)."""
+    removed = np.arange(asked.object_patches.shape[1]) == row[:, None]
+    return Hidden(asked.video, ~hidden(_touched(asked, row), times, anchor), asked.object_patches, removed)
+
+
+def responses(
+    model: Model, asked: DoQuestions, times: int, anchor: int, batch: int
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """How tokens that k does not touch change when the world takes k away, and how well the model foresees it.
+
+    Returns: the mean squared change of each question's tokens, summed over D, divided by the variance over scenes at a
+      position (summed over D, mean over positions): [Q]. And where the change was trained, per question, the squared
+      error of the predicted change and the squared distance of the real one from its mean: [Q], [Q].
+    """
+    rest = ~_touched(asked, asked.removed)
+    full, other = (_encoded(model.encode, videos, batch) for videos in (asked.video, asked.without))
+    change = (np.square(full - other).sum(-1) * rest).sum(1) / np.maximum(rest.sum(1), 1)
+    response = change / max(float(full.var(0).sum(-1).mean()), 1e-12)
+    seen = model.hide(hide(asked, asked.removed, times, anchor))
+    if seen.change is None:
+        return response, None
+    if model.target is not None:
+        full, other = (_encoded(model.target, videos, batch) for videos in (asked.video, asked.without))
+    real = full - other
+    error, spread = np.square(seen.change - real), np.square(real - real[rest].mean(0))
+    return response, tuple((value.sum(-1) * rest).sum(1) for value in (error, spread))
+
+
+def _encoded(encode: Callable, video: np.ndarray, batch: int) -> np.ndarray:
+    return np.concatenate([encode(video[start : start + batch]) for start in range(0, len(video), batch)])
+
+
+def _touched(asked: DoQuestions, row: np.ndarray) -> np.ndarray:
+    """Tokens that the object in `row` touches, bool [Q, N]; none for row -1."""
+    return asked.object_patches[np.arange(len(row)), row] & (row >= 0)[:, None]
+
+
+def _own(asked: DoQuestions, row: np.ndarray) -> np.ndarray:
+    """Tokens of j that the object in `row` does not touch, bool [Q, N]."""
+    return _touched(asked, asked.asked) & ~_touched(asked, row)
+
+
+def _joined(*parts: np.ndarray) -> np.ndarray:
+    return np.concatenate(parts, -1).astype(np.float32)

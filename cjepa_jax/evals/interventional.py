@@ -1,0 +1,198 @@
+"""Interventional probing: can a frozen model tell what would happen without an object?
+
+The document's protocol (section 8; Algorithm 3, lines 5-7) beside the other ways of asking its model, and beside what
+needs no model or no intervention. The questions are balanced: knowing nothing is right half of the time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from cjepa_jax.data.pipeline import SceneMap
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.evals import base, do_pictures, do_questions, do_readouts
+from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Score
+from cjepa_jax.evals.do_judge import FINAL, HEADS, STATES, Judge, explained, flat
+from cjepa_jax.evals.do_questions import DoQuestions
+from cjepa_jax.evals.do_readouts import READOUTS, REMOVAL, WRONG
+
+NAME = "interventional"
+Found = dict[str, np.ndarray]  # by "readout/head", "readout/final", "response", ...: see Judge
+
+
+@dataclasses.dataclass(frozen=True)
+class Interventional:
+    """Answers and final positions of object j without object k, by heads on each readout (do_readouts.features).
+
+    Each readout's accuracy stands beside the same readout of the network at random initialisation, and with another
+    object of the scene taken away instead of k ("wrong object"); and beside what the same heads get from what j and k
+    look like and how far apart they begin ("query only"), from their positions and sizes too ("query + position"),
+    from 96 principal components of the pixels too ("pixels + query"), and from copying what happens with k. Ceilings
+    are the encoder on the scene that the world simulates without k ("true removal"), and all true states. `final` is
+    the R2 of where j is at the end. `response` is how much tokens that k does not touch change when the world takes k
+    away, in units of their variance over scenes; `explained` the share of that change which the model foresees.
+
+    Attributes:
+      questions_fit, questions_test: multiples of 4, drawn from the bench's two splits.
+      anchor: times (tubelets) at the start that stay visible; 0 is the document.
+      heads: "linear" (ridge on +-1) and "mlp". steps: of the mlp, at most.
+      readouts, random_readouts: those of the model, and of the random initialisations.
+      wrong: whether the rows of the wrong object are computed.
+      response: test questions that `response` and `explained` are measured on.
+      limit: scenes that may be looked through for questions; stored data that have fewer give all.
+      cache: a folder that keeps questions, yardsticks and random initialisations for other models; "": none.
+    """
+
+    questions_fit: int = 1600
+    questions_test: int = 1000
+    anchor: int = 0
+    heads: Sequence[str] = HEADS
+    steps: int = 300
+    readouts: Sequence[str] = READOUTS
+    random_readouts: Sequence[str] = ("factual", "context", "masked")
+    wrong: bool = True
+    response: int = 256
+    limit: int = 200_000
+    cache: str = ""
+
+    def __post_init__(self):
+        for name, least in (("questions_fit", 20), ("questions_test", 8)):
+            value = getattr(self, name)
+            _check(_integer(value) and value >= least and value % 4 == 0, name, value, f"a multiple of 4 from {least}")
+        for name, least in (("anchor", 0), ("steps", 1), ("response", 4), ("limit", 1)):
+            value = getattr(self, name)
+            _check(_integer(value) and value >= least, name, value, f"an integer of at least {least}")
+        for name, known in (("heads", HEADS), ("readouts", READOUTS), ("random_readouts", READOUTS)):
+            value = tuple(getattr(self, name))
+            _check(value and set(value) <= set(known), name, value, f"some of {', '.join(known)}")
+            object.__setattr__(self, name, value)
+        _check(isinstance(self.wrong, bool), "wrong", self.wrong, "True or False")
+        _check(isinstance(self.cache, str), "cache", self.cache, "a folder, or empty")
+
+    def run(self, bench: Bench) -> Result:
+        """Raises ConfigError for data without counterfactuals; DataError if they do not give enough questions."""
+        base.require(bench.fit_split != bench.test_split, NAME, f"two splits, not {bench.test_split!r} twice")
+        scenes = [self._scenes(bench, split) for split in (bench.fit_split, bench.test_split)]
+        sets, keys = zip(
+            *(
+                self._questions(each, count, bench.seed)
+                for each, count in zip(scenes, (self.questions_fit, self.questions_test), strict=True)
+            ),
+            strict=True,
+        )
+        key = do_questions.digest("".join(keys).encode(), repr((self.heads, self.steps)).encode())
+        judge = Judge(*sets, self.heads, self.steps, bench.seed)
+        yardsticks = do_questions.remembered(self.cache, f"yardsticks-{key}", judge.yardsticks)
+        times = scenes[1].grid[0]
+        wanted = (*self.readouts, REMOVAL)
+        found = self._found(bench.model, judge, times, bench.batch, wanted, self.wrong)
+        randoms = []
+        for model in bench.randoms:
+            name = self._identity(model, judge.test, times, bench.batch, key) if self.cache else ""
+            make = lambda m=model: self._found(m, judge, times, bench.batch, self.random_readouts, False)  # noqa: E731
+            randoms.append(do_questions.remembered(self.cache, f"random-{name}", make))
+        scores = [*_answer_scores(judge, found, randoms, yardsticks), *_response_scores(judge, found, randoms)]
+        accuracy = {
+            score.metric: score.value for score in scores if score.row == TRAINED and "accuracy/" in score.metric
+        }
+        base.require(accuracy, NAME, f"a model with one of the readouts {', '.join(self.readouts)}")
+        readout = max(accuracy, key=accuracy.get).removeprefix("accuracy/")
+        images = do_pictures.strip(scenes[1], judge.test, judge.test.answer == found[readout])
+        return Result(scores, {f"Without the red object: {readout}": images}, notes=self._notes(*sets))
+
+    def _scenes(self, bench: Bench, split: str) -> SceneMap:
+        """Raises ConfigError where the data have no counterfactuals."""
+        try:
+            source = bench.source(split, self.limit)
+        except DataError:  # stored data that have fewer
+            source = bench.source(split, 0)
+        serves = getattr(source, "can_rerender", False) and hasattr(source, "outcomes")
+        base.require(serves, NAME, f"counterfactuals and their outcomes, which {type(source).__name__} does not have")
+        scenes = dataclasses.replace(bench.prepare(source), with_objects=True, with_masks=True)
+        base.require(scenes.frames > 1, NAME, "clips: data.frames is 1")
+        _check(self.anchor < scenes.grid[0], "anchor", self.anchor, f"below the clip's {scenes.grid[0]} times")
+        return scenes
+
+    def _questions(self, scenes: SceneMap, count: int, seed: int) -> tuple[DoQuestions, str]:
+        """Questions about a split's scenes, and a name for them."""
+        key = do_questions.fingerprint(scenes, count=count, seed=seed, anchor=self.anchor)
+        make = lambda: do_questions.prepare(scenes, count, seed, self.anchor)._asdict()  # noqa: E731
+        return DoQuestions(**do_questions.remembered(self.cache, f"questions-{key}", make)), key
+
+    def _found(self, model: Model, judge: Judge, times: int, batch: int, wanted: Sequence[str], wrong: bool) -> Found:
+        """A model's answers by "readout/head", its "response", and "error" and "spread" of the predicted change."""
+        options = (times, self.anchor, batch, wanted, wrong)
+        fit, test = (do_readouts.features(model, asked, *options) for asked in (judge.fit, judge.test))
+        found = flat({name: judge.judge(fit[name], test[name]) for name in test})
+        part = judge.test.part(slice(self.response))
+        found["response"], change = do_readouts.responses(model, part, times, self.anchor, batch)
+        if change is not None:
+            found["error"], found["spread"] = change
+        return found
+
+    def _identity(self, model: Model, test: DoQuestions, times: int, batch: int, key: str) -> str:
+        """A name for a model by what it computes, on these questions and options."""
+        few = test.part(slice(batch))
+        outputs = [model.encode(few.video), *model.hide(do_readouts.hide(few, few.removed, times, self.anchor))]
+        options = repr((key, self.random_readouts, self.response)).encode()
+        return do_questions.digest(options, *(np.asarray(out).tobytes() for out in outputs if out is not None))
+
+    def _notes(self, fit: DoQuestions, test: DoQuestions) -> list[str]:
+        """What was asked, and of how much it could not be asked."""
+        notes = []
+        for name, wanted, asked in (("fitting", self.questions_fit, fit), ("test", self.questions_test, test)):
+            left, alone = wanted - len(asked.video), int((asked.other < 0).sum())
+            text = f"{len(asked.video)} {name} questions; {left} left out in groups of four, because an object touches"
+            notes.append(f"{text} no token that can be hidden or seen; {alone} have no other object to take away")
+        return notes
+
+
+def _answer_scores(judge: Judge, found: Found, randoms: Sequence[Found], yardsticks: Found) -> list[Score]:
+    """Accuracies and final positions of every readout, each beside its floors and ceilings."""
+    scores, count = [], len(judge.test.video)
+    readouts = [name for name in READOUTS if f"{name}/{FINAL}" in found]
+    for readout in readouts:
+        for quantity in (*judge.heads, FINAL):
+            metric = f"{FINAL}/{readout}" if quantity == FINAL else f"accuracy/{readout}/{quantity}"
+            key = f"{readout}/{quantity}"
+            scores.append(Score(metric, TRAINED, *judge.value(quantity, found[key]), count))
+            values = [judge.value(quantity, random[key])[0] for random in randoms if key in random]
+            scores += [base.over_inits(metric, values, count)] if values else []
+            floors = {"wrong object": found[WRONG + key]} if WRONG + key in found else {}
+            ceilings = {REMOVAL: found[f"{REMOVAL}/{quantity}"]}
+            for name in yardsticks:
+                row, _, of = name.rpartition("/")
+                if of == quantity:
+                    (ceilings if row == STATES else floors)[row] = yardsticks[name]
+            for kind, rows in (("floor", floors), ("ceiling", ceilings)):
+                scores += [
+                    Score(metric, row, *judge.value(quantity, value), count, kind) for row, value in rows.items()
+                ]
+    return scores
+
+
+def _response_scores(judge: Judge, found: Found, randoms: Sequence[Found]) -> list[Score]:
+    """How tokens change when k is taken away, and how much of that the model foresees."""
+    response, count = found["response"], len(found["response"])
+    half = 1.96 * response.std(ddof=1) / np.sqrt(count)
+    scores = [Score("response", TRAINED, float(response.mean()), float(half), count)]
+    if randoms:
+        scores.append(base.over_inits("response", [random["response"].mean() for random in randoms], count))
+    if "error" in found:
+        value = explained(found["error"], found["spread"], judge.seed)
+        scores.append(Score("explained", TRAINED, *value, count))
+        values = [
+            explained(random["error"], random["spread"], judge.seed)[0] for random in randoms if "error" in random
+        ]
+        scores += [base.over_inits("explained", values, count)] if values else []
+    return scores
+
+
+def _integer(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check(fits: bool, name: str, value, limit: str) -> None:
+    if not fits:
+        raise ConfigError(f"evals.protocols: {NAME}.{name} = {value!r}: must be {limit}")

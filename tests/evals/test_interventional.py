@@ -1,0 +1,265 @@
+"""Interventional probing on models whose answers are known."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+
+from cjepa_jax.data import pipeline
+from cjepa_jax.data.worlds import Shadows
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.evals import do_questions, do_readouts
+from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Model, Seen
+from cjepa_jax.evals.do_judge import Judge
+from cjepa_jax.evals.interventional import Interventional
+from cjepa_jax.masks import objects
+
+SIZE, FRAMES, PATCH, TUBELET = 32, 4, 8, 2
+FIT, TEST = 60, 40
+OPTIONS = dict(questions_fit=FIT, questions_test=TEST, heads=("linear",), response=16)
+
+
+def source(split, count, frames=FRAMES):
+    return Shadows(split=split, size=SIZE, frames=frames, count=count, seed=7)
+
+
+def prepare(source, frames=FRAMES):
+    mask = functools.partial(objects.draw, max_objects=1, area=(0.01, 0.9))
+    scenes = pipeline.SceneMap(source, mask, PATCH, TUBELET, SIZE, 6, "none", 0, frames=frames)
+    return dataclasses.replace(scenes, with_objects=True)
+
+
+def bench(model, randoms=(), source=source, prepare=prepare):
+    return Bench(model, tuple(randoms), source, prepare, "train", FIT, "test", TEST, 16, 7, 1e-3)
+
+
+@functools.cache
+def asked():
+    """The fitting and the test questions that the protocol asks."""
+    return tuple(
+        do_questions.prepare(dataclasses.replace(prepare(source(split, 5000)), with_masks=True), count, 7, 0)
+        for split, count in (("train", FIT), ("test", TEST))
+    )
+
+
+@functools.cache
+def known():
+    """By video: what happens in its scene, and which of the scene's objects the rows are."""
+    found = {}
+    for split, questions in zip(("train", "test"), asked(), strict=True):
+        world = source(split, 5000)
+        for video, number in zip(questions.video, questions.scene.tolist(), strict=True):
+            found[video.tobytes()] = world.outcomes(number), prepare(world)(number, 0)["objects"]
+    return found
+
+
+def knower():
+    """Its tokens say of the objects that touch them what will happen to them, without what is removed."""
+
+    def tell(video, patches, removed):
+        outcomes, rows = known()[video.tobytes()]
+        case = int(rows[removed.argmax()]) + 1 if removed.any() else 0
+        tokens = np.zeros((patches.shape[1], 3), np.float32)
+        gone = patches[removed].any(0)
+        for row in range(len(rows)):
+            if rows[row] >= 0 and not removed[row]:
+                tokens[patches[row] & ~gone] = [outcomes.happens[case, rows[row]], *outcomes.final[case, rows[row]]]
+        return tokens
+
+    def hide(hidden):
+        context = np.stack(
+            [tell(*row) for row in zip(hidden.video, hidden.object_patches, hidden.removed, strict=True)]
+        )
+        return Seen(context, None, None)
+
+    return Model(TRAINED, blind().encode, hide)
+
+
+def blind(name=TRAINED):
+    """The same tokens for every scene."""
+
+    def same(video):
+        return np.ones((len(video), 32, 3), np.float32)
+
+    return Model(name, same, lambda hidden: Seen(same(hidden.video), same(hidden.video), None))
+
+
+def colours(name=TRAINED, scale=1.0):
+    """Mean colours of patches, and a change that is right where nothing changes."""
+
+    def encode(video):
+        b = len(video)
+        tokens = video.reshape(b, 2, 2, 4, 8, 4, 8, 3).mean((2, 4, 6)).reshape(b, 32, 3) / 255.0
+        return (scale * tokens).astype(np.float32)
+
+    def hide(hidden):
+        tokens = encode(hidden.video)
+        return Seen(tokens * hidden.context[..., None], tokens, np.zeros_like(tokens))
+
+    return Model(name, encode, hide, lambda video: encode(video))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Keeps questions and yardsticks from test to test."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+def table(result):
+    return {(score.metric, score.row): score for score in result.scores}
+
+
+def test_who_knows_the_world_without_k_is_right_and_falls_when_another_object_is_removed(cache):
+    scores = table(Interventional(**OPTIONS, cache=cache).run(bench(knower())))
+    accuracy = scores["accuracy/context/linear", TRAINED]
+    wrong = scores["accuracy/context/linear", "wrong object"]
+    assert accuracy.value >= 0.85 and wrong.value < accuracy.value - 0.2 and wrong.kind == "floor"
+    assert scores["final/context", TRAINED].value > 0.8
+    assert not any("masked" in metric or "counterfactual" in metric for metric, _ in scores)  # it predicts nothing
+
+
+def test_who_is_blind_gets_half_and_beside_it_stand_floors_and_ceilings(cache):
+    options = OPTIONS | {"readouts": ("factual", "masked")}
+    result = Interventional(**options, cache=cache).run(
+        bench(blind(), [blind("random init 0"), blind("random init 1")])
+    )
+    scores = table(result)
+    rows = {row: score for (metric, row), score in scores.items() if metric == "accuracy/masked/linear"}
+    assert rows[TRAINED].value == rows[RANDOM].value == rows["true removal"].value == 0.5
+    assert rows["copy-factual"].value == 0.5 and rows[RANDOM].of == "inits"
+    assert {row: score.kind for row, score in rows.items()} == {TRAINED: "result", RANDOM: "floor"} | {
+        "wrong object": "floor",
+        "copy-factual": "floor",
+        "query only": "floor",
+        "query + position": "floor",
+        "pixels + query": "floor",
+        "true removal": "ceiling",
+        "true states": "ceiling",
+    }
+    assert all(score.count == TEST for score in rows.values())
+    assert scores["response", TRAINED].value == 0
+    (picture,) = result.images.values()
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and "48 fitting questions; 12 left out" in result.notes[0]
+
+
+def test_the_mlp_answers_what_is_no_sum_of_features():
+    fit, test = asked()
+    judge = Judge(fit, test, ("linear", "mlp"), 200, 0)
+    rng = np.random.default_rng(0)
+
+    def features(answer):  # their signs agree where the answer is yes
+        sign = rng.choice([-1.0, 1.0], len(answer))
+        return np.stack([sign, sign * np.where(answer, 1, -1)], 1) + 0.1 * rng.normal(size=(len(answer), 2))
+
+    found = judge.judge(features(fit.answer), features(test.answer))
+    assert found["mlp"].mean() > 0.95 and found["linear"].mean() < 0.9 and found["final"].shape == (len(test.final), 2)
+
+
+def test_readouts_are_means_over_the_tokens_that_they_name():
+    (_, test), model = asked(), colours()
+    part = test.part(slice(8))
+    found = do_readouts.features(model, part, 2, 0, 3, (*do_readouts.READOUTS, do_readouts.REMOVAL), True)
+    full, without = model.encode(part.video), model.encode(part.without)
+    for i in range(8):
+        k, j = (part.object_patches[i, row[i]] for row in (part.removed, part.asked))
+        own, others = full[i, j & ~k].mean(0), full[i, ~k].mean(0)
+        expected = {
+            "factual": [full[i].mean(0), own, full[i, k].mean(0)],
+            "context": [others, own],
+            "masked": [full[i, k].mean(0), own],
+            "counterfactual": [others, own],  # its predicted change is none
+            "both": [full[i, k].mean(0), own, others, own],
+            "true removal": [without[i].mean(0), without[i, j & ~k].mean(0)],
+        }
+        for name, parts in expected.items():
+            assert found[name][i] == pytest.approx(np.concatenate(parts), abs=1e-6), name
+        if part.other[i] >= 0:
+            other = part.object_patches[i, part.other[i]]
+            assert found["wrong object: context"][i, :3] == pytest.approx(full[i, ~other].mean(0), abs=1e-6)
+    dark = part.blanked()
+    masks = np.stack([_masks(number)[row] for number, row in zip(part.scene, part.removed, strict=True)])
+    assert masks.any() and (dark[masks] == 0).all() and (dark[~masks] == part.video[~masks]).all()
+
+
+def _masks(number):
+    return dataclasses.replace(prepare(source("test", 5000)), with_masks=True)(int(number), 0)["masks"]
+
+
+def test_an_anchor_leaves_the_beginning_visible():
+    (_, test) = asked()
+    gone = ~do_readouts.hide(test, test.removed, 2, 1).context
+    patches = test.object_patches[np.arange(len(test.removed)), test.removed]
+    assert not gone[:, :16].any() and (gone[:, 16:] == patches[:, 16:]).all() and gone.any()
+
+
+def test_questions_keep_their_balance_and_their_films_are_the_worlds():
+    for split, asked_of in zip(("train", "test"), asked(), strict=True):
+        assert (asked_of.factual == asked_of.answer).mean() == asked_of.answer.mean() == 0.5
+        world = source(split, 5000)
+        number, k = int(asked_of.scene[0]), int(asked_of.removed[0])
+        rows = prepare(world)(number, 0)["objects"]
+        film = world.intervene(number, np.arange(len(world.outcomes(number).asked)) == rows[k])
+        assert np.array_equal(asked_of.without[0], film)
+
+
+def test_response_is_the_change_of_untouched_tokens_over_the_variance():
+    (_, test), model = asked(), colours()
+    part = test.part(slice(16))
+    response, (error, spread) = do_readouts.responses(model, part, 2, 0, 5)
+    full, without = (model.encode(v).astype(np.float64) for v in (part.video, part.without))
+    variance = np.square(full - full.mean(0)).sum(-1).mean()
+    rest = ~part.object_patches[np.arange(16), part.removed]
+    each = [np.square(f - w)[r].sum(-1).mean() for f, w, r in zip(full, without, rest, strict=True)]
+    assert response == pytest.approx(np.array(each) / variance, rel=1e-4) and response.mean() > 0
+    assert error.sum() == pytest.approx(np.square(full - without)[rest].sum(), rel=1e-4)  # it says "no change"
+    assert 0 < spread.sum() <= error.sum()
+
+
+def test_a_cache_gives_the_same_numbers_and_tells_models_apart(tmp_path):
+    options = OPTIONS | {"readouts": ("context",), "random_readouts": ("context",), "wrong": False}
+    protocol = Interventional(**options, cache=str(tmp_path))
+    plain = Interventional(**options).run(bench(colours(), [blind()]))
+    first = protocol.run(bench(colours(), [blind()]))
+    names = {file.name for file in tmp_path.iterdir()}
+    again = protocol.run(bench(colours(), [blind()]))
+    assert repr(plain.scores) == repr(first.scores) == repr(again.scores) and names == {
+        file.name for file in tmp_path.iterdir()
+    }
+    protocol.run(bench(colours(), [colours(scale=2.0)]))
+    assert len({file.name for file in tmp_path.iterdir()} - names) == 1
+    for file in tmp_path.glob("questions-*"):
+        file.write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match="cannot be read, delete it"):
+        protocol.run(bench(colours()))
+
+
+class NoWorld(Shadows):
+    can_rerender = False
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (dict(source=lambda split, count: NoWorld(split=split, size=SIZE, frames=FRAMES)), "needs counterfactuals"),
+        (
+            dict(source=lambda *a: source(*a, frames=1), prepare=lambda world: prepare(world, 1)),
+            "needs clips: data.frames is 1",
+        ),
+    ],
+)
+def test_data_that_cannot_serve_are_refused_in_a_line(change, says):
+    with pytest.raises(ConfigError, match=f"evals.protocols: interventional {says}"):
+        Interventional(**OPTIONS).run(bench(blind(), **change))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"questions_fit": 30}, {"questions_test": 4}, {"heads": ("forest",)}, {"readouts": ()}, {"anchor": -1},
+        {"wrong": 1}, {"anchor": 2},
+    ],
+)  # fmt: skip
+def test_options_out_of_their_limits_are_refused(option):
+    with pytest.raises(ConfigError, match=f"interventional.{next(iter(option))} = "):
+        Interventional(**OPTIONS | option).run(bench(blind()))
