@@ -1,0 +1,19 @@
+"""Hidden are the tokens of whole objects; the causal term is off.
+
+    python -m cjepa_jax.train --config=configs/ablations/object_tokens.py
+
+No row of the document's table: the first of four that differ only in which tokens are hidden, as many in each scene
+(with tube_tokens.py, random_tokens.py and displaced_objects.py, which remove no object and so have no causal term). All
+have clips of 6 frames: of tiny's 4, the anchor leaves one token in time, and tubes would be tokens.
+"""
+
+from configs import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    config.data.frames = 6
+    config.mask.type = "cjepa_jax.masks.objects:draw"
+    config.objective.causal_weight = 0.0
+    config.data.intervened = "none"
+    return config
