@@ -1,0 +1,25 @@
+"""Questions in words about the simulated world of launchers and baskets, in CRAFT's five types.
+
+    python -m cjepa_jax.train --config=configs/worlds/craft.py --workdir=runs/craft
+    python -m cjepa_jax.evaluate --config=configs/evals/craft.py --checkpoint=runs/craft
+
+Each question is balanced against its words. Half a second a scene goes into simulating the answers, and the eight
+hundred hidden objects of a hundred scenes are encoded for each model: on a laptop add
+
+    --config.evals.fit=512 --config.evals.test=256
+    --config.evals.test_split=layout    unseen layouts (or count, colour)
+    --config.evals.protocols.craft.parts=3     time in three stretches
+"""
+
+from ml_collections import ConfigDict
+
+from configs.worlds import craft
+
+
+def get_config():
+    config = craft.get_config()
+    with config.unlocked():
+        config.evals.protocols.craft = ConfigDict(
+            dict(type="cjepa_jax.evals.craft:Craft", components=24, parts=1, interventional=True)
+        )
+    return config
