@@ -54,7 +54,9 @@ class DoQuestions(NamedTuple):
 
 
 def prepare(scenes: SceneMap, count: int, seed: int, anchor: int) -> DoQuestions:
-    """`count` questions about the map's scenes, less the groups in which an object is not to be had.
+    """`count` questions about the map's scenes, less the groups of four in which an object touches no token, or k all.
+
+    Models with other tokens get the same questions.
 
     Args:
       scenes: with_objects and with_masks; its source has outcomes and can rerender.
@@ -68,7 +70,7 @@ def prepare(scenes: SceneMap, count: int, seed: int, anchor: int) -> DoQuestions
     whole = [all(row is not None for row in rows[i - i % 4 : i - i % 4 + 4]) for i in range(count)]
     rows = [row for row, keep in zip(rows, whole, strict=True) if keep]
     if not rows:
-        raise DataError(f"{type(source).__name__}: of {count} questions, in no group of four all objects touch tokens")
+        raise DataError(f"{type(source).__name__}: of {count} questions, in no group of four the objects can be seen")
     most = max(len(row["states"]) for row in rows)
     for row in rows:  # objects that a scene lacks are zeros
         row["states"] = np.pad(row["states"], [(0, most - len(row["states"])), (0, 0)]).ravel()
@@ -76,21 +78,17 @@ def prepare(scenes: SceneMap, count: int, seed: int, anchor: int) -> DoQuestions
 
 
 def _question(scenes: SceneMap, drawn: questions.Questions, i: int, seed: int, anchor: int) -> dict | None:
-    """The i-th question's row of DoQuestions; None where k cannot be hidden or j cannot be seen then."""
+    """The i-th question's row of DoQuestions; None where k or j cannot be seen, or k covers everything."""
     number, k, j = int(drawn.scene[i]), int(drawn.removed[i]), int(drawn.asked[i])
     scene, known = scenes(number, 0), scenes.source.outcomes(number)
     found = {int(index): row for row, index in enumerate(scene["objects"]) if scene["object_valid"][row]}
     if scene["replaced"] or k not in found or j not in found:
         return None
     patches = scene["object_patches"]
-
-    def suits(row: int) -> bool:
-        gone = hidden(patches[row], scenes.grid[0], anchor)
-        return gone.any() and not gone.all() and (patches[found[j]] & ~patches[row]).any()
-
-    if not suits(found[k]):
+    gone = hidden(patches, scenes.grid[0], anchor)
+    if gone[found[k]].all():
         return None
-    others = [row for index, row in found.items() if index not in (k, j) and suits(row)]
+    others = [row for index, row in found.items() if index not in (k, j) and gone[row].any() and not gone[row].all()]
     other = int(np.random.default_rng([seed, number, k]).choice(others)) if others else -1
     film = scenes.source.intervene(number, np.arange(len(known.asked)) == k)
     pixels = np.packbits(scene["masks"], -1)

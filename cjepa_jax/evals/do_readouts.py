@@ -17,8 +17,8 @@ def features(
 ) -> dict[str, np.ndarray]:
     """float32 [Q, F] of each wanted readout that the model has (and REMOVAL, if wanted).
 
-    With W the tokens that stay visible without k, J those that j touches and k does not, each is a concatenation of
-    means over tokens:
+    With W the tokens that stay visible without k, J those that j touches and k does not (all that j touches where there
+    are none), each is a concatenation of means over tokens:
 
       factual         s, the whole scene encoded: all tokens, J, k's tokens
       blanked         the scene encoded with k's visible pixels black: all tokens, J
@@ -110,8 +110,10 @@ def _touched(asked: DoQuestions, row: np.ndarray) -> np.ndarray:
 
 
 def _own(asked: DoQuestions, row: np.ndarray) -> np.ndarray:
-    """Tokens of j that the object in `row` does not touch, bool [Q, N]."""
-    return _touched(asked, asked.asked) & ~_touched(asked, row)
+    """Tokens of j that the object in `row` does not touch, bool [Q, N]; all of j's where it touches them all."""
+    tokens = _touched(asked, asked.asked)
+    alone = tokens & ~_touched(asked, row)
+    return np.where(alone.any(-1, keepdims=True), alone, tokens)
 
 
 def _joined(*parts: np.ndarray) -> np.ndarray:
