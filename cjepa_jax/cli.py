@@ -98,7 +98,7 @@ def parse(argv: list[str], extra_flags: Callable[[], None] | None = None) -> tup
     """
     _define_flags(extra_flags)
     path = _config_path(argv)
-    _make_importable(pathlib.Path(path))
+    make_importable(pathlib.Path(path))
     config = _load(path)
     _check_overrides(config, argv)
     try:
@@ -151,7 +151,7 @@ def _config_path(argv: list[str]) -> str:
     return path
 
 
-def _make_importable(path: pathlib.Path) -> None:
+def make_importable(path: pathlib.Path) -> None:
     """Lets a config file import its siblings (`from configs import vitl`) from any working directory.
 
     The folder above the file's own `configs` package comes first; the checkout that holds this package serves config

@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     from cjepa_jax.comparing import table
     from cjepa_jax.comparing.cell import Lab
 
+    cli.make_importable(pathlib.Path(args.suite))
     suite = suites.load(args.suite)
     lab = Lab(suite, pathlib.Path(args.workdir).absolute())
     phases = {"tune": suite.tuned(), "cells": suite.cells()}

@@ -48,7 +48,10 @@ def abstract_batch(c, objective):
 TRACED = set()  # many configs differ in where their data come from only
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW = (".ablations.", ".evals.")  # many, and each a small change of what is traced anyway
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * any(s in n for s in SLOW)) for n in NAMES])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_config_traces_a_step_at_its_true_sizes(name, dtype):
     c = importlib.import_module(name).get_config()

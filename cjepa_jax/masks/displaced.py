@@ -19,7 +19,7 @@ def draw(
     """As `objects.draw` from the same generator, and the hidden tokens moved elsewhere as one rigid shape.
 
     The union over objects and times moves by one step of the plane, uniform among those that keep all of it inside and
-    move it at all; it may still touch the objects. A shape as high and as wide as the plane becomes one of its mirror
+    leave the fewest tokens hidden as before; it may still touch objects. A shape as high and as wide as the plane becomes one of its mirror
     images instead, or stays if it equals them all. The blocks of a scene without an eligible object are left in place.
 
     Args: as `objects.draw`; the grid is needed.
@@ -42,7 +42,10 @@ def _elsewhere(rng: np.random.Generator, clip: Bool[np.ndarray, "T R C"]) -> Boo
     ]
     moves = [(down, right) for down in steps[0] for right in steps[1] if (down, right) != (0, 0)]
     if moves:
-        return np.roll(clip, moves[rng.integers(len(moves))], (1, 2))  # nothing wraps round
+        moved = [np.roll(clip, move, (1, 2)) for move in moves]  # nothing wraps round
+        shared = [(image & clip).sum() for image in moved]
+        apart = [image for image, common in zip(moved, shared, strict=True) if common == min(shared)]
+        return apart[rng.integers(len(apart))]
     mirrored = [np.flip(clip, axes) for axes in ((1,), (2,), (1, 2))]
     mirrored = [image for image in mirrored if (image != clip).any()] or [clip]
     return mirrored[rng.integers(len(mirrored))]

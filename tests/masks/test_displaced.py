@@ -47,14 +47,14 @@ def test_it_is_the_shape_of_the_object_mask_at_another_place(anchor):
     assert wide < 100
 
 
-def test_every_other_place_is_as_likely():
-    """A 3 x 3 object has 36 places on 8 x 8: 35 others, each drawn 100 times on average."""
+def test_every_place_apart_is_as_likely():
+    """A 3 x 3 object has 36 places on 8 x 8, of which 16 share no token with its own: each drawn 100 times on average."""
     patches = np.zeros((1, 1, 8, 8), bool)
     patches[0, 0, 2:5, 4:7] = True
-    places = [corner(drawn(displaced.draw, patches, seed)[0].reshape(1, 8, 8))[1] for seed in range(3500)]
+    places = [corner(drawn(displaced.draw, patches, seed)[0].reshape(1, 8, 8))[1] for seed in range(1600)]
     found, counts = np.unique(places, axis=0, return_counts=True)
-    assert len(found) == 35 and (2, 4) not in set(places)
-    assert ((counts - 100) ** 2 / 100).sum() < 65  # chi-squared of 34 degrees: exceeded once in 1000
+    assert len(found) == 16 and (np.abs(found - [2, 4]) >= 3).any(1).all()
+    assert ((counts - 100) ** 2 / 100).sum() < 38  # chi-squared of 15 degrees: exceeded once in 1000
 
 
 def test_a_shape_as_large_as_the_plane_is_mirrored_or_stays():
