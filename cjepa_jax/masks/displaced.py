@@ -19,8 +19,9 @@ def draw(
     """As `objects.draw` from the same generator, and the hidden tokens moved elsewhere as one rigid shape.
 
     The union over objects and times moves by one step of the plane, uniform among those that keep all of it inside and
-    leave the fewest tokens hidden as before; it may still touch objects. A shape as high and as wide as the plane becomes one of its mirror
-    images instead, or stays if it equals them all. The blocks of a scene without an eligible object are left in place.
+    leave the fewest tokens hidden as before; it may still touch objects. A shape as high and as wide as the plane
+    becomes one of its mirror images instead, or stays if it equals them all. The blocks of a scene without an eligible
+    object are left in place.
 
     Args: as `objects.draw`; the grid is needed.
     Returns: masked bool [N], as many tokens at each time as `objects.draw` masks; removed bool [K], all False.

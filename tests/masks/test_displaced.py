@@ -48,7 +48,7 @@ def test_it_is_the_shape_of_the_object_mask_at_another_place(anchor):
 
 
 def test_every_place_apart_is_as_likely():
-    """A 3 x 3 object has 36 places on 8 x 8, of which 16 share no token with its own: each drawn 100 times on average."""
+    """A 3 x 3 object has 36 places on 8 x 8, of which 16 share no token with it: each drawn 100 times on average."""
     patches = np.zeros((1, 1, 8, 8), bool)
     patches[0, 0, 2:5, 4:7] = True
     places = [corner(drawn(displaced.draw, patches, seed)[0].reshape(1, 8, 8))[1] for seed in range(1600)]
