@@ -1,0 +1,30 @@
+"""What happens to an object when another one is removed, asked of a frozen model in every way that it can be asked.
+
+    python -m cjepa_jax.train --config=configs/worlds/balls.py --workdir=runs/balls
+    python -m cjepa_jax.evaluate --config=configs/evals/interventional.py --checkpoint=runs/balls
+
+Where several models are judged, a folder keeps what they share:
+
+    --config.evals.protocols.interventional.cache=runs/questions
+    --config.evals.protocols.interventional.anchor=1     the removed object is shown at first, as in training
+    --config.data.source=cjepa_jax.data.worlds:Shadows     another world, that of the run
+"""
+
+from ml_collections import ConfigDict
+
+from configs.worlds import balls
+
+
+def get_config():
+    config = balls.get_config()
+    with config.unlocked():
+        config.evals.protocols.interventional = ConfigDict(
+            dict(
+                type="cjepa_jax.evals.interventional:Interventional",
+                questions_fit=1600,
+                questions_test=1000,
+                anchor=0,
+                cache="",
+            )
+        )
+    return config
