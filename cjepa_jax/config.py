@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from cjepa_jax.errors import ConfigError, did_you_mean
 from cjepa_jax.sizes import SIZES, parse
 
@@ -209,8 +207,8 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignore: tuple[
     ]
 
 
-def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
-    """The config itself with other values, by dotted keys; a mask, options and protocols may get new keys.
+def override(config: Any, values: Mapping[str, Any]) -> Any:
+    """The ConfigDict itself with other values, by dotted keys; a mask, options and protocols may get new keys.
 
     Raises ConfigError for any other key that it does not have, and for values that `check` refuses.
     """
@@ -223,7 +221,7 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
             place = config
             for section in sections:
                 if section not in place:
-                    place[section] = ConfigDict()
+                    place[section] = type(config)()
                 place = place[section]
             place[name] = value
     check(config)
