@@ -10,7 +10,8 @@ from cjepa_jax.evals.base import binomial
 from cjepa_jax.evals.do_questions import DoQuestions
 
 HEADS, FINAL = ("linear", "mlp"), "final"
-COPY, QUERY, START, PIXELS, STATES = "copy-factual", "query only", "query + position", "pixels + query", "true states"
+COPY, QUERY, START, PIXELS = "copy-factual", "query only", "query + position", "pixels + query"
+CEILINGS = PAIR, STATES = "true states of j and k", "true states"
 RESAMPLES = 500  # of the bootstrap
 FRAMES = 8  # at most so many frames' pixels, evenly spread
 
@@ -51,9 +52,11 @@ class Judge:
         pixels = pixels[: len(fit.video)], pixels[len(fit.video) :]
         rows = {QUERY: query, START: start}
         rows[PIXELS] = [np.concatenate(pair, 1) for pair in zip(pixels, start, strict=True)]
-        if fit.states.shape[1]:
-            width = max(fit.states.shape[1], test.states.shape[1])  # one set may have scenes with more objects
-            rows[STATES] = [np.pad(s.states, ((0, 0), (0, width - s.states.shape[1]))) for s in (fit, test)]
+        if fit.states.size:
+            most = max(fit.states.shape[1], test.states.shape[1])  # one set may have scenes with more objects
+            states = [np.pad(s.states, ((0, 0), (0, most - s.states.shape[1]), (0, 0))) for s in (fit, test)]
+            for row, objects in ((PAIR, 2), (STATES, most)):
+                rows[row] = [values[:, :objects].reshape(len(values), -1) for values in states]
         copied = dict.fromkeys(self.heads, test.factual == test.answer)
         copied[FINAL] = np.square(test.factual_final - test.final)
         return flat({COPY: copied} | {row: self.judge(*features) for row, features in rows.items()})

@@ -13,15 +13,20 @@ COUNT = 6
 
 
 def strip(scenes: SceneMap, asked: DoQuestions, says: np.ndarray) -> np.ndarray:
-    """The first questions, one a row: the first frame with k outlined red and j green, the last frame as it is, and the
-    last frame without k; below, the truth and `says`, bool [Q]. uint8 [H, W, 3]."""
+    """The first questions, one a row: a frame with k outlined red and j green (the first one that shows both, if any
+    does), the last frame as it is, and the last frame without k; below, the truth and `says`, bool [Q].
+
+    Returns: uint8 [H, W, 3].
+    """
     rows = []
     for i in range(min(COUNT, len(asked.video))):
         masks = scenes(int(asked.scene[i]), 0)["masks"]
-        first = drawing.enlarge(asked.video[i, 0], WIDTH).copy()
+        seen = masks[[asked.removed[i], asked.asked[i]]].any((2, 3)).sum(0)  # [T]
+        time = int(seen.argmax())
+        first = drawing.enlarge(asked.video[i, time], WIDTH).copy()
         width = max(1, first.shape[1] // 96)
         for row, colour in ((asked.asked[i], GREEN), (asked.removed[i], RED)):
-            drawing.outline(first, masks[row, 0], colour, width)
+            drawing.outline(first, masks[row, time], colour, width)
         frames = [first, *(drawing.enlarge(video[i, -1], WIDTH) for video in (asked.video, asked.without))]
         picture = np.concatenate([np.pad(f, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for f in frames], 1)
         answer = "yes" if says[i] else "no"

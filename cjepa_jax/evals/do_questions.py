@@ -19,7 +19,8 @@ from cjepa_jax.data.base import Source
 from cjepa_jax.data.pipeline import SceneMap
 from cjepa_jax.errors import DataError
 
-MOMENTS = 8  # at most so many frames' states describe a scene, evenly spread from the first to the last
+MOMENTS = 4  # at most so many frames' states describe a scene, evenly spread from the first to the last
+FORMAT = 2  # of what a folder keeps, raised when it changes
 
 
 class DoQuestions(NamedTuple):
@@ -39,7 +40,7 @@ class DoQuestions(NamedTuple):
     factual_final: np.ndarray  # float32 [Q, 2] where it is at the end as it is
     looks: np.ndarray  # int64 [Q, 3] the looks of k and of j, and the class of their distance at the beginning
     start: np.ndarray  # float32 [Q, F] where k and j begin, their distance and, where known, their sizes
-    states: np.ndarray  # float32 [Q, F] all states over time, j's first, k's second, others by distance; F = 0: unknown
+    states: np.ndarray  # float32 [Q, K', F] states over time but colours, j's, k's, others' by distance; F = 0: unknown
     scene: np.ndarray  # int64 [Q] its number in the source
 
     def part(self, rows: slice) -> "DoQuestions":
@@ -73,7 +74,7 @@ def prepare(scenes: SceneMap, count: int, seed: int, anchor: int) -> DoQuestions
         raise DataError(f"{type(source).__name__}: of {count} questions, in no group of four the objects can be seen")
     most = max(len(row["states"]) for row in rows)
     for row in rows:  # objects that a scene lacks are zeros
-        row["states"] = np.pad(row["states"], [(0, most - len(row["states"])), (0, 0)]).ravel()
+        row["states"] = np.pad(row["states"], [(0, most - len(row["states"])), (0, 0)])
     return DoQuestions(**{name: np.stack([row[name] for row in rows]) for name in DoQuestions._fields})
 
 
@@ -107,7 +108,7 @@ def _question(scenes: SceneMap, drawn: questions.Questions, i: int, seed: int, a
         "factual_final": known.final[0, j],
         "looks": np.array([known.looks[k], known.looks[j], np.searchsorted(questions.DISTANCES, drawn.distance[i])]),
         "start": _start(scenes.source, scene, known, (k, j), (found[k], found[j])),
-        "states": _states(scene, known, k, j, found),
+        "states": _states(scenes.source, scene, known, k, j, found),
         "scene": number,
     }
 
@@ -121,13 +122,14 @@ def _start(source: Source, scene: dict, known: Any, pair: tuple[int, int], rows:
     return np.concatenate(values).astype(np.float32)
 
 
-def _states(scene: dict, known: Any, k: int, j: int, found: dict[int, int]) -> np.ndarray:
+def _states(source: Source, scene: dict, known: Any, k: int, j: int, found: dict[int, int]) -> np.ndarray:
     """Each object's states over time, float32 [objects, times * S]."""
     if "states" not in scene:
         return np.zeros((0, 0), np.float32)
     apart = np.hypot(*(known.start - known.start[j]).T)
     order = [j, k, *sorted(found.keys() - {j, k}, key=lambda index: apart[index])]
-    states = scene["states"]  # [T, K, S]
+    telling = [column for column, name in enumerate(source.state_names) if not name.startswith("colour/")]
+    states = scene["states"][..., telling]  # [T, K, S]
     times = np.unique(np.linspace(0, len(states) - 1, MOMENTS).round().astype(int))
     chosen = states[np.ix_(times, [found[index] for index in order])].swapaxes(0, 1)
     return chosen.reshape(len(order), -1)
@@ -143,7 +145,7 @@ def hidden(patches: np.ndarray, times: int, anchor: int) -> np.ndarray:
 def fingerprint(scenes: SceneMap, **more: Any) -> str:
     """A name for what `prepare` gives of these scenes."""
     source = scenes.source
-    about = [f"{type(source).__module__}:{source!r}", getattr(source, "spec", ""), __version__, more]
+    about = [f"{type(source).__module__}:{source!r}", getattr(source, "spec", ""), __version__, FORMAT, more]
     about += [scenes.patch, scenes.tubelet, scenes.size, scenes.frames, scenes.max_objects]
     return digest(json.dumps(about, sort_keys=True).encode())
 

@@ -40,8 +40,9 @@ def features(
         if REMOVAL in wanted:
             tokens = model.encode(part.without)
             found[REMOVAL] = _joined(tokens.mean(1), pool(tokens, _own(part, part.removed)))
-        if wrong:
-            other = _without(model, part, part.other, times, anchor, wanted, full, True)
+        if wrong:  # of a model that encodes a part, black pixels need not be asked: an encoding less
+            asked_of = set(wanted) - {"blanked"} if {"context", "masked"} & set(found) else wanted
+            other = _without(model, part, part.other, times, anchor, asked_of, full, True)
             found |= {WRONG + name: value for name, value in other.items()}
         parts.append(found)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -13,7 +13,7 @@ from cjepa_jax.data.pipeline import SceneMap
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import base, do_pictures, do_questions, do_readouts
 from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Score
-from cjepa_jax.evals.do_judge import FINAL, HEADS, STATES, Judge, explained, flat
+from cjepa_jax.evals.do_judge import CEILINGS, FINAL, HEADS, Judge, explained, flat
 from cjepa_jax.evals.do_questions import DoQuestions
 from cjepa_jax.evals.do_readouts import READOUTS, REMOVAL, WRONG
 
@@ -29,9 +29,10 @@ class Interventional:
     object of the scene taken away instead of k ("wrong object"); and beside what the same heads get from what j and k
     look like and how far apart they begin ("query only"), from their positions and sizes too ("query + position"),
     from 96 principal components of the pixels too ("pixels + query"), and from copying what happens with k. Ceilings
-    are the encoder on the scene that the world simulates without k ("true removal"), and all true states. `final` is
-    the R2 of where j is at the end. `response` is how much tokens that k does not touch change when the world takes k
-    away, in units of their variance over scenes; `explained` the share of that change which the model foresees.
+    are the encoder on the scene that the world simulates without k ("true removal"), and what the same heads get from
+    the true states over time: of j and k, and of all objects. `final` is the R2 of where j is at the end. `response`
+    is how much tokens that k does not touch change when the world takes k away, in units of their variance over
+    scenes; `explained` the share of that change which the model foresees.
 
     Attributes:
       questions_fit, questions_test: multiples of 4, drawn from the bench's two splits.
@@ -164,7 +165,7 @@ def _answer_scores(judge: Judge, found: Found, randoms: Sequence[Found], yardsti
             for name in yardsticks:
                 row, _, of = name.rpartition("/")
                 if of == quantity:
-                    (ceilings if row == STATES else floors)[row] = yardsticks[name]
+                    (ceilings if row in CEILINGS else floors)[row] = yardsticks[name]
             for kind, rows in (("floor", floors), ("ceiling", ceilings)):
                 scores += [
                     Score(metric, row, *judge.value(quantity, value), count, kind) for row, value in rows.items()
