@@ -1,0 +1,269 @@
+"""Fine-tuning: the encoder learns on together with a task's head, at a tenth of the rate at which it was trained."""
+
+import dataclasses
+import functools
+import itertools
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cjepa_jax import optim, schedules
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.evals import heads, ridge
+from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Score, binomial, over_inits, pooled, require
+
+FIXED = "batch_stats"  # subtrees of this name are statistics, which no gradient changes
+OPTIMISER = optim.make(types.SimpleNamespace(clip=0.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05))  # the training's
+WARMUP = 0.1  # of the steps
+LOOKS, PATIENCE = 20, 5  # at the held-out part; how many of them without a new best end the fitting
+ORDER, HEAD = 21, 22  # second words of seeds
+RESAMPLES = 1000
+
+
+def finetune(
+    model: Model,
+    head_init: Callable,
+    head_apply: Callable,
+    loss: Callable,
+    arrays: Mapping[str, np.ndarray],
+    seed: int,
+    rate: float,
+    steps: int,
+    batch: int,
+    share: float = 0.1,
+    stop: bool = False,
+) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Trains an encoder and a head end to end (the document's protocol for CoPhy), by AdamW as in training, with
+    linear warm-up over a tenth of the steps and a cosine to 0. Same seed, same bits.
+
+    Args:
+      model: where the encoder starts. Its own parameters are not touched.
+      head_init: key -> the head's parameters; its subtrees named "batch_stats" are not trained, nor are the encoder's.
+      head_apply: (encode, head, arrays of b items) -> output [b, ...]; encode: video [b, T, H, W, 3] -> [b, N, D].
+      loss: (output, arrays of b items) -> [b].
+      arrays: of n items, name -> [n, ...]; each epoch takes them in a new order, without the last n % batch.
+      rate: the peak rate of the head; `share` times it is the encoder's.
+      stop: keeps the parameters that are best on the last fifth of the items, which are then not learned from, and
+        ends when these get no better.
+
+    head_apply and loss are compiled once for all calls with the same (module-level functions, or methods of an equal
+    protocol). Returns: (arrays of any number m of items) -> output float32 [m, ...]. Raises ConfigError if the loss
+    becomes infinite or NaN.
+    """
+    items = len(next(iter(arrays.values())))
+    held = items // 5 if stop else 0
+    kept = {name: a[: items - held] for name, a in arrays.items()}
+    last = {name: a[items - held :] for name, a in arrays.items()}
+    functions = model.apply, head_apply, loss
+    params = {"encoder": model.params or {}, "head": head_init(jax.random.fold_in(jax.random.key(seed), HEAD))}
+    best, least, waited, state = params, np.inf, 0, OPTIMISER.init(params)
+    every = max(steps // LOOKS, 1)
+    rates = np.asarray(schedules.learning_rate(np.arange(1, steps + 1), rate, round(WARMUP * steps), steps + 1))
+    for step, rows in enumerate(_order(seed, items - held, batch, steps), 1):
+        chosen = {name: a[rows] for name, a in kept.items()}
+        params, state, value = _step(functions, params, state, chosen, rates[step - 1], share)
+        if step % every and step < steps:
+            continue
+        if not np.isfinite(value):
+            raise ConfigError(f"evals: fine-tuning at rate {rate:g} diverged within {step} steps: loss = {value}")
+        if held:
+            error = float(in_batches(functools.partial(_losses, functions, params), last, batch).mean())
+            best, least, waited = (params, error, 0) if error < least else (best, least, waited + 1)
+            if waited == PATIENCE:
+                break
+    found = best if held else params
+    return lambda asked: in_batches(functools.partial(_outputs, functions, found), asked, batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _step(functions, params, state, arrays, rate, share):
+    value, gradient = jax.value_and_grad(lambda params: _losses(functions, params, arrays).mean())(params)
+    updates, state = OPTIMISER.update(gradient, state, params)
+
+    def scaled(path, update):
+        names = [key.key for key in path if hasattr(key, "key")]
+        return -rate * (0.0 if FIXED in names else share if names[0] == "encoder" else 1.0) * update
+
+    return optax.apply_updates(params, jax.tree_util.tree_map_with_path(scaled, updates)), state, value
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _losses(functions, params, arrays):
+    return functions[2](_outputs(functions, params, arrays), arrays)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _outputs(functions, params, arrays):
+    apply, head_apply, _ = functions
+    encode = functools.partial(apply, params["encoder"]) if apply else None
+    return head_apply(encode, params["head"], arrays)
+
+
+def _order(seed: int, items: int, batch: int, steps: int) -> Iterator[np.ndarray]:
+    """The items of each of so many steps, int [batch], or all where there are fewer."""
+    batch = min(batch, items)
+
+    def endless():
+        for epoch in itertools.count():
+            order = np.random.default_rng([seed, ORDER, epoch]).permutation(items)
+            yield from order[: items // batch * batch].reshape(-1, batch)
+
+    return itertools.islice(endless(), steps)
+
+
+def in_batches(function: Callable, arrays: Mapping[str, np.ndarray], batch: int) -> np.ndarray:
+    """`function` over items, `batch` at a time; the last are filled up, so that one shape is compiled."""
+    items, parts = len(next(iter(arrays.values()))), []
+    for start in range(0, items, batch):
+        rows = np.minimum(np.arange(start, start + batch), items - 1)
+        parts.append(np.asarray(function({n: a[rows] for n, a in arrays.items()}), np.float32)[: items - start])
+    return np.concatenate(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    """The source's labels by an encoder that learns on with a head on its mean token.
+
+    Metrics: "accuracy", of the first label as one of so many `classes`; with classes = 0, "r2/GROUP" of every group of
+    labels, by one regression of all (R2 around the fitting scenes' mean).
+
+    Rows: fine-tuned from the checkpoint and, as floors, fine-tuned from random initialisations, and a linear (ridge)
+    probe of the checkpoint, frozen.
+
+    Attributes: hidden, GELUs between mean token and output (0: a linear head); steps; batch; share, of the head's rate
+    (the peak of the model's training), at which the encoder learns; stop, see `finetune`.
+    """
+
+    classes: int = 0
+    hidden: int = 0
+    steps: int = 1000
+    batch: int = 32
+    share: float = 0.1
+    stop: bool = False
+
+    def __post_init__(self):
+        limits = dict(classes=self.classes != 1 and self.classes >= 0, hidden=self.hidden >= 0)
+        texts = dict(classes="must be 0 (regression) or at least 2", hidden="must be at least 0")
+        check_options("finetune", self, limits, texts)
+
+    def run(self, bench: Bench) -> Result:
+        """Raises ConfigError for scenes without labels, or with other classes."""
+        require(bench.model.apply is not None, "finetune", "a model whose parameters can be trained")
+        fit, test = ({name: s.arrays[name] for name in ("video", "labels")} for s in (bench.fitting, bench.testing))
+        require(fit["labels"].shape[1] > 0, "finetune", "labels, which the scenes of data.source do not have")
+        if self.classes:
+            return self._accuracy(bench, fit, test)
+        return self._r2(bench, fit, test)
+
+    def _accuracy(self, bench: Bench, fit: dict, test: dict) -> Result:
+        for arrays in (fit, test):
+            wrong = [x for x in arrays["labels"][:, 0] if x not in range(self.classes)]
+            known = f"classes 0 to {self.classes - 1} (classes = {self.classes}) as the first label"
+            require(not wrong, "finetune", f"{known}; the data have {wrong[0] if wrong else ''}")
+            arrays["labels"] = arrays["labels"][:, 0].astype(np.int32)
+        truth, count = test["labels"], len(test["labels"])
+
+        def share(row: str, scores: np.ndarray, kind: str = "floor") -> Score:
+            right = float((scores.argmax(-1) == truth).mean())
+            return Score("accuracy", row, right, binomial(right, count), count, kind)
+
+        tuned = [self._fit(bench, model, fit, self.classes)(test) for model in bench.models]
+        frozen = heads.ridge_classify(*self._frozen(bench, fit, test))
+        common = np.bincount(fit["labels"], minlength=self.classes)
+        scores = [
+            share(TRAINED, tuned[0], "result"),
+            over_inits("accuracy", [share("", out).value for out in tuned[1:]], count),
+            share("frozen, linear", frozen),
+            share("most frequent class", np.tile(common, (count, 1))),
+        ]
+        return Result(scores, notes=[self._note(bench)])
+
+    def _r2(self, bench: Bench, fit: dict, test: dict) -> Result:
+        centre, scale = ridge.moments(fit["labels"])
+        fit, test = ({**a, "labels": ((a["labels"] - centre) / scale).astype(np.float32)} for a in (fit, test))
+        truth, count = test["labels"], len(test["labels"])
+        tuned = [self._fit(bench, model, fit, truth.shape[1])(test) for model in bench.models]
+        frozen = ridge.predict(*self._frozen(bench, fit, test))
+        names = [name.partition("/")[0] for name in bench.testing.source.label_names]
+        scores = []
+        for group in dict.fromkeys(names):
+            of = [p for p, name in enumerate(names) if name == group and truth[:, p].std() > 0]
+            if not of:  # all alike in the test scenes: nothing to explain
+                continue
+            values = [explained(out[:, of], truth[:, of], bench.seed) for out in (*tuned, frozen)]
+            metric = f"r2/{group}"
+            scores.append(Score(metric, TRAINED, *values[0], count))
+            scores.append(over_inits(metric, [value for value, _ in values[1:-1]], count))
+            scores.append(Score(metric, "frozen, linear", *values[-1], count, "floor"))
+        return Result(scores, notes=[self._note(bench)])
+
+    def _fit(self, bench: Bench, model: Model, fit: dict, outputs: int) -> Callable:
+        width = jax.eval_shape(model.apply, model.params, fit["video"][:1]).shape[-1]
+        widths = (width, *([self.hidden] if self.hidden else []), outputs)
+        init = functools.partial(mlp_init, widths=widths)
+        loss = _cross_entropy if self.classes else _squared_error
+        options = bench.seed, bench.rate, self.steps, self.batch, self.share, self.stop
+        return finetune(model, init, _mean_token, loss, fit, *options)
+
+    def _frozen(self, bench: Bench, fit: dict, test: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        features = [pooled(bench.model, arrays["video"], bench.batch) for arrays in (fit, test)]
+        return features[0], fit["labels"], features[1]
+
+    def _note(self, bench: Bench) -> str:
+        rates = f"encoder {self.share * bench.rate:.2g}, head {bench.rate:.2g}"
+        return f"{self.steps} steps of {self.batch} scenes; peak rates: {rates}"
+
+
+def check_options(protocol: str, options: Any, limits: Mapping[str, bool], texts: Mapping[str, str]) -> None:
+    """Raises ConfigError for the first option out of its limits; steps, batch and share have the same everywhere."""
+    limits = limits | dict(steps=options.steps >= 1, batch=options.batch >= 1, share=0 <= options.share <= 1)
+    texts = texts | dict(steps="must be at least 1", batch="must be at least 1", share="must be between 0 and 1")
+    for name, held in limits.items():
+        if not held:
+            raise ConfigError(f"evals.protocols: {protocol}.{name} = {getattr(options, name)}: {texts[name]}")
+
+
+def explained(prediction: np.ndarray, truth: np.ndarray, seed: int) -> tuple[float, float]:
+    """The mean over targets of R2, 1 - squared error / squared truth, of targets [m, P] that are centred by their
+    fitting rows, and half of its 95 % interval by the bootstrap over rows."""
+    error, variance = np.square(prediction - truth, dtype=np.float64), np.square(truth, dtype=np.float64)
+    rng = np.random.default_rng([seed, RESAMPLES])
+    times = rng.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES)
+    drawn = (1 - times @ error / np.maximum(times @ variance, 1e-12)).mean(1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float((1 - error.sum(0) / variance.sum(0)).mean()), float(high - low) / 2
+
+
+def _mean_token(encode, head, arrays):
+    return mlp(head, encode(arrays["video"]).astype(jnp.float32).mean(1))
+
+
+def _cross_entropy(out, arrays):
+    return optax.softmax_cross_entropy_with_integer_labels(out, arrays["labels"])
+
+
+def _squared_error(out, arrays):
+    return jnp.square(out - arrays["labels"]).mean(-1)
+
+
+def mlp_init(key: Any, widths: tuple[int, ...]) -> dict[str, dict[str, Any]]:
+    """Layers widths[0] -> ... -> widths[-1]: kernels of variance 1 / fan-in, the last and the biases 0."""
+    params = {}
+    for index, (rows, columns) in enumerate(itertools.pairwise(widths)):
+        scale = rows**-0.5 if index < len(widths) - 2 else 0.0
+        kernel = scale * jax.random.normal(jax.random.fold_in(key, index), (rows, columns))
+        params[f"dense{index}"] = {"kernel": kernel, "bias": jnp.zeros(columns)}
+    return params
+
+
+def mlp(params: Mapping[str, Mapping[str, Any]], x: Any) -> Any:
+    """GELUs between the layers of `mlp_init`: [..., widths[0]] -> [..., widths[-1]]."""
+    layers = [params[name] for name in sorted(params) if name.startswith("dense")]
+    for layer in layers[:-1]:
+        x = jax.nn.gelu(x @ layer["kernel"] + layer["bias"])
+    return x @ layers[-1]["kernel"] + layers[-1]["bias"]

@@ -1,0 +1,30 @@
+"""Fine-tuning: the scenes' labels by an encoder that learns on with a linear head, at a tenth of its training's rate.
+
+    python -m cjepa_jax.train --config=configs/tiny.py --workdir=runs/tiny
+    python -m cjepa_jax.evaluate --config=configs/evals/finetune.py --checkpoint=runs/tiny
+
+Labelled images, such as configs/data/imagenet.py's, need their number of classes:
+
+    --config.evals.protocols.finetune.classes=1000
+"""
+
+from ml_collections import ConfigDict
+
+from configs import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    with config.unlocked():
+        config.evals.protocols.finetune = ConfigDict(
+            dict(
+                type="cjepa_jax.evals.finetune:Finetune",
+                classes=0,  # 0: regress all labels; more: the first label is one of so many
+                hidden=0,  # GELUs between mean token and output; 0: a linear head
+                steps=1000,
+                batch=32,
+                share=0.1,  # the encoder's learning rate, as a share of the peak of its training, which is the head's
+                stop=False,  # keep what is best on the last fifth of the fitting scenes, which are not learned from
+            )
+        )
+    return config
