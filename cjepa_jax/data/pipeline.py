@@ -41,8 +41,8 @@ class SceneMap:
       max_removed: the objects that a model can tell apart; a mask that removes more is refused. 0: any number.
       crop: a random crop and flip, else the centred square.
       with_masks: yields the visible masks too, bool [K, T, H, W], for pictures.
-      with_objects: yields too which of the source's objects each row is, `objects` int32 [K], -1 for padding, and their
-        `states` float32 [T, K, S], where the source has any.
+      with_objects: yields too which of the source's objects each row is, `objects` int32 [K], -1 for padding, their
+        `states` float32 [T, K, S] and the scene's `class`, int64 [], where the source has any.
     """
 
     source: Any
@@ -106,6 +106,8 @@ class SceneMap:
         if self.with_masks:
             out["masks"] = batching.pad_objects(masks[kept], self.max_objects)
         if self.with_objects:
+            if "class" in raw:
+                out["class"] = np.asarray(raw["class"], np.int64)
             out["objects"] = np.pad(kept.astype(np.int32), (0, self.max_objects - len(kept)), constant_values=-1)
             if "states" in raw:
                 states = np.asarray(raw["states"], np.float32)[:, kept].swapaxes(0, 1)

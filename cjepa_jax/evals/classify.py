@@ -1,0 +1,235 @@
+"""Classification from frozen features: linear probe, the same from few labels, nearest neighbours, attentive probe."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.evals import heads
+from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, binomial, over_inits, require
+from cjepa_jax.evals.probe import pixel_components
+
+TEMPERATURE = 0.07  # of the neighbours' votes
+CACHED = 20_000  # scenes of a split whose pixels are kept, for other protocols too; of more only features are
+SIDE, FITTED = 32, 4096  # the pixel floor: pixels per side, and scenes that the components are fitted on
+HEADS, THREADS = 8, 8
+PIXELS, MAJORITY = "pixel PCA", "majority class"
+
+
+class Read(NamedTuple):
+    """n scenes as features: y int [n]; small uint8 [n, T, s, s, 3]; and for each model pooled [n, D], tokens float16
+    [m, N, D] of the first m, guesses int [n] of its attentive probe (empty lists where they were not asked for)."""
+
+    y: np.ndarray
+    small: np.ndarray
+    pooled: list[np.ndarray]
+    tokens: list[np.ndarray]
+    guesses: list[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classify:
+    """Top-1 accuracy on held-out scenes.
+
+    label: "class", where the source says each scene's class (ImageNet), or the name or the index of a label that is
+      rounded to a class, such as "count". classes: how many; 0: as the fitting set shows.
+    "accuracy/linear": softmax regression on the mean token. "accuracy/linear, few": ridge regression on the share
+      `low_shot` of the fitting set, at least one scene per class, drawn class by class from bench.seed; 0: none.
+    "accuracy/k-NN": votes of `neighbours` by cosine similarity with weights exp(similarity / 0.07), as DINO does
+      (arXiv 2104.14294; arXiv 1805.01978); 0: none.
+    "accuracy/attentive": cross-attention of one learned query to all tokens, then softmax regression (V-JEPA, arXiv
+      2404.08471, without its MLP); `attentive` = False: none. Fitted on as many scenes as have tokens of at most
+      `limit` bytes, in float16.
+    steps: at most so many, of 256 scenes, of the linear and of the attentive probe (evals/heads.py).
+    """
+
+    label: str | int = "class"
+    classes: int = 0
+    low_shot: float = 0.01
+    neighbours: int = 20
+    attentive: bool = True
+    steps: int = 1000
+    limit: int = 2**30
+
+    def __post_init__(self):
+        for name, least in (("classes", 0), ("neighbours", 0), ("steps", 1), ("limit", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise ConfigError(f"evals.protocols: Classify.{name} = {value!r}: must be at least {least}")
+        if not 0 <= self.low_shot < 1:
+            raise ConfigError(f"evals.protocols: Classify.low_shot = {self.low_shot!r}: must be at least 0 and below 1")
+
+    def run(self, bench: Bench) -> Result:
+        """Rows: trained, random init, majority class, pixel PCA. Raises ConfigError for data without such classes."""
+        fit = self._read(bench, "fitting", None)
+        seen = np.unique(fit.y)
+        require(len(seen) > 1, "Classify", "two classes or more in the fitting set")
+        classes = self.classes or int(seen[-1]) + 1
+        if seen[-1] >= classes:
+            raise ConfigError(f"evals.protocols: Classify.classes = {classes}: the fitting set has class {seen[-1]}")
+        rng = np.random.default_rng([bench.seed, len(fit.y)])
+        order, few = rng.permutation(len(fit.y)), stratified(fit.y, self.low_shot, rng)
+        attention = [self._attention(tokens, fit.y, order, classes, bench.seed) for tokens in fit.tokens]
+        test = self._read(bench, "testing", attention)
+        pixels = pixel_components(np.concatenate([fit.small, test.small]), min(FITTED, len(fit.y)))
+        features = {model.name: pair for model, *pair in zip(bench.models, fit.pooled, test.pooled, strict=True)}
+        features[PIXELS] = np.split(pixels, [len(fit.y)])
+        found = {}
+        for row, (train, of) in features.items():
+            guesses = self._guesses(train, fit.y, of, order, few, classes, bench.seed)
+            found[row] = {metric: float((guess == test.y).mean()) for metric, guess in guesses.items()}
+        for i, guess in enumerate(test.guesses):
+            found[bench.models[i].name]["accuracy/attentive"] = float((guess == test.y).mean())
+        common = float((test.y == np.bincount(fit.y).argmax()).mean())
+        notes = [f"{classes} classes; heads are fitted on {len(fit.y)} scenes"
+                 + (f", the few-shot one on {len(few)}." if self.low_shot else ".")]  # fmt: skip
+        if fit.tokens and len(fit.tokens[0]) < len(fit.y):
+            notes.append(f"The attentive probe is fitted on {len(fit.tokens[0])} scenes: Classify.limit.")
+        return Result(_scores(bench, found, common, len(test.y)), notes=notes)
+
+    def _guesses(self, train, y, of, order, few, classes, seed) -> dict[str, np.ndarray]:
+        """The class that each probe of pooled features says, int [m] by metric."""
+        linear = heads.mlp(train[order], y[order], of, classes, seed, hidden=0, steps=self.steps, inits=1)
+        guesses = {"accuracy/linear": linear.argmax(1)}
+        if self.low_shot:
+            guesses["accuracy/linear, few"] = heads.ridge_classify(train[few], y[few], of).argmax(1)
+        if self.neighbours:
+            guesses["accuracy/k-NN"] = nearest(train, y, of, self.neighbours, classes).argmax(1)
+        return guesses
+
+    def _attention(self, tokens, y, order, classes, seed) -> Any:
+        """The fitted attentive probe."""
+        order = order[order < len(tokens)]
+        params = attention_init(jax.random.key(seed), tokens.shape[-1], classes)
+        return heads.learn(attend, params, tokens[order], y[order], seed, self.steps)
+
+    def _read(self, bench: Bench, part: str, attention: Sequence[Any] | None) -> Read:
+        """A part of the scenes, by every model; with their tokens, or with what attentive probes say of them."""
+        models, names = bench.models, bench.source(*where(bench, part)).label_names
+        y, small, pooled, tokens, guesses = [], [], *([[] for _ in models] for _ in range(3))
+        left = self.limit if self.attentive and attention is None else 0
+        for arrays in chunks(bench, part):
+            y.append(self._classes(arrays, names))
+            small.append(shrink(arrays["video"]))
+            for i, model in enumerate(models):
+                found = model.encode(arrays["video"])
+                pooled[i].append(found.mean(1))
+                if 2 * found.size <= left:
+                    tokens[i].append(found.astype(np.float16))
+                if attention:
+                    guesses[i].append(heads.predict(attend, attention[i], found)[0].argmax(1))
+            left -= 2 * found.size
+        joined = ([np.concatenate(parts) for parts in lists if parts] for lists in (pooled, tokens, guesses))
+        return Read(np.concatenate(y), np.concatenate(small), *joined)
+
+    def _classes(self, arrays: dict[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+        """The scenes' classes, int64 [b]. Raises ConfigError where they have none."""
+        if self.label == "class":
+            require("class" in arrays, "Classify", f"a class of each scene, or Classify.label = one of {list(names)}")
+            y = arrays["class"].astype(np.int64)
+        else:
+            known = self.label in names or (isinstance(self.label, int) and 0 <= self.label < len(names))
+            require(known, f"Classify.label = {self.label!r}", f"a label of that name; the source has {list(names)}")
+            index = self.label if isinstance(self.label, int) else names.index(self.label)
+            y = np.rint(arrays["labels"][:, index]).astype(np.int64)
+        require((y >= 0).all(), "Classify", "a class of every scene, 0 or more; this split says -1 of some")
+        return y
+
+
+def where(bench: Bench, part: str) -> tuple[str, int]:
+    """The split and the number of scenes of "fitting" or "testing"."""
+    return (bench.fit_split, bench.fit) if part == "fitting" else (bench.test_split, bench.test)
+
+
+def chunks(bench: Bench, part: str) -> Iterator[dict[str, np.ndarray]]:
+    """The scenes of a part as arrays of about bench.batch: of large ones no pixels are kept."""
+    split, count = where(bench, part)
+    if 0 < count <= CACHED:
+        arrays = getattr(bench, part).arrays
+        for start in range(0, len(arrays["video"]), bench.batch):
+            yield {name: array[start : start + bench.batch] for name, array in arrays.items()}
+        return
+    source = bench.source(split, count)
+    scenes, total = bench.prepare(source), count or len(source)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, total, bench.batch):
+            found = pool.map(lambda i: scenes(i, 0), range(start, min(start + bench.batch, total)))
+            found = [scene for scene in found if not scene["replaced"]]
+            if found:
+                yield {name: np.stack([scene[name] for scene in found]) for name in found[0]}
+
+
+def shrink(video: np.ndarray) -> np.ndarray:
+    """uint8 [n, T, H, W, 3] -> [n, T, s, s, 3], s = 32 or less."""
+    if video.shape[2] <= SIDE:
+        return video
+    resize = [[cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in clip] for clip in video]
+    return np.array(resize)
+
+
+def stratified(y: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Rows of a share of each class, at least one of each: int [k], in random order."""
+    rows = [rng.permutation(np.flatnonzero(y == c)) for c in np.unique(y)]
+    return rng.permutation(np.concatenate([r[: max(1, round(share * len(r)))] for r in rows]))
+
+
+def nearest(
+    train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, neighbours: int, classes: int, rows: int = 1024
+) -> np.ndarray:
+    """Votes of the nearest rows by cosine similarity s, each with weight exp(s / 0.07): [n, D], int [n], [m, D] ->
+    [m, classes]."""
+    unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (train_x, test_x)]
+    votes = np.zeros((len(test_x), classes))
+    neighbours = min(neighbours, len(train_x))
+    for start in range(0, len(test_x), rows):
+        similarity = unit[1][start : start + rows] @ unit[0].T
+        best = np.argpartition(-similarity, neighbours - 1, 1)[:, :neighbours]
+        weights = np.exp((np.take_along_axis(similarity, best, 1) - 1) / TEMPERATURE)
+        np.add.at(votes[start : start + rows], (np.arange(len(best))[:, None], train_y[best]), weights)
+    return votes
+
+
+def attention_init(key: jax.Array, width: int, classes: int) -> dict[str, jax.Array]:
+    """Parameters of `attend` for tokens of this width, with a first axis of length 1."""
+    score, value = jax.random.split(key)
+    heads_count = math.gcd(width, HEADS)
+    params = {
+        "score": jax.random.normal(score, (width, heads_count)) * width**-0.5,
+        "value": jax.random.normal(value, (width, width)) * width**-0.5,
+        "head": jnp.zeros((width, classes)),
+        "bias": jnp.zeros(classes),
+    }
+    return jax.tree.map(lambda leaf: leaf[None], params)
+
+
+def attend(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    """Logits [b, classes] of tokens [b, N, D]. The query's product with the keys is one direction per head."""
+    x = _standardise(x.astype(jnp.float32))
+    weights = jax.nn.softmax(x @ params["score"], axis=1)  # [b, N, heads]
+    mixed = jnp.einsum("bnh,bnd->bhd", weights, x)  # before the values' matrix: it is linear, and this is far less work
+    values = params["value"].reshape(x.shape[-1], weights.shape[-1], -1)
+    pooled = jnp.einsum("bhd,dhe->bhe", mixed, values).reshape(len(x), -1)
+    return _standardise(pooled) @ params["head"] + params["bias"]
+
+
+def _standardise(x):
+    return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+
+def _scores(bench: Bench, found: dict[str, dict[str, float]], common: float, count: int) -> list[Score]:
+    """A row of each yardstick beside the trained model's."""
+    scores = []
+    for metric, value in found[bench.model.name].items():
+        scores.append(Score(metric, TRAINED, value, binomial(value, count), count))
+        if bench.randoms:
+            scores.append(over_inits(metric, [found[model.name][metric] for model in bench.randoms], count))
+        floors = {MAJORITY: common} | ({PIXELS: found[PIXELS][metric]} if metric in found[PIXELS] else {})
+        scores += [Score(metric, row, v, binomial(v, count), count, "floor") for row, v in floors.items()]
+    return scores

@@ -1,0 +1,124 @@
+"""Collapse: how many directions the features use, and how many of them tell scenes from views of one scene."""
+
+import dataclasses
+
+import numpy as np
+
+from cjepa_jax.data.transforms import Crop
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, over_inits, pooled
+
+TINY = 1e-12  # of the whole: what is smaller is rounding
+DELTA = 1e-4  # on the diagonal of the covariance within scenes, as a share of its mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Collapse:
+    """RankMe, LiDAR and the deviation of the mean token of held-out scenes, with no head and no labels.
+
+    scenes: of the test split, at most; LiDAR can be no higher than scenes - 1. views: of each scene, for LiDAR, drawn
+    from bench.seed: a square crop whose side is uniform over `crop` of the frame's, brought back to its size, times a
+    brightness uniform over `brightness`; the same for all frames. There is no flip: left and right may differ.
+    """
+
+    scenes: int = 512
+    views: int = 8
+    crop: tuple[float, float] = (0.8, 1.0)
+    brightness: tuple[float, float] = (0.8, 1.2)
+
+    def __post_init__(self):
+        for name, least in (("scenes", 4), ("views", 2)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"evals.protocols: Collapse.{name} = {getattr(self, name)!r}: must be at least {least}"
+                )
+        for name, most in (("crop", 1.0), ("brightness", 10.0)):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= most:
+                raise ConfigError(
+                    f"evals.protocols: Collapse.{name} = {(low, high)}: must hold 0 < low <= high <= {most:g}"
+                )
+
+    def run(self, bench: Bench) -> Result:
+        """Scores of the test scenes; the ceiling is the highest rank that so many scenes and dimensions can have."""
+        few = 0 < bench.test <= 4 * self.scenes  # of a large split, only those that are needed are read
+        testing = bench.testing if few else bench.scenes(bench.test_split, self.scenes)
+        video = testing.arrays["video"][: self.scenes]
+        count = len(video)
+        found = {model.name: {} for model in bench.models}
+        for model in bench.models:
+            features = pooled(model, video, bench.batch)
+            views = np.stack([
+                pooled(model, self.view(video, bench.seed, index), bench.batch) for index in range(self.views)
+            ], 1)  # fmt: skip
+            found[model.name] = {
+                "rankme": rankme(features),
+                "rankme/centred": rankme(features - features.mean(0)),
+                "lidar": lidar(views),
+                "feature std": float(features.std(0).mean()),
+            }
+        width = features.shape[1]
+        most = {"rankme": min(count, width), "rankme/centred": min(count - 1, width), "lidar": min(count - 1, width)}
+        scores = []
+        for metric, value in found[bench.model.name].items():
+            scores.append(Score(metric, TRAINED, value, count=count))
+            if bench.randoms:
+                scores.append(over_inits(metric, [found[model.name][metric] for model in bench.randoms], count))
+            if metric in most:
+                scores.append(Score(metric, "full rank", most[metric], count=count, kind="ceiling"))
+        notes = (
+            f"RankMe: of the mean tokens of {count} scenes as they are, and without their common mean.",
+            f"LiDAR: {self.views} views of each scene, crops of {self.crop[0]:g} to {self.crop[1]:g} of the side and "
+            f"{self.brightness[0]:g} to {self.brightness[1]:g} of the brightness.",
+            "A rank has no interval over scenes: scenes drawn with replacement have a lower one.",
+            "Feature std follows the scale of the features: 0 is collapse, more is not better.",
+        )
+        return Result(scores, notes=notes)
+
+    def view(self, video: np.ndarray, seed: int, index: int) -> np.ndarray:
+        """The index-th view of each scene: uint8 [n, T, H, W, 3] -> the same shape."""
+        size = video.shape[2]
+        out = np.empty_like(video)
+        for scene, clip in enumerate(video):
+            rng = np.random.default_rng([seed, scene, index])
+            side = max(1, round(size * rng.uniform(*self.crop)))
+            top, left = rng.integers(size - side + 1, size=2)
+            cut = Crop(int(top), int(left), side, side).frames(clip, size)
+            out[scene] = np.clip(np.rint(cut * rng.uniform(*self.brightness)), 0, 255)
+        return out
+
+
+def effective_rank(values: np.ndarray) -> float:
+    """exp of the entropy of the shares of values [k] >= 0: k if all are equal, 1 if only one is not 0, or none."""
+    shares = values / max(values.sum(), 1e-300)
+    shares = shares[shares > TINY]
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def rankme(features: np.ndarray) -> float:
+    """RankMe (arXiv 2210.02885, equations 1 and 2) of features [n, D]: the effective rank of their singular values.
+
+    They are not centred; the paper's added epsilon is left out.
+    """
+    return effective_rank(np.linalg.svd(np.asarray(features, np.float64), compute_uv=False))
+
+
+def lidar(views: np.ndarray) -> float:
+    """LiDAR (arXiv 2312.04000, section 4) of features [n, q, D] of q views of each of n scenes.
+
+    The effective rank of W^-1/2 B W^-1/2: B the covariance of the scenes' means, W the mean covariance of the views
+    around them plus DELTA times its mean variance on the diagonal. (The paper adds a constant; as a share, the scale
+    of the features does not matter.) 1 where all scenes' means are the same.
+    """
+    views = np.asarray(views, np.float64)
+    means = views.mean(1)
+    spread, scatter = means - means.mean(0), views - means[:, None]
+    between = spread.T @ spread / len(means)
+    within = np.einsum("nqd,nqe->de", scatter, scatter, optimize=True) / (views.shape[0] * views.shape[1])
+    variance = np.trace(within) / len(within)
+    if np.trace(between) <= TINY * (np.trace(within) + (means**2).sum(1).mean()):
+        return 1.0
+    within += DELTA * (variance if variance > 0 else 1.0) * np.eye(len(within))
+    values, vectors = np.linalg.eigh(within)
+    half = vectors / np.sqrt(values)
+    return effective_rank(np.maximum(np.linalg.eigvalsh(half.T @ between @ half), 0))
