@@ -49,7 +49,10 @@ class Lab:
         home, cost = self.home(cell), self.cost(cell)
         home.mkdir(parents=True, exist_ok=True)
         steps, value = self.steps(cell, cost), self.settled(cell)
-        overrides = self.suite.overrides(cell, steps, value)
+        overrides = {
+            key: item.replace("{folder}", str(self.folder)) if isinstance(item, str) else item
+            for key, item in self.suite.overrides(cell, steps, value).items()
+        }
         write_atomically(home / "config.py", config_file(self.suite.methods[cell.method]["config"], overrides))
         seconds = {}
         if steps and not (home / "run" / "result.json").exists():
@@ -74,8 +77,8 @@ class Lab:
                 home, "cjepa_jax.evaluate", f"--checkpoint={checkpoint}", f"--workdir={home / 'evaluation'}"
             )
             found = json.loads((home / "evaluation" / "results.json").read_text())
-            about = {key: found["about"][key] for key in ("devices", "version", "evals")}
-            record |= {"about": about, "protocols": found["protocols"]}
+            about = {key: found["about"][key] for key in ("devices", "version")}
+            record |= {"about": about | {"evals": self.suite.evals}, "protocols": found["protocols"]}
         self.record(cell).parent.mkdir(exist_ok=True)
         write_atomically(self.record(cell), json.dumps(record | {"seconds": seconds}, indent=1) + "\n")
 

@@ -12,7 +12,7 @@ A suite file (configs/suites) has a function `get_suite()` that returns a dict:
     tuning    {key, values, share, seed, world}: for each method the key's value with the highest mean of the online
               probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported;
               it serves in all worlds. {}: none
-    evals     the section evals of every config
+    evals     the section evals of every config; {folder} in a text stands for the comparison's folder
     columns   title -> [protocol, metric] of the table's numbers
     contrasts pairs of methods whose differences are printed, paired by seed
 """

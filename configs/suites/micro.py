@@ -69,19 +69,26 @@ def get_suite():
             "test": 512,
             "random_inits": 1,
             "protocols": {
-                "interventional": {"type": "cjepa_jax.evals.interventional:Interventional"},
+                "interventional": {
+                    "type": "cjepa_jax.evals.interventional:Interventional",
+                    "cache": "{folder}/questions",  # the same for all cells of a world
+                },
                 "states": {"type": "cjepa_jax.evals.states:States"},
-                "collapse": {"type": "cjepa_jax.evals.collapse:Collapse"},
+                "collapse": {"type": "cjepa_jax.evals.collapse:Collapse", "scenes": 256, "views": 4},
             },
         },
         "columns": {
             "factual": ("interventional", "accuracy/factual/mlp"),
             "blanked": ("interventional", "accuracy/blanked/mlp"),
+            "context": ("interventional", "accuracy/context/mlp"),
             "masked": ("interventional", "accuracy/masked/mlp"),
             "counterfactual": ("interventional", "accuracy/counterfactual/mlp"),
             "both": ("interventional", "accuracy/both/mlp"),
             "response": ("interventional", "response"),
-            "count R²": ("states", "r2/count"),
+            "explained": ("interventional", "explained"),
+            "count R²": ("states", "scene/count"),
+            "position R²": ("states", "scene/position"),
+            "object velocity R²": ("states", "object/velocity"),
             "RankMe": ("collapse", "rankme"),
         },
         "contrasts": [
