@@ -226,3 +226,13 @@ def check_data(bench: Bench, protocol: str) -> None:
         require(hasattr(source, "questions"), protocol, f"questions in words, which {type(source).__name__} has not")
         frames = bench.prepare(source).frames
         require(frames > 1, protocol, f"clips, for its questions are about what happens; data.frames is {frames}")
+
+
+def about_windows(bench: Bench) -> list[str]:
+    """A remark where a clip that is asked about is cut into several scenes."""
+    windows = getattr(bench.fitting.source, "per_clip", 1)
+    if windows == 1:
+        return []
+    return [
+        f"a clip gives {windows} scenes (data.frames, data.options.stride); each is asked all questions about the clip"
+    ]

@@ -63,7 +63,8 @@ class Clevrer:
             scores += tables(head, *judged, test_open, test_choice)
         notes = [
             f"{len(fit_open.row)} descriptive questions and {len(fit_choice.row)} options about "
-            f"{len(bench.fitting.arrays['scene'])} scenes are fitted"
+            f"{len(bench.fitting.arrays['scene'])} scenes are fitted",
+            *answers.about_windows(bench),
         ]
         return Result(scores, notes=notes)
 

@@ -57,6 +57,7 @@ class Craft:
         notes = [
             f"{len(fit.row)} questions about {len(bench.fitting.arrays['scene'])} scenes are fitted, with "
             f"{len(np.unique(fit.answer))} answers and {terms} words and pairs of words",
+            *answers.about_windows(bench),
         ]
         if self.interventional:
             more, why = self._interventional(bench, fit, test, rows)
@@ -77,12 +78,9 @@ class Craft:
             if seen[0] is None:
                 return [], ["no interventional readout: the model encodes whole scenes only"]
             own.append(answers.model_row(bench, model, *seen))
-        rest = [
-            Row(WHOLE if row.name == TRAINED else row.name, "floor" if row.name == TRAINED else row.kind, *kept)
-            for row in rows
-            if row.name in (TRAINED, answers.QUESTION_ONLY, answers.STATES)
-            for kept in [(row.fit[named[0]], row.test[named[1]])]
-        ]
+        also = (TRAINED, answers.QUESTION_ONLY, answers.STATES)
+        rest = [Row(*row[:2], row.fit[named[0]], row.test[named[1]]) for row in rows if row.name in also]
+        rest = [row._replace(name=WHOLE, kind="floor") if row.name == TRAINED else row for row in rest]
         return self._scores("interventional ", bench, *chosen, [*own, *rest])[0], []
 
     def _scores(self, prefix: str, bench: Bench, fit: Items, test: Items, rows: list[Row]) -> tuple[list[Score], int]:

@@ -146,3 +146,10 @@ def test_states_of_named_objects_come_first_then_all_in_the_sources_order():
 def test_options_out_of_their_limits_are_refused(protocol, option, named):
     with pytest.raises(ConfigError, match=f"evals.protocols: {protocol.__name__}.{named}"):
         protocol(**option)
+
+
+@pytest.mark.parametrize("source, said", [({"per_clip": 3}, "a clip gives 3 scenes"), ({"per_clip": 1}, ""), ({}, "")])
+def test_clips_that_are_cut_up_are_remarked_on(source, said):
+    scenes = types.SimpleNamespace(source=types.SimpleNamespace(**source))
+    notes = answers.about_windows(types.SimpleNamespace(fitting=scenes))
+    assert len(notes) == bool(said) and all(said in note for note in notes)
