@@ -81,7 +81,7 @@ def test_the_page_is_whole_self_contained_and_says_what_is_below_a_floor(folder)
     assert not {"script", "link", "iframe"} & set(tags.seen) and "<script" not in text
     assert tags.seen.count("svg") == 2 and tags.seen.count("figure") == 1  # dots, one curve
     for words in ("better than every floor", "below random init", "within the intervals of random init",
-                  "above copy", "0.810 ± 0.020", "2e-05", "–"):  # fmt: skip
+                  "above copy", "0.810 ± 0.020", "0.0000200", "–"):  # fmt: skip
         assert words in tags.cells, words
     assert "1 &lt; 2 &amp; $3" in text and "a/b &lt;img&gt;" in text and "A &amp; B/&lt;c&gt;" in text
     assert "Better than every floor (1):</b> accuracy good." in text
@@ -99,6 +99,24 @@ def test_pictures_and_curves_come_back_as_they_were(folder):
             for label, xy in lines.items():
                 np.testing.assert_array_equal(kept.curves[title][label], xy)
         assert str(kept.scores) == str(result.scores)  # as text: NaN is not itself
+
+
+def test_numbers_of_a_metric_share_their_digits():
+    lines = page.as_text(results()["accuracy"]).splitlines()
+    assert lines[0].split() == "good trained 0.810 ± 0.020 random init 0.600 ± 0.050 query only 0.500 ± 0.030".split()
+    assert (
+        lines[3].split() == ["mse", "trained", "0.0000200", "copy", "0.0000100"] and lines[-1] == "  note: 1 < 2 & $3"
+    )
+    assert page.as_text(Result([Score("rank", "a", 123.4), Score("rank", "b", -1e-9)])).split()[2::2] == [
+        "123.4",
+        "-0.0",
+    ]
+
+
+def test_metrics_with_other_rows_have_a_table_of_their_own():
+    rows = {"a/1": "xy", "a/2": "x", "b/1": "xyz", "b/2": "xv", "c": "v"}
+    metrics = {metric: [Score(metric, row, 1.0) for row in names] for metric, names in rows.items()}
+    assert [list(table) for table in page.tables(metrics)] == [["a/1", "a/2", "b/1"], ["b/2", "c"]]
 
 
 def test_a_result_without_pictures_leaves_none_of_an_earlier_one(tmp_path):

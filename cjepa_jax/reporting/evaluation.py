@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cjepa_jax.errors import DataError
-from cjepa_jax.evals.base import RANDOM, TRAINED, Result, Score
+from cjepa_jax.evals.base import KINDS, RANDOM, TRAINED, Result, Score
 from cjepa_jax.reporting import charts, parts, pictures
 from cjepa_jax.workdir import write_atomically
 
@@ -19,8 +19,8 @@ SHOWN = 24  # metrics drawn as dots; the table has all
 LEAST_WIDTH = 240  # pixels to which small pictures are enlarged
 STYLE = """
 .wide { overflow-x: auto }
-.wide td, .wide th { white-space: nowrap }
-.wide td:last-child { white-space: normal; min-width: 150px }
+.wide td, .wide th { white-space: nowrap; padding: 5px 7px }
+.wide td:last-child { white-space: normal; min-width: 190px; font-size: 13px }
 th small { display: block; font-weight: 400 }
 .shot { margin: 14px 0 0; max-width: 100% } .shot img { max-width: 100%; display: block; border-radius: 4px }
 .wide, .curve { margin-bottom: 14px }
@@ -32,15 +32,24 @@ ul { margin: 14px 0 0; padding-left: 20px }
 def as_text(result: Result) -> str:
     """A line per metric: each row's value, with half of its 95 % interval where it has one."""
     lines = []
-    for metric in dict.fromkeys(score.metric for score in result.scores):
-        cells = [f"{score.row} {number(score)}" for score in result.scores if score.metric == metric]
+    for metric, scores in by_metric(result).items():
+        cells = [f"{score.row} {number(score, places(scores))}" for score in scores]
         lines.append(f"  {metric:32} {'   '.join(cells)}")
     return "\n".join([*lines, *(f"  note: {note}" for note in result.notes)])
 
 
-def number(score: Score) -> str:
+def number(score: Score, digits: int = 3) -> str:
     """ "0.713 ± 0.021"."""
-    return parts.number(score.value) + (f" ± {parts.number(score.interval)}" if np.isfinite(score.interval) else "")
+    value = round(score.value, digits) + 0.0  # no "-0.000"
+    return f"{value:.{digits}f}" + (f" ± {score.interval:.{digits}f}" if np.isfinite(score.interval) else "")
+
+
+def places(scores: list[Score]) -> int:
+    """Digits behind the point: 3, 1 for large values, and more for small errors."""
+    largest = max((abs(score.value) for score in scores if np.isfinite(score.value)), default=0)
+    if 0 < largest < 0.01 and LESS.search(scores[0].metric):
+        return min(2 - int(np.floor(np.log10(largest))), 7)
+    return 1 if largest >= 10 else 3
 
 
 def save_pictures(folder: Path, name: str, result: Result) -> None:
@@ -97,10 +106,17 @@ def summary(results: dict[str, Result]) -> str:
         for metric, scores in by_metric(result).items():
             compared = floors(scores)
             if compared is not None:
-                kind = "Worse than a floor" if compared[0] else "Not to be told from a floor" if compared[1] else None
-                rows = ", ".join(floor.row for floor in compared[0] or compared[1])
-                text = f"{name} {metric}" + (f" ({rows})" if rows else "")
-                found[kind or "Better than every floor"].append(text)
+                better, near = compared
+                far = [floor for floor in better if floor not in near]
+                kind = (
+                    "Worse than a floor"
+                    if far
+                    else "Not to be told from a floor"
+                    if near
+                    else "Better than every floor"
+                )
+                rows = ", ".join(floor.row for floor in far or near)
+                found[kind].append(f"{name} {metric}" + (f" ({rows})" if rows else ""))
     text = "".join(
         f"<p><b>{kind} ({len(names)}):</b> {escape(', '.join(names) or 'nothing')}.</p>"
         for kind, names in found.items()
@@ -112,25 +128,50 @@ def summary(results: dict[str, Result]) -> str:
 def protocol(name: str, result: Result, seconds: float | None) -> str:
     """A protocol's section: table, dots, pictures, curves, notes."""
     metrics = by_metric(result)
-    kinds = {score.row: score.kind for score in result.scores}
-    order = ("result", "floor", "ceiling")
-    rows = sorted(kinds, key=lambda row: (order.index(kinds[row]), row != TRAINED))
-    head = ["", *(f"{escape(row)}<small>{kinds[row] if row != TRAINED else '&nbsp;'}</small>" for row in rows)]
-    lines = []
-    for metric, scores in metrics.items():
-        cells = {score.row: number(score) for score in scores}
-        lines.append([escape(metric), *(cells.get(row, "") for row in rows), verdict(scores)])
-    body = f"<div class=wide>{parts.table([*head, 'trained is'], lines)}</div>"
+    rows = order(result.scores)
     shown = [
         charts.Dots(metric, [(s.row, role(s), s.value, s.interval) for row in rows for s in scores if s.row == row])
         for metric, scores in list(metrics.items())[:SHOWN]
     ]
+    body = "".join(scores_table(group) for group in tables(metrics))
     body += charts.dots(shown)
     body += "".join(figure(title, image) for title, image in result.images.items())
     body += "".join(curves(title, lines) for title, lines in result.curves.items())
     if result.notes:
         body += f"<ul class=note>{''.join(f'<li>{escape(note)}</li>' for note in result.notes)}</ul>"
     return parts.section(escape(name), interval_note(result, seconds), body)
+
+
+def tables(metrics: dict[str, list[Score]]) -> list[dict[str, list[Score]]]:
+    """Metrics that follow each other and have the same rows, or some of them, in one group."""
+    groups, known = [], set()
+    for metric, scores in metrics.items():
+        rows = {score.row for score in scores}
+        if not groups or not (rows <= known or known <= rows):
+            groups.append({})
+            known = set()
+        groups[-1][metric] = scores
+        known |= rows
+    return groups
+
+
+def scores_table(metrics: dict[str, list[Score]]) -> str:
+    """A line per metric, a column per row that they have: results, floors, ceilings, and a verdict."""
+    every = [score for scores in metrics.values() for score in scores]
+    kinds = {score.row: score.kind for score in every}
+    rows = order(every)
+    head = ["", *(f"{escape(row)}<small>{kinds[row] if row != TRAINED else '&nbsp;'}</small>" for row in rows)]
+    lines = []
+    for metric, scores in metrics.items():
+        cells = {score.row: number(score, places(scores)) for score in scores}
+        lines.append([escape(metric), *(cells.get(row, "") for row in rows), verdict(scores)])
+    return f"<div class=wide>{parts.table([*head, 'trained is'], lines)}</div>"
+
+
+def order(scores: list[Score]) -> list[str]:
+    """The rows that scores have: trained, other results, floors, ceilings."""
+    kinds = {score.row: score.kind for score in scores}
+    return sorted(kinds, key=lambda row: (KINDS.index(kinds[row]), row != TRAINED))
 
 
 def interval_note(result: Result, seconds: float | None) -> str:
@@ -148,16 +189,20 @@ def by_metric(result: Result) -> dict[str, list[Score]]:
 
 
 def floors(scores: list[Score]) -> tuple[list[Score], list[Score]] | None:
-    """The floors that are better than one metric's trained row, and those that are worse by no more than the intervals
-    allow for; None if there is nothing to compare."""
+    """The floors that are better than one metric's trained row, and those that differ from it by no more than the
+    intervals allow for; None if there is nothing to compare."""
     trained = next((s for s in scores if s.row == TRAINED and np.isfinite(s.value)), None)
     known = [s for s in scores if s.kind == "floor" and np.isfinite(s.value)]
     if trained is None or not known:
         return None
     sign = -1 if LESS.search(trained.metric) else 1
     better = [floor for floor in known if sign * (trained.value - floor.value) < 0]
-    margins = {id(floor): np.hypot(*np.nan_to_num([floor.interval, trained.interval])) for floor in known}
-    return better, [s for s in known if s not in better and abs(s.value - trained.value) <= margins[id(s)]]
+    near = [
+        floor
+        for floor in known
+        if abs(floor.value - trained.value) <= np.hypot(*np.nan_to_num([floor.interval, trained.interval]))
+    ]
+    return better, near
 
 
 def verdict(scores: list[Score]) -> str:
@@ -165,12 +210,13 @@ def verdict(scores: list[Score]) -> str:
     compared = floors(scores)
     if compared is None:
         return "–"
-    better, near = ([floor.row for floor in found] for found in compared)
+    better, near = compared
     if better:
         side = "above" if LESS.search(scores[0].metric) else "below"
-        return f"<span class=bad>{side} {escape(' and '.join(better))}</span>"
+        text = f"{side} {escape(', '.join(floor.row for floor in better))}"
+        return f"<span class=bad>{text}{'' if set(better) - set(near) else ', within the intervals'}</span>"
     if near:
-        return f"<span>within the intervals of {escape(' and '.join(near))}</span>"
+        return f"<span>within the intervals of {escape(', '.join(floor.row for floor in near))}</span>"
     return "<span class=good>better than every floor</span>"
 
 
