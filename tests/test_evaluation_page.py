@@ -109,7 +109,7 @@ def test_numbers_of_a_metric_share_their_digits():
     )
     assert page.as_text(Result([Score("rank", "a", 123.4), Score("rank", "b", -1e-9)])).split()[2::2] == [
         "123.4",
-        "-0.0",
+        "0.0",
     ]
 
 
