@@ -55,7 +55,7 @@ class DoQuestions(NamedTuple):
 
 
 def prepare(scenes: SceneMap, count: int, seed: int, anchor: int) -> DoQuestions:
-    """`count` questions about the map's scenes, less the groups of four in which an object touches no token, or k all.
+    """`count` questions about the map's scenes, less the groups of four with an object that cannot be seen.
 
     Models with other tokens get the same questions.
 
@@ -79,7 +79,7 @@ def prepare(scenes: SceneMap, count: int, seed: int, anchor: int) -> DoQuestions
 
 
 def _question(scenes: SceneMap, drawn: questions.Questions, i: int, seed: int, anchor: int) -> dict | None:
-    """The i-th question's row of DoQuestions; None where k or j cannot be seen, or k covers everything."""
+    """The i-th question's row of DoQuestions; None where k or j cannot be seen."""
     number, k, j = int(drawn.scene[i]), int(drawn.removed[i]), int(drawn.asked[i])
     scene, known = scenes(number, 0), scenes.source.outcomes(number)
     found = {int(index): row for row, index in enumerate(scene["objects"]) if scene["object_valid"][row]}
@@ -87,9 +87,7 @@ def _question(scenes: SceneMap, drawn: questions.Questions, i: int, seed: int, a
         return None
     patches = scene["object_patches"]
     gone = hidden(patches, scenes.grid[0], anchor)
-    if gone[found[k]].all():
-        return None
-    others = [row for index, row in found.items() if index not in (k, j) and gone[row].any() and not gone[row].all()]
+    others = [row for index, row in found.items() if index not in (k, j) and gone[row].any()]
     other = int(np.random.default_rng([seed, number, k]).choice(others)) if others else -1
     film = scenes.source.intervene(number, np.arange(len(known.asked)) == k)
     pixels = np.packbits(scene["masks"], -1)
@@ -137,9 +135,9 @@ def _states(source: Source, scene: dict, known: Any, k: int, j: int, found: dict
 
 def hidden(patches: np.ndarray, times: int, anchor: int) -> np.ndarray:
     """The tokens that are hidden with an object, bool [..., N], of those that it touches: all but those of the first
-    `anchor` times."""
-    visible = np.arange(patches.shape[-1]) < anchor * (patches.shape[-1] // times)
-    return patches & ~visible
+    `anchor` times, or none where nothing would be left."""
+    gone = patches & (np.arange(patches.shape[-1]) >= anchor * (patches.shape[-1] // times))
+    return gone & ~gone.all(-1, keepdims=True)
 
 
 def fingerprint(scenes: SceneMap, **more: Any) -> str:

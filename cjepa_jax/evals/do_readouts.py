@@ -1,5 +1,6 @@
 """What models make of scenes from which an object is taken away: one feature vector per question and readout."""
 
+import functools
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -36,20 +37,21 @@ def features(
     for start in range(0, len(asked.video), batch):
         part = asked.part(slice(start, start + batch))
         full = model.encode(part.video) if "factual" in wanted or model.target is None else None
-        found = _without(model, part, part.removed, times, anchor, wanted, full)
+        base = functools.cache(lambda part=part, full=full: full if model.target is None else model.target(part.video))
+        found = _without(model, part, part.removed, times, anchor, wanted, full, base)
         if REMOVAL in wanted:
             tokens = model.encode(part.without)
             found[REMOVAL] = _joined(tokens.mean(1), pool(tokens, _own(part, part.removed)))
         if wrong:  # of a model that encodes a part, black pixels need not be asked: an encoding less
             asked_of = set(wanted) - {"blanked"} if {"context", "masked"} & set(found) else wanted
-            other = _without(model, part, part.other, times, anchor, asked_of, full, True)
+            other = _without(model, part, part.other, times, anchor, asked_of, full, base, True)
             found |= {WRONG + name: value for name, value in other.items()}
         parts.append(found)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _without(model, asked, row, times, anchor, wanted, full, other=False) -> dict[str, np.ndarray]:
-    """The readouts of a batch without the object in `row` [B]."""
+def _without(model, asked, row, times, anchor, wanted, full, base, other=False) -> dict[str, np.ndarray]:
+    """The readouts of a batch without the object in `row` [B]; base() gives s_full."""
     touched, own = _touched(asked, row), _own(asked, row)
     gone, found = hidden(touched, times, anchor), {}
     if "factual" in wanted:
@@ -65,7 +67,7 @@ def _without(model, asked, row, times, anchor, wanted, full, other=False) -> dic
     if seen.prediction is not None:
         found["masked"] = _joined(pool(seen.prediction, gone), pool(seen.context, own))
     if seen.change is not None and {"counterfactual", "both"} & set(wanted):
-        expected = (full if model.target is None else model.target(asked.video)) - seen.change
+        expected = base() - seen.change
         found["counterfactual"] = _joined(pool(expected, ~gone), pool(expected, own))
         if "masked" in found:
             found["both"] = _joined(found["masked"], found["counterfactual"])

@@ -267,3 +267,15 @@ def test_data_that_cannot_serve_are_refused_in_a_line(change, says):
 def test_options_out_of_their_limits_are_refused(option):
     with pytest.raises(ConfigError, match=f"interventional.{next(iter(option))} = "):
         Interventional(**OPTIONS | option).run(bench(blind()))
+
+
+def test_tokens_that_cover_the_scene_hide_nothing():
+    patches = np.array([[True, True, True, True], [True, False, True, False], [False, False, True, True]])
+    assert do_questions.hidden(patches, 2, 0).tolist() == [
+        [False] * 4,
+        [True, False, True, False],
+        [False, False, True, True],
+    ]
+    assert do_questions.hidden(patches, 2, 1).tolist() == [[False, False, True, True], [False, False, True, False]] + [
+        [False, False, True, True]
+    ]
