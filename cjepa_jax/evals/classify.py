@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import heads
 from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, binomial, over_inits, require
 from cjepa_jax.evals.probe import pixel_components
@@ -88,8 +88,11 @@ class Classify:
         for i, guess in enumerate(test.guesses):
             found[bench.models[i].name]["accuracy/attentive"] = float((guess == test.y).mean())
         common = float((test.y == np.bincount(fit.y).argmax()).mean())
-        notes = [f"{classes} classes; heads are fitted on {len(fit.y)} scenes"
-                 + (f", the few-shot one on {len(few)}." if self.low_shot else ".")]  # fmt: skip
+        notes = [f"{classes} classes; heads are fitted on {len(fit.y)} scenes."]
+        if self.low_shot:
+            notes.append(
+                f"linear, few: fitted on {len(few)} scenes, {self.low_shot:.0%} and at least one of each class."
+            )
         if fit.tokens and len(fit.tokens[0]) < len(fit.y):
             notes.append(f"The attentive probe is fitted on {len(fit.tokens[0])} scenes: Classify.limit.")
         return Result(_scores(bench, found, common, len(test.y)), notes=notes)
@@ -126,6 +129,8 @@ class Classify:
                 if attention:
                     guesses[i].append(heads.predict(attend, attention[i], found)[0].argmax(1))
             left -= 2 * found.size
+        if not y:
+            raise DataError(f"evals: the split {where(bench, part)[0]!r} has no readable scenes")
         joined = ([np.concatenate(parts) for parts in lists if parts] for lists in (pooled, tokens, guesses))
         return Read(np.concatenate(y), np.concatenate(small), *joined)
 
@@ -181,10 +186,11 @@ def stratified(y: np.ndarray, share: float, rng: np.random.Generator) -> np.ndar
 
 
 def nearest(
-    train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, neighbours: int, classes: int, rows: int = 1024
+    train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, neighbours: int, classes: int, rows: int = 0
 ) -> np.ndarray:
     """Votes of the nearest rows by cosine similarity s, each with weight exp(s / 0.07): [n, D], int [n], [m, D] ->
-    [m, classes]."""
+    [m, classes]. `rows` test rows are compared at a time; 0: as many as take 64 M similarities."""
+    rows = rows or max(1, 2**26 // len(train_x))
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (train_x, test_x)]
     votes = np.zeros((len(test_x), classes))
     neighbours = min(neighbours, len(train_x))
