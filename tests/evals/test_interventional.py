@@ -158,7 +158,12 @@ def test_the_mlp_answers_what_is_no_sum_of_features():
 
 
 def test_readouts_are_means_over_the_tokens_that_they_name():
-    (_, test), model = asked(), colours()
+    (_, test), plain = asked(), colours()
+
+    def hide(hidden):  # its predicted change is once the tokens, its target encoder's tokens are three times as large
+        return plain.hide(hidden)._replace(change=plain.encode(hidden.video))
+
+    model = dataclasses.replace(plain, hide=hide, target=lambda video: 3 * plain.encode(video))
     part = test.part(slice(8))
     found = do_readouts.features(model, part, 2, 0, 3, (*do_readouts.READOUTS, do_readouts.REMOVAL), True)
     full, without = model.encode(part.video), model.encode(part.without)
@@ -170,8 +175,8 @@ def test_readouts_are_means_over_the_tokens_that_they_name():
             "factual": [full[i].mean(0), own, full[i, k].mean(0)],
             "context": [others, own],
             "masked": [full[i, k].mean(0), own],
-            "counterfactual": [others, own],  # its predicted change is none
-            "both": [full[i, k].mean(0), own, others, own],
+            "counterfactual": [2 * others, 2 * own],
+            "both": [full[i, k].mean(0), own, 2 * others, 2 * own],
             "true removal": [without[i].mean(0), without[i, j & ~k].mean(0)],
         }
         for name, parts in expected.items():
