@@ -69,7 +69,7 @@ class PhyreAgent:
 
     def run(self, bench: Bench) -> Result:
         """Raises DataError where no candidate solves any of the tasks to learn from."""
-        sources = [bench.source(bench.fit_split, 0), bench.source(bench.test_split, 0)]
+        sources = [bench.source(bench.fit_split, bench.fit), bench.source(bench.test_split, bench.test)]
         require(all(isinstance(source, Phyre) for source in sources), "PhyreAgent", "PHYRE (configs/data/phyre.py)")
         drawn = [trial for _, trial in self.trials(sources[0], self.tasks_fit, [bench.seed, 0])]
         rng = np.random.default_rng([bench.seed, 2])

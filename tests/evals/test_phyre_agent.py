@@ -27,13 +27,13 @@ def bench(source, *encoders):
 
     names = [TRAINED, *(f"{RANDOM} {index}" for index in range(len(encoders) - 1))]
     model, *randoms = (Model(name, encode, hide) for name, encode in zip(names, encoders, strict=True))
-    size = source("train", 0).size
+    size = source("train", 4).size
     return Bench(
         model,
         tuple(randoms),
         source,
         lambda scenes: pipeline.SceneMap(scenes, None, 16, 1, size, 4, "none", 0),
-        "train", 0, "test", 0, batch=32, seed=5, rate=1e-3,
+        "train", 4, "test", 4, batch=32, seed=5, rate=1e-3,
     )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_options_out_of_their_limits_are_named(options, text):
 
 
 def test_only_phyre_s_tasks_can_be_tried():
-    balls = bench(lambda split, count: Balls(split, size=32, count=count or 8), brightness)
+    balls = bench(lambda split, count: Balls(split, size=32, count=count), brightness)
     with pytest.raises(ConfigError, match="PhyreAgent needs PHYRE"):
         phyre.PhyreAgent().run(balls)
 
