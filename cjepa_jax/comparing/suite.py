@@ -13,7 +13,7 @@ A suite file (configs/suites) has a function `get_suite()` that returns a dict:
               probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported;
               it serves in all worlds. {}: none
     evals     the section evals of every config; {folder} in a text stands for the comparison's folder
-    columns   title -> [protocol, metric] of the table's numbers
+    columns   title -> (protocol, metric), or (protocol, metric, row) for another row than the model's own
     contrasts pairs of methods whose differences are printed, paired by seed
 """
 
@@ -60,7 +60,7 @@ class Suite:
     methods: Mapping[str, Mapping]
     tuning: Mapping[str, Any]
     evals: Mapping[str, Any]
-    columns: Mapping[str, tuple[str, str]]
+    columns: Mapping[str, tuple[str, ...]]
     contrasts: tuple[tuple[str, str], ...]
 
     def cells(self) -> list[Cell]:

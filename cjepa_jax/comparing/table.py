@@ -72,14 +72,15 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def yardsticks(suite: Suite, records: Sequence[dict]) -> dict[str, dict[str, Any]]:
-    """row -> column -> value of floors and ceilings, which depend on the scenes alone."""
+    """row -> column -> value of the floors and ceilings that depend on the scenes alone: those equal in all records."""
     rows: dict[str, dict[str, Any]] = {}
-    for title, (protocol, metric) in suite.columns.items():
-        for record in records:
-            for score in record["protocols"].get(protocol, {}).get("scores", []):
-                if score["row"] not in (TRAINED, RANDOM) and score["metric"] == metric and not _of_model(score):
-                    row = rows.setdefault(score["row"], {"kind": score["kind"]})
-                    row.setdefault(title, {"mean": score["value"], "interval": _finite(score["interval"])})
+    for title, (protocol, metric, *_) in suite.columns.items():
+        scores = [s for r in records for s in r["protocols"].get(protocol, {}).get("scores", [])]
+        for score in (s for s in scores if s["metric"] == metric and s["row"] not in (TRAINED, RANDOM)):
+            same = [s["value"] for s in scores if (s["metric"], s["row"]) == (metric, score["row"])]
+            if score["kind"] != "result" and np.ptp(same) < 1e-9:
+                row = rows.setdefault(score["row"], {"kind": score["kind"]})
+                row[title] = {"mean": score["value"], "interval": _finite(score["interval"])}
     return rows
 
 
@@ -164,18 +165,13 @@ def plot(suite: Suite, summary: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _by_seed(records: Sequence[dict], protocol: str, metric: str) -> dict[int, float]:
+def _by_seed(records: Sequence[dict], protocol: str, metric: str, row: str = TRAINED) -> dict[int, float]:
     found = {}
     for record in records:
         for score in record["protocols"].get(protocol, {}).get("scores", []):
-            if (score["row"], score["metric"]) == (TRAINED, metric):
+            if (score["row"], score["metric"]) == (row, metric):
                 found[record["cell"]["seed"]] = score["value"]
     return found
-
-
-def _of_model(score: Mapping[str, Any]) -> bool:
-    """Whether the row is the evaluated model under another name, so that it differs from cell to cell."""
-    return score["kind"] == "result"
 
 
 def _cost(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from cjepa_jax.data import questions, transforms
 from cjepa_jax.data.base import Source
 from cjepa_jax.data.pipeline import SceneMap
 from cjepa_jax.errors import DataError
+from cjepa_jax.masks import objects
 
 MOMENTS = 4  # at most so many frames' states describe a scene, evenly spread from the first to the last
 FORMAT = 2  # of what a folder keeps, raised when it changes
@@ -31,7 +32,8 @@ class DoQuestions(NamedTuple):
     pixels: np.ndarray  # uint8 [Q, T, H, ceil(W/8)] k's visible pixels, packed bits
     other_pixels: np.ndarray  # the same of the row `other`
     object_patches: np.ndarray  # bool [Q, K, N] tokens that each object touches
-    removed: np.ndarray  # int64 [Q] k's row in them
+    asked_without: np.ndarray  # bool [Q, N] tokens that j touches in the scene without k
+    removed: np.ndarray  # int64 [Q] k's row in object_patches
     asked: np.ndarray  # int64 [Q] j's
     other: np.ndarray  # int64 [Q] the row of an object that is neither; -1: none can be hidden
     factual: np.ndarray  # bool [Q] whether it happens to j as it is
@@ -89,11 +91,14 @@ def _question(scenes: SceneMap, drawn: questions.Questions, i: int, seed: int, a
     gone = hidden(patches, scenes.grid[0], anchor)
     others = [row for index, row in found.items() if index not in (k, j) and gone[row].any()]
     other = int(np.random.default_rng([seed, number, k]).choice(others)) if others else -1
-    film = scenes.source.intervene(number, np.arange(len(known.asked)) == k)
+    played = scenes.source.rollout(number, np.arange(len(known.asked)) == k)
+    window = transforms.centre_square(*played["video"].shape[1:3])
+    masks = window.masks(played["masks"][[j]], scenes.size)
     pixels = np.packbits(scene["masks"], -1)
     return {
         "video": scene["video"],
-        "without": transforms.centre_square(*film.shape[1:3]).frames(film, scenes.size),
+        "without": window.frames(played["video"], scenes.size),
+        "asked_without": objects.patches(masks, scenes.patch, scenes.frames // scenes.grid[0])[0],
         "pixels": pixels[found[k]],
         "other_pixels": pixels[other] if others else np.zeros_like(pixels[0]),
         "object_patches": patches,

@@ -27,7 +27,7 @@ def features(
       masked          the prediction at k's hidden tokens (Algorithm 3, line 7), and context's J
       counterfactual  s_full - the predicted change, s_full by the target encoder: W, J
       both            masked and counterfactual
-      true removal    the scene that the world simulates without k, encoded: all tokens, J
+      true removal    the scene that the world simulates without k, encoded: all tokens, those that j touches there
 
     Args:
       times: of the grid; anchor: nothing is hidden at the first so many of them.
@@ -41,7 +41,7 @@ def features(
         found = _without(model, part, part.removed, times, anchor, wanted, full, base)
         if REMOVAL in wanted:
             tokens = model.encode(part.without)
-            found[REMOVAL] = _joined(tokens.mean(1), pool(tokens, _own(part, part.removed)))
+            found[REMOVAL] = _joined(tokens.mean(1), pool(tokens, part.asked_without))
         if wrong:  # of a model that encodes a part, black pixels need not be asked: an encoding less
             asked_of = set(wanted) - {"blanked"} if {"context", "masked"} & set(found) else wanted
             other = _without(model, part, part.other, times, anchor, asked_of, full, base, True)

@@ -108,7 +108,7 @@ class Interventional:
             source = bench.source(split, self.limit)
         except DataError:  # stored data that have fewer
             source = bench.source(split, 0)
-        serves = getattr(source, "can_rerender", False) and hasattr(source, "outcomes")
+        serves = getattr(source, "can_rerender", False) and hasattr(source, "outcomes") and hasattr(source, "rollout")
         base.require(serves, NAME, f"counterfactuals and their outcomes, which {type(source).__name__} does not have")
         scenes = dataclasses.replace(bench.prepare(source), with_objects=True, with_masks=True)
         base.require(scenes.frames > 1, NAME, "clips: data.frames is 1")

@@ -71,6 +71,7 @@ def get_suite():
             "protocols": {
                 "interventional": {
                     "type": "cjepa_jax.evals.interventional:Interventional",
+                    "heads": ("linear",),
                     "cache": "{folder}/questions",  # the same for all cells of a world
                 },
                 "states": {"type": "cjepa_jax.evals.states:States"},
@@ -78,12 +79,14 @@ def get_suite():
             },
         },
         "columns": {
-            "factual": ("interventional", "accuracy/factual/mlp"),
-            "blanked": ("interventional", "accuracy/blanked/mlp"),
-            "context": ("interventional", "accuracy/context/mlp"),
-            "masked": ("interventional", "accuracy/masked/mlp"),
-            "counterfactual": ("interventional", "accuracy/counterfactual/mlp"),
-            "both": ("interventional", "accuracy/both/mlp"),
+            "factual": ("interventional", "accuracy/factual/linear"),
+            "blanked": ("interventional", "accuracy/blanked/linear"),
+            "context": ("interventional", "accuracy/context/linear"),
+            "masked": ("interventional", "accuracy/masked/linear"),
+            "counterfactual": ("interventional", "accuracy/counterfactual/linear"),
+            "both": ("interventional", "accuracy/both/linear"),
+            "wrong object": ("interventional", "accuracy/masked/linear", "wrong object"),
+            "true removal": ("interventional", "accuracy/factual/linear", "true removal"),
             "response": ("interventional", "response"),
             "explained": ("interventional", "explained"),
             "count R²": ("states", "scene/count"),

@@ -15,7 +15,9 @@ from tests.comparing.test_suite import MICRO
 @pytest.fixture(scope="module")
 def micro():
     suite = suites.load(str(MICRO))
-    return dataclasses.replace(suite, columns={"x": ("p", "acc")}, contrasts=(("cjepa", "ijepa"),))
+    return dataclasses.replace(
+        suite, columns={"x": ("p", "acc"), "wrong": ("p", "acc", "wrong object")}, contrasts=(("cjepa", "ijepa"),)
+    )
 
 
 def record(world, method, seed, value):
@@ -23,6 +25,7 @@ def record(world, method, seed, value):
         {"metric": "acc", "row": "trained", "value": value, "interval": 0.1, "kind": "result"},
         {"metric": "acc", "row": "query only", "value": 0.5, "interval": 0.02, "kind": "floor"},
         {"metric": "acc", "row": "random init", "value": 0.4, "interval": float("nan"), "kind": "floor"},
+        {"metric": "acc", "row": "wrong object", "value": value / 2, "interval": 0.02, "kind": "floor"},
         {"metric": "other", "row": "trained", "value": 9.0, "interval": float("nan"), "kind": "result"},
     ]
     return {
@@ -51,16 +54,24 @@ def test_means_intervals_and_paired_differences(micro, records):
     (difference,) = balls["contrasts"]
     assert difference["x"]["values"] == pytest.approx([0.05, 0.0, 0.1])
     assert difference["x"]["interval"] == pytest.approx(4.302653 * 0.05 / np.sqrt(3), rel=1e-6)
-    assert balls["yardsticks"] == {"query only": {"kind": "floor", "x": {"mean": 0.5, "interval": 0.02}}}
+    assert balls["methods"]["cjepa"]["wrong"]["mean"] == pytest.approx(0.3)  # a row of the model's own
+    assert balls["yardsticks"] == {
+        "query only": {"kind": "floor"} | {title: {"mean": 0.5, "interval": 0.02} for title in ("x", "wrong")}
+    }
     assert balls["methods"]["byol"]["x"]["interval"] is None  # one run
 
 
 def test_the_files(micro, records, tmp_path):
     path = table.write(micro, records, tmp_path / "out")
     text = path.read_text()
-    assert "| Causal-JEPA (3) | 0.600 ± 0.248 |" in text and "| BYOL, smoke (1) | 0.300 ↓ |" in text
-    assert "| I-JEPA (3) | 0.550 ± 0.215 ↓ |" in text and "| random init (1) | 0.580 |" in text
-    assert "| Causal-JEPA − I-JEPA | +0.050 ± 0.124 |" in text and "| query only (floor) | 0.500 ± 0.020 |" in text
+    assert "| Causal-JEPA (3) | 0.600 ± 0.248 |" in text and "| BYOL, smoke (1) | 0.300 ↓ | 0.150 ↓ |" in text
+    assert (
+        "| I-JEPA (3) | 0.550 ± 0.215 ↓ | 0.275 ± 0.108 ↓ |" in text and "| random init (1) | 0.580 | 0.290 |" in text
+    )
+    assert (
+        "| Causal-JEPA − I-JEPA | +0.050 ± 0.124 | +0.025 ± 0.062 |" in text
+        and "| query only (floor) | 0.500 ± 0.020 |" in text
+    )
     assert "| Causal-JEPA | encoder 1,000 | 200.0 | 10 | 2.00 | optim.peak 0.001 |" in text
     assert json.loads((tmp_path / "out/table.json").read_text())["commits"] == ["abc"]
     assert "<svg" in (tmp_path / "out/table.svg").read_text()

@@ -177,7 +177,7 @@ def test_readouts_are_means_over_the_tokens_that_they_name():
             "masked": [full[i, k].mean(0), own],
             "counterfactual": [2 * others, 2 * own],
             "both": [full[i, k].mean(0), own, 2 * others, 2 * own],
-            "true removal": [without[i].mean(0), without[i, j & ~k].mean(0)],
+            "true removal": [without[i].mean(0), without[i, part.asked_without[i]].mean(0)],
         }
         for name, parts in expected.items():
             assert found[name][i] == pytest.approx(np.concatenate(parts), abs=1e-6), name
@@ -207,8 +207,13 @@ def test_questions_keep_their_balance_and_their_films_are_the_worlds():
         world = source(split, 5000)
         number, k = int(asked_of.scene[0]), int(asked_of.removed[0])
         rows = prepare(world)(number, 0)["objects"]
-        film = world.intervene(number, np.arange(len(world.outcomes(number).asked)) == rows[k])
-        assert np.array_equal(asked_of.without[0], film)
+        played = world.rollout(number, np.arange(len(world.outcomes(number).asked)) == rows[k])
+        assert np.array_equal(asked_of.without[0], played["video"])
+        seen = played["masks"][rows[int(asked_of.asked[0])]]  # of j, [T, H, W]
+        where = asked_of.asked_without[0].reshape(2, 4, 4)
+        assert [
+            seen[:, y : y + 8, x : x + 8].any((1, 2)).reshape(2, -1).any(1).tolist() for y, x in ((0, 0), (8, 16))
+        ] == [where[:, y // 8, x // 8].tolist() for y, x in ((0, 0), (8, 16))]
 
 
 def test_response_is_the_change_of_untouched_tokens_over_the_variance():
