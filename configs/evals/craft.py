@@ -3,8 +3,8 @@
     python -m cjepa_jax.train --config=configs/worlds/craft.py --workdir=runs/craft
     python -m cjepa_jax.evaluate --config=configs/evals/craft.py --checkpoint=runs/craft
 
-Each question is balanced against its words. Half a second a scene goes into simulating the answers, and the eight
-hundred hidden objects of a hundred scenes are encoded for each model: on a laptop add
+Each question is balanced against its words. Its answers are simulated (some 0.5 s a scene on a busy laptop core), and
+some five questions a scene name a removed object, each of which is hidden and encoded for each model. To do less:
 
     --config.evals.fit=512 --config.evals.test=256
     --config.evals.test_split=layout    unseen layouts (or count, colour)
