@@ -2,11 +2,11 @@
 
 import os
 
+from tests import QUICK
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 given = os.environ.get("XLA_FLAGS", "")
-# Level 0 halves the tests' time, which is nearly all compilation of tiny programs.
-wanted = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{given} {wanted}".strip()
+os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count=8 {QUICK}".strip()
 
 import importlib.util
 

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from tests import QUICK
+
 ROOT = pathlib.Path(__file__).parents[1]
 COMPILED = tempfile.TemporaryDirectory()
 TINY = "configs/tiny.py"
@@ -55,11 +57,10 @@ def command(workdir, config=TINY, module="cjepa_jax.train", **values):
 
 def start(argv, devices=1, optimised=False, **options):
     """The command as a process with its output in pipes. Compiled code is kept from one run to the next."""
-    level = "" if optimised else " --xla_backend_optimization_level=0"  # compiles in half of the time
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}{level}",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {'' if optimised else QUICK}",
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": COMPILED.name,
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", COMPILED.name),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONUNBUFFERED": "1",
