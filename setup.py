@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cjepa_jax/__init__.py").read_text()).group(1)
 
-TEST = ["pytest>=8", "hypothesis>=6", "beartype>=0.20", "ruff==0.15.0", "tensorboard>=2.19"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "beartype>=0.20", "ruff==0.15.0", "tensorboard>=2.19"]
 
 setup(
     name="cjepa_jax",

@@ -56,8 +56,9 @@ SLOW = (".ablations.", ".evals.")  # many, and each a small change of what is tr
 def test_every_config_traces_a_step_at_its_true_sizes(name, dtype):
     c = importlib.import_module(name).get_config()
     config.check(c)
-    data = c.data.frames, c.data.size, c.data.max_objects, c.data.row_lengths, c.data.intervened
-    program = (dtype, c.train.batch, *data, c.objective.to_json(), c.optim.to_json())
+    program = (dtype, c.data.intervened, c.objective.to_json(), c.optim.to_json())
+    if dtype == "float32":  # bfloat16 once per method: what it could break does not depend on sizes
+        program += (c.train.batch, c.data.frames, c.data.size, c.data.max_objects, c.data.row_lengths)
     if program in TRACED:
         return
     TRACED.add(program)
