@@ -22,7 +22,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from cjepa_jax import cli
-from cjepa_jax.errors import CjepaError, ConfigError
+from cjepa_jax.errors import CjepaError, ConfigError, did_you_mean
 from cjepa_jax.metrics import format_seconds
 
 PHASES = ("all", "tune", "cells", "table")
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--phase", choices=PHASES, default="all")
     parser.add_argument("--jobs", type=int, default=1, help="cells side by side, each on its share of the cores")
     parser.add_argument("--index", type=int, help="only this cell of the phase, for an array of jobs")
+    parser.add_argument("--methods", help="only these methods' cells, by name, with commas between")
     parser.add_argument("--records", help="a folder of records, instead of the comparison's own")
     parser.add_argument("--list", action="store_true", help="print the cells of both phases, and stop")
     args = parser.parse_args(argv)
@@ -50,6 +51,12 @@ def main(argv: list[str]) -> int:
     suite = suites.load(args.suite)
     lab = Lab(suite, pathlib.Path(args.workdir).absolute())
     phases = {"tune": suite.tuned(), "cells": suite.cells()}
+    if args.methods:
+        chosen = args.methods.split(",")
+        for name in chosen:
+            if name not in suite.methods:
+                raise ConfigError(f"--methods: there is no method {name!r}{did_you_mean(name, suite.methods)}")
+        phases = {phase: [cell for cell in cells if cell.method in chosen] for phase, cells in phases.items()}
     if args.list:
         for phase, cells in phases.items():
             print(f"{phase}: {len(cells)}")

@@ -124,11 +124,15 @@ class Lab:
         """Runs a command of the project on the cell's config, its output in log.txt; returns its seconds."""
         argv = [sys.executable, "-m", module, f"--config={home / 'config.py'}", *arguments]
         started = time.perf_counter()
+        # Cells of one method differ in numbers only, so they share what is compiled.
+        environment = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")} | os.environ
         with open(home / "log.txt", "a", encoding="utf-8") as log:
-            code = subprocess.run(argv, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-        if code:
+            done = subprocess.run(argv, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
+        if done.returncode:
             last = (home / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
-            raise CellError(f"{home.name}: {module} ended with {code}: {''.join(last)[:300]} ({home / 'log.txt'})")
+            raise CellError(
+                f"{home.name}: {module} ended with {done.returncode}: {''.join(last)[:300]} ({home / 'log.txt'})"
+            )
         return time.perf_counter() - started
 
 

@@ -54,8 +54,8 @@ class CoPhy:
     positions; the mean position at each frame. Ceiling: the MLP on the true states of AB and C, which gives the
     displacement from C.
 
-    Attributes: finetune, interventional: whether they are scored; hidden, GELUs of the MLP; steps; batch, pairs; share
-    and stop as in `finetune`.
+    Attributes: finetune, interventional: whether they are scored; hidden, GELUs of the MLP; steps; batch, pairs; share,
+    head_share (of what is fine-tuned) and stop as in `finetune`.
     """
 
     finetune: bool = True
@@ -64,6 +64,7 @@ class CoPhy:
     steps: int = 4000
     batch: int = 32
     share: float = 0.1
+    head_share: float = 0.1
     stop: bool = True
 
     def __post_init__(self):
@@ -108,14 +109,24 @@ class CoPhy:
             names = ("truth", "present", *(SEEN if model else ()), *(("start",) if moved else ()))
             return {name: pairs[name] for name in names} | ({} if model else {"x": x})
 
-        options = bench.seed, bench.rate, self.steps, self.batch, self.share, self.stop
+        options = (
+            bench.seed,
+            bench.rate,
+            self.steps,
+            self.batch,
+            self.share,
+            self.stop,
+            self.head_share if model else 1.0,
+        )
         init = lambda key: {FIXED: fixed, **mlp_init(key, widths)}  # noqa: E731
         fitted = finetune(model or NOTHING, init, _positions, _error, arrays(fit, x_fit), *options)
         return fitted(arrays(test, x_test))
 
     def _note(self, bench: Bench, fit: Mapping, test: Mapping) -> str:
         unchanged = int((test["changed"] < 0).sum())
-        rates = f"encoder {self.share * bench.rate:.2g}, MLP {bench.rate:.2g}"
+        rates = (
+            f"encoder {self.share * bench.rate:.2g}, MLP {self.head_share * bench.rate:.2g} (alone {bench.rate:.2g})"
+        )
         return (
             f"mean squared error over {test['truth'].shape[-1]} coordinates, smaller is better; {len(fit['present'])} "
             f"fitting pairs, at most {self.steps} steps of {self.batch}, peak rates: {rates}; true presence and masks; "

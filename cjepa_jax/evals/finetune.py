@@ -37,6 +37,7 @@ def finetune(
     batch: int,
     share: float = 0.1,
     stop: bool = False,
+    head_share: float = 1.0,
 ) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
     """Trains an encoder and a head end to end (the document's protocol for CoPhy), by AdamW as in training, with
     linear warm-up over a tenth of the steps and a cosine to 0. Same seed, same bits.
@@ -47,7 +48,7 @@ def finetune(
       head_apply: (encode, head, arrays of b items) -> output [b, ...]; encode: video [b, T, H, W, 3] -> [b, N, D].
       loss: (output, arrays of b items) -> [b].
       arrays: of n items, name -> [n, ...]; each epoch takes them in a new order, without the last n % batch.
-      rate: the peak rate of the head; `share` times it is the encoder's.
+      rate: the peak rate of the model's training; `share` times it is the encoder's, `head_share` times it the head's.
       stop: keeps the parameters that are best on the last fifth of the items, which are then not learned from, and
         ends when these get no better.
 
@@ -66,7 +67,7 @@ def finetune(
     rates = np.asarray(schedules.learning_rate(np.arange(1, steps + 1), rate, round(WARMUP * steps), steps + 1))
     for step, rows in enumerate(_order(seed, items - held, batch, steps), 1):
         chosen = {name: a[rows] for name, a in kept.items()}
-        params, state, value = _step(functions, params, state, chosen, rates[step - 1], share)
+        params, state, value = _step(functions, params, state, chosen, rates[step - 1], share, head_share)
         if step % every and step < steps:
             continue
         if not np.isfinite(value):
@@ -81,13 +82,13 @@ def finetune(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _step(functions, params, state, arrays, rate, share):
+def _step(functions, params, state, arrays, rate, share, head_share):
     value, gradient = jax.value_and_grad(lambda params: _losses(functions, params, arrays).mean())(params)
     updates, state = OPTIMISER.update(gradient, state, params)
 
     def scaled(path, update):
         names = [key.key for key in path if hasattr(key, "key")]
-        return -rate * (0.0 if FIXED in names else share if names[0] == "encoder" else 1.0) * update
+        return -rate * (0.0 if FIXED in names else share if names[0] == "encoder" else head_share) * update
 
     return optax.apply_updates(params, jax.tree_util.tree_map_with_path(scaled, updates)), state, value
 
@@ -135,8 +136,8 @@ class Finetune:
     Rows: fine-tuned from the checkpoint and, as floors, fine-tuned from random initialisations, and a linear (ridge)
     probe of the checkpoint, frozen.
 
-    Attributes: hidden, GELUs between mean token and output (0: a linear head); steps; batch; share, of the head's rate
-    (the peak of the model's training), at which the encoder learns; stop, see `finetune`.
+    Attributes: hidden, GELUs between mean token and output (0: a linear head); steps; batch; share and head_share, of
+    the peak rate of the model's training, at which encoder and head learn; stop, see `finetune`.
     """
 
     classes: int = 0
@@ -144,6 +145,7 @@ class Finetune:
     steps: int = 1000
     batch: int = 32
     share: float = 0.1
+    head_share: float = 0.1
     stop: bool = False
 
     def __post_init__(self):
@@ -207,7 +209,7 @@ class Finetune:
         widths = (width, *([self.hidden] if self.hidden else []), outputs)
         init = functools.partial(mlp_init, widths=widths)
         loss = _cross_entropy if self.classes else _squared_error
-        options = bench.seed, bench.rate, self.steps, self.batch, self.share, self.stop
+        options = bench.seed, bench.rate, self.steps, self.batch, self.share, self.stop, self.head_share
         return finetune(model, init, _mean_token, loss, fit, *options)
 
     def _frozen(self, bench: Bench, fit: dict, test: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -215,14 +217,16 @@ class Finetune:
         return features[0], fit["labels"], features[1]
 
     def _note(self, bench: Bench) -> str:
-        rates = f"encoder {self.share * bench.rate:.2g}, head {bench.rate:.2g}"
+        rates = f"encoder {self.share * bench.rate:.2g}, head {self.head_share * bench.rate:.2g}"
         return f"{self.steps} steps of {self.batch} scenes; peak rates: {rates}"
 
 
 def check_options(protocol: str, options: Any, limits: Mapping[str, bool], texts: Mapping[str, str]) -> None:
     """Raises ConfigError for the first option out of its limits; steps, batch and share have the same everywhere."""
-    limits = limits | dict(steps=options.steps >= 1, batch=options.batch >= 1, share=0 <= options.share <= 1)
-    texts = texts | dict(steps="must be at least 1", batch="must be at least 1", share="must be between 0 and 1")
+    limits = limits | dict(steps=options.steps >= 1, batch=options.batch >= 1)
+    limits |= {name: 0 <= getattr(options, name) <= 1 for name in ("share", "head_share")}
+    texts = texts | dict(steps="must be at least 1", batch="must be at least 1")
+    texts |= dict.fromkeys(("share", "head_share"), "must be between 0 and 1")
     for name, held in limits.items():
         if not held:
             raise ConfigError(f"evals.protocols: {protocol}.{name} = {getattr(options, name)}: {texts[name]}")

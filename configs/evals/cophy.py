@@ -26,7 +26,8 @@ def get_config():
                 hidden=256,  # GELUs of the MLP
                 steps=4000,  # at most
                 batch=32,  # pairs
-                share=0.1,  # the encoder's learning rate, as a share of the peak of its training, which is the MLP's
+                share=0.1,  # the encoder's learning rate, as a share of the peak of its training
+                head_share=0.1,  # the MLP's
                 stop=True,  # keep what is best on the last fifth of the fitting pairs
             )
         )

@@ -23,7 +23,8 @@ def get_config():
                 hidden=0,  # GELUs between mean token and output; 0: a linear head
                 steps=1000,
                 batch=32,
-                share=0.1,  # the encoder's learning rate, as a share of the peak of its training, which is the head's
+                share=0.1,  # the encoder's learning rate, as a share of the peak of its training
+                head_share=0.1,  # the head's
                 stop=False,  # keep what is best on the last fifth of the fitting scenes, which are not learned from
             )
         )

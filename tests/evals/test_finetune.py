@@ -88,15 +88,15 @@ def test_the_encoder_makes_the_difference(trained):
 
 
 def test_rates_and_what_is_never_trained():
-    """One step of Adam moves every weight with a gradient by its rate (and decay): the encoder's is a share of it."""
+    """One step of Adam moves every weight with a gradient by its rate (and decay): encoder and head have shares of it."""
     model = make_model()
     params = {"encoder": model.params, "head": head_init(jax.random.key(1))}
     params["head"]["dense0"]["kernel"] = jnp.ones((3, 2))
     arrays = data(items=8)
     functions = apply, head_apply, loss
-    new, _, _ = module._step(functions, params, module.OPTIMISER.init(params), arrays, 0.01, 0.1)
+    new, _, _ = module._step(functions, params, module.OPTIMISER.init(params), arrays, 0.01, 0.1, 0.5)
     moved = jax.tree.map(lambda a, b: np.abs(np.asarray(a - b)), new, params)
-    assert moved["head"]["dense0"]["bias"] == pytest.approx(0.01, rel=1e-3)
+    assert moved["head"]["dense0"]["bias"] == pytest.approx(0.005, rel=1e-3)
     decay = 0.05 * np.abs(model.params["kernel"])
     assert (np.abs(moved["encoder"]["kernel"] - 0.001) <= 0.001 * decay + 1e-6).all()
     assert not moved["encoder"][FIXED]["shift"].any() and not moved["head"][FIXED]["offset"].any()
@@ -140,7 +140,7 @@ def make_bench(classes=0):
 
 
 def test_regression_rows():
-    found = Finetune(steps=800, batch=8, share=1.0).run(make_bench())
+    found = Finetune(steps=800, batch=8, share=1.0, head_share=1.0).run(make_bench())
     rows = {score.row: score for score in found.scores}
     assert {score.metric for score in found.scores} == {"r2/a"}  # a constant label explains nothing
     assert list(rows) == [TRAINED, RANDOM, "frozen, linear"]
@@ -150,7 +150,7 @@ def test_regression_rows():
 
 @pytest.mark.slow
 def test_classification_rows():
-    found = Finetune(classes=2, hidden=4, steps=800, batch=8, share=1.0).run(make_bench(2))
+    found = Finetune(classes=2, hidden=4, steps=800, batch=8, share=1.0, head_share=1.0).run(make_bench(2))
     rows = {score.row: score for score in found.scores}
     assert list(rows) == [TRAINED, RANDOM, "frozen, linear", "most frequent class"]
     assert rows[TRAINED].value > 0.8 > 0.7 > rows["frozen, linear"].value and rows["most frequent class"].value == 0.5
