@@ -9,14 +9,14 @@ from cjepa_jax.evals.base import Hidden, Model, pool
 from cjepa_jax.evals.do_questions import DoQuestions, hidden
 
 READOUTS = ("factual", "blanked", "context", "masked", "counterfactual", "both")
-REMOVAL = "true removal"
+REMOVAL, CHANGE = "true removal", "true change"
 WRONG = "wrong object: "  # before a readout's name: another object of the scene is taken away instead of k
 
 
 def features(
     model: Model, asked: DoQuestions, times: int, anchor: int, batch: int, wanted: Collection[str], wrong: bool = False
 ) -> dict[str, np.ndarray]:
-    """float32 [Q, F] of each wanted readout that the model has (and REMOVAL, if wanted).
+    """float32 [Q, F] of each wanted readout that the model has (and CHANGE and REMOVAL, if REMOVAL is wanted).
 
     With W the tokens that stay visible without k, J those that j touches and k does not (all that j touches where there
     are none), each is a concatenation of means over tokens:
@@ -27,6 +27,7 @@ def features(
       masked          the prediction at k's hidden tokens (Algorithm 3, line 7), and context's J
       counterfactual  s_full - the predicted change, s_full by the target encoder: W, J
       both            masked and counterfactual
+      true change     W and J, of the scene that the world simulates without k: what a perfect prediction could give
       true removal    the scene that the world simulates without k, encoded: all tokens, those that j touches there
 
     Args:
@@ -42,6 +43,8 @@ def features(
         if REMOVAL in wanted:
             tokens = model.encode(part.without)
             found[REMOVAL] = _joined(tokens.mean(1), pool(tokens, part.asked_without))
+            stays = ~hidden(_touched(part, part.removed), times, anchor)
+            found[CHANGE] = _joined(pool(tokens, stays), pool(tokens, _own(part, part.removed)))
         if wrong:  # of a model that encodes a part, black pixels need not be asked: an encoding less
             asked_of = set(wanted) - {"blanked"} if {"context", "masked"} & set(found) else wanted
             other = _without(model, part, part.other, times, anchor, asked_of, full, base, True)

@@ -15,7 +15,7 @@ from cjepa_jax.evals import base, do_pictures, do_questions, do_readouts
 from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Score
 from cjepa_jax.evals.do_judge import CEILINGS, FINAL, HEADS, Judge, explained, flat
 from cjepa_jax.evals.do_questions import DoQuestions
-from cjepa_jax.evals.do_readouts import READOUTS, REMOVAL, WRONG
+from cjepa_jax.evals.do_readouts import CHANGE, READOUTS, REMOVAL, WRONG
 
 NAME = "interventional"
 Found = dict[str, np.ndarray]  # by "readout/head", "readout/final", "response", ...: see Judge
@@ -161,7 +161,8 @@ def _answer_scores(judge: Judge, found: Found, randoms: Sequence[Found], yardsti
             values = [judge.value(quantity, random[key])[0] for random in randoms if key in random]
             scores += [base.over_inits(metric, values, count)] if values else []
             floors = {"wrong object": found[WRONG + key]} if WRONG + key in found else {}
-            ceilings = {REMOVAL: found[f"{REMOVAL}/{quantity}"]}
+            names = (CHANGE, REMOVAL) if readout in ("context", "counterfactual") else (REMOVAL,)
+            ceilings = {name: found[f"{name}/{quantity}"] for name in names}
             for name in yardsticks:
                 row, _, of = name.rpartition("/")
                 if of == quantity:

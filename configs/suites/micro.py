@@ -86,6 +86,7 @@ def get_suite():
             "counterfactual": ("interventional", "accuracy/counterfactual/linear"),
             "both": ("interventional", "accuracy/both/linear"),
             "wrong object": ("interventional", "accuracy/masked/linear", "wrong object"),
+            "true change": ("interventional", "accuracy/context/linear", "true change"),
             "true removal": ("interventional", "accuracy/factual/linear", "true removal"),
             "response": ("interventional", "response"),
             "explained": ("interventional", "explained"),

@@ -88,7 +88,7 @@ def test_the_encoder_makes_the_difference(trained):
 
 
 def test_rates_and_what_is_never_trained():
-    """One step of Adam moves every weight with a gradient by its rate (and decay): encoder and head have shares of it."""
+    """One step of Adam moves every weight with a gradient by its rate (and decay), of which each part has its share."""
     model = make_model()
     params = {"encoder": model.params, "head": head_init(jax.random.key(1))}
     params["head"]["dense0"]["kernel"] = jnp.ones((3, 2))

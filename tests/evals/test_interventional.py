@@ -177,6 +177,7 @@ def test_readouts_are_means_over_the_tokens_that_they_name():
             "masked": [full[i, k].mean(0), own],
             "counterfactual": [2 * others, 2 * own],
             "both": [full[i, k].mean(0), own, 2 * others, 2 * own],
+            "true change": [without[i, ~k].mean(0), without[i, j & ~k].mean(0)],
             "true removal": [without[i].mean(0), without[i, part.asked_without[i]].mean(0)],
         }
         for name, parts in expected.items():
