@@ -7,7 +7,8 @@
 Run it again to go on: finished cells are kept, half-trained ones resume. As SLURM arrays, one cell a task:
 
     sbatch --array=0-$((TUNE - 1)) --wrap "COMMAND --phase=tune --index=\\$SLURM_ARRAY_TASK_ID"
-    sbatch --array=0-$((CELLS - 1)) -d afterok:JOB --wrap "COMMAND --phase=cells --index=\\$SLURM_ARRAY_TASK_ID"
+    sbatch --array=0-$((CELLS - 1)) -d afterany:JOB --wrap "COMMAND --phase=cells --index=\\$SLURM_ARRAY_TASK_ID"
+    COMMAND --phase=table
 
 TUNE and CELLS are what --list prints. The records of finished cells, the table (Markdown, JSON) and its plot are in the
 folder; --records=DIR reads records from elsewhere, such as docs/results/micro.
@@ -43,9 +44,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--list", action="store_true", help="print the cells of both phases, and stop")
     args = parser.parse_args(argv)
     cli.set_up_logging("info")
-    from cjepa_jax.comparing import suite as suites  # with JAX: only once the command line is known good
+    import jax  # only once the command line is known good
+
+    jax.config.update("jax_platforms", "cpu")  # here operations are counted; an accelerator is for the cells' commands
+    from cjepa_jax.comparing import suite as suites
     from cjepa_jax.comparing import table
-    from cjepa_jax.comparing.cell import Lab
+    from cjepa_jax.comparing.cell import Lab, cores
 
     cli.make_importable(pathlib.Path(args.suite))
     suite = suites.load(args.suite)
@@ -61,12 +65,13 @@ def main(argv: list[str]) -> int:
         for phase, cells in phases.items():
             print(f"{phase}: {len(cells)}")
             for index, cell in enumerate(cells):
-                print(f"  {index:3} {'done' if lab.record(cell).exists() else '-':4} {cell.name}")
+                print(f"  {index:3} {'done' if lab.finished(cell) else '-':4} {cell.name}")
         return 0
     if args.index is not None and (args.phase not in phases or not 0 <= args.index < len(phases[args.phase])):
         raise ConfigError(f"--index={args.index}: needs --phase=tune or cells, and must be one that --list shows")
-    if not 1 <= args.jobs <= len(os.sched_getaffinity(0)):
-        raise ConfigError(f"--jobs={args.jobs}: must be 1 to {len(os.sched_getaffinity(0))}, the cores there are")
+    most = len(cores()) if cli.runs_on_cpu() else 1
+    if not 1 <= args.jobs <= most:
+        raise ConfigError(f"--jobs={args.jobs}: must be 1 to {most}: cells share cores, but no accelerator")
     lab.folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     for phase, cells in phases.items():
@@ -79,17 +84,20 @@ def main(argv: list[str]) -> int:
 
 def run(lab, cells, jobs: int) -> int:
     """The cells in order, `jobs` at a time; returns how many failed."""
-    cores = sorted(os.sched_getaffinity(0))
-    free = [cores[job::jobs] for job in range(jobs)]
+    from cjepa_jax.comparing.cell import cores
+
+    free = [cores()[job::jobs] for job in range(jobs)]
     lock, done = threading.Lock(), [0]
 
     def one(cell) -> int:
         with lock:
             mine = free.pop()
-        os.sched_setaffinity(0, mine)  # of this thread, and of the commands that it starts
-        started, text = time.perf_counter(), "done"
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, mine)  # of this thread, and of the commands that it starts
+        started, text = time.perf_counter(), "failed"
         try:
             lab.run(cell)
+            text = "done"
         except CjepaError as error:
             text = f"failed: {error}"
         finally:
@@ -102,7 +110,7 @@ def run(lab, cells, jobs: int) -> int:
                 )
         return text != "done"
 
-    todo = [cell for cell in cells if not lab.record(cell).exists()]
+    todo = [cell for cell in cells if not lab.finished(cell)]
     done[0] = len(cells) - len(todo)
     with ThreadPoolExecutor(jobs) as pool:
         return sum(pool.map(one, todo))

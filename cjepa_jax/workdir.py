@@ -16,6 +16,7 @@ import os
 import pathlib
 import shutil
 import socket
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any
@@ -158,7 +159,7 @@ class Workdir:
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Replaces the file's content so that a reader, or a run killed at any moment, sees all of it or nothing."""
-    beside = path.with_name(f"{path.name}.tmp")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     with open(beside, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

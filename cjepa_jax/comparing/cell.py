@@ -6,18 +6,21 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 from typing import Any
 
 import jax
 import numpy as np
 
-from cjepa_jax import experiment, flops, sharding
+from cjepa_jax import config as config_lib
+from cjepa_jax import experiment, flops
 from cjepa_jax.comparing.suite import Cell, Suite, config_file
-from cjepa_jax.errors import CjepaError, ConfigError
+from cjepa_jax.comparing.table import validation_score
+from cjepa_jax.errors import CjepaError, ConfigError, NumericsError
+from cjepa_jax.types import Batch, Rows
 from cjepa_jax.workdir import write_atomically
 
 COUNTED = 8  # batches whose shapes the operations of a step are counted from
+COUNTED_OF = ("objective", "data", "mask", "train", "dtype")  # the config's sections that they depend on
 
 
 class CellError(CjepaError):
@@ -39,62 +42,77 @@ class Lab:
         """What is kept of a finished cell."""
         return self.folder / "records" / f"{cell.name}.json"
 
+    def finished(self, cell: Cell) -> dict[str, Any] | None:
+        """The cell's record, or None. Raises ConfigError for a record that was made by other settings."""
+        return self.suite.read(self.record(cell), cell)
+
     def run(self, cell: Cell) -> None:
         """Trains and evaluates the cell, as far as that is not done.
 
         Raises: CellError if a command fails; ConfigError if a run that tuning needs is missing.
         """
-        if self.record(cell).exists():
+        if self.finished(cell):
             return
         home, cost = self.home(cell), self.cost(cell)
         home.mkdir(parents=True, exist_ok=True)
         steps, value = self.steps(cell, cost), self.settled(cell)
-        overrides = {
-            key: item.replace("{folder}", str(self.folder)) if isinstance(item, str) else item
-            for key, item in self.suite.overrides(cell, steps, value).items()
-        }
-        write_atomically(home / "config.py", config_file(self.suite.methods[cell.method]["config"], overrides))
-        seconds = {}
-        if steps and not (home / "run" / "result.json").exists():
-            seconds["train"] = self._command(home, "cjepa_jax.train", f"--workdir={home / 'run'}")
+        overrides = self.suite.overrides(cell, steps, value)
+        here = {k: v.replace("{folder}", str(self.folder)) if isinstance(v, str) else v for k, v in overrides.items()}
+        write_atomically(home / "config.py", config_file(self.suite.methods[cell.method]["config"], here))
         record = {
             "suite": self.suite.name,
             "cell": dataclasses.asdict(cell),
-            "label": self.suite.methods[cell.method]["label"],
-            "world": self.suite.worlds[cell.world]["label"],
-            "smoke": self.suite.smoke(cell.method),
+            "overrides": overrides,
             "steps": steps,
             "flops": steps * cost["flops"],
             "parameters": cost["parameters"],
             "tuned": {} if value is None else {self.suite.tuning["key"]: value},
-            "result": json.loads((home / "run" / "result.json").read_text()) if steps else {},
-            "commit": commit(),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": len(cores()),
         }
+        if steps:
+            record |= self._train(cell, home)
         if cell.value is None:
-            checkpoint = home / "run" if steps else "random"
-            seconds["evaluate"] = self._command(
-                home, "cjepa_jax.evaluate", f"--checkpoint={checkpoint}", f"--workdir={home / 'evaluation'}"
-            )
-            found = json.loads((home / "evaluation" / "results.json").read_text())
-            about = {key: found["about"][key] for key in ("devices", "version")}
-            record |= {"about": about | {"evals": self.suite.evals}, "protocols": found["protocols"]}
+            record |= self._evaluate(home, home / "run" if steps else "random")
         self.record(cell).parent.mkdir(exist_ok=True)
-        write_atomically(self.record(cell), json.dumps(record | {"seconds": seconds}, indent=1) + "\n")
+        write_atomically(self.record(cell), json.dumps(record, indent=1) + "\n")
+
+    def _train(self, cell: Cell, home: pathlib.Path) -> dict[str, Any]:
+        """Trains, or goes on, or finds that it is done; a tuning run that diverges has an empty result."""
+        code, commit_then = self._command(home, "cjepa_jax.train", f"--workdir={home / 'run'}"), commit()
+        file = home / "run" / "result.json"
+        if code == NumericsError.exit_code and cell.value is not None:
+            return {"result": {}, "trained by": commit_then}
+        if code or not file.exists():
+            raise CellError(_last_line(home, "cjepa_jax.train", code) if code else f"{home.name}: was stopped")
+        result = json.loads(file.read_text())
+        return {"result": {k: v for k, v in result.items() if k != "command"}, "trained by": commit_then}
+
+    def _evaluate(self, home: pathlib.Path, checkpoint: pathlib.Path | str) -> dict[str, Any]:
+        where, commit_then = home / "evaluation", commit()
+        code = self._command(home, "cjepa_jax.evaluate", f"--checkpoint={checkpoint}", f"--workdir={where}")
+        if code:
+            raise CellError(_last_line(home, "cjepa_jax.evaluate", code))
+        found = json.loads((where / "results.json").read_text())
+        about = {key: found["about"][key] for key in ("devices", "version")}
+        return {"about": about, "protocols": found["protocols"], "evaluated by": commit_then}
 
     def cost(self, cell: Cell) -> dict[str, Any]:
-        """Operations of a step, the mean over the first batches, and parameters: counted, nothing is trained."""
+        """Operations of a step, the mean over the first batches, and parameters: counted, nothing is trained.
+
+        Counted for the seed 0, so that a method has as many steps whatever its seed.
+        """
+        config = self.suite.config(dataclasses.replace(cell, seed=0))
+        resolved = json.loads(json.dumps(config_lib.resolve({key: config[key] for key in COUNTED_OF})))
         file = self.folder / "costs" / f"{cell.world}-{cell.method}.json"
-        overrides = json.loads(json.dumps(self.suite.overrides(dataclasses.replace(cell, seed=0), 1, None)))
-        if file.exists() and (known := json.loads(file.read_text()))["overrides"] == overrides:
+        if file.exists() and (known := json.loads(file.read_text()))["config"] == resolved:
             return known
-        run = experiment.assemble(self.suite.config(cell))
+        run = experiment.assemble(config)
         batches = dataclasses.replace(run.loader, workers=0).iterate(0, COUNTED)
-        shapes = [jax.tree.map(_shape, sharding.put_batch(run.mesh, arrays)) for arrays in batches]
+        shapes = [jax.tree.map(_shape, Batch(**b | {"rows": Rows(**b["rows"])})) for b in batches]
         state = jax.eval_shape(run.init, shapes[0])
         counted = {str(batch): flops.step_flops(run.objective, state, batch) for batch in shapes}
         found = {
-            "overrides": overrides,
+            "config": resolved,
             "flops": float(np.mean([counted[str(batch)] for batch in shapes])),
             "parameters": {name: _size(part) for name, part in state.params.items()},
         }
@@ -110,46 +128,51 @@ class Lab:
         return max(1, round(share * self.suite.flops / cost["flops"]))
 
     def settled(self, cell: Cell) -> float | None:
-        """The tuned key's value for a cell; None if the method is not tuned. Raises ConfigError before it is known."""
+        """The tuned key's value for a cell; None if the method is not tuned.
+
+        Raises: ConfigError before it is known, and if no value of the grid trained to its end.
+        """
         if cell.value is not None:
             return cell.value
-        mine = [other for other in self.suite.tuned() if other.method == cell.method]
+        method = self.suite.tuned_as(cell.method)
+        mine = [other for other in self.suite.tuned() if other.method == method]
         if not mine:
             return None
-        if missing := [other.name for other in mine if not self.record(other).exists()]:
+        records = [self.finished(other) for other in mine]
+        if missing := [other.name for other, record in zip(mine, records, strict=True) if record is None]:
             raise ConfigError(f"{cell.name}: run --phase=tune first; {', '.join(missing)} missing")
-        return max(mine, key=lambda other: validation_score(json.loads(self.record(other).read_text()))).value
+        scores = [validation_score(record) for record in records]
+        if not np.isfinite(max(scores)):
+            raise ConfigError(f"{cell.name}: {method} diverged at every value of tuning.values")
+        return mine[int(np.argmax(scores))].value
 
-    def _command(self, home: pathlib.Path, module: str, *arguments: str) -> float:
-        """Runs a command of the project on the cell's config, its output in log.txt; returns its seconds."""
+    def _command(self, home: pathlib.Path, module: str, *arguments: str) -> int:
+        """Runs a command of the project on the cell's config, its output in log.txt; returns its exit code."""
         argv = [sys.executable, "-m", module, f"--config={home / 'config.py'}", *arguments]
-        started = time.perf_counter()
-        # Cells of one method differ in numbers only, so they share what is compiled.
-        environment = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")} | os.environ
+        environment = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")} | os.environ  # evaluations share it
         with open(home / "log.txt", "a", encoding="utf-8") as log:
-            done = subprocess.run(argv, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
-        if done.returncode:
-            last = (home / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
-            raise CellError(
-                f"{home.name}: {module} ended with {done.returncode}: {''.join(last)[:300]} ({home / 'log.txt'})"
-            )
-        return time.perf_counter() - started
+            return subprocess.run(argv, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
 
 
-def validation_score(record: dict[str, Any]) -> float:
-    """The mean of the online probe's R2 over label groups, on validation scenes; -inf for a run without one."""
-    names = [name for name in record["result"] if name.startswith("probe/") and name.endswith("_r2")]
-    values = [float(record["result"][name]) for name in names]
-    return float(np.mean(values)) if values and np.isfinite(values).all() else -np.inf
+def _last_line(home: pathlib.Path, module: str, code: int) -> str:
+    last = (home / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
+    return f"{home.name}: {module} ended with {code}: {''.join(last)[:300]} ({home / 'log.txt'})"
+
+
+def cores() -> list[int]:
+    """The cores that this thread may use; all of them where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def commit() -> str:
     """The checkout's commit, with "+" if files differ from it; "" outside git."""
-    root = pathlib.Path(__file__).parents[2]
-    git = ["git", "-C", str(root)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    git = ["git", "-C", str(pathlib.Path(__file__).parents[2])]
+    asked = (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"])
+    try:
+        head, dirty = (subprocess.run([*git, *a], capture_output=True, text=True, check=False).stdout for a in asked)
+    except FileNotFoundError:  # no git here
+        return ""
+    return head.strip() + ("+" if dirty.strip() else "")
 
 
 def _shape(array: Any) -> jax.ShapeDtypeStruct:

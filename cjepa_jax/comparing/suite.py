@@ -8,7 +8,8 @@ A suite file (configs/suites) has a function `get_suite()` that returns a dict:
     shared    overrides of every config, dotted keys
     worlds    name -> {label, overrides}
     methods   name -> {label, config: a module such as "configs.tiny", overrides}; steps=n instead of the budget makes
-              it one smoke cell, labelled so; steps=0 scores the network at initialisation
+              it one smoke cell, labelled so; steps=0 scores the network at initialisation; tuned_as=NAME takes that
+              method's tuned value
     tuning    {key, values, share, seed, world}: for each method the key's value with the highest mean of the online
               probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported;
               it serves in all worlds. {}: none
@@ -20,12 +21,14 @@ A suite file (configs/suites) has a function `get_suite()` that returns a dict:
 import dataclasses
 import importlib
 import importlib.util
+import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from cjepa_jax import build
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import ConfigError, did_you_mean
 
@@ -80,7 +83,7 @@ class Suite:
         return [
             Cell(self.tuning["world"], method, self.tuning["seed"], value)
             for method in self.methods
-            if "steps" not in self.methods[method]
+            if not {"steps", "tuned_as"} & self.methods[method].keys()
             for value in self.tuning["values"]
         ]
 
@@ -91,6 +94,33 @@ class Suite:
     def untrained(self, method: str) -> bool:
         """Whether the method is the network at initialisation."""
         return self.methods[method].get("steps") == 0
+
+    def tuned_as(self, method: str) -> str:
+        """The method whose tuning serves this one: its own name but for members of a pair."""
+        return self.methods[method].get("tuned_as", method)
+
+    def read(self, file: pathlib.Path, cell: Cell) -> dict[str, Any] | None:
+        """The record of a cell in a file, or None if there is none.
+
+        Raises: ConfigError if it is of another suite, other settings or another budget.
+        """
+        if not file.is_file():
+            return None
+        record = json.loads(file.read_text())
+        now = json.loads(json.dumps(self.overrides(cell, record["steps"], next(iter(record["tuned"].values()), None))))
+        then = record.get("overrides", {})
+        changed = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
+        if cell.value is not None:  # tuning does not look at the evaluation
+            changed = [key for key in changed if not key.startswith("evals.")]
+        changed += ["suite"] if record["suite"] != self.name else []
+        if "steps" not in self.methods[cell.method]:
+            wanted = self.flops * (1.0 if cell.value is None else self.tuning["share"])
+            changed += ["flops"] if abs(record["flops"] - wanted) > record["flops"] / record["steps"] else []
+        if changed:
+            raise ConfigError(
+                f"{file}: was made by other settings ({', '.join(changed)}); another --workdir starts afresh"
+            )
+        return record
 
     def overrides(self, cell: Cell, steps: int, value: float | None) -> dict[str, Any]:
         """What the cell changes of its method's config, by dotted keys."""
@@ -130,29 +160,55 @@ def load(path: str) -> Suite:
         raise ConfigError(f"--suite={path}: there is no such file{did_you_mean(path, beside)}")
     spec = importlib.util.spec_from_file_location("suite", file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_suite"):
-        raise ConfigError(f"--suite={path}: has no function get_suite()")
-    found = module.get_suite()
-    for key in found:
-        if key not in FIELDS:
-            raise ConfigError(f"--suite={path}: unknown field {key}{did_you_mean(key, FIELDS)}")
-    if missing := [key for key in FIELDS if key not in found]:
-        raise ConfigError(f"--suite={path}: {', '.join(missing)} missing")
+    try:
+        spec.loader.exec_module(module)
+        found = module.get_suite()
+        _check(found)
+        suite = Suite(file.stem, **found | {"seeds": tuple(found["seeds"])})
+        for cell in [*suite.cells(), *suite.tuned()]:
+            suite.config(cell, value=cell.value)
+    except Exception as error:  # a suite file is a program: whatever it raises is reported in one line
+        text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"--suite={path}: {text}") from error
+    return suite
+
+
+def _check(found: Mapping[str, Any]) -> None:
+    """Raises ConfigError, or what a value of the wrong type leads to."""
+    _fields("", found, FIELDS, FIELDS)
+    for world in found["worlds"].values():
+        _fields("worlds: ", world, ("label", "overrides"), ("label", "overrides"))
+    for method in found["methods"].values():
+        _fields("methods: ", method, ("label", "config", "overrides", "steps", "tuned_as"), ("label", "config"))
+        if method.get("steps", 0) < 0 or method.get("tuned_as", "") not in ("", *found["methods"]):
+            raise ConfigError(f"methods: {method['label']}: steps must be 0 or more, and tuned_as a method")
     if not found["flops"] > 0 or not found["seeds"] or len(set(found["seeds"])) < len(found["seeds"]):
-        raise ConfigError(f"--suite={path}: flops must be above 0, and seeds at least one and all different")
-    tuning = found["tuning"]
-    if tuning and (tuning["seed"] in found["seeds"] or not 0 < tuning["share"] <= 1):
-        raise ConfigError(f"--suite={path}: tuning.seed must not be one of seeds, and tuning.share in (0, 1]")
+        raise ConfigError("flops must be above 0, and seeds at least one and all different")
+    if tuning := found["tuning"]:
+        known = ("key", "values", "share", "seed", "world")
+        _fields("tuning: ", tuning, known, known)
+        if tuning["seed"] in found["seeds"] or not 0 < tuning["share"] <= 1:
+            raise ConfigError("tuning.seed must not be one of seeds, and tuning.share in (0, 1]")
+        if tuning["world"] not in found["worlds"] or len(set(tuning["values"])) < len(tuning["values"]):
+            raise ConfigError("tuning.world must be one of worlds, and tuning.values all different")
     for name in [*found["worlds"], *found["methods"]]:
         if not name.replace("_", "").isalnum():
-            raise ConfigError(f"--suite={path}: {name!r}: names must consist of letters, digits and _")
-    for name in [name for pair in found["contrasts"] for name in pair]:
-        if name not in found["methods"]:
-            raise ConfigError(
-                f"--suite={path}: contrasts: there is no method {name!r}{did_you_mean(name, found['methods'])}"
-            )
-    suite = Suite(file.stem, **found | {"seeds": tuple(found["seeds"])})
-    for cell in suite.cells():
-        suite.config(cell)
-    return suite
+            raise ConfigError(f"{name!r}: names must consist of letters, digits and _")
+    for one, other in found["contrasts"]:
+        for name in (one, other):
+            if name not in found["methods"]:
+                raise ConfigError(f"contrasts: there is no method {name!r}{did_you_mean(name, found['methods'])}")
+    protocols = found["evals"].get("protocols", {})
+    for section in protocols.values():
+        build.build(section)
+    for title, (protocol, *_) in found["columns"].items():
+        if protocol not in protocols:
+            raise ConfigError(f"columns: {title}: there is no protocol {protocol!r}{did_you_mean(protocol, protocols)}")
+
+
+def _fields(where: str, found: Mapping[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:
+    for key in found:
+        if key not in known:
+            raise ConfigError(f"{where}unknown field {key}{did_you_mean(key, known)}")
+    if missing := [key for key in needed if key not in found]:
+        raise ConfigError(f"{where}{', '.join(missing)} missing")

@@ -15,6 +15,7 @@ from cjepa_jax.reporting.charts import COLOURS
 from cjepa_jax.workdir import write_atomically
 
 BELOW = " ↓"
+COMMITS = ("trained by", "evaluated by")
 
 
 def write(suite: Suite, records: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
@@ -32,10 +33,13 @@ def write(suite: Suite, records: pathlib.Path, folder: pathlib.Path) -> pathlib.
 
 
 def read(suite: Suite, folder: pathlib.Path) -> dict[str, dict]:
-    """The records of the suite's cells by name, those of tuning too. Raises DataError if there is none."""
+    """The records of the suite's cells by name, those of tuning too.
+
+    Raises: DataError if there is none; ConfigError for one of other settings.
+    """
     cells = [*suite.cells(), *suite.tuned()]
-    files = {cell.name: folder / f"{cell.name}.json" for cell in cells}
-    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.is_file()}
+    known = {cell.name: suite.read(folder / f"{cell.name}.json", cell) for cell in cells}
+    found = {name: record for name, record in known.items() if record}
     if not any("protocols" in record for record in found.values()):
         raise DataError(f"{folder}: no record of a finished cell of the suite {suite.name!r}")
     return found
@@ -61,8 +65,20 @@ def summarise(suite: Suite, records: Mapping[str, dict]) -> dict[str, Any]:
     for record in cells:
         summary["costs"].setdefault(record["cell"]["method"], _cost(record))
     summary["tuned"] = {record["cell"]["method"]: record["tuned"] for record in cells if record["tuned"]}
-    summary["commits"] = sorted({record["commit"] for record in cells})
+    tried = [record for record in records.values() if record["cell"]["value"] is not None]
+    summary["grid"] = {
+        method: {f"{r['cell']['value']:g}": validation_score(r) for r in tried if r["cell"]["method"] == method}
+        for method in dict.fromkeys(record["cell"]["method"] for record in tried)
+    }
+    summary["commits"] = sorted({record[key] for record in cells for key in COMMITS if key in record})
     return summary
+
+
+def validation_score(record: Mapping[str, Any]) -> float:
+    """The mean of the online probe's R2 over label groups, on validation scenes; -inf for a run without one."""
+    names = [name for name in record["result"] if name.startswith("probe/") and name.endswith("_r2")]
+    values = [float(record["result"][name]) for name in names]
+    return float(np.mean(values)) if values and np.isfinite(values).all() else float("-inf")
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -78,7 +94,8 @@ def yardsticks(suite: Suite, records: Sequence[dict]) -> dict[str, dict[str, Any
         scores = [s for r in records for s in r["protocols"].get(protocol, {}).get("scores", [])]
         for score in (s for s in scores if s["metric"] == metric and s["row"] not in (TRAINED, RANDOM)):
             same = [s["value"] for s in scores if (s["metric"], s["row"]) == (metric, score["row"])]
-            if score["kind"] != "result" and np.ptp(same) < 1e-9:
+            several = len({r["cell"]["method"] for r in records}) > 1  # else nothing tells what depends on the model
+            if score["kind"] != "result" and several and np.ptp(same) <= 1e-6 * np.abs(same).max():
                 row = rows.setdefault(score["row"], {"kind": score["kind"]})
                 row[title] = {"mean": score["value"], "interval": _finite(score["interval"])}
     return rows
@@ -112,7 +129,7 @@ def markdown(suite: Suite, summary: Mapping[str, Any]) -> str:
         floor = next((row for name, row in found["methods"].items() if suite.untrained(name)), {})
         for method, row in found["methods"].items():
             runs = max((len(cell["values"]) for cell in row.values()), default=0)
-            label = suite.methods[method]["label"] + (", smoke" if suite.smoke(method) else "")
+            label = _label(suite, method)
             lines += _line(f"{label} ({runs})", row, titles, floor)
         parts.append(lines)
         lines = head.format("yardstick")
@@ -125,13 +142,13 @@ def markdown(suite: Suite, summary: Mapping[str, Any]) -> str:
                 one, other = (suite.methods[name]["label"] for name in row["pair"])
                 lines += _line(f"{one} − {other}", row, titles, sign=True)
             parts.append(lines)
-    lines = "| method | parameters | GFLOP a step | steps | TFLOP | tuned |\n|---|---|---|---|---|---|\n"
+    lines = "| method | parameters | GFLOP a step | steps | TFLOP | tuned (validation score of each value) |\n"
+    lines += "|---|---|---|---|---|---|\n"
     for method, cost in summary["costs"].items():
-        tuned = ", ".join(f"{key} {value:g}" for key, value in summary["tuned"].get(method, {}).items()) or "–"
         each = f"{cost['flops'] / cost['steps'] / 1e9:.1f}" if cost["steps"] else "–"
         sizes = ", ".join(f"{name} {size:,}" for name, size in cost["parameters"].items())
-        label = suite.methods[method]["label"]
-        lines += f"| {label} | {sizes} | {each} | {cost['steps']} | {cost['flops'] / 1e12:.2f} | {tuned} |\n"
+        spent = f"{cost['steps']} | {cost['flops'] / 1e12:.2f}"
+        lines += f"| {_label(suite, method)} | {sizes} | {each} | {spent} | {_tuned(suite, summary, method)} |\n"
     note = (
         f"{BELOW.strip()}: below the mean of the network at initialisation. ±: 95 % interval over runs (Student's t)."
     )
@@ -159,10 +176,21 @@ def plot(suite: Suite, summary: Mapping[str, Any]) -> Figure:
                 if suite.untrained(method):
                     axis.axvline(cell["mean"], color=colour, linewidth=1, linestyle="--")
             axis.set_title(f"{suite.worlds[world]['label']}: {title}", fontsize=9)
-            axis.set_yticks(range(len(methods)), [suite.methods[m]["label"] for m in reversed(methods)], fontsize=8)
+            axis.set_yticks(range(len(methods)), [_label(suite, m) for m in reversed(methods)], fontsize=8)
             axis.tick_params(axis="x", labelsize=8)
             axis.grid(axis="x", alpha=0.3)
     return figure
+
+
+def _label(suite: Suite, method: str) -> str:
+    return suite.methods[method]["label"] + (", smoke" if suite.smoke(method) else "")
+
+
+def _tuned(suite: Suite, summary: Mapping[str, Any], method: str) -> str:
+    chosen = ", ".join(f"{key} {value:g}" for key, value in summary["tuned"].get(method, {}).items())
+    grid = ", ".join(f"{value}: {score:.3f}" for value, score in summary["grid"].get(method, {}).items())
+    other = suite.tuned_as(method)
+    return f"{chosen or '–'}" + (f", as {other}" if other != method else f" ({grid})" if grid else "")
 
 
 def _by_seed(records: Sequence[dict], protocol: str, metric: str, row: str = TRAINED) -> dict[int, float]:
@@ -183,13 +211,15 @@ def _finite(value: float | None) -> float | None:
 
 
 def _line(label: str, row: Mapping, titles: Sequence[str], floor: Mapping | None = None, sign: bool = False) -> str:
-    cells = [_cell(row.get(title), (floor or {}).get(title), sign) for title in titles]
+    most = max((len(cell["values"]) for cell in row.values() if isinstance(cell, dict) and "values" in cell), default=0)
+    cells = [_cell(row.get(title), (floor or {}).get(title), sign, most) for title in titles]
     return f"| {label} | " + " | ".join(cells) + " |\n"
 
 
-def _cell(cell: Mapping[str, Any] | None, floor: Mapping[str, Any] | None, sign: bool) -> str:
+def _cell(cell: Mapping[str, Any] | None, floor: Mapping[str, Any] | None, sign: bool, most: int) -> str:
     if cell is None:
         return "–"
+    fewer = f" ({len(cell['values'])})" if "values" in cell and len(cell["values"]) < most else ""
     text = f"{cell['mean']:+.3f}" if sign else f"{cell['mean']:.3f}"
     text += f" ± {cell['interval']:.3f}" if cell["interval"] is not None else ""
-    return text + (BELOW if floor is not None and cell["mean"] < floor["mean"] else "")
+    return text + fewer + (BELOW if floor is not None and cell["mean"] < floor["mean"] else "")

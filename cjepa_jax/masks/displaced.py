@@ -34,6 +34,21 @@ def draw(
     return masked, np.zeros_like(removed)
 
 
+def in_place(
+    rng: np.random.Generator,
+    object_patches: Bool[np.ndarray, "K N"],
+    object_valid: Bool[np.ndarray, " K"],
+    max_objects: int = 3,
+    area: tuple[float, float] = (0.05, 0.40),
+    grid: tuple[int, ...] = (),
+    anchor: int = 0,
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
+    """`objects.draw`, but for `removed`, which is all False: the other half of the pair with `draw`, in which the
+    predictor is not told which objects are hidden either."""
+    masked, removed = objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)
+    return masked, np.zeros_like(removed)
+
+
 def _elsewhere(rng: np.random.Generator, clip: Bool[np.ndarray, "T R C"]) -> Bool[np.ndarray, "T R C"]:
     """The clip's shape at another place of the plane, or its mirror image where there is none."""
     plane = clip.any(0)

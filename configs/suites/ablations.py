@@ -9,6 +9,13 @@ and score the run as a model of the world, with --config=configs/evals/worlds.py
 
 from configs.suites import micro
 
+OTHER = {  # what a row is compared with, if not full: the row from which it differs in one thing
+    "random_patches": "no_causal",
+    "slots": "zero_pixels",
+    "displaced_objects": "object_tokens",
+    "tube_tokens": "object_tokens",
+    "random_tokens": "object_tokens",
+}
 ROWS = (
     "full", "random_patches", "no_causal", "no_sigreg", "predictor_wide", "predictor_narrow", "ema_fixed", "one_object",
     "five_objects", "slots", "zeroed_input", "deep_predictor", "mse", "cross_attention", "zero_pixels", "drop_tokens",
@@ -24,5 +31,5 @@ def get_suite():
     }
     suite["about"] = "ablations, " + suite["about"]
     suite["tuning"] = {}
-    suite["contrasts"] = [(name, "full") for name in ROWS[1:]]
+    suite["contrasts"] = [(name, OTHER.get(name, "full")) for name in ROWS[1:]]
     return suite

@@ -1,11 +1,12 @@
-"""Does hiding whole objects beat hiding patches, tubes and nothing? Small enough for two laptop cores in two hours.
+"""Does hiding whole objects beat hiding patches, tubes and nothing? Small enough for two laptop cores in three hours.
 
     python -m cjepa_jax.compare --suite=configs/suites/micro.py --workdir=runs/micro --jobs=2
 
 Clips of 6 frames of 48 pixels, a ViT of width 96, about 165 steps of 32 scenes. Two worlds: discs that collide, where
 nobody can guess the answers from a question alone or from the first places, and blocks that rest on each other, where
-first places tell much. `objects` and `displaced` are one pair: whole objects, and the same shapes elsewhere, hidden
-from otherwise equal trainings without a causal term.
+first places tell much. Both rows of Causal-JEPA train on the world's own scene without the removed objects, which no
+other row sees. `objects` and `displaced` are one pair: whole objects, and the same shapes elsewhere, hidden in
+otherwise equal trainings without a causal term and without telling the predictor which objects are hidden.
 """
 
 CONTROL = {"mask.anchor": 1, "objective.causal_weight": 0.0, "data.intervened": "none"}
@@ -53,11 +54,17 @@ def get_suite():
             "ijepa": {"label": "I-JEPA", "config": "configs.baselines.ijepa"},
             "vjepa": {"label": "V-JEPA", "config": "configs.baselines.vjepa"},
             "lejepa": {"label": "LeJEPA", "config": "configs.baselines.lejepa"},
-            "objects": {"label": "objects hidden, no causal term", "config": "configs.tiny", "overrides": CONTROL},
+            "objects": {
+                "label": "objects hidden, no causal term",
+                "config": "configs.tiny",
+                "overrides": CONTROL | {"mask.type": "cjepa_jax.masks.displaced:in_place"},
+                "tuned_as": "cjepa_anchor",
+            },
             "displaced": {
                 "label": "their shapes displaced",
                 "config": "configs.tiny",
                 "overrides": CONTROL | {"mask.type": "cjepa_jax.masks.displaced:draw"},
+                "tuned_as": "cjepa_anchor",
             },
             "mae": {"label": "MAE", "config": "configs.baselines.mae", "steps": 60},
             "byol": {"label": "BYOL", "config": "configs.baselines.byol", "steps": 60},

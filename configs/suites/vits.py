@@ -23,10 +23,12 @@ def get_suite():
     }
     encoder = {"objective.encoder.variant": "S/16"}
     predictor = {"objective.predictor.depth": 6, "objective.predictor.width": 192, "objective.predictor.heads": 6}
+    decoder = {key.replace("predictor", "decoder"): value for key, value in predictor.items()}
     for name, method in suite["methods"].items():
         if name != "supervised":  # a ResNet-50 is what it is
             has_predictor = method["config"] in ("configs.tiny", "configs.baselines.ijepa", "configs.baselines.vjepa")
-            method["overrides"] = method.get("overrides", {}) | encoder | (predictor if has_predictor else {})
+            own = predictor if has_predictor else decoder if name == "mae" else {}
+            method["overrides"] = method.get("overrides", {}) | encoder | own
     suite["worlds"] = {name: suite["worlds"][name] for name in ("balls", "blocks")}
     suite["tuning"] |= {"values": (3e-4, 6e-4, 1.2e-3), "share": 0.1}
     return suite

@@ -34,6 +34,7 @@ def test_tuning_leaves_out_reported_seeds_and_untrained_methods(micro):
     assert {cell.seed for cell in micro.tuned()}.isdisjoint(micro.seeds)
     assert {cell.method for cell in micro.tuned()}.isdisjoint({"random", "byol"})
     assert len(micro.tuned()) == 3 * len({cell.method for cell in micro.tuned()})
+    assert "displaced" not in {cell.method for cell in micro.tuned()} and micro.tuned_as("displaced") == "cjepa_anchor"
 
 
 def test_a_cells_config_file_is_its_config(micro, tmp_path):
@@ -55,7 +56,19 @@ def test_a_cells_config_file_is_its_config(micro, tmp_path):
         ('"seed": 0', '"seed": 1', "tuning.seed must not be one of seeds"),
         ('"data.size": 48', '"data.sise": 48', "data.sise: there is no such key"),
         ('("objects", "displaced")', '("objects", "displacd")', "no method 'displacd'; did you mean 'displaced'?"),
-        ("def get_suite", "def suite", "has no function get_suite()"),
+        ("def get_suite", "def suite", "AttributeError: module 'suite' has no attribute 'get_suite'"),
+        ("def get_suite():", "def get_suite(:", "SyntaxError: invalid syntax"),
+        ('"data.size": 48', '"data.size": "48"', "TypeError"),
+        ('"overrides": CONTROL |', '"override": CONTROL |', "methods: unknown field override"),
+        ('"steps": 60', '"steps": -1', "steps must be 0 or more"),
+        ('"world": "balls"', '"world": "bals"', "tuning.world must be one of worlds"),
+        ('"key": "optim.peak"', '"key": "optim.peek"', "optim.peek: there is no such key"),
+        (
+            '("states", "scene/count")',
+            '("stats", "scene/count")',
+            "there is no protocol 'stats'; did you mean 'states'?",
+        ),
+        ('"scenes": 256', '"scenses": 256', "scenses: cjepa_jax.evals.collapse:Collapse has no such parameter"),
         ('"configs.baselines.byol"', '"configs.baselines.boyl"', "configs.baselines.boyl: is no config"),
     ],
 )

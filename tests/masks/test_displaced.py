@@ -77,3 +77,9 @@ def test_scenes_without_an_eligible_object_are_those_of_the_object_mask():
 def test_a_missing_grid_is_refused():
     with pytest.raises(ValueError, match="grid"):
         drawn(displaced.draw, scene(0), grid=())
+
+
+def test_in_place_hides_the_objects_and_names_none():
+    for seed in range(20):
+        (wanted, chosen), (masked, removed) = (drawn(f, scene(seed), seed) for f in (objects.draw, displaced.in_place))
+        assert (wanted == masked).all() and not removed.any() and removed.shape == chosen.shape
