@@ -188,6 +188,16 @@ def student(count: int) -> float:
     return float(special.stdtrit(count - 1, 0.975)) if count > 1 else float("nan")
 
 
+def integer(value: Any, least: int) -> bool:
+    """Whether an option is an integer (not True or False) of at least this."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def number(value: Any) -> bool:
+    """Whether an option is a number (not True or False)."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def require(condition: bool, protocol: str, missing: str) -> None:
     """Raises ConfigError "evals.protocols: PROTOCOL needs MISSING" unless the condition holds."""
     if not condition:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import heads
-from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, binomial, over_inits, require
+from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, binomial, integer, number, over_inits, require
 from cjepa_jax.evals.probe import pixel_components
 
 TEMPERATURE = 0.07  # of the neighbours' votes
@@ -61,10 +61,14 @@ class Classify:
     def __post_init__(self):
         for name, least in (("classes", 0), ("neighbours", 0), ("steps", 1), ("limit", 1)):
             value = getattr(self, name)
-            if value < least:
-                raise ConfigError(f"evals.protocols: Classify.{name} = {value!r}: must be at least {least}")
-        if not 0 <= self.low_shot < 1:
+            if not integer(value, least):
+                raise ConfigError(
+                    f"evals.protocols: Classify.{name} = {value!r}: must be an integer of at least {least}"
+                )
+        if not number(self.low_shot) or not 0 <= self.low_shot < 1:
             raise ConfigError(f"evals.protocols: Classify.low_shot = {self.low_shot!r}: must be at least 0 and below 1")
+        if not isinstance(self.attentive, bool):
+            raise ConfigError(f"evals.protocols: Classify.attentive = {self.attentive!r}: must be True or False")
 
     def run(self, bench: Bench) -> Result:
         """Rows: trained, random init, majority class, pixel PCA. Raises ConfigError for data without such classes."""
@@ -93,6 +97,8 @@ class Classify:
             notes.append(
                 f"linear, few: fitted on {len(few)} scenes, {self.low_shot:.0%} and at least one of each class."
             )
+        if self.attentive and not fit.tokens:
+            notes.append(f"No attentive probe: a batch of tokens takes more than Classify.limit = {self.limit} bytes.")
         if fit.tokens and len(fit.tokens[0]) < len(fit.y):
             notes.append(f"The attentive probe is fitted on {len(fit.tokens[0])} scenes: Classify.limit.")
         return Result(_scores(bench, found, common, len(test.y)), notes=notes)
@@ -119,7 +125,7 @@ class Classify:
         y, small, pooled, tokens, guesses = [], [], *([[] for _ in models] for _ in range(3))
         left = self.limit if self.attentive and attention is None else 0
         for arrays in chunks(bench, part):
-            y.append(self._classes(arrays, names))
+            y.append(classes_of(arrays, names, self.label, "Classify"))
             small.append(shrink(arrays["video"]))
             for i, model in enumerate(models):
                 found = model.encode(arrays["video"])
@@ -134,18 +140,22 @@ class Classify:
         joined = ([np.concatenate(parts) for parts in lists if parts] for lists in (pooled, tokens, guesses))
         return Read(np.concatenate(y), np.concatenate(small), *joined)
 
-    def _classes(self, arrays: dict[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-        """The scenes' classes, int64 [b]. Raises ConfigError where they have none."""
-        if self.label == "class":
-            require("class" in arrays, "Classify", f"a class of each scene, or Classify.label = one of {list(names)}")
-            y = arrays["class"].astype(np.int64)
-        else:
-            known = self.label in names or (isinstance(self.label, int) and 0 <= self.label < len(names))
-            require(known, f"Classify.label = {self.label!r}", f"a label of that name; the source has {list(names)}")
-            index = self.label if isinstance(self.label, int) else names.index(self.label)
-            y = np.rint(arrays["labels"][:, index]).astype(np.int64)
-        require((y >= 0).all(), "Classify", "a class of every scene, 0 or more; this split says -1 of some")
-        return y
+
+def classes_of(arrays: Mapping[str, np.ndarray], names: Sequence[str], label: str | int, protocol: str) -> np.ndarray:
+    """The scenes' classes, int64 [b]: "class", or the label of this name or index, rounded; names: of the labels.
+
+    Raises ConfigError, which names PROTOCOL.label, where the scenes have no such class or one below 0.
+    """
+    if label == "class":
+        require("class" in arrays, protocol, f"a class of each scene, or {protocol}.label = one of {list(names)}")
+        y = arrays["class"].astype(np.int64)
+    else:
+        known = label in names or (integer(label, 0) and label < len(names))
+        require(known, f"{protocol}.label = {label!r}", f"a label of that name; the source has {list(names)}")
+        index = label if isinstance(label, int) else list(names).index(label)
+        y = np.rint(arrays["labels"][:, index]).astype(np.int64)
+    require((y >= 0).all(), protocol, "a class of every scene, 0 or more; this split says -1 of some")
+    return y
 
 
 def where(bench: Bench, part: str) -> tuple[str, int]:

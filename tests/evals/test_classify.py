@@ -71,6 +71,7 @@ def test_attention_is_a_weighted_mean_of_values():
     np.testing.assert_allclose(np.asarray(attend(jax.tree.map(np.float32, one), x[:, ::-1])), out, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_tints_are_told_by_colours_and_not_by_a_blind_encoder(monkeypatch):
     protocol = classify.Classify(steps=60, neighbours=5)
     result = protocol.run(make())
@@ -85,12 +86,32 @@ def test_tints_are_told_by_colours_and_not_by_a_blind_encoder(monkeypatch):
     assert protocol.run(make()).scores == result.scores
 
 
+@pytest.mark.slow
 def test_a_label_may_be_the_class():
     protocol = classify.Classify(label="count", attentive=False, low_shot=0, neighbours=0, steps=20)
     result = protocol.run(make(Balls))
     assert {score.metric for score in result.scores} == {"accuracy/linear"} and "classes" in result.notes[0]
     same = classify.Classify(label=0, attentive=False, low_shot=0, neighbours=0, steps=20)
     assert same.run(make(Balls)).scores == result.scores
+
+
+def test_classes_are_the_sources_or_a_rounded_label():
+    arrays = {"labels": np.array([[0.2, 3.9], [1.1, 2.0]], np.float32), "class": np.array([7, 8], np.int32)}
+    names = ("kind", "count")
+    for label, expected in (("class", [7, 8]), ("count", [4, 2]), (0, [0, 1])):
+        assert classify.classes_of(arrays, names, label, "Any").tolist() == expected
+    with pytest.raises(ConfigError, match="^evals.protocols: Any.label = True needs a label of that name"):
+        classify.classes_of(arrays, names, True, "Any")
+    with pytest.raises(ConfigError, match="^evals.protocols: Any needs a class of every scene, 0 or more"):
+        classify.classes_of({"class": np.array([-1, 0])}, names, "class", "Any")
+
+
+@pytest.mark.slow
+def test_tokens_beyond_the_limit_leave_a_note_instead_of_the_attentive_probe():
+    protocol = classify.Classify(limit=1, low_shot=0, neighbours=0, steps=2)
+    result = protocol.run(make(fit=6, test=6))
+    assert {score.metric for score in result.scores} == {"accuracy/linear"}
+    assert result.notes[-1] == "No attentive probe: a batch of tokens takes more than Classify.limit = 1 bytes."
 
 
 @pytest.mark.parametrize(
@@ -107,7 +128,8 @@ def test_data_without_such_classes_are_refused(options, words):
         classify.Classify(**options).run(make(Balls))
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"neighbours": -1}, {"low_shot": 1.0}, {"classes": -1}, {"limit": 0}])
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"neighbours": -1}, {"low_shot": 1.0}, {"classes": -1}, {"limit": 0},
+                                   {"steps": "x"}, {"classes": True}, {"low_shot": "x"}])  # fmt: skip
 def test_options_out_of_their_limits_are_named(wrong):
-    with pytest.raises(ConfigError, match=f"Classify.{next(iter(wrong))} = .*must be at least"):
+    with pytest.raises(ConfigError, match=f"Classify.{next(iter(wrong))} = .*must be .*at least"):
         classify.Classify(**wrong)
