@@ -4,10 +4,12 @@ They depend on the data alone, so that every model of a comparison answers the s
 """
 
 import hashlib
+import importlib.resources
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,8 @@ from cjepa_jax.masks import objects
 
 MOMENTS = 4  # at most so many frames' states describe a scene, evenly spread from the first to the last
 FORMAT = 2  # of what a folder keeps, raised when it changes
+DATA = importlib.resources.files("cjepa_jax.data")
+CODE = (DATA / "questions.py", DATA / "worlds")  # files and folders: whose code decides what is asked and answered
 
 
 class DoQuestions(NamedTuple):
@@ -146,11 +150,25 @@ def hidden(patches: np.ndarray, times: int, anchor: int) -> np.ndarray:
 
 
 def fingerprint(scenes: SceneMap, **more: Any) -> str:
-    """A name for what `prepare` gives of these scenes."""
+    """A name for what `prepare` gives of these scenes, by this code of the worlds and of the draw."""
     source = scenes.source
-    about = [f"{type(source).__module__}:{source!r}", getattr(source, "spec", ""), __version__, FORMAT, more]
+    about = [
+        f"{type(source).__module__}:{source!r}",
+        getattr(source, "spec", ""),
+        __version__,
+        FORMAT,
+        code(CODE),
+        more,
+    ]
     about += [scenes.patch, scenes.tubelet, scenes.size, scenes.frames, scenes.max_objects]
     return digest(json.dumps(about, sort_keys=True).encode())
+
+
+def code(places: Sequence[Traversable]) -> str:
+    """A name for the Python code of these files and of those in these folders."""
+    files = [file for place in places for file in (place.iterdir() if place.is_dir() else [place])]
+    files = sorted((file for file in files if file.name.endswith(".py")), key=lambda file: file.name)
+    return digest(*(part for file in files for part in (file.name.encode(), file.read_bytes())))
 
 
 def digest(*parts: bytes) -> str:

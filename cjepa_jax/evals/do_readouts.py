@@ -1,7 +1,7 @@
 """What models make of scenes from which an object is taken away: one feature vector per question and readout."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import numpy as np
 
@@ -92,22 +92,45 @@ def responses(
       position (summed over D, mean over positions): [Q]. And where the change was trained, per question, the squared
       error of the predicted change and the squared distance of the real one from its mean: [Q], [Q].
     """
+    first, total, squares, parts = None, 0.0, 0.0, []
+    for start in range(0, len(asked.video), batch):
+        part = asked.part(slice(start, start + batch))
+        full = model.encode(part.video)
+        first = (
+            full[0].astype(np.float64) if first is None else first
+        )  # as an origin: sums of squares keep their digits
+        total, squares = total + (full - first).sum(0), squares + np.square(full - first).sum(0)
+        parts.append(_response(model, part, times, anchor, full))
+    change, *foreseen = (np.concatenate(values) for values in zip(*parts, strict=True))
+    count = len(asked.video)
+    variance = (squares / count - np.square(total / count)).sum(-1).mean()
+    response = change / max(float(variance), 1e-12)
+    if not foreseen:
+        return response, None
+    error, tokens, sums, squares = foreseen
+    mean = sums.sum(0) / max(tokens.sum(), 1)
+    return response, (error, squares - 2 * sums @ mean + tokens * (mean @ mean))
+
+
+def _response(model, asked, times, anchor, full) -> tuple[np.ndarray, ...]:
+    """Of a batch: the mean squared change of untouched tokens [B]; and where the change was trained, the squared error
+    of the predicted one [B], the tokens' number [B], and the real one's sum [B, D] and sum of squares [B] over them."""
     rest = ~_touched(asked, asked.removed)
-    full, other = (_encoded(model.encode, videos, batch) for videos in (asked.video, asked.without))
-    change = (np.square(full - other).sum(-1) * rest).sum(1) / np.maximum(rest.sum(1), 1)
-    response = change / max(float(full.var(0).sum(-1).mean()), 1e-12)
+    tokens, other = rest.sum(1), model.encode(asked.without)
+    change = _squares(full - other, rest) / np.maximum(tokens, 1)
     seen = model.hide(hide(asked, asked.removed, times, anchor))
     if seen.change is None:
-        return response, None
+        return (change,)
     if model.target is not None:
-        full, other = (_encoded(model.target, videos, batch) for videos in (asked.video, asked.without))
+        full, other = model.target(asked.video), model.target(asked.without)
     real = full - other
-    error, spread = np.square(seen.change - real), np.square(real - real[rest].mean(0))
-    return response, tuple((value.sum(-1) * rest).sum(1) for value in (error, spread))
+    sums = np.einsum("bnd,bn->bd", real, rest, dtype=np.float64)
+    return change, _squares(seen.change - real, rest), tokens, sums, _squares(real, rest)
 
 
-def _encoded(encode: Callable, video: np.ndarray, batch: int) -> np.ndarray:
-    return np.concatenate([encode(video[start : start + batch]) for start in range(0, len(video), batch)])
+def _squares(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The sum of squares over chosen tokens, [B, N, D], bool [B, N] -> float64 [B]."""
+    return (np.square(values).sum(-1, dtype=np.float64) * where).sum(1)
 
 
 def _touched(asked: DoQuestions, row: np.ndarray) -> np.ndarray:

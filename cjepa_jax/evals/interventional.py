@@ -51,7 +51,7 @@ class Interventional:
     heads: Sequence[str] = HEADS
     steps: int = 300
     readouts: Sequence[str] = READOUTS
-    random_readouts: Sequence[str] = ("factual", "context", "masked")
+    random_readouts: Sequence[str] = READOUTS
     wrong: bool = True
     response: int = 256
     limit: int = 200_000
@@ -60,10 +60,10 @@ class Interventional:
     def __post_init__(self):
         for name, least in (("questions_fit", 20), ("questions_test", 8)):
             value = getattr(self, name)
-            _check(_integer(value) and value >= least and value % 4 == 0, name, value, f"a multiple of 4 from {least}")
+            _check(base.integer(value, least) and value % 4 == 0, name, value, f"a multiple of 4 from {least}")
         for name, least in (("anchor", 0), ("steps", 1), ("response", 4), ("limit", 1)):
             value = getattr(self, name)
-            _check(_integer(value) and value >= least, name, value, f"an integer of at least {least}")
+            _check(base.integer(value, least), name, value, f"an integer of at least {least}")
         for name, known in (("heads", HEADS), ("readouts", READOUTS), ("random_readouts", READOUTS)):
             value = tuple(getattr(self, name))
             _check(value and set(value) <= set(known), name, value, f"some of {', '.join(known)}")
@@ -84,8 +84,11 @@ class Interventional:
         )
         key = do_questions.digest("".join(keys).encode(), repr((self.heads, self.steps)).encode())
         judge = Judge(*sets, self.heads, self.steps, bench.seed)
-        yardsticks = do_questions.remembered(self.cache, f"yardsticks-{key}", judge.yardsticks)
         times = scenes[1].grid[0]
+        few = judge.test.part(slice(bench.batch))
+        has = do_readouts.features(bench.model, few, times, self.anchor, bench.batch, self.readouts)
+        base.require(bool(has), NAME, f"a model with one of the readouts {', '.join(self.readouts)}")
+        yardsticks = do_questions.remembered(self.cache, f"yardsticks-{key}", judge.yardsticks)
         wanted = (*self.readouts, REMOVAL)
         found = self._found(bench.model, judge, times, bench.batch, wanted, self.wrong)
         randoms = []
@@ -97,7 +100,6 @@ class Interventional:
         accuracy = {
             score.metric: score.value for score in scores if score.row == TRAINED and "accuracy/" in score.metric
         }
-        base.require(accuracy, NAME, f"a model with one of the readouts {', '.join(self.readouts)}")
         readout = max(accuracy, key=accuracy.get).removeprefix("accuracy/")
         images = do_pictures.strip(scenes[1], judge.test, judge.test.answer == found[readout])
         return Result(scores, {f"Without the red object: {readout}": images}, notes=self._notes(*sets))
@@ -189,10 +191,6 @@ def _response_scores(judge: Judge, found: Found, randoms: Sequence[Found]) -> li
         ]
         scores += [base.over_inits("explained", values, count)] if values else []
     return scores
-
-
-def _integer(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check(fits: bool, name: str, value, limit: str) -> None:

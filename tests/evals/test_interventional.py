@@ -230,6 +230,72 @@ def test_response_is_the_change_of_untouched_tokens_over_the_variance():
     assert 0 < spread.sum() <= error.sum()
 
 
+def _all_at_once(model, asked):
+    """The same by its formula, with everything in memory."""
+    full, without = (model.encode(video) for video in (asked.video, asked.without))
+    rest = ~asked.object_patches[np.arange(len(asked.video)), asked.removed]
+    change = (np.square(full - without).sum(-1) * rest).sum(1) / np.maximum(rest.sum(1), 1)
+    response = change / max(float(full.var(0).sum(-1).mean()), 1e-12)
+    seen = model.hide(do_readouts.hide(asked, asked.removed, 2, 0))
+    real = model.target(asked.video) - model.target(asked.without)
+    error, spread = np.square(seen.change - real), np.square(real - real[rest].mean(0))
+    return response, [(value.sum(-1) * rest).sum(1) for value in (error, spread)]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 100])
+def test_response_by_batches_is_that_of_all_at_once(batch):
+    plain, (_, test) = colours(), asked()
+
+    def encode(video):
+        return plain.encode(video) + np.float32(30)  # far from 0: the variance is a small difference of large sums
+
+    def hide(hidden):
+        assert len(hidden.video) <= batch
+        return Seen(None, None, plain.encode(hidden.video) ** 2)
+
+    model = Model(TRAINED, encode, hide, lambda video: 2 * plain.encode(video))
+    whole = dataclasses.replace(model, hide=lambda hidden: Seen(None, None, plain.encode(hidden.video) ** 2))
+    response, foreseen = do_readouts.responses(model, test, 2, 0, batch)
+    expected, others = _all_at_once(whole, test)
+    assert response == pytest.approx(expected, rel=1e-3)  # of float32, at 30
+    for value, other in zip(foreseen, others, strict=True):
+        assert value == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+def test_other_code_asks_other_questions(tmp_path, monkeypatch):
+    scenes = prepare(source("test", 100))
+    same = do_questions.fingerprint(scenes, count=4)
+    assert same == do_questions.fingerprint(scenes, count=4) != do_questions.fingerprint(scenes, count=8)
+    names = []
+    for number, text in enumerate(("gravity = 1", "gravity = 1", "gravity = 2")):
+        (tmp_path / f"{number}/worlds").mkdir(parents=True)
+        (tmp_path / f"{number}/worlds/balls.py").write_text(text)
+        (tmp_path / f"{number}/worlds/notes.txt").write_text(str(number))
+        (tmp_path / f"{number}/questions.py").write_text("draw = 1")
+        monkeypatch.setattr(do_questions, "CODE", (tmp_path / f"{number}/worlds", tmp_path / f"{number}/questions.py"))
+        names.append(do_questions.fingerprint(scenes, count=4))
+    assert names[0] == names[1] != names[2] and same not in names
+    monkeypatch.undo()
+    assert all(place.is_dir() or place.is_file() for place in do_questions.CODE)
+
+
+def test_a_model_without_the_readouts_is_refused_before_all_is_encoded(cache):
+    seen = []
+
+    def encode(video):
+        seen.append(len(video))
+        return blind().encode(video)
+
+    model = Model(TRAINED, encode, lambda hidden: Seen(None, None, None))
+    with pytest.raises(ConfigError, match="interventional needs a model with one of the readouts masked, both"):
+        Interventional(**OPTIONS, readouts=("masked", "both"), cache=cache).run(bench(model))
+    assert sum(seen) <= 16  # a batch
+
+
+def test_every_readout_has_its_random_row():
+    assert Interventional().random_readouts == do_readouts.READOUTS
+
+
 def test_a_cache_gives_the_same_numbers_and_tells_models_apart(tmp_path):
     options = OPTIONS | {"readouts": ("context",), "random_readouts": ("context",), "wrong": False}
     options |= {"questions_fit": 20, "questions_test": 8}
