@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from cjepa_jax.data.transforms import Crop
-from cjepa_jax.errors import ConfigError
-from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, over_inits, pooled
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.evals.base import TRAINED, Bench, Result, Scenes, Score, integer, number, over_inits, pooled
 
 TINY = 1e-12  # of the whole: what is smaller is rounding
 DELTA = 1e-4  # on the diagonal of the covariance within scenes, as a share of its mean
@@ -28,22 +28,21 @@ class Collapse:
 
     def __post_init__(self):
         for name, least in (("scenes", 4), ("views", 2)):
-            if getattr(self, name) < least:
+            value = getattr(self, name)
+            if not integer(value, least):
                 raise ConfigError(
-                    f"evals.protocols: Collapse.{name} = {getattr(self, name)!r}: must be at least {least}"
+                    f"evals.protocols: Collapse.{name} = {value!r}: must be an integer of at least {least}"
                 )
         for name, most in (("crop", 1.0), ("brightness", 10.0)):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= most:
-                raise ConfigError(
-                    f"evals.protocols: Collapse.{name} = {(low, high)}: must hold 0 < low <= high <= {most:g}"
-                )
+            value = getattr(self, name)
+            pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(number, value))
+            if not pair or not 0 < value[0] <= value[1] <= most:
+                text = f"must be (low, high) that hold 0 < low <= high <= {most:g}"
+                raise ConfigError(f"evals.protocols: Collapse.{name} = {value!r}: {text}")
 
     def run(self, bench: Bench) -> Result:
         """Scores of the test scenes; the ceiling is the highest rank that so many scenes and dimensions can have."""
-        few = 0 < bench.test <= 4 * self.scenes  # of a large split, only those that are needed are read
-        testing = bench.testing if few else bench.scenes(bench.test_split, self.scenes)
-        video = testing.arrays["video"][: self.scenes]
+        video = self._testing(bench).arrays["video"][: self.scenes]
         count = len(video)
         found = {model.name: {} for model in bench.models}
         for model in bench.models:
@@ -74,6 +73,15 @@ class Collapse:
             "Feature std follows the scale of the features: 0 is collapse, more is not better.",
         )
         return Result(scores, notes=notes)
+
+    def _testing(self, bench: Bench) -> Scenes:
+        """The test scenes; of a large split, only those that are needed are read."""
+        if 0 < bench.test <= 4 * self.scenes:
+            return bench.testing
+        try:
+            return bench.scenes(bench.test_split, self.scenes)
+        except DataError:  # stored data that have fewer
+            return bench.scenes(bench.test_split, 0)
 
     def view(self, video: np.ndarray, seed: int, index: int) -> np.ndarray:
         """The index-th view of each scene: uint8 [n, T, H, W, 3] -> the same shape."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cjepa_jax.data.worlds import Balls
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import collapse
 from tests.evals import benches
 
@@ -79,8 +79,23 @@ def test_a_blind_encoder_has_collapsed_and_one_that_sees_colours_has_not():
     np.testing.assert_array_equal(collapse.Collapse(crop=(1, 1), brightness=(1, 1)).view(video, 7, 0), video)
 
 
+@pytest.mark.parametrize("test", [0, 100])
+def test_of_a_split_with_fewer_scenes_all_are_taken(test):
+    """Stored data refuse to give more than they have."""
+
+    def source(split, count):
+        if count > 5:
+            raise DataError(f"{count} scenes are asked for, the split has 5")
+        return Balls(split=split, size=32, count=count or 5)
+
+    bench = benches.bench(source, 32, 4, test=test)
+    result = collapse.Collapse(scenes=12, views=2).run(bench)
+    assert {score.count for score in result.scores} == {5}
+
+
 @pytest.mark.parametrize("wrong", [{"scenes": 3}, {"views": 1}, {"crop": (0, 1)}, {"crop": (0.9, 0.8)},
-                                   {"brightness": (1, 20)}])  # fmt: skip
+                                   {"brightness": (1, 20)}, {"scenes": "x"}, {"views": 2.0}, {"crop": "x"},
+                                   {"crop": 0.5}, {"brightness": (1, 1, 1)}, {"crop": ("x", 1)}])  # fmt: skip
 def test_options_out_of_their_limits_are_named(wrong):
     with pytest.raises(ConfigError, match=rf"^evals.protocols: Collapse.{next(iter(wrong))} = .*must"):
         collapse.Collapse(**wrong)
