@@ -28,7 +28,8 @@ class Craft:
     Questions that name a removed object (the simulated world's, of all types but the descriptive), on data with masks,
     are answered once more in "interventional HEAD/TYPE", by a head that is fitted on these questions alone: the
     features are [mean context tokens, mean prediction at the hidden tokens] of the clip with that object's tokens
-    hidden. "trained, whole scene" has the same questions and the features of the clip as it is.
+    hidden, at all times (anchor 0), also from a model that was trained with it shown at the first ones. "trained, whole
+    scene" has the same questions and the features of the clip as it is.
 
     Floors: the question alone, the most frequent answer of its type, pixel PCA. Ceiling: the true states at four
     moments, first those of the objects that the question names: what is seen, but not what would be. Intervals are over

@@ -81,9 +81,14 @@ def right(two_squares, head, components, known=True):
 
 
 def test_only_products_let_a_linear_answer_depend_on_what_is_asked(two_squares):
-    assert right(two_squares, "linear", 4) > 0.98 and right(two_squares, "mlp", 0) > 0.98
+    assert right(two_squares, "linear", 4) > 0.98
     assert right(two_squares, "linear", 0) < 0.85
     assert 0.35 < right(two_squares, "linear", 4, known=False) < 0.65
+
+
+@pytest.mark.slow
+def test_a_hidden_layer_needs_no_products(two_squares):
+    assert right(two_squares, "mlp", 0) > 0.98
 
 
 def test_answers_that_are_never_fitted_count_as_wrong(two_squares):

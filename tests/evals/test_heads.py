@@ -31,6 +31,7 @@ def test_ridge_classifies_as_the_closed_form():
     assert (heads.ridge_classify(x, y, x).argmax(1) == y).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_an_mlp_solves_xor_which_a_ridge_cannot_and_repeats_its_bits():
     (x, y), (test_x, test_y) = xor(300, 0), xor(300, 1)
     linear = heads.ridge_classify(x, y, test_x).argmax(1)
