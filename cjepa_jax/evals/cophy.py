@@ -18,8 +18,8 @@ import numpy as np
 
 from cjepa_jax.data import cophy, pipeline, transforms
 from cjepa_jax.errors import DataError
-from cjepa_jax.evals import ridge
-from cjepa_jax.evals.base import TRAINED, Bench, Hidden, Model, Result, Score, over_inits, pool, require
+from cjepa_jax.evals import heads, ridge
+from cjepa_jax.evals.base import TRAINED, Bench, Hidden, Model, Result, Score, integer, over_inits, pool, require
 from cjepa_jax.evals.finetune import FIXED, check_options, finetune, in_batches, mlp, mlp_init
 from cjepa_jax.masks import objects
 
@@ -48,7 +48,10 @@ class CoPhy:
     Metrics: "mse/fine-tuned", MLP and encoder trained end to end, the document's protocol for CoPhy; "mse/frozen", the
     MLP alone; "mse/interventional", the MLP alone, given besides what the model makes of AB without the object that is
     changed (gone in C, or else moved furthest from A): the mean prediction of its tokens, and, where the predicted
-    change was trained, the mean of all others without it, s_full minus that change.
+    change was trained, the mean of all others without it, s_full minus that change. The object is
+    hidden at all times (anchor 0), also from a model that was trained with it shown at the first ones.
+
+    An MLP alone learns at heads.RATE, whatever the model's rate was: floors and ceilings are the same for all.
 
     Floors: random initialisations; "copy C", its positions at all times, and "copy B", AB's trajectory, both from true
     positions; the mean position at each frame. Ceiling: the MLP on the true states of AB and C, which gives the
@@ -68,7 +71,9 @@ class CoPhy:
     stop: bool = True
 
     def __post_init__(self):
-        check_options("cophy", self, dict(hidden=self.hidden >= 1), dict(hidden="must be at least 1"))
+        check_options(
+            "cophy", self, dict(hidden=integer(self.hidden, 1)), dict(hidden="must be an integer of at least 1")
+        )
 
     def run(self, bench: Bench) -> Result:
         """Raises ConfigError for other data than whole clips of CoPhy; DataError for fewer than 4 readable pairs."""
@@ -111,7 +116,7 @@ class CoPhy:
 
         options = (
             bench.seed,
-            bench.rate,
+            bench.rate if model else heads.RATE,
             self.steps,
             self.batch,
             self.share,
@@ -125,7 +130,7 @@ class CoPhy:
     def _note(self, bench: Bench, fit: Mapping, test: Mapping) -> str:
         unchanged = int((test["changed"] < 0).sum())
         rates = (
-            f"encoder {self.share * bench.rate:.2g}, MLP {self.head_share * bench.rate:.2g} (alone {bench.rate:.2g})"
+            f"encoder {self.share * bench.rate:.2g}, MLP {self.head_share * bench.rate:.2g} (alone {heads.RATE:.2g})"
         )
         return (
             f"mean squared error over {test['truth'].shape[-1]} coordinates, smaller is better; {len(fit['present'])} "

@@ -15,7 +15,21 @@ import optax
 from cjepa_jax import optim, schedules
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import heads, ridge
-from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Score, binomial, over_inits, pooled, require
+from cjepa_jax.evals.base import (
+    TRAINED,
+    Bench,
+    Model,
+    Result,
+    Scenes,
+    Score,
+    binomial,
+    integer,
+    number,
+    over_inits,
+    pooled,
+    require,
+)  # fmt: skip
+from cjepa_jax.evals.classify import classes_of
 
 FIXED = "batch_stats"  # subtrees of this name are statistics, which no gradient changes
 OPTIMISER = optim.make(types.SimpleNamespace(clip=0.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05))  # the training's
@@ -130,17 +144,19 @@ def in_batches(function: Callable, arrays: Mapping[str, np.ndarray], batch: int)
 class Finetune:
     """The source's labels by an encoder that learns on with a head on its mean token.
 
-    Metrics: "accuracy", of the first label as one of so many `classes`; with classes = 0, "r2/GROUP" of every group of
-    labels, by one regression of all (R2 around the fitting scenes' mean).
+    Metrics: "accuracy", of so many `classes`; with classes = 0, "r2/GROUP" of every group of labels, by one regression
+    of all (R2 around the fitting scenes' mean).
 
     Rows: fine-tuned from the checkpoint and, as floors, fine-tuned from random initialisations, and a linear (ridge)
     probe of the checkpoint, frozen.
 
-    Attributes: hidden, GELUs between mean token and output (0: a linear head); steps; batch; share and head_share, of
+    Attributes: label, which classes: "class", as the source says (ImageNet), or the name or the index of a label, which
+    is rounded; hidden, GELUs between mean token and output (0: a linear head); steps; batch; share and head_share, of
     the peak rate of the model's training, at which encoder and head learn; stop, see `finetune`.
     """
 
     classes: int = 0
+    label: str | int = "class"
     hidden: int = 0
     steps: int = 1000
     batch: int = 32
@@ -149,25 +165,27 @@ class Finetune:
     stop: bool = False
 
     def __post_init__(self):
-        limits = dict(classes=self.classes != 1 and self.classes >= 0, hidden=self.hidden >= 0)
-        texts = dict(classes="must be 0 (regression) or at least 2", hidden="must be at least 0")
+        limits = dict(classes=integer(self.classes, 0) and self.classes != 1, hidden=integer(self.hidden, 0))
+        texts = dict(classes="must be 0 (regression) or at least 2", hidden="must be an integer of at least 0")
         check_options("finetune", self, limits, texts)
 
     def run(self, bench: Bench) -> Result:
         """Raises ConfigError for scenes without labels, or with other classes."""
         require(bench.model.apply is not None, "finetune", "a model whose parameters can be trained")
+        if self.classes:
+            return self._accuracy(bench, *(self._classes(scenes) for scenes in (bench.fitting, bench.testing)))
         fit, test = ({name: s.arrays[name] for name in ("video", "labels")} for s in (bench.fitting, bench.testing))
         require(fit["labels"].shape[1] > 0, "finetune", "labels, which the scenes of data.source do not have")
-        if self.classes:
-            return self._accuracy(bench, fit, test)
         return self._r2(bench, fit, test)
 
+    def _classes(self, scenes: Scenes) -> dict[str, np.ndarray]:
+        """Videos, and as "labels" their classes, int32 [n]."""
+        y = classes_of(scenes.arrays, scenes.source.label_names, self.label, "finetune")
+        known = f"classes 0 to {self.classes - 1} (classes = {self.classes})"
+        require(y.max() < self.classes, "finetune", f"{known}; the data have {y.max()}")
+        return {"video": scenes.arrays["video"], "labels": y.astype(np.int32)}
+
     def _accuracy(self, bench: Bench, fit: dict, test: dict) -> Result:
-        for arrays in (fit, test):
-            wrong = [x for x in arrays["labels"][:, 0] if x not in range(self.classes)]
-            known = f"classes 0 to {self.classes - 1} (classes = {self.classes}) as the first label"
-            require(not wrong, "finetune", f"{known}; the data have {wrong[0] if wrong else ''}")
-            arrays["labels"] = arrays["labels"][:, 0].astype(np.int32)
         truth, count = test["labels"], len(test["labels"])
 
         def share(row: str, scores: np.ndarray, kind: str = "floor") -> Score:
@@ -223,13 +241,14 @@ class Finetune:
 
 def check_options(protocol: str, options: Any, limits: Mapping[str, bool], texts: Mapping[str, str]) -> None:
     """Raises ConfigError for the first option out of its limits; steps, batch and share have the same everywhere."""
-    limits = limits | dict(steps=options.steps >= 1, batch=options.batch >= 1)
-    limits |= {name: 0 <= getattr(options, name) <= 1 for name in ("share", "head_share")}
-    texts = texts | dict(steps="must be at least 1", batch="must be at least 1")
+    limits = limits | dict(steps=integer(options.steps, 1), batch=integer(options.batch, 1))
+    shares = {name: getattr(options, name) for name in ("share", "head_share")}
+    limits |= {name: number(share) and 0 <= share <= 1 for name, share in shares.items()}
+    texts = texts | dict.fromkeys(("steps", "batch"), "must be an integer of at least 1")
     texts |= dict.fromkeys(("share", "head_share"), "must be between 0 and 1")
     for name, held in limits.items():
         if not held:
-            raise ConfigError(f"evals.protocols: {protocol}.{name} = {getattr(options, name)}: {texts[name]}")
+            raise ConfigError(f"evals.protocols: {protocol}.{name} = {getattr(options, name)!r}: {texts[name]}")
 
 
 def explained(prediction: np.ndarray, truth: np.ndarray, seed: int) -> tuple[float, float]:

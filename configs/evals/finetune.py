@@ -3,9 +3,10 @@
     python -m cjepa_jax.train --config=configs/tiny.py --workdir=runs/tiny
     python -m cjepa_jax.evaluate --config=configs/evals/finetune.py --checkpoint=runs/tiny
 
-Labelled images, such as configs/data/imagenet.py's, need their number of classes:
+Classes, such as those of configs/data/imagenet.py, need their number:
 
     --config.evals.protocols.finetune.classes=1000
+    --config.evals.protocols.finetune.label=count     a label as the class, where the source says none
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +20,8 @@ def get_config():
         config.evals.protocols.finetune = ConfigDict(
             dict(
                 type="cjepa_jax.evals.finetune:Finetune",
-                classes=0,  # 0: regress all labels; more: the first label is one of so many
+                classes=0,  # 0: regress all labels; more: so many classes
+                label="class",  # which: as the source says, or the name of a label
                 hidden=0,  # GELUs between mean token and output; 0: a linear head
                 steps=1000,
                 batch=32,

@@ -145,6 +145,7 @@ def result(folder):
     return cophy.CoPhy(hidden=8, steps=40, batch=4, stop=False).run(make_bench(folder))
 
 
+@pytest.mark.slow
 def test_every_metric_has_its_floors_and_its_ceiling(result, folder):
     pairs = cophy.load(make_bench(folder), "test", 0, "test")
     rows = {(score.metric, score.row): score for score in result.scores}
@@ -167,6 +168,15 @@ def test_every_metric_has_its_floors_and_its_ceiling(result, folder):
     assert "8 test pairs in which no object of AB was moved" in result.notes[0]
 
 
+@pytest.mark.slow
+def test_heads_alone_do_not_follow_the_models_rate(folder):
+    """A rate at which what is fine-tuned would diverge leaves floors, ceilings and the frozen MLP alone."""
+    protocol = cophy.CoPhy(finetune=False, interventional=False, hidden=4, steps=3, batch=4, stop=False)
+    slow, fast = (protocol.run(dataclasses.replace(make_bench(folder), rate=rate)) for rate in (1e-4, 1e30))
+    assert slow.scores == fast.scores and "(alone 0.002)" in slow.notes[0]
+
+
+@pytest.mark.slow
 def test_a_model_that_predicts_nothing_says_so(folder):
     protocol = cophy.CoPhy(finetune=False, hidden=8, steps=2, batch=4, stop=False)
     found = protocol.run(make_bench(folder, predicts=False))
@@ -191,7 +201,12 @@ def test_data_that_cannot_serve_it(folder, tmp_path):
 
 @pytest.mark.parametrize(
     "bad, named",
-    [(dict(hidden=0), "cophy.hidden = 0"), (dict(steps=0), "cophy.steps = 0"), (dict(share=2), "cophy.share = 2")],
+    [
+        (dict(hidden=0), "cophy.hidden = 0"),
+        (dict(steps=0), "cophy.steps = 0"),
+        (dict(share=2), "cophy.share = 2"),
+        (dict(steps="x"), "cophy.steps = 'x'"),
+    ],  # fmt: skip
 )
 def test_bad_options(bad, named):
     with pytest.raises(ConfigError, match=f"evals.protocols: {named}: must be"):

@@ -150,11 +150,23 @@ def test_regression_rows():
 
 @pytest.mark.slow
 def test_classification_rows():
-    found = Finetune(classes=2, hidden=4, steps=800, batch=8, share=1.0, head_share=1.0).run(make_bench(2))
+    found = Finetune(classes=2, label=0, hidden=4, steps=800, batch=8, share=1.0, head_share=1.0).run(make_bench(2))
     rows = {score.row: score for score in found.scores}
     assert list(rows) == [TRAINED, RANDOM, "frozen, linear", "most frequent class"]
     assert rows[TRAINED].value > 0.8 > 0.7 > rows["frozen, linear"].value and rows["most frequent class"].value == 0.5
     assert rows[TRAINED].kind == "result" and rows[TRAINED].count == 4 * ITEMS
+
+
+def test_the_class_is_what_the_source_says_and_not_the_first_label():
+    bench = make_bench(2)
+    for scenes in (bench.fitting, bench.testing):
+        scenes.arrays["class"] = np.arange(4 * ITEMS) % 5
+    found = Finetune(classes=5)._classes(bench.testing)
+    assert found["labels"].tolist() == [i % 5 for i in range(4 * ITEMS)] and found["labels"].dtype == np.int32
+    assert (found["video"] == bench.testing.arrays["video"]).all()
+    for label in (0, "a/x"):
+        counts = Finetune(classes=2, label=label)._classes(bench.testing)["labels"]
+        assert (counts == bench.testing.arrays["labels"][:, 0]).all()
 
 
 def test_explained_is_r2():
@@ -167,9 +179,11 @@ def test_explained_is_r2():
 
 def test_data_and_models_that_cannot_serve_it():
     bench = make_bench(2)
-    bench.testing.arrays["labels"][3] = 7
-    with pytest.raises(ConfigError, match=r"finetune needs classes 0 to 1 \(classes = 2\) .*; the data have 7"):
+    with pytest.raises(ConfigError, match="finetune needs a class of each scene, or finetune.label = one of .'a/x'"):
         Finetune(classes=2).run(bench)
+    bench.testing.arrays["labels"][3] = 7
+    with pytest.raises(ConfigError, match=r"finetune needs classes 0 to 1 \(classes = 2\); the data have 7"):
+        Finetune(classes=2, label="a/x").run(bench)
     bench.fitting.arrays["labels"] = np.zeros((4 * ITEMS, 0), np.float32)
     with pytest.raises(ConfigError, match="finetune needs labels"):
         Finetune().run(bench)
@@ -183,7 +197,10 @@ def test_data_and_models_that_cannot_serve_it():
     [
         (dict(classes=1), "classes = 1: must be 0"),
         (dict(hidden=-1), "hidden = -1"),
-        (dict(steps=0), "steps = 0: must be at least 1"),
+        (dict(steps=0), "steps = 0: must be an integer of at least 1"),
+        (dict(steps="x"), "steps = 'x': must be an integer"),
+        (dict(hidden=None), "hidden = None"),
+        (dict(share="x"), "share = 'x': must be between"),
         (dict(batch=0), "batch = 0"),
         (dict(share=1.5), "share = 1.5: must be between 0 and 1"),
     ],
