@@ -38,11 +38,13 @@ class Checkpoints:
       keep: how many of the newest are kept.
       best: a metric's name; the checkpoint with the highest value is kept besides. "": none. Saves whose metrics
         lack it warn, once.
+      read_only: nothing in the folder is ever changed, so that a run that trains there is not disturbed: no unfinished
+        save is cleaned up, no unreadable step is set aside, and nothing is saved.
     """
 
-    def __init__(self, folder: str | os.PathLike, keep: int = 2, best: str = ""):
+    def __init__(self, folder: str | os.PathLike, keep: int = 2, best: str = "", read_only: bool = False):
         self.folder = pathlib.Path(folder).absolute()
-        self._best = best
+        self._best, self._read_only = best, read_only
 
         def value(metrics: Mapping[str, float] | None) -> float:
             number = (metrics or {}).get(best, -math.inf)
@@ -57,6 +59,8 @@ class Checkpoints:
             best_fn=value if best else None,  # without it Orbax does not store the metrics
             cleanup_tmp_directories=True,
         )
+        if read_only:
+            options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
@@ -71,6 +75,8 @@ class Checkpoints:
 
         A failure of this save, or of the one before, may come only from a later call.
         """
+        if self._read_only:
+            raise RuntimeError(f"{self.folder}: opened for reading only")
         if step in self._manager.all_steps():
             return
         numbers = {key: float(number) for key, number in (metrics or {}).items()}
@@ -85,7 +91,8 @@ class Checkpoints:
     def restore(self, abstract_state: Any) -> tuple[int, Any] | None:
         """The newest readable checkpoint as (step, state), or None when there is none at all.
 
-        An unreadable one is passed over with a warning and, once an older one has been read, renamed to `<step>.bad`.
+        An unreadable one is passed over with a warning and, once an older one has been read, renamed to `<step>.bad`
+        (not when read_only).
 
         Args:
           abstract_state: the state's tree with `jax.ShapeDtypeStruct` (or array) leaves; their shardings are the
@@ -106,8 +113,10 @@ class Checkpoints:
                     raise CheckpointError(f"{text} ({_first_line(passing)})") from passing
                 continue
             for bad, error in failures.items():
-                log.warning("checkpoint %d is passed over and set aside: %s", bad, _first_line(error))
-                self._set_aside(bad)
+                aside = "" if self._read_only else " and set aside"
+                log.warning("checkpoint %d is passed over%s: %s", bad, aside, _first_line(error))
+                if not self._read_only:
+                    self._set_aside(bad)
             return step, state
         for error in failures.values():
             if isinstance(error, CheckpointError):  # the model's own arrays: no damage, another model

@@ -4,7 +4,7 @@
 
 --checkpoint names a run's folder, or its checkpoints' folder; "random" scores the network as it is initialised from
 config.seed. --workdir, by default RUN/evaluation, gets results.json and report.html; what was finished there with the
-same checkpoint and settings is not computed again.
+same parameters and settings is not computed again, and other protocols' results under them are kept.
 """
 
 
@@ -22,6 +22,7 @@ if __name__ == "__main__":
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 import shlex
 import sys
@@ -30,15 +31,18 @@ import time
 import jax
 from absl import flags
 
-from cjepa_jax import __version__, build
+from cjepa_jax import __version__, build, experiment
 from cjepa_jax import config as config_lib
 from cjepa_jax.data import assemble
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals.base import Bench, Result
 from cjepa_jax.metrics import format_seconds
 from cjepa_jax.reporting import evaluation as page
 from cjepa_jax.restored import Restored
 from cjepa_jax.workdir import Workdir, write_atomically
+
+SPEED = ("data.workers", "data.threads", "data.prefetch")  # keys on which no result depends
+ALIASES = {"eval": "validation"}  # what published data call the split on which settings are chosen
 
 
 def main(config, workdir: str) -> int:
@@ -59,25 +63,24 @@ def main(config, workdir: str) -> int:
 def evaluate(config, model: Restored, protocols: dict, folder: pathlib.Path) -> int:
     """Protocol by protocol, each result written as it comes."""
     file = folder / "results.json"
-    setting = config_lib.resolve({"checkpoint": model.about, "data": config.data, "evals": config.evals})
-    known = _known(file, setting)
-    bench = make_bench(config, model)
-    done = {}
-    for name, protocol in protocols.items():
-        if name in known:
-            done[name] = known[name]
-            continue
+    setting, sections = _setting(config, model)
+    saved = _saved(file, setting)
+    todo = [name for name in protocols if saved["made"].get(name, {}).get("section") != sections[name]]
+    bench = make_bench(config, model) if todo else None
+    here = {
+        "command": shlex.join(["python", "-m", "cjepa_jax.evaluate", *sys.argv[1:]]),
+        "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "version": f"{__version__}, jax {jax.__version__}",
+    }
+    for name in todo:
         started = time.perf_counter()
-        result = protocol.run(bench)
+        result = protocols[name].run(bench)
         seconds = time.perf_counter() - started
-        done[name] = _plain(result) | {"seconds": seconds}
+        saved["about"] = setting | here
+        saved["protocols"][name] = _plain(result) | {"seconds": seconds}
+        saved["made"][name] = here | {"section": sections[name]}
         page.save_pictures(folder, name, result)
-        about = setting | {
-            "command": shlex.join(["python", "-m", "cjepa_jax.evaluate", *sys.argv[1:]]),
-            "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind} ({jax.default_backend()})",
-            "version": f"{__version__}, jax {jax.__version__}",
-        }
-        write_atomically(file, json.dumps({"about": about, "protocols": done}, indent=1) + "\n")
+        write_atomically(file, json.dumps(saved, indent=1, allow_nan=False) + "\n")
         print(f"{name} ({format_seconds(seconds)})\n{page.as_text(result)}", flush=True)
     print(f"results: {file}\nreport: {page.write(folder)}")
     return 0
@@ -86,13 +89,26 @@ def evaluate(config, model: Restored, protocols: dict, folder: pathlib.Path) -> 
 def make_bench(config, model: Restored) -> Bench:
     """What protocols work on. Raises ConfigError or DataError."""
     evals = config.evals
+    if ALIASES.get(evals.fit_split, evals.fit_split) == ALIASES.get(evals.test_split, evals.test_split):
+        raise ConfigError(f"evals.test_split = {evals.test_split!r}: must not be evals.fit_split = {evals.fit_split!r}")
+    if model.run and not config.data.path and model.about["seed"] == evals.seed:
+        raise ConfigError(f"evals.seed = {evals.seed}: must not be the run's seed, which generated its training scenes")
     config = config.copy_and_resolve_references().unlock()
     config.seed = evals.seed  # scenes that no training run has drawn
     config.data.crop, config.data.intervened = False, "none"
 
-    def source(split: str, count: int):
+    def make(split: str, count: int):
         config.data.count = config.data.eval_count = count
         return assemble.make_source(config, split)
+
+    def source(split: str, count: int):
+        try:
+            return make(split, count)
+        except (ConfigError, DataError):
+            asked = {(evals.fit_split, evals.fit): "evals.fit", (evals.test_split, evals.test): "evals.test"}
+            if (split, count) in asked:
+                _check_count(make, split, count, asked[split, count])
+            raise
 
     def prepare(source):
         scenes = assemble.make_scenes(config, source, model.objective.patch, model.objective.tubelet)
@@ -113,23 +129,47 @@ def make_bench(config, model: Restored) -> Bench:
     )
 
 
-def _plain(result: Result) -> dict:
-    return {"scores": [score._asdict() for score in result.scores], "notes": list(result.notes)}
+def _check_count(make, split: str, count: int, key: str) -> None:
+    """Raises an error that names the key if it is the number of scenes for which the source was refused."""
+    try:
+        source = make(split, 0 if count else 1)
+    except (ConfigError, DataError):
+        return
+    if not count:
+        raise ConfigError(f"{key} = 0: must be at least 1, {type(source).__name__} has no end")
+    if len(source) < count:
+        raise DataError(f"{key} = {count}: the split {split!r} has {len(source)} scenes")
 
 
-def _known(file: pathlib.Path, setting: dict) -> dict:
-    """The protocols' results that were written before under the same setting."""
+def _setting(config, model: Restored) -> tuple[dict, dict]:
+    """Everything that all results depend on, and the protocols' own sections, as plain JSON values."""
+    sections = {key: config[key] for key in ("data", "evals", "mask", "objective")}
+    setting = {"checkpoint": model.about, "dtype": experiment.compute_dtype(config), **sections}
+    setting = json.loads(json.dumps(config_lib.resolve(setting)))
+    return setting, setting["evals"].pop("protocols")
+
+
+def _saved(file: pathlib.Path, setting: dict) -> dict:
+    """`about`, `protocols` and `made` (by what command each was made) of results under the same setting, or none.
+
+    Raises: DataError for a file that is no results.json.
+    """
+    empty = {"about": {}, "protocols": {}, "made": {}}
     if not file.exists():
-        return {}
-    saved = json.loads(file.read_text())
-    before = {key: saved["about"].get(key) for key in setting}
-    same = not config_lib.differences({"a": before}, {"a": _through_json(setting)}, ignore=("a.evals.protocols.*",))
-    sections = before["evals"]["protocols"] if same else {}
-    now = _through_json(setting)["evals"]["protocols"]
-    return {
-        name: result for name, result in saved["protocols"].items() if name in now and sections.get(name) == now[name]
-    }
+        return empty
+    try:
+        saved = json.loads(file.read_text())
+        before = {key: saved["about"].get(key) for key in setting}
+        found = empty | {"protocols": dict(saved["protocols"]), "made": dict(saved.get("made", {}))}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: is damaged ({type(error).__name__}: {error}); delete it") from error
+    return empty if config_lib.differences(before, setting, ignore=SPEED) else found
 
 
-def _through_json(value: dict) -> dict:
-    return json.loads(json.dumps(value))
+def _plain(result: Result) -> dict:
+    """As JSON, which has no NaN: null."""
+    scores = [
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in score._asdict().items()}
+        for score in result.scores
+    ]
+    return {"scores": scores, "notes": list(result.notes)}

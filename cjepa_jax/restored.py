@@ -2,24 +2,28 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
+import math
 import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
+from cjepa_jax import build, experiment, optim, train_step
 from cjepa_jax import config as config_lib
-from cjepa_jax import experiment, optim, train_step
 from cjepa_jax.checkpoint import Checkpoints
-from cjepa_jax.data import assemble, batching, pipeline
+from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Model, Seen
 from cjepa_jax.objectives.base import Interventional, Masking
 from cjepa_jax.types import Batch, Rows, TrainState
 
 INIT = 2**30  # random initialisations beside a result are seeded from here: no run has their bits
+DRAWS = 16  # masks drawn to see whether they name objects
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Restored:
     Attributes:
       objective, state: as trained, or as initialised from config.seed.
       run: the run's folder; None for a random network.
-      about: checkpoint, step and seed, for the record.
+      about: for the record: checkpoint, step, a digest of the parameters, the training's seed, batch, mask, optim and
+        data, and `transfer`: where those data are not the evaluation's, a line for each key.
       fresh: seed -> TrainState at initialisation.
       names_objects: whether training told the predictor which objects are hidden.
       rate: the peak learning rate of the training.
@@ -47,32 +52,36 @@ class Restored:
     def of(cls, config: Any, checkpoint: str) -> "Restored":
         """The newest readable checkpoint of a run's folder, or, for "random", the network at initialisation.
 
-        Raises: ConfigError for a folder without checkpoints; CheckpointError for one of another architecture.
+        How a run was trained is read from its own config.json; the model and its input are the config's, which must
+        be the same. Nothing is written to the run's folder.
+
+        Raises: ConfigError for a folder without checkpoints; CheckpointError for one of another architecture, or
+          without a readable config.json; DataError if no scene is readable.
         """
         run = None if checkpoint == "random" else _run_folder(checkpoint)
+        training = config if run is None else _training(run, config)
         objective = experiment.make_objective(config, config.train.steps or 1)
         source = assemble.make_source(config, "train")
         scenes = assemble.make_scenes(config, source, objective.patch, objective.tubelet, objective.max_removed)
-        drawn = pipeline.held_out(scenes, 0, 4)
-        arrays = batching.collate(drawn[:1], 1, [scenes.tokens])
+        arrays = batching.collate([scenes(0, 0)], 1, [scenes.tokens])
         batch = Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
-        init = functools.partial(train_step.init_state, objective, optim.make(config.optim))
+        init = functools.partial(train_step.init_state, objective, optim.make(training.optim))
         fresh = jax.jit(lambda seed: init(seed, batch))
-        about = {"checkpoint": checkpoint, "seed": config.seed, "step": 0}
-        if run is None:
-            state = fresh(config.seed)
-        else:
-            _compare(run, config)
-            about["checkpoint"] = str(run)
-            checkpoints = Checkpoints(run / "checkpoints")
-            abstract = jax.eval_shape(fresh, config.seed)
-            found = checkpoints.restore(abstract)
-            checkpoints.close()
-            if found is None:
-                raise CheckpointError(f"--checkpoint={checkpoint}: has no checkpoint")
-            about["step"], state = found
-        names = any(scene["removed"].any() for scene in drawn)
-        return cls(objective, state, run, about, fresh, names, optim.peak_rate(config.optim, config.train.batch))
+        step, state = (0, fresh(config.seed)) if run is None else _newest(run, jax.eval_shape(fresh, config.seed))
+        about = {
+            "checkpoint": str(run or checkpoint),
+            "step": step,
+            "digest": _digest(state),
+            "seed": training.seed,
+            "batch": training.train.batch,
+            "mask": training.mask,
+            "optim": training.optim,
+            "data": {key: training.data[key] for key in ("source", "options")},
+        }
+        now = {key: config.data[key] for key in about["data"]}
+        about["transfer"] = config_lib.differences({"data": about["data"]}, {"data": now}, ignore=())
+        rate = optim.peak_rate(training.optim, training.train.batch)
+        return cls(objective, state, run, about, fresh, names_objects(training.mask, scenes.grid), rate)
 
     def trained(self, batch: int) -> Model:
         """The model, compiled for `batch` scenes."""
@@ -152,14 +161,61 @@ def _run_folder(checkpoint: str) -> pathlib.Path:
     return path
 
 
-def _compare(run: pathlib.Path, config: Any) -> None:
-    """Raises CheckpointError for a run whose model or input is not the config's."""
+def names_objects(mask: Any, grid: tuple[int, int, int]) -> bool:
+    """Whether the masks of a config's section say which objects they hide, seen from draws on made-up objects: one of
+    every size, so that some can be hidden whatever the limits, behind any anchor."""
+    count = math.prod(grid)
+    patches, draw = np.tri(count, dtype=bool)[:, ::-1], build.bind(mask)
+    drawn = (draw(np.random.default_rng(i), patches, np.ones(count, bool), grid=grid) for i in range(DRAWS))
+    return any(removed.any() for _, removed, *_ in drawn)
+
+
+def _training(run: pathlib.Path, config: Any) -> ConfigDict:
+    """The config with what the run's own says of its training.
+
+    Raises: CheckpointError for a run whose model or input is not the config's, and for an unreadable config.json.
+    """
     file = run / "config.json"
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file; it says what the checkpoint is")
-    saved = json.loads(file.read_text())
-    keys = {"objective": saved.get("objective", {}), "data": {k: saved["data"].get(k) for k in ("size", "frames")}}
-    wanted = {"objective": config.objective, "data": {k: config.data[k] for k in ("size", "frames")}}
+    try:
+        saved = json.loads(file.read_text())
+        data = saved["data"]
+        keys = {"objective": saved["objective"], "data": {key: data[key] for key in ("size", "frames")}}
+        training = config.copy_and_resolve_references().unlock()
+        training.seed, training.train.batch = saved["seed"], saved["train"]["batch"]
+        training.mask, training.optim = ConfigDict(_tuples(saved["mask"])), ConfigDict(saved["optim"])
+        training.data.source, training.data.options = data["source"], ConfigDict(data["options"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"{file}: is not readable as a run's config, which says what the checkpoint is"
+        raise CheckpointError(f"{text} ({type(error).__name__}: {error})") from error
+    wanted = {"objective": config.objective, "data": {key: config.data[key] for key in keys["data"]}}
     different = config_lib.differences(keys, wanted)
     if different:
         raise CheckpointError(f"{run}: belongs to another model: {'; '.join(different)} (run -> config)")
+    return training
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that a config has."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _newest(run: pathlib.Path, abstract: TrainState) -> tuple[int, TrainState]:
+    checkpoints = Checkpoints(run / "checkpoints", read_only=True)
+    try:
+        found = checkpoints.restore(abstract)
+    finally:
+        checkpoints.close()
+    if found is None:
+        raise ConfigError(f"--checkpoint={run}: there is no checkpoint in {run / 'checkpoints'}")
+    return found
+
+
+def _digest(state: TrainState) -> str:
+    """sha256 over what a model computes with."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path((state.params, state.extra, state.target))[0]:
+        array = np.asarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)} {array.dtype}{array.shape}".encode() + array.tobytes())
+    return sha.hexdigest()

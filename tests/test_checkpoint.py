@@ -190,6 +190,24 @@ def test_a_set_aside_step_can_be_saved_again(tmp_path, caplog):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "2.bad", "3.bad"]
 
 
+def test_reading_only_changes_nothing(tmp_path, caplog):
+    saved(tmp_path, [1, 2])
+    largest = max(files(tmp_path, 2), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()  # what another process is about to save
+    (tmp_path / "3.orbax-checkpoint-tmp" / "part").write_text("half")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    with caplog.at_level(logging.WARNING, "cjepa_jax"):
+        step, state = checkpoints.restore(make(0))
+    with pytest.raises(RuntimeError, match="reading only"):
+        checkpoints.save(4, make(4))
+    checkpoints.close()
+    assert step == 1 and same(state, make(1))
+    assert "checkpoint 2 is passed over: " in caplog.text and "set aside" not in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
 def test_no_readable_checkpoint_is_an_error_and_nothing_is_renamed(tmp_path):
     saved(tmp_path, [1, 2])
     for step in (1, 2):

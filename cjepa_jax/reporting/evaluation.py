@@ -71,30 +71,34 @@ def write(folder: Path) -> Path:
     try:
         saved = json.loads(file.read_text())
         about, protocols = saved["about"], saved["protocols"]
+        made = list(saved.get("made", {}).values()) or [about]
         results = {name: _result(folder, name, found) for name, found in protocols.items()}
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(f"{folder}: not the results of an evaluation ({error})") from error
     title = f"Evaluation of {Path(about['checkpoint']['checkpoint']).name}"
-    body = [f"<h1>{escape(title)}</h1><section>{parts.table([], facts(about), 'facts')}</section>", summary(results)]
+    body = [
+        f"<h1>{escape(title)}</h1><section>{parts.table([], facts(about, made), 'facts')}</section>",
+        summary(results),
+    ]
     body += [protocol(name, result, protocols[name].get("seconds")) for name, result in results.items()]
     write_atomically(folder / "report.html", parts.document(title, "".join(body), STYLE))
     return folder / "report.html"
 
 
-def facts(about: dict) -> list[list[str]]:
-    """What was evaluated, on what, by which command."""
+def facts(about: dict, made: list[dict]) -> list[list[str]]:
+    """What was evaluated, on what, by which commands: the protocols may have been run one after the other."""
     checkpoint, evals = about["checkpoint"], about["evals"]
+    by = {key: dict.fromkeys(each[key] for each in made if key in each) for key in ("command", "devices", "version")}
     known = {
         "checkpoint": checkpoint["checkpoint"],
         "step": f"{checkpoint['step']:,}",
         "training seed": checkpoint["seed"],
         "data": f"{about['data']['source'].rpartition(':')[2]}, {about['data']['size']} pixels, "
         f"{about['data']['frames']} frames",
+        "other data than the training's": "; ".join(checkpoint.get("transfer", ())) or None,
         "heads": f"fitted on {evals['fit'] or 'all'} scenes of {evals['fit_split']!r}, scored on "
         f"{evals['test'] or 'all'} of {evals['test_split']!r}, seed {evals['seed']}",
-        "command": about.get("command"),
-        "devices": about.get("devices"),
-        "version": about.get("version"),
+        **{key: "; ".join(values) or None for key, values in by.items()},
     }
     return [[name, f"<code>{escape(str(value))}</code>"] for name, value in known.items() if value is not None]
 
@@ -257,4 +261,9 @@ def _result(folder: Path, name: str, saved: dict) -> Result:
                     images[title] = arrays[str(i)]
                 else:
                     lines.setdefault(title, {})[label[0]] = tuple(arrays[str(i)])
-    return Result([Score(**score) for score in saved["scores"]], images, lines, saved["notes"])
+    return Result([_score(score) for score in saved["scores"]], images, lines, saved["notes"])
+
+
+def _score(saved: dict) -> Score:
+    """NaN is kept as null."""
+    return Score(**{key: float("nan") if value is None else value for key, value in saved.items()})

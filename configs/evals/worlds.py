@@ -1,4 +1,4 @@
-"""What can be asked of a model of a simulated world: states, counterfactuals, surprise, collapse, classes.
+"""What can be asked of a model of a simulated world: states, counterfactuals, counts, collapse.
 
     python -m cjepa_jax.train --config=configs/tiny.py --workdir=runs/tiny
     python -m cjepa_jax.evaluate --config=configs/evals/worlds.py --checkpoint=runs/tiny
