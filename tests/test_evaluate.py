@@ -218,16 +218,3 @@ def test_damaged_results(model, tmp_path, text):
     with pytest.raises(DataError, match="results.json: is damaged .*; delete it$") as caught:
         evaluated(model, tmp_path)
     assert "\n" not in str(caught.value) and (tmp_path / "results.json").read_text() == text
-
-
-@pytest.mark.slow
-def test_exit_codes_of_the_command(run, tmp_path):
-    def error(code, checkpoint, where=tmp_path / "evaluation", **values):
-        argv = running.command(where, "configs/evals/worlds.py", "cjepa_jax.evaluate", **values)
-        return running.error([*argv, f"--checkpoint={checkpoint}"], code)
-
-    text = error(4, run, objective__encoder__depth=2)
-    assert text.endswith("belongs to another model: objective.encoder.depth: 1 -> 2 (run -> config)")
-    assert "there is no folder" in error(2, tmp_path)
-    text = error(2, run, evals__fit=8, evals__test=8, evals__random_inits=1, data__source="cjepa_jax.data.worlds:Craft")
-    assert "evals.protocols: " in text and " needs " in text
