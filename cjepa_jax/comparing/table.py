@@ -92,6 +92,7 @@ def yardsticks(suite: Suite, records: Sequence[dict]) -> dict[str, dict[str, Any
     rows: dict[str, dict[str, Any]] = {}
     for title, (protocol, metric, *_) in suite.columns.items():
         scores = [s for r in records for s in r["protocols"].get(protocol, {}).get("scores", [])]
+        scores = [score for score in scores if score["value"] is not None]
         for score in (s for s in scores if s["metric"] == metric and s["row"] not in (TRAINED, RANDOM)):
             same = [s["value"] for s in scores if (s["metric"], s["row"]) == (metric, score["row"])]
             several = len({r["cell"]["method"] for r in records}) > 1  # else nothing tells what depends on the model
@@ -197,7 +198,7 @@ def _by_seed(records: Sequence[dict], protocol: str, metric: str, row: str = TRA
     found = {}
     for record in records:
         for score in record["protocols"].get(protocol, {}).get("scores", []):
-            if (score["row"], score["metric"]) == (row, metric):
+            if (score["row"], score["metric"]) == (row, metric) and score["value"] is not None:
                 found[record["cell"]["seed"]] = score["value"]
     return found
 
