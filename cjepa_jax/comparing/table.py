@@ -15,6 +15,7 @@ from cjepa_jax.reporting.charts import COLOURS
 from cjepa_jax.workdir import write_atomically
 
 BELOW = " ↓"
+WIDE = 5  # panels of the plot side by side
 COMMITS = ("trained by", "evaluated by")
 
 
@@ -159,28 +160,35 @@ def markdown(suite: Suite, summary: Mapping[str, Any]) -> str:
 def plot(suite: Suite, summary: Mapping[str, Any]) -> Figure:
     """A panel for each world and column: methods with their runs and intervals, the random initialisation as a line."""
     worlds = [world for world, found in summary["worlds"].items() if found["methods"]]
-    columns = list(suite.columns)
-    figure = Figure(figsize=(2.6 * len(columns) + 1.8, 2.6 * len(worlds) + 0.4), layout="constrained")
-    axes = figure.subplots(len(worlds), len(columns), squeeze=False, sharey="row")
+    columns, deep = list(suite.columns), -(-len(suite.columns) // WIDE)
+    wide = min(WIDE, len(columns))
+    figure = Figure(figsize=(2.4 * wide + 1.8, 2.4 * deep * len(worlds) + 0.4), layout="constrained")
+    axes = figure.subplots(deep * len(worlds), wide, squeeze=False).reshape(len(worlds), deep * wide)
     for row, world in zip(axes, worlds, strict=True):
         methods = summary["worlds"][world]["methods"]
-        for axis, title in zip(row, columns, strict=True):
-            for place, (method, cells) in enumerate(reversed(methods.items())):
-                cell = cells.get(title)
-                if cell is None:
-                    continue
-                colour = COLOURS["random"] if suite.untrained(method) else COLOURS["trained"]
-                axis.plot(cell["values"], [place] * len(cell["values"]), "o", color=colour, markersize=3, alpha=0.5)
-                axis.errorbar(
-                    cell["mean"], place, xerr=cell["interval"], fmt="D", color=colour, markersize=4, capsize=3
-                )
-                if suite.untrained(method):
-                    axis.axvline(cell["mean"], color=colour, linewidth=1, linestyle="--")
+        for place, (axis, title) in enumerate(zip(row, columns, strict=False)):
+            _panel(suite, axis, methods, title)
             axis.set_title(f"{suite.worlds[world]['label']}: {title}", fontsize=9)
-            axis.set_yticks(range(len(methods)), [_label(suite, m) for m in reversed(methods)], fontsize=8)
-            axis.tick_params(axis="x", labelsize=8)
-            axis.grid(axis="x", alpha=0.3)
+            names = [_label(suite, m) if place % wide == 0 else "" for m in reversed(methods)]
+            axis.set_yticks(range(len(methods)), names, fontsize=8)
+        for axis in row[len(columns) :]:
+            axis.set_axis_off()
     return figure
+
+
+def _panel(suite: Suite, axis: Any, methods: Mapping[str, dict], title: str) -> None:
+    for place, (method, cells) in enumerate(reversed(methods.items())):
+        cell = cells.get(title)
+        if cell is None:
+            continue
+        colour = COLOURS["random"] if suite.untrained(method) else COLOURS["trained"]
+        axis.plot(cell["values"], [place] * len(cell["values"]), "o", color=colour, markersize=3, alpha=0.5)
+        axis.errorbar(cell["mean"], place, xerr=cell["interval"], fmt="D", color=colour, markersize=4, capsize=3)
+        if suite.untrained(method):
+            axis.axvline(cell["mean"], color=colour, linewidth=1, linestyle="--")
+    axis.set_ylim(-0.6, len(methods) - 0.4)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.grid(axis="x", alpha=0.3)
 
 
 def _label(suite: Suite, method: str) -> str:
