@@ -235,6 +235,7 @@ def test_storage_errors_are_found_through_the_chain_and_others_are_not():
     ({}, ["vfio/vfio"], True),
     ({}, ["kfd"], False),
     ({"TPU_WORKER_ID": "0"}, [], False),
+    ({"TPU_SKIP_MDS_QUERY": "1"}, [], True),
 ])  # fmt: skip
 def test_the_cpu_is_expected_where_no_accelerator_is(tmp_path, environment, files, expected):
     for name in files:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from cjepa_jax import compare
+from cjepa_jax.comparing.cell import cores
 from cjepa_jax.errors import ConfigError
 from tests.comparing.test_suite import MICRO
 from tests.running import SMALL, start
@@ -65,7 +66,8 @@ def test_a_comparison_is_stopped_and_goes_on_to_its_table(suite, tmp_path):
     before = {file.name: file.read_text() for file in records.glob("*.json")}
     assert len(before) >= 2 and not (folder / "table.md").exists()
 
-    process = start(argv(suite, folder))
+    jobs = min(2, len(cores()))
+    process = start(argv(suite, folder, f"--jobs={jobs}"))
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert {name: (records / name).read_text() for name in before} == before  # finished cells are kept
