@@ -1,4 +1,4 @@
-"""Does hiding whole objects beat hiding patches, tubes and nothing? Small enough for two laptop cores in three hours.
+"""Does hiding whole objects beat hiding patches, tubes and nothing? Small enough for two laptop cores.
 
     python -m cjepa_jax.compare --suite=configs/suites/micro.py --workdir=runs/micro --jobs=2
 
