@@ -100,6 +100,9 @@ def run(lab, cells, jobs: int) -> int:
             text = "done"
         except CjepaError as error:
             text = f"failed: {error}"
+        except Exception as error:
+            text = f"failed: {type(error).__name__}: {error}"
+            raise
         finally:
             with lock:
                 free.append(mine)

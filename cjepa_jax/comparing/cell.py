@@ -104,7 +104,7 @@ class Lab:
         config = self.suite.config(dataclasses.replace(cell, seed=0))
         resolved = json.loads(json.dumps(config_lib.resolve({key: config[key] for key in COUNTED_OF})))
         file = self.folder / "costs" / f"{cell.world}-{cell.method}.json"
-        if file.exists() and (known := json.loads(file.read_text()))["config"] == resolved:
+        if file.exists() and (known := json.loads(file.read_text())).get("config") == resolved:
             return known
         run = experiment.assemble(config)
         batches = dataclasses.replace(run.loader, workers=0).iterate(0, COUNTED)

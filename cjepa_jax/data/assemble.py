@@ -21,6 +21,8 @@ def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_remov
     data = config.data
     if data.intervened == "rerender" and not source.can_rerender:
         raise ConfigError(f"data.intervened = 'rerender': {type(source).__name__} cannot; zero_pixels always works")
+    if data.size % patch:
+        raise ConfigError(f"data.size = {data.size}: must be a multiple of the model's patches, {patch} pixels")
     return pipeline.SceneMap(
         source,
         build.bind(config.mask),

@@ -68,7 +68,12 @@ def get_suite():
             },
             "mae": {"label": "MAE", "config": "configs.baselines.mae", "steps": 60},
             "byol": {"label": "BYOL", "config": "configs.baselines.byol", "steps": 60},
-            "supervised": {"label": "Supervised ResNet-50", "config": "configs.baselines.supervised", "steps": 3},
+            "supervised": {
+                "label": "Supervised ResNet-50",
+                "config": "configs.baselines.supervised",
+                "overrides": {"data.size": 64},  # its patches are 32 pixels
+                "steps": 3,
+            },
         },
         "tuning": {"key": "optim.peak", "values": (5e-4, 1e-3, 2e-3), "share": 0.4, "seed": 0, "world": "balls"},
         "evals": {
