@@ -17,6 +17,11 @@ MAY_CHANGE = (
     "log.*",
     "evals.*",
     "train.nonfinite_budget",
+    "train.accumulate",
+    "train.watchdog",
+    "train.heartbeat",
+    "train.collapse",
+    "sharding.*",
     "data.workers",
     "data.threads",
     "data.prefetch",
@@ -24,9 +29,12 @@ MAY_CHANGE = (
     "checkpoint.*",
     "probe.every",
 )
-"""Keys that a resumed run may change: none of them changes the parameters that come out."""
+"""Keys that a resumed run may change: none of them changes what is computed (accumulation and sharding: but for the
+order of sums)."""
 
 CHOICES = {
+    "train.collapse": ("warn", "stop"),
+    "sharding.mode": ("jit", "pmap"),
     "dtype": ("auto", "float32", "bfloat16"),
     "data.intervened": ("zero_pixels", "drop_tokens", "rerender", "none"),
     "objective.prediction_loss": ("smooth_l1", "elementwise", "l1", "mse"),
@@ -71,6 +79,21 @@ def _is_row_lengths(value: Any) -> bool:
     return numbers and value[0] > 0 and value[-1] == 1 and all(a < b for a, b in zip(value, value[1:], strict=False))
 
 
+def _is_rules(value: Any) -> bool:
+    if not isinstance(value, tuple | list):
+        return False
+    for rule in value:
+        if not (isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)):
+            return False
+        try:
+            re.compile(rule[0])
+        except re.error:
+            return False
+        if not isinstance(rule[1], tuple | list) or not all(a in (None, "data", "fsdp", "tensor") for a in rule[1]):
+            return False
+    return True
+
+
 def _is_path(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[\w.]+:\w+", value) is not None
 
@@ -79,7 +102,8 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (
         lambda v: _is_int(v) and v >= 1,
         "must be a whole number, at least 1",
-        "train.batch data.size data.frames data.eval_count data.max_objects data.threads data.prefetch mask.max_objects"
+        "train.batch train.accumulate sharding.fsdp sharding.tensor"
+        " data.size data.frames data.eval_count data.max_objects data.threads data.prefetch mask.max_objects"
         " objective.encoder.tubelet objective.predictor.depth objective.predictor.width objective.predictor.heads"
         " objective.predictor.max_objects"
         " checkpoint.every checkpoint.keep evals.random_inits evals.batch probe.train probe.test probe.batch log.every",
@@ -87,15 +111,21 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (
         lambda v: _is_int(v) and v >= 0,
         "must be a whole number, 0 or more",
-        "train.steps train.nonfinite_budget data.count data.workers mask.anchor probe.every objective.encoder.depth"
+        "train.steps train.nonfinite_budget sharding.data data.pack"
+        " data.count data.workers mask.anchor probe.every objective.encoder.depth"
         " evals.fit evals.test",
     ),
     (lambda v: _is_int(v) and 0 <= v < 2**31, "must be a whole number from 0 to 2147483647", "seed evals.seed"),
-    (lambda v: _is_number(v) and v > 0, "must be above 0", "train.epochs objective.beta optim.base optim.eps"),
+    (
+        lambda v: _is_number(v) and v > 0,
+        "must be above 0",
+        "train.epochs train.heartbeat objective.beta optim.base optim.eps",
+    ),
     (
         lambda v: _is_number(v) and v >= 0,
         "must be 0 or more",
-        "objective.causal_weight objective.sigreg_weight optim.peak optim.warmup_epochs optim.weight_decay optim.clip",
+        "train.watchdog"
+        " objective.causal_weight objective.sigreg_weight optim.peak optim.warmup_epochs optim.weight_decay optim.clip",
     ),
     (lambda v: _is_number(v) and 0 <= v < 1, "must be in [0, 1)", "optim.warmup_share optim.b1 optim.b2"),
     (lambda v: _is_number(v) and 0 <= v <= 1, "must be in [0, 1]", "data.max_replaced"),
@@ -105,6 +135,11 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         "mask.area objective.ema",
     ),
     (_is_row_lengths, "must be 1 to 4 increasing shares of the grid, the last one 1.0", "data.row_lengths"),
+    (
+        _is_rules,
+        "must be pairs of a regular expression and axis names, such as (('mlp/up/kernel$', (None, 'fsdp')),)",
+        "sharding.rules",
+    ),
     (lambda v: isinstance(v, bool), "must be True or False", "data.crop log.tensorboard log.wandb log.report"),
     (
         lambda v: isinstance(v, str),

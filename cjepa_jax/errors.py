@@ -40,6 +40,16 @@ class StorageError(CjepaError):
     exit_code = 6
 
 
+class PeerError(CjepaError):
+    """Another process of the run has died, or no step has finished for too long."""
+
+    exit_code = 70
+
+
+PREEMPTED = 75
+"""What the process returns when a signal stopped it: everything is saved, the same command goes on."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """The text "; did you mean 'x'?" for the choice nearest to `name`, or "" when there is nothing to choose from."""
 

@@ -26,7 +26,20 @@ def get_config():
             batch=1024,  # scenes per step, over all devices and processes
             epochs=300,  # passes over data.count scenes
             steps=0,  # optimiser steps; 0: from epochs
+            accumulate=1,  # microbatches per step, one after the other: memory of one, the gradient of all
             nonfinite_budget=3,  # skipped (non-finite) steps before the run stops
+            watchdog=1800.0,  # seconds without a finished step until the run ends itself (exit code 70); 0: never
+            heartbeat=30.0,  # several processes: seconds of silence after which a peer counts as dead
+            collapse="warn",  # when the features collapse: warn, or stop
+        )
+    )
+    config.sharding = ConfigDict(
+        dict(
+            mode="jit",  # or pmap: the same step under jax.pmap, every parameter on every device
+            data=0,  # devices among which scenes are divided; 0: all that the other two axes leave
+            fsdp=1,  # devices among which parameters and optimiser state are divided, and scenes too
+            tensor=1,  # devices among which each layer is divided
+            rules=(),  # (regular expression, axis names) pairs that come before the built-in ones
         )
     )
     config.data = ConfigDict(
@@ -42,7 +55,13 @@ def get_config():
             crop=False,  # joint random crop and flip of image and masks (natural images)
             max_objects=8,  # objects kept per scene (largest first); fewer are padded
             intervened="zero_pixels",  # the scene under do(remove): zero_pixels, drop_tokens, rerender, none
-            row_lengths=(0.5, 0.7, 0.85, 1.0),  # context row lengths, as shares of the grid: at most 4 compiled shapes
+            row_lengths=(
+                0.5,
+                0.7,
+                0.85,
+                1.0,
+            ),  # room for context tokens, as shares of the grid: at most 4 compiled shapes
+            pack=0,  # 0: one scene per row, as long as row_lengths says; k: rows of k grids, as many as it says
             workers=4,  # data processes; 0: threads only
             threads=4,  # data threads (per process)
             prefetch=4,  # batches kept ready

@@ -9,7 +9,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "cjepa_jax"
 FLOORS = {
     0: "types build errors sizes",
-    1: "losses positions schedules optim sharding checkpoint metrics window config workdir masks signals timing",
+    1: "losses positions schedules optim sharding checkpoint metrics window config workdir masks signals timing"
+    " processes watchdog manifest goodput alarms",
     2: "models data",
     3: "objectives",
     4: "evals",
@@ -19,7 +20,18 @@ FLOORS = {
 }
 TOP = 8  # entry points and what only they use: whatever is not named above
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
-HOST_ONLY = ("data", "masks", "config", "cli", "build", "errors", "workdir", "signals")  # run without starting JAX
+HOST_ONLY = (
+    "data",
+    "masks",
+    "config",
+    "cli",
+    "build",
+    "errors",
+    "workdir",
+    "signals",
+    "watchdog",
+    "goodput",
+)  # run without starting JAX
 COMMANDS = ("data/build.py", "data/segment.py", "data/show.py", "data/bench.py")  # entry points, beside what they serve
 FILES = sorted(PACKAGE.rglob("*.py"))
 
