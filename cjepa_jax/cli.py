@@ -13,15 +13,17 @@ An entry module begins like this, and is imported, with JAX, only once the comma
 
 import argparse
 import errno
+import hashlib
 import importlib
 import importlib.util
 import logging
 import os
 import pathlib
+import platform
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import NoReturn
 
 from absl import flags
@@ -227,6 +229,38 @@ def prepare_process() -> None:
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker")))
     sys.unraisablehook = _report_unraisable
     warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # Orbax, when the disk is full
+    keep_compiled_code()
+
+
+def keep_compiled_code(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Lets JAX keep what it compiles for longer than a second: the next run with the same shapes starts at once.
+
+    In $XDG_CACHE_HOME or ~/.cache, cjepa_jax/compiled; a JAX_COMPILATION_CACHE_DIR that is set, "" included, stays as
+    it is. Where nothing can be kept (no home, a read-only one) nothing is.
+    """
+    root, home = environment.get("XDG_CACHE_HOME", ""), environment.get("HOME", "")
+    root = pathlib.Path(root) if os.path.isabs(root) else pathlib.Path(home, ".cache")  # XDG: relative paths are void
+    if "JAX_COMPILATION_CACHE_DIR" in environment or not root.is_absolute():
+        return
+    folder = root / "cjepa_jax" / "compiled" / _cpu()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK | os.X_OK):
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+
+
+def _cpu() -> str:
+    """A name for this kind of CPU. JAX's own key ignores what it can do: code for a newer one, in a home that machines
+    share, would end an older one with SIGILL."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    named = ("flags", "features", "model name", "cpu part")
+    about = sorted({line for line in lines if line.lower().startswith(named)} | {platform.processor()})
+    return f"{platform.machine()}-{hashlib.sha256(chr(10).join(about).encode()).hexdigest()[:12]}"
 
 
 def restart_with_huge_pages(module_name: str) -> None:
