@@ -22,6 +22,7 @@ from clu import parameter_overview
 
 from cjepa_jax import __version__, experiment, report, sharding
 from cjepa_jax.checkpoint import Checkpoints, size_in_bytes
+from cjepa_jax.errors import PREEMPTED
 from cjepa_jax.evals import snapshot
 from cjepa_jax.evals.probe import Probe
 from cjepa_jax.metrics import Console, Writers, format_progress, format_seconds
@@ -35,19 +36,18 @@ PICTURES = 8  # held-out scenes in the report
 
 
 def main(config, path: str) -> int:
-    """Runs the experiment in the folder `path`. Returns the exit code: 0 when done, or when asked to stop."""
+    """Runs the experiment in the folder `path`. Returns the exit code: 0 (done) or PREEMPTED (stopped by a signal)."""
     config.dtype = experiment.compute_dtype(config)  # kept with the config: a run does not change it on resume
     with Workdir(path, config) as workdir, Signals() as signals:
         if workdir.finished:
             print(f"finished already: {workdir.path}\n{_summary(workdir.finished)}")
             if config.log.report and not (workdir.path / "report.html").exists():  # killed right before it
                 report.write(workdir.path)
-        else:
-            train(config, workdir, signals)
-    return 0
+            return 0
+        return train(config, workdir, signals)
 
 
-def train(config, workdir: Workdir, signals: Signals) -> None:
+def train(config, workdir: Workdir, signals: Signals) -> int:
     """From a fresh or a half-trained folder to a finished one, or to a checkpoint when a signal asks to stop."""
     console, started = Console(), time.perf_counter()
 
@@ -108,12 +108,13 @@ def train(config, workdir: Workdir, signals: Signals) -> None:
     writers.close()
     if step < steps:
         console.print(f"stopped by {signals.received.name} at step {step}; the same command goes on from there")
-        return
+        return PREEMPTED
 
     finish(config, workdir, run, state, start, time.perf_counter() - started)
     console.print(f"done in {format_seconds(time.perf_counter() - started)}: {workdir.path}")
     if config.log.report:
         console.print(f"report: {report.write(workdir.path)}")
+    return 0
 
 
 def finish(config, workdir: Workdir, run: experiment.Experiment, state, start: int, seconds: float) -> None:

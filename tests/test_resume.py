@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from cjepa_jax.errors import PREEMPTED
 from tests import running
 
 STEPS = running.SMALL["train.steps"]
@@ -116,7 +117,7 @@ def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path, stop
         sent = time.monotonic()
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
-        assert process.returncode == 0 and time.monotonic() - sent < 30, err
+        assert process.returncode == PREEMPTED and time.monotonic() - sent < 30, err
         assert err == f"{number.name}: saving, then stopping; again: at once\n"
         last = out.splitlines()[-1]
         assert last.startswith(f"stopped by {number.name} at step ") and last.endswith(
@@ -139,7 +140,7 @@ def test_a_signal_while_it_starts_stops_it_cleanly_and_a_second_one_at_once(unin
     running.read_until(process, "+---")  # the table of parameters comes before anything is restored
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and err.startswith("SIGTERM: ")
+    assert process.returncode == PREEMPTED and err.startswith("SIGTERM: ")
     assert "stopped by SIGTERM at step 18" in out and "step 19/" not in out
 
     process = running.start(command(workdir))
