@@ -1,11 +1,16 @@
-"""Scaled dot-product attention among tokens of equal segment id."""
+"""Scaled dot-product attention among tokens of equal segment id, by the kernel that suits the device."""
+
+import re
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
 
 from cjepa_jax.models.product import product
 from cjepa_jax.types import Array
+
+BLOCK = 128  # tokens that the TPU kernel works on at a time
 
 
 def attention(
@@ -23,12 +28,66 @@ def attention(
         seen by nothing. None: everything sees everything.
     Returns: [B, H, T, d]; a query that sees no key gets zeros (a plain softmax would give it the mean of all values).
     """
+    kernel = choose(jax.default_backend(), _capability(), q.dtype, q.shape[2], k.shape[2], q.shape[3])
+    return KERNELS[kernel](q, k, v, q_segment, k_segment)
+
+
+def choose(backend: str, capability: str, dtype: DTypeLike, queries: int, keys: int, width: int) -> str:
+    """The kernel's name, "einsum", "cudnn" or "flash": what runs on such a device for T, U and d of such sizes.
+
+    Args:
+      backend: "cpu", "gpu" or "tpu"; capability: of an NVIDIA GPU, as "9.0"; anything else for others.
+    cuDNN has no float32, wants d to be a multiple of 8, up to 128, and, under a mask with a gradient, even lengths;
+    and an Ampere GPU or a later one. The TPU kernel would pad what is shorter than a block to one.
+    """
+    nvidia = re.fullmatch(r"(\d+)\.\d+", capability)
+    if backend == "gpu" and nvidia and int(nvidia[1]) >= 8:
+        narrow = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
+        if narrow and width % 8 == 0 and width <= 128 and queries % 2 == keys % 2 == 0:
+            return "cudnn"
+    if backend == "tpu" and min(queries, keys) >= BLOCK and (width <= BLOCK or width % BLOCK == 0):
+        return "flash"
+    return "einsum"
+
+
+def _capability() -> str:
+    return str(getattr(jax.local_devices()[0], "compute_capability", ""))
+
+
+def einsum(q, k, v, q_segment=None, k_segment=None) -> Array:
+    """`attention` in plain products: what every other kernel is held to, and the fastest on a CPU."""
     logits = product("bhtd,bhud->bhtu", q, k, q.dtype) * q.shape[-1] ** -0.5
     if q_segment is None:
         weights = jax.nn.softmax(logits)
     else:
-        visible = (q_segment[:, :, None] == k_segment[:, None, :]) & (q_segment != 0)[:, :, None]  # [B, T, U]
-        visible = visible[:, None]
+        visible = visibility(q_segment, k_segment)[:, None]
         weights = jax.nn.softmax(jnp.where(visible, logits, jnp.finfo(jnp.float32).min))
         weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)
     return product("bhtu,bhud->bhtd", weights, v, v.dtype).astype(v.dtype)
+
+
+def visibility(q_segment: Int[Array, "B T"], k_segment: Int[Array, "B U"]) -> Bool[Array, "B T U"]:
+    """Which query sees which key."""
+    return (q_segment[:, :, None] == k_segment[:, None, :]) & (q_segment != 0)[:, :, None]
+
+
+def cudnn(q, k, v, q_segment=None, k_segment=None, implementation: str = "cudnn") -> Array:
+    """`attention` by cuDNN's flash attention, which divides itself among the devices of a mesh.
+
+    Its sums are float32; its weights are rounded to the operands' type before they meet the values, as above.
+    """
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, T, H, d], which it asks for
+    mask = None if q_segment is None else visibility(q_segment, k_segment)[:, None]
+    out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation).transpose(0, 2, 1, 3)
+    # A row without keys would come out as the mean of the values. Through the choice, no gradient reaches it either.
+    return out if mask is None else jnp.where(mask.any(-1)[..., None], out, 0)
+
+
+def flash(q, k, v, q_segment=None, k_segment=None) -> Array:
+    """`attention` by the Pallas kernel for TPU, lengths padded to whole blocks."""
+    from cjepa_jax.models import flash_tpu  # Pallas takes a while to import, and only TPUs need it
+
+    return flash_tpu.flash(q, k, v, q_segment, k_segment)
+
+
+KERNELS = {"einsum": einsum, "cudnn": cudnn, "flash": flash}

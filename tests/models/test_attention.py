@@ -1,11 +1,16 @@
-"""Segment attention against loops in float64, and rows that see nothing."""
+"""Segment attention against loops in float64, rows that see nothing, and the kernels against one another."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cjepa_jax.models.attention import attention
+from cjepa_jax.models.attention import attention, choose, cudnn, einsum, flash
 
 B, H, T, U, D = 2, 3, 5, 6, 4
 
@@ -69,3 +74,95 @@ def test_bfloat16_stays_close_with_its_softmax_in_float32():
     assert out.dtype == jnp.bfloat16
     expected = naive(*(np.asarray(x, np.float32) for x in low), Q_SEGMENT, K_SEGMENT)
     assert np.asarray(out, np.float32) == pytest.approx(expected, abs=0.03)
+
+
+@pytest.mark.parametrize("device, dtype, sizes, kernel", [
+    (("cpu", ""), "float32", (196, 196, 64), "einsum"),
+    (("cpu", ""), "bfloat16", (196, 196, 64), "einsum"),
+    (("gpu", "9.0"), "bfloat16", (196, 196, 64), "cudnn"),
+    (("gpu", "8.0"), "float16", (120, 196, 80), "cudnn"),
+    (("gpu", "12.0"), "bfloat16", (196, 196, 64), "cudnn"),
+    (("gpu", "9.0"), "float32", (196, 196, 64), "einsum"),
+    (("gpu", "7.5"), "bfloat16", (196, 196, 64), "einsum"),
+    (("gpu", "gfx942"), "bfloat16", (196, 196, 64), "einsum"),
+    (("gpu", ""), "bfloat16", (196, 196, 64), "einsum"),
+    (("gpu", "9.0"), "bfloat16", (49, 49, 64), "einsum"),
+    (("gpu", "9.0"), "bfloat16", (196, 196, 12), "einsum"),
+    (("gpu", "9.0"), "bfloat16", (196, 196, 136), "einsum"),
+    (("tpu", ""), "bfloat16", (196, 136, 64), "flash"),
+    (("tpu", ""), "float32", (196, 196, 64), "flash"),
+    (("tpu", ""), "bfloat16", (196, 64, 64), "einsum"),
+    (("tpu", ""), "bfloat16", (196, 196, 192), "einsum"),
+    (("tpu", ""), "bfloat16", (196, 196, 256), "flash"),
+])  # fmt: skip
+def test_the_kernel_suits_the_device(device, dtype, sizes, kernel):
+    assert choose(*device, dtype, *sizes) == kernel
+
+
+def packed():
+    """q, k, v with lengths that no block divides, and segments that leave some rows without a key."""
+    rng = np.random.default_rng(1)
+    shapes = (4, 2, 130, 16), (4, 2, 136, 16), (4, 2, 136, 16)
+    segments = rng.integers(0, 4, (4, 130)), rng.integers(0, 3, (4, 136))
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes], [jnp.asarray(s) for s in segments]
+
+
+def with_gradients(kernel, segments, q, k, v):
+    out, backward = jax.vjp(lambda *qkv: kernel(*qkv, *segments), q, k, v)
+    return out, *backward(jnp.cos(out))
+
+
+def assert_like_einsum(kernel, atol, dtype="float32", segmented=True, place=lambda x: x):
+    qkv, segments = packed()
+    segments, qkv = segments if segmented else (), [x.astype(dtype) for x in qkv]
+    wanted = with_gradients(einsum, segments, *qkv)
+    have = jax.jit(functools.partial(with_gradients, kernel, segments))(*map(place, qkv))
+    for ours, theirs in zip(have, wanted, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(np.asarray(ours, np.float32), np.asarray(theirs, np.float32), atol=atol)
+    if segmented:
+        unseen = np.asarray(segments[0] % 3 == 0)  # 0, and 3, which no key has
+        assert unseen.any() and (np.asarray(have[0]).transpose(0, 2, 1, 3)[unseen] == 0).all()
+        assert (np.asarray(have[1]).transpose(0, 2, 1, 3)[unseen] == 0).all()
+
+
+@pytest.mark.parametrize("segmented", [True, False])
+def test_what_cudnn_is_asked_for_is_the_same_function(segmented):
+    """Its arguments, layout and treatment of empty rows, computed by XLA: cuDNN itself needs a GPU."""
+    assert_like_einsum(functools.partial(cudnn, implementation="xla"), 2e-6, segmented=segmented)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_tpu_kernel_lowers_for_a_tpu(dtype):
+    qkv, segments = packed()
+    traced = jax.jit(functools.partial(with_gradients, flash, segments))
+    lowered = export.export(traced, platforms=["tpu"])(*(x.astype(dtype) for x in qkv))
+    assert lowered.mlir_module().count("tpu_custom_call") == 4  # forwards, twice, and two backwards
+
+
+@pytest.fixture
+def interpreted():
+    """TPU kernels computed by XLA, in whatever thread they are traced."""
+    pltpu.set_tpu_interpret_mode(True)
+    yield
+    pltpu.set_tpu_interpret_mode(None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype, segmented, atol", [
+    ("float32", True, 2e-6),
+    ("float32", False, 2e-6),
+    ("bfloat16", True, 0.05),
+])  # fmt: skip
+def test_the_tpu_kernel_is_the_same_function(interpreted, dtype, segmented, atol):
+    assert_like_einsum(flash, atol, dtype, segmented)
+
+
+@pytest.mark.slow
+def test_the_tpu_kernel_divides_itself_without_communication(interpreted):
+    mesh = jax.make_mesh((4, 2), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
+    place = functools.partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec("data", "tensor")))
+    assert_like_einsum(flash, 2e-6, place=place)
+    qkv, segments = packed()
+    compiled = jax.jit(functools.partial(with_gradients, flash, segments)).lower(*map(place, qkv)).compile().as_text()
+    assert not any(name in compiled for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
