@@ -63,7 +63,7 @@ class Restored:
         objective = experiment.make_objective(config, config.train.steps or 1)
         source = assemble.make_source(config, "train")
         scenes = assemble.make_scenes(config, source, objective.patch, objective.tubelet, objective.max_removed)
-        arrays = batching.collate([scenes(0, 0)], 1, [scenes.tokens])
+        arrays = batching.collate([scenes(0, 0)])
         batch = Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
         init = functools.partial(train_step.init_state, objective, optim.make(training.optim))
         fresh = jax.jit(lambda seed: init(seed, batch))
@@ -136,7 +136,7 @@ class Restored:
         compiled = jax.jit(hide)
 
         def with_rows(params, video, context, object_patches, removed):
-            index, segment = batching.lay_out(context, 1, [context.shape[1]])
+            index, segment = batching.lay_out(context, 1, context.shape)
             return compiled(params, video, context, index, segment, object_patches, removed)
 
         return jax.jit(encode), with_rows

@@ -18,7 +18,7 @@ def scene_map(frames=1, intervened="zero_pixels", count=16, max_objects=6, seed=
     )  # fmt: skip
 
 
-def batch(scenes=(0, 1, 2, 3), shards=1, lengths=None, **options):
+def batch(scenes=(0, 1, 2, 3), shards=1, shapes=(), **options):
     """The arrays of a batch of these scenes, as the loader gives them."""
     scene_of = scene_map(**options)
-    return batching.collate([scene_of(i, 0) for i in scenes], shards, lengths or [scene_of.tokens])
+    return batching.collate([scene_of(i, 0) for i in scenes], shards, shapes)

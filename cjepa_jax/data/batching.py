@@ -1,12 +1,15 @@
 """From scenes to arrays of one shape: the only place that pads objects and lays out rows."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from cjepa_jax.errors import DataError
 
 MULTIPLE = 8  # row lengths are rounded up to it: vector units like even lengths
+
+Shape = tuple[int, int]  # (R, L): rows of a shard, and tokens of a row
 
 
 def row_lengths(shares: Sequence[float], tokens: int) -> tuple[int, ...]:
@@ -15,23 +18,88 @@ def row_lengths(shares: Sequence[float], tokens: int) -> tuple[int, ...]:
     return tuple(sorted(lengths | {tokens}))
 
 
-def lay_out(context: np.ndarray, shards: int, lengths: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows with one scene each, of the shortest length that holds every scene's context.
+def shapes(data: Any, tokens: int, scenes: int) -> tuple[Shape, ...]:
+    """The shapes (R, L) that a shard's rows may have, ascending; the last one holds whatever is drawn.
+
+    Args:
+      data: `row_lengths`, shares of the grid, the last one 1.0; `pack`. 0: a row per scene, of these lengths. k: rows
+        of k grids, of which there are these shares of b / k.
+      tokens: N; scenes: b, those of a shard.
+    """
+    if not data.pack:
+        return tuple((scenes, length) for length in row_lengths(data.row_lengths, tokens))
+    grids = min(data.pack, scenes)
+    # The tolerance keeps 0.7 x 10 at 7 rows.
+    rows = {max(1, int(np.ceil(share * scenes / grids - 1e-9))) for share in (*data.row_lengths, 1.0)}
+    return tuple((count, grids * tokens) for count in sorted(rows))
+
+
+def choose(context: np.ndarray, shards: int, shapes: Sequence[Shape]) -> int:
+    """Which of `shapes` (ascending) is the first that holds the context of every shard: bool [B, N], B a multiple of
+    `shards`. Raises ValueError if none does."""
+    counts = context.sum(1).reshape(shards, -1)
+    for place, shape in enumerate(shapes):
+        if all(_fits(shard, shape) for shard in counts):
+            return place
+    raise ValueError(f"rows of shapes {list(shapes)} do not hold {counts.sum(1).max()} tokens of a shard")
+
+
+def lay_out(context: np.ndarray, shards: int, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of context tokens: a row per scene where R is the number of scenes, else several scenes to a row.
+
+    A scene's tokens are in grid order and never span two rows; a row's scenes are in order, with ids 1, 2, 3, ...
 
     Args:
       context: bool [B, N]; B a multiple of `shards`.
-      lengths: ascending, the last one N.
-    Returns: index, segment, int32 [S, B/S, L] as in types.Rows.
+      shape: (R, L), the same for every shard.
+    Returns: index, segment, int32 [S, R, L] as in types.Rows.
+    Raises: ValueError if a shard does not fit.
     """
-    scenes, tokens = context.shape
-    counts = context.sum(1)
-    length = next(length for length in lengths if length >= counts.max())
-    order = np.argsort(~context, axis=1, kind="stable")[:, :length]  # context tokens first, in grid order
-    real = np.arange(length) < counts[:, None]
-    per_shard = scenes // shards
-    first = np.arange(scenes)[:, None] % per_shard * tokens
-    index = np.where(real, first + order, per_shard * tokens).astype(np.int32)
-    return index.reshape(shards, per_shard, length), real.astype(np.int32).reshape(shards, per_shard, length)
+    (scenes, tokens), (rows, length) = context.shape, shape
+    per_shard, counts = scenes // shards, context.sum(1)
+    index = np.full(shards * rows * length, per_shard * tokens, np.int32)
+    segment = np.zeros(shards * rows * length, np.int32)
+    start, number = np.zeros((2, scenes), int)  # each scene's first slot, and its id within its row
+    for shard in range(shards):
+        own = slice(shard * per_shard, (shard + 1) * per_shard)
+        row = assign(counts[own], shape)
+        if row is None:
+            raise ValueError(f"{rows} rows of {length} do not hold the {counts[own].sum()} tokens of shard {shard}")
+        order = np.argsort(row, kind="stable")  # by row, and in a row by scene
+        before = np.cumsum(counts[own][order]) - counts[own][order]
+        first = np.searchsorted(row[order], row[order])  # the place in `order` of the row's first scene
+        start[own][order] = (shard * rows + row[order]) * length + before - before[first]
+        number[own][order] = 1 + np.arange(per_shard) - first
+    scene, token = np.nonzero(context)
+    slot = np.repeat(start - (np.cumsum(counts) - counts), counts) + np.arange(len(scene))
+    index[slot] = scene % per_shard * tokens + token
+    segment[slot] = number[scene]
+    return index.reshape(shards, rows, length), segment.reshape(shards, rows, length)
+
+
+def assign(counts: np.ndarray, shape: Shape) -> np.ndarray | None:
+    """The row [b] of each scene of a shard, from its number of tokens; None if they do not fit.
+
+    First fit, the largest scenes first (Johnson 1973), which needs few more rows than the best packing does, and no
+    more than b / k where a row holds any k scenes.
+    """
+    rows, length = shape
+    if rows >= len(counts):
+        return np.arange(len(counts)) if counts.max() <= length else None
+    if counts.sum() > rows * length:
+        return None
+    room, row = np.full(rows, length), np.zeros(len(counts), int)
+    for scene in np.argsort(-counts, kind="stable"):
+        there = room >= counts[scene]
+        row[scene] = first = there.argmax()
+        if not there[first]:
+            return None
+        room[first] -= counts[scene]
+    return row
+
+
+def _fits(counts: np.ndarray, shape: Shape) -> bool:
+    return assign(counts, shape) is not None
 
 
 def keep_largest(object_patches: np.ndarray, limit: int) -> np.ndarray:
@@ -45,16 +113,24 @@ def pad_objects(array: np.ndarray, limit: int) -> np.ndarray:
     return np.pad(array, [(0, limit - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
-def collate(scenes: Sequence[dict], shards: int, lengths: Sequence[int]) -> dict[str, np.ndarray]:
-    """Stacks scenes' arrays along a new first axis and lays out their context: the fields of types.Batch, by name.
+def collate(scenes: Sequence[dict], shards: int = 1, shapes: Sequence[Shape] = ()) -> dict[str, np.ndarray]:
+    """Stacks scenes' arrays along a new first axis and lays out their context in the first of `shapes` that holds it:
+    the fields of types.Batch, by name. Without shapes each scene has a row of N tokens.
 
     Raises: DataError if scenes differ in a shape.
     """
     batch = {}
     for name in scenes[0]:
-        shapes = {np.shape(scene[name]) for scene in scenes}
-        if len(shapes) > 1:
-            raise DataError(f"{name}: scenes of one batch have different shapes {sorted(shapes)}")
+        found = {np.shape(scene[name]) for scene in scenes}
+        if len(found) > 1:
+            raise DataError(f"{name}: scenes of one batch have different shapes {sorted(found)}")
         batch[name] = np.stack([scene[name] for scene in scenes])
-    index, segment = lay_out(batch["context"], shards, lengths)
+    context = batch["context"]
+    shapes = shapes or [(len(scenes) // shards, context.shape[1])]
+    return with_rows(batch, shards, shapes[choose(context, shards, shapes)])
+
+
+def with_rows(batch: dict[str, Any], shards: int, shape: Shape) -> dict[str, Any]:
+    """The batch with its context laid out in rows of this shape."""
+    index, segment = lay_out(batch["context"], shards, shape)
     return batch | {"rows": {"index": index, "segment": segment}}

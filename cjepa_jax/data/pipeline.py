@@ -160,7 +160,8 @@ class Loader:
     Attributes:
       scenes: a SceneMap.
       batch: scenes of the global batch; process p of n supplies rows [p B/n, (p+1) B/n) of it.
-      shards: data shards that this process feeds; lengths: row lengths, ascending.
+      shards: data shards that this process feeds; shapes: of a shard's rows, as from batching.shapes. Each batch has
+        the first one that holds it; processes whose batches differ in it agree by `shape_of` and `at_shape`.
       threads, workers, prefetch: speed only; no batch depends on them.
     """
 
@@ -168,7 +169,7 @@ class Loader:
     batch: int
     seed: int
     shards: int
-    lengths: Sequence[int]
+    shapes: Sequence[batching.Shape]
     threads: int = 2
     workers: int = 0
     prefetch: int = 2
@@ -200,6 +201,19 @@ class Loader:
         finally:
             iterator.close()
 
+    def shape_of(self, arrays: dict) -> int:
+        """Which of `shapes` a batch's rows have."""
+        return self.shapes.index(arrays["rows"]["index"].shape[1:])
+
+    def at_shape(self, arrays: dict, index: int) -> dict:
+        """The batch with rows of the index-th shape: the largest of all processes' holds each one's.
+
+        Raises: ValueError if the shape does not hold this batch.
+        """
+        if index == self.shape_of(arrays):
+            return arrays
+        return batching.with_rows(arrays, self.shards, self.shapes[index])
+
     def _element(self, local_position: int) -> dict:
         local = self.batch // self.processes
         step, row = divmod(int(local_position), local)
@@ -207,8 +221,7 @@ class Loader:
         return self.scenes(*scene_at(position, len(self.scenes.source), self.seed))
 
     def _collate(self, scenes: Sequence[dict]) -> dict:
-        # Processes do not see each other's scenes, so only the longest row is sure to suit them all.
-        return batching.collate(scenes, self.shards, self.lengths if self.processes == 1 else self.lengths[-1:])
+        return batching.collate(scenes, self.shards, self.shapes)
 
 
 def held_out(scenes: SceneMap, first: int, count: int) -> list[dict]:

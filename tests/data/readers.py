@@ -27,7 +27,7 @@ def check_source(source, size: int = 32) -> None:
     mask = functools.partial(objects.draw, max_objects=3, area=(0.01, 0.6))
     tubelet = 2 if source.frames > 1 else 1
     scenes = pipeline.SceneMap(source, mask, 8, tubelet, size, 6, "zero_pixels", 0, source.frames)
-    loader = pipeline.Loader(scenes, batch=2, seed=0, shards=1, lengths=[scenes.tokens], threads=1)
+    loader = pipeline.Loader(scenes, batch=2, seed=0, shards=1, shapes=[(2, scenes.tokens)], threads=1)
     (batch,) = list(loader.iterate(0, 1))
     assert batch["video"].shape == (2, source.frames, size, size, 3) and not batch["replaced"].any()
 

@@ -1,4 +1,6 @@
-"""Padding objects and laying out rows."""
+"""Padding objects, and laying out rows of one scene each."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from cjepa_jax.errors import DataError
 )  # fmt: skip
 def test_row_lengths_are_few_multiples_of_eight_that_end_at_the_grid(shares, tokens, expected):
     assert batching.row_lengths(shares, tokens) == expected
+    unpacked = batching.shapes(SimpleNamespace(pack=0, row_lengths=shares), tokens, 3)
+    assert unpacked == tuple((3, length) for length in expected)
 
 
 @settings(max_examples=60, deadline=None)
@@ -27,9 +31,11 @@ def test_row_lengths_are_few_multiples_of_eight_that_end_at_the_grid(shares, tok
 )
 def test_rows_list_each_scenes_context_within_its_shard(seed, shards, tokens, density):
     context = np.random.default_rng(seed).random((8, tokens)) < density
-    lengths = batching.row_lengths((0.5, 0.7, 1.0), tokens)
-    index, segment = batching.lay_out(context, shards, lengths)
-    per_shard, length = 8 // shards, index.shape[-1]
+    per_shard, lengths = 8 // shards, batching.row_lengths((0.5, 0.7, 1.0), tokens)
+    shapes = [(per_shard, length) for length in lengths]
+    shape = shapes[batching.choose(context, shards, shapes)]
+    length = shape[1]
+    index, segment = batching.lay_out(context, shards, shape)
     assert index.shape == segment.shape == (shards, per_shard, length) and index.dtype == segment.dtype == np.int32
     needed = context.sum(1).max()
     assert length == min(candidate for candidate in lengths if candidate >= needed)  # the shortest that holds all
@@ -57,4 +63,13 @@ def test_objects_are_padded_with_nothing():
 def test_scenes_of_unlike_shapes_are_refused_by_name():
     scenes = [{"context": np.ones(4, bool), "video": np.zeros((1, size, 8, 3))} for size in (8, 9)]
     with pytest.raises(DataError, match="video"):
-        batching.collate(scenes, 1, [4])
+        batching.collate(scenes)
+
+
+def test_what_does_not_fit_is_refused():
+    context = np.ones((4, 6), bool)
+    for shape in ((4, 5), (1, 23), (3, 8)):  # in all they would hold 20, 23 and 24 tokens
+        with pytest.raises(ValueError, match="tokens"):
+            batching.lay_out(context, 1, shape)
+        with pytest.raises(ValueError, match="hold 24 tokens"):
+            batching.choose(context, 1, [shape])

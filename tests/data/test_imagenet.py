@@ -226,7 +226,7 @@ def test_pickling_determinism_and_the_pipeline(root, masks, with_masks):
     assert all(np.array_equal(value, again[i][key]) for key, value in source[i].items())
     mask = functools.partial(objects.draw, max_objects=2, area=(0.01, 0.9))
     scenes = pipeline.SceneMap(source, mask, 8, 1, 32, 4, "zero_pixels", 0, crop=True)
-    loader = pipeline.Loader(scenes, batch=8, seed=0, shards=1, lengths=[scenes.tokens])
+    loader = pipeline.Loader(scenes, batch=8, seed=0, shards=1, shapes=[(8, scenes.tokens)])
     (batch,) = loader.iterate(0, 1)
     assert batch["video"].shape == (8, 1, 32, 32, 3) and batch["replaced"].sum() == 1
     assert batch["object_valid"].any() == with_masks

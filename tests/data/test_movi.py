@@ -175,7 +175,7 @@ def test_pickling_determinism_and_the_pipeline(root):
         assert np.array_equal(value, again[3][name]), name
     mask = functools.partial(objects.draw, max_objects=2, area=(0.01, 0.9))
     scenes = pipeline.SceneMap(source, mask, 8, 2, 16, 4, "zero_pixels", 0, frames=4)
-    loader = pipeline.Loader(scenes, batch=4, seed=0, shards=1, lengths=[scenes.tokens])
+    loader = pipeline.Loader(scenes, batch=4, seed=0, shards=1, shapes=[(4, scenes.tokens)])
     batches = list(loader.iterate(0, 3))
     assert len(batches) == 3 and not any(batch["replaced"].any() for batch in batches)
     assert batches[0]["video"].shape == (4, 4, 16, 16, 3) and batches[0]["labels"].shape == (4, 7)

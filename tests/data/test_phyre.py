@@ -287,7 +287,7 @@ def test_the_pipeline_reads_it_in_processes_of_its_own():
     scenes = pipeline.SceneMap(
         source, functools.partial(objects.draw, max_objects=2, area=(0.001, 0.5)), 8, 2, 64, 8, "rerender", 0, frames=4
     )
-    loaders = [pipeline.Loader(scenes, 4, 0, 1, [128], workers=workers) for workers in (0, 2)]
+    loaders = [pipeline.Loader(scenes, 4, 0, 1, [(4, 128)], workers=workers) for workers in (0, 2)]
     for one, two in zip(*(loader.iterate(0, 4) for loader in loaders), strict=True):
         assert one["intervened_valid"].any() and not one["replaced"].any()
         assert np.array_equal(one["video"], two["video"]) and np.array_equal(one["intervened"], two["intervened"])

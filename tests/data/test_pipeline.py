@@ -13,12 +13,12 @@ from cjepa_jax.masks import multiblock, objects
 from tests import scenes
 from tests.scenes import PATCH, SIZE, scene_map
 
-LENGTHS = (8, 16)
-
 
 def loader(batch=4, seed=0, **options):
     scenes_options = {k: options.pop(k) for k in ("frames", "intervened", "count", "max_objects") if k in options}
-    chosen = dict(shards=2, lengths=LENGTHS, threads=1, prefetch=1) | options
+    chosen = dict(shards=2, threads=1, prefetch=1) | options
+    scenes = batch // chosen.get("processes", 1) // chosen["shards"]
+    chosen = dict(shapes=[(scenes, 8), (scenes, 16)]) | chosen
     return pipeline.Loader(scene_map(seed=seed, **scenes_options), batch, seed, **chosen)
 
 
@@ -55,21 +55,6 @@ def test_threads_and_workers_change_no_bit(options):
 def test_three_workers_change_no_bit():
     for one, two in zip(batches(stop=7), batches(stop=7, workers=3), strict=True):
         same(one, two)
-
-
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_supply_slices_of_the_same_batch(processes):
-    parts = [batches(processes=processes, process=p, shards=1) for p in range(processes)]
-    for whole, *slices in zip(batches(shards=processes), *parts, strict=True):
-        # R and L are the same everywhere, or the slices would not make one array.
-        assert len({part["rows"]["index"].shape for part in slices}) == 1
-        for name, value in whole.items():
-            if name != "rows":
-                np.testing.assert_array_equal(np.concatenate([part[name] for part in slices]), value, err_msg=name)
-        joined = {name: np.concatenate([part["rows"][name] for part in slices]) for name in whole["rows"]}
-        length = whole["rows"]["index"].shape[-1]
-        same({name: value[..., :length] for name, value in joined.items()}, whole["rows"])
-        assert (joined["segment"][..., length:] == 0).all()
 
 
 def test_resume_at_any_step():
@@ -260,7 +245,7 @@ DEGENERATE = {
 @pytest.mark.parametrize("intervened", ["zero_pixels", "drop_tokens"])
 def test_degenerate_scenes_become_batches(name, intervened):
     scene_of = dataclasses.replace(scene_map(intervened=intervened), source=Made(DEGENERATE[name]))
-    arrays = batching.collate([scene_of(i, 0) for i in range(4)], 2, LENGTHS)
+    arrays = batching.collate([scene_of(i, 0) for i in range(4)], 2)
     assert arrays["object_patches"].shape == (4, 6, 16)
     hidden = (~arrays["context"]).sum(1)
     assert (hidden > 0).all() and (hidden < 16).all()

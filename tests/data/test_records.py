@@ -218,7 +218,7 @@ def test_pickles_small_and_equal(folders):
 @pytest.mark.slow
 def test_spawned_workers_read_what_threads_read(folders):
     source, own = both(folders, "balls")
-    loader = pipeline.Loader(scene_map(source), 4, 0, shards=1, lengths=(36 * FRAMES,))
+    loader = pipeline.Loader(scene_map(source), 4, 0, shards=1, shapes=[(4, 36 * FRAMES)])
     simulated = dataclasses.replace(loader, scenes=scene_map(own))
     batches = [list(each.iterate(0, 4)) for each in (loader, dataclasses.replace(loader, workers=2), simulated)]
     for one, two, three in zip(*batches, strict=True):

@@ -74,7 +74,7 @@ def test_superpixels_from_the_command_to_a_batch(tmp_path, capsys):
     mask = partial(objects.draw, max_objects=3, area=(0.05, 0.6))
     scenes = pipeline.SceneMap(source, mask, 8, 1, 32, 8, "zero_pixels", 0, frames=1, crop=True)
     rows = [scenes(i, 0) for i in range(4)]
-    batch = batching.collate(rows, 1, [scenes.tokens])
+    batch = batching.collate(rows)
     assert batch["video"].shape == (4, 1, 32, 32, 3) and batch["object_valid"].any(1).all()
     assert not any(row["replaced"] for row in rows) and batch["removed"].any()
 

@@ -91,7 +91,7 @@ def test_whole_scenes_match_float64(kind):
 @pytest.mark.parametrize("kind", VIDEOS)
 def test_context_rows_equal_encoding_the_kept_tokens_alone(kind):
     video, params, keep = setup(kind)
-    out = apply()(params, video, Rows(*lay_out(keep, 2, [16])))
+    out = apply()(params, video, Rows(*lay_out(keep, 2, (B // 2, 16))))
     x = tokens(params, video)
     for b in range(B):
         np.testing.assert_allclose(out[b][keep[b]], reference(params, x[b][keep[b]]), atol=2e-4)
@@ -100,10 +100,10 @@ def test_context_rows_equal_encoding_the_kept_tokens_alone(kind):
 
 def test_padding_and_shards_change_nothing():
     video, params, keep = setup("image")
-    index, segment = lay_out(keep, 1, [16])
+    index, segment = lay_out(keep, 1, keep.shape)
     short = apply()(params, video, Rows(index, segment))
     for extra, shards in ((8, 1), (0, 2), (3, 4)):
-        index, segment = lay_out(keep, shards, [16])
+        index, segment = lay_out(keep, shards, (B // shards, 16))
         wider = [(0, 0), (0, 0), (0, extra)]
         index = np.pad(index, wider, constant_values=B // shards * 16)
         longer = apply()(params, video, Rows(index, np.pad(segment, wider)))
@@ -113,7 +113,7 @@ def test_padding_and_shards_change_nothing():
 def test_several_scenes_in_a_row_equal_separate_rows():
     """Segment ids 1, 2, 3 in one row: the host's choice, not the model's business."""
     video, params, keep = setup("image")
-    separate = apply()(params, video, Rows(*lay_out(keep, 1, [16])))
+    separate = apply()(params, video, Rows(*lay_out(keep, 1, keep.shape)))
     index, segment = np.full((1, 1, 70), B * 16, np.int32), np.zeros((1, 1, 70), np.int32)
     at = 0
     for b in (2, 0, 3, 1):
@@ -130,7 +130,7 @@ def test_a_row_without_tokens_is_harmless():
     keep[1] = False
 
     def loss(params):
-        return (apply()(params, video, Rows(*lay_out(keep, 1, [16]))) ** 2).mean()
+        return (apply()(params, video, Rows(*lay_out(keep, 1, keep.shape))) ** 2).mean()
 
     gradient = jax.jit(jax.grad(loss))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
@@ -148,7 +148,7 @@ def test_hidden_pixels_are_not_seen():
     """What a removed patch shows cannot leak into the context."""
     video, params, keep = setup("image")
     pixels = np.repeat(np.repeat(keep.reshape(B, 1, 4, 4, 1), 8, 2), 8, 3)
-    rows = Rows(*lay_out(keep, 1, [16]))
+    rows = Rows(*lay_out(keep, 1, keep.shape))
     other = np.where(pixels, video, 255 - video)
     np.testing.assert_array_equal(apply()(params, video, rows), apply()(params, other, rows))
     np.testing.assert_array_equal(apply()(params, video, None, keep), apply()(params, other, None, keep))
@@ -157,7 +157,7 @@ def test_hidden_pixels_are_not_seen():
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_remat_changes_memory_not_values(remat):
     video, params, keep = setup("image")
-    rows = Rows(*lay_out(keep, 1, [16]))
+    rows = Rows(*lay_out(keep, 1, keep.shape))
 
     def gradient(**options):
         return jax.jit(jax.value_and_grad(lambda p: (apply(**options)(p, video, rows) ** 2).mean()))(params)

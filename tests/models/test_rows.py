@@ -22,7 +22,7 @@ def example(seed=0, shards=2, padding=0):
     rng = np.random.default_rng(seed)
     context = rng.random((B, N)) < 0.6
     context[0] = True
-    index, segment = lay_out(context, shards, [N])
+    index, segment = lay_out(context, shards, (B // shards, N))
     wider = [(0, 0), (0, 0), (0, padding)]
     rows = Rows(np.pad(index, wider, constant_values=B // shards * N), np.pad(segment, wider))
     return rng.normal(size=(B, N, D)).astype(np.float32), context, rows
@@ -93,7 +93,7 @@ def test_several_scenes_in_one_row():
 @pytest.mark.parametrize("what", ["gather", "scatter", "gather gradient", "scatter gradient"])
 def test_no_collective_on_eight_devices(what):
     x, _, rows = example(shards=8)
-    split = NamedSharding(sharding.make_mesh(8), PartitionSpec("data"))
+    split = NamedSharding(sharding.make_mesh({}, 8), PartitionSpec("data"))
     x, rows = jax.device_put((x, rows), split)
 
     def run(x, rows):

@@ -251,7 +251,7 @@ def test_neighbours_leave_a_scenes_own_terms():
     one, two = (step(state, b)[1]["per_scene"][0] for b in (batch, other))
     assert float(one) == pytest.approx(float(two), rel=1e-5)
     longest = int(batch.context.sum(-1).max())
-    short = as_batch(scenes.batch(lengths=[longest]))
+    short = as_batch(scenes.batch(shapes=[(4, longest)]))
     for name, value in step(state, short)[1].items():
         np.testing.assert_allclose(value, step(state, batch)[1][name], rtol=1e-4, atol=1e-5, err_msg=name)
 
@@ -350,7 +350,7 @@ def test_without_a_stopped_averaged_target_features_collapse(method, options):
     """The negative control. (Only the average taken away, ema = (0, 0), does not collapse in so few steps.)"""
     scene_of = scenes.scene_map(intervened="none", count=160, **options)
     drawn = [scene_of(i, 0) for i in range(160)]
-    batches = [as_batch(scenes.batching.collate(drawn[i : i + 16], 1, [scene_of.tokens])) for i in range(0, 160, 16)]
+    batches = [as_batch(scenes.batching.collate(drawn[i : i + 16])) for i in range(0, 160, 16)]
     fields = ENCODER, PREDICTOR, 60
     common = dict(target_norm="layer_norm", causal_weight=0.0, sigreg_weight=0.0, ema_kind="linear")
     spread = {}
