@@ -1,0 +1,40 @@
+"""Which code a job runs."""
+
+import subprocess
+
+from cjepa_jax.errors import ConfigError
+
+
+def commit(root: str, allow_dirty: bool) -> str:
+    """The commit that is checked out in `root`, with "+changes" behind it where the tree differs from it.
+
+    Raises ConfigError where it differs, or where there is no repository, unless `allow_dirty`.
+    """
+    head = _git(root, "rev-parse", "HEAD")
+    if head is None:
+        if allow_dirty:
+            return "unknown"
+        raise ConfigError(
+            f"{root}: is no git repository, so no one could say what ran; --allow-dirty launches it anyway"
+        )
+    changed = (_git(root, "status", "--porcelain") or "").splitlines()
+    if changed and not allow_dirty:
+        raise ConfigError(
+            f"{len(changed)} files differ from the last commit, such as {changed[0][3:]}: commit them, or --allow-dirty"
+        )
+    return head.strip() + ("+changes" if changed else "")
+
+
+def archive(root: str, path: str) -> None:
+    """Writes what git knows of `root` as a tar file: the commit, with changes of its files if there are any."""
+    tree = (_git(root, "stash", "create") or "").strip() or "HEAD"  # makes a commit object; touches nothing
+    if _git(root, "archive", "--format=tar.gz", f"--output={path}", tree) is None:
+        raise ConfigError(f"{root}: git could not archive {tree}")
+
+
+def _git(root: str, *words: str) -> str | None:
+    try:
+        ended = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, errors="replace")
+    except FileNotFoundError:
+        return None
+    return None if ended.returncode else ended.stdout

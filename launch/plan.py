@@ -1,0 +1,83 @@
+"""What a launch does: files to write, then commands to run. It can be shown as a bash script, or done."""
+
+import dataclasses
+import os
+import pathlib
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from launch.job import LaunchError
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A text file to write; `mode` as for chmod."""
+
+    path: str
+    text: str
+    mode: int = 0o644
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Files, then commands (argv lists), both seen from the folder `root`."""
+
+    root: str
+    files: tuple[File, ...] = ()
+    commands: tuple[tuple[str, ...], ...] = ()
+
+    def script(self) -> str:
+        """The plan as a bash script that does the same as `act`."""
+        return "\n".join(["cd -- " + shlex.quote(self.root), *map(_write, self.files), *map(shlex.join, self.commands)])
+
+    def act(self, environment: Mapping[str, str] | None = None) -> None:
+        """Writes the files and runs the commands, with `environment` added to this process's own.
+
+        Raises LaunchError for a command that is missing or fails.
+        """
+        self.write()
+        for argv in self.commands:
+            code = run(argv, self.root, environment)
+            if code:
+                raise LaunchError(f"{argv[0]} failed with exit code {code}")
+
+    def write(self) -> None:
+        """Writes the files, each in a folder that is made for it."""
+        for file in self.files:
+            path = pathlib.Path(self.root, file.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(file.text, newline="")
+            path.chmod(file.mode)
+
+
+def run(argv: Sequence[str], root: str, environment: Mapping[str, str] | None = None) -> int:
+    """The command's exit code. Raises LaunchError where there is no such command."""
+    try:
+        return subprocess.run(argv, cwd=root, env=os.environ | (environment or {})).returncode
+    except FileNotFoundError as error:
+        raise LaunchError(f"{argv[0]}: there is no such command on this machine") from error
+
+
+def run_all(commands: Sequence[Sequence[str]], root: str) -> list[int]:
+    """Runs all the commands at the same time; their exit codes."""
+    started = [subprocess.Popen(argv, cwd=root) for argv in commands]
+    try:
+        return [process.wait() for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
+def _write(file: File) -> str:
+    end = "END"
+    while end in file.text.split("\n"):
+        end += "_"
+    path = shlex.quote(file.path)
+    lines = [
+        f"mkdir -p -- {shlex.quote(os.path.dirname(file.path) or '.')}",
+        f"cat > {path} <<'{end}'",
+        file.text + end,
+        f"chmod {file.mode:o} -- {path}",
+    ]
+    return "\n".join(lines)

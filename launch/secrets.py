@@ -1,0 +1,39 @@
+"""Secrets: NAME=value lines in a file of one's own. Values go into processes' environments, never onto a screen."""
+
+import os
+import pathlib
+import shlex
+
+from cjepa_jax.errors import ConfigError
+from launch.job import VARIABLE
+
+
+def read(path: str) -> dict[str, str]:
+    """The file's variables. Values are taken as they are, quotes included; blank lines and # lines are skipped.
+
+    Raises ConfigError if others may read the file, or for a line of another form, which is not shown.
+    """
+    try:
+        mode = os.stat(path).st_mode
+        lines = pathlib.Path(path).read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--secrets={path}: cannot be read ({type(error).__name__})") from error
+    if mode & 0o077:
+        raise ConfigError(f"--secrets={path}: others may read it (mode {mode & 0o777:o}): chmod 600")
+    found = {}
+    for number, line in enumerate(lines, 1):
+        name, equals, value = line.partition("=")
+        if line and not line.startswith("#"):
+            if not equals or not VARIABLE.fullmatch(name):
+                raise ConfigError(f"--secrets={path}: line {number} is not NAME=value")
+            found[name] = value
+    return found
+
+
+def exporting(path: str) -> list[str]:
+    """Lines of bash that export the file's variables. They are data to it: nothing in them is expanded or run."""
+    return [
+        'while IFS= read -r line || [ -n "$line" ]; do',
+        '  case $line in [A-Za-z_]*=*) export "$line" ;; esac',
+        f"done < {shlex.quote(path)}",
+    ]
