@@ -124,9 +124,9 @@ class Suite:
 
     def overrides(self, cell: Cell, steps: int, value: float | None) -> dict[str, Any]:
         """What the cell changes of its method's config, by dotted keys."""
-        parts = [self.shared, self.worlds[cell.world]["overrides"], self.methods[cell.method].get("overrides", {})]
-        found = {key: item for part in parts for key, item in part.items()}
+        found = {**self.shared, **self.worlds[cell.world]["overrides"]}
         found |= {f"evals.{key}": item for key, item in config_lib.flatten(self.evals)}
+        found |= self.methods[cell.method].get("overrides", {})
         found |= {"seed": cell.seed, "train.steps": steps}
         if value is not None:
             found[self.tuning["key"]] = value
