@@ -39,6 +39,22 @@ def huber(size: Float[Array, "*shape"], beta: float) -> Float[Array, "*shape"]:
     return jnp.where(size < beta, 0.5 * jnp.square(size) / beta, size - 0.5 * beta)
 
 
+def token_error(
+    kind: str, prediction: Float[Array, "B N D"], target: Float[Array, "B N D"], beta: float = 1.0
+) -> Float[Array, "B N"]:
+    """The error of each token, [B, N, D] twice -> [B, N], by the `kind` of one of the four losses below."""
+    error = _error(prediction, target)
+    if kind == "smooth_l1":
+        return huber(norm(error), beta)
+    if kind == "elementwise":
+        return huber(jnp.abs(error), beta).mean(-1)
+    if kind == "l1":
+        return (error * jnp.sign(error)).mean(-1)  # unlike abs, of gradient 0 at 0
+    if kind == "mse":
+        return jnp.square(error).mean(-1)
+    raise ValueError(f"kind = {kind!r}: must be smooth_l1, elementwise, l1 or mse")
+
+
 def smooth_l1(
     prediction: Float[Array, "B N D"],
     target: Float[Array, "B N D"],
@@ -55,23 +71,22 @@ def smooth_l1(
       valid: [B] bool, scenes that count.
     Returns: a float32 scalar.
     """
-    return scene_mean(huber(norm(_error(prediction, target)), beta), mask, valid)
+    return scene_mean(token_error("smooth_l1", prediction, target, beta), mask, valid)
 
 
 def smooth_l1_elementwise(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
     """Huber of each component, averaged over D: the form of I-JEPA's published code. Arguments as `smooth_l1`."""
-    return scene_mean(huber(jnp.abs(_error(prediction, target)), beta).mean(-1), mask, valid)
+    return scene_mean(token_error("elementwise", prediction, target, beta), mask, valid)
 
 
 def l1(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
     """Absolute error averaged over D, as in V-JEPA; `beta` is not used. Arguments as `smooth_l1`."""
-    error = _error(prediction, target)
-    return scene_mean((error * jnp.sign(error)).mean(-1), mask, valid)  # unlike abs, of gradient 0 at 0
+    return scene_mean(token_error("l1", prediction, target), mask, valid)
 
 
 def mse(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
     """Squared error averaged over D (an ablation of the document); `beta` is not used."""
-    return scene_mean(jnp.square(_error(prediction, target)).mean(-1), mask, valid)
+    return scene_mean(token_error("mse", prediction, target), mask, valid)
 
 
 def causal_consistency(
@@ -89,8 +104,15 @@ def causal_consistency(
       mask: [B, N] bool, the context tokens.
       valid: [B] bool, scenes that count.
     """
+    return scene_mean(change_error(residual, full, intervened), mask, valid)
+
+
+def change_error(
+    residual: Float[Array, "B N D"], full: Float[Array, "B N D"], intervened: Float[Array, "B N D"]
+) -> Float[Array, "B N"]:
+    """The squared error of each token's predicted change, [B, N, D] three times -> [B, N]: see `causal_consistency`."""
     change = full.astype(jnp.float32) - intervened.astype(jnp.float32)
-    return scene_mean(jnp.square(_error(residual, change)).sum(-1), mask, valid)
+    return jnp.square(_error(residual, change)).sum(-1)
 
 
 def _error(prediction, target):

@@ -34,6 +34,34 @@ class Objective(Protocol):
         """
 
 
+class PerScene:
+    """Base of objectives whose loss is a function of what each scene gives: loss = combine(scenes(...)).
+
+    train_step.make can then take a batch in slices, one after the other or each on its device, with the loss and the
+    gradient of the batch as a whole. One that overrides `loss` is not taken in slices.
+    """
+
+    indivisible: str = ""  # what keeps the scenes of a batch together within `scenes`; "": nothing
+
+    def loss(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array):
+        """See Objective."""
+        return self.combine(*self.scenes(params, target, extra, batch, key), extra, key, step)
+
+    def scenes(
+        self, params: Params, target: Params, extra: Params, batch: Batch, key: Array
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """(learned, known): float arrays through which the gradient flows, and what the loss needs besides.
+
+        Each has a leading axis: B, a scene's values depending on no other scene, or 1, for a monitor of the slice.
+        Slices are concatenated along it. A slice has a key of its own.
+        """
+        raise NotImplementedError
+
+    def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
+        """What `loss` returns, from the scenes of the whole batch in any order; "per_scene" in the same order."""
+        raise NotImplementedError
+
+
 @runtime_checkable
 class Masking(Objective, Protocol):
     """An objective that learns from scenes of which a part is hidden: the report shows what was."""

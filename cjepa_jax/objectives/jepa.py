@@ -12,20 +12,15 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import tokenizers
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
+from cjepa_jax.objectives.base import PerScene
 from cjepa_jax.schedules import ema_momentum
 from cjepa_jax.types import Array, Batch, Params
 
-PREDICTION_LOSS = {
-    "smooth_l1": losses.smooth_l1,
-    "elementwise": losses.smooth_l1_elementwise,
-    "l1": losses.l1,
-    "mse": losses.mse,
-}
 SLICES = 256  # directions of the Epps-Pulley statistic, drawn anew each step
 
 
 @dataclasses.dataclass(frozen=True)
-class Jepa:
+class Jepa(PerScene):
     """L = L_pred + lambda L_causal + mu L_SIGReg (section 4.5). The fields are `objective` in configs/vitl.py.
 
     `encoder` and `predictor` are keyword arguments of models.encoder.Encoder and models.predictor.Predictor; `steps`
@@ -80,38 +75,56 @@ class Jepa:
         predictor = self._predictor.init(predictor_key, *hidden)["params"]
         return {"encoder": encoder, "predictor": predictor}, jax.tree.map(jnp.copy, encoder), {}
 
-    def loss(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array):
-        """Algorithm 1, lines 7-15. See objectives.base.Objective."""
+    def scenes(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
+        """Algorithm 1, lines 7-15, up to what mixes scenes. See objectives.base.PerScene."""
         full, intervened = self.targets(target, batch)
         context = self.encode_context(params, batch)
         prediction, residual = self.predict(params, context, batch)
         hidden, valid = ~batch.context if batch.hidden is None else batch.hidden, batch.valid
 
         wanted = _layer_norm(full) if self.target_norm == "layer_norm" else full
-        loss_fn = PREDICTION_LOSS[self.prediction_loss]
-        terms = {"prediction": loss_fn(prediction, wanted, hidden, self.beta, valid)}
-        pooled = losses.masked_mean(context.astype(jnp.float32), _wide(batch.context, context), axis=1)  # [B, D]
-        terms["sigreg"], floor, kl = self._sigreg(pooled, valid, key)
-        total = terms["prediction"] + self.sigreg_weight * terms["sigreg"]
-        metrics = {"explained/prediction": _explained(prediction, wanted, hidden, valid)}
+        error = losses.token_error(self.prediction_loss, prediction, wanted, self.beta)
+        learned = {
+            "prediction": losses.masked_mean(error, hidden, axis=-1),
+            "pooled": losses.masked_mean(context.astype(jnp.float32), _wide(batch.context, context), axis=1),  # [B, D]
+        }
+        known = {
+            "valid": valid,
+            "context": batch.context.mean(-1),
+            "fallback": ~batch.removed.any(-1),
+            "per_scene": losses.masked_mean(losses.norm(prediction - wanted), hidden, axis=-1),
+            "explained": {"prediction": _moments(prediction, wanted, hidden, valid)},
+        }
         if intervened is not None:
-            causal_valid = valid if batch.intervened_valid is None else valid & batch.intervened_valid
-            terms["causal"] = losses.causal_consistency(residual, full, intervened, batch.context, causal_valid)
-            total = total + self.causal_weight * terms["causal"]
+            counts = valid if batch.intervened_valid is None else valid & batch.intervened_valid
+            change = losses.change_error(residual, full, intervened)
+            learned["causal"], known["causal"] = losses.masked_mean(change, batch.context, axis=-1), counts
             # Where no removed object is: elsewhere (a clip's anchor) its own absence is most of the change.
             rest = batch.context & ~(batch.object_patches & batch.removed[..., None]).any(1)
-            metrics["explained/causal"] = _explained(residual, full - intervened, rest, causal_valid)
-        metrics |= {f"loss/{name}": value for name, value in terms.items()}
+            known["explained"]["causal"] = _moments(residual, full - intervened, rest, counts)
+        return learned, known
+
+    def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
+        """The three terms: each scene that counts weighs the same, and SIGReg is one, of all scenes."""
+        pooled, valid = learned["pooled"], known["valid"]
+        terms = {"prediction": losses.masked_mean(learned["prediction"], valid)}
+        terms["sigreg"], floor, kl = self._sigreg(pooled, valid, key)
+        total = terms["prediction"] + self.sigreg_weight * terms["sigreg"]
+        if "causal" in learned:
+            terms["causal"] = losses.masked_mean(learned["causal"], known["causal"])
+            total = total + self.causal_weight * terms["causal"]
+        metrics = {f"loss/{name}": value for name, value in terms.items()}
+        metrics |= {f"explained/{name}": _explained(moments) for name, moments in known["explained"].items()}
         metrics |= {
             "loss": total,
             "loss/sigreg_floor": floor,
             "feature_std": losses.feature_std(pooled, valid),
             # RankMe, from the spectrum that the KL has decomposed already.
             "rankme": jnp.exp(jnp.log(pooled.shape[-1]) - jax.lax.stop_gradient(kl)),
-            "context_fraction": losses.masked_mean(batch.context.mean(-1), valid),
-            "fallback_scenes": (valid & ~batch.removed.any(-1)).sum(),
+            "context_fraction": losses.masked_mean(known["context"], valid),
+            "fallback_scenes": (valid & known["fallback"]).sum(),
             "ema_momentum": ema_momentum(step, self.steps, *self.ema, self.ema_kind),
-            "per_scene": losses.masked_mean(losses.norm(prediction - wanted), hidden, axis=-1),
+            "per_scene": known["per_scene"],
         }
         return total, (metrics, extra)
 
@@ -176,11 +189,22 @@ def _layer_norm(x: Array) -> Array:
     return jax.nn.standardize(x, axis=-1, epsilon=1e-6)
 
 
-def _explained(prediction: Array, target: Array, mask: Array, valid: Array) -> Array:
-    """1 - squared error / variance of the target over all masked tokens: progress, which the loss does not show
-    because its target moves. A monitor."""
+def _moments(prediction: Array, target: Array, mask: Array, valid: Array) -> dict[str, Array]:
+    """Of all masked tokens of a slice: how many, the target's mean and variance, the squared error; [1, ...] each."""
     prediction, target = jax.lax.stop_gradient((prediction, target))
-    mask = _wide(mask & valid[:, None], target)
+    tokens = mask & valid[:, None]
+    mask = _wide(tokens, target)
     mean = losses.masked_mean(target, mask, axis=(0, 1))
     error = losses.masked_mean(jnp.square(prediction - target), mask)
-    return 1.0 - error / jnp.maximum(losses.masked_mean(jnp.square(target - mean), mask), 1e-12)
+    variance = losses.masked_mean(jnp.square(target - mean), mask)
+    moments = {"count": tokens.sum(), "mean": mean, "variance": variance, "error": error}
+    return {name: value[None] for name, value in moments.items()}
+
+
+def _explained(moments: dict[str, Array]) -> Array:
+    """1 - squared error / variance of the target over the tokens of all slices: progress, which the loss does not show
+    because its target moves. A monitor."""
+    share = moments["count"] / jnp.maximum(moments["count"].sum(), 1)
+    mean = (share[:, None] * moments["mean"]).sum(0)
+    variance = moments["variance"] + jnp.square(moments["mean"] - mean).mean(-1)
+    return 1.0 - (share * moments["error"]).sum() / jnp.maximum((share * variance).sum(), 1e-12)

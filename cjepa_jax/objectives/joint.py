@@ -62,23 +62,28 @@ class Joint(Jepa):
         fresh = self._slots.init(slots_key, tokens, self._grid(batch.video), slots_key)["params"]
         return params | {"slots": fresh}, target, extra
 
-    def loss(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array):
-        """See objectives.base.Objective."""
+    def scenes(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
+        """See objectives.base.PerScene. Which slots are removed is drawn from the slice's key."""
         slots_key, draw_key, key = jax.random.split(key, 3)
         # The same as in `targets`, which XLA does not compute twice.
         tokens = self.encode(jax.lax.stop_gradient(target), batch.video).astype(jnp.float32)
         rebuilt, masks = self.segment(params, tokens, self._grid(batch.video), slots_key)
         patches = slots.hard(masks)
         # Prediction, change and SIGReg as ever, of the scenes without some of these slots.
-        without = self.intervene(draw_key, batch, patches)
-        total, (metrics, extra) = super().loss(params, target, extra, without, key, step)
+        learned, known = super().scenes(params, target, extra, self.intervene(draw_key, batch, patches), key)
         everywhere = jnp.ones(batch.context.shape, bool)
-        error = losses.mse(rebuilt, tokens, everywhere, valid=batch.valid)
+        learned["slots"] = losses.masked_mean(losses.token_error("mse", rebuilt, tokens), everywhere, axis=-1)
+        known["overlap"] = best_overlap(patches, batch.object_patches & batch.object_valid[..., None])
+        known["labelled"] = batch.object_valid.any(-1) & batch.valid
+        return learned, known
+
+    def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
+        """Jepa's terms and the error of what slots rebuild."""
+        total, (metrics, extra) = super().combine(learned, known, extra, jax.random.split(key, 3)[2], step)
+        error = losses.masked_mean(learned["slots"], known["valid"])
         total = total + self.slots_weight * error
-        overlap = best_overlap(patches, batch.object_patches & batch.object_valid[..., None])
-        known = batch.object_valid.any(-1) & batch.valid
-        metrics |= {"loss": total, "loss/slots": error, "slots/mbo": losses.masked_mean(overlap, known)}
-        return total, (metrics, extra)
+        overlap = losses.masked_mean(known["overlap"], known["labelled"])
+        return total, (metrics | {"loss": total, "loss/slots": error, "slots/mbo": overlap}, extra)
 
     def segment(self, params: Params, tokens: Array, grid: tuple[int, int, int], key: Array) -> tuple[Array, Array]:
         """The target's tokens [B, N, D] as rebuilt from slots, and the slots' soft masks [B, K, N]."""

@@ -12,11 +12,12 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import tokenizers
 from cjepa_jax.models.decoder import Decoder
 from cjepa_jax.models.encoder import Encoder
+from cjepa_jax.objectives.base import PerScene
 from cjepa_jax.types import Array, Batch, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Mae:
+class Mae(PerScene):
     """Mean squared error of hidden patches' pixels (arXiv 2111.06377; for clips, arXiv 2205.09113).
 
     As published: the encoder sees the visible tokens only, the decoder the whole grid, and each patch's pixels are
@@ -67,22 +68,33 @@ class Mae:
         decoder = self._decoder(batch.video).init(decoder_key, tokens, batch.context, self._grid(batch.video))
         return {"encoder": encoder, "decoder": decoder["params"]}, {}, {}
 
-    def loss(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array):
-        """See objectives.base.Objective. The mean is over a scene's hidden tokens, then over scenes, which is the
+    def scenes(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
+        """See objectives.base.PerScene. The mean is over a scene's hidden tokens, then over scenes, which is the
         paper's mean over all hidden tokens where every scene hides as many."""
         context = self.encode_context(params, batch)
         prediction, wanted = self.decode(params, context, batch), self.pixels(batch.video)[0]
         hidden = ~batch.context if batch.hidden is None else batch.hidden
-        total = losses.mse(prediction, wanted, hidden, valid=batch.valid)
         visible = jnp.broadcast_to(batch.context[..., None], context.shape)
-        pooled = losses.masked_mean(context.astype(jnp.float32), visible, axis=1)  # [B, D]
+        error = losses.masked_mean(losses.token_error("mse", prediction, wanted), hidden, axis=-1)
+        known = {
+            "pooled": losses.masked_mean(context.astype(jnp.float32), visible, axis=1),  # [B, D]
+            "valid": batch.valid,
+            "context": batch.context.mean(-1),
+            "per_scene": losses.masked_mean(jnp.square(prediction - wanted).mean(-1), hidden, axis=-1),
+        }
+        return {"pixels": error}, known
+
+    def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
+        """The mean over scenes, and monitors."""
+        valid = known["valid"]
+        total = losses.masked_mean(learned["pixels"], valid)
         metrics = {
             "loss": total,
             "loss/pixels": total,
-            "feature_std": losses.feature_std(pooled, batch.valid),
-            "rankme": losses.rankme(pooled, batch.valid),
-            "context_fraction": losses.masked_mean(batch.context.mean(-1), batch.valid),
-            "per_scene": losses.masked_mean(jnp.square(prediction - wanted).mean(-1), hidden, axis=-1),
+            "feature_std": losses.feature_std(known["pooled"], valid),
+            "rankme": losses.rankme(known["pooled"], valid),
+            "context_fraction": losses.masked_mean(known["context"], valid),
+            "per_scene": known["per_scene"],
         }
         return total, (metrics, extra)
 

@@ -12,11 +12,12 @@ from cjepa_jax import build, losses
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.resnet import ResNet
+from cjepa_jax.objectives.base import PerScene
 from cjepa_jax.types import Array, Batch, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised:
+class Supervised(PerScene):
     """A linear head on the mean of a backbone's tokens.
 
     With `classes` = 0 it regresses the scene's label vector, each label standardised by its mean and variance over all
@@ -64,30 +65,40 @@ class Supervised:
         extra = {"batch_stats": backbone.get("batch_stats", {}), "labels": labels}
         return {"backbone": backbone["params"], "head": head}, {}, extra
 
-    def loss(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array):
-        """See objectives.base.Objective."""
+    @property
+    def indivisible(self) -> str:
+        """See objectives.base.PerScene."""
+        return "the batch norms of objective.backbone" if isinstance(self._backbone, ResNet) else ""
+
+    def scenes(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
+        """See objectives.base.PerScene; but the next running statistics are of the batch."""
         variables = {"params": params["backbone"], "batch_stats": extra["batch_stats"]}
         training = {"valid": batch.valid, "train": True} if isinstance(self._backbone, ResNet) else {}
         tokens, changed = self._backbone.apply(variables, batch.video, mutable=["batch_stats"], **training)
         pooled = tokens.astype(jnp.float32).mean(1)
         out = Dense(params["head"]["bias"].shape[0]).apply({"params": params["head"]}, pooled)
-        labels = extra["labels"]
+        known = {"pooled": pooled, "labels": batch.labels, "valid": batch.valid}
+        return {"out": out}, known | {"batch_stats": changed.get("batch_stats", {})}
+
+    def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
+        """The mean error of the labels, standardised by all that have been seen."""
+        out, wanted, valid, labels = learned["out"], known["labels"], known["valid"], extra["labels"]
         if self.classes:
-            per_scene = optax.softmax_cross_entropy_with_integer_labels(out, batch.labels[:, 0].astype(jnp.int32))
+            per_scene = optax.softmax_cross_entropy_with_integer_labels(out, wanted[:, 0].astype(jnp.int32))
         else:
-            labels = joined(labels, batch.labels, batch.valid)
+            labels = joined(labels, wanted, valid)
             deviation = jnp.sqrt(labels["square"] / jnp.maximum(labels["count"], 1.0))
-            wanted = (batch.labels - labels["mean"]) / jnp.maximum(deviation, 1e-6)
+            wanted = (wanted - labels["mean"]) / jnp.maximum(deviation, 1e-6)
             per_scene = jnp.square(out - wanted).mean(-1)
-        total = losses.masked_mean(per_scene, batch.valid)
+        total = losses.masked_mean(per_scene, valid)
         metrics = {
             "loss": total,
             "loss/labels": total,
-            "feature_std": losses.feature_std(pooled, batch.valid),
-            "rankme": losses.rankme(pooled, batch.valid),
+            "feature_std": losses.feature_std(known["pooled"], valid),
+            "rankme": losses.rankme(known["pooled"], valid),
             "per_scene": per_scene,
         }
-        return total, (metrics, {"batch_stats": changed.get("batch_stats", {}), "labels": labels})
+        return total, (metrics, {"batch_stats": known["batch_stats"], "labels": labels})
 
     def next_target(self, params: Params, target: Params, step: Array) -> Params:
         """There is none: {}."""
