@@ -82,9 +82,9 @@ def _require_divisible(objective, microbatches: int) -> None:
     key = f"train.accumulate = {microbatches}: must be 1" if microbatches > 1 else "sharding.mode = 'pmap': must be jit"
     why = getattr(objective, "indivisible", "")
     if getattr(type(objective), "loss", None) is not PerScene.loss:
-        why = "its loss"
+        why = "its loss needs"
     if why:
-        raise ConfigError(f"{key} with objective.type = {type(objective).__name__}: {why} needs the batch as a whole")
+        raise ConfigError(f"{key} with objective.type = {type(objective).__name__}: {why} the batch as a whole")
 
 
 def _by_slices(objective: PerScene, microbatches: int, axis: str | None, params, target, extra, batch, key, step):

@@ -41,7 +41,7 @@ class PerScene:
     gradient of the batch as a whole. One that overrides `loss` is not taken in slices.
     """
 
-    indivisible: str = ""  # what keeps the scenes of a batch together within `scenes`; "": nothing
+    indivisible: str = ""  # "x needs", where `scenes` needs the batch as a whole because of x
 
     def loss(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array):
         """See Objective."""

@@ -68,7 +68,7 @@ class Supervised(PerScene):
     @property
     def indivisible(self) -> str:
         """See objectives.base.PerScene."""
-        return "the batch norms of objective.backbone" if isinstance(self._backbone, ResNet) else ""
+        return "the batch norms of objective.backbone need" if isinstance(self._backbone, ResNet) else ""
 
     def scenes(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
         """See objectives.base.PerScene; but the next running statistics are of the batch."""
