@@ -165,8 +165,9 @@ def _check(config: str, jobs: Sequence[Job]) -> None:
     """Whether the trainer would take the config and the overrides: better refused now than after a day in the queue."""
     before = sys.argv
     for member in jobs:
-        for name in {"config", "workdir", "log"} & set(flags.FLAGS):  # of the member before
-            delattr(flags.FLAGS, name)
+        for name in list(flags.FLAGS):
+            if name.split(".")[0] in ("config", "workdir", "log"):  # of the member before
+                delattr(flags.FLAGS, name)
         # ml_collections reads the overrides from sys.argv itself.
         sys.argv = ["launch", f"--config={config}", *(f"--config.{key}={value}" for key, value in member.overrides)]
         try:

@@ -121,7 +121,12 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent(dumper: yaml.Dumper, value: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    lines = value.splitlines(keepends=True)
+    if all(line.endswith("\n") and not line.endswith("\r\n") for line in lines):
+        style = "|" if lines else None
+    else:
+        style = '"' if len(lines) > 1 or lines[0].strip() != lines[0] else None  # YAML would change other line ends
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(str, _represent)
