@@ -39,7 +39,7 @@ def choose(context: np.ndarray, shards: int, shapes: Sequence[Shape]) -> int:
     `shards`. Raises ValueError if none does."""
     counts = context.sum(1).reshape(shards, -1)
     for place, shape in enumerate(shapes):
-        if all(_fits(shard, shape) for shard in counts):
+        if all(assign(shard, shape) is not None for shard in counts):
             return place
     raise ValueError(f"rows of shapes {list(shapes)} do not hold {counts.sum(1).max()} tokens of a shard")
 
@@ -78,17 +78,40 @@ def lay_out(context: np.ndarray, shards: int, shape: Shape) -> tuple[np.ndarray,
 
 
 def assign(counts: np.ndarray, shape: Shape) -> np.ndarray | None:
-    """The row [b] of each scene of a shard, from its number of tokens; None if they do not fit.
+    """The row [b] of each scene of a shard, from its number of tokens; None if no way is found to make them fit.
 
-    First fit, the largest scenes first (Johnson 1973), which needs few more rows than the best packing does, and no
-    more than b / k where a row holds any k scenes.
+    One where there are as many scenes as rows. Else scenes are dealt out evenly, which packs scenes of similar sizes
+    the tightest and always succeeds where rows hold any b / R scenes; for unlike ones, first fit, the largest first
+    (Johnson 1973).
     """
     rows, length = shape
     if rows >= len(counts):
         return np.arange(len(counts)) if counts.max() <= length else None
     if counts.sum() > rows * length:
         return None
-    room, row = np.full(rows, length), np.zeros(len(counts), int)
+    row = _deal(counts, shape)
+    return _first_fit(counts, shape) if row is None else row
+
+
+def _deal(counts: np.ndarray, shape: Shape) -> np.ndarray | None:
+    """Each row has b // R scenes or one more; the largest scenes go to the rows that have fewer."""
+    rows, length = shape
+    each, more = divmod(len(counts), rows)
+    order, row = np.argsort(-counts, kind="stable"), np.zeros(len(counts), int)
+    fewer = (rows - more) * each
+    for first, count, scenes in ((0, rows - more, order[:fewer]), (rows - more, more, order[fewer:])):
+        filled = np.zeros(count, int)
+        for share in scenes.reshape(-1, count) if count else ():
+            fullest = np.argsort(-filled, kind="stable")  # takes the smallest of this round
+            row[share[::-1]] = first + fullest
+            filled[fullest] += counts[share[::-1]]
+        if (filled > length).any():
+            return None
+    return row
+
+
+def _first_fit(counts: np.ndarray, shape: Shape) -> np.ndarray | None:
+    room, row = np.full(*shape), np.zeros(len(counts), int)
     for scene in np.argsort(-counts, kind="stable"):
         there = room >= counts[scene]
         row[scene] = first = there.argmax()
@@ -96,10 +119,6 @@ def assign(counts: np.ndarray, shape: Shape) -> np.ndarray | None:
             return None
         room[first] -= counts[scene]
     return row
-
-
-def _fits(counts: np.ndarray, shape: Shape) -> bool:
-    return assign(counts, shape) is not None
 
 
 def keep_largest(object_patches: np.ndarray, limit: int) -> np.ndarray:
