@@ -6,13 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
 
 from cjepa_jax import build, optim, schedules, sharding, train_step
+from cjepa_jax.config import flatten
 from cjepa_jax.data import assemble as data
 from cjepa_jax.data import batching, pipeline
 from cjepa_jax.data.base import Source
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.objectives.base import Objective
+from cjepa_jax.sizes import SIZES
+from cjepa_jax.types import Batch, Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Experiment:
       source, unseen: the training scenes and the held-out ones; scenes, unseen_scenes: SceneMaps over them.
       loader: the batches of this process.
       init: example batch -> TrainState on the mesh, from the seed; jitted.
-      step: (state, batch) -> (state, metrics); jitted, the state's memory is reused.
+      step: (state, batch) -> (state, metrics); compiled, the state's memory is reused. The state that goes in and out
+        is laid out alike in every sharding.mode, so that a run may change it when it is resumed.
     """
 
     mesh: Mesh
@@ -46,7 +52,9 @@ class Experiment:
 
 def assemble(config: Any) -> Experiment:
     """Builds what the config names. Raises ConfigError or DataError, one line each, for what does not fit."""
-    mesh = sharding.make_mesh(config.train.batch)
+    accumulate, layout = config.train.accumulate, config.sharding
+    mesh = sharding.make_mesh(layout, config.train.batch, accumulate)
+    _check_layout(config, mesh)
     source, unseen = (data.make_source(config, split) for split in ("train", config.data.eval_split))
     epoch = len(source) / config.train.batch
     steps = config.train.steps or max(1, round(config.train.epochs * epoch))
@@ -57,8 +65,8 @@ def assemble(config: Any) -> Experiment:
         scenes,
         config.train.batch,
         config.seed,
-        shards=sharding.local_shards(mesh),
-        lengths=batching.row_lengths(config.data.row_lengths, scenes.tokens),
+        shards=sharding.local_shards(mesh) * accumulate,
+        shapes=batching.shapes(config.data, scenes.tokens, config.train.batch // (sharding.shards(mesh) * accumulate)),
         threads=config.data.threads,
         workers=config.data.workers,
         prefetch=config.data.prefetch,
@@ -73,8 +81,8 @@ def assemble(config: Any) -> Experiment:
     )
     optimizer = optim.make(config.optim)
     init = functools.partial(train_step.init_state, objective, optimizer, config.seed)
-    step = train_step.make(objective, optimizer, rate, config.seed)
-    home = sharding.state_sharding(mesh)
+    home = sharding.state_sharding(mesh, jax.eval_shape(init, _shapes(scenes, config.train.batch)), layout.rules)
+    make_step = functools.partial(train_step.make, objective, optimizer, rate, config.seed, accumulate)
     return Experiment(
         mesh,
         steps,
@@ -85,8 +93,80 @@ def assemble(config: Any) -> Experiment:
         dataclasses.replace(data.make_scenes(config, unseen, *of_model), crop=False),
         loader,
         jax.jit(init, out_shardings=home),
-        jax.jit(step, out_shardings=(home, None), donate_argnums=0),
+        compile_step(make_step, mesh, home, layout.mode),
     )
+
+
+def compile_step(make_step: Callable, mesh: Mesh, home: Any, mode: str = "jit") -> Callable:
+    """(state, batch) -> (state, metrics) on the mesh, the state's memory reused, metrics of the whole batch everywhere.
+
+    Args:
+      make_step: train_step.make, but for its `axis`.
+      home: where each leaf of the state lives (sharding.state_sharding), before and after.
+      mode: "jit" or "pmap".
+    """
+    return (_mapped if mode == "pmap" else _jitted)(make_step, mesh, home)
+
+
+def _jitted(make_step: Callable, mesh: Mesh, home: Any) -> Callable:
+    """The step as one program over the mesh, which XLA divides by where its arguments are."""
+    return jax.jit(
+        sharding.on_mesh(mesh, make_step()),
+        in_shardings=(home, sharding.by_scene(mesh)),
+        out_shardings=(home, sharding.everywhere(mesh)),
+        donate_argnums=0,
+    )
+
+
+def _mapped(make_step: Callable, mesh: Mesh, home: Any) -> Callable:
+    """The step as one program per device, which talks to the others itself."""
+    one = make_step(axis="data")
+
+    def with_all_scenes(state, batch):
+        state, metrics = one(state, batch)
+        return state, jax.tree.map(lambda x: jax.lax.all_gather(x, "data", tiled=True) if x.ndim else x, metrics)
+
+    devices, here = tuple(mesh.devices.ravel()), mesh.local_mesh.size
+    step = jax.pmap(with_all_scenes, "data", in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=0)
+    split = jax.jit(lambda batch: jax.tree.map(lambda x: x.reshape(here, -1, *x.shape[1:]), batch))
+    whole, by_scene = PartitionSpec(), PartitionSpec(sharding.SCENES)
+
+    def run(state, batch):
+        if jax.process_count() > 1:  # pmap takes and gives what a process has, not the global array
+            state = multihost_utils.global_array_to_host_local_array(state, mesh, whole)
+            batch = multihost_utils.global_array_to_host_local_array(batch, mesh, by_scene)
+        out = step(state, split(batch))
+        if jax.process_count() > 1:
+            out = multihost_utils.host_local_array_to_global_array(out, mesh, whole)
+        state, metrics = out
+        return jax.device_put(state, home), metrics
+
+    return run
+
+
+def _shapes(scenes: pipeline.SceneMap, count: int) -> Batch:
+    """What initialisation must know of a batch of so many scenes, from one of them."""
+    arrays = batching.collate([scenes(0, 0)])
+    arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), arrays)
+    return Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
+
+
+def _check_layout(config: Any, mesh: Mesh) -> None:
+    """Raises ConfigError for a layout that the model or the mode does not allow."""
+    layout, tensor = config.sharding, mesh.shape["tensor"]
+    if layout.mode == "pmap":
+        for key in ("fsdp", "tensor"):
+            if mesh.shape[key] > 1:
+                text = f"sharding.{key} = {mesh.shape[key]}: must be 1 with sharding.mode = 'pmap'"
+                raise ConfigError(f"{text}, which keeps every parameter on every device")
+        if layout.rules:
+            raise ConfigError("sharding.rules: must be empty with sharding.mode = 'pmap'")
+    for key, value in flatten(config.objective, "objective."):
+        size = str(value).partition("/")[0]
+        heads = SIZES[size][2] if key.endswith(".variant") and size in SIZES else value
+        if key.endswith((".heads", ".variant")) and isinstance(heads, int) and heads % tensor:
+            text = f"sharding.tensor = {tensor}: must divide the attention heads"
+            raise ConfigError(f"{text}, {heads} with {key} = {value!r}")
 
 
 def make_objective(config: Any, steps: int) -> Objective:

@@ -1,43 +1,197 @@
-"""Devices, the mesh, and where each array lives on it."""
+"""Devices, the mesh, and where each array lives on it.
 
-from collections.abc import Sequence
+Three axes: scenes are divided over "data" and "fsdp", parameters and optimiser state over "fsdp", the inside of each
+layer over "tensor". XLA derives the communication from where the arrays are (docs/SCALING.md).
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.errors import ConfigError, did_you_mean
 from cjepa_jax.types import Batch, Rows
 
+AXES = ("data", "fsdp", "tensor")
+SCENES = ("data", "fsdp")
 
-def make_mesh(batch: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices (or those given) along one axis, "data".
+# (where a path matches, the mesh axes of the leaf's last axes); the first match counts, what matches none is whole.
+# Within a layer "tensor" divides heads and the MLP's hidden units. Which third of a q-k-v kernel's columns belongs to
+# which head cannot be said of columns in one piece, so that kernel lies divided by its rows and is turned when used.
+BUILT_IN = (
+    (r"(attention|cross)/(q|kv|qkv)/kernel$", (("tensor", "fsdp"), None)),
+    (r"(attention|cross)/out/kernel$", ("tensor", "fsdp")),
+    (r"mlp/up/kernel$", ("fsdp", "tensor")),
+    (r"mlp/up/bias$", ("tensor",)),
+    (r"mlp/down/kernel$", ("tensor", "fsdp")),
+    (r"kernel$", ("fsdp", None)),
+)
 
-    Raises: ConfigError if the global batch does not divide among them.
+
+def make_mesh(
+    section: Mapping[str, Any], batch: int, microbatches: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """All devices (or those given) along the axes "data", "fsdp" and "tensor".
+
+    Args:
+      section: config.sharding, of which data (0: what the others leave), fsdp and tensor count; {}: all along "data".
+      batch: scenes of the global batch; microbatches: the parts in which a step takes it.
+    Raises: ConfigError if the devices do not divide into these axes or the batch not among them.
     """
-    count = len(devices or jax.devices())
-    if batch % count:
-        raise ConfigError(f"train.batch = {batch}: must be a multiple of the number of devices, {count}")
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    devices = list(devices or jax.devices())
+    fsdp, tensor = section.get("fsdp", 1), section.get("tensor", 1)
+    if len(devices) % (fsdp * tensor):
+        product = f"{fsdp} x {tensor} = {fsdp * tensor}"
+        raise ConfigError(
+            f"sharding.fsdp x sharding.tensor = {product}: must divide the number of devices, {len(devices)}"
+        )
+    data = section.get("data", 0) or len(devices) // (fsdp * tensor)
+    if data * fsdp * tensor != len(devices):
+        product = f"{data} x {fsdp} x {tensor} = {data * fsdp * tensor}"
+        raise ConfigError(
+            f"sharding.data x fsdp x tensor = {product}: must be the number of devices, {len(devices)}"
+            " (sharding.data = 0 takes all that are left)"
+        )
+    parts = data * fsdp * microbatches
+    if batch % parts:
+        product = f"sharding.data x fsdp x train.accumulate = {data} x {fsdp} x {microbatches}"
+        what = "the number of devices" if parts == len(devices) else product
+        raise ConfigError(f"train.batch = {batch}: must be a multiple of {what}, {parts}")
+    mesh = jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    if any(len({device.process_index for device in group}) > 1 for group in mesh.devices.reshape(-1, tensor)):
+        raise ConfigError(f"sharding.tensor = {tensor}: must divide the devices of each process")
+    return mesh
+
+
+def shards(mesh: Mesh) -> int:
+    """Parts into which a batch's scenes are divided, over all processes."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def local_shards(mesh: Mesh) -> int:
-    """Data shards that this process feeds."""
-    return mesh.local_mesh.shape["data"]
+    """Those that this process feeds."""
+    first = mesh.devices.reshape(shards(mesh), -1)[:, 0]
+    return sum(device.process_index == jax.process_index() for device in first)
+
+
+def by_scene(mesh: Mesh) -> NamedSharding:
+    """Where a batch lives: its first axis (B, or S of rows) divided, a copy along "tensor"."""
+    return NamedSharding(mesh, PartitionSpec(SCENES))
+
+
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def put_batch(mesh: Mesh, arrays: dict[str, Any]) -> Batch:
     """A loader's arrays on the devices, split along their first axis (B, or S of rows)."""
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
 
     def put(array: np.ndarray):
-        return jax.make_array_from_process_local_data(sharding, np.asarray(array))
+        return jax.make_array_from_process_local_data(by_scene(mesh), np.asarray(array))
 
     arrays = jax.tree.map(put, arrays)
     return Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
 
 
-def state_sharding(mesh: Mesh) -> NamedSharding:
-    """Where the training state lives: a copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
+def state_sharding(mesh: Mesh, abstract_state: Any, rules: Sequence[tuple[str, Sequence]] = ()) -> Any:
+    """A tree of NamedShardings for a tree of arrays or ShapeDtypeStructs, by the leaves' paths.
+
+    The optimiser's and the target's leaves end like the parameters' that they belong to, hence live where those do.
+    Leaves without an axis are copied everywhere. A built-in rule leaves whole what "fsdp" does not divide.
+
+    Args:
+      rules: (regular expression, mesh axes) pairs that come before the built-in ones. The axes are those of a leaf's
+        *last* axes, so a scanned stack's leading layer axis stays whole; None: whole.
+    Raises: ConfigError, naming the parameter, for a rule that matches nothing or does not divide what it matches; and
+      for mesh axes that divide nothing at all.
+    """
+    paths, tree = jax.tree_util.tree_flatten_with_path(abstract_state)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+    for pattern, _ in rules:
+        if not any(re.search(pattern, name) for name in names):
+            hint = did_you_mean(pattern, (name for name in names if name.startswith("params/")))
+            raise ConfigError(f"sharding.rules: {pattern!r} matches no parameter{hint}")
+    specs = [_spec(mesh, name, leaf.shape, rules) for name, (_, leaf) in zip(names, paths, strict=True)]
+    used = {axis for spec in specs for entry in spec for axis in _axes(entry)}
+    for axis in ("fsdp", "tensor"):
+        if mesh.shape[axis] > 1 and axis not in used:
+            raise ConfigError(f"sharding.{axis} = {mesh.shape[axis]}: divides no parameter of this model; must be 1")
+    return jax.tree.unflatten(tree, [NamedSharding(mesh, PartitionSpec(*spec)) for spec in specs])
+
+
+def _spec(mesh: Mesh, name: str, shape: tuple[int, ...], rules: Sequence) -> list:
+    """The mesh axes of each axis of a leaf."""
+    if not shape:
+        return []
+    for pattern, axes in rules:
+        if re.search(pattern, name):
+            return _given(mesh, name, shape, pattern, tuple(axes))
+    for pattern, axes in BUILT_IN:
+        if re.search(pattern, name) and len(axes) <= len(shape):
+            return _built_in(mesh, name, shape, axes)
+    return []
+
+
+def _given(mesh: Mesh, name: str, shape: tuple[int, ...], pattern: str, axes: tuple) -> list:
+    rule = f"sharding.rules: ({pattern!r}, {axes})"
+    named = [axis for axis in axes if axis]
+    if len(set(named)) < len(named):
+        raise ConfigError(f"{rule}: names an axis twice")
+    if len(axes) > len(shape):
+        raise ConfigError(f"{rule}: {name} {list(shape)} has only {len(shape)} axes")
+    spec = [None] * (len(shape) - len(axes)) + list(axes)
+    for size, axis in zip(shape, spec, strict=True):
+        if axis and size % mesh.shape[axis]:
+            raise ConfigError(f"{rule}: {size} of {name} {list(shape)} is no multiple of {axis} = {mesh.shape[axis]}")
+    return spec
+
+
+def _built_in(mesh: Mesh, name: str, shape: tuple[int, ...], axes: tuple) -> list:
+    spec = [None] * (len(shape) - len(axes))
+    for size, entry in zip(shape[len(spec) :], axes, strict=True):
+        split = [axis for axis in _axes(entry) if mesh.shape[axis] > 1]
+        if "tensor" in split and size % mesh.shape["tensor"]:
+            raise ConfigError(
+                f"sharding.tensor = {mesh.shape['tensor']}: does not divide {size} of {name} {list(shape)}"
+            )
+        if size % math.prod(mesh.shape[axis] for axis in split):
+            split.remove("fsdp")
+        spec.append(tuple(split) if len(split) > 1 else split[0] if split else None)
+    return spec
+
+
+def _axes(entry: Any) -> tuple[str, ...]:
+    return entry if isinstance(entry, tuple) else (entry,) if entry else ()
+
+
+def on_mesh(mesh: Mesh, function: Callable) -> Callable:
+    """`function`, to be jitted, in which `pin` knows the mesh. Where parameters are whole there is nothing to pin, and
+    it is the function itself."""
+    if mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
+        return function
+
+    def traced(*args):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return traced
+
+
+def divided(axis: str) -> bool:
+    """Whether what is being traced runs under `on_mesh` of a mesh with several devices along this axis."""
+    return jax.sharding.get_abstract_mesh().shape.get(axis, 1) > 1
+
+
+def pin(x: jax.Array, *axes: Any) -> jax.Array:
+    """x, whose axes are laid out along these mesh axes (None: whole) under `on_mesh`; elsewhere x as it is.
+
+    What parameters are divided by would otherwise spread to activations, against the scenes' own division.
+    """
+    if not (divided("fsdp") or divided("tensor")):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))

@@ -25,11 +25,11 @@ def take(
       of a Painting one painted uint8 [n, T, H, W, 3]; of an Interventional one predicted_change and true_change
       float32 [n, N], norms over D, NaN where a removed object is.
     """
-    arrays = batching.collate(pipeline.held_out(scenes, 0, count), 1, [scenes.tokens])
+    arrays = batching.collate(pipeline.held_out(scenes, 0, count))
     pictures = {"masks": arrays.pop("masks"), "grid": np.asarray(scenes.grid)}
     pictures |= {name: arrays[name] for name in ("video", "intervened", "removed") if name in arrays}
     pictures |= {"masked": ~arrays["context"], "fallback": ~arrays["removed"].any(-1)}
-    mesh = sharding.make_mesh(1, jax.local_devices()[:1])
+    mesh = sharding.make_mesh({}, 1, devices=jax.local_devices()[:1])
     batch = sharding.put_batch(mesh, arrays)
     state, random_params = jax.device_get((state, random_params))  # copies on one device, whatever the mesh was
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from cjepa_jax import sharding
 from cjepa_jax.models.attention import attention
 from cjepa_jax.models.product import product
 from cjepa_jax.types import Array
@@ -19,18 +20,44 @@ GELU = {"exact": functools.partial(jax.nn.gelu, approximate=False), "tanh": jax.
 class Dense(nn.Module):
     """x [..., in] -> [..., features], truncated normal 0.02, zero bias.
 
+    Attributes: features; dtype of the product; axis, the mesh axis that the features are divided by (see sharding).
+
     The input is flattened to two axes first: XLA:CPU computes the weight gradient of a 3-D input several times slower.
     """
 
     features: int
     dtype: DTypeLike = jnp.float32
+    axis: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch {self.features}"]:
         kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         out = product("mk,kn->mn", x.reshape(-1, x.shape[-1]), kernel, self.dtype)
+        out = sharding.pin(out, sharding.SCENES, self.axis)
         return (out + bias).astype(self.dtype).reshape(*x.shape[:-1], self.features)
+
+
+class Heads(nn.Module):
+    """A Dense layer to `parts` (query, key, value) of every head: x [B, T, D] -> [parts, B, H, T, D/H]."""
+
+    parts: int
+    heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "{self.parts} B {self.heads} T d"]:
+        width, split = x.shape[-1], (self.parts, self.heads, x.shape[-1] // self.heads)
+        kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), (width, self.parts * width))
+        bias = self.param("bias", nn.initializers.zeros, (self.parts * width,))
+        x2 = x.reshape(-1, width)
+        if sharding.divided("tensor"):  # by heads, which the columns of the flat kernel are not in the order of
+            kernel, bias = sharding.pin(kernel, "tensor", None).reshape(width, *split), bias.reshape(split)
+            out = product("mk,kphd->mphd", x2, sharding.pin(kernel, None, None, "tensor", None), self.dtype)
+        else:
+            out = sharding.pin(product("mk,kn->mn", x2, kernel, self.dtype), sharding.SCENES, None)
+        out = (out + bias).astype(self.dtype).reshape(*x.shape[:2], *split).transpose(2, 0, 3, 1, 4)
+        return sharding.pin(out, None, sharding.SCENES, "tensor", None, None)
 
 
 class Mlp(nn.Module):
@@ -42,7 +69,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-        hidden = GELU[self.gelu](Dense(self.ratio * x.shape[-1], self.dtype, name="up")(x))
+        hidden = GELU[self.gelu](Dense(self.ratio * x.shape[-1], self.dtype, "tensor", name="up")(x))
         return Dense(x.shape[-1], self.dtype, name="down")(hidden)
 
 
@@ -54,11 +81,9 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"], segment: Int[Array, "B T"] | None) -> Float[Array, "B T D"]:
-        batch, tokens, width = x.shape
-        qkv = Dense(3 * width, self.dtype, name="qkv")(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each [B, H, T, d]
+        q, k, v = Heads(3, self.heads, self.dtype, name="qkv")(x)  # each [B, H, T, d]
         out = attention(q, k, v, segment, segment)
-        return Dense(width, self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))
+        return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))
 
 
 class CrossAttention(nn.Module):
@@ -75,9 +100,7 @@ class CrossAttention(nn.Module):
         x_segment: Int[Array, "B T"],
         y_segment: Int[Array, "B U"],
     ) -> Float[Array, "B T D"]:
-        (batch, tokens, width), others = x.shape, y.shape[1]
-        q = Dense(width, self.dtype, name="q")(x).reshape(batch, tokens, self.heads, -1).transpose(0, 2, 1, 3)
-        kv = Dense(2 * width, self.dtype, name="kv")(y).reshape(batch, others, 2, self.heads, width // self.heads)
-        k, v = kv.transpose(2, 0, 3, 1, 4)
+        (q,) = Heads(1, self.heads, self.dtype, name="q")(x)
+        k, v = Heads(2, self.heads, self.dtype, name="kv")(y)
         out = attention(q, k, v, x_segment, y_segment)
-        return Dense(width, self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))
+        return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
+from cjepa_jax import sharding
 from cjepa_jax.models.layers import CrossAttention, LayerNorm, Mlp, SelfAttention
 from cjepa_jax.types import Array
 
@@ -35,6 +36,7 @@ class Block(nn.Module):
         segment: Int[Array, "B T"] | None,
         other: tuple[Int[Array, "B T"], Int[Array, "B T"]] | None,
     ):
+        x = sharding.pin(x, sharding.SCENES, None, None)
         x = x + SelfAttention(self.heads, self.dtype, name="attention")(self._norm("norm1", x), segment)
         if self.cross:
             y = self._norm("norm_cross", x)

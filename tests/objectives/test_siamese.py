@@ -157,10 +157,10 @@ def test_one_and_eight_devices_agree(kind):
     parts = jax.device_get(parts)
 
     def on(devices):
-        mesh = sharding.make_mesh(8, jax.devices()[:devices])
+        mesh = sharding.make_mesh({}, 8, devices=jax.devices()[:devices])
         batch = sharding.put_batch(mesh, scenes.batch(range(8), shards=devices))
         run = jax.jit(lambda p, t, e, b: objective.loss(p, t, e, b, KEY, 0)[1])
-        return jax.device_get(run(*jax.device_put(parts, sharding.state_sharding(mesh)), batch))
+        return jax.device_get(run(*jax.device_put(parts, sharding.everywhere(mesh)), batch))
 
     (one, one_extra), (eight, eight_extra) = on(1), on(8)
     for name, value in one.items():

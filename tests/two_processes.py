@@ -1,0 +1,36 @@
+"""One of two processes that share a step: its loss and gradient, as an .npz file. Started by tests/test_parity.py.
+
+python -m tests.two_processes PORT HOW FOLDER NUMBER
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+from tests import QUICK
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=2 {QUICK}"
+
+import jax
+import numpy as np
+
+from cjepa_jax import sharding
+from tests import test_parity
+from tests.objectives import test_jepa
+
+
+def main(port: str, how: str, folder: str, number: str) -> None:
+    jax.distributed.initialize(f"localhost:{port}", 2, int(number))
+    assert (jax.device_count(), jax.local_device_count()) == (4, 2)
+    step, state, batch = test_parity.step_on(4, **json.loads(how))
+    state, metrics = step(state, batch)
+    mesh = jax.tree.leaves(batch)[0].sharding.mesh
+    whole = jax.jit(lambda x: x, out_shardings=sharding.everywhere(mesh))(state.opt_state.trace)
+    np.savez(pathlib.Path(folder, number), loss=metrics["loss"], **test_jepa.flat(whole))
+    jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
