@@ -72,7 +72,7 @@ def slow(*values):
 
 @pytest.mark.parametrize(
     "name, microbatches",
-    [slow("kl", 2), slow("kl", 8), *(slow(name, 4) for name in OBJECTIVES)],  # fast: in test_train_step.py
+    [slow("kl", 8), *(slow(name, 4) for name in OBJECTIVES)],  # fast: in test_train_step.py
 )
 def test_microbatches_are_one_batch(name, microbatches):
     objective, state, expected = whole(name)
