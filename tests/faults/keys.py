@@ -18,7 +18,7 @@ VALUES = ("many", "-1", "nan", "1e999", "", "(", "None", "[]")
 RIGHT = 0.99  # of the hints at mistyped keys
 
 
-def campaign(seed, edits=EDITS, until=float("inf")):
+def campaign(seed, edits=EDITS, values=VALUES, until=float("inf")):
     """Each key with each kind of edit, and each key with values it may refuse, through the command's own parser."""
     outcome, rng, wrong = Outcome("config keys"), random.Random(f"{seed}/keys"), []
     keys = [key for key, _ in flatten(tiny.get_config())]
@@ -35,7 +35,7 @@ def campaign(seed, edits=EDITS, until=float("inf")):
     if hints[0] < RIGHT * sum(hints):
         outcome.fail(f"{hints[1]} of {sum(hints)} hints name another key: {', '.join(wrong)}")
     for key in keys:
-        for value in VALUES:
+        for value in values:
             if time.monotonic() < until:
                 code, text = parse([f"--config.{key}={value}"])
                 fine = (code, text) == (0, "") or (code == 2 and text.startswith("error: ") and text.count("\n") == 1)

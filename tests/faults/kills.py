@@ -40,7 +40,7 @@ def undisturbed(folder):
 def one_run(name, folder, reference, outcome, kills=PER_RUN, plan=None):
     """Kills a run again and again, then lets the real command end it and compares."""
     rng, workdir = random.Random(name), pathlib.Path(folder, "killed-" + name.replace("/", "-"))
-    fault = iter(plan or (draw(rng) for _ in range(STARTS)))
+    fault = iter(plan or [draw(rng) for _ in range(STARTS)])
     done, starts = 0, 0
     while done < kills and starts < STARTS and last_saved(workdir) < STEPS:
         starts += 1
@@ -72,7 +72,7 @@ def start_and_kill(workdir, rng, kind):
     reached, workers = last_saved(workdir), int(rng.random() < 0.15)
     values = {"data__workers": workers, "checkpoint__every": rng.randint(1, 6)}
     if kind in EVERY_POINT:
-        often = 20 if kind == "mid_write" else 1 if kind in ("metrics_rewritten", "result") else 4
+        often = {"mid_write": 20, "metrics_rewritten": 1, "run_manifest": 1, "result": 1}.get(kind, 4)
         process = Forked(workdir, f"{kind}:{rng.randint(1, often)}", **values)
         code = process.wait()
         return (kind if code == -9 else "", "" if code in (0, -9) else f"{kind}: {code}: {process.text()[-500:]}")
