@@ -1,9 +1,13 @@
-"""Measures the training step of a config on this machine: time, scenes/s, waiting for data, FLOP/s, memory.
+"""Measures the training step of a config on this machine: time, scenes/s, waiting for data, FLOP/s, memory, faults.
 
 python -m cjepa_jax.bench --config=configs/tiny.py [--steps=30] [--config.train.batch=8 ...]
+python -m cjepa_jax.bench --config=configs/tiny.py --against=torch [--torch_compile]
+python -m cjepa_jax.bench --config=configs/tiny.py --against=padded
 
 The step is the real one on the config's real data. FLOPs are those of the model's matrix products, counted from
-shapes without rematerialisation; their rate stands beside the best rate of one large matrix product measured here.
+shapes without rematerialisation; the useful ones are those of tokens that exist. Their rate stands beside the best
+rate of one large matrix product measured here. With --against, another implementation of the same step takes turns
+with ours: the same algorithm in PyTorch, or ours with everything padded (see versus_torch.py and versus_padded.py).
 """
 
 
@@ -11,6 +15,8 @@ def _flags():
     from absl import flags
 
     flags.DEFINE_integer("steps", 30, "steps to time, after those that compile", lower_bound=3)
+    flags.DEFINE_enum("against", None, ["torch", "padded"], "what to compare the step with, instead of describing it")
+    flags.DEFINE_boolean("torch_compile", False, "with --against=torch: by torch.compile, not eager")
 
 
 if __name__ == "__main__":
@@ -27,61 +33,76 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from cjepa_jax import experiment, flops, sharding, timing
+from cjepa_jax import experiment, sharding, timing, versus
 
 
 def main(config, _) -> int:
     """Prints one line per measurement. Nothing is written."""
-    count = flags.FLAGS.steps
+    arguments = flags.FLAGS
+    if arguments.against:
+        report = versus.compare(config, arguments.against, arguments.steps, arguments.torch_compile)
+    else:
+        report = describe(config, arguments.steps)
+    for name, value in report.items():
+        print(f"{name:24} {value}")
+    return 0
+
+
+def describe(config, count: int) -> dict[str, str]:
+    """Runs `count` steps, and those that compile, and returns a line per finding."""
     run = experiment.assemble(config)
     batches = run.loader.iterate(0, 10**6)
-    first = sharding.put_batch(run.mesh, next(batches))
-    state = run.init(first)
+    arrays = next(batches)
+    batch = sharding.put_batch(run.mesh, arrays)
+    state = run.init(batch)
 
     report = {"device": f"{run.mesh.size} x {jax.devices()[0].device_kind}", "jax": jax.__version__}
-    shapes = {_row_length(first): _shapes(first)}
-    state, compiled = _timed(run.step, state, first)
+    seen = {_rows(batch): arrays}  # one compiled step for each
+    state, compiled = _timed(run.step, state, batch)
     report["compile (first shape)"] = f"{compiled:.1f} s"
-    seconds, transfers, waits, padded = {}, [], [], []  # seconds: by row length, one compiled step for each
+    compiling = compiled
+    seconds, transfers, waits, padded, faults = {}, [], [], [], []
     while len(waits) < count:
         start = time.perf_counter()
         arrays = next(batches)
         wait = time.perf_counter() - start
         batch, transfer = _put(run.mesh, arrays)
-        length, known = _row_length(batch), timing.compilations(run.step)
+        shape, known, before = _rows(batch), timing.compilations(run.step), _faults()
         state, taken = _timed(run.step, state, batch)
-        if length not in shapes or timing.compilations(run.step) > known:
-            shapes[length] = _shapes(batch)
+        if shape not in seen or timing.compilations(run.step) > known:
+            compiling += taken
+            seen[shape] = arrays
             continue  # this step compiled
-        seconds.setdefault(length, []).append(taken)
+        faults.append(_faults() - before)
+        seconds.setdefault(shape, []).append(taken)
         transfers.append(transfer)
         waits.append(wait)
         padded.append(1 - (arrays["rows"]["segment"] != 0).mean())
     batches.close()
     working = sum(map(sum, seconds.values())) + sum(transfers)
-    common = max(seconds, key=lambda length: len(seconds[length]))
+    common = max(seconds, key=lambda shape: len(seconds[shape]))
     alike = seconds[common]
     median, percentile = float(np.median(alike)), np.percentile(alike, 95)
     report["step"] = (
         f"{_ms(median)} median, {_ms(min(alike))} min, {_ms(percentile)} p95, n {len(alike)} of {count}: "
-        f"rows of {common} tokens, the most frequent length"
+        f"{common[0]} rows of {common[1]} tokens, the most frequent layout"
     )
     report["transfer to device"] = f"{1e3 * np.median(transfers):.2f} ms median, before each step"
-    report["scenes/s"] = f"{config.train.batch * count / working:.1f} over all row lengths, transfer included"
+    report["scenes/s"] = f"{config.train.batch * count / working:.1f} over all layouts, transfer included"
     report["waiting for data"] = f"{100 * sum(waits) / (sum(waits) + working):.1f} % of the time"
     report["data alone"] = _data_rate(run.loader, max(5, count // 3), working / count)
     report["padding in context rows"] = f"{100 * np.mean(padded):.1f} % of their tokens"
-    report["compiled shapes"] = timing.compilations(run.step)
-    report |= _rates(config, run.objective, state, shapes[common], median)
+    report["compiled shapes"] = f"{len(seen)}, in {compiling:.1f} s with their first steps"
+    report |= _rates(config, run, state, seen[common], median)
+    minor, major = np.median(faults, axis=0)
+    report["page faults"] = f"{minor:.0f} minor, {major:.0f} major a step, median"
     unit = 1 if sys.platform == "darwin" else 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     report["peak memory"] = f"{peak:.2f} GiB of this process"
     on_device = jax.devices()[0].memory_stats()
     if on_device:
         report["peak device memory"] = f"{on_device['peak_bytes_in_use'] / 2**30:.2f} GiB"
-    for name, value in report.items():
-        print(f"{name:24} {value}")
-    return 0
+    return report
 
 
 def _put(mesh, arrays):
@@ -91,12 +112,16 @@ def _put(mesh, arrays):
     return batch, time.perf_counter() - start
 
 
-def _row_length(batch) -> int:
-    return batch.rows.segment.shape[-1]
+def _rows(batch) -> tuple[int, int]:
+    """(rows, tokens of each) of all shards."""
+    shards, rows, length = batch.rows.segment.shape
+    return shards * rows, length
 
 
-def _shapes(batch):
-    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), batch)
+def _faults() -> np.ndarray:
+    """Minor and major page faults of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return np.array([usage.ru_minflt, usage.ru_majflt])
 
 
 def _timed(step, state, batch):
@@ -121,22 +146,18 @@ def _data_rate(loader, count: int, step_seconds: float) -> str:
     return f"{loader.batch / taken:.0f} scenes/s, {step_seconds / taken:.1f} times what the step eats"
 
 
-def _rates(config, objective, state, batch, seconds: float) -> dict[str, str]:
-    """FLOP/s of a step on batches of these shapes, which takes `seconds`, beside the machine's own."""
-    plain = config.copy_and_resolve_references()
-    for part in ("encoder", "predictor"):
-        if part in plain.objective and "remat" in plain.objective[part]:
-            plain.objective[part].remat = "none"
-    plain = experiment.make_objective(plain, steps=1000)
-    count = flops.step_flops(plain, state, batch)
-    dtype = jnp.dtype(getattr(objective, "dtype", "float32"))
+def _rates(config, run, state, arrays, seconds: float) -> dict[str, str]:
+    """FLOP/s of a step on these arrays, which takes `seconds`, beside the machine's own."""
+    useful, padded = versus.count_flops(config, run.mesh, state, arrays)
+    dtype = jnp.dtype(getattr(run.objective, "dtype", "float32"))
     size = 2048 if jax.default_backend() == "cpu" else 8192  # a small product leaves an accelerator idle
     peak = _matmul_rate(dtype, size) * jax.device_count()
     return {
-        "FLOPs per step": f"{count / 1e9:.1f} G (matrix products, padding included)",
-        "FLOP/s": f"{count / seconds / 1e9:.0f} G",
+        "useful FLOPs per step": f"{useful / 1e9:.1f} G (matrix products of real tokens)",
+        "FLOPs per step": f"{padded / 1e9:.1f} G (matrix products, padding included)",
+        "useful FLOP/s": f"{useful / seconds / 1e9:.0f} G",
         "matmul peak here": f"{peak / 1e9:.0f} G FLOP/s ({dtype}, {size}^3, best of 10, one device x devices)",
-        "share of that peak": f"{100 * count / seconds / peak:.0f} %",
+        "share of that peak": f"{100 * useful / seconds / peak:.0f} % (MFU: useful FLOPs only)",
     }
 
 

@@ -4,10 +4,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from cjepa_jax.flops import matmul_flops
+from cjepa_jax import experiment, optim, train_step
+from cjepa_jax.flops import matmul_flops, step_flops, useful_step_flops
 from cjepa_jax.models.encoder import Encoder
+from cjepa_jax.types import Batch, Rows
+from configs import tiny
+from tests import running
 
 
 def encoder_flops(scenes, tokens, patch_values, width, depth):
@@ -69,3 +74,28 @@ def test_convolutions():
     assert first == 2 * 112 * 112 * 64 * 7 * 7 * 3
     grouped = functools.partial(convolve, groups=2)
     assert matmul_flops(grouped, jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 2, 6))) == 2 * 4 * 4 * 6 * 3 * 3 * 2
+
+
+def test_useful_flops_are_those_of_rows_without_padding():
+    """Where rows need no padding all FLOPs are useful; padding adds to the others only."""
+    config = tiny.get_config()
+    config.update_from_flattened_dict(running.SMALL)
+    objective = experiment.make_objective(config, steps=10)
+    scenes, tokens, objects = 3, 16, config.data.max_objects
+    context = np.arange(tokens) < np.full((scenes, 1), 9)
+
+    def batch(length):
+        def array(*shape, dtype="bool"):
+            return jax.ShapeDtypeStruct((scenes, *shape), dtype)
+
+        rows = jax.ShapeDtypeStruct((1, scenes, length), "int32")
+        video = array(2, 32, 32, 3, dtype="uint8")
+        scene, valid = array(dtype="int32"), array()
+        masks = array(objects, tokens), array(objects), array(objects)
+        return Batch(scene, scene, video, *masks, array(tokens), Rows(rows, rows), valid, video, valid)
+
+    init = functools.partial(train_step.init_state, objective, optim.make(config.optim), 0)
+    state = jax.eval_shape(init, batch(9))
+    exact = step_flops(objective, state, batch(9))
+    assert useful_step_flops(objective, state, batch(9), context) == exact
+    assert useful_step_flops(objective, state, batch(16), context) == exact < step_flops(objective, state, batch(16))

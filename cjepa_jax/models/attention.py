@@ -1,6 +1,9 @@
 """Scaled dot-product attention among tokens of equal segment id, by the kernel that suits the device."""
 
+import contextlib
+import contextvars
 import re
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,7 @@ from cjepa_jax.models.product import product
 from cjepa_jax.types import Array
 
 BLOCK = 128  # tokens that the TPU kernel works on at a time
+_only: contextvars.ContextVar[str] = contextvars.ContextVar("only", default="")
 
 
 def attention(
@@ -28,8 +32,19 @@ def attention(
         seen by nothing. None: everything sees everything.
     Returns: [B, H, T, d]; a query that sees no key gets zeros (a plain softmax would give it the mean of all values).
     """
-    kernel = choose(jax.default_backend(), _capability(), q.dtype, q.shape[2], k.shape[2], q.shape[3])
+    sizes = q.shape[2], k.shape[2], q.shape[3]
+    kernel = _only.get() or choose(jax.default_backend(), _capability(), q.dtype, *sizes)
     return KERNELS[kernel](q, k, v, q_segment, k_segment)
+
+
+@contextlib.contextmanager
+def only(kernel: str) -> Iterator[None]:
+    """Whatever is traced inside uses this kernel, "einsum", "cudnn" or "flash", wherever it runs."""
+    token = _only.set(kernel)
+    try:
+        yield
+    finally:
+        _only.reset(token)
 
 
 def choose(backend: str, capability: str, dtype: DTypeLike, queries: int, keys: int, width: int) -> str:

@@ -1,0 +1,107 @@
+"""Two implementations of one step on the same scenes from the same weights, taking turns."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from cjepa_jax import experiment, flops, sharding
+from cjepa_jax.errors import ConfigError
+
+AGAINST = ("torch", "padded")
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first step's loss, relative
+CYCLE = 4  # batches that the rounds go through
+
+
+@dataclasses.dataclass
+class Ours:
+    """The step of a config as a function of a loader's arrays."""
+
+    run: experiment.Experiment
+    state: Any
+
+    def step(self, arrays: dict) -> dict[str, float]:
+        """One step from arrays in memory to its last result: its metrics."""
+        self.state, metrics = self.run.step(self.state, sharding.put_batch(self.run.mesh, arrays))
+        jax.block_until_ready(self.state)
+        return {name: float(value) for name, value in metrics.items() if value.ndim == 0}
+
+
+def compare(config: Any, against: str, rounds: int, compiled: bool = False) -> dict[str, str]:
+    """Times `rounds` pairs of steps, one of each side in turn, and returns a line per finding.
+
+    Args:
+      against: "torch" (the same algorithm in PyTorch; `compiled`: by torch.compile) or "padded" (naive padding).
+
+    Raises: ConfigError for what the other side cannot do, and if the losses of the first step differ.
+    """
+    ours, batches = _start(config)
+    if against == "torch":
+        other, other_batches = _torch(config, ours, batches[0], compiled), batches
+    else:
+        padded = config.copy_and_resolve_references()
+        padded.objective.type, padded.data.row_lengths, padded.data.pack = "cjepa_jax.versus_padded:Padded", (1.0,), 0
+        theirs, other_batches = _start(padded)
+        other = lambda arrays, _: theirs.step(arrays)["loss"]  # noqa: E731
+
+    dtype = experiment.compute_dtype(config)
+    report, first = {}, None
+    for ours_batch, other_batch in zip(batches, other_batches, strict=True):  # compiles every shape
+        metrics = ours.step(ours_batch)
+        first = first or (metrics["loss"], other(other_batch, metrics["learning_rate"]))
+    report["loss of step 1"] = f"{first[0]:.6f} here, {first[1]:.6f} {against}"
+    if not np.isclose(*first, rtol=TOLERANCE[dtype]):
+        raise ConfigError(f"--against={against}: not the same algorithm: {report['loss of step 1']}")
+
+    seconds = []
+    for ours_batch, other_batch in itertools.islice(itertools.cycle(zip(batches, other_batches, strict=True)), rounds):
+        metrics, mine = _timed(ours.step, ours_batch)
+        _, its = _timed(other, other_batch, metrics["learning_rate"])
+        seconds.append((mine, its))
+    seconds = np.array(seconds)
+    ratios, (mine, its) = seconds[:, 1] / seconds[:, 0], np.median(seconds, axis=0)
+    useful = np.mean([count_flops(config, ours.run.mesh, ours.state, arrays)[0] for arrays in batches])
+    low, high = np.percentile(ratios, [10, 90])
+    name = f"{against}, compiled" if compiled else against
+    report["step here"] = f"{1e3 * mine:.0f} ms median of {rounds}, {dtype}, {useful / mine / 1e9:.0f} useful GFLOP/s"
+    report[f"step {name}"] = f"{1e3 * its:.0f} ms median, taking turns, {useful / its / 1e9:.0f} useful GFLOP/s"
+    report["ratio"] = (
+        f"{np.median(ratios):.2f} times the speed of {name} (median of pairs; 80 % in {low:.2f}-{high:.2f})"
+    )
+    return report
+
+
+def count_flops(config: Any, mesh: Any, state: Any, arrays: dict) -> tuple[int, int]:
+    """FLOPs of one step on a loader's arrays, nothing computed twice: of real tokens only, and with the padding."""
+    plain = config.copy_and_resolve_references()
+    for part in ("encoder", "predictor"):
+        if part in plain.objective and "remat" in plain.objective[part]:
+            plain.objective[part].remat = "none"
+    batch = sharding.put_batch(mesh, arrays)
+    batch = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), batch)
+    objective = experiment.make_objective(plain, steps=1000)
+    useful = flops.useful_step_flops(objective, state, batch, arrays["context"])
+    return useful, flops.step_flops(objective, state, batch)
+
+
+def _start(config) -> tuple[Ours, list[dict]]:
+    run = experiment.assemble(config)
+    batches = list(run.loader.iterate(0, CYCLE))
+    return Ours(run, run.init(sharding.put_batch(run.mesh, batches[0]))), batches
+
+
+def _torch(config, ours: Ours, arrays: dict, compiled: bool) -> Callable:
+    if jax.default_backend() != "cpu" or ours.run.mesh.size > 1:
+        raise ConfigError("--against=torch: measures on one CPU only")
+    from cjepa_jax import versus_torch  # optional
+
+    return versus_torch.Twin(ours.run.objective, config.optim, ours.state, arrays, compiled).step
+
+
+def _timed(step: Callable, *arguments: Any) -> tuple[Any, float]:
+    start = time.perf_counter()
+    return step(*arguments), time.perf_counter() - start

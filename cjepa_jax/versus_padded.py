@@ -1,0 +1,38 @@
+"""The step with naive padding, to measure this package against: the same loss, more work.
+
+Context rows have room for the whole grid, and the predictor sees the (padded) context followed by the (padded) mask
+tokens, 2N in all, where ours puts both on one grid of N.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from cjepa_jax.models import layers, predictor, transformer
+from cjepa_jax.objectives.jepa import Jepa
+from cjepa_jax.positions import sincos
+from cjepa_jax.types import Array, Batch, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Padded(Jepa):
+    """`Jepa` with a concatenated predictor; its parameters are the same. Give it data.row_lengths = (1.0,)."""
+
+    def predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
+        p, ours = params["predictor"], predictor.Predictor(**self.predictor, out=context.shape[-1], dtype=self.dtype)
+        tokens, dtype = context.shape[1], jnp.dtype(self.dtype)
+
+        def dense(name, features, x):
+            return layers.Dense(features, dtype).apply({"params": p[name]}, x)
+
+        order = jnp.equal(predictor.ranks(batch.object_patches, batch.removed)[..., None], jnp.arange(ours.max_objects))
+        covers = jnp.einsum("bkn,bkm->bnm", batch.object_patches.astype(dtype), order.astype(dtype))
+        masked = p["mask_token"].astype(dtype) + covers @ p["object_embedding"].astype(dtype)
+        x = jnp.concatenate([dense("embed", ours.width, context), masked], axis=1).astype(jnp.float32)
+        x = x + jnp.tile(sincos(self._grid(batch.video), ours.width), (2, 1))
+        hidden = ~batch.context if batch.hidden is None else batch.hidden
+        segment = jnp.concatenate([batch.context, hidden], axis=1).astype(jnp.int32)
+        stack = transformer.Stack(ours.depth, ours.heads, ours.gelu, ours.remat, dtype=dtype)
+        x = stack.apply({"params": p["stack"]}, x, segment)
+        change, prediction = dense("residual", ours.out, x[:, :tokens]), dense("prediction", ours.out, x[:, tokens:])
+        return prediction.astype(jnp.float32), change.astype(jnp.float32)

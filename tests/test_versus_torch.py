@@ -1,0 +1,104 @@
+"""The step in PyTorch, and the padded one, are the same step: losses like ours over several updates."""
+
+import itertools
+import re
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from cjepa_jax import experiment, sharding, versus
+from cjepa_jax.errors import ConfigError
+from configs import tiny
+from tests import running
+
+DOCUMENT = {
+    "objective.prediction_loss": "smooth_l1",
+    "objective.target_norm": "none",
+    "objective.causal_weight": 0.5,
+    "data.intervened": "zero_pixels",
+    "data.frames": 1,
+    "data.size": 64,
+}
+CASES = {"tiny": {"mask.anchor": 1, "data.frames": 4}, "document": DOCUMENT, "drop": {"data.intervened": "drop_tokens"}}
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    everything = sharding.make_mesh
+
+    def make_mesh(*arguments, **options):
+        return everything(*arguments, **options | {"devices": jax.devices()[:1]})
+
+    monkeypatch.setattr(sharding, "make_mesh", make_mesh)
+
+
+def small(**values):
+    config = tiny.get_config()
+    config.update_from_flattened_dict(running.SMALL | {"optim.warmup_share": 0.01} | values)
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("case", CASES)
+def test_torch_goes_the_same_way(case):
+    from cjepa_jax.versus_torch import Twin
+
+    config = small(**CASES[case])
+    run = experiment.assemble(config)
+    batches = list(itertools.islice(run.loader.iterate(0, 6), 6))
+    state = run.init(sharding.put_batch(run.mesh, batches[0]))
+    twin = Twin(run.objective, config.optim, state, batches[0])
+    for arrays in batches:
+        state, metrics = run.step(state, sharding.put_batch(run.mesh, arrays))
+        assert twin.step(arrays, float(metrics["learning_rate"])) == pytest.approx(float(metrics["loss"]), rel=1e-5)
+    kernels = state.params["encoder"]["stack"]["blocks"]["mlp"]["up"]["kernel"]
+    np.testing.assert_allclose(twin.encoder.stack.blocks[0].mlp[0].weight.detach().T, kernels[0], atol=1e-4)
+    kernels = state.target["stack"]["blocks"]["mlp"]["up"]["kernel"]
+    np.testing.assert_allclose(twin.target.stack.blocks[0].mlp[0].weight.T, kernels[0], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_padded_step_is_the_same_step_and_they_take_turns():
+    report = versus.compare(small(**CASES["tiny"]), "padded", rounds=3)
+    number = r"[\d.]+"
+    ours, theirs = re.fullmatch(rf"({number}) here, ({number}) padded", report["loss of step 1"]).groups()
+    assert float(theirs) == pytest.approx(float(ours), rel=1e-5)
+    assert re.fullmatch(rf"{number} ms median of 3, float32, \d+ useful GFLOP/s", report["step here"])
+    assert re.fullmatch(rf"{number} ms median, taking turns, \d+ useful GFLOP/s", report["step padded"])
+    assert re.match(rf"{number} times the speed of padded", report["ratio"])
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("key, value", [
+    ("objective.prediction_loss", "mse"),
+    ("objective.sigreg_kind", "epps_pulley"),
+    ("objective.encoder_input", "zeroed"),
+    ("objective.predictor.attention", "cross"),
+    ("optim.clip", 1.0),
+    ("objective.type", "cjepa_jax.objectives.mae:Mae"),
+])  # fmt: skip
+def test_what_torch_does_not_do_is_refused(key, value):
+    from cjepa_jax.versus_torch import Twin
+
+    config = small()
+    objective = experiment.make_objective(config, steps=10)
+    config.update_from_flattened_dict({key: value} if key != "objective.type" else {})
+    if key == "objective.type":
+        objective = types.SimpleNamespace()
+    elif key.startswith("objective."):
+        objective = experiment.make_objective(config, steps=10)
+    arrays = {"rows": {"segment": np.ones((1, 8, 16), np.int32)}}
+    with pytest.raises(ConfigError, match=f"^{key}.* --against=torch knows"):
+        Twin(objective, config.optim, None, arrays)
+
+
+@pytest.mark.needs("torch")
+def test_packed_rows_are_refused():
+    from cjepa_jax.versus_torch import Twin
+
+    config, arrays = small(), {"rows": {"segment": np.full((1, 8, 16), 2, np.int32)}}
+    with pytest.raises(ConfigError, match=r"^data\.pack"):
+        Twin(experiment.make_objective(config, steps=10), config.optim, None, arrays)
