@@ -204,7 +204,10 @@ def _moments(prediction: Array, target: Array, mask: Array, valid: Array) -> dic
 def _explained(moments: dict[str, Array]) -> Array:
     """1 - squared error / variance of the target over the tokens of all slices: progress, which the loss does not show
     because its target moves. A monitor."""
-    share = moments["count"] / jnp.maximum(moments["count"].sum(), 1)
-    mean = (share[:, None] * moments["mean"]).sum(0)
-    variance = moments["variance"] + jnp.square(moments["mean"] - mean).mean(-1)
-    return 1.0 - (share * moments["error"]).sum() / jnp.maximum((share * variance).sum(), 1e-12)
+    error, variance = moments["error"], moments["variance"]
+    if error.shape[0] > 1:  # of one slice they are the batch's, to the last bit
+        share = moments["count"] / jnp.maximum(moments["count"].sum(), 1)
+        mean = (share[:, None] * moments["mean"]).sum(0)
+        variance = share * (variance + jnp.square(moments["mean"] - mean).mean(-1))
+        error = share * error
+    return 1.0 - error.sum() / jnp.maximum(variance.sum(), 1e-12)
