@@ -41,11 +41,14 @@ def plan(job: Job, slurm: Slurm) -> Plan:
     if "\\" in job.workdir or "\n" in job.workdir or not os.path.isabs(job.workdir):
         # A backslash switches off the %j in a log's name.
         raise ConfigError(f"--workdir={job.workdir!r}: must be an absolute path without line ends and backslashes")
+    text = script(job, slurm)
+    if "\r\n" in text:
+        raise ConfigError("sbatch takes no script with a DOS line end (\\r\\n) in it, and a value of this job has one")
     folder = os.path.join(job.workdir, "slurm")
     path = os.path.join(folder, f"{job.name}.sbatch")
     log = os.path.join(folder, job.name).replace("%", "%%") + "-%j.log"
     options = [f"--{name}={value}" if value else f"--{name}" for name, value in slurm.options]
-    return Plan(job.root, (File(path, script(job, slurm)),), (("sbatch", f"--output={log}", *options, path),))
+    return Plan(job.root, (File(path, text),), (("sbatch", f"--output={log}", *options, path),))
 
 
 def script(job: Job, slurm: Slurm) -> str:

@@ -1,0 +1,148 @@
+"""A real SLURM of one node accepts the job, runs it, signals it, requeues it on 75 only, and the run goes on."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+import time
+
+import pytest
+
+from launch import __main__ as command_line
+from launch import git, slurm
+from launch.job import Job
+from tests import running
+from tests.launch.cluster import Cluster, missing
+from tests.launch.hostile import PIECES
+
+pytestmark = pytest.mark.slow
+# Takes the interpreter's place: notes its arguments, and answers a signal, or the time, with an exit code.
+STAND_IN = """#!{python} -SE
+import json, os, signal, sys, time
+words = dict(word.removeprefix("--config.").split("=", 1) for word in sys.argv if word.startswith("--config."))
+rank, restart = os.environ["SLURM_PROCID"], os.environ.get("SLURM_RESTART_COUNT", "0")
+with open(f"{folder}/said.{{rank}}.{{restart}}", "w") as said:
+    json.dump(sys.argv[1:], said)
+got = []
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, lambda number, frame: got.append(signal.Signals(number).name))
+print("started", flush=True)
+while not got and not os.path.exists(f"{folder}/end.{{restart}}"):
+    time.sleep(0.1)
+time.sleep(2 + 3 * int(rank))
+print("rank", rank, "saved after", *got, flush=True)
+sys.exit(int(words["code"]) if got or restart == "0" else 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(request, tmp_path_factory):
+    reason = missing()
+    if reason:
+        required = "slurm" in request.config.getoption("--require").split(",")
+        (pytest.fail if required else pytest.skip)(f"no SLURM here: {reason}")
+    with Cluster(tmp_path_factory.mktemp("slurm")) as started:
+        yield started
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """(a job that it runs, its folder)"""
+    folder = tmp_path / "w o'rk%j $(x);#é"
+    folder.mkdir()
+    program = tmp_path / "stand-in"
+    program.write_text(STAND_IN.format(python=sys.executable, folder=tmp_path))
+    program.chmod(0o755)
+    return Job("try", "c.py", str(folder), (("code", "75"),), cpus=1, python=str(program), root=str(tmp_path))
+
+
+def submit(cluster, job, monkeypatch, capfd):
+    """SLURM's number of the job, and its log."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    slurm.plan(job, slurm.Slurm()).act()
+    number = int(re.search(r"Submitted batch job (\d+)", capfd.readouterr().out)[1])
+    return number, pathlib.Path(job.workdir, f"slurm/{job.name}-{number}.log")
+
+
+def until(log, text, seconds=60):
+    """Waits for a text in the log."""
+    end = time.monotonic() + seconds
+    while not log.exists() or text not in log.read_text():
+        assert time.monotonic() < end, f"no {text!r} in {log.read_text() if log.exists() else 'no log'}"
+        time.sleep(0.2)
+
+
+def test_it_runs_word_for_word_is_warned_by_slurm_and_requeued_once(cluster, stand_in, tmp_path, monkeypatch, capfd):
+    hostile = tuple(("text", piece) for piece in PIECES if piece != "\r\n")
+    # Two minutes are the warning time, so that SLURM warns as soon as it looks.
+    job = dataclasses.replace(stand_in, overrides=stand_in.overrides + hostile, time="0:02:00", restarts=1)
+    number, log = submit(cluster, job, monkeypatch, capfd)
+    until(log, "saved after SIGUSR1", 120)
+    cluster.wait(number, "PENDING")
+    cluster.release(number)
+    until(log, "restart 1")
+    (tmp_path / "end.1").touch()
+    assert cluster.wait(number, "COMPLETED", "FAILED")["JobState"] == "COMPLETED"
+    for restart in "01":
+        assert json.loads((tmp_path / f"said.0.{restart}").read_text()) == job.command()[1:]
+    assert log.read_text().count("started") == 2  # one log for both pieces
+
+
+@pytest.mark.parametrize("code, restarts", [("1", 5), ("5", 5), ("70", 5), ("75", 0)])
+def test_no_other_code_requeues_nor_do_more_restarts_than_allowed(
+    code, restarts, cluster, stand_in, tmp_path, monkeypatch, capfd
+):
+    (tmp_path / "end.0").touch()
+    job = dataclasses.replace(stand_in, overrides=(("code", code),), restarts=restarts)
+    number, log = submit(cluster, job, monkeypatch, capfd)
+    ended = cluster.wait(number, "FAILED", "COMPLETED")
+    assert (ended["JobState"], ended["ExitCode"], ended["Restarts"]) == ("FAILED", f"{code}:0", "0")
+
+
+def test_processes_that_save_longer_than_the_first_are_left_to_it(cluster, stand_in, monkeypatch, capfd):
+    job = dataclasses.replace(stand_in, processes=2)
+    number, log = submit(cluster, job, monkeypatch, capfd)
+    until(log, "1: started")
+    until(log, "0: started")
+    cluster.run("scancel", "--signal=USR1", str(number))
+    until(log, "all is saved")
+    text = log.read_text()
+    assert "0: rank 0 saved after SIGUSR1\n" in text and "1: rank 1 saved after SIGUSR1\n" in text
+    cluster.wait(number, "PENDING")
+    cluster.run("scancel", str(number))
+
+
+def test_scancel_ends_it_for_good_and_lets_it_save(cluster, stand_in, monkeypatch, capfd):
+    number, log = submit(cluster, stand_in, monkeypatch, capfd)
+    until(log, "started")
+    cluster.run("scancel", str(number))
+    until(log, "saved after SIGTERM")
+    job = cluster.wait(number, "CANCELLED")
+    time.sleep(2)
+    assert (cluster.job(number)["JobState"], job["Restarts"]) == ("CANCELLED", "0")
+    assert "all is saved" not in log.read_text()
+
+
+def test_the_tiny_job_is_stopped_requeued_and_goes_on_to_its_end(cluster, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(git, "commit", lambda root, allow_dirty: "0" * 40)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    steps = 400
+    values = running.SMALL | {"train.steps": steps, "probe.every": 0, "checkpoint.every": 50}
+    where = [f"--config={running.ROOT}/configs/tiny.py", f"--workdir={tmp_path}/try", "--cpus=1", "--submit"]
+    assert command_line.main(["slurm", *where, *(f"--config.{key}={value}" for key, value in values.items())]) == 0
+    number = int(re.search(r"Submitted batch job (\d+)", capfd.readouterr().out)[1])
+    until(tmp_path / "try/metrics.jsonl", '"loss"', 200)
+    cluster.run("scancel", "--signal=USR1", str(number))
+    until(tmp_path / f"try/slurm/try-{number}.log", "back into the queue", 100)
+    cluster.wait(number, "PENDING")
+    cluster.release(number)
+    cluster.wait(number, "COMPLETED", "FAILED", seconds=300)
+    result = json.loads((tmp_path / "try/result.json").read_text())
+    training, _ = running.metrics(tmp_path / "try")
+    assert 0 < result["resumed_at"] < steps
+    seen = [line["step"] for line in training]
+    assert seen == sorted(set(seen)) and seen[-1] == steps
