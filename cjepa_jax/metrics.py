@@ -3,6 +3,7 @@
 import importlib
 import logging
 import math
+import os
 import sys
 import zlib
 from collections.abc import Callable, Mapping
@@ -27,13 +28,16 @@ class Writers:
       workdir: the entered run folder; its metrics.jsonl is always written.
       config: `log.tensorboard` and `log.wandb` say what else is.
       step: the step that the run goes on from; TensorBoard hides what it was given beyond it.
+      active: whether this is the process that writes; the others' writers do nothing.
     Raises:
       ConfigError: wandb is asked for but not installed.
     """
 
-    def __init__(self, workdir: Workdir, config: Mapping[str, Any], step: int = 0):
-        self._workdir = workdir
+    def __init__(self, workdir: Workdir, config: Mapping[str, Any], step: int = 0, active: bool = True):
+        self._workdir, self._active = workdir, active
         self._board = self._wandb = None
+        if not active:
+            return
         if config["log"]["wandb"]:
             self._wandb = _start_wandb(workdir, config)
         if config["log"]["tensorboard"]:
@@ -43,6 +47,8 @@ class Writers:
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes the metrics of one step: numbers or 0-d arrays by name. Text goes to metrics.jsonl only."""
+        if not self._active:
+            return
         self._workdir.append_metrics({"step": step, **metrics})
         numbers = {key: float(value) for key, value in metrics.items() if not isinstance(value, str)}
         if self._board is not None:
@@ -89,10 +95,15 @@ def _start_wandb(workdir: Workdir, config: Mapping[str, Any]) -> Any:
 
 
 class Console:
-    """The progress on the console: one line, rewritten in place, on a terminal; one line per call elsewhere."""
+    """The progress on the console: one line, rewritten in place, on a terminal; one line per call elsewhere.
 
-    def __init__(self, stream: TextIO | None = None):
-        self._stream = stream or sys.stdout
+    Args:
+      stream: stdout when None.
+      active: without it nothing is shown: of several processes, one speaks.
+    """
+
+    def __init__(self, stream: TextIO | None = None, active: bool = True):
+        self._stream = (stream or sys.stdout) if active else open(os.devnull, "w")
         self._rewrites = self._stream.isatty()
         self._open = False
 

@@ -1,28 +1,47 @@
 """Requests to stop: SIGTERM (preemption), SIGUSR1 and SIGUSR2 (SLURM's warning), SIGINT (Ctrl-C)."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
+from typing import TypeVar
+
+from cjepa_jax.errors import PREEMPTED
 
 STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+PATIENCE = 10.0  # seconds for what needs no saving, and for tidying up after the last save
+Result = TypeVar("Result")
+
+
+class Stopped(BaseException):
+    """A signal has come while nothing needed saving. Not an Exception, so that nobody takes it for a failure."""
 
 
 class Signals:
-    """While entered, the first stop signal only sets `received`; the loop saves and leaves when it suits it:
+    """While entered, the first stop signal sets `received`; the loop saves and leaves when it suits it:
 
         with Signals() as signals:
             while not signals.received: ...
 
+    Two kinds of work need not be waited for, and are broken off: `unless_stopped` and `nothing_to_save`.
+
     A second signal ends the process at once, exit code 130, whatever it is doing: Python runs handlers only between
     two steps of the main thread, which may be compiling for minutes, so a thread of its own watches for the second.
     The handlers that were there come back on leaving.
+
+    Args:
+      alone: whether this is the run's only process. Otherwise a signal sets `received` even when nothing needs saving:
+        the others must hear of it first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, alone: bool = True) -> None:
+        self._alone = alone
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
+        self._break_off = self._nothing_to_save = False
 
     def __enter__(self) -> "Signals":
         self._bytes, self._wakeup = os.pipe()
@@ -38,6 +57,31 @@ class Signals:
         signal.set_wakeup_fd(self._wakeup_before)
         os.close(self._wakeup)  # ends the thread
 
+    def unless_stopped(self, work: Callable[[], Result]) -> Result | None:
+        """The result of `work`; None if a signal has come, or comes meanwhile and breaks the work off."""
+        try:
+            self._break_off = True
+            return None if self.received else work()
+        except Stopped:
+            return None
+        finally:
+            self._break_off = False
+
+    @contextlib.contextmanager
+    def nothing_to_save(self) -> Iterator[None]:
+        """A signal ends the block by `Stopped`; if a call in C keeps Python from it, the process ends (75) soon."""
+        try:
+            self._break_off = self._nothing_to_save = self._alone
+            if self.received and self._alone:
+                raise Stopped
+            yield
+        finally:
+            self._break_off = self._nothing_to_save = False
+
+    def leave_soon(self) -> None:
+        """All is saved: what hangs from here on, such as a data worker, is not waited for (exit code 75)."""
+        self._later(lambda: True)
+
     def _watch(self) -> None:
         with open(self._bytes, "rb", buffering=0) as received:
             stops = 0
@@ -45,6 +89,18 @@ class Signals:
                 stops += byte[0] in STOP
                 if stops > 1:
                     os._exit(130)
+                if stops:
+                    self._later(lambda: self._nothing_to_save)
+
+    def _later(self, condition: Callable[[], bool]) -> None:
+        def leave() -> None:
+            if condition():
+                sys.stdout.flush()
+                os._exit(PREEMPTED)
+
+        timer = threading.Timer(PATIENCE, leave)
+        timer.daemon = True
+        timer.start()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
@@ -52,3 +108,6 @@ class Signals:
         self.received = signal.Signals(number)
         # os.write, not print: the signal may have interrupted a print, whose lock is not re-entrant.
         os.write(sys.__stderr__.fileno(), f"{self.received.name}: saving, then stopping; again: at once\n".encode())
+        if self._break_off:
+            self._break_off = False
+            raise Stopped

@@ -56,7 +56,8 @@ class Window:
                 f"{self._skipped} non-finite steps, train.nonfinite_budget = {budget}: {self._trouble}; "
                 f"last finite: {self._finite}"
             )
-        if self._replaced > share * max(self._drawn, self._scenes):
+        # Several processes: each counts its own scenes, of its own share of the source.
+        if self._replaced > share * max(self._drawn, self._scenes / jax.process_count()):
             raise DataError(
                 f"{self._replaced} of {self._drawn} scenes could not be read: more than data.max_replaced = {share} "
                 f"(the warnings name them)"
@@ -68,7 +69,10 @@ class Window:
             self._finite = f"step {step}, {values}"
             return
         self._skipped += 1
-        culprits = scene[~np.isfinite(metrics["per_scene"])] if "per_scene" in metrics else scene
+        culprits = scene
+        if "per_scene" in metrics:  # of the global batch, of which this process may have read a part
+            mine = jax.process_index() * len(scene) + np.arange(len(scene))
+            culprits = scene[~np.isfinite(metrics["per_scene"][mine])]
         named = ", ".join(map(str, (culprits if len(culprits) else scene)[:8]))
         loss, norm = metrics["loss"], metrics["grad_norm"]
         self._trouble = f"step {step}: loss {loss}, gradient norm {norm}; scenes {named}"

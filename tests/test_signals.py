@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from cjepa_jax.signals import STOP, Signals
+from cjepa_jax.errors import PREEMPTED
+from cjepa_jax.signals import STOP, Signals, Stopped
 
 LOOP = """
 import sys, time
@@ -58,3 +59,63 @@ def test_handlers_come_back():
         os.kill(os.getpid(), signal.SIGUSR1)
         assert signals.received is signal.SIGUSR1
     assert [signal.getsignal(number) for number in STOP] == before
+
+
+def test_work_that_can_be_done_again_is_broken_off():
+    with Signals() as signals:
+        assert signals.unless_stopped(lambda: "done") == "done"
+
+        def interrupted():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+
+        begin = time.monotonic()
+        assert signals.unless_stopped(interrupted) is None and signals.received is signal.SIGTERM
+        assert signals.unless_stopped(lambda: "done") is None, "it does not even begin"
+        with pytest.raises(Stopped), signals.nothing_to_save():
+            raise AssertionError("it does not even begin")
+        assert time.monotonic() - begin < 10
+
+
+def test_nothing_to_save_ends_at_once_unless_others_must_hear_of_it():
+    with Signals() as signals:
+        with pytest.raises(Stopped), signals.nothing_to_save():
+            os.kill(os.getpid(), signal.SIGUSR2)
+            time.sleep(30)
+    with Signals(alone=False) as signals:
+        with signals.nothing_to_save():
+            os.kill(os.getpid(), signal.SIGUSR2)
+        assert signals.received is signal.SIGUSR2
+
+
+BLOCKED = """
+import ctypes, sys, time
+from cjepa_jax import signals
+signals.PATIENCE = 0.5
+
+def hang():
+    # One call in C that lets other threads run but no handler, as a compilation.
+    libc = ctypes.CDLL(None)
+    mutex = ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)
+with signals.Signals() as asked:
+    if sys.argv[1] == "nothing to save":
+        with asked.nothing_to_save():
+            print("ready", flush=True)
+            hang()
+    else:
+        print("ready", flush=True)
+        while not asked.received:
+            time.sleep(0.01)
+        asked.leave_soon()
+        hang()
+"""
+
+
+@pytest.mark.parametrize("where", ["nothing to save", "all is saved"])
+def test_a_call_that_hangs_in_c_is_not_waited_for(where):
+    process = subprocess.Popen([sys.executable, "-c", BLOCKED, where], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=15) == PREEMPTED

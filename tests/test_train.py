@@ -16,7 +16,8 @@ from tests import running
 METRICS = (
     "loss loss/prediction loss/causal loss/sigreg loss/sigreg_floor learning_rate ema_momentum grad_norm update_norm "
     "feature_std rankme context_fraction fallback_scenes skipped skipped_total scenes_per_s data_wait eta_s "
-    "step_time_ms compilations replaced_scenes"
+    "step_time_ms step_time_p50_ms step_time_p95_ms step_time_p99_ms step_time_max_ms goodput compilations "
+    "replaced_scenes"
 ).split()
 GROUPS = ("count", "position", "velocity", "size")
 PROBES = [f"probe/{group}_r2{beside}" for group in GROUPS for beside in ("", "_random", "_pixels")]
