@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import logging
 import math
@@ -16,7 +17,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from cjepa_jax.data import batching, transforms
+from cjepa_jax.data import batching, checks, transforms
 from cjepa_jax.errors import CjepaError, ConfigError, DataError
 from cjepa_jax.masks import objects
 from cjepa_jax.signals import STOP
@@ -24,6 +25,8 @@ from cjepa_jax.signals import STOP
 # Second words of seeds, so that no two purposes share a stream; sources that simulate use 0 and 1, for their splits.
 DRAW, SHUFFLE = 2, 3
 SUBSTITUTES = 8  # an unreadable scene and its successors are tried, so many in all
+PATIENCE = 600.0  # seconds that a data worker may take for one scene
+STUCK = 71  # exit code of a worker that has taken longer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,7 @@ class SceneMap:
 
     def __call__(self, scene: int, epoch: int) -> dict[str, np.ndarray]:
         raw, index, replaced = self._read(scene)
+        checks.scene(raw, self.frames, self.source.label_names, f"scene {index} of {type(self.source).__name__}")
         rng = np.random.default_rng([self.seed, DRAW, index, epoch])  # the element's own: nothing else draws from it
         height, width = raw["video"].shape[1:3]
         window = transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
@@ -121,7 +125,9 @@ class SceneMap:
         if self.intervened == "rerender":
             if not chosen.any():
                 return video, np.False_
-            return window.frames(self.source.intervene(index, chosen), self.size), np.True_
+            without = self.source.intervene(index, chosen)
+            checks.video(without, self.frames, f"scene {index} of {type(self.source).__name__} without objects")
+            return window.frames(without, self.size), np.True_
         blank = masked.reshape(self.grid)
         for axis, repeat in enumerate((self.frames // self.grid[0], self.patch, self.patch)):
             blank = np.repeat(blank, repeat, axis)
@@ -140,7 +146,7 @@ class SceneMap:
                 logging.warning("scene %d replaced by the next: %s", index, problem)
             except CjepaError:
                 raise
-            except Exception as problem:  # a mistake in a user's source can be anything: it is not covered up
+            except (Exception, SystemExit) as problem:  # a mistake in a user's source can be anything: not covered up
                 text = f"scene {index}: {type(problem).__name__}: {problem} in {type(self.source).__name__}"
                 raise DataError(text) from problem
         raise error
@@ -163,6 +169,7 @@ class Loader:
       shards: data shards that this process feeds; shapes: of a shard's rows, as from batching.shapes. Each batch has
         the first one that holds it; processes whose batches differ in it agree by `shape_of` and `at_shape`.
       threads, workers, prefetch: speed only; no batch depends on them.
+      patience: seconds after which a worker gives up on a scene. (Without workers the run's watchdog sees to it.)
     """
 
     scenes: SceneMap
@@ -173,6 +180,7 @@ class Loader:
     threads: int = 2
     workers: int = 0
     prefetch: int = 2
+    patience: float = PATIENCE
     process: int = 0
     processes: int = 1
 
@@ -188,7 +196,8 @@ class Loader:
         iterator = dataset.to_iter_dataset(reading)
         if self.workers:
             options = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=self.prefetch)
-            iterator = iterator.mp_prefetch(options, worker_init_fn=_start_worker)
+            start_worker = functools.partial(_start_worker, patience=self.patience)
+            iterator = iterator.mp_prefetch(options, worker_init_fn=start_worker)
         iterator = iter(iterator)
         try:
             with _signals_blocked() if self.workers else contextlib.nullcontext():
@@ -197,7 +206,10 @@ class Loader:
             del first
             yield from iterator
         except RuntimeError as error:  # Grain's, for a worker that died
-            raise DataError(f"a data worker died: {str(error).partition('. ')[0]}") from error
+            text = f"a data worker died: {str(error).partition('. ')[0]}"
+            if text.endswith(f" {STUCK}"):
+                text = f"a data worker took over {self.patience:g} s for one scene (the warning names it)"
+            raise DataError(text) from error
         finally:
             iterator.close()
 
@@ -218,7 +230,12 @@ class Loader:
         local = self.batch // self.processes
         step, row = divmod(int(local_position), local)
         position = step * self.batch + self.process * local + row
-        return self.scenes(*scene_at(position, len(self.scenes.source), self.seed))
+        scene, epoch = scene_at(position, len(self.scenes.source), self.seed)
+        _BUSY[threading.get_ident()] = scene, time.monotonic()
+        try:
+            return self.scenes(scene, epoch)
+        finally:
+            del _BUSY[threading.get_ident()]
 
     def _collate(self, scenes: Sequence[dict]) -> dict:
         return batching.collate(scenes, self.shards, self.shapes)
@@ -246,15 +263,23 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(worker: int, workers: int) -> None:
-    """A killed trainer cannot stop its workers, so each watches for the parent's end by itself."""
+_BUSY: dict[int, tuple[int, float]] = {}  # of each thread of this process: the scene that it makes, and since when
+
+
+def _start_worker(worker: int, workers: int, patience: float) -> None:
+    """A killed trainer cannot stop its workers, so each watches for the parent's end by itself, and for scenes that
+    never end."""
     for number in STOP:
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
 
     def watch():
         while os.getppid() == parent:
-            time.sleep(1.0)
+            time.sleep(min(1.0, patience))
+            scene, since = min(list(_BUSY.values()), key=lambda busy: busy[1], default=(0, math.inf))
+            if time.monotonic() - since > patience:
+                logging.warning("scene %d has taken over %g s: its data worker gives up", scene, patience)
+                os._exit(STUCK)
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,52 @@
+"""Whether a source's scene is what data/base.py says, told in one line where it is not.
+
+Only types, shapes and labels are looked at, which takes microseconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cjepa_jax.errors import DataError
+
+
+def scene(raw: Any, frames: int, label_names: Sequence[str], name: str) -> None:
+    """Checks scene `name`, as its source gave it: `frames` is T, and there is a label of each of `label_names`.
+
+    Raises: DataError for the first field that is missing or wrong, with what it must be.
+    """
+    if not isinstance(raw, Mapping):
+        raise DataError(f"{name} is {_kind(raw)}: must be a dict of video, masks and labels")
+    for field in ("video", "masks", "labels"):
+        if field not in raw:
+            raise DataError(f"{name} has no {field}: must have video, masks and labels")
+    video(raw["video"], frames, name)
+    shape, masks = raw["video"].shape[:3], raw["masks"]
+    if _type(masks) != np.bool_ or masks.ndim != 4 or masks.shape[1:] != shape:
+        raise DataError(
+            f"{name}: masks are {_kind(masks)}: must be bool [K, {', '.join(map(str, shape))}], as the video"
+        )
+    labels = np.asarray(raw["labels"])
+    if labels.dtype.kind not in "fiub" or labels.shape != (len(label_names),):
+        raise DataError(f"{name}: labels are {_kind(labels)}: must be float32 [{len(label_names)}], as label_names")
+    if not np.isfinite(labels).all():
+        worst = int(np.isfinite(labels).argmin())
+        raise DataError(f"{name}: label {label_names[worst]!r} is {labels[worst]}: must be finite")
+    if "states" in raw and np.shape(raw["states"])[:2] != (frames, len(masks)):
+        raise DataError(f"{name}: states are {_kind(raw['states'])}: must be float32 [{frames}, {len(masks)}, S]")
+
+
+def video(array: Any, frames: int, name: str) -> None:
+    """Checks a scene's picture. Raises DataError."""
+    if _type(array) == np.uint8 and array.ndim == 4 and array.shape[0] == frames and array.shape[3] == 3 and array.size:
+        return
+    raise DataError(f"{name}: video is {_kind(array)}: must be uint8 [{frames}, H, W, 3] (data.frames = {frames})")
+
+
+def _type(value: Any) -> np.dtype | None:
+    return value.dtype if isinstance(value, np.ndarray) else None
+
+
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else f"of type {type(value).__name__}"

@@ -1,0 +1,155 @@
+"""Several processes read slices of one order and agree on one shape of rows; a data worker's end is told in a line."""
+
+import dataclasses
+import os
+import pathlib
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from cjepa_jax.data import batching, pipeline
+from cjepa_jax.errors import DataError
+from tests import running
+from tests.broken_source import Faulty
+from tests.scenes import SIZE, scene_map
+
+PLAIN = [(4, 12), (4, 16)]  # a row for each scene of a shard
+PACKED = [(3, 16), (4, 16)]
+
+
+def loader(process=0, processes=1, shapes=PLAIN, batch=16, **options):
+    """Shards of four scenes, whatever the number of processes."""
+    shards = batch // processes // 4
+    chosen = dict(shards=shards, shapes=shapes, threads=1, prefetch=1, process=process, processes=processes)
+    return pipeline.Loader(options.pop("scenes", scene_map()), batch, 0, **chosen | options)
+
+
+def check_equal(parts, whole):
+    """The arrays of `parts`, one after the other, are those of `whole`, bit by bit."""
+    for name, value in whole.items():
+        if isinstance(value, dict):
+            check_equal([part[name] for part in parts], value)
+        else:
+            joined = np.concatenate([part[name] for part in parts])
+            np.testing.assert_array_equal(joined, value, err_msg=name)
+            assert joined.dtype == value.dtype
+
+
+@pytest.mark.parametrize(
+    "processes, shapes",
+    [
+        pytest.param(2, PLAIN, id="2, plain"),
+        pytest.param(4, PACKED, id="4, packed"),
+        pytest.param(4, PLAIN, id="4, plain", marks=pytest.mark.slow),
+    ],
+)
+def test_processes_that_agree_on_the_largest_shape_supply_slices_of_one_batch(processes, shapes):
+    loaders = [loader(process, processes, shapes) for process in range(processes)]
+    unlike = 0
+    for whole, *parts in zip(loader(shapes=shapes).iterate(0, 4), *(one.iterate(0, 4) for one in loaders), strict=True):
+        chosen = [one.shape_of(part) for one, part in zip(loaders, parts, strict=True)]
+        unlike += len(set(chosen)) > 1
+        parts = [one.at_shape(part, max(chosen)) for one, part in zip(loaders, parts, strict=True)]
+        assert {one.shape_of(part) for one, part in zip(loaders, parts, strict=True)} == {max(chosen)}
+        check_equal(parts, whole)
+    assert unlike, "no two processes ever differed: nothing was tested"
+
+
+def test_a_batch_is_laid_out_anew_only_where_the_shape_differs():
+    one = loader(shapes=PLAIN)
+    batch = next(one.iterate(0, 1))
+    assert one.at_shape(batch, one.shape_of(batch)) is batch
+    assert one.shape_of(one.at_shape(batch, 1)) == 1
+    batch["context"] = np.ones_like(batch["context"])
+    with pytest.raises(ValueError, match="do not hold"):
+        one.at_shape(batching.with_rows(batch, 4, PLAIN[1]), 0)
+
+
+@pytest.mark.parametrize("stays", [(2, 1, 4), pytest.param((4, 4, 1), marks=pytest.mark.slow)])
+def test_every_scene_once_per_epoch_though_the_number_of_processes_changes(stays):
+    """Three steps with so many processes, then others go on: three epochs of 48 scenes in all, whole ones."""
+    count, drawn, step = 48, [], 0
+    while step < 9:
+        processes = stays[step // 3]
+        for process in range(processes):
+            part = loader(process, processes, scenes=scene_map(count=count))
+            drawn += [
+                (int(s), int(e))
+                for b in part.iterate(step, step + 3)
+                for s, e in zip(b["scene"], b["epoch"], strict=True)
+            ]
+        step += 3
+    assert sorted(drawn) == [(scene, epoch) for scene in range(count) for epoch in range(3)]
+
+
+@pytest.mark.parametrize("options", [{"threads": 5}, pytest.param({"workers": 2}, marks=pytest.mark.slow)])
+def test_packed_batches_do_not_depend_on_threads_and_workers(options):
+    for one, two in zip(
+        loader(shapes=PACKED).iterate(0, 4), loader(shapes=PACKED, **options).iterate(0, 4), strict=True
+    ):
+        check_equal([two], one)
+
+
+# ---------------------------------------------------------------------- workers that end
+
+
+def faulty(**options):
+    source = Faulty(size=SIZE, frames=1, count=16, **options)
+    return dataclasses.replace(scene_map(), source=source)
+
+
+def read(scenes, **options):
+    return [batch for batch in loader(scenes=scenes, workers=1, **options).iterate(0, 2)]
+
+
+@pytest.mark.slow
+def test_a_scene_that_never_ends_is_given_up_by_its_worker():
+    began = time.monotonic()
+    with pytest.raises(DataError, match=r"a data worker took over 1 s for one scene \(the warning names it\)"):
+        read(faulty(endless=tuple(range(16))), patience=1.0)
+    assert time.monotonic() - began < 40  # a busy machine takes most of it to start the worker
+
+
+@pytest.mark.slow
+def test_a_source_that_ends_its_process_is_told_apart_from_the_end_of_the_data():
+    """sys.exit() would end a worker as if it were done, and the trainer would wait for ever."""
+    with pytest.raises(DataError, match=r"scene \d+: SystemExit: 0 in Faulty"):
+        read(faulty(leaving=tuple(range(16))))
+    with pytest.raises(DataError, match=r"scene \d+: SystemExit: 0 in Faulty"):
+        next(loader(scenes=faulty(leaving=tuple(range(16)))).iterate(0, 1))
+
+
+def shared(size):
+    """Shared memory of exactly so many bytes: this test's own, for no other one makes arrays of this size."""
+    found = []
+    for file in pathlib.Path("/dev/shm").glob("psm_*"):
+        try:
+            found += [file] * (file.stat().st_size == size)
+        except FileNotFoundError:
+            pass
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "trainer"])
+def test_a_kill_leaves_no_process_and_no_shared_memory(tmp_path, victim):
+    batch = 13 if victim == "worker" else 14
+    argv = running.command(
+        tmp_path, data__workers=1, train__steps=5000, train__batch=batch, log__every=1, data__prefetch=4
+    )
+    process, size = running.start(argv), batch * 2 * 32 * 32 * 3
+    running.read_until(process, "step 3/")
+    children = running.children(process.pid)
+    assert shared(size)
+    worker = next(pid for pid in children if "spawn_main" in running.title(pid))
+    os.kill(worker if victim == "worker" else process.pid, signal.SIGKILL)
+    killed = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    if victim == "worker":
+        assert process.returncode == 3 and time.monotonic() - killed < 10
+        assert re.fullmatch(r"error: a data worker died: .* exit code -9\n", err), err
+    assert running.gone(children)
+    assert not shared(size)
