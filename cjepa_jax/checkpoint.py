@@ -1,7 +1,8 @@
 """Checkpoints through Orbax: asynchronous, the newest and the best kept, verified when they are read.
 
 Orbax alone restores most flipped bits silently, casts dtypes without a word and does not name a mismatching array.
-So every checkpoint carries a checksum per array, and its tree is compared with the model's before anything is read.
+So every checkpoint carries the SHA-256 of each of its files, and a checksum of each array for what was written without
+them or is wrong in memory; and its tree is compared with the model's before anything is read.
 """
 
 import errno
@@ -10,16 +11,18 @@ import math
 import os
 import pathlib
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers
 
+from cjepa_jax import manifest, trees
 from cjepa_jax.errors import CheckpointError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -58,13 +61,16 @@ class Checkpoints:
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             best_fn=value if best else None,  # without it Orbax does not store the metrics
             cleanup_tmp_directories=True,
+            # Called in Orbax's thread by the first process once all files are there, right before they are committed:
+            # what is committed has its checksums, whenever a kill comes, and no step waits for them.
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
-        self._pending = False
+        self._pending, self._saving = False, -1
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint, in order."""
@@ -84,7 +90,10 @@ class Checkpoints:
             hint = did_you_mean(self._best, numbers)
             log.warning("checkpoint.best = %r: not among the probe's metrics%s", self._best, hint)
             self._best = ""
-        tree = {"state": _nested(state), "checksums": _checksums(jax.tree.leaves(state))}
+        self.wait()
+        self._saving = step
+        leaves = jax.tree.leaves(state)
+        tree = {"state": trees.nested(state), "checksums": jax.device_put(_checksums(leaves), _everywhere(leaves))}
         self._manager.save(step, args=ocp.args.StandardSave(tree), metrics=numbers, force=True)
         self._pending = True
 
@@ -104,13 +113,11 @@ class Checkpoints:
         failures: dict[int, Exception] = {}
         for step in reversed(self.steps()):
             try:
-                state = self._read(step, abstract_state)
+                state = self._attempt(step, abstract_state)
+            except Unreachable:
+                raise
             except Exception as error:  # which class damage raises depends on the file; Orbax has a bare Exception too
                 failures[step] = error
-                passing = error if _may_pass(error) else _refusal(self.folder / str(step))
-                if passing:
-                    text = f"{self.folder}, step {step}: cannot be read at present, nothing was changed"
-                    raise CheckpointError(f"{text} ({_first_line(passing)})") from passing
                 continue
             for bad, error in failures.items():
                 aside = "" if self._read_only else " and set aside"
@@ -140,32 +147,76 @@ class Checkpoints:
         """Waits for the last save and ends Orbax's threads."""
         self._manager.close()
 
-    def _read(self, step: int, abstract_state: Any) -> Any:
-        paths, tree = jax.tree_util.tree_flatten_with_path(abstract_state)
-        wanted = {_name(path): _abstract(leaf) for path, leaf in paths}
+    def _seal(self) -> None:
+        final = self.folder / str(self._saving)
+        for folder in [final] if final.exists() else self.folder.glob(f"{final.name}.orbax-checkpoint-tmp*"):
+            manifest.seal(folder, self._saving)
+
+    def _attempt(self, step: int, abstract_state: Any) -> Any:
+        self._together(step, lambda: self._verify(step))
+        target = self._together(step, lambda: self._examine(step, abstract_state))
+        return self._together(step, lambda: self._read(step, target, abstract_state))
+
+    def _together(self, step: int, work: Callable[[], Any]) -> Any:
+        """What `work` returns, if no process fails at it; otherwise raises on all of them, so that they agree."""
+        result = error = passing = None
+        try:
+            result = work()
+        except Exception as problem:
+            error = problem
+            passing = problem if _may_pass(problem) else _refusal(self.folder / str(step))
+        verdict = _highest(2 if passing else 1 if error else 0)
+        if verdict == 2:
+            why = _first_line(passing) if passing else "by another process"
+            text = f"{self.folder}, step {step}: cannot be read at present, nothing was changed ({why})"
+            raise Unreachable(text) from passing
+        if verdict == 1:
+            raise error or ValueError("another process cannot read it")
+        return result
+
+    def _verify(self, step: int) -> None:
+        wrong = manifest.verify(self.folder / str(step), step, jax.process_index(), jax.process_count())
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise ValueError(f"its files are not what was written: {', '.join(wrong[:3])}{more}")
+
+    def _examine(self, step: int, abstract_state: Any) -> Any:
+        """What to ask Orbax for, if the arrays are those of the model."""
         metadata = self._manager.item_metadata(step)
         if metadata is None or "state" not in metadata or "checksums" not in metadata:
             raise ValueError("its files are missing or unreadable")
-        saved_paths, _ = jax.tree_util.tree_flatten_with_path(metadata["state"])
-        problems = _compare({_name(path): leaf for path, leaf in saved_paths}, wanted)
+        paths, tree = jax.tree_util.tree_flatten_with_path(abstract_state)
+        wanted = {trees.name_of(path): _abstract(leaf) for path, leaf in paths}
+        saved = {trees.name_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(metadata["state"])[0]}
+        problems = trees.differences(saved, wanted)
         if problems:
             raise CheckpointError(f"{self.folder}, step {step}: belongs to another model: {'; '.join(problems)}")
-        sums = jax.ShapeDtypeStruct(metadata["checksums"].shape, jnp.uint32, sharding=_first_device())
-        target = {"state": _nested(jax.tree.unflatten(tree, wanted.values())), "checksums": sums}
+        home = _everywhere(list(wanted.values()))
+        sums = jax.ShapeDtypeStruct(metadata["checksums"].shape, jnp.uint32, sharding=home)
+        return {"state": trees.nested(jax.tree.unflatten(tree, wanted.values())), "checksums": sums}
+
+    def _read(self, step: int, target: Any, abstract_state: Any) -> Any:
         restored = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        flat = {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(restored["state"])[0]}
-        leaves = [flat[name] for name in wanted]
+        flat = {trees.name_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(restored["state"])[0]}
+        paths, tree = jax.tree_util.tree_flatten_with_path(abstract_state)
+        names = [trees.name_of(path) for path, _ in paths]
+        leaves = [flat[name] for name in names]
         altered = np.flatnonzero(np.asarray(_checksums(leaves)) != np.asarray(restored["checksums"]))
         if altered.size:
-            raise ValueError(f"checksum mismatch in {', '.join(list(wanted)[i] for i in altered[:3])}")
+            raise ValueError(f"checksum mismatch in {', '.join(names[i] for i in altered[:3])}")
         return jax.tree.unflatten(tree, leaves)
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
-            aside = self.folder / f"{step}.bad"
-            shutil.rmtree(aside, ignore_errors=True)
-            os.rename(self.folder / str(step), aside)
+            taken = (self.folder / f"{step}.bad{again}" for again in ("", *map(str, range(2, 10**6))))
+            os.rename(self.folder / str(step), next(aside for aside in taken if not aside.exists()))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} is set aside")
         self._manager.reload()
+
+
+class Unreachable(CheckpointError):
+    """The system cannot read a checkpoint now, which says nothing about the checkpoint."""
 
 
 def size_in_bytes(state: Any) -> int:
@@ -173,43 +224,24 @@ def size_in_bytes(state: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
-@jax.jit
 def _checksums(leaves: list[jax.Array]) -> jax.Array:
     """uint32 [len(leaves)]: per array, the sum of its bits times odd weights by position, modulo 2^32.
 
     Computed where the array is; whole numbers, hence equal for every sharding. Any single wrong element is found.
     """
+    return jax.jit(_checksum_each, out_shardings=_everywhere(leaves))(leaves)
 
+
+def _checksum_each(leaves: list[jax.Array]) -> jax.Array:
     def checksum(leaf: jax.Array) -> jax.Array:
         leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
-        bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32).ravel()
-        return jnp.sum(bits * (2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1), dtype=jnp.uint32)
+        bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
+        position = jnp.uint32(0)  # in row-major order; an array that is divided among devices stays so
+        for axis, length in enumerate(leaf.shape):
+            position = position * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+        return jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)
 
     return jnp.stack([checksum(leaf) for leaf in leaves])
-
-
-def _compare(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """One text per array that is missing, superfluous, or of another shape or dtype."""
-    problems = [f"{name} is missing" for name in wanted if name not in saved]
-    problems += [f"{name} is not in the model" for name in saved if name not in wanted]
-    for name in wanted:
-        if name in saved:
-            have, want = (f"{np.dtype(a.dtype)}{list(a.shape)}" for a in (saved[name], wanted[name]))
-            if have != want:
-                problems.append(f"{name} is {have}, the model has {want}")
-    return problems
-
-
-def _nested(state: Any) -> dict[str, Any]:
-    """The state as nested dicts with text keys: independent of the classes of its nodes."""
-    tree: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        *folders, last = _name(path).split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = leaf
-    return tree
 
 
 def _may_pass(error: BaseException | None) -> bool:
@@ -226,32 +258,35 @@ def _may_pass(error: BaseException | None) -> bool:
 
 def _refusal(folder: pathlib.Path) -> OSError | None:
     """The system's error, if it is one that may pass, when all files below are read: Orbax hides some of them."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
     try:
-        for path, _, names in os.walk(folder, onerror=refuse):
-            for name in names:
-                with open(os.path.join(path, name), "rb") as file:
-                    while file.read(2**24):
-                        pass
+        os.listdir(folder)  # a folder that cannot be read has no files below
+        manifest.sums(folder)
     except OSError as error:
         return error if _may_pass(error) else None
     return None
+
+
+def _highest(number: int) -> int:
+    """The highest of all processes' numbers."""
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [""])[0][:1000] or type(error).__name__
 
 
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or _first_device())
 
 
+def _everywhere(leaves: list[Any]) -> jax.sharding.Sharding:
+    """Where a small array lives beside these: on each of their devices."""
+    homes = [leaf.sharding for leaf in leaves if getattr(leaf, "sharding", None)]
+    meshes = [home.mesh for home in homes if isinstance(home, NamedSharding)]
+    return NamedSharding(meshes[0], PartitionSpec()) if meshes else homes[0] if homes else _first_device()
+
+
 def _first_device() -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
