@@ -98,10 +98,10 @@ def last_saved(workdir):
     return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0)
 
 
-TIMING = ("scenes_per_s", "data_wait", "eta_s", "step_time_ms", "compilations")
+TIMING = re.compile("scenes_per_s|data_wait|eta_s|step_time_|compilations|goodput|peak_memory_")
 
 
-def differences(workdir, reference, timing=TIMING):
+def differences(workdir, reference):
     """One text per way in which a run that was disturbed differs from one that was not."""
     found = []
     if running.digest(workdir, STEPS) != running.digest(reference, STEPS):
@@ -114,7 +114,7 @@ def differences(workdir, reference, timing=TIMING):
             found.append(f"{kind}: steps {steps}")
             continue
         for one, two in zip(mine, wanted, strict=True):
-            names = sorted(k for k in one.keys() | two.keys() if k not in timing and one.get(k) != two.get(k))
+            names = sorted(k for k in one.keys() | two.keys() if not TIMING.match(k) and one.get(k) != two.get(k))
             if names:
                 found.append(f"{kind} of step {one['step']}: {', '.join(names)}")
     aside = [path.name for path in pathlib.Path(workdir, "checkpoints").glob("*.bad")]

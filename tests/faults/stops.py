@@ -3,6 +3,7 @@
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import time
@@ -85,7 +86,8 @@ def stop(workdir, rng, limit):
     problems = [] if code in allowed else [f"exit code {code}: {text[-300:]!r}"]
     if seconds > limit:
         problems.append(f"{seconds:.1f} s")
-    if code == STOPPED and f"stopped by {number.name} at step {last_saved(workdir)};" not in text and not twice:
+    said = re.search(rf"stopped by {number.name} (?:at step (\d+);|before the first step)", text)
+    if code == STOPPED and not twice and (not said or int(said[1] or before) != last_saved(workdir)):
         problems.append(f"not saved where it stopped: {text[-200:]!r}, {last_saved(workdir)} saved")
     if last_saved(workdir) < before:
         problems.append("lost what was saved")

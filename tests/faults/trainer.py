@@ -48,7 +48,7 @@ def arm(fault: str) -> None:
 
     def hook(event: str, args: tuple) -> None:
         nonlocal left, passed
-        if passed:  # whatever comes next, the rename is done
+        if passed and event != "os.kill":  # whatever comes next, the rename is done
             die()
         if event == name and pattern.search(f"{' '.join(map(_text, args[:2]))} "):
             left -= 1
