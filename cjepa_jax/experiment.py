@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
@@ -81,7 +82,7 @@ def assemble(config: Any) -> Experiment:
     )
     optimizer = optim.make(config.optim)
     init = functools.partial(train_step.init_state, objective, optimizer, config.seed)
-    home = sharding.state_sharding(mesh, jax.eval_shape(init, _shapes(scenes, config.train.batch)), layout.rules)
+    home = sharding.state_sharding(mesh, jax.eval_shape(init, shapes(scenes, config.train.batch)), layout.rules)
     make_step = functools.partial(train_step.make, objective, optimizer, rate, config.seed, accumulate)
     return Experiment(
         mesh,
@@ -144,11 +145,12 @@ def _mapped(make_step: Callable, mesh: Mesh, home: Any) -> Callable:
     return run
 
 
-def _shapes(scenes: pipeline.SceneMap, count: int) -> Batch:
-    """What initialisation must know of a batch of so many scenes, from one of them."""
+def shapes(scenes: pipeline.SceneMap, count: int, rows: tuple[int, int] = (1, 1), shards: int = 1) -> Batch:
+    """A batch of `count` scenes with context rows [shards, R, L], as ShapeDtypeStructs; one scene is read."""
     arrays = batching.collate([scenes(0, 0)])
     arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), arrays)
-    return Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
+    laid_out = jax.ShapeDtypeStruct((shards, *rows), jnp.int32)
+    return Batch(**(arrays | {"rows": Rows(laid_out, laid_out)}))
 
 
 def _check_layout(config: Any, mesh: Mesh) -> None:

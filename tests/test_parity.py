@@ -17,22 +17,28 @@ from tests import running, scenes
 from tests.objectives import test_jepa
 
 BATCH = 8
+KEEP = optax.trace(decay=0.0)  # an optimiser whose state is the gradient
 slow = pytest.mark.slow
 
 
-def step_on(devices=1, mode="jit", accumulate=1, **layout):
-    """(the compiled step, the state before it, its batch) on so many devices. The optimiser keeps the gradient."""
+def step_on(devices=1, mode="jit", accumulate=1, depth=1, **layout):
+    """(the compiled step, the state before it, its batch) on so many devices."""
     mesh = sharding.make_mesh(layout, BATCH, accumulate, jax.devices()[:devices])
     own = BATCH // jax.process_count()
     first = own * jax.process_index()
     arrays = scenes.batch(range(first, first + own), shards=sharding.local_shards(mesh) * accumulate)
     batch = sharding.put_batch(mesh, arrays)
-    objective = test_jepa.make(predictor={"heads": 3, "width": 24})
-    keep = optax.trace(decay=0.0)
-    init = functools.partial(train_step.init_state, objective, keep, 0)
-    home = sharding.state_sharding(mesh, jax.eval_shape(init, batch))
-    make = functools.partial(train_step.make, objective, keep, lambda step: 0.1, 0, accumulate)
-    return experiment.compile_step(make, mesh, home, mode), jax.jit(init, out_shardings=home)(batch), batch
+    objective = test_jepa.make({"depth": depth}, {"depth": depth, "heads": 3, "width": 24})
+    make = functools.partial(train_step.make, objective, KEEP, lambda step: 0.1, 0, accumulate)
+    state = initial(objective)
+    home = sharding.state_sharding(mesh, state)
+    return experiment.compile_step(make, mesh, home, mode), jax.device_put(state, home), batch
+
+
+def initial(objective):
+    """The state before the first step, on the host."""
+    batch = test_jepa.as_batch(scenes.batch(range(2)))
+    return jax.device_get(jax.jit(functools.partial(train_step.init_state, objective, KEEP, 0))(batch))
 
 
 @functools.cache
@@ -80,6 +86,14 @@ CASES = [
 @pytest.mark.parametrize("how", CASES, ids=lambda how: "-".join(f"{key}={value}" for key, value in how.items()))
 def test_the_same_loss_and_gradient(how):
     assert_same(after(**how))
+
+
+@slow
+def test_the_initial_state_has_the_same_bits_wherever_it_lives():
+    _, state, batch = step_on(8, fsdp=4)
+    init = functools.partial(train_step.init_state, test_jepa.make({"depth": 1}, {"heads": 3, "width": 24}), KEEP, 0)
+    home = jax.tree.map(lambda leaf: leaf.sharding, state)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(init, out_shardings=home)(batch), state)
 
 
 @slow

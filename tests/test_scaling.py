@@ -1,0 +1,79 @@
+"""The plan on paper is that of the real step: its parameters, its products, its bytes."""
+
+import functools
+
+import jax
+import optax
+import pytest
+
+from cjepa_jax import flops, scaling, train_step
+from cjepa_jax.config import override
+from cjepa_jax.errors import ConfigError
+from configs import vitl
+from tests import scenes
+from tests.objectives import test_jepa
+
+MODEL = scaling.Model(scaling.Stack(96, 2, 384), scaling.Stack(24, 2, 96), 16, 16, 192, 3)  # test_parity's, two blocks
+
+
+def traced(objective, batch):
+    init = functools.partial(train_step.init_state, objective, optax.scale_by_adam(), 0)
+    return jax.eval_shape(init, batch)
+
+
+def elements(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def test_a_small_model_by_formula_and_by_tracing():
+    objective = test_jepa.make({"depth": 2}, {"depth": 2, "heads": 3, "width": 24})
+    batch = test_jepa.as_batch(scenes.batch(range(2)))
+    state = traced(objective, batch)
+    assert MODEL.params == (elements(state.params["encoder"]), elements(state.params["predictor"]))
+    assert MODEL.state_bytes == 4 * (elements(state) - 3)  # three counters
+    assert 2 * MODEL.flops == pytest.approx(flops.step_flops(objective, state, batch), rel=0.01)
+
+
+def test_bytes_sent_by_rings():
+    amounts = scaling.payload(MODEL, 64, 1, 4)
+    small = amounts["SIGReg"] * 7 / 8
+    assert scaling.sent(MODEL, 64, 8, 1, 4) == amounts["gradients"] * 2 * 7 / 8 + small
+    amounts = scaling.payload(MODEL, 64, 8, 2)
+    assert scaling.sent(MODEL, 64, 1, 8, 2) == (amounts["parameters"] + amounts["gradients"]) * 7 / 8 + small
+    assert scaling.sent(MODEL, 64, 1, 1, 4) == 0
+
+
+def test_a_program_is_read_loops_multiplied_out():
+    text = """
+%body.1 (arg: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %a = bf16[2,4]{1,0} all-gather(%x), dimensions={0}
+  ROOT %t = (s32[], f32[4]) tuple(%i, %a)
+}
+
+%other (arg: f32[4]) -> f32[4] {
+  %n = f32[100]{0} all-reduce(%x), to_apply=%add
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %w = (s32[], f32[4]) while(%p), condition=%c, body=%body.1, backend_config={"known_trip_count":{"n":"24"}}
+  %r = (f32[], /*index=1*/f32[3,5]{1,0}) all-reduce(%a, %b), to_apply=%add
+  ROOT %s = f32[4]{0} all-reduce-start(%r), to_apply=%add
+}
+"""
+    assert scaling.collectives(text) == {"all-gather": (24, 24 * 16), "all-reduce": (2, 4 * 16 + 16)}
+
+
+@pytest.mark.parametrize("size", ["1408", "a,b,c", "1,2,3,4"])
+def test_a_size_that_is_none(size):
+    with pytest.raises(ConfigError, match=f"--size={size}: must be three numbers"):
+        scaling.Model.of(vitl.get_config(), size)
+
+
+def test_published_sizes():
+    """ViT-L, H and g without head, class token and learned positions (arXiv 2010.11929, 2106.04560; patch 16 here)."""
+    sizes = {"L/16": "", "H/16": "", "g": "1408,40,6144"}
+    found = []
+    for variant, size in sizes.items():
+        values = {} if size else {"objective.encoder.variant": variant}
+        found.append(round(scaling.Model.of(override(vitl.get_config(), values), size).params[0] / 1e6))
+    assert found == [303, 631, 1011]
