@@ -6,6 +6,10 @@ Timed are the source's scene, the same with one counterfactual (one object remov
 whole scene as training sees it (SceneMap, with the config's intervened scene). The process keeps to one core. The rate
 is that of the median over runs of scenes in a row; beside it stands how much of the time this process had the core: on
 a machine with other work the rate per second of its own is the fairer number.
+
+From the contexts of the scenes that it has read it then tells how much of the context encoder's rows is padding, as
+the config lays them out and packed (data.pack = 1, 2, ...), with the data.row_lengths that would suit; --shards is the
+number of parts that a batch is laid out in, which is devices that share the scenes x train.accumulate.
 """
 
 
@@ -14,6 +18,7 @@ def _flags():
 
     flags.DEFINE_float("seconds", 5.0, "seconds for each measurement", lower_bound=0.01)
     flags.DEFINE_string("split", "train", "the split that the scenes are from")
+    flags.DEFINE_integer("shards", 1, "parts that a batch is laid out in: devices x train.accumulate", lower_bound=1)
 
 
 if __name__ == "__main__":
@@ -32,7 +37,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from cjepa_jax.data import assemble
+from cjepa_jax.data import assemble, layouts
 
 RUN = 8  # scenes in a row, timed together
 
@@ -43,13 +48,14 @@ def main(config, _) -> int:
     print(f"{'machine':24} {processor()}, {os.cpu_count()} cores, of which {core}; Python {platform.python_version()}")
     versions = f"numpy {np.__version__}, OpenCV {cv2.__version__}, pymunk {metadata.version('pymunk')}"
     print(f"{'packages':24} {versions}")
-    for name, text in report(config, flags.FLAGS.split, flags.FLAGS.seconds):
+    for name, text in report(config, flags.FLAGS.split, flags.FLAGS.seconds, flags.FLAGS.shards):
         print(f"{name:24} {text}", flush=True)
     return 0
 
 
-def report(config, split: str, seconds: float) -> Iterator[tuple[str, str]]:
+def report(config, split: str, seconds: float, shards: int = 1) -> Iterator[tuple[str, str]]:
     """What is measured and the result, one after the other; each takes so many seconds."""
+    layouts.check_shards(config, shards)
     source = assemble.make_source(config, split)
     scenes = assemble.make_scenes(config, source, *assemble.patch_and_tubelet(config))
     data = config.data
@@ -58,10 +64,12 @@ def report(config, split: str, seconds: float) -> Iterator[tuple[str, str]]:
     work = {"scene": lambda i: source[i]}
     if source.can_rerender:
         work["with a counterfactual"] = lambda i: source.intervene(i, one_of(len(source[i]["masks"]), i))
-    work[f"scene map, {data.intervened}"] = lambda i: scenes(i, 0)
+    contexts = []  # tokens of each
+    work[f"scene map, {data.intervened}"] = lambda i: contexts.append(scenes(i, 0)["context"].sum())
     for n, (name, make) in enumerate(work.items()):
         # Each at scenes of its own, as far as there are enough: a world remembers how the last scenes began.
         yield name, measure(make, len(source), seconds, n * len(source) // len(work))
+    yield from layouts.report(config, np.array(contexts), scenes.tokens, shards)
 
 
 def one_core() -> str:

@@ -17,16 +17,21 @@ NUMBER = r"[\d.]+"
 FIGURES = rf"{NUMBER} clips/s \({NUMBER} ms median of \d+ runs of 8\), {NUMBER} per second of its own, {NUMBER} % .*"
 
 
-def check(report, measured):
-    assert list(report)[-1 - len(measured) :] == ["source", *measured]
+def check(report, measured, packs):
+    packed = [f"data.pack = {k}" for k in range(1, packs + 1)]
+    expected = ["source", *measured, "context tokens", "rows as configured", *packed, "fewest FLOPs"]
+    assert list(report)[-len(expected) :] == expected
     for name in measured:
         assert re.fullmatch(FIGURES, report[name]), report[name]
+    assert re.fullmatch(rf"{NUMBER} of the grid \(deviation {NUMBER}, .* in \d+ scenes", report["context tokens"])
+    for name in packed:
+        assert re.fullmatch(rf"{NUMBER} % padding, {NUMBER} of the FLOPs of rows of N: --config\..*", report[name])
 
 
 def test_the_command_prints_every_figure():
-    out, err = running.run([*running.command(None, BALLS, "cjepa_jax.data.bench"), "--seconds=0.01"])
+    out, err = running.run([*running.command(None, BALLS, "cjepa_jax.data.bench"), "--seconds=0.01", "--shards=2"])
     report = {line[:24].strip(): line[24:].strip() for line in out.splitlines()}
-    check(report, ["scene", "with a counterfactual", "scene map, rerender"])
+    check(report, ["scene", "with a counterfactual", "scene map, rerender"], packs=4)
     assert err == "" and list(report)[:2] == ["machine", "packages"]
     assert "Python 3." in report["machine"] and f"{os.cpu_count()} cores" in report["machine"]
     assert "Balls, train split, 64 scenes, 32 x 32 x 2 frames" in report["source"]
@@ -35,7 +40,8 @@ def test_the_command_prints_every_figure():
 def test_a_source_without_counterfactuals_is_measured_too():
     config = folder.get_config()
     config.data.path = str(running.ROOT / config.data.path)
-    check(dict(bench.report(config, "eval", 0.01)), ["scene", "scene map, zero_pixels"])
+    report = dict(bench.report(config, "eval", 0.01, shards=config.train.batch))
+    check(report, ["scene", "scene map, zero_pixels"], packs=1)
 
 
 def test_the_rate_is_that_of_the_work():
