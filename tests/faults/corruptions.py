@@ -18,6 +18,7 @@ from cjepa_jax.checkpoint import Checkpoints
 from cjepa_jax.errors import CheckpointError
 from configs import tiny
 from tests import running
+from tests.faults import launch
 from tests.faults.record import Outcome
 
 STEPS = (2, 3)  # of the two checkpoints that are kept; the damage is done to the newest
@@ -51,7 +52,7 @@ def train(folder):
     """The checkpoints of a run of three steps: their folder."""
     workdir = pathlib.Path(folder, "corrupted")
     if not (workdir / "result.json").exists():
-        running.run(running.command(workdir, **{key.replace(".", "__"): value for key, value in VALUES.items()}))
+        launch.run(running.command(workdir, **{key.replace(".", "__"): value for key, value in VALUES.items()}))
     return workdir / "checkpoints"
 
 

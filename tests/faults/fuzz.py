@@ -50,6 +50,7 @@ class Strange:
 
     name: str
     seed: int = 0
+    plain: bool = False  # all good
     label_names = ("count",)
     can_rerender = False
 
@@ -57,6 +58,9 @@ class Strange:
         return 2**30
 
     def __getitem__(self, i):
+        if self.plain:
+            masks = _masks(random.Random(i), 2, SIZE, SIZE)
+            return {"video": _video("", np.random.default_rng(i), SIZE, SIZE), "masks": masks, "labels": np.ones(1)}
         rng, np_rng = random.Random(f"{self.name}/{i}"), np.random.default_rng([self.seed, i])
         height, width = rng.choice([(SIZE, SIZE), (rng.choice(SIDES), rng.choice(SIDES))])
         common = rng.random()
@@ -133,7 +137,7 @@ def graded():
     """The jitted (loss, metrics, gradient) of a small model, for one shape of batches, and its parameters."""
     encoder = {"variant": f"Mu/{PATCH}", "depth": 1}
     objective = Jepa(encoder=encoder, predictor={"depth": 1, "width": 16, "heads": 2, "max_objects": 3}, steps=10)
-    good = batch_of([made(0, "good", SLOTS, kind="uint8")] * BATCH)
+    good = batch_of([made(0, "plain", plain=True)] * BATCH)
     state = jax.jit(objective.init)(jax.random.key(0), good)
 
     @jax.jit
@@ -148,24 +152,19 @@ def graded():
     return lambda batch: run(state[0], batch)
 
 
-def scene_map(name, slots, rng):
+def scene_map(name, rng):
     """The pipeline's map over strange scenes, with one of its own settings drawn too."""
     mask = functools.partial(objects.draw, max_objects=3, area=rng.choice([(0.05, 0.6), (0.0, 1.0), (0.5, 0.5)]))
     return pipeline.SceneMap(
-        Strange(name), mask, PATCH, TUBELET, SIZE, slots, "zero_pixels", 0, FRAMES, 3, crop=rng.random() < 0.5
+        Strange(name), mask, PATCH, TUBELET, SIZE, SLOTS, "zero_pixels", 0, FRAMES, 3, crop=rng.random() < 0.5
     )
 
 
-def made(number, name, slots, kind=""):
-    """The arrays of one strange scene; `kind` "uint8" gives a good one."""
-    if kind:
-        rng = random.Random(0)
-        raw = {"video": _video(kind, np.random.default_rng(0), SIZE, SIZE), "labels": np.float32([0])}
-        raw["masks"] = _masks(rng, 2, SIZE, SIZE)
-        scene_of = dataclasses.replace(scene_map(name, slots, rng), source=[raw])
-        return scene_of(0, 0)
+def made(number, name, plain=False):
+    """The arrays of one strange scene, or of a plain one."""
     rng = random.Random(f"{name}/{number}/map")
-    return scene_map(name, slots, rng)(number, rng.randrange(3))
+    scene_of = scene_map(name, rng)
+    return dataclasses.replace(scene_of, source=Strange(name, plain=plain))(number, rng.randrange(3))
 
 
 def batch_of(scenes):
@@ -176,13 +175,13 @@ def batch_of(scenes):
 def campaign(count, seed, until=float("inf")):
     """`count` strange scenes through the pipeline; what it lets pass goes through loss and gradient, in batches."""
     outcome, waiting = Outcome("scenes"), []
-    good = made(0, "good", SLOTS, kind="uint8")
+    good = made(0, "plain", plain=True)
     for number in range(count):
         if time.monotonic() > until:
             break
         case = f"{seed}/{number}"
         try:
-            scene = made(number, str(seed), SLOTS)
+            scene = made(number, str(seed))
             if any(np.shape(scene[name]) != np.shape(good[name]) for name in good):
                 batch_of([good, scene])  # what is odd only beside another scene is refused there
             waiting.append((case, scene))

@@ -6,8 +6,7 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests import running
-from tests.faults import trainer
+from tests.faults import launch, trainer
 from tests.faults.launch import STEPS, Forked, command, differences, last_saved
 from tests.faults.record import Outcome
 
@@ -33,7 +32,7 @@ def undisturbed(folder):
     """The folder of a run that nothing disturbs, by the command that users type."""
     workdir = pathlib.Path(folder, "undisturbed")
     if not (workdir / "result.json").exists():
-        running.run(command(workdir))
+        launch.run(command(workdir))
     return workdir
 
 
@@ -53,7 +52,7 @@ def one_run(name, folder, reference, outcome, kills=PER_RUN, plan=None):
         elif failure:
             outcome.fail(f"{name}: {failure}")
             return
-    running.run(command(workdir))
+    launch.run(command(workdir))
     found = differences(workdir, reference)
     outcome.fail(found and f"{name} in {workdir}: {'; '.join(found)}")
     if not found:

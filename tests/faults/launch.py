@@ -48,6 +48,16 @@ def start_server():
             os.environ |= before
 
 
+def run(argv, seconds=1800):
+    """The real command to its end, which must be a good one, however slow a machine that does much at once is."""
+    process = running.start(argv)
+    try:
+        out, err = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    assert process.returncode == 0, f"exit code {process.returncode}: {argv}\n{out[-2000:]}\n{err[-2000:]}"
+
+
 class Forked:
     """A forked trainer. Its output, both streams, is in the file `output`."""
 
@@ -67,7 +77,7 @@ class Forked:
         """The last step that it has printed, 0 before the first."""
         return int((re.findall(r"^step (\d+)/", self.text(), re.M) or [0])[-1])
 
-    def until(self, done, seconds=300.0):
+    def until(self, done, seconds=1800.0):
         """Waits until done() or the end of the process. Returns whether it is still running."""
         until = time.monotonic() + seconds
         while self.process.is_alive() and not done():
@@ -83,7 +93,7 @@ class Forked:
         self.process.join()
         return running.gone(left)
 
-    def wait(self, seconds=300.0):
+    def wait(self, seconds=1800.0):
         """The exit code, negative for a signal. Who does not end within some seconds is killed: None."""
         self.process.join(seconds)
         if self.process.is_alive():

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tests import running
+from tests.faults import launch
 from tests.faults.kills import undisturbed
 from tests.faults.launch import STEPS, Forked, command, differences, last_saved
 from tests.faults.record import Outcome
@@ -43,7 +44,7 @@ def one_run(name, folder, reference, outcome, limit=LIMIT, signals=PER_RUN):
         kind, failure = stop(workdir, rng, limit)
         if kind:
             outcome.add(kind, failure and f"{name}, {kind}: {failure}")
-    running.run(command(workdir))
+    launch.run(command(workdir))
     found = differences(workdir, reference)
     outcome.fail(found and f"{name} in {workdir}: {'; '.join(found)}")
     if not found:

@@ -41,7 +41,7 @@ def run(argv, changes, **options):
     environment = os.environ | ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": running.COMPILED.name} | changes
     environment = {name: value for name, value in environment.items() if value is not None}
     return subprocess.run(
-        argv, cwd=running.ROOT, env=environment, capture_output=True, text=True, timeout=400, **options
+        argv, cwd=running.ROOT, env=environment, capture_output=True, text=True, timeout=1800, **options
     )
 
 
