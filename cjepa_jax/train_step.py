@@ -125,18 +125,18 @@ def _by_slices(objective: PerScene, microbatches: int, axis: str | None, params,
         part = jax.tree.map(lambda x: x[0], parts)
         learned, pull_back, known = jax.vjp(lambda params: scenes(params, part), params, has_aux=True)
         learned, known = jax.tree.map(lambda x: x[None], (learned, known))
-        (loss, (metrics, extra)), slope = slopes(learned, known)
+        (loss, (metrics, following)), slope = slopes(learned, known)
         (gradient,) = pull_back(jax.tree.map(lambda x: x[0], slope))
     else:
         _, slope = slopes(*lax.map(functools.partial(scenes, params), parts))
         gradient, found = lax.scan(add, jax.tree.map(jnp.zeros_like, params), (parts, slope))
-        loss, (metrics, extra) = combine(*(_gather(half, axis) for half in found))
+        loss, (metrics, following) = combine(*(_gather(half, axis) for half in found))
     if axis is not None:
         gradient = lax.psum(gradient, axis)
     if "per_scene" in metrics:
         own = metrics["per_scene"].reshape(-1, batch.valid.size)[place]
         metrics = metrics | {"per_scene": _merge(own, batch, microbatches)}
-    return (loss, (metrics, extra)), gradient
+    return (loss, (metrics, following)), gradient
 
 
 def _gather(tree, axis: str | None):
