@@ -1,85 +1,84 @@
-"""Two trainers on one machine, joined by jax.distributed: one goes away, the other must end soon, and say so."""
+"""Several processes on one machine are one run; one of them goes away, the others must end soon, and say who went."""
 
 import itertools
-import os
 import pathlib
 import random
 import shutil
 import signal
-import socket
+import subprocess
+import sys
 import time
 
+from cjepa_jax.errors import PeerError
 from tests import running
 from tests.faults.record import Outcome
+from tests.test_processes import PEERS, environments
 
-HEARTBEAT = 10
+HEARTBEAT = 10.0
 LIMIT = 2 * HEARTBEAT
-DEATHS = ("killed", "stopped", "left", "coordinator killed", "coordinator stopped")
-PEER = 70
+SIGNALS = {"killed": (signal.SIGKILL,), "frozen": (signal.SIGSTOP,), "left": (signal.SIGTERM,) * 2}  # twice: at once
+KINDS = [f"{what} {who} {how}" for how in SIGNALS for who in ("peer", "coordinator") for what in ("loop", "trainer")]
 
 
 def campaign(count, seed, folder, until=float("inf")):
-    """`count` deaths, one after the other (each pair has two compiling processes)."""
+    """`count` deaths, one after the other: of three processes that only agree, and of two that train."""
     outcome = Outcome("peers")
-    for number, death in zip(range(count), itertools.cycle(DEATHS), strict=False):
-        if time.monotonic() > until:
-            break
-        name = f"{seed}/{number}"
-        code, seconds, text = bereave(death, random.Random(name), pathlib.Path(folder, f"peers-{number}"))
-        slow = "" if seconds is not None and seconds <= LIMIT else f"after {seconds} s"
-        wrong = slow or ("" if code == PEER else f"exit code {code}")
-        outcome.add(death, wrong and f"{name}, {death}: {wrong}: {text[-300:]!r}")
+    for number, kind in zip(range(count), itertools.cycle(KINDS), strict=False):
+        if time.monotonic() < until:
+            name = f"{seed}/{number}"
+            problems = bereave(kind, random.Random(name), pathlib.Path(folder, f"peers-{number}"))
+            outcome.add(kind, problems and f"{name}, {kind}: {'; '.join(problems)}")
     return outcome
 
 
-def start(workdir, heartbeat=HEARTBEAT, **values):
-    """The two processes of a run, the coordinator first. They end with step 100,000."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    options = {"train__steps": 100_000, "log__every": 1, "checkpoint__every": 1000, "probe__every": 0}
-    options |= {"train__heartbeat": float(heartbeat)} | values
-    pair = []
-    for number in range(2):
-        variables = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
-        before = dict(os.environ)
-        os.environ |= variables | {"JAX_PROCESS_ID": str(number)}
-        try:
-            pair.append(running.start(running.command(workdir, **options), start_new_session=True))
-        finally:
-            for key in (*variables, "JAX_PROCESS_ID"):
-                os.environ.pop(key)
-            os.environ |= before
-    return pair
-
-
-def bereave(death, rng, workdir):
-    """(exit code, seconds, what it said) of the one that is left; None where it had to be killed."""
-    pair = start(workdir)
-    victim, left = pair if death.startswith("coordinator") else pair[::-1]
+def bereave(kind, rng, workdir):
+    """One death: what was not as it should be."""
+    what, who, how = kind.split()
+    started = loops() if what == "loop" else trainers(workdir)
+    victim = 0 if who == "coordinator" else rng.randrange(1, len(started))
+    children = []
     try:
-        running.read_until(pair[0], "step 2/")  # the first process is the one that prints
+        running.read_until(started[0], "agreed" if what == "loop" else "step 2/")  # the first is the one that prints
         time.sleep(rng.uniform(0, 1))
-        children = [pid for process in pair for pid in running.children(process.pid)]
-        if death == "left":
-            victim.send_signal(signal.SIGTERM), victim.send_signal(signal.SIGTERM)  # the second one: at once, 130
-        else:
-            victim.send_signal(signal.SIGSTOP if death.endswith("stopped") else signal.SIGKILL)
+        children = [pid for process in started for pid in running.children(process.pid)]
+        for number in SIGNALS[how]:
+            started[victim].send_signal(number)
+            time.sleep(0.01)
         went = time.monotonic()
-        code, text = finish(left)
-        seconds = time.monotonic() - went if code is not None else None
+        others = [rank for rank in range(len(started)) if rank != victim]
+        return [text for rank in others for text in judge(started[rank], rank, victim, went)]
     finally:
-        for process in pair:
+        for process in started:
             process.kill()
             process.communicate()
-    orphans = "" if running.gone(children) else "a data worker is left; "
-    shutil.rmtree(workdir, ignore_errors=True)
-    return (code if not orphans else "orphans"), seconds and round(seconds, 1), orphans + text
+        if not running.gone(children):
+            print(f"{kind}: a data worker was left")
+        shutil.rmtree(workdir, ignore_errors=True)
 
 
-def finish(process, seconds=6 * HEARTBEAT):
-    """(exit code, stderr) of a process that should end; (None, "") of one that hangs."""
+def judge(process, rank, victim, went):
+    """What is wrong with how this process ended."""
     try:
-        return process.wait(seconds), process.communicate(timeout=10)[1]
-    except running.subprocess.TimeoutExpired:
-        return None, ""
+        _, err = process.communicate(timeout=max(1.0, went + 3 * LIMIT - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return [f"process {rank} hangs"]
+    seconds, last = time.monotonic() - went, (err.splitlines() or [""])[-1]
+    problems = [] if process.returncode == PeerError.exit_code else [f"process {rank}: exit code {process.returncode}"]
+    problems += [] if seconds <= LIMIT else [f"process {rank}: after {seconds:.1f} s"]
+    return problems + ([] if last.startswith(f"error: process {victim} ") else [f"process {rank} said {last!r}"])
+
+
+def loops(count=3):
+    """Processes that do nothing but agree, hundreds of times a second."""
+    argv = [sys.executable, "-c", PEERS, str(HEARTBEAT), "after", "/nowhere"]
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": running.ROOT}
+    return [subprocess.Popen(argv, env=environment, **pipe) for environment in environments(count)]
+
+
+def trainers(workdir):
+    """A run of two processes that does not end by itself soon."""
+    options = {"train__steps": 100_000, "log__every": 1, "checkpoint__every": 1000, "probe__every": 0}
+    argv = running.command(workdir, train__heartbeat=HEARTBEAT, **options)
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    described = [[f"{name}={environment[name]}" for name in names] for environment in environments(2)]
+    return [running.start(["env", *variables, *argv]) for variables in described]

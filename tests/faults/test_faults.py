@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from tests import running
-from tests.faults import corruptions, fuzz, keys, kills, launch, peers, record, stops, surroundings
+from tests.faults import corruptions, fuzz, keys, kills, launch, record, stops, surroundings
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +88,6 @@ def test_signals_at_any_moment_save_and_stop(folder):
     outcome = record.Outcome("signals")
     stops.one_run("0/1", folder, kills.undisturbed(folder), outcome, signals=3)
     assert not outcome.failures and outcome.tried == 3
-
-
-@pytest.mark.slow
-def test_a_peer_that_dies_ends_the_other(folder):
-    outcome = peers.campaign(1, 0, folder)
-    assert not outcome.failures and outcome.tried == 1
 
 
 @pytest.mark.slow
