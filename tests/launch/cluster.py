@@ -102,12 +102,12 @@ class Cluster:
         assert not check or ended.returncode == 0, f"{argv}: {ended.stdout}{ended.stderr}"
         return ended.stdout
 
-    def job(self, number: int) -> dict[str, str]:
+    def job(self, number: int | str) -> dict[str, str]:
         """What SLURM says of a job: JobState, Restarts, ExitCode ..."""
         words = self.run("scontrol", "show", "job", str(number), "--oneliner").split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, number: int, *states: str, seconds: float = 120.0) -> dict[str, str]:
+    def wait(self, number: int | str, *states: str, seconds: float = 120.0) -> dict[str, str]:
         """What SLURM says of the job once it is in one of the states."""
         until = time.monotonic() + seconds
         while (job := self.job(number))["JobState"] not in states:
@@ -115,7 +115,7 @@ class Cluster:
             time.sleep(0.3)
         return job
 
-    def release(self, number: int) -> None:
+    def release(self, number: int | str) -> None:
         """Starts a requeued job now: SLURM holds it for two minutes, from when the last of it is gone."""
         until = time.monotonic() + 60
         while (job := self.job(number))["JobState"] == "PENDING":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import sys
@@ -12,7 +13,7 @@ import pytest
 from launch import __main__ as command_line
 from launch import git, slurm
 from launch.job import Job
-from tests import running
+from tests import QUICK, running
 from tests.launch.cluster import Cluster, missing
 from tests.launch.hostile import PIECES
 
@@ -69,7 +70,7 @@ def submit(cluster, job, monkeypatch, capfd):
 def until(log, text, seconds=60):
     """Waits for a text in the log."""
     end = time.monotonic() + seconds
-    while not log.exists() or text not in log.read_text():
+    while not log.exists() or text not in log.read_text(errors="replace"):
         assert time.monotonic() < end, f"no {text!r} in {log.read_text() if log.exists() else 'no log'}"
         time.sleep(0.2)
 
@@ -125,24 +126,59 @@ def test_scancel_ends_it_for_good_and_lets_it_save(cluster, stand_in, monkeypatc
     assert "all is saved" not in log.read_text()
 
 
-def test_the_tiny_job_is_stopped_requeued_and_goes_on_to_its_end(cluster, tmp_path, monkeypatch, capfd):
+STEPS = 400
+QUICKLY = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": QUICK,
+    "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", running.COMPILED.name),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+def train(cluster, monkeypatch, kind, *words):
+    """Submits the tiny job, at a size that compiles quickly."""
     monkeypatch.setattr(git, "commit", lambda root, allow_dirty: "0" * 40)
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    for name, value in cluster.environment.items():
+    for name, value in (cluster.environment | QUICKLY).items():
         monkeypatch.setenv(name, value)
-    steps = 400
-    values = running.SMALL | {"train.steps": steps, "probe.every": 0, "checkpoint.every": 50}
-    where = [f"--config={running.ROOT}/configs/tiny.py", f"--workdir={tmp_path}/try", "--cpus=1", "--submit"]
-    assert command_line.main(["slurm", *where, *(f"--config.{key}={value}" for key, value in values.items())]) == 0
+    values = running.SMALL | {"train.steps": STEPS, "probe.every": 0, "checkpoint.every": 50}
+    overrides = [f"--config.{key}={value}" for key, value in values.items()]
+    assert command_line.main([kind, f"--config={running.ROOT}/configs/tiny.py", *words, "--submit", *overrides]) == 0
+
+
+def went_on(workdir):
+    """The step from which a finished run went on, 0 if it was never stopped; no step is missing or there twice."""
+    training, _ = running.metrics(workdir)
+    steps = [line["step"] for line in training]
+    assert steps == sorted(set(steps)) and steps[-1] == STEPS
+    return json.loads((workdir / "result.json").read_text())["resumed_at"]
+
+
+def test_the_tiny_job_is_stopped_requeued_and_goes_on_to_its_end(cluster, tmp_path, monkeypatch, capfd):
+    workdir = tmp_path / "try"
+    train(cluster, monkeypatch, "slurm", f"--workdir={workdir}", "--cpus=1")
     number = int(re.search(r"Submitted batch job (\d+)", capfd.readouterr().out)[1])
-    until(tmp_path / "try/metrics.jsonl", '"loss"', 200)
+    until(workdir / "metrics.jsonl", '"loss"', 200)
     cluster.run("scancel", "--signal=USR1", str(number))
-    until(tmp_path / f"try/slurm/try-{number}.log", "back into the queue", 100)
+    until(workdir / f"slurm/try-{number}.log", "back into the queue", 100)
     cluster.wait(number, "PENDING")
     cluster.release(number)
     cluster.wait(number, "COMPLETED", "FAILED", seconds=300)
-    result = json.loads((tmp_path / "try/result.json").read_text())
-    training, _ = running.metrics(tmp_path / "try")
-    assert 0 < result["resumed_at"] < steps
-    seen = [line["step"] for line in training]
-    assert seen == sorted(set(seen)) and seen[-1] == steps
+    assert 0 < went_on(workdir) < STEPS
+
+
+@pytest.mark.needs("submitit")
+def test_a_sweep_is_an_array_whose_runs_are_stopped_and_go_on(cluster, tmp_path, monkeypatch, capfd):
+    words = [f"--workdir={tmp_path}/sweep", "--vary=seed=0,1", "--cpus=1", "--time=0:20:00"]
+    train(cluster, monkeypatch, "sweep", *words)
+    jobs = capfd.readouterr().out.split()
+    number = jobs[0].split("_")[0]
+    assert jobs == [f"{number}_0", f"{number}_1"]
+    folders = [tmp_path / f"sweep/seed={seed}" for seed in (0, 1)]
+    until(folders[0] / "metrics.jsonl", '"loss"', 200)
+    cluster.run("scancel", "--signal=USR2", jobs[0])  # submitit's warning
+    cluster.wait(jobs[0], "PENDING")
+    cluster.release(jobs[0])
+    for job in jobs:
+        cluster.wait(job, "COMPLETED", "FAILED", seconds=300)
+    assert 0 < went_on(folders[0]) < STEPS and went_on(folders[1]) == 0
