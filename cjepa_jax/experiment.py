@@ -125,7 +125,7 @@ def _mapped(make_step: Callable, mesh: Mesh, home: Any) -> Callable:
 
     def with_all_scenes(state, batch):
         state, metrics = one(state, batch)
-        return state, jax.tree.map(lambda x: jax.lax.all_gather(x, "data", tiled=True) if x.ndim else x, metrics)
+        return state, jax.tree.map(lambda x: jax.lax.all_gather(x, "data", tiled=True) if jnp.ndim(x) else x, metrics)
 
     devices, here = tuple(mesh.devices.ravel()), mesh.local_mesh.size
     step = jax.pmap(with_all_scenes, "data", in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=0)

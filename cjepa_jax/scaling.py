@@ -123,23 +123,23 @@ class Model:
         return 4 * (3 * sum(self.params) + self.params[0])
 
 
-def payload(model: Model, batch: int, fsdp: int, itemsize: int) -> dict[str, float]:
+def payload(model: Model, batch: int, fsdp: int) -> dict[str, float]:
     """Bytes of what a step's collectives yield on each chip.
 
     The blocks' kernels are gathered anew in the encoder's three passes, the predictor's one and both backward passes;
-    those at the ends once, of the tokenizer the trained one and the target's.
+    those at the ends once, of the tokenizer the trained one and the target's. In float32, whatever the products are in.
     """
     encoder, predictor = model.kernels
     blocks = 4 * model.encoder.kernels + 2 * model.predictor.kernels
     ends = 2 * (encoder - model.encoder.kernels) + predictor - model.predictor.kernels
-    gathered = (blocks + ends) * itemsize if fsdp > 1 else 0
+    gathered = 4 * (blocks + ends) if fsdp > 1 else 0
     return {"gradients": 4 * sum(model.params), "parameters": gathered, "SIGReg": 4 * batch * model.encoder.width}
 
 
-def sent(model: Model, batch: int, data: int, fsdp: int, itemsize: int) -> float:
+def sent(model: Model, batch: int, data: int, fsdp: int) -> float:
     """Bytes that a chip sends in a step, by rings: n chips that gather X bytes send X (n-1)/n each; that reduce and
     scatter them likewise; that reduce them everywhere, twice as many."""
-    amounts, n = payload(model, batch, fsdp, itemsize), data * fsdp
+    amounts, n = payload(model, batch, fsdp), data * fsdp
     total = amounts["parameters"] * (fsdp - 1) / fsdp + amounts["SIGReg"] * (n - 1) / n
     shard = amounts["gradients"] / fsdp
     return total + shard * (fsdp - 1) + 2 * shard * (data - 1) / data
@@ -190,8 +190,7 @@ def on_paper(config, given) -> dict[str, str]:
     if chips % fsdp or batch % chips:
         raise ConfigError(f"--chips={chips}: must divide train.batch = {batch}, by sharding.fsdp = {fsdp}")
     model = Model.of(config, given.size, given.context)
-    itemsize = 4 if config.dtype == "float32" else 2
-    amount = sent(model, batch, chips // fsdp, fsdp, itemsize)
+    amount = sent(model, batch, chips // fsdp, fsdp)
     flops = model.flops * batch
     speed = given.peak * 1e12 * given.share
     compute, talk = flops / chips / speed, amount / (given.link * GB)
@@ -213,10 +212,9 @@ def compiled(config) -> dict[str, str]:
     batch = experiment.shapes(run.scenes, config.train.batch, run.loader.shapes[-1], sharding.shards(run.mesh))
     text = run.step.lower(jax.eval_shape(run.init, batch), batch).compile().as_text()
     model = Model.of(config, context=run.loader.shapes[-1][1] / run.scenes.tokens)
-    fsdp, itemsize = run.mesh.shape["fsdp"], 2 if run.objective.dtype == "bfloat16" else 4
     report = {"devices": f"{run.mesh.size}: {dict(run.mesh.shape)}"}
     for kind, (count, size) in sorted(collectives(text).items()):
         report[kind] = f"{size / 1e6:.2f} MB in {count}"
-    for kind, size in payload(model, config.train.batch, fsdp, itemsize).items():
+    for kind, size in payload(model, config.train.batch, run.mesh.shape["fsdp"]).items():
         report[f"expected {kind}"] = f"{size / 1e6:.2f} MB"
     return report

@@ -138,7 +138,7 @@ def test_two_processes_give_what_one_does(how, tmp_path):
     command = [sys.executable, "-m", "tests.two_processes", port, json.dumps(how), str(tmp_path)]
     processes = [subprocess.Popen([*command, number], cwd=running.ROOT) for number in "01"]
     try:
-        assert [process.wait(timeout=300) for process in processes] == [0, 0]
+        assert [process.wait(timeout=900) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()

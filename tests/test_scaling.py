@@ -35,12 +35,12 @@ def test_a_small_model_by_formula_and_by_tracing():
 
 
 def test_bytes_sent_by_rings():
-    amounts = scaling.payload(MODEL, 64, 1, 4)
+    amounts = scaling.payload(MODEL, 64, 1)
     small = amounts["SIGReg"] * 7 / 8
-    assert scaling.sent(MODEL, 64, 8, 1, 4) == amounts["gradients"] * 2 * 7 / 8 + small
-    amounts = scaling.payload(MODEL, 64, 8, 2)
-    assert scaling.sent(MODEL, 64, 1, 8, 2) == (amounts["parameters"] + amounts["gradients"]) * 7 / 8 + small
-    assert scaling.sent(MODEL, 64, 1, 1, 4) == 0
+    assert scaling.sent(MODEL, 64, 8, 1) == amounts["gradients"] * 2 * 7 / 8 + small
+    amounts = scaling.payload(MODEL, 64, 8)
+    assert scaling.sent(MODEL, 64, 1, 8) == (amounts["parameters"] + amounts["gradients"]) * 7 / 8 + small
+    assert scaling.sent(MODEL, 64, 1, 1) == 0
 
 
 def test_a_program_is_read_loops_multiplied_out():
