@@ -88,7 +88,12 @@ class Cluster:
 
     def __exit__(self, *_) -> None:
         if len(self._daemons) > 1:
+            # The daemons see to it that a job's processes are gone; without them they would stay.
+            self.run("scancel", "--user=root", check=False)
             self.run("scancel", "--user=root", "--signal=KILL", "--full", check=False)
+            until = time.monotonic() + 60
+            while time.monotonic() < until and self.run("squeue", "--noheader", check=False):
+                time.sleep(0.5)
         for daemon in reversed(self._daemons):
             daemon.terminate()
             try:

@@ -165,3 +165,9 @@ def test_shown_by_default_and_nothing_is_touched(tmp_path, monkeypatch, capsys):
     assert shown.out == slurm.plan(job, slurm.Slurm((("partition", "all"),))).script() + "\n"
     assert "--submit does it" in shown.err
     assert not list(tmp_path.iterdir())
+
+
+def test_no_shell_is_given_a_string():
+    for file in (pathlib.Path(CONFIG).parents[1] / "launch").glob("*.py"):
+        text = file.read_text()
+        assert not any(word in text for word in ("shell=", "os.system", "os.popen", "getoutput")), file

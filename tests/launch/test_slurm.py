@@ -126,7 +126,7 @@ def test_scancel_ends_it_for_good_and_lets_it_save(cluster, stand_in, monkeypatc
     assert "all is saved" not in log.read_text()
 
 
-STEPS = 400
+STEPS = 200
 QUICKLY = {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": QUICK,
@@ -141,7 +141,7 @@ def train(cluster, monkeypatch, kind, *words):
     monkeypatch.setattr(git, "commit", lambda root, allow_dirty: "0" * 40)
     for name, value in (cluster.environment | QUICKLY).items():
         monkeypatch.setenv(name, value)
-    values = running.SMALL | {"train.steps": STEPS, "probe.every": 0, "checkpoint.every": 50}
+    values = running.SMALL | {"train.steps": STEPS, "probe.every": 0, "checkpoint.every": 100}
     overrides = [f"--config.{key}={value}" for key, value in values.items()]
     assert command_line.main([kind, f"--config={running.ROOT}/configs/tiny.py", *words, "--submit", *overrides]) == 0
 
