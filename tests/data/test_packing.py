@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cjepa_jax.data import batching
 from cjepa_jax.objectives import jepa, mae
-from tests import scenes
+from tests import running, scenes
 from tests.objectives.test_jepa import ENCODER, PREDICTOR, as_batch
 
 DECODER = {"depth": 1, "width": 16, "heads": 2}
@@ -150,3 +150,21 @@ def test_loss_and_gradient_do_not_depend_on_the_layout(objective, pixels):
     np.testing.assert_allclose(same, loss, rtol=1e-5)
     for one, two in zip(jax.tree.leaves(gradient), jax.tree.leaves(other), strict=True):
         assert jnp.linalg.norm(one - two) <= 1e-5 * jnp.linalg.norm(one)
+
+
+@pytest.mark.slow
+def test_a_packed_run_learns_as_a_plain_one_does(tmp_path):
+    """The training command, its shapes of rows drawn as they come. Only the order of sums differs."""
+    losses = {}
+    for pack, shares in ((0, (0.8, 1.0)), (2, (0.7, 0.8, 1.0))):
+        values = {
+            "data__pack": pack,
+            "data__row_lengths": shares,
+            "train__steps": 6,
+            "log__every": 1,
+            "probe__every": 0,
+        }
+        running.run(running.command(tmp_path / str(pack), **values))
+        losses[pack] = [(line["loss"], line["grad_norm"]) for line in running.metrics(tmp_path / str(pack))[0]]
+    np.testing.assert_allclose(losses[2], losses[0], rtol=1e-3)
+    assert len(losses[0]) == 6 and losses[0][0] != losses[0][-1]
