@@ -69,6 +69,7 @@ def test_the_padded_step_is_the_same_step_and_they_take_turns():
     assert re.fullmatch(rf"{number} ms median of 3, float32, \d+ useful GFLOP/s", report["step here"])
     assert re.fullmatch(rf"{number} ms median, taking turns, \d+ useful GFLOP/s", report["step padded"])
     assert re.match(rf"{number} times the speed of padded", report["ratio"])
+    assert re.fullmatch(rf"{number} s here, {number} s padded, medians; ratio {number}", report["processor time"])
 
 
 @pytest.mark.needs("torch")
