@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+import json
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cjepa_jax import train_step
 from cjepa_jax.errors import ConfigError
@@ -78,6 +81,21 @@ def test_microbatches_are_one_batch(name, microbatches):
     objective, state, expected = whole(name)
     slices = jax.jit(functools.partial(train_step._by_slices, objective, microbatches, None))
     check(slices(*state, awkward(microbatches), KEY, 3), expected)
+
+
+@pytest.mark.slow
+def test_microbatches_on_many_devices_are_one_batch_and_no_scene_leaves_its_device():
+    """Under jit on four devices: what a scene gives is gathered, gradients are summed, nothing else moves."""
+    objective, state, expected = whole("kl")
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    divided, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+    slices = jax.jit(functools.partial(train_step._by_slices, objective, 2, None), out_shardings=everywhere)
+    arguments = (*jax.device_put(state, everywhere), jax.device_put(awkward(8), divided), KEY, 3)
+    text = slices.lower(*arguments).compile().as_text()
+    assert " all-reduce(" in text and " all-to-all(" not in text and " collective-permute(" not in text
+    gathered = [int(np.prod(json.loads(shape))) for shape in re.findall(r"= \w+(\[[0-9,]+\])\S* all-gather\(", text)]
+    assert 0 < max(gathered) <= 8 * 96  # pooled features
+    check(slices(*arguments), expected)
 
 
 def test_per_scene_and_slices_keep_the_order_of_data_shards():
