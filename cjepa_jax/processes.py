@@ -10,6 +10,7 @@ import ctypes
 import functools
 import logging
 import os
+import re
 import secrets
 import socket
 import sys
@@ -50,6 +51,7 @@ def start(config: Any) -> None:
     named = _by_hand(os.environ)
     if not named and not _detected():
         return
+    named = named or _whole_node(os.environ)
     _several = True
     _keep_out_of_the_way()
     atexit.register(_leave_in_error)
@@ -157,6 +159,15 @@ def _detected() -> bool:
     if int(os.environ.get("SLURM_NTASKS") or 1) > 1:
         logging.warning("SLURM_NTASKS = %s, but not inside srun: one process", os.environ["SLURM_NTASKS"])
     return False
+
+
+def _whole_node(environment: Mapping[str, str]) -> dict[str, Any]:
+    """In SLURM, for one process per machine: all of its GPUs. JAX would take only the first."""
+    alone = re.fullmatch(r"1(\(x\d+\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    gpus = environment.get("SLURM_GPUS_ON_NODE", "0")
+    if not alone or not gpus.isdecimal() or gpus == "0" or "JAX_LOCAL_DEVICE_IDS" in environment:
+        return {}
+    return {"local_device_ids": list(range(int(gpus)))}
 
 
 def _keep_out_of_the_way() -> None:

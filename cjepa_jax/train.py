@@ -31,11 +31,11 @@ from cjepa_jax.workdir import Workdir
 
 def main(config, path: str) -> int:
     """Runs the experiment in the folder `path`. Returns the exit code: 0 (done) or PREEMPTED (stopped by a signal)."""
-    processes.start(config)
     return processes.leave(cli.guard(lambda: _run(config, path)))
 
 
 def _run(config, path: str) -> int:
+    processes.start(config)
     config.dtype = experiment.compute_dtype(config)  # kept with the config: a run does not change it on resume
     folder, first = Workdir(path, config), processes.first()
     stacks = folder.path / f"stacks.{jax.process_index()}.txt"

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from cjepa_jax.errors import PREEMPTED
+from cjepa_jax.goodput import KINDS
 from tests import running
 
 STEPS = running.SMALL["train.steps"]
@@ -154,6 +155,35 @@ def test_a_signal_while_it_starts_stops_it_cleanly_and_a_second_one_at_once(unin
     assert process.returncode == 130 and time.monotonic() - sent < 2
     running.run(command(workdir))
     assert_same_run(workdir, uninterrupted)
+
+
+ENDLESS = {"data__source": "tests.broken_source:Faulty", "data__options": {"endless": (33,)}, "data__max_replaced": 1.0}
+LONG = {"probe__every": 6, "probe__train": 1500, "probe__test": 1500, "data__eval_count": 3000}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values, step", [(ENDLESS, 1), (LONG, 6)], ids=["data", "probe"])
+def test_a_signal_is_heard_while_data_do_not_come_and_while_a_probe_runs(tmp_path, values, step):
+    values = {"train__steps": 400, "checkpoint__every": 1000, "probe__every": 0} | values
+    process = running.start(command(tmp_path, **values))
+    running.read_until(process, f"step {step}/")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == PREEMPTED and time.monotonic() - sent < 30, err
+    stopped = int(out.splitlines()[-1].split(" at step ")[1].split(";")[0])
+    assert (tmp_path / "checkpoints" / str(stopped)).is_dir()
+
+
+def test_where_the_time_went_adds_up(uninterrupted):
+    kept = json.loads((uninterrupted / "goodput.json").read_text())
+    seconds = {kind: kept[kind] for kind in KINDS}
+    result = json.loads((uninterrupted / "result.json").read_text())
+    assert kept["reached"] == STEPS and all(value >= 0 for value in seconds.values())
+    # After the loop's last booking there are only the report and result.json, which this run hardly has.
+    assert 0.8 * result["seconds"] < sum(seconds.values()) <= result["seconds"]
+    assert 0 < result["goodput"] < 1 and seconds["replay"] == 0 < min(seconds["compile"], seconds["checkpoint"])
 
 
 def test_killed_after_its_last_checkpoint_it_still_ends(uninterrupted, tmp_path):
