@@ -11,6 +11,7 @@ part of --workdir, or --name. A checkout that differs from its last commit is re
 
 import argparse
 import dataclasses
+import inspect
 import os
 import pathlib
 import re
@@ -83,9 +84,9 @@ KIND_PLANS = {"slurm": slurm.plan, "tpu": tpu.plan, "sky": sky.plan}
 
 
 def _parser(kind: str) -> argparse.ArgumentParser:
-    described = f"{Job.__doc__}\n{KINDS[kind].__doc__}"
+    described = "\n\n".join([inspect.cleandoc(Job.__doc__), inspect.cleandoc(KINDS[kind].__doc__)])
     parser = cli.Parser(
-        prog=f"launch {kind}",
+        prog=f"python -m launch {kind}",
         allow_abbrev=False,
         description=described,
         formatter_class=argparse.RawDescriptionHelpFormatter,

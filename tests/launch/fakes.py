@@ -14,7 +14,9 @@ answers = folder / f"{{name}}.answers"
 left = json.loads(answers.read_text()) if answers.exists() else []
 for index, (word, code, text) in enumerate(left):
     if word in sys.argv:
-        answers.write_text(json.dumps(left[:index] + left[index + 1 :]))
+        beside = folder / f"{{name}}.{{os.getpid()}}"
+        beside.write_text(json.dumps(left[:index] + left[index + 1 :]))
+        beside.replace(answers)  # another call may be reading
         print(text)
         raise SystemExit(code)
 """

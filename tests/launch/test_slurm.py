@@ -141,7 +141,7 @@ def train(cluster, monkeypatch, kind, *words):
     monkeypatch.setattr(git, "commit", lambda root, allow_dirty: "0" * 40)
     for name, value in (cluster.environment | QUICKLY).items():
         monkeypatch.setenv(name, value)
-    values = running.SMALL | {"train.steps": STEPS, "probe.every": 0, "checkpoint.every": 100}
+    values = running.SMALL | {"train.steps": STEPS, "probe.every": 0, "checkpoint.every": 100, "data.workers": 1}
     overrides = [f"--config.{key}={value}" for key, value in values.items()]
     assert command_line.main([kind, f"--config={running.ROOT}/configs/tiny.py", *words, "--submit", *overrides]) == 0
 
