@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import math
+import multiprocessing
 import multiprocessing.resource_tracker
 import os
 import signal
@@ -198,14 +199,14 @@ class Loader:
             options = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=self.prefetch)
             start_worker = functools.partial(_start_worker, patience=self.patience)
             iterator = iterator.mp_prefetch(options, worker_init_fn=start_worker)
-        iterator = iter(iterator)
+        iterator, alive = iter(iterator), _Alive(multiprocessing.active_children())
         try:
             with _signals_blocked() if self.workers else contextlib.nullcontext():
-                first = list(itertools.islice(iterator, 1))  # starts the workers
+                first = list(map(alive, itertools.islice(iterator, 1)))  # starts the workers
             yield from first
             del first
-            yield from iterator
-        except RuntimeError as error:  # Grain's, for a worker that died
+            yield from map(alive, iterator)
+        except RuntimeError as error:  # Grain's or ours, for a worker that died
             text = f"a data worker died: {str(error).partition('. ')[0]}"
             if text.endswith(f" {STUCK}"):
                 text = f"a data worker took over {self.patience:g} s for one scene (the warning names it)"
@@ -261,6 +262,26 @@ def _signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Alive:
+    """Passes batches on while every worker of the first one lives: Grain finds out only when it has handed out all
+    that a dead worker left behind, many steps later.
+
+    Args:
+      others: child processes that are no data workers.
+    """
+
+    def __init__(self, others: Sequence):
+        self._others, self._workers = set(others), None
+
+    def __call__(self, batch: dict) -> dict:
+        if self._workers is None:
+            self._workers = set(multiprocessing.active_children()) - self._others
+        for worker in self._workers:
+            if worker.exitcode:
+                raise RuntimeError(f"it was terminated unexpectedly with exit code {worker.exitcode}")
+        return batch
 
 
 _BUSY: dict[int, tuple[int, float]] = {}  # of each thread of this process: the scene that it makes, and since when

@@ -122,6 +122,20 @@ def test_a_source_that_ends_its_process_is_told_apart_from_the_end_of_the_data()
         next(loader(scenes=faulty(leaving=tuple(range(16)))).iterate(0, 1))
 
 
+@pytest.mark.slow
+def test_a_worker_that_dies_is_found_out_though_it_left_batches_behind():
+    batches = loader(workers=2, prefetch=6).iterate(0, 100)
+    others = set(running.children(os.getpid()))
+    next(batches)
+    time.sleep(3)  # both are six batches ahead
+    workers = [pid for pid in set(running.children(os.getpid())) - others if "spawn_main" in running.title(pid)]
+    os.kill(workers[0], signal.SIGKILL)
+    time.sleep(0.2)
+    with pytest.raises(DataError, match="a data worker died: it was terminated unexpectedly with exit code -9"):
+        next(batches)
+    assert running.gone(workers)
+
+
 def shared(size):
     """Shared memory of exactly so many bytes: this test's own, for no other one makes arrays of this size."""
     found = []
