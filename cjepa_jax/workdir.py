@@ -1,8 +1,9 @@
 """A run's folder: its lock, its config, its metrics and its result.
 
-    config.json     the resolved config       metrics.jsonl   one JSON object per logged step
-    result.json     written once at the end   .lock           the holder's host and process
-    checkpoints/    Orbax                     tb/             TensorBoard
+    config.json     the resolved config       metrics.jsonl       one JSON object per logged step
+    result.json     written once at the end   run_manifest.json   what it depends on, and every start (manifest.py)
+    checkpoints/    Orbax                     .lock               the holder's host and process
+    tb/             TensorBoard
 
 Files that are replaced are written beside, synced and renamed, so that `kill -9` leaves the old or the new one.
 """
@@ -77,9 +78,28 @@ class Workdir:
 
     @property
     def finished(self) -> dict[str, Any] | None:
-        """The result of a run that has ended, or None."""
+        """The result of a run that has ended, or None. Raises ConfigError for a damaged one."""
         file = self.path / "result.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        try:
+            return json.loads(file.read_text()) if file.exists() else None
+        except ValueError as error:
+            raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
+
+    def holder(self) -> str | None:
+        """Who trains in this folder now, "host NAME, process ID", or None. Takes no lock that could be in the way for
+        longer than the question takes; on a file system without locks nobody is found."""
+        file = self.path / ".lock"
+        if not file.exists():
+            return None
+        with open(file, encoding="utf-8", errors="replace") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read().strip() or "somebody unknown"
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+        return None
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Stores the result: from now on the run is finished."""

@@ -1,0 +1,240 @@
+"""Looks a run's folder over and says what to do. Changes nothing, and can be asked while the run goes on.
+
+    python -m cjepa_jax.doctor runs/tiny                      exit code 0: healthy
+    python -m cjepa_jax.doctor runs/tiny --diff runs/other    what is different: config, packages, data, last metrics
+
+Exit code 4: a checkpoint is damaged; 2: not a run's folder, or its config or result is damaged; 1: its metrics or its
+manifest are. docs/RUNS.md says what lies in the folder.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from cjepa_jax import cli, manifest
+from cjepa_jax import config as config_lib
+from cjepa_jax.errors import CheckpointError, CjepaError, ConfigError
+from cjepa_jax.workdir import Workdir
+
+BESIDE = ("step_time_ms", "scenes_per_s", "data_wait", "eta_s", "compilations")  # how fast it went, not where to
+SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of the report; `code` is 0 where all is well."""
+
+    what: str
+    text: str
+    code: int = 0
+
+
+def main(argv: list[str]) -> int:
+    """Prints the report. Returns the exit code."""
+    parser = cli.Parser(prog="python -m cjepa_jax.doctor", description=__doc__.split("\n")[0])
+    parser.add_argument("run", help="the run's folder")
+    parser.add_argument("--diff", metavar="OTHER", help="another run's folder to compare it with")
+    arguments = parser.parse_args(argv)
+    run = Workdir(arguments.run, setting="")
+    _require_run(run)
+    if arguments.diff:
+        other = Workdir(arguments.diff, setting="")
+        _require_run(other)
+        print("\n".join(compare(run, other)))
+        return 0
+    found = examine(run)
+    for finding in found:
+        print(f"{'WRONG' if finding.code else 'ok':6} {finding.what:16} {finding.text}")
+    code = max(finding.code for finding in found)
+    print(f"\n{advice(run, found, code)}")
+    return code
+
+
+def examine(run: Workdir) -> list[Finding]:
+    """Everything that is found in a run's folder."""
+    holder = run.holder()
+    lock = Finding("lock", f"taken: {holder} trains here" if holder else "free: nobody trains here")
+    parts = (_config, _manifest, _metrics, _result)
+    return [lock, *(part(run) for part in parts), *_checkpoints(run, bool(holder))]
+
+
+def advice(run: Workdir, found: list[Finding], code: int) -> str:
+    """What to do, in plain words."""
+    damaged = [finding.what for finding in found if finding.code == CheckpointError.exit_code]
+    whole = [finding.what for finding in found if finding.what.startswith("step ") and not finding.code]
+    if damaged and whole:
+        return (
+            f"{', '.join(damaged)} damaged: start the same command again. It goes on from {whole[-1]} and sets aside "
+            "what is damaged and newer. And have a look at the disk: files do not change by themselves."
+        )
+    if damaged:
+        return (
+            f"{', '.join(damaged)} damaged, and no checkpoint is whole: the run cannot go on. Copy back a backup, or "
+            "start afresh with another --workdir."
+        )
+    if code:
+        wrong = "; ".join(f"{finding.what}: {finding.text}" for finding in found if finding.code)
+        return f"The checkpoints are whole, but not all of the rest ({wrong})."
+    if run.holder():
+        return "Healthy, and running."
+    if run.finished:
+        return "Healthy and finished: there is nothing to do."
+    return f"Healthy. The same command goes on from {whole[-1]}." if whole else "Healthy. Nothing is saved yet."
+
+
+def compare(run: Workdir, other: Workdir) -> Iterator[str]:
+    """Lines that say what differs between two runs."""
+    yield f"{run.path} -> {other.path}"
+    about = [_about(folder) for folder in (run, other)]
+    configs = [_read_json(folder.path / "config.json") for folder in (run, other)]
+    yield from _section("config", config_lib.differences(*configs, ignore=()))
+    for name in ("git", "packages", "python", "devices", "environment", "data"):
+        pair = [{name: details.get(name)} for details in about]
+        yield from _section(name, config_lib.differences(*pair, ignore=()))
+    last: list[dict[str, Any]] = [{}, {}]
+    for folder, values in zip((run, other), last, strict=True):
+        for line in folder.read_metrics():
+            values |= line
+    names = [name for name in last[0] if name in last[1] and name not in BESIDE]
+    lines = [f"{name}: {_short(last[0][name])} -> {_short(last[1][name])}" for name in names]
+    yield from _section("last metrics", lines)
+
+
+def _require_run(run: Workdir) -> None:
+    if not run.path.is_dir():
+        raise ConfigError(f"{run.path}: there is no such folder")
+    if not (run.path / "config.json").exists():
+        beside = sorted(str(found.parent) for found in run.path.glob("*/config.json"))
+        hint = f"; its folders {', '.join(beside[:3])} are" if beside else ""
+        raise ConfigError(f"{run.path}: not a run's folder, there is no config.json{hint}")
+
+
+def _config(run: Workdir) -> Finding:
+    try:
+        keys = sum(1 for _ in config_lib.flatten(_read_json(run.path / "config.json")))
+    except ConfigError as error:
+        return Finding("config", str(error), error.exit_code)
+    return Finding("config", f"{keys} keys")
+
+
+def _manifest(run: Workdir) -> Finding:
+    try:
+        content = manifest.read(run.path)
+    except ValueError as error:
+        return Finding("manifest", f"{manifest.RUN} is damaged ({error}); the next start sets it aside", 1)
+    if content is None or not content["starts"]:
+        return Finding("manifest", "none: the run is of an earlier version, or has never got to training")
+    last = content["starts"][-1]
+    began = f"start number {len(content['starts'])} was at step {last.get('step')}, {last.get('began')}"
+    if "reason" in last:
+        return Finding("manifest", f"{began}; ended at step {last.get('ended_step')}: {last['reason']}")
+    return Finding("manifest", f"{began}; {'going on' if run.holder() else 'killed: it has not recorded an end'}")
+
+
+def _metrics(run: Workdir) -> Finding:
+    """Half a line at the end is what a kill leaves, and disappears when the run goes on."""
+    file = run.path / "metrics.jsonl"
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    lines = run.read_metrics()
+    broken = text.count("\n") - len(lines)
+    steps = [line["step"] for line in lines if "loss" in line and isinstance(line.get("step"), int)]
+    twice = [step for step, count in Counter(steps).items() if count > 1]
+    every = _largest_interval(run)
+    missing = [
+        step for a, b in zip([0, *steps], steps, strict=False) for step in range(a - a % every + every, b, every)
+    ]
+    wrong = [f"{broken} lines are unreadable"] * bool(broken) + ["steps go backwards"] * (steps != sorted(steps))
+    wrong += [f"{name} steps {_few(found)}" for name, found in (("twice:", twice), ("missing:", missing)) if found]
+    if wrong:
+        return Finding("metrics", "; ".join(wrong), 1)
+    half = "; half a line at the end, from a kill" if text and not text.endswith("\n") else ""
+    return Finding("metrics", (f"steps {steps[0]} to {steps[-1]}, none missing" if steps else "none yet") + half)
+
+
+def _result(run: Workdir) -> Finding:
+    try:
+        finished = run.finished
+    except ConfigError as error:
+        return Finding("result", f"{error}; without it the same command writes it anew", error.exit_code)
+    if not finished:
+        return Finding("result", "not finished")
+    report = "with" if (run.path / "report.html").exists() else "without"
+    return Finding("result", f"finished at step {finished.get('step')}, {report} a report")
+
+
+def _checkpoints(run: Workdir, running: bool) -> Iterator[Finding]:
+    names = sorted(path.name for path in run.checkpoints.glob("*"))
+    for step in sorted(int(name) for name in names if name.isdigit()):
+        folder = run.checkpoints / str(step)
+        wrong = manifest.verify(folder, step)
+        if not folder.exists():
+            continue  # the run that goes on has just replaced it by a newer one
+        if wrong:
+            yield Finding(f"step {step}", f"damaged: {_few(wrong)}", CheckpointError.exit_code)
+        elif wrong is None and not any(path.is_file() for path in folder.glob("default/**/*")):
+            yield Finding(f"step {step}", "damaged: there is nothing in it", CheckpointError.exit_code)
+        elif wrong is None:
+            yield Finding(f"step {step}", f"no {manifest.SUMS}: its arrays are verified when they are read")
+        else:
+            files = [file for file in folder.rglob("*") if file.is_file()]
+            size = sum(file.stat().st_size for file in files) / 2**20
+            yield Finding(f"step {step}", f"whole: {len(files)} files, {size:.1f} MiB, as they were written")
+    for name in names:
+        if ".bad" in name:
+            yield Finding(name, "was damaged, set aside, and is not used: delete it if you do not want to look at it")
+        elif ".orbax-checkpoint-tmp" in name:
+            state = "is being saved" if running else "was cut short while it was saved; the next start clears it away"
+            yield Finding(name, state)
+
+
+def _largest_interval(run: Workdir) -> int:
+    """log.every may change from start to start: what is missing at its largest value is missing in any case."""
+    values: list[Any] = []
+    for read in (lambda: _read_json(run.path / "config.json"), lambda: manifest.read(run.path)):
+        try:
+            content = read() or {}
+        except (ConfigError, ValueError):
+            continue
+        values += [start.get("config", {}).get("log", {}).get("every") for start in content.get("starts", [content])]
+        values.append(content.get("log", {}).get("every"))
+    return max((value for value in values if isinstance(value, int) and value > 0), default=2**62)
+
+
+def _about(run: Workdir) -> dict[str, Any]:
+    try:
+        content = manifest.read(run.path)
+    except ValueError as error:
+        raise CjepaError(f"{run.path / manifest.RUN}: is damaged ({error})") from error
+    return manifest.latest(content) if content else {}
+
+
+def _read_json(file: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: is no JSON object")
+    return content
+
+
+def _section(name: str, lines: list[str]) -> Iterator[str]:
+    yield f"{name}: {'' if lines else 'the same'}".rstrip()
+    yield from (f"  {line}" for line in lines)
+
+
+def _few(items: list[Any]) -> str:
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(map(str, items[:SHOWN])) + more
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.guard(lambda: main(sys.argv[1:])))
