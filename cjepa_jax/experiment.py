@@ -46,9 +46,10 @@ class Experiment:
     step: Callable
 
     def example(self):
-        """Batch 0 on the devices, for its shapes; read without starting data workers."""
+        """Batch 0 on the devices, for its shapes; read without starting data workers. Its rows have the last shape, so
+        that all processes have the same without a word."""
         batches = dataclasses.replace(self.loader, workers=0).iterate(0, 1)
-        return sharding.put_batch(self.mesh, next(batches))
+        return sharding.put_batch(self.mesh, self.loader.at_shape(next(batches), len(self.loader.shapes) - 1))
 
 
 def assemble(config: Any) -> Experiment:
