@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 
 from tests import running
-from tests.faults import kills
+from tests.faults import kills, launch
 from tests.faults.launch import ENVIRONMENT, command, differences
 from tests.faults.record import Outcome
 
@@ -24,36 +24,40 @@ CASES = {  # variables to set (None: to take away), and the run folder's name
 }  # fmt: skip
 
 
-def campaign(folder, cases=tuple(CASES)):
-    """A whole run in each surrounding: the same bits."""
+CLOSED = ("output closed from the start", "output closed by its reader")
+
+
+def campaign(folder, cases=(*CASES, *CLOSED)):
+    """A whole run in each surrounding: the same bits. Without an output: the same, or one line and then the same."""
     outcome, reference = Outcome("surroundings"), kills.undisturbed(folder)
     for case in cases:
-        changes, name = CASES[case]
+        changes, name = CASES.get(case, ({}, case.replace(" ", "-")))
         workdir = pathlib.Path(folder, name)
-        done = run(command(workdir), changes)
-        found = differences(workdir, reference) if done.returncode == 0 else [f"exit {done.returncode}: {done.stderr}"]
+        code, err = silent(workdir, case) if case in CLOSED else run(command(workdir), changes)
+        found = [f"exit {code}: {err[-300:]!r}"] if "Traceback" in err or (code and case not in CLOSED) else []
+        if code and not found:
+            launch.run(command(workdir))
+        found = found or differences(workdir, reference)
         outcome.add(case, found and f"{case}: {'; '.join(found)}")
     return outcome
 
 
-def run(argv, changes, **options):
-    """The command in a changed environment."""
+def run(argv, changes):
+    """(exit code, stderr) of the command in a changed environment."""
     environment = os.environ | ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": running.COMPILED.name} | changes
     environment = {name: value for name, value in environment.items() if value is not None}
-    return subprocess.run(
-        argv, cwd=running.ROOT, env=environment, capture_output=True, text=True, timeout=1800, **options
-    )
+    done = subprocess.run(argv, cwd=running.ROOT, env=environment, capture_output=True, text=True, timeout=1800)
+    return done.returncode, done.stderr
 
 
-def closed_output(workdir, how):
-    """(exit code, stderr) of a run whose stdout is closed from the start ("closed"), or by its reader ("pipe")."""
+def silent(workdir, how):
+    """(exit code, stderr) of a run without an output."""
     argv = command(workdir)
-    if how == "closed":
-        done = run(["bash", "-c", 'exec "$@" >&-', "bash", *argv], {})
-        return done.returncode, done.stderr
+    if how == CLOSED[0]:
+        return run(["bash", "-c", 'exec "$@" >&-', "bash", *argv], {})
     process = running.start(argv)
     running.read_until(process, "step 2/")
     process.stdout.close()
     process.stdout = None  # communicate would read it
-    err = process.communicate(timeout=240)[1]
+    err = process.communicate(timeout=1800)[1]
     return process.returncode, err
