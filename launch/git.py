@@ -34,7 +34,9 @@ def archive(root: str, path: str) -> None:
 
 def _git(root: str, *words: str) -> str | None:
     try:
-        ended = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, errors="replace")
+        ended = subprocess.run(
+            ["git", "--no-optional-locks", "-C", root, *words], capture_output=True, text=True, errors="replace"
+        )
     except FileNotFoundError:
         return None
     return None if ended.returncode else ended.stdout
