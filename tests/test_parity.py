@@ -13,6 +13,7 @@ import pytest
 
 from cjepa_jax import experiment, sharding, train_step
 from cjepa_jax.checkpoint import Checkpoints
+from cjepa_jax.timing import compilations
 from tests import running, scenes
 from tests.objectives import test_jepa
 
@@ -99,13 +100,12 @@ def test_the_initial_state_has_the_same_bits_wherever_it_lives():
 @slow
 def test_a_step_is_compiled_once():
     """Its state comes back where it was."""
-    for how in (dict(devices=4, fsdp=2), dict(devices=4)):
-        step, state, batch = step_on(**how)
-        before = [leaf.sharding for leaf in jax.tree.leaves(state)]
-        for _ in range(3):
-            state, _ = step(state, batch)
-        assert step._cache_size() == 1
-        assert [leaf.sharding for leaf in jax.tree.leaves(state)] == before
+    step, state, batch = step_on(4, fsdp=2)
+    before = [leaf.sharding for leaf in jax.tree.leaves(state)]
+    for _ in range(3):
+        state, _ = step(state, batch)
+    assert compilations(step) == 1
+    assert [leaf.sharding for leaf in jax.tree.leaves(state)] == before
 
 
 @slow
@@ -117,15 +117,14 @@ def test_restored_on_other_devices_it_goes_on_alike(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, state)
     checkpoints.wait()
-    losses = []
-    for how in (dict(devices=8, fsdp=4), dict(devices=1), dict(devices=4), dict(devices=2, mode="pmap")):
+    expected = float(step(state, batch)[1]["loss"])
+    for how in (dict(devices=1), dict(devices=2, mode="pmap")):
         step, fresh, batch = step_on(**how)
         _, state = checkpoints.restore(fresh)
         assert [leaf.sharding for leaf in jax.tree.leaves(state)] == [leaf.sharding for leaf in jax.tree.leaves(fresh)]
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), saved)
-        losses.append(float(step(state, batch)[1]["loss"]))
+        np.testing.assert_allclose(float(step(state, batch)[1]["loss"]), expected, rtol=1e-6)
     checkpoints.close()
-    np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
 
 
 @slow
