@@ -134,7 +134,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog) -> int
             arrays, batch, asked = fetch()
             arrived_at = time.perf_counter()
             waited = max(0.0, arrived_at - done_at.result()) if arrays else 0.0
-            clock.stepped(step, waited, compiled=compilations(run.step) > compiled)
+            clock.stepped(step, waited, compiled=step == start + 1 or compilations(run.step) > compiled)
             watchdog.beat()
             checkpoints.check_for_errors()
 
