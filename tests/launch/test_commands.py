@@ -4,12 +4,13 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
 from cjepa_jax.errors import ConfigError
 from launch import __main__ as command_line
-from launch import git, sky, slurm, tpu
+from launch import git, sky, slurm, sweep, tpu
 from launch.job import Job, LaunchError
 from tests.launch.fakes import Fakes
 
@@ -246,3 +247,26 @@ def test_impossible_tpus_are_refused(fields):
 def test_what_a_tpu_would_not_have_is_refused(fields):
     with pytest.raises(ConfigError):
         tpu.plan(Job(**{"name": "try", "config": "c.py", "workdir": "/mnt/runs/try"} | fields), there())
+
+
+@pytest.mark.slow
+@pytest.mark.needs("submitit")
+def test_a_sweep_is_one_array_of_pickled_trainings(fakes, tmp_path):
+    from submitit.core import utils
+
+    (tmp_path / "bin/sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
+    words = ["--vary=seed=0,1", "--config.data.path=it's", "--option=partition=all", "--time=1-00:00:00", "--submit"]
+    where = ["--allow-dirty", f"--config={ROOT}/configs/tiny.py", f"--workdir={tmp_path}/try"]
+    # A process of its own: submitit sets up logging anew, and closes what pytest has put in stderr's place.
+    argv = [sys.executable, "-m", "launch", "sweep", *where, *words]
+    ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.split()) == (0, ["7_0", "7_1"]), ended.stderr
+    text = (tmp_path / "try/slurm/7_submission.sh").read_text()
+    for option in ("array=0-1%2", "partition=all", "requeue", "signal=USR2@120", "time=1440", "job-name=try"):
+        assert f"#SBATCH --{option}\n" in text
+    assert f"\ncd {ROOT}\n" in text and "--kill-on-bad-exit=0 --wait=0" in text
+    for seed in "01":
+        delayed = utils.DelayedSubmission.load(tmp_path / f"try/slurm/7_{seed}_submitted.pkl")
+        folder = f"--workdir={tmp_path}/try/seed={seed}"
+        overrides = ("--config.data.path=it's", f"--config.seed={seed}")
+        assert delayed.function == sweep.Train(("--config=configs/tiny.py", folder, *overrides), 20)

@@ -5,13 +5,13 @@ import json
 import os
 import pathlib
 import re
+import subprocess
 import sys
 import time
 
 import pytest
 
-from launch import __main__ as command_line
-from launch import git, slurm
+from launch import slurm
 from launch.job import Job
 from tests import QUICK, running
 from tests.launch.cluster import Cluster, missing
@@ -136,14 +136,15 @@ QUICKLY = {
 }
 
 
-def train(cluster, monkeypatch, kind, *words):
-    """Submits the tiny job, at a size that compiles quickly."""
-    monkeypatch.setattr(git, "commit", lambda root, allow_dirty: "0" * 40)
-    for name, value in (cluster.environment | QUICKLY).items():
-        monkeypatch.setenv(name, value)
+def train(cluster, kind, *words):
+    """Submits the tiny job as a user does, at a size that compiles quickly: what the command prints."""
     values = running.SMALL | {"train.steps": STEPS, "probe.every": 0, "checkpoint.every": 100, "data.workers": 1}
     overrides = [f"--config.{key}={value}" for key, value in values.items()]
-    assert command_line.main([kind, f"--config={running.ROOT}/configs/tiny.py", *words, "--submit", *overrides]) == 0
+    argv = [sys.executable, "-m", "launch", kind, "--config=configs/tiny.py", *words, "--allow-dirty", "--submit"]
+    environment = os.environ | cluster.environment | QUICKLY
+    ended = subprocess.run([*argv, *overrides], cwd=running.ROOT, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 def went_on(workdir):
@@ -154,10 +155,10 @@ def went_on(workdir):
     return json.loads((workdir / "result.json").read_text())["resumed_at"]
 
 
-def test_the_tiny_job_is_stopped_requeued_and_goes_on_to_its_end(cluster, tmp_path, monkeypatch, capfd):
+def test_the_tiny_job_is_stopped_requeued_and_goes_on_to_its_end(cluster, tmp_path):
     workdir = tmp_path / "try"
-    train(cluster, monkeypatch, "slurm", f"--workdir={workdir}", "--cpus=1")
-    number = int(re.search(r"Submitted batch job (\d+)", capfd.readouterr().out)[1])
+    shown = train(cluster, "slurm", f"--workdir={workdir}", "--cpus=1")
+    number = int(re.search(r"Submitted batch job (\d+)", shown)[1])
     until(workdir / "metrics.jsonl", '"loss"', 200)
     cluster.run("scancel", "--signal=USR1", str(number))
     until(workdir / f"slurm/try-{number}.log", "back into the queue", 100)
@@ -168,10 +169,9 @@ def test_the_tiny_job_is_stopped_requeued_and_goes_on_to_its_end(cluster, tmp_pa
 
 
 @pytest.mark.needs("submitit")
-def test_a_sweep_is_an_array_whose_runs_are_stopped_and_go_on(cluster, tmp_path, monkeypatch, capfd):
+def test_a_sweep_is_an_array_whose_runs_are_stopped_and_go_on(cluster, tmp_path):
     words = [f"--workdir={tmp_path}/sweep", "--vary=seed=0,1", "--cpus=1", "--time=0:20:00"]
-    train(cluster, monkeypatch, "sweep", *words)
-    jobs = capfd.readouterr().out.split()
+    jobs = train(cluster, "sweep", *words).split()
     number = jobs[0].split("_")[0]
     assert jobs == [f"{number}_0", f"{number}_1"]
     folders = [tmp_path / f"sweep/seed={seed}" for seed in (0, 1)]
