@@ -1,7 +1,6 @@
 """Checkpoints on real files: kept, verified, and never silently wrong."""
 
 import dataclasses
-import errno
 import functools
 import logging
 import os
@@ -19,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 
+from cjepa_jax import manifest
 from cjepa_jax.checkpoint import Checkpoints, size_in_bytes
 from cjepa_jax.errors import CheckpointError
 
@@ -143,133 +143,6 @@ def test_another_model_is_refused_with_every_difference(tmp_path):
     assert "\n" not in text and sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
-def damage(kind, path, rng):
-    content = bytearray(path.read_bytes())
-    at = rng.randrange(max(len(content), 1))
-    if kind == "delete":
-        path.unlink()
-        return
-    if kind == "flip" and content:
-        content[at] ^= 1 << rng.randrange(8)
-    elif kind == "zero":
-        content[at : at + 512] = bytes(len(content[at : at + 512]))
-    elif kind == "truncate":
-        content = content[:at]
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("kind", ["flip", "zero", "truncate", "delete"])
-def test_damage_in_any_file_is_found_and_the_older_checkpoint_serves(tmp_path, kind):
-    rng = random.Random(kind)
-    saved(tmp_path / "good", [1, 2])
-    largest = max(files(tmp_path / "good", 2), key=lambda path: path.stat().st_size)
-    fallbacks = 0
-    for path in [*files(tmp_path / "good", 2), largest, largest, largest]:
-        shutil.rmtree(tmp_path / "bad", ignore_errors=True)
-        shutil.copytree(tmp_path / "good", tmp_path / "bad")
-        damage(kind, tmp_path / "bad" / path.relative_to(tmp_path / "good"), rng)
-        step, state = restored(tmp_path / "bad")
-        assert same(state, make(step)), path
-        fallbacks += step == 1
-    assert fallbacks >= 3
-
-
-def test_a_set_aside_step_can_be_saved_again(tmp_path, caplog):
-    saved(tmp_path, [1, 2])
-    largest = max(files(tmp_path, 2), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:100])
-    (tmp_path / "3").mkdir()  # what a kill at a bad moment may leave
-    checkpoints = Checkpoints(tmp_path)
-    with caplog.at_level(logging.WARNING, "cjepa_jax"):
-        assert checkpoints.restore(make(0))[0] == 1
-    warnings = [record.getMessage() for record in caplog.records if record.name.startswith("cjepa_jax")]
-    assert [text.split(" is passed over")[0] for text in warnings] == ["checkpoint 3", "checkpoint 2"]
-    checkpoints.save(2, make(2))
-    checkpoints.close()
-    assert restored(tmp_path)[0] == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "2.bad", "3.bad"]
-
-
-def test_reading_only_changes_nothing(tmp_path, caplog):
-    saved(tmp_path, [1, 2])
-    largest = max(files(tmp_path, 2), key=lambda path: path.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:100])
-    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()  # what another process is about to save
-    (tmp_path / "3.orbax-checkpoint-tmp" / "part").write_text("half")
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    checkpoints = Checkpoints(tmp_path, read_only=True)
-    with caplog.at_level(logging.WARNING, "cjepa_jax"):
-        step, state = checkpoints.restore(make(0))
-    with pytest.raises(RuntimeError, match="reading only"):
-        checkpoints.save(4, make(4))
-    checkpoints.close()
-    assert step == 1 and same(state, make(1))
-    assert "checkpoint 2 is passed over: " in caplog.text and "set aside" not in caplog.text
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-
-
-def test_no_readable_checkpoint_is_an_error_and_nothing_is_renamed(tmp_path):
-    saved(tmp_path, [1, 2])
-    for step in (1, 2):
-        shutil.rmtree(tmp_path / str(step) / "default")
-    with pytest.raises(CheckpointError, match="no checkpoint is readable .step 2: .*; step 1: "):
-        restored(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.EIO, "Input/output error"),
-        OSError(errno.ESTALE, "Stale file handle"),
-        OSError(errno.EMFILE, "Too many open files"),
-        MemoryError(),
-        ValueError("UNAVAILABLE: Error reading from file [os_error_code='5']"),
-        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1099511627776 bytes"),
-    ],
-    ids=repr,
-)
-def test_an_error_that_may_pass_leaves_every_checkpoint_in_place(tmp_path, error, monkeypatch):
-    saved(tmp_path, [1, 2])
-    checkpoints = Checkpoints(tmp_path)
-    with monkeypatch.context() as patch:
-
-        def fail(step, args):
-            raise RuntimeError("wrapped") from error
-
-        patch.setattr(checkpoints._manager, "restore", fail)
-        with pytest.raises(CheckpointError, match="step 2: cannot be read at present, nothing was changed"):
-            checkpoints.restore(make(0))
-    assert checkpoints.restore(make(0))[0] == 2
-    checkpoints.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
-
-
-def test_running_out_of_open_files_leaves_every_checkpoint_in_place(tmp_path):
-    process = script(
-        """
-        import os, resource
-        checkpoints = Checkpoints(sys.argv[1])
-        state = {"w": jax.random.normal(jax.random.key(0), (512, 512)), "n": jnp.int32(0)}
-        for step in (1, 2):
-            checkpoints.save(step, state)
-            checkpoints.wait()
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))  # no file can be opened any more
-        try:
-            checkpoints.restore(state)
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
-        print(text.replace(sys.argv[1], ""), sorted(os.listdir(sys.argv[1])), checkpoints.restore(state)[0])
-        """,
-        tmp_path,
-    )
-    out, err = process.communicate(timeout=60)
-    assert out.startswith("CheckpointError: , step 2: cannot be read at present, nothing was changed ("), out + err
-    assert out.endswith("['1', '2'] 2\n")
-
-
 def test_a_best_metric_that_no_probe_has_is_warned_of_once(tmp_path, caplog):
     checkpoints = Checkpoints(tmp_path, best="probe/cuont_r2")
     with caplog.at_level(logging.WARNING, "cjepa_jax"):
@@ -309,7 +182,7 @@ def test_a_full_disk_surfaces_as_a_storage_error_and_the_last_good_one_stays(tmp
         """,
         tmp_path,
     )
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert (out, err) == ("6 1\n", "")
 
 
@@ -332,7 +205,7 @@ def test_other_device_counts_and_shardings(tmp_path):
         """
     for what, devices in (("save", 8), ("restore", 8), ("restore", 2)):
         flags = f"--xla_force_host_platform_device_count={devices}"
-        out, err = script(body, tmp_path, what, XLA_FLAGS=flags, JAX_PLATFORMS="cpu").communicate(timeout=60)
+        out, err = script(body, tmp_path, what, XLA_FLAGS=flags, JAX_PLATFORMS="cpu").communicate(timeout=180)
         assert out == ("" if what == "save" else f"{devices}\n"), err
 
 
@@ -358,6 +231,8 @@ def test_kill_during_saves_leaves_readable_checkpoints(tmp_path):
             last = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        committed = [path for path in tmp_path.iterdir() if path.name.isdigit()]
+        assert committed and all(manifest.verify(path, int(path.name)) == [] for path in committed)
     assert last >= 7  # each start goes on from where the last one got
 
 
