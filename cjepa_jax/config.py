@@ -22,6 +22,8 @@ MAY_CHANGE = (
     "train.heartbeat",
     "train.collapse",
     "sharding.*",
+    "data.row_lengths",
+    "data.pack",
     "data.workers",
     "data.threads",
     "data.prefetch",
@@ -29,8 +31,8 @@ MAY_CHANGE = (
     "checkpoint.*",
     "probe.every",
 )
-"""Keys that a resumed run may change: none of them changes what is computed (accumulation and sharding: but for the
-order of sums)."""
+"""Keys that a resumed run may change: none of them changes what is computed (accumulation, sharding and the layout of
+rows: but for the order of sums)."""
 
 CHOICES = {
     "train.collapse": ("warn", "stop"),

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "cjepa_jax"
 FLOORS = {
     0: "types build errors sizes",
     1: "losses positions schedules optim sharding checkpoint metrics window config workdir masks signals timing"
-    " processes watchdog manifest goodput alarms",
+    " processes watchdog manifest trees goodput alarms",
     2: "models data",
     3: "objectives",
     4: "evals",
