@@ -121,9 +121,14 @@ class Cluster:
         return job
 
     def release(self, number: int | str) -> None:
-        """Starts a requeued job now: SLURM holds it for two minutes, from when the last of it is gone."""
-        until = time.monotonic() + 60
-        while (job := self.job(number))["JobState"] == "PENDING":
+        """Starts a requeued job now: SLURM holds it for two minutes, from when the last of it is gone.
+
+        A part of that wait is needed: within the second in which it was ended, slurmd holds the job's credential for
+        revoked, and the job fails.
+        """
+        time.sleep(3)
+        until = time.monotonic() + 90
+        while (job := self.job(number))["JobState"] != "RUNNING":
             assert time.monotonic() < until, f"not started: {job}\n{self.logs()}"
             if job["Reason"] == "BeginTime":
                 self.run("scontrol", "update", f"JobId={number}", "StartTime=now", check=False)
