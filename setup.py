@@ -43,6 +43,7 @@ setup(
         "array_record>=0.8",
         "google-crc32c>=1.5",
         "pillow>=11",
+        "pyyaml>=6",
     ],
     extras_require={
         "test": TEST,

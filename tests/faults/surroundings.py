@@ -17,6 +17,8 @@ CASES = {  # variables to set (None: to take away), and the run folder's name
     "a locale that is not UTF-8": ({"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "posix"),
     "output in Latin-1": ({"PYTHONIOENCODING": "latin-1"}, "latin"),
     "another time zone and hash seed": ({"TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "1"}, "elsewhere"),
+    "a path that is not ASCII": ({}, "\u00fc"),
+    "the same in a locale without it": ({"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "\u00fc 2"),
     "all at once": (
         {"HOME": None, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "TZ": "EST"},
         ODD + " all",
