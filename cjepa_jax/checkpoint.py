@@ -6,6 +6,7 @@ them or is wrong in memory; and its tree is compared with the model's before any
 """
 
 import errno
+import json
 import logging
 import math
 import os
@@ -67,6 +68,7 @@ class Checkpoints:
         )
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+        self._hide_damaged_metrics()
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
@@ -205,6 +207,21 @@ class Checkpoints:
         if altered.size:
             raise ValueError(f"checksum mismatch in {', '.join(names[i] for i in altered[:3])}")
         return jax.tree.unflatten(tree, leaves)
+
+    def _hide_damaged_metrics(self) -> None:
+        """Orbax reads every step's metrics before anything is verified, and raises whatever JSON does. A step whose
+        metrics are hidden is one with files missing, to be passed over like any other that is damaged."""
+        for file in sorted(self.folder.glob("[0-9]*/metrics/metrics")) if jax.process_index() == 0 else ():
+            try:
+                json.loads(file.read_text())
+            except ValueError as error:  # not JSON, or not UTF-8
+                if self._read_only:
+                    raise CheckpointError(
+                        f"{file}: damaged; without the folder {file.parts[-3]} the other steps serve"
+                    ) from error
+                file.parent.rename(file.parent.with_name("metrics.bad"))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("metrics of checkpoints")
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:

@@ -69,6 +69,9 @@ def guard(work: Callable[[], int | None]) -> int:
 
     A problem is one line on stderr, "error: ..."; only a mistake in the program, or --log=debug, prints a traceback.
     """
+    for name in ("stdout", "stderr"):  # None where the shell has closed them
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
     try:
         return work() or 0
     except KeyboardInterrupt:

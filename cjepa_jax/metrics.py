@@ -9,8 +9,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from tensorboardX import SummaryWriter
-
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.workdir import Workdir
@@ -43,7 +41,8 @@ class Writers:
         if config["log"]["tensorboard"]:
             # From step 0 too, where a run that was killed before its first checkpoint may have left curves.
             suffix = f".{step}"  # files are named by the second, which two starts may share
-            self._board = SummaryWriter(str(workdir.path / "tb"), purge_step=step + 1, filename_suffix=suffix)
+            writer = importlib.import_module("tensorboardX").SummaryWriter  # late: it imports torch, where there is one
+            self._board = writer(str(workdir.path / "tb"), purge_step=step + 1, filename_suffix=suffix)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes the metrics of one step: numbers or 0-d arrays by name. Text goes to metrics.jsonl only."""
@@ -109,15 +108,22 @@ class Console:
 
     def progress(self, line: str) -> None:
         """Shows a line that the next progress line may replace."""
-        self._stream.write(f"\r\033[K{line}" if self._rewrites else f"{line}\n")
-        self._stream.flush()
+        self._write(f"\r\033[K{line}" if self._rewrites else f"{line}\n")
         self._open = self._rewrites
 
     def print(self, line: str) -> None:
         """Prints a line that stays."""
-        self._stream.write(f"\n{line}\n" if self._open else f"{line}\n")
-        self._stream.flush()
+        self._write(f"\n{line}\n" if self._open else f"{line}\n")
         self._open = False
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:  # who read it is gone, and what is still buffered has no reader; the run goes on
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
 
 def format_progress(step: int, total: int, metrics: Mapping[str, Any]) -> str:

@@ -51,6 +51,9 @@ class Workdir:
         self._metrics: IO[str] | None = None
 
     def __enter__(self) -> "Workdir":
+        if any("\ud800" <= letter <= "\udfff" for letter in str(self.path)):  # bytes that Python could not decode
+            name = str(self.path).encode("ascii", "replace").decode()
+            raise ConfigError(f"workdir = {name}: is not ASCII, and the locale is not UTF-8: set LC_ALL=C.UTF-8")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a+")

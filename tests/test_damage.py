@@ -46,6 +46,19 @@ def test_damage_in_any_file_is_found_and_the_older_checkpoint_serves(tmp_path, k
         assert step == 1 or name in manifest.LATER or (kind, name) == ("delete", manifest.SUMS), path
 
 
+@pytest.mark.parametrize("content", [b'{"score": 1.', b"\xff\xfe{"])
+def test_damaged_metrics_of_a_checkpoint_are_damage_like_any_other(tmp_path, content):
+    manager = Checkpoints(tmp_path, best="score")
+    for step in (1, 2):
+        manager.save(step, make(step), {"score": step})
+    manager.close()
+    (tmp_path / "2" / "metrics" / "metrics").write_bytes(content)
+    with pytest.raises(CheckpointError, match="2/metrics/metrics: damaged; without the folder 2"):
+        Checkpoints(tmp_path, read_only=True)
+    step, state = restored(tmp_path)
+    assert step == 1 and same(state, make(1))
+
+
 def test_files_that_changed_places_are_found(tmp_path):
     saved(tmp_path / "good", [1, 2])
     data = [path.relative_to(tmp_path / "good") for path in files(tmp_path / "good", 2) if path.parent.name == "d"]

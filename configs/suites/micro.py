@@ -15,10 +15,10 @@ FEW = {
     "probe.test": 64,
     "evals.fit": 64,
     "evals.test": 64,
-    "evals.protocols.interventional.questions_fit": 160,
-    "evals.protocols.interventional.questions_test": 100,
-    "evals.protocols.interventional.response": 64,
-    "evals.protocols.collapse.scenes": 64,
+    "evals.protocols.interventional.questions_fit": 40,
+    "evals.protocols.interventional.questions_test": 40,
+    "evals.protocols.interventional.response": 16,
+    "evals.protocols.collapse.scenes": 32,
 }
 CONTROL = {"mask.anchor": 1, "objective.causal_weight": 0.0, "data.intervened": "none"}
 

@@ -96,7 +96,6 @@ def test_no_home_another_locale_and_a_path_that_looks_like_a_command(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the progress line raises BrokenPipeError")
 def test_a_reader_of_the_output_that_goes_away_is_no_traceback(folder):
     outcome = surroundings.campaign(folder, ["output closed by its reader"])
     assert not outcome.failures
