@@ -59,17 +59,20 @@ def mistype(key, edit, rng):
 
 def parse(overrides):
     """(exit code, stderr) of a command line, without what comes after it has been understood."""
-    stderr, before, argv = (
-        io.StringIO(),
-        (set(flags.FLAGS), sys.argv),
-        ["train", "--config=configs/tiny.py", *overrides],
-    )
+    argv = ["train", "--config=configs/tiny.py", *overrides]
+    stderr, argv_before = io.StringIO(), sys.argv
+    _forget_flags()
     sys.argv = argv  # where the config's flags look for their overrides
     try:
         with contextlib.redirect_stderr(stderr):
             code = cli.guard(lambda: cli.parse(argv) and 0)
     finally:
-        sys.argv = before[1]
-        for name in set(flags.FLAGS) - before[0]:
-            delattr(flags.FLAGS, name)
+        sys.argv = argv_before
+        _forget_flags()
     return code, stderr.getvalue()
+
+
+def _forget_flags():
+    """Flags can be defined once in a process: here and by other tests."""
+    for name in [name for name in flags.FLAGS if name in ("config", "workdir", "log") or name.startswith("config.")]:
+        delattr(flags.FLAGS, name)
