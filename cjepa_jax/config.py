@@ -32,7 +32,7 @@ MAY_CHANGE = (
     "probe.every",
 )
 """Keys that a resumed run may change: none of them changes what is computed (accumulation, sharding and the layout of
-rows: but for the order of sums)."""
+rows: but for the order of sums, and for what an objective draws slice by slice, as Joint does its slots)."""
 
 CHOICES = {
     "train.collapse": ("warn", "stop"),
