@@ -27,14 +27,16 @@ def scene(raw: Any, frames: int, label_names: Sequence[str], name: str) -> None:
         raise DataError(
             f"{name}: masks are {_kind(masks)}: must be bool [K, {', '.join(map(str, shape))}], as the video"
         )
-    labels = np.asarray(raw["labels"])
+    labels = _array(raw["labels"])
     if labels.dtype.kind not in "fiub" or labels.shape != (len(label_names),):
         raise DataError(f"{name}: labels are {_kind(labels)}: must be float32 [{len(label_names)}], as label_names")
     if not np.isfinite(labels).all():
         worst = int(np.isfinite(labels).argmin())
         raise DataError(f"{name}: label {label_names[worst]!r} is {labels[worst]}: must be finite")
-    if "states" in raw and np.shape(raw["states"])[:2] != (frames, len(masks)):
-        raise DataError(f"{name}: states are {_kind(raw['states'])}: must be float32 [{frames}, {len(masks)}, S]")
+    if "states" in raw:
+        states = _array(raw["states"])
+        if states.dtype.kind not in "fiub" or states.ndim != 3 or states.shape[:2] != (frames, len(masks)):
+            raise DataError(f"{name}: states are {_kind(states)}: must be float32 [{frames}, {len(masks)}, S]")
 
 
 def video(array: Any, frames: int, name: str) -> None:
@@ -42,6 +44,13 @@ def video(array: Any, frames: int, name: str) -> None:
     if _type(array) == np.uint8 and array.ndim == 4 and array.shape[0] == frames and array.shape[3] == 3 and array.size:
         return
     raise DataError(f"{name}: video is {_kind(array)}: must be uint8 [{frames}, H, W, 3] (data.frames = {frames})")
+
+
+def _array(value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except ValueError:  # rows of different lengths
+        return np.empty(len(value), object)
 
 
 def _type(value: Any) -> np.dtype | None:

@@ -42,8 +42,12 @@ WRONG = {
     "fewer labels": ({"labels": lambda x: x[1:]}, r": labels are float32 \[\d+\]: .*, as label_names"),
     "labels in a row": ({"labels": lambda x: x[None]}, r": labels are float32 \[1, \d+\]: must be float32"),
     "labels of text": ({"labels": lambda x: ["red"] * len(x)}, r": labels are <U3 \[\d\]: must be float32"),
+    "ragged labels": ({"labels": lambda x: [[1], [1, 2]]}, r": labels are object \[2\]: must be float32"),
     "a NaN label": ({"labels": lambda x: np.where(np.arange(len(x)) == 1, np.nan, x)}, ": label '.+' is nan: must be"),
     "states of others": ({"states": lambda s: s[:, :0]}, r": states are .* \[2, 0, \d+\]: must be .*, S\]"),
+    "states of text": ({"states": lambda s: s.astype(str)}, r": states are <U\d+ .*: must be float32 .*, S\]"),
+    "one state": ({"states": lambda s: s[..., 0]}, r": states are float32 \[2, \d\]: must be float32 .*, S\]"),
+    "ragged states": ({"states": lambda s: [[[1.0], [2.0, 3.0]]]}, r": states are object \[1\]: must be float32"),
 }  # fmt: skip
 
 
