@@ -35,8 +35,12 @@ class Sweep:
     def __post_init__(self):
         if not self.vary:
             raise ConfigError("--vary is missing: say what to vary, such as --vary=seed=0,1,2")
-        for key, _ in self.vary:
+        for key, options in self.vary:
             require("vary", key, KEY, "KEY=VALUES, where KEY is a config's key")
+            if not options:
+                raise ConfigError(f"--vary={key}: has no values; write --vary={key}=VALUE,VALUE")
+            if [name for name, _ in self.vary].count(key) > 1:
+                raise ConfigError(f"--vary={key}: is there twice; write all its values once")
 
 
 def values(text: str) -> tuple[str, ...]:

@@ -131,6 +131,10 @@ def test_sweeps_combine_values_each_in_a_folder_of_its_own():
         sweep.members(job, sweep.Sweep(vary=(("seed", ("a b", "a_b")),)))
     with pytest.raises(ConfigError, match="--vary is missing"):
         sweep.Sweep()
+    with pytest.raises(ConfigError, match="--vary=seed: has no values"):
+        sweep.Sweep(vary=(("seed", sweep.values("")),))
+    with pytest.raises(ConfigError, match="--vary=seed: is there twice"):
+        sweep.Sweep(vary=(("seed", ("0", "1")), ("a", ("1",)), ("seed", ("2",))))
 
 
 def line(*words):
