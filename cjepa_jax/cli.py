@@ -31,6 +31,7 @@ from ml_collections import ConfigDict, config_flags
 
 import cjepa_jax
 from cjepa_jax import config as config_lib
+from cjepa_jax import signals
 from cjepa_jax.errors import CjepaError, ConfigError, StorageError, did_you_mean
 
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
@@ -279,6 +280,7 @@ def restart_with_huge_pages(module_name: str) -> None:
     if sys.platform != "linux" or not typed or HUGE_PAGES.split("=")[0] in tunables or not runs_on_cpu():
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, HUGE_PAGES)))
+    signals.hold_back()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

@@ -16,6 +16,46 @@ PATIENCE = 10.0  # seconds for what needs no saving, and for tidying up after th
 Result = TypeVar("Result")
 
 
+def leave_at_once() -> None:
+    """From here on a stop signal ends the process (75): nothing is unsaved before `Signals` is entered, or after.
+
+    A thread waits for it, as the main one may be in a call in C that takes minutes.
+    """
+    received, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup)
+
+    def watch() -> None:
+        with open(received, "rb", buffering=0) as numbers:
+            while (byte := numbers.read(1)) and byte[0] not in STOP:
+                pass
+        _flush_and_leave()
+
+    threading.Thread(target=watch, name="early signals", daemon=True).start()
+    for number in STOP:
+        signal.signal(number, _wake)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # see hold_back
+
+
+def hold_back() -> None:
+    """Right before `os.exec*`, which forgets handlers: signals wait until the new program calls `leave_at_once`, too.
+
+    Nothing happens unless this one has.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [number for number in STOP if signal.getsignal(number) is _wake])
+
+
+def _wake(number: int, frame: FrameType | None) -> None:
+    """A handler there must be, for C to write to the pipe; the thread at its other end does the rest."""
+
+
+def _flush_and_leave() -> None:
+    try:
+        sys.stdout.flush()
+    finally:  # even if nobody reads it any more
+        os._exit(PREEMPTED)
+
+
 class Stopped(BaseException):
     """A signal has come while nothing needed saving. Not an Exception, so that nobody takes it for a failure."""
 
@@ -95,8 +135,7 @@ class Signals:
     def _later(self, condition: Callable[[], bool]) -> None:
         def leave() -> None:
             if condition():
-                sys.stdout.flush()
-                os._exit(PREEMPTED)
+                _flush_and_leave()
 
         timer = threading.Timer(PATIENCE, leave)
         timer.daemon = True
@@ -107,7 +146,10 @@ class Signals:
             os._exit(130)  # not sys.exit: a hanging save or a stuck data worker must not keep the process alive
         self.received = signal.Signals(number)
         # os.write, not print: the signal may have interrupted a print, whose lock is not re-entrant.
-        os.write(sys.__stderr__.fileno(), f"{self.received.name}: saving, then stopping; again: at once\n".encode())
+        # Nobody may be there to read it (`2>&1 | tee`, stopped by the same Ctrl-C), or there is no stderr at all.
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            line = f"{self.received.name}: saving, then stopping; again: at once\n"
+            os.write(sys.__stderr__.fileno(), line.encode())
         if self._break_off:
             self._break_off = False
             raise Stopped

@@ -41,6 +41,43 @@ def test_first_signal_lets_the_process_finish(number):
     assert err == f"{number.name}: saving, then stopping; again: at once\n"
 
 
+@pytest.mark.parametrize("stderr", ["broken", "closed"])
+def test_a_stderr_that_nobody_reads_does_not_keep_it_from_saving(stderr):
+    argv = [sys.executable, "-c", LOOP, "0"]
+    if stderr == "closed":
+        argv = ["sh", "-c", 'exec "$@" 2>&-', "sh", *argv]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stderr.close()
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.read() == "SIGTERM\nsaved\n" and process.wait(timeout=10) == 0
+    process.stdout.close()
+
+
+EARLY = """
+import os, signal, sys, time
+from cjepa_jax import signals
+if sys.argv[1] == "held back":  # by the program before, until this one is ready
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOP)
+    os.kill(os.getpid(), signal.SIGTERM)
+signals.leave_at_once()
+if sys.argv[1] == "after":
+    with signals.Signals():
+        pass
+print("ready", flush=True)
+time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after", "held back"])
+def test_outside_the_run_it_leaves_at_once(when):
+    process = subprocess.Popen([sys.executable, "-c", EARLY, when], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if when != "held back":
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10)[1] == b"" and process.returncode == PREEMPTED
+
+
 def test_second_signal_ends_it_at_once():
     process = start(30)
     process.send_signal(signal.SIGTERM)
@@ -93,12 +130,11 @@ import ctypes, sys, time
 from cjepa_jax import signals
 signals.PATIENCE = 0.5
 
+lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)
+lock(mutex)
+
 def hang():
-    # One call in C that lets other threads run but no handler, as a compilation.
-    libc = ctypes.CDLL(None)
-    mutex = ctypes.create_string_buffer(64)
-    libc.pthread_mutex_lock(mutex)
-    libc.pthread_mutex_lock(mutex)
+    lock(mutex)  # one call in C that lets other threads run but no handler, as a compilation
 with signals.Signals() as asked:
     if sys.argv[1] == "nothing to save":
         with asked.nothing_to_save():
@@ -117,5 +153,6 @@ with signals.Signals() as asked:
 def test_a_call_that_hangs_in_c_is_not_waited_for(where):
     process = subprocess.Popen([sys.executable, "-c", BLOCKED, where], stdout=subprocess.PIPE)
     process.stdout.readline()
+    time.sleep(0.2)  # until it hangs
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=15) == PREEMPTED
