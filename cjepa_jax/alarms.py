@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cjepa_jax.errors import NumericsError
@@ -39,18 +39,18 @@ def collapsed(rankme: float, feature_std: float, first: Mapping[str, float], lim
 class Alarms:
     """Watches a run's log lines; warns once per collapse, again only after the features had recovered.
 
-        alarms = Alarms(config.train.collapse, limit=31, first=rows[0])
+        alarms = Alarms(config.train.collapse, limit=31, logged=rows)
         alarms.check(step, metrics)
 
     Args:
       mode: "warn" or "stop".
       limit: as in `collapsed`.
-      first: the run's first log line, where it has one from before a restart.
+      logged: the run's log lines from before a restart; the first one with both numbers is what others are held to.
     """
 
-    def __init__(self, mode: str, limit: int, first: Mapping[str, Any] | None = None):
+    def __init__(self, mode: str, limit: int, logged: Iterable[Mapping[str, Any]] = ()):
         self._mode, self._limit = mode, limit
-        self._first = _numbers(first or {})
+        self._first = next(filter(None, map(_numbers, logged)), {})
         self._ringing = False
 
     def check(self, step: int, metrics: Mapping[str, Any]) -> str:

@@ -32,10 +32,11 @@ class Goodput:
         self._file, self._now = pathlib.Path(file), now
         self.seconds = dict.fromkeys(KINDS, 0.0)
         self._reached = self._step = 0
-        with contextlib.suppress(FileNotFoundError, ValueError):  # a file that a full disk cut short is forgone
-            kept = json.loads(self._file.read_text())
-            self.seconds |= {kind: float(kept[kind]) for kind in KINDS if kind in kept}
-            self._reached = int(kept.get("reached", 0))
+        # A file that a full disk cut short, or that holds something else, is forgone.
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError, OverflowError):
+            kept = {"reached": 0, **json.loads(self._file.read_text())}
+            self._reached, seconds = int(kept["reached"]), {kind: float(kept[kind]) for kind in KINDS if kind in kept}
+            self.seconds |= seconds
         self._since = now()
 
     @property

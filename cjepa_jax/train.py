@@ -4,6 +4,9 @@ python -m cjepa_jax.train --config=configs/tiny.py [--workdir=runs/tiny] [--conf
 """
 
 if __name__ == "__main__":
+    from cjepa_jax import signals
+
+    signals.leave_at_once()
     from cjepa_jax import cli  # checks the command line and the config before JAX is imported
 
     raise SystemExit(cli.run("cjepa_jax.train"))
@@ -86,12 +89,17 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog) -> int
         writers, window = Writers(workdir, config, start, first), Window(config, len(run.source), state)
 
     def score() -> dict | None:
-        """The probe's scores, written; None if a signal broke it off: the next start makes up for it."""
+        """The probe's scores, written; None on all processes if a signal broke off one's.
+
+        The next start makes up for it. The step's checkpoint stays without scores, so that it is never the best one.
+        """
         params = processes.local(state.params | state.extra)
         scores = signals.unless_stopped(lambda: probe.run(params))
-        if scores:
-            writers.write(step, scores)
-            console.print(f"probe at step {step}: {summary.probes(scores)}")
+        (broken_off,) = processes.agree(scores is None)
+        if broken_off:
+            return None
+        writers.write(step, scores)
+        console.print(f"probe at step {step}: {summary.probes(scores)}")
         return scores
 
     def fetch() -> tuple:
@@ -110,7 +118,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog) -> int
             entry.close(signals.received.name if kind is Stopped else f"error: {error}", step)
 
     # ------------------------------------------------------------------ the loop
-    alarms = Alarms(config.train.collapse, config.train.batch - 1, next((row for row in logged if "loss" in row), None))
+    alarms = Alarms(config.train.collapse, config.train.batch - 1, logged)
     clock = Clock(goodput, start, steps, config.train.batch)
     step, scores, stop = start, {}, start == steps
     batches = run.loader.iterate(start, steps)
@@ -121,7 +129,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog) -> int
         watch = stack.enter_context(ThreadPoolExecutor(1))
         if start and _due(config, start, steps) and not any(row["step"] == start and _probed(row) for row in logged):
             scores = score()
-        arrays, batch, stop = (None, None, stop) if stop or scores is None else fetch()
+        arrays, batch, stop = (None, None, stop) if stop else fetch()  # stops if the probe was broken off
         goodput.spent("init")
         while not stop:
             step += 1

@@ -58,6 +58,7 @@ def test_features_that_were_collapsed_from_the_start():
 
 
 GOOD, BAD = {"rankme": 15.0, "feature_std": 0.2}, {"rankme": 14.0, "feature_std": 0.001}
+NONE = {"loss": "nan", "rankme": "nan", "feature_std": "nan"}
 
 
 def test_it_warns_once_per_collapse(caplog):
@@ -72,7 +73,7 @@ def test_it_warns_once_per_collapse(caplog):
 
 
 def test_it_stops_and_the_first_line_may_be_from_before_a_restart():
-    alarms = Alarms("stop", 31, first=GOOD | {"step": 1, "feature_std": "0.3"})
+    alarms = Alarms("stop", 31, logged=[NONE, GOOD | {"step": 1, "feature_std": "0.3"}, BAD])
     with pytest.raises(NumericsError, match="train.collapse = 'stop': step 7: feature_std 0.001 < 0.006"):
         alarms.check(7, BAD)
     assert Alarms("stop", 31).check(7, BAD) == ""  # nothing to compare with: the features' scale is anybody's guess
@@ -91,7 +92,7 @@ CURVES = [  # rankme and feature_std of runs of this package that learned, where
 @pytest.mark.parametrize("name, first, curve", CURVES, ids=lambda value: value if isinstance(value, str) else "")
 def test_runs_that_learned_raise_no_alarm(name, first, curve):
     names = ("rankme", "feature_std")
-    alarms = Alarms("stop", 31, dict(zip(names, first, strict=True)))
+    alarms = Alarms("stop", 31, [dict(zip(names, first, strict=True))])
     assert [alarms.check(step, dict(zip(names, line, strict=True))) for step, line in enumerate(curve)] == [
         "" for _ in curve
     ]

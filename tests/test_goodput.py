@@ -56,9 +56,10 @@ def test_the_next_process_adds_to_it_and_steps_done_before_are_replay(tmp_path):
     assert json.loads(file.read_text())["reached"] == 5
 
 
-def test_waiting_is_at_most_the_step_and_a_damaged_file_is_forgone(tmp_path):
+@pytest.mark.parametrize("kept", ['{"step": 3', "5", "null", "[]", '{"step": null}', '{"step": 3, "reached": 1e999}'])
+def test_waiting_is_at_most_the_step_and_a_damaged_file_is_forgone(tmp_path, kept):
     file, time = tmp_path / "goodput.json", Time()
-    file.write_text('{"step": 3')
+    file.write_text(kept)
     goodput = Goodput(file, time)
     assert goodput.share == 0
     time.seconds += 1

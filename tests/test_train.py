@@ -11,6 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cjepa_jax.data.pipeline import scene_at
+from cjepa_jax.errors import PREEMPTED
 from tests import running
 
 METRICS = (
@@ -96,6 +97,23 @@ def test_another_config_is_refused_by_name_and_harmless_keys_may_change(finished
     assert "belongs to another config (optim.peak: 0.001 -> 0.5, seed: 0 -> 3)" in line
     harmless = ("data.workers=1", "log.every=5", "checkpoint.keep=7", "data.prefetch=1", "probe.every=0")
     running.run([*argv, *(f"--config.{value}" for value in harmless)])
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_signal_before_jax_is_even_imported_is_a_stop_like_any_other(tmp_path, restarted):
+    slow = f"""import os, time
+def get_config():
+    if ("hugetlb" in os.environ.get("GLIBC_TUNABLES", "")) is {restarted}:  # set where the command restarts itself
+        print("here", flush=True)
+        time.sleep(60)
+    from configs import tiny
+    return tiny.get_config()
+"""
+    (tmp_path / "slow.py").write_text(slow)
+    process = running.start(running.command(tmp_path / "run", tmp_path / "slow.py"))
+    running.read_until(process, "here")
+    process.send_signal(signal.SIGUSR1)
+    assert process.communicate(timeout=20) == ("", "") and process.returncode == PREEMPTED
 
 
 def test_the_example_folder_trains(tmp_path):
