@@ -1,5 +1,6 @@
 """What ends a process that cannot go on: no step finishes any more, or another process of the run is gone."""
 
+import contextlib
 import faulthandler
 import os
 import pathlib
@@ -13,15 +14,19 @@ from typing import NoReturn
 
 from cjepa_jax.errors import PeerError
 
-GRACE = 60.0  # seconds beyond the limit after which even a thread that never lets Python run is ended
+# Seconds beyond the limit after which even a process that never lets Python run is ended (exit code 1). That timer
+# goes on while the process is stopped, and may fire when it goes on: so it is later than a night's suspension.
+GRACE = 24 * 3600.0
 RANK = 8  # digits of a rank in a greeting
 BEATS = 5  # signs of life in the time after which a silent peer counts as dead
 
 
 def end(line: str, code: int = PeerError.exit_code) -> NoReturn:
     """Ends the process at once, from any thread, with one line on stderr: nothing that hangs is waited for."""
-    os.write(2, f"error: {line}\n".encode())  # not print: the main thread may hold the lock of the stream
-    os._exit(code)
+    try:  # not print: the main thread may hold the lock of the stream
+        os.write(sys.__stderr__.fileno(), f"error: {line}\n".encode())
+    finally:  # even if there is no stderr, or nobody who reads it
+        os._exit(code)
 
 
 class Watchdog:
@@ -33,7 +38,8 @@ class Watchdog:
                 watchdog.beat()
 
     What every thread was doing goes to stderr and to the file. Time in which the whole process was stopped (Ctrl-Z, a
-    suspended job) does not count.
+    suspended job) does not count, up to a day. A call in C that never lets Python run is ended only a day later, by
+    exit code 1.
 
     Args:
       seconds: the limit; 0: none.
@@ -72,8 +78,9 @@ class Watchdog:
                 self._end()
 
     def _end(self) -> None:
-        faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
         where = self._file
+        with contextlib.suppress(OSError, RuntimeError, AttributeError, ValueError):  # no stderr
+            faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
         try:
             with open(self._file, "w") as file:
                 faulthandler.dump_traceback(file, all_threads=True)
@@ -86,7 +93,8 @@ class Heartbeat:
     """Signs of life between process 0 and every other one; whoever misses one says which, and ends (exit code 70).
 
     A process that dies closes its connections, which is noticed at once; one that is frozen, or whose machine is gone,
-    is noticed after `seconds` of silence. Process 0 tells the others before it ends, so that all name the same one.
+    is noticed after `seconds` of silence, not counting time in which this process itself was stopped: a whole run may
+    be suspended. Process 0 tells the others before it ends, so that all name the same one.
 
     Args:
       links: this process's open connections, by the rank of the process at their other end.
@@ -97,7 +105,7 @@ class Heartbeat:
         self._links, self._seconds = dict(links), seconds
         self._lock = threading.Lock()
         for rank, link in self._links.items():
-            link.settimeout(seconds)
+            link.settimeout(seconds / BEATS)
             threading.Thread(target=self._listen, args=(rank, link), name=f"peer {rank}", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
@@ -118,19 +126,27 @@ class Heartbeat:
             self._send("alive")
 
     def _listen(self, rank: int, link: socket.socket) -> None:
-        lines = link.makefile("r")
-        try:
-            while line := lines.readline():
-                word, _, rest = line.strip().partition(" ")
+        silent, text = 0.0, b""
+        while silent < self._seconds:
+            before = time.monotonic()
+            try:
+                received = link.recv(4096)
+            except TimeoutError:
+                silent += min(time.monotonic() - before, 2 * self._seconds / BEATS)  # longer: it was stopped itself
+                continue
+            except OSError:
+                received = b""  # reset by a peer that died
+            if not received:
+                self._end(f"process {rank} has ended")
+            silent = 0.0
+            *lines, text = (text + received).split(b"\n")
+            for line in lines:
+                word, _, rest = line.decode().partition(" ")
                 if word == "bye":
                     return
                 if word == "lost":
                     self._end(rest)
-        except TimeoutError:
-            self._end(f"process {rank} has given no sign of life for train.heartbeat = {self._seconds:g} s")
-        except OSError:
-            pass  # reset by a peer that died
-        self._end(f"process {rank} has ended")
+        self._end(f"process {rank} has given no sign of life for train.heartbeat = {self._seconds:g} s")
 
     def _end(self, line: str) -> None:
         self._lock.acquire()  # for good: one thread speaks

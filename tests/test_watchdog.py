@@ -51,6 +51,16 @@ def test_no_step_for_too_long_ends_the_process_and_says_where_it_was(tmp_path):
     assert "in stuck" in done.stderr and "in stuck" in file.read_text()
 
 
+def test_it_ends_though_nobody_reads_stderr(tmp_path):
+    file = tmp_path / "stacks.txt"
+    read, write = os.pipe()
+    os.close(read)
+    code = f"import time; from cjepa_jax.watchdog import Watchdog; Watchdog(0.1, {str(file)!r}).__enter__(); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=write)
+    os.close(write)
+    assert process.wait(timeout=20) == 70 and "<module>" in file.read_text()
+
+
 def test_zero_is_never(tmp_path):
     with Watchdog(0, tmp_path / "stacks.txt") as watchdog:
         watchdog.beat()
@@ -96,6 +106,19 @@ def test_who_is_gone_is_named_by_all_others(rank, number, line):
     assert time.monotonic() - sent < 2 * seconds
     started[rank].kill()
     started[rank].communicate()
+
+
+@pytest.mark.slow
+def test_all_of_them_may_be_suspended_for_long():
+    started = peers(1.5)
+    for number, seconds in ((signal.SIGSTOP, 4), (signal.SIGCONT, 3)):
+        for process in started:
+            os.kill(process.pid, number)
+        time.sleep(seconds)
+    assert [process.poll() for process in started] == [None] * 3
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def test_whoever_says_goodbye_may_go():
