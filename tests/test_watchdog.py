@@ -55,8 +55,8 @@ def test_it_ends_though_nobody_reads_stderr(tmp_path):
     file = tmp_path / "stacks.txt"
     read, write = os.pipe()
     os.close(read)
-    code = f"import time; from cjepa_jax.watchdog import Watchdog; Watchdog(0.1, {str(file)!r}).__enter__(); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code], stderr=write)
+    code = "import sys, time; from cjepa_jax.watchdog import Watchdog\nwith Watchdog(0.1, sys.argv[1]): time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code, file], stderr=write)
     os.close(write)
     assert process.wait(timeout=20) == 70 and "<module>" in file.read_text()
 
