@@ -4,21 +4,21 @@
     python -m cjepa_jax.doctor runs/tiny --diff runs/other    what is different: config, packages, data, last metrics
 
 Exit code 4: a checkpoint is damaged; 2: not a run's folder, or its config or result is damaged; 1: its metrics or its
-manifest are. docs/RUNS.md says what lies in the folder.
+manifest are, or a file cannot be read now. docs/RUNS.md says what lies in the folder.
 """
 
 import dataclasses
-import json
 import pathlib
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cjepa_jax import cli, manifest
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import CheckpointError, CjepaError, ConfigError
-from cjepa_jax.workdir import Workdir
+from cjepa_jax.workdir import Workdir, parse_metrics, read_object
 
 BESIDE = ("step_time_ms", "scenes_per_s", "data_wait", "eta_s", "compilations")  # how fast it went, not where to
 SHOWN = 5
@@ -58,8 +58,9 @@ def examine(run: Workdir) -> list[Finding]:
     """Everything that is found in a run's folder."""
     holder = run.holder()
     lock = Finding("lock", f"taken: {holder} trains here" if holder else "free: nobody trains here")
-    parts = (_config, _manifest, _metrics, _result)
-    return [lock, *(part(run) for part in parts), *_checkpoints(run, bool(holder))]
+    parts = {"config": _config, "manifest": _manifest, "metrics": _metrics, "result": _result}
+    looked = [_readable(what, lambda part=part: part(run)) for what, part in parts.items()]
+    return [lock, *looked, *_checkpoints(run, bool(holder))]
 
 
 def advice(run: Workdir, found: list[Finding], code: int) -> str:
@@ -78,7 +79,7 @@ def advice(run: Workdir, found: list[Finding], code: int) -> str:
         )
     if code:
         wrong = "; ".join(f"{finding.what}: {finding.text}" for finding in found if finding.code)
-        return f"The checkpoints are whole, but not all of the rest ({wrong})."
+        return f"No checkpoint is damaged, but not all is well ({wrong})."
     if run.holder():
         return "Healthy, and running."
     if run.finished:
@@ -90,7 +91,7 @@ def compare(run: Workdir, other: Workdir) -> Iterator[str]:
     """Lines that say what differs between two runs."""
     yield f"{run.path} -> {other.path}"
     about = [_about(folder) for folder in (run, other)]
-    configs = [_read_json(folder.path / "config.json") for folder in (run, other)]
+    configs = [read_object(folder.path / "config.json") for folder in (run, other)]
     yield from _section("config", config_lib.differences(*configs, ignore=()))
     for name in ("git", "packages", "python", "devices", "environment", "data"):
         pair = [{name: details.get(name)} for details in about]
@@ -113,9 +114,17 @@ def _require_run(run: Workdir) -> None:
         raise ConfigError(f"{run.path}: not a run's folder, there is no config.json{hint}")
 
 
+def _readable(what: str, look: Callable[[], Finding]) -> Finding:
+    """What `look` finds; a disk or a server that does not answer is a finding too."""
+    try:
+        return look()
+    except OSError as error:
+        return Finding(what, f"cannot be read now ({error.strerror}), which says nothing about it", 1)
+
+
 def _config(run: Workdir) -> Finding:
     try:
-        keys = sum(1 for _ in config_lib.flatten(_read_json(run.path / "config.json")))
+        keys = sum(1 for _ in config_lib.flatten(read_object(run.path / "config.json")))
     except ConfigError as error:
         return Finding("config", str(error), error.exit_code)
     return Finding("config", f"{keys} keys")
@@ -137,16 +146,16 @@ def _manifest(run: Workdir) -> Finding:
 
 def _metrics(run: Workdir) -> Finding:
     """Half a line at the end is what a kill leaves, and disappears when the run goes on."""
+    saved = max(_steps(run), default=0)  # looked up first: what is saved has been logged before
     file = run.path / "metrics.jsonl"
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-    lines = run.read_metrics()
+    lines = parse_metrics(text)
     broken = text.count("\n") - len(lines)
     steps = [line["step"] for line in lines if "loss" in line and isinstance(line.get("step"), int)]
     twice = [step for step, count in Counter(steps).items() if count > 1]
     every = _largest_interval(run)
-    missing = [
-        step for a, b in zip([0, *steps], steps, strict=False) for step in range(a - a % every + every, b, every)
-    ]
+    pairs = zip([0, *steps], [*steps, saved + 1], strict=True)
+    missing = [step for a, b in pairs for step in range(a - a % every + every, b, every)]
     wrong = [f"{broken} lines are unreadable"] * bool(broken) + ["steps go backwards"] * (steps != sorted(steps))
     wrong += [f"{name} steps {_few(found)}" for name, found in (("twice:", twice), ("missing:", missing)) if found]
     if wrong:
@@ -168,21 +177,14 @@ def _result(run: Workdir) -> Finding:
 
 def _checkpoints(run: Workdir, running: bool) -> Iterator[Finding]:
     names = sorted(path.name for path in run.checkpoints.glob("*"))
-    for step in sorted(int(name) for name in names if name.isdigit()):
+    for step in _steps(run):
         folder = run.checkpoints / str(step)
-        wrong = manifest.verify(folder, step)
-        if not folder.exists():
-            continue  # the run that goes on has just replaced it by a newer one
-        if wrong:
-            yield Finding(f"step {step}", f"damaged: {_few(wrong)}", CheckpointError.exit_code)
-        elif wrong is None and not any(path.is_file() for path in folder.glob("default/**/*")):
-            yield Finding(f"step {step}", "damaged: there is nothing in it", CheckpointError.exit_code)
-        elif wrong is None:
-            yield Finding(f"step {step}", f"no {manifest.SUMS}: its arrays are verified when they are read")
-        else:
-            files = [file for file in folder.rglob("*") if file.is_file()]
-            size = sum(file.stat().st_size for file in files) / 2**20
-            yield Finding(f"step {step}", f"whole: {len(files)} files, {size:.1f} MiB, as they were written")
+        found = _readable(f"step {step}", lambda folder=folder, step=step: _checkpoint(folder, step))
+        if found.code and running:  # it may be about to delete the step, file by file
+            time.sleep(1)
+            found = _readable(f"step {step}", lambda folder=folder, step=step: _checkpoint(folder, step))
+        if folder.exists() or not running:  # otherwise it has just been replaced by a newer one
+            yield found
     for name in names:
         if ".bad" in name:
             yield Finding(name, "was damaged, set aside, and is not used: delete it if you do not want to look at it")
@@ -191,13 +193,30 @@ def _checkpoints(run: Workdir, running: bool) -> Iterator[Finding]:
             yield Finding(name, state)
 
 
+def _steps(run: Workdir) -> list[int]:
+    return sorted(int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit())
+
+
+def _checkpoint(folder: pathlib.Path, step: int) -> Finding:
+    wrong = manifest.verify(folder, step)
+    if wrong:
+        return Finding(f"step {step}", f"damaged: {_few(wrong)}", CheckpointError.exit_code)
+    if wrong is None:
+        if any(path.is_file() for path in folder.glob("default/**/*")):
+            return Finding(f"step {step}", f"no {manifest.SUMS}: its arrays are verified when they are read")
+        return Finding(f"step {step}", "damaged: there is nothing in it", CheckpointError.exit_code)
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files) / 2**20
+    return Finding(f"step {step}", f"whole: {len(files)} files, {size:.1f} MiB, as they were written")
+
+
 def _largest_interval(run: Workdir) -> int:
     """log.every may change from start to start: what is missing at its largest value is missing in any case."""
     values: list[Any] = []
-    for read in (lambda: _read_json(run.path / "config.json"), lambda: manifest.read(run.path)):
+    for read in (lambda: read_object(run.path / "config.json"), lambda: manifest.read(run.path)):
         try:
             content = read() or {}
-        except (ConfigError, ValueError):
+        except (ConfigError, OSError, ValueError):
             continue
         values += [start.get("config", {}).get("log", {}).get("every") for start in content.get("starts", [content])]
         values.append(content.get("log", {}).get("every"))
@@ -210,16 +229,6 @@ def _about(run: Workdir) -> dict[str, Any]:
     except ValueError as error:
         raise CjepaError(f"{run.path / manifest.RUN}: is damaged ({error})") from error
     return manifest.latest(content) if content else {}
-
-
-def _read_json(file: pathlib.Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file}: is no JSON object")
-    return content
 
 
 def _section(name: str, lines: list[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ config, data; a later one only what has changed since (`latest` folds them). An 
 that is going on, or was killed.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -170,7 +171,8 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def git(package: pathlib.Path) -> dict[str, str] | None:
-    """Commit, and a checksum of what differs from it ("": nothing), if this package lies in a checkout of its own."""
+    """Commit, and a checksum of what differs from it ("": nothing), if this package lies in a checkout of its own. Of
+    files that git does not know, those in the package count."""
 
     def ask(*words: str) -> str:
         command = ["git", "-C", str(package), *words]
@@ -180,7 +182,9 @@ def git(package: pathlib.Path) -> dict[str, str] | None:
 
     try:
         ask("ls-files", "--error-unmatch", "__init__.py")  # a checkout of something else may hold the environment
-        changed = ask("diff", "HEAD", "--binary") + ask("ls-files", "--others", "--exclude-standard")
+        changed = ask("diff", "HEAD", "--binary")
+        for name in filter(None, ask("ls-files", "-z", "--others", "--exclude-standard").split("\0")):
+            changed += f"{name} {_checksum(package / name, EDGE)}\n"
         return {"commit": ask("rev-parse", "HEAD"), "changed_sha256": _digest(changed) if changed else ""}
     except (OSError, subprocess.SubprocessError):
         return None
@@ -226,14 +230,16 @@ def fingerprint(source: Any) -> dict[str, Any]:
 
 def files(root: pathlib.Path) -> dict[str, Any]:
     """Number, size and checksums of the files below a folder: of their names and sizes, and of their content, whole
-    for little data, and the ends of some files for much. The first 20,000 files are looked at."""
+    for little data, and the ends of some files for much. The first 20,000 files are looked at. One that the system
+    does not let us read counts by name and size."""
     sizes: dict[str, int] = {}
     for folder, folders, names in os.walk(root):
         folders.sort()  # os.walk goes on in this order
         for name in sorted(names):
             file = pathlib.Path(folder, name)
-            if file.is_file() and len(sizes) < MOST_FILES:
-                sizes[file.relative_to(root).as_posix()] = file.stat().st_size
+            with contextlib.suppress(OSError):  # it is gone, or in a folder that cannot be searched
+                if file.is_file() and len(sizes) < MOST_FILES:
+                    sizes[file.relative_to(root).as_posix()] = file.stat().st_size
         if len(sizes) >= MOST_FILES:
             break
     if root.is_file():
@@ -244,7 +250,7 @@ def files(root: pathlib.Path) -> dict[str, Any]:
     if total > WHOLE_BYTES:
         chosen, edge = chosen[:: max(1, len(chosen) // SAMPLED)], EDGE
     with ThreadPoolExecutor(4) as pool:
-        sums = dict(zip(chosen, pool.map(lambda name: sha256(root / name, edge), chosen), strict=True))
+        sums = dict(zip(chosen, pool.map(lambda name: _checksum(root / name, edge), chosen), strict=True))
     found = {
         "count": len(sizes),
         "bytes": total,
@@ -306,6 +312,13 @@ def sha256(file: pathlib.Path, edge: int = 0) -> str:
         stream.seek(-min(edge, os.fstat(stream.fileno()).st_size), os.SEEK_END)
         sha.update(stream.read(edge))
         return sha.hexdigest()
+
+
+def _checksum(file: pathlib.Path, edge: int) -> str:
+    try:
+        return sha256(file, edge)
+    except OSError:
+        return "unreadable"
 
 
 def _checksum_of_sums(folder: pathlib.Path) -> str:

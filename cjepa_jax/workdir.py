@@ -18,6 +18,7 @@ import pathlib
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any
@@ -28,6 +29,8 @@ from cjepa_jax.errors import ConfigError, StorageError
 log = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+PATTERN = "[]\\"  # letters that Orbax takes for a pattern where it puts a checkpoint's files together: it finds none
+PATIENCE = 1.0  # seconds for which those who only ask who trains here may be in the way
 
 
 class Workdir:
@@ -41,7 +44,8 @@ class Workdir:
     (`finished`, `read_metrics`). Messages name the folder as the user did, by `setting`.
 
     Raises (on entering):
-      ConfigError: another process trains here; the folder belongs to another config; it cannot be created.
+      ConfigError: another process trains here; the folder belongs to another config; it cannot be created; its path
+        has a letter with which no checkpoint can be written.
     """
 
     def __init__(self, path: str | os.PathLike, config: Mapping[str, Any] | None = None, setting: str = "workdir = "):
@@ -54,6 +58,8 @@ class Workdir:
         if any("\ud800" <= letter <= "\udfff" for letter in str(self.path)):  # bytes that Python could not decode
             name = str(self.path).encode("ascii", "replace").decode()
             raise ConfigError(f"workdir = {name}: is not ASCII, and the locale is not UTF-8: set LC_ALL=C.UTF-8")
+        if found := [letter for letter in PATTERN if letter in str(self.path)]:
+            raise ConfigError(f"{self._named}: has {' '.join(found)} in its path, where checkpoints would be lost")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.path / ".lock", "a+")
@@ -83,10 +89,7 @@ class Workdir:
     def finished(self) -> dict[str, Any] | None:
         """The result of a run that has ended, or None. Raises ConfigError for a damaged one."""
         file = self.path / "result.json"
-        try:
-            return json.loads(file.read_text()) if file.exists() else None
-        except ValueError as error:
-            raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
+        return read_object(file) if file.exists() else None
 
     def holder(self) -> str | None:
         """Who trains in this folder now, "host NAME, process ID", or None. Takes no lock that could be in the way for
@@ -95,14 +98,7 @@ class Workdir:
         if not file.exists():
             return None
         with open(file, encoding="utf-8", errors="replace") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read().strip() or "somebody unknown"
-            except OSError as error:
-                if error.errno not in NO_LOCKS:
-                    raise
-        return None
+            return (lock.read().strip() or "somebody unknown") if _held(lock) else None
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Stores the result: from now on the run is finished."""
@@ -118,14 +114,7 @@ class Workdir:
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, in order, without those that a full disk or a kill left half written."""
         file = self.path / "metrics.jsonl"
-        lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.exists() else []
-        entries = []
-        for line in lines[:-1]:  # what follows the last line end is empty, or half a line
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                continue
-        return entries
+        return parse_metrics(file.read_text(encoding="utf-8", errors="replace")) if file.exists() else []
 
     def truncate_metrics(self, step: int) -> None:
         """Drops what was logged after `step`, the step that a resumed run goes on from."""
@@ -149,16 +138,22 @@ class Workdir:
             raise StorageError(f"{self._named}: {free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed")
 
     def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.seek(0)
-            holder = self._lock.read().strip() or "unknown"
-            raise ConfigError(f"{self._named}: in use by another run ({holder})") from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            log.warning("%s: its file system has no locks, a second run here would go unnoticed", self._named)
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if _held(self._lock) or time.monotonic() > until:
+                    self._lock.seek(0)
+                    holder = self._lock.read().strip() or "unknown"
+                    raise ConfigError(f"{self._named}: in use by another run ({holder})") from error
+                time.sleep(0.01)
+                continue
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                log.warning("%s: its file system has no locks, a second run here would go unnoticed", self._named)
+            break
         self._lock.truncate(0)
         self._lock.write(f"host {socket.gethostname()}, process {os.getpid()}\n")
         self._lock.flush()
@@ -167,17 +162,37 @@ class Workdir:
         file = self.path / "config.json"
         # A run that failed before its first checkpoint leaves nothing that another config could spoil.
         if file.exists() and (self.finished or any(self.checkpoints.glob("[0-9]*"))):
-            try:
-                saved = json.loads(file.read_text())
-            except ValueError as error:
-                raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
-            changed = config_lib.differences(saved, config)
+            changed = config_lib.differences(read_object(file), config)
             if changed:
                 listed = ", ".join(changed)
                 raise ConfigError(
                     f"{self._named}: belongs to another config ({listed}); another --workdir starts afresh"
                 )
         write_atomically(file, json.dumps(config, indent=2) + "\n")
+
+
+def parse_metrics(text: str) -> list[dict[str, Any]]:
+    """The whole lines of a metrics.jsonl's text; what is no JSON object with a step is left out."""
+    entries = []
+    for line in text.split("\n")[:-1]:  # what follows the last line end is empty, or half a line
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
+            entries.append(entry)
+    return entries
+
+
+def read_object(file: pathlib.Path) -> dict[str, Any]:
+    """A file's JSON object. Raises ConfigError for anything else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: is no JSON object")
+    return content
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
@@ -193,6 +208,19 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _held(lock: IO[str]) -> bool:
+    """Whether a trainer has the lock. Those who only ask, as here, share it for a moment."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return False
 
 
 def _jsonable(value: Any) -> Any:

@@ -1,11 +1,13 @@
 """The doctor on folders as the trainer leaves them: what it says, its exit code, and that it changes nothing."""
 
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -106,15 +108,45 @@ def test_metrics_that_lack_repeat_or_garble_steps(run, capsys):
     (run / "metrics.jsonl").write_text("".join([*lines, "?\n"]))
     code, text = ask(capsys, run)
     assert code == 1 and "1 lines are unreadable; twice: steps 20; missing: steps 30, 40" in text
+    (run / "metrics.jsonl").write_text(lines[0] + "[]\n")
+    code, text = ask(capsys, run)
+    assert code == 1 and "1 lines are unreadable; missing: steps 20" in text  # there is a checkpoint of step 20
+    (run / "metrics.jsonl").unlink()
+    code, text = ask(capsys, run)
+    assert code == 1 and "missing: steps 10, 20" in text
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(run, capsys, monkeypatch):
+    def fail(folder, step):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(manifest, "verify", fail)
+    code, text = ask(capsys, run)
+    assert code == 1 and "step 20: cannot be read now (Input/output error), which says nothing about it" in text
+
+
+def test_a_step_that_the_run_is_deleting_is_not_called_damaged(run, monkeypatch):
+    looked = manifest.verify
+
+    def verify(folder, step):
+        (folder / "default" / "manifest.ocdbt").unlink()
+        threading.Timer(0.1, shutil.rmtree, [folder]).start()
+        return looked(folder, step)
+
+    shutil.rmtree(run / "checkpoints" / "20")
+    monkeypatch.setattr(manifest, "verify", verify)
+    monkeypatch.setattr("time.sleep", lambda seconds, sleep=doctor.time.sleep: sleep(seconds / 2))
+    with Workdir(run) as workdir:
+        assert not any(finding.what.startswith("step") for finding in doctor.examine(workdir))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "code"), [("config.json", "{", 2), ("result.json", "", 2), (manifest.RUN, '{"starts": 3}', 1)]
+    ("name", "content", "code"), [("config.json", "{", 2), ("result.json", "5", 2), (manifest.RUN, '{"starts": 3}', 1)]
 )
 def test_damaged_files_of_the_run(run, capsys, name, content, code):
     (run / name).write_text(content)
     found, text = ask(capsys, run)
-    assert found == code and text.count("WRONG") == 1 and "The checkpoints are whole, but not all of the rest" in text
+    assert found == code and text.count("WRONG") == 1 and "No checkpoint is damaged, but not all is well (" in text
 
 
 def test_what_is_no_run_is_refused(run, tmp_path):

@@ -120,6 +120,11 @@ def test_git_knows_the_commit_and_what_differs_from_it(tmp_path):
     (package / "__init__.py").write_text("a = 1")
     changed = manifest.git(package)
     assert changed["commit"] == clean["commit"] and len(changed["changed_sha256"]) == 64
+    found = [changed]
+    for content in ("b = 1", "b = 2"):
+        (package / "new.py").write_text(content)
+        found.append(manifest.git(package))
+    assert len({each["changed_sha256"] for each in found}) == 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +158,19 @@ def test_a_copy_has_the_same_fingerprint_and_other_data_another(tmp_path, monkey
     assert manifest.fingerprint(Images(str(tmp_path / "b")))["scene_0"] == "unreadable: 0: empty"
     monkeypatch.setattr(manifest, "MOST_FILES", 1)
     assert manifest.fingerprint(Images(str(tmp_path / "a")))["files"]["count"] == 1
+
+
+def test_a_file_that_cannot_be_read_counts_by_name_and_size(tmp_path, monkeypatch):
+    def refuse(file, edge=0, read=manifest.sha256):
+        if file.name == "b":
+            raise PermissionError("Permission denied")  # the tests' user may read everything
+        return read(file, edge)
+
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("x")
+    monkeypatch.setattr(manifest, "sha256", refuse)
+    each = manifest.files(tmp_path)["each"]
+    assert len(each["a"][1]) == 64 and each["b"] == [1, "unreadable"]
 
 
 def test_worlds_differ_by_class_options_and_scenes():

@@ -1,6 +1,7 @@
 """The run folder: one owner, one config, and files that survive a kill."""
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -104,11 +106,33 @@ def test_a_file_in_the_way_is_refused(tmp_path):
             Workdir(path, {}).__enter__()
 
 
+@pytest.mark.parametrize("name", ["[x]", "a]", "a\\b"])
+def test_a_path_in_which_checkpoints_would_be_lost_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError, match="^workdir = .* in its path, where checkpoints would be lost$"):
+        Workdir(tmp_path / name / "run", {}).__enter__()
+    assert not (tmp_path / name).exists()
+
+
+def test_whoever_asks_who_trains_here_is_in_nobodys_way(tmp_path):
+    with Workdir(tmp_path, {}):
+        pass
+    with open(tmp_path / ".lock") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)  # as `holder` does
+        ended = threading.Timer(0.1, fcntl.flock, (asking, fcntl.LOCK_UN))
+        ended.start()
+        with Workdir(tmp_path, {}) as workdir:
+            assert workdir.holder().endswith(f"process {os.getpid()}")
+        ended.join()
+
+
 def test_result(tmp_path):
     with Workdir(tmp_path, {}) as workdir:
         assert workdir.finished is None
         workdir.finish({"step": np.int64(3), "loss": np.float32(0.5), "worst": math.inf})
     assert Workdir(tmp_path).finished == {"step": 3, "loss": 0.5, "worst": "inf"}
+    (tmp_path / "result.json").write_text("5")
+    with pytest.raises(ConfigError, match="result.json: is no JSON object"):
+        _ = Workdir(tmp_path).finished
     assert sorted(os.listdir(tmp_path)) == [".lock", "config.json", "result.json"]
 
 
@@ -142,8 +166,11 @@ def test_truncation_drops_later_steps_and_half_lines_and_appending_goes_on(tmp_p
 
 
 def test_a_damaged_line_is_left_out(tmp_path):
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2, {"step": 3}\n\xff\xfe\n{"step": 4}\n')
+    damaged = b'{"step": 2, {"step": 3}\n\xff\xfe\n5\n[]\nnull\n{}\n{"step": "6"}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + damaged + b'{"step": 4}\n')
     assert [line["step"] for line in Workdir(tmp_path).read_metrics()] == [1, 4]
+    Workdir(tmp_path).truncate_metrics(3)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
 def test_metrics_of_a_killed_process_are_whole(tmp_path):
