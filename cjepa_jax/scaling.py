@@ -81,11 +81,16 @@ class Model:
     @classmethod
     def of(cls, config, size: str = "", context: float = 1.0) -> "Model":
         """Of a config; `size` "width,blocks,MLP units" replaces the encoder's. Raises ConfigError if it is no such."""
+        for part, key in (("encoder", "variant"), ("predictor", "width")):
+            if key not in (config.objective.get(part) or {}):
+                raise ConfigError(
+                    f"objective.{part}.{key} is missing: the formulas are those of Causal-JEPA's networks"
+                )
         width, depth, _, patch = parse(config.objective.encoder.variant)
         encoder = Stack(width, config.objective.encoder.depth or depth, 4 * width)
         if size:
-            if not re.fullmatch(r"\d+,\d+,\d+", size):
-                raise ConfigError(f"--size={size}: must be three numbers: width, blocks, MLP units")
+            if not re.fullmatch(r"[1-9]\d*,[1-9]\d*,[1-9]\d*", size):
+                raise ConfigError(f"--size={size}: must be three numbers from 1: width, blocks, MLP units")
             encoder = Stack(*map(int, size.split(",")))
         predictor = config.objective.predictor
         frames = 1 if config.data.frames == 1 else config.objective.encoder.tubelet
@@ -123,23 +128,27 @@ class Model:
         return 4 * (3 * sum(self.params) + self.params[0])
 
 
-def payload(model: Model, batch: int, fsdp: int) -> dict[str, float]:
+def payload(model: Model, batch: int, fsdp: int, slices: int = 1) -> dict[str, float]:
     """Bytes of what a step's collectives yield on each chip.
 
     The blocks' kernels are gathered anew in the encoder's three passes, the predictor's one and both backward passes;
     those at the ends once, of the tokenizer the trained one and the target's. In float32, whatever the products are in.
+    Several `slices` (train.accumulate under "jit") gather the blocks' kernels and add the gradients up for each slice,
+    for the sum is inside the loop; and a pass of the context encoder before them finds the features, gathered twice.
     """
     encoder, predictor = model.kernels
-    blocks = 4 * model.encoder.kernels + 2 * model.predictor.kernels
-    ends = 2 * (encoder - model.encoder.kernels) + predictor - model.predictor.kernels
-    gathered = 4 * (blocks + ends) if fsdp > 1 else 0
-    return {"gradients": 4 * sum(model.params), "parameters": gathered, "SIGReg": 4 * batch * model.encoder.width}
+    first = slices > 1
+    blocks = (4 + first) * model.encoder.kernels + 2 * model.predictor.kernels
+    ends = (2 + first) * (encoder - model.encoder.kernels) + predictor - model.predictor.kernels
+    gathered = 4 * (slices * blocks + ends) if fsdp > 1 else 0
+    pooled = 4 * batch * model.encoder.width
+    return {"gradients": 4 * slices * sum(model.params), "parameters": gathered, "SIGReg": (1 + first) * pooled}
 
 
-def sent(model: Model, batch: int, data: int, fsdp: int) -> float:
+def sent(model: Model, batch: int, data: int, fsdp: int, slices: int = 1) -> float:
     """Bytes that a chip sends in a step, by rings: n chips that gather X bytes send X (n-1)/n each; that reduce and
     scatter them likewise; that reduce them everywhere, twice as many."""
-    amounts, n = payload(model, batch, fsdp), data * fsdp
+    amounts, n = payload(model, batch, fsdp, slices), data * fsdp
     total = amounts["parameters"] * (fsdp - 1) / fsdp + amounts["SIGReg"] * (n - 1) / n
     shard = amounts["gradients"] / fsdp
     return total + shard * (fsdp - 1) + 2 * shard * (data - 1) / data
@@ -186,11 +195,17 @@ def main(config, _) -> None:
 
 def on_paper(config, given) -> dict[str, str]:
     """From shapes and a chip's numbers."""
-    chips, fsdp, batch = given.chips, config.sharding.fsdp, config.train.batch
-    if chips % fsdp or batch % chips:
-        raise ConfigError(f"--chips={chips}: must divide train.batch = {batch}, by sharding.fsdp = {fsdp}")
+    for name in ("context", "peak", "share", "link"):
+        if not 0 < given[name].value < math.inf:
+            raise ConfigError(f"--{name}={given[name].value}: must be a number above 0")
+    chips, fsdp, batch, slices = given.chips, config.sharding.fsdp, config.train.batch, config.train.accumulate
+    if chips % fsdp or batch % (chips * slices):
+        raise ConfigError(
+            f"--chips={chips}: must be a multiple of sharding.fsdp = {fsdp},"
+            f" and train.batch = {batch} one of chips x train.accumulate = {chips * slices}"
+        )
     model = Model.of(config, given.size, given.context)
-    amount = sent(model, batch, chips // fsdp, fsdp)
+    amount = sent(model, batch, chips // fsdp, fsdp, slices if config.sharding.mode == "jit" else 1)
     flops = model.flops * batch
     speed = given.peak * 1e12 * given.share
     compute, talk = flops / chips / speed, amount / (given.link * GB)
@@ -208,13 +223,16 @@ def on_paper(config, given) -> dict[str, str]:
 
 def compiled(config) -> dict[str, str]:
     """From XLA's program of the step for the devices at hand, beside what `payload` expects."""
+    if config.sharding.mode != "jit":
+        raise ConfigError(f"sharding.mode = {config.sharding.mode!r}: must be 'jit' with --hlo")
+    model, slices = Model.of(config), config.train.accumulate
     run = experiment.assemble(config)
-    batch = experiment.shapes(run.scenes, config.train.batch, run.loader.shapes[-1], sharding.shards(run.mesh))
+    shards = sharding.shards(run.mesh) * slices
+    batch = experiment.shapes(run.scenes, config.train.batch, run.loader.shapes[-1], shards)
     text = run.step.lower(jax.eval_shape(run.init, batch), batch).compile().as_text()
-    model = Model.of(config, context=run.loader.shapes[-1][1] / run.scenes.tokens)
     report = {"devices": f"{run.mesh.size}: {dict(run.mesh.shape)}"}
     for kind, (count, size) in sorted(collectives(text).items()):
         report[kind] = f"{size / 1e6:.2f} MB in {count}"
-    for kind, size in payload(model, config.train.batch, run.mesh.shape["fsdp"]).items():
+    for kind, size in payload(model, config.train.batch, run.mesh.shape["fsdp"], slices).items():
         report[f"expected {kind}"] = f"{size / 1e6:.2f} MB"
     return report

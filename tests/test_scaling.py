@@ -1,6 +1,8 @@
 """The plan on paper is that of the real step: its parameters, its products, its bytes."""
 
 import functools
+import math
+import types
 
 import jax
 import optax
@@ -10,6 +12,7 @@ from cjepa_jax import flops, scaling, train_step
 from cjepa_jax.config import override
 from cjepa_jax.errors import ConfigError
 from configs import vitl
+from configs.baselines import mae, supervised
 from tests import scenes
 from tests.objectives import test_jepa
 
@@ -63,7 +66,37 @@ ENTRY %main (p: f32[4]) -> f32[4] {
     assert scaling.collectives(text) == {"all-gather": (24, 24 * 16), "all-reduce": (2, 4 * 16 + 16)}
 
 
-@pytest.mark.parametrize("size", ["1408", "a,b,c", "1,2,3,4"])
+def test_slices_send_the_gradients_once_each():
+    once, twice = (scaling.payload(MODEL, 64, 8, slices) for slices in (1, 2))
+    assert twice["gradients"] == 2 * once["gradients"] and twice["SIGReg"] == 2 * once["SIGReg"]
+    assert 2 * once["parameters"] < twice["parameters"] < 3 * once["parameters"]
+    small = twice["SIGReg"] * 7 / 8
+    assert scaling.sent(MODEL, 64, 8, 1, 2) == 2 * once["gradients"] * 2 * 7 / 8 + small
+
+
+def planned(**values):
+    return {name: types.SimpleNamespace(value=value) for name, value in values.items()}
+
+
+@pytest.mark.parametrize("name, value", [("peak", 0.0), ("share", 0.0), ("link", -1.0), ("context", math.nan)])
+def test_numbers_that_are_none(name, value):
+    given = planned(**dict(context=1.0, share=0.5, peak=1.0, link=1.0) | {name: value})
+    with pytest.raises(ConfigError, match=f"--{name}={value}: must be a number above 0"):
+        scaling.on_paper(vitl.get_config(), given)
+
+
+@pytest.mark.parametrize("config, key", [(supervised, "encoder.variant"), (mae, "predictor.width")])
+def test_other_networks_are_refused(config, key):
+    with pytest.raises(ConfigError, match=f"objective.{key} is missing"):
+        scaling.Model.of(config.get_config())
+
+
+def test_the_program_of_pmap_is_not_read():
+    with pytest.raises(ConfigError, match="sharding.mode = 'pmap': must be 'jit' with --hlo"):
+        scaling.compiled(override(vitl.get_config(), {"sharding.mode": "pmap"}))
+
+
+@pytest.mark.parametrize("size", ["1408", "a,b,c", "1,2,3,4", "0,0,0"])
 def test_a_size_that_is_none(size):
     with pytest.raises(ConfigError, match=f"--size={size}: must be three numbers"):
         scaling.Model.of(vitl.get_config(), size)
