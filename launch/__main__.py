@@ -76,7 +76,7 @@ def _shown(kind: str, job: Job, where) -> str:
     parameters = "\n".join(f"#   {name} = {value!r}" for name, value in sweep.parameters(job, where).items())
     commands = [shlex.join(member.command()) for member in sweep.members(job, where)]
     return "\n".join(
-        ["# submitit, a job array of these, with", parameters, f"cd -- {shlex.quote(job.root)}", *commands]
+        ["# submitit, a job array of these, with", parameters, f"cd -- {shlex.quote(job.root)} || exit", *commands]
     )
 
 

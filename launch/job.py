@@ -6,13 +6,15 @@ import pathlib
 import re
 import sys
 
+from cjepa_jax import manifest
 from cjepa_jax.errors import CjepaError, ConfigError
 
 ROOT = str(pathlib.Path(__file__).parents[1])
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-SECRET = re.compile("KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
+SECRET = re.compile(f"{manifest.SECRET.pattern}|PASS", re.IGNORECASE)  # of a name
+LOGIN = re.compile(r"//[^/\s@]*@")  # in a value: an address with a password in it
 MEMORY = re.compile(r"\d+[KMGT]?", re.ASCII)
 TIME = re.compile(r"(\d+-)?\d{1,3}:\d\d:\d\d", re.ASCII)
 
@@ -66,7 +68,7 @@ class Job:
             require("config.", key, KEY, "names joined by dots")
         for name in self.environment:
             require("environment", name, VARIABLE, "a variable's name")
-            if SECRET.search(name):
+            if SECRET.search(name) or LOGIN.search(os.environ.get(name, "")):
                 raise ConfigError(f"--environment={name}: would be shown; put it into the file that --secrets names")
             if name not in os.environ:
                 raise ConfigError(f"--environment={name}: is not set here")

@@ -21,15 +21,18 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Files, then commands (argv lists), both seen from the folder `root`."""
+    """Files, then commands (argv lists), both seen from the folder `root`; `note`: what a reader has to know first."""
 
     root: str
     files: tuple[File, ...] = ()
     commands: tuple[tuple[str, ...], ...] = ()
+    note: str = ""
 
     def script(self) -> str:
-        """The plan as a bash script that does the same as `act`."""
-        return "\n".join(["cd -- " + shlex.quote(self.root), *map(_write, self.files), *map(shlex.join, self.commands)])
+        """The plan as a bash script that does the same as `act`, unless its note says otherwise."""
+        note = [f"# {line}" for line in self.note.splitlines()]
+        steps = [*map(_write, self.files), *map(shlex.join, self.commands)]
+        return "\n".join([*note, "set -e", "cd -- " + shlex.quote(self.root), *steps])
 
     def act(self, environment: Mapping[str, str] | None = None) -> None:
         """Writes the files and runs the commands, with `environment` added to this process's own.

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-import shlex
+import re
 
 from cjepa_jax.errors import ConfigError
 from launch.job import VARIABLE
@@ -11,11 +11,12 @@ from launch.job import VARIABLE
 def read(path: str) -> dict[str, str]:
     """The file's variables. Values are taken as they are, quotes included; blank lines and # lines are skipped.
 
-    Raises ConfigError if others may read the file, or for a line of another form, which is not shown.
+    Raises ConfigError if others may read the file, or for a line of another form, which is not shown, such as one that
+    ends as on DOS: bash would keep the \\r.
     """
     try:
         mode = os.stat(path).st_mode
-        lines = pathlib.Path(path).read_text().split("\n")
+        lines = pathlib.Path(path).read_bytes().decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--secrets={path}: cannot be read ({type(error).__name__})") from error
     if mode & 0o077:
@@ -24,16 +25,16 @@ def read(path: str) -> dict[str, str]:
     for number, line in enumerate(lines, 1):
         name, equals, value = line.partition("=")
         if line and not line.startswith("#"):
-            if not equals or not VARIABLE.fullmatch(name):
-                raise ConfigError(f"--secrets={path}: line {number} is not NAME=value")
+            if not equals or not VARIABLE.fullmatch(name) or re.search("[\r\0]", value):
+                raise ConfigError(f"--secrets={path}: line {number} is not NAME=value, or has a \\r or NUL in it")
             found[name] = value
     return found
 
 
-def exporting(path: str) -> list[str]:
-    """Lines of bash that export the file's variables. They are data to it: nothing in them is expanded or run."""
+def exporting(file: str) -> list[str]:
+    """Lines of bash that export a file's variables; `file` as quoted for bash. They are data: nothing is expanded."""
     return [
         'while IFS= read -r line || [ -n "$line" ]; do',
         '  case $line in [A-Za-z_]*=*) export "$line" ;; esac',
-        f"done < {shlex.quote(path)}",
+        f"done < {file}",
     ]

@@ -64,7 +64,7 @@ def script(job: Job, slurm: Slurm) -> str:
         f"# {job.name}, commit {job.commit}",
         "set -u",
         f"cd -- {shlex.quote(job.root)} || exit 2",
-        *(secrets.exporting(job.secrets) if job.secrets else ()),
+        *(secrets.exporting(shlex.quote(job.secrets)) if job.secrets else ()),
         "export PYTHONUNBUFFERED=1",
         "restarts=${SLURM_RESTART_COUNT:-0}",
         'echo "== $(date -Is) job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, restart $restarts"',

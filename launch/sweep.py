@@ -113,7 +113,7 @@ def parameters(job: Job, sweep: Sweep) -> dict:
         "signal_delay_s": WARNING,
         "stderr_to_stdout": True,
         "array_parallelism": sweep.parallel or 10_000,
-        "setup": [f"cd {shlex.quote(job.root)}", *(secrets.exporting(job.secrets) if job.secrets else ())],
+        "setup": [f"cd {shlex.quote(job.root)}"] + (secrets.exporting(shlex.quote(job.secrets)) if job.secrets else []),
         "srun_args": tasks + (["--gpu-bind=none"] if job.gpus else []),
         "additional_parameters": {"requeue": True} | {name: value or True for name, value in sweep.options},
     }

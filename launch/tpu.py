@@ -9,16 +9,20 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from cjepa_jax.errors import PREEMPTED, ConfigError
+from cjepa_jax.errors import PREEMPTED, ConfigError, PeerError
 from launch import git, secrets
 from launch.job import Job, LaunchError, require
 from launch.plan import File, Plan, run, run_all
 
 PYTHON = "../venv/bin/python"  # from the code's folder, ~/cjepa/code
 MOUNT = "/mnt/runs"
+SECRETS = "cjepa-secrets"  # the file's name on the machines
+NOTE = """Not a script to paste, but the steps of a run without incidents: --submit waits for the machines before it
+copies, takes changed files along if they are allowed, and asks again when the machines are taken away."""
 WORD = re.compile(r"[a-z0-9][-a-z0-9.:]{0,99}", re.ASCII)
 SHARE = re.compile(r"[\w.-]+:/[-\w./]*", re.ASCII)
 SSH_LOST = 255  # ssh's own exit code, never the trainer's
+SURVIVORS = (1, PeerError.exit_code)  # gcloud's and the trainer's, if another machine is taken away
 LOST = ("SUSPENDING", "SUSPENDED", "FAILED", "DELETING")
 
 
@@ -84,10 +88,12 @@ class Commands:
     def delete(self) -> tuple[str, ...]:
         return (*self._resource("delete"), "--force", "--quiet")
 
-    def copy(self, node: str) -> tuple[str, ...]:
-        files = [f"{self.folder}/start.sh", f"{self.folder}/code.tar.gz"]
-        files += [self.job.secrets] if self.job.secrets else []
-        return (*self._machine("scp"), *files, f"{node}:", *self._where, "--worker=all")
+    def copy(self, node: str) -> list[tuple[str, ...]]:
+        def scp(to: str, *files: str) -> tuple[str, ...]:
+            return (*self._machine("scp"), *files, f"{node}:{to}", *self._where, "--worker=all")
+
+        copies = [scp("", f"{self.folder}/start.sh", f"{self.folder}/code.tar.gz")]
+        return copies + ([scp(SECRETS, self.job.secrets)] if self.job.secrets else [])
 
     def start(self, node: str) -> tuple[str, ...]:
         return (*self._machine("ssh"), node, *self._where, "--worker=all", "--command=bash start.sh")
@@ -110,8 +116,9 @@ def plan(job: Job, tpu: Tpu) -> Plan:
         raise ConfigError(f"--secrets={job.secrets!r}: gcloud cannot copy a file with ':' in its path")
     files = (File(f"{commands.folder}/startup.sh", startup(tpu)), File(f"{commands.folder}/start.sh", start(job, tpu)))
     archive = ("git", "archive", "--format=tar.gz", f"--output={commands.folder}/code.tar.gz", "HEAD")
-    steps = [archive, commands.create(), commands.describe(), *map(commands.copy, nodes), *map(commands.start, nodes)]
-    return Plan(job.root, files, (*steps, commands.delete()))
+    copies = [argv for node in nodes for argv in commands.copy(node)]
+    steps = [archive, commands.create(), commands.describe(), *copies, *map(commands.start, nodes)]
+    return Plan(job.root, files, (*steps, *([commands.delete()] if tpu.autodelete else [])), NOTE)
 
 
 def submit(job: Job, tpu: Tpu, sleep: Callable[[float], None] = time.sleep) -> int:
@@ -130,12 +137,12 @@ def submit(job: Job, tpu: Tpu, sleep: Callable[[float], None] = time.sleep) -> i
             created = True
             if _wait(commands, sleep) == "ACTIVE":
                 code = _run(commands)
-                if code == 0:
-                    return 0
-                if code not in (PREEMPTED, SSH_LOST):
+                if code not in (PREEMPTED, SSH_LOST, *SURVIVORS):
                     return code
                 sleep(60)  # a machine that is taken away may be called ACTIVE for a while
                 if _state(commands) == "ACTIVE":
+                    if code in SURVIVORS:
+                        return code
                     continue
             run(commands.delete(), job.root)
             created = False
@@ -170,9 +177,10 @@ def _state(commands: Commands) -> str:
 def _run(commands: Commands) -> int:
     """Copies, starts all slices at once, and waits: 0, 75 if all that failed did so with it, or another one's code."""
     for node in commands.nodes:
-        code = run(commands.copy(node), commands.job.root)
-        if code:
-            return code
+        for argv in commands.copy(node):
+            code = run(argv, commands.job.root)
+            if code:
+                return code
     codes = {code for code in run_all([commands.start(node) for node in commands.nodes], commands.job.root) if code}
     return max(codes - {PREEMPTED}, default=max(codes, default=0))
 
@@ -185,13 +193,25 @@ def startup(tpu: Tpu) -> str:
     return "\n".join([*lines, *mount, "touch /var/tmp/cjepa-ready"]) + "\n"
 
 
+END_THE_OLD = (
+    "# Where the connection was lost, the trainer may still be there: it saves and ends, before its code goes away.",
+    'alive() { grep -Eqs "cjepa_jax.train|start.sh" "/proc/${old:-none}/cmdline"; }',
+    'old=$(cat "$HOME/cjepa.pid" 2>/dev/null)',
+    'echo $$ > "$HOME/cjepa.pid"  # exec below keeps it',
+    'alive && kill "$old" && for i in $(seq 300); do alive || break; sleep 1; done',
+    'alive && kill -KILL "$old"',
+)
+
+
 def start(job: Job, tpu: Tpu) -> str:
     """What every worker runs: the code in its own environment, then the trainer. JAX finds the other workers itself."""
-    kept = '"$HOME"/' + shlex.quote(os.path.basename(job.secrets))
+    kept = f'"$HOME"/{SECRETS}'
     lines = [
         "#!/bin/bash",
         f"# {job.name}, commit {job.commit}",
         "set -u",
+        *([*secrets.exporting(kept), f"rm -f -- {kept}"] if job.secrets else ()),
+        *END_THE_OLD,
         "for i in $(seq 120); do [ -e /var/tmp/cjepa-ready ] && break; sleep 5; done",
         *([f"mountpoint -q {MOUNT} || {{ echo 'error: {MOUNT} is not mounted' >&2; exit 1; }}"] if tpu.share else []),
         "# A process that was killed leaves libtpu's lock behind.",
@@ -200,12 +220,6 @@ def start(job: Job, tpu: Tpu) -> str:
         'tar -xzf "$HOME/code.tar.gz" || exit 1',
         "python3.11 -m venv ../venv && ../venv/bin/pip install -q -e . 'jax[tpu]' || exit 1",
         *(f"export {name}={shlex.quote(os.environ[name])}" for name in job.environment),
-        *(
-            [line.replace(shlex.quote(job.secrets), kept) for line in secrets.exporting(job.secrets)]
-            if job.secrets
-            else ()
-        ),
-        *([f"rm -f -- {kept}"] if job.secrets else ()),
         "export PYTHONUNBUFFERED=1",
         f"exec {shlex.join(job.command())}",
     ]

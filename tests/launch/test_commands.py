@@ -111,11 +111,34 @@ def test_secrets_reach_the_run_and_no_screen(fakes, secrets, tmp_path, capfd):
 def test_a_tpu_reads_the_copied_secrets_and_deletes_them(secrets, tmp_path):
     job = Job("try", "c.py", "/mnt/runs/try", secrets=secrets)
     script = tpu.start(job, tpu.Tpu(project="p", zone="z", type="v4-8"))
-    loop = script[script.index("while ") : script.index("export PYTHONUNBUFFERED")]
+    loop = script[script.index("while ") : script.index("# Where the connection was lost")]
+    there_too = tmp_path / tpu.SECRETS
+    os.rename(secrets, there_too)
     shown = subprocess.run(
         ["bash", "-c", loop + 'printf %s "$WANDB_API_KEY"'], env={"HOME": str(tmp_path)}, capture_output=True, text=True
     )
-    assert shown.stdout == SECRET and not os.path.exists(secrets)
+    assert shown.stdout == SECRET and not there_too.exists()
+    copies = tpu.Commands(job, tpu.Tpu(project="p", zone="z", type="v4-8")).copy("try")
+    assert [argv[5:7] for argv in copies[1:]] == [(secrets, f"try:{tpu.SECRETS}")]  # no name overwrites the job's own
+
+
+def test_a_trainer_that_lost_its_connection_is_ended_before_its_code_is(tmp_path):
+    loop = "trap 'touch saved; exit 75' TERM; echo $$ > cjepa.pid; while :; do sleep 0.05; done"
+    old = subprocess.Popen(["bash", "-c", loop, "cjepa_jax.train"], cwd=tmp_path)
+    while not (tmp_path / "cjepa.pid").exists() or not (tmp_path / "cjepa.pid").read_text():
+        assert old.poll() is None
+    script = "\n".join((*tpu.END_THE_OLD, "exit 0"))
+    subprocess.run(["bash", "-c", script], env=os.environ | {"HOME": str(tmp_path)}, check=True, timeout=20)
+    assert old.wait(0.1) == 75 and (tmp_path / "saved").exists()
+    assert int((tmp_path / "cjepa.pid").read_text()) != old.pid
+    subprocess.run(["bash", "-c", script], env=os.environ | {"HOME": str(tmp_path)}, check=True, timeout=20)
+
+
+def test_the_tpu_script_says_that_it_is_none_and_deletes_only_what_submit_would(tmp_path):
+    job = Job("try", "c.py", "/mnt/runs/try", root=str(tmp_path))
+    for delete in (False, True):
+        shown = tpu.plan(job, there(autodelete=delete)).script()
+        assert shown.startswith("# Not a script to paste") and (" delete try " in shown) == delete
 
 
 def test_sky_recovers_on_75_from_mounted_storage(monkeypatch):
@@ -223,6 +246,13 @@ def test_75_on_machines_that_stay_starts_again_and_any_other_code_ends_it(fakes,
     code, verbs, _ = submit(fakes, tmp_path, there(), *runs)
     assert code == 5
     assert verbs == ["create", "describe", "scp", "ssh", "describe", "describe", "scp", "ssh"]
+
+
+def test_survivors_go_on_only_if_machines_were_taken_away(fakes, tmp_path):
+    lost = state("ACTIVE"), ("ssh", 1, ""), state("SUSPENDED"), state("ACTIVE"), ("ssh", 70, ""), state("ACTIVE")
+    code, verbs, _ = submit(fakes, tmp_path, there(), *lost)
+    once = ["create", "describe", "scp", "ssh", "describe"]
+    assert code == 70 and verbs == [*once, "delete", *once]
 
 
 def test_slices_are_nodes_of_one_request_and_start_together(fakes, tmp_path):

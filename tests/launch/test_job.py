@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shlex
 import subprocess
 
 import pytest
@@ -48,6 +49,17 @@ def test_what_no_cluster_could_use_is_refused(field, value):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "name, value", [("PASSPHRASE", "x"), ("DB_AUTH", "x"), ("DATABASE_URL", "postgres://me:hunter2@host/db")]
+)
+def test_what_would_be_shown_is_no_secret(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"--environment={name}: would be shown"):
+        Job(**FIELDS, environment=(name,))
+    monkeypatch.setenv("DATABASE_URL", "postgres://host/db")
+    assert Job(**FIELDS, environment=("DATABASE_URL",))
+
+
 def test_processes_are_one_or_one_per_gpu():
     assert Job(**FIELDS, processes=8, gpus=8).processes == 8
     with pytest.raises(ConfigError, match="one for each GPU"):
@@ -87,12 +99,13 @@ def test_secrets_are_read_as_they_are_and_only_from_a_file_of_ones_own(tmp_path)
         secrets.read(str(file))
     file.chmod(0o600)
     assert secrets.read(str(file)) == {"A": "x=$(y) 'z'=", "B": ""}
-    lines = secrets.exporting(str(file))
+    lines = secrets.exporting(shlex.quote(str(file)))
     shown = subprocess.run(["bash", "-c", "\n".join([*lines, 'printf %s "$A"'])], capture_output=True, text=True)
     assert (shown.stdout, shown.stderr) == ("x=$(y) 'z'=", "")
-    file.write_text("A=1\nexport B=hidden\n")
-    with pytest.raises(ConfigError, match="line 2 is not NAME=value$"):
-        secrets.read(str(file))
+    for text in ("A=1\nexport B=hidden\n", "A=1\nB=hidden\r\n"):
+        file.write_text(text, newline="")
+        with pytest.raises(ConfigError, match="line 2 is not NAME=value"):
+            secrets.read(str(file))
 
 
 def test_a_plan_pasted_into_a_shell_does_what_act_does(tmp_path):
