@@ -45,6 +45,19 @@ def test_parameters_divided(fsdp):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_scenes_taken_in_slices(fsdp, monkeypatch):
+    """Each slice adds the gradients up for itself, and gathers the blocks' kernels; the features go twice."""
+    monkeypatch.setattr(test_parity, "BATCH", 2 * BATCH)
+    found, _, _ = program(accumulate=2, fsdp=fsdp)
+    assert found.keys() == {"all-reduce", "all-gather"}
+    expected = scaling.payload(MODEL, 2 * BATCH, fsdp, slices=2)
+    assert expected["gradients"] == 2 * 4 * sum(MODEL.params)
+    assert 0 <= found["all-reduce"][1] - expected["gradients"] < SMALL
+    assert 0 <= found["all-gather"][1] - expected["parameters"] - expected["SIGReg"] < SMALL
+
+
+@pytest.mark.slow
 def test_a_device_holds_its_share_of_the_state():
     (_, whole, state), (_, divided, parts) = program(), program(fsdp=8)
     kernels, total = (sum(leaf.nbytes for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0] if wanted in
