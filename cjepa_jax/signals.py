@@ -1,5 +1,6 @@
 """Requests to stop: SIGTERM (preemption), SIGUSR1 and SIGUSR2 (SLURM's warning), SIGINT (Ctrl-C)."""
 
+import atexit
 import contextlib
 import os
 import signal
@@ -34,6 +35,8 @@ def leave_at_once() -> None:
     threading.Thread(target=watch, name="early signals", daemon=True).start()
     for number in STOP:
         signal.signal(number, _wake)
+    # Called last of all at Python's end, which forgets handlers: what comes then no longer changes the exit code.
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in STOP])
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # see hold_back
 
 

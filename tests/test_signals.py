@@ -78,6 +78,22 @@ def test_outside_the_run_it_leaves_at_once(when):
     assert process.communicate(timeout=10)[1] == b"" and process.returncode == PREEMPTED
 
 
+ENDING = """
+import os, signal, sys
+from cjepa_jax import signals
+signals.leave_at_once()
+class Last:
+    def __del__(self, kill=os.kill, own=os.getpid(), number=signal.SIGTERM):
+        kill(own, number)
+sys.last = Last()
+raise SystemExit(3)
+"""
+
+
+def test_while_python_ends_the_exit_code_stays():
+    assert subprocess.run([sys.executable, "-c", ENDING], timeout=10).returncode == 3
+
+
 def test_second_signal_ends_it_at_once():
     process = start(30)
     process.send_signal(signal.SIGTERM)
