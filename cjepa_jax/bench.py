@@ -59,7 +59,7 @@ def describe(config, count: int) -> dict[str, str]:
     report = {"device": f"{run.mesh.size} x {jax.devices()[0].device_kind}", "jax": jax.__version__}
     seen = {_rows(batch): arrays}  # one compiled step for each
     state, compiled = _timed(run.step, state, batch)
-    report["compile (first shape)"] = f"{compiled:.1f} s"
+    report["first step"] = f"{compiled:.1f} s, its program made, or loaded if it was kept"
     compiling = compiled
     seconds, transfers, waits, padded, faults = {}, [], [], [], []
     while len(waits) < count:
@@ -92,7 +92,7 @@ def describe(config, count: int) -> dict[str, str]:
     report["waiting for data"] = f"{100 * sum(waits) / (sum(waits) + working):.1f} % of the time"
     report["data alone"] = _data_rate(run.loader, max(5, count // 3), working / count)
     report["padding in context rows"] = f"{100 * np.mean(padded):.1f} % of their tokens"
-    report["compiled shapes"] = f"{len(seen)}, in {compiling:.1f} s with their first steps"
+    report["compiled shapes"] = f"{len(seen)}, made or loaded in {compiling:.1f} s, their first steps included"
     report |= _rates(config, run, state, seen[common], median)
     minor, major = np.median(faults, axis=0)
     report["page faults"] = f"{minor:.0f} minor, {major:.0f} major a step, median"
@@ -151,12 +151,14 @@ def _rates(config, run, state, arrays, seconds: float) -> dict[str, str]:
     useful, padded = versus.count_flops(config, run.mesh, state, arrays)
     dtype = jnp.dtype(getattr(run.objective, "dtype", "float32"))
     size = 2048 if jax.default_backend() == "cpu" else 8192  # a small product leaves an accelerator idle
-    peak = _matmul_rate(dtype, size) * jax.device_count()
+    # A CPU's simulated devices are one: a product on any of them has all its cores.
+    devices = jax.process_count() if jax.default_backend() == "cpu" else jax.device_count()
+    peak = _matmul_rate(dtype, size) * devices
     return {
         "useful FLOPs per step": f"{useful / 1e9:.1f} G (matrix products of real tokens)",
         "FLOPs per step": f"{padded / 1e9:.1f} G (matrix products, padding included)",
         "useful FLOP/s": f"{useful / seconds / 1e9:.0f} G",
-        "matmul peak here": f"{peak / 1e9:.0f} G FLOP/s ({dtype}, {size}^3, best of 10, one device x devices)",
+        "matmul peak here": f"{peak / 1e9:.0f} G FLOP/s ({dtype}, {size}^3, best of 10, x {devices})",
         "share of that peak": f"{100 * useful / seconds / peak:.0f} % (MFU: useful FLOPs only)",
     }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -39,9 +40,13 @@ def compare(config: Any, against: str, rounds: int, compiled: bool = False) -> d
 
     Raises: ConfigError for what the other side cannot do, and if the losses of the first step differ.
     """
+    report = _load()
+    if against == "torch" and config.data.pack:
+        raise ConfigError(f"data.pack = {config.data.pack}: must be 0 with --against=torch")
     ours, batches = _start(config)
     if against == "torch":
         other, other_batches = _torch(config, ours, batches[0], compiled), batches
+        report |= _threads()
     else:
         padded = config.copy_and_resolve_references()
         padded.objective.type, padded.data.row_lengths, padded.data.pack = "cjepa_jax.versus_padded:Padded", (1.0,), 0
@@ -49,10 +54,11 @@ def compare(config: Any, against: str, rounds: int, compiled: bool = False) -> d
         other = lambda arrays, _: theirs.step(arrays)["loss"]  # noqa: E731
 
     dtype = experiment.compute_dtype(config)
-    report, first = {}, None
+    first = None
     for ours_batch, other_batch in zip(batches, other_batches, strict=True):  # compiles every shape
         metrics = ours.step(ours_batch)
-        first = first or (metrics["loss"], other(other_batch, metrics["learning_rate"]))
+        losses = metrics["loss"], other(other_batch, metrics["learning_rate"])
+        first = first or losses
     report["loss of step 1"] = f"{first[0]:.6f} here, {first[1]:.6f} {against}"
     if not np.isclose(*first, rtol=TOLERANCE[dtype]):
         raise ConfigError(f"--against={against}: not the same algorithm: {report['loss of step 1']}")
@@ -73,7 +79,6 @@ def compare(config: Any, against: str, rounds: int, compiled: bool = False) -> d
     report["ratio"] = (
         f"{np.median(ratios):.2f} times the speed of {name} (median of pairs; 80 % in {low:.2f}-{high:.2f})"
     )
-    # Processor time is what other programs on the machine stretch least.
     report["processor time"] = f"{my_cpu:.2f} s here, {its_cpu:.2f} s {name}, medians; ratio {cpu_ratio:.2f}"
     return report
 
@@ -95,6 +100,27 @@ def _start(config) -> tuple[Ours, list[dict]]:
     run = experiment.assemble(config)
     batches = list(run.loader.iterate(0, CYCLE))
     return Ours(run, run.init(sharding.put_batch(run.mesh, batches[0]))), batches
+
+
+def _processors() -> int:
+    """Those that this process may run on; XLA:CPU has a thread for each."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _load() -> dict[str, str]:
+    """How busy the machine is before anything is measured."""
+    load, processors = os.getloadavg()[0], _processors()
+    report = {"load at the start": f"{load:.1f} on {processors} processors"}
+    if load > processors:
+        report["NOT VALID"] = "the ratio: more programs run than there are processors; repeat it when they are done"
+    return report
+
+
+def _threads() -> dict[str, str]:
+    from cjepa_jax.versus_torch import torch  # optional
+
+    waiting = ", ".join(f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
+    return {"threads": f"{_processors()} here, {torch.get_num_threads()} torch ({waiting})"}
 
 
 def _torch(config, ours: Ours, arrays: dict, compiled: bool) -> Callable:

@@ -118,13 +118,13 @@ class Twin:
 
     Args:
       objective: ours; optim: config.optim; state: the TrainState whose weights it starts with.
-      arrays: a batch of the loader's, for its shapes.
+      arrays: a batch of the loader's, not packed (data.pack = 0), for its shapes.
       compiled: by torch.compile.
     The precision is that of the objective. Raises ConfigError for what it has no twin of.
     """
 
     def __init__(self, objective: Jepa, optim: Any, state: Any, arrays: dict, compiled: bool = False):
-        _require(objective, arrays, optim)
+        _require(objective, optim)
         frames, height, width = arrays["video"].shape[1:4]
         times = frames // (1 if frames == 1 else objective.tubelet)
         grid = times, height // objective.patch, width // objective.patch
@@ -244,7 +244,7 @@ def _flatten(tree: Mapping, prefix: str = ""):
             yield prefix + name, value
 
 
-def _require(objective: Any, arrays: dict, optim: Any) -> None:
+def _require(objective: Any, optim: Any) -> None:
     wanted = {
         "objective.type": (isinstance(objective, Jepa), True),
         "objective.prediction_loss": (getattr(objective, "prediction_loss", ""), ("smooth_l1", "elementwise")),
@@ -253,7 +253,6 @@ def _require(objective: Any, arrays: dict, optim: Any) -> None:
         "objective.ema_kind": (getattr(objective, "ema_kind", ""), "cosine"),
         "objective.predictor.attention": (getattr(objective, "predictor", {}).get("attention"), "joint"),
         "optim.clip": (optim.clip, 0.0),
-        "data.pack": (arrays["rows"]["segment"].max() <= 1, True),
     }
     for key, (value, allowed) in wanted.items():
         if value not in (allowed if isinstance(allowed, tuple) else (allowed,)):

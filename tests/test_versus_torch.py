@@ -70,6 +70,18 @@ def test_the_padded_step_is_the_same_step_and_they_take_turns():
     assert re.fullmatch(rf"{number} ms median, taking turns, \d+ useful GFLOP/s", report["step padded"])
     assert re.match(rf"{number} times the speed of padded", report["ratio"])
     assert re.fullmatch(rf"{number} s here, {number} s padded, medians; ratio {number}", report["processor time"])
+    assert re.fullmatch(rf"{number} on \d+ processors", report["load at the start"])
+
+
+@pytest.mark.parametrize("load", [0.5, 1000.0])
+def test_a_ratio_taken_on_a_busy_machine_says_so(monkeypatch, load):
+    monkeypatch.setattr(versus.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    assert ("NOT VALID" in versus._load()) == (load == 1000)
+
+
+@pytest.mark.needs("torch")
+def test_threads_of_both_are_told():
+    assert re.match(r"\d+ here, \d+ torch \(OMP_NUM_THREADS=", versus._threads()["threads"])
 
 
 @pytest.mark.needs("torch")
@@ -91,15 +103,10 @@ def test_what_torch_does_not_do_is_refused(key, value):
         objective = types.SimpleNamespace()
     elif key.startswith("objective."):
         objective = experiment.make_objective(config, steps=10)
-    arrays = {"rows": {"segment": np.ones((1, 8, 16), np.int32)}}
     with pytest.raises(ConfigError, match=f"^{key}.* --against=torch knows"):
-        Twin(objective, config.optim, None, arrays)
+        Twin(objective, config.optim, None, {})
 
 
-@pytest.mark.needs("torch")
 def test_packed_rows_are_refused():
-    from cjepa_jax.versus_torch import Twin
-
-    config, arrays = small(), {"rows": {"segment": np.full((1, 8, 16), 2, np.int32)}}
-    with pytest.raises(ConfigError, match=r"^data\.pack"):
-        Twin(experiment.make_objective(config, steps=10), config.optim, None, arrays)
+    with pytest.raises(ConfigError, match="^data.pack = 1: must be 0 with --against=torch"):
+        versus.compare(small(**{"data.pack": 1}), "torch", rounds=3)
