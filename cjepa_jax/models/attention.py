@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from cjepa_jax import sharding
 from cjepa_jax.models.product import product
 from cjepa_jax.types import Array
 
@@ -87,12 +88,13 @@ def visibility(q_segment: Int[Array, "B T"], k_segment: Int[Array, "B U"]) -> Bo
 
 
 def cudnn(q, k, v, q_segment=None, k_segment=None, implementation: str = "cudnn") -> Array:
-    """`attention` by cuDNN's flash attention, which divides itself among the devices of a mesh.
+    """`attention` by cuDNN's flash attention. JAX divides it among devices as q is, and wants the mask divided alike.
 
     Its sums are float32; its weights are rounded to the operands' type before they meet the values, as above.
     """
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, T, H, d], which it asks for
     mask = None if q_segment is None else visibility(q_segment, k_segment)[:, None]
+    mask = None if mask is None else sharding.pin(mask, sharding.SCENES, None, None, None)
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation).transpose(0, 2, 1, 3)
     # A row without keys would come out as the mean of the values. Through the choice, no gradient reaches it either.
     return out if mask is None else jnp.where(mask.any(-1)[..., None], out, 0)

@@ -10,9 +10,11 @@ from jax import export
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from cjepa_jax import sharding
 from cjepa_jax.models.attention import attention, choose, cudnn, einsum, flash
 
 B, H, T, U, D = 2, 3, 5, 6, 4
+COMMUNICATION = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
 
 
 def inputs(seed=0):
@@ -132,6 +134,18 @@ def test_what_cudnn_is_asked_for_is_the_same_function(segmented):
     assert_like_einsum(functools.partial(cudnn, implementation="xla"), 2e-6, segmented=segmented)
 
 
+@pytest.mark.slow
+def test_what_cudnn_is_asked_for_divides_itself_without_communication():
+    """By scenes and heads, with the mask by scenes."""
+    mesh = jax.make_mesh((2, 2, 2), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
+    place = functools.partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec(sharding.SCENES, "tensor")))
+    kernel = sharding.on_mesh(mesh, functools.partial(cudnn, implementation="xla"))
+    assert_like_einsum(kernel, 2e-6, place=place)
+    qkv, segments = packed()
+    compiled = jax.jit(functools.partial(with_gradients, kernel, segments)).lower(*map(place, qkv)).compile().as_text()
+    assert not any(name in compiled for name in COMMUNICATION)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_tpu_kernel_lowers_for_a_tpu(dtype):
     qkv, segments = packed()
@@ -165,4 +179,4 @@ def test_the_tpu_kernel_divides_itself_without_communication(interpreted):
     assert_like_einsum(flash, 2e-6, place=place)
     qkv, segments = packed()
     compiled = jax.jit(functools.partial(with_gradients, flash, segments)).lower(*map(place, qkv)).compile().as_text()
-    assert not any(name in compiled for name in ("all-gather", "all-reduce", "all-to-all", "collective-permute"))
+    assert not any(name in compiled for name in COMMUNICATION)
