@@ -87,7 +87,8 @@ def attempt(name, made):
     try:
         restored = _restore(folder)
     except CheckpointError as error:
-        ended, failure = "refused", "" if "\n" not in str(error) else f"{case}: refused in several lines: {error}"
+        ended, failure = "refused", refusal(kind, str(error))
+        failure = failure and f"{case}: {failure}: {error}"
     except Exception as error:  # the very thing that is looked for: it ends a run with a traceback
         ended, failure = "unclear", f"{case}: {type(error).__name__}: {str(error)[:200]}"
     else:
@@ -99,6 +100,13 @@ def attempt(name, made):
     if not failure:
         shutil.rmtree(folder)
     return "wrong" if "silently" in failure else ended, failure
+
+
+def refusal(kind, text):
+    """What is wrong with a refusal: the checkpoint before is whole, unless both have the other's name."""
+    if kind != "exchanged checkpoints":
+        return "refused, although the checkpoint before is whole"
+    return "refused in several lines" if "\n" in text else ""
 
 
 def damage(folder, rng):

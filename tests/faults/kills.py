@@ -6,12 +6,14 @@ import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from tests import running
 from tests.faults import launch, trainer
 from tests.faults.launch import STEPS, Forked, command, differences, last_saved
 from tests.faults.record import Outcome
 
 PER_RUN = 8  # kills of one run, before it may end
 STARTS = 30  # more than this many starts: there was no progress
+ORPHAN = "a data worker outlived its trainer"
 EVERY_POINT = (trainer.HALF_A_LINE, *trainer.POINTS)  # the result, after which no point comes, is last
 
 
@@ -52,6 +54,8 @@ def one_run(name, folder, reference, outcome, kills=PER_RUN, plan=None):
         elif failure:
             outcome.fail(f"{name}: {failure}")
             return
+    if done < kills and last_saved(workdir) < STEPS:
+        outcome.fail(f"{name}: no progress: {starts} starts, {last_saved(workdir)} of {STEPS} steps")
     launch.run(command(workdir))
     found = differences(workdir, reference)
     outcome.fail(found and f"{name} in {workdir}: {'; '.join(found)}")
@@ -73,8 +77,11 @@ def start_and_kill(workdir, rng, kind):
     if kind in EVERY_POINT:
         often = {"mid_write": 20, "metrics_rewritten": 1, "run_manifest": 1, "result": 1}.get(kind, 4)
         process = Forked(workdir, f"{kind}:{rng.randint(1, often)}", **values)
+        left = watch(process) if workers else []
         code = process.wait()
-        return (kind if code == -9 else "", "" if code in (0, -9) else f"{kind}: {code}: {process.text()[-500:]}")
+        if code in (0, -9):
+            return kind if code == -9 else "", "" if running.gone(left) else ORPHAN
+        return "", f"{kind}: {code}: {process.text()[-500:]}"
     process = Forked(workdir, **values)
     if kind == "step":
         wanted = rng.randint(reached + 1, min(reached + 12, STEPS))
@@ -86,4 +93,15 @@ def start_and_kill(workdir, rng, kind):
     if not process.process.is_alive():
         code = process.wait()
         return "", "" if code == 0 else f"exit code {code}: {process.text()[-500:]}"
-    return kind, "" if process.kill() else "a data worker outlived its trainer"
+    return kind, "" if process.kill() else ORPHAN
+
+
+def watch(process):
+    """Waits for the process's end; the children that it had when they were last looked at."""
+    children = []
+
+    def look():
+        children[:] = running.children(process.pid) or children
+
+    process.until(look)
+    return children

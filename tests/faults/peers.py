@@ -36,7 +36,7 @@ def bereave(kind, rng, workdir):
     what, who, how = kind.split()
     started = loops() if what == "loop" else trainers(workdir)
     victim = 0 if who == "coordinator" else rng.randrange(1, len(started))
-    children = []
+    children, problems = [], []
     try:
         running.read_until(started[0], "agreed" if what == "loop" else "step 2/")  # the first is the one that prints
         time.sleep(rng.uniform(0, 1))
@@ -46,14 +46,15 @@ def bereave(kind, rng, workdir):
             time.sleep(0.01)
         went = time.monotonic()
         others = [rank for rank in range(len(started)) if rank != victim]
-        return [text for rank in others for text in judge(started[rank], rank, victim, went)]
+        problems = [text for rank in others for text in judge(started[rank], rank, victim, went)]
     finally:
         for process in started:
             process.kill()
             process.communicate()
         if not running.gone(children):
-            print(f"{kind}: a data worker was left")
+            problems.append("a data worker was left")
         shutil.rmtree(workdir, ignore_errors=True)
+    return problems
 
 
 def judge(process, rank, victim, went):

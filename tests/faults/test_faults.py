@@ -35,6 +35,17 @@ def test_every_kind_of_damage_damages(tmp_path, kind, monkeypatch):
     assert {path: path.is_dir() or path.read_bytes() for path in tmp_path.rglob("*")} != before
 
 
+def test_only_a_refusal_that_names_field_value_and_limit_is_clear():
+    field = "scene 12 of Strange without objects: labels are int64 [3]: must be float32 [1], as label_names"
+    assert fuzz.CLEAR.fullmatch(field)
+    for vague in ("scene 12 of Strange: oops", "KeyError 3", "scene 0 something broke", field + "\nand 1 more"):
+        assert not fuzz.CLEAR.fullmatch(vague)
+
+
+def test_a_refusal_is_a_failure_unless_both_checkpoints_are_damaged():
+    assert corruptions.refusal("flip", "it cannot be read") and not corruptions.refusal(corruptions.KINDS[-1], "one")
+
+
 def test_a_difference_between_runs_is_found(tmp_path, monkeypatch):
     """Otherwise no campaign could fail."""
     monkeypatch.setattr(running, "digest", lambda workdir, step: (pathlib.Path(workdir) / "digest").read_text())
