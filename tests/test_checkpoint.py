@@ -112,6 +112,14 @@ def test_a_step_is_saved_once(tmp_path):
     assert same(restored(tmp_path)[1], make(1))
 
 
+def test_what_orbax_does_not_put_together_is_an_error_and_not_committed(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "[x]")
+    checkpoints.save(1, make(1))
+    with pytest.raises(CheckpointError, match="Orbax has written no manifest.ocdbt"):
+        checkpoints.wait()
+    assert not (tmp_path / "[x]" / "1").exists()
+
+
 def test_a_step_that_donates_its_state_does_not_disturb_the_save(tmp_path):
     double = jax.jit(lambda state: jax.tree.map(lambda x: x + x, state), donate_argnums=0)
     checkpoints = Checkpoints(tmp_path, keep=9)

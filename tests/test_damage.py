@@ -2,13 +2,15 @@
 
 import errno
 import logging
+import pathlib
 import random
 import shutil
 import socket
 
+import jax.numpy as jnp
 import pytest
 
-from cjepa_jax import manifest
+from cjepa_jax import checkpoint, manifest
 from cjepa_jax.checkpoint import Checkpoints
 from cjepa_jax.errors import CheckpointError
 from tests.test_checkpoint import files, make, restored, same, saved, script
@@ -59,6 +61,20 @@ def test_damaged_metrics_of_a_checkpoint_are_damage_like_any_other(tmp_path, con
     assert step == 1 and same(state, make(1))
 
 
+def test_metrics_of_a_checkpoint_that_cannot_be_read_now_change_nothing(tmp_path, monkeypatch):
+    manager = Checkpoints(tmp_path, best="score")
+    manager.save(1, make(1), {"score": 1})
+    manager.close()
+
+    def fail(file, *options, **named):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(pathlib.Path, "read_text", fail)
+    with pytest.raises(CheckpointError, match="1/metrics/metrics: cannot be read at present, nothing was changed"):
+        Checkpoints(tmp_path)
+    assert (tmp_path / "1" / "metrics" / "metrics").exists()
+
+
 def test_files_that_changed_places_are_found(tmp_path):
     saved(tmp_path / "good", [1, 2])
     # The same bytes may stand in several files, which may well change places.
@@ -88,6 +104,18 @@ def test_without_checksums_of_files_the_arrays_own_ones_serve(tmp_path):
     largest.write_bytes(content)
     step, state = restored(tmp_path)
     assert step == 1 and same(state, make(1))
+
+
+def test_checksums_of_arrays_tell_round_values_apart(tmp_path, monkeypatch):
+    ones = jnp.ones(384)
+    altered = [ones, ones.at[0].set(0).at[255].set(0), ones.at[:128].set(0), ones.at[3].set(2)]
+    altered += [jnp.zeros(384), jnp.ones((2, 192)).at[:, ::2].set(0)]
+    assert len({checkpoint._checksums([array]).tobytes() for array in map(jnp.asarray, altered)}) == len(altered)
+    both = checkpoint._checksums
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_checksums", lambda leaves: both(leaves)[0])  # as in earlier versions
+        saved(tmp_path, [1])
+    assert same(restored(tmp_path)[1], make(1))
 
 
 def test_files_beside_the_checkpoints_own_do_no_harm(tmp_path):
