@@ -86,5 +86,6 @@ def peak_memory() -> dict[str, float]:
 
 
 def compilations(jitted: Callable) -> int:
-    """For how many shapes a `jax.jit` function has been compiled; 0 where this JAX does not tell (it is not public)."""
+    """For how many shapes a step has been compiled; 0 where this JAX does not tell of a `jax.jit` function (it is not
+    public)."""
     return getattr(jitted, "_cache_size", int)()
