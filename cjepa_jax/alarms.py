@@ -11,7 +11,8 @@ from cjepa_jax.errors import NumericsError
 LEAST_STD = 0.02  # of the first spread
 LEAST_RANK = 0.2  # of the first rank
 LEAST_SHARE = 0.05  # of the highest rank possible: a rank above it is never called collapsed
-ONE_DIRECTION = 1.5  # a rank below it always is
+ONE_DIRECTION = 1.5  # a rank below it always is,
+FEWEST = 4  # where the batch could have at least so many: of less, a low rank says nothing
 NO_SPREAD = 1e-6  # what rounding leaves of features that are all the same
 ADVICE = "a lower optim.peak or a higher weight of the term against collapse may help"
 
@@ -29,7 +30,7 @@ def collapsed(rankme: float, feature_std: float, first: Mapping[str, float], lim
     if feature_std < least:
         return f"feature_std {feature_std:.3g} < {least:.3g} (at first {first['feature_std']:.3g}): all scenes alike"
     least = max(ONE_DIRECTION, min(LEAST_SHARE * limit, LEAST_RANK * first["rankme"]))
-    if rankme < least:
+    if rankme < least and limit >= FEWEST:
         return (
             f"rankme {rankme:.3g} < {least:.3g} (at first {first['rankme']:.3g}, at most {limit}): few directions left"
         )

@@ -61,6 +61,12 @@ GOOD, BAD = {"rankme": 15.0, "feature_std": 0.2}, {"rankme": 14.0, "feature_std"
 NONE = {"loss": "nan", "rankme": "nan", "feature_std": "nan"}
 
 
+def test_two_scenes_have_one_direction_whatever_they_show():
+    healthy = {"rankme": 1.0, "feature_std": 0.2}
+    assert alarms.collapsed(**healthy, first=healthy, limit=1) == ""
+    assert alarms.collapsed(**healthy, first=healthy, limit=4)
+
+
 def test_it_warns_once_per_collapse(caplog):
     alarms = Alarms("warn", 31)
     signs = [bool(alarms.check(step, line)) for step, line in enumerate([GOOD, BAD, BAD, GOOD, BAD, {"loss": 1.0}])]

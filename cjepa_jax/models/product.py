@@ -29,7 +29,7 @@ def _forward(spec, dtype, a, b):
     # Empty arrays carry the operands' own types, which their gradients must have, to the backward pass.
     types = (jnp.zeros(0, a.dtype), jnp.zeros(0, b.dtype))
     a, b = a.astype(dtype), b.astype(dtype)
-    return _narrow(spec, dtype, a, b), (a.T if _turned(spec) else a, b, types)
+    return _narrow(spec, dtype, a, b), (a, b, types)
 
 
 def _backward(spec, dtype, saved, gradient):
@@ -37,20 +37,9 @@ def _backward(spec, dtype, saved, gradient):
     operands, out = spec.split("->")
     left, right = operands.split(",")
     gradient = gradient.astype(dtype)
-    saved_left = left[::-1] if _turned(spec) else left
     to_a = jnp.einsum(f"{out},{right}->{left}", gradient, b, preferred_element_type=jnp.float32)
-    to_b = jnp.einsum(f"{saved_left},{out}->{right}", a, gradient, preferred_element_type=jnp.float32)
+    to_b = jnp.einsum(f"{out},{left}->{right}", gradient, a, preferred_element_type=jnp.float32)
     return to_a.astype(a_type.dtype), to_b.astype(b_type.dtype)
-
-
-def _turned(spec: str) -> bool:
-    """Whether the left operand is kept transposed for the backward pass.
-
-    The gradient of the right operand sums over rows. XLA:CPU has that in bfloat16 only where the left operand's rows
-    come last, and otherwise computes it in float32, at half the speed; a transposition beside the product would be
-    folded into it, but not one that is loaded with what a scan has saved.
-    """
-    return spec == "mk,kn->mn" and jax.default_backend() == "cpu"
 
 
 _narrow.defvjp(_forward, _backward)
