@@ -63,8 +63,8 @@ NONE = {"loss": "nan", "rankme": "nan", "feature_std": "nan"}
 
 def test_two_scenes_have_one_direction_whatever_they_show():
     healthy = {"rankme": 1.0, "feature_std": 0.2}
-    assert alarms.collapsed(**healthy, first=healthy, limit=1) == ""
-    assert alarms.collapsed(**healthy, first=healthy, limit=4)
+    assert collapsed(**healthy, first=healthy, limit=1) == ""
+    assert collapsed(**healthy, first=healthy, limit=4)
 
 
 def test_it_warns_once_per_collapse(caplog):
