@@ -2,13 +2,12 @@
 
 import pathlib
 import random
-import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tests import running
 from tests.faults import launch, trainer
-from tests.faults.launch import STEPS, Forked, command, differences, last_saved
+from tests.faults.launch import STEPS, Forked, command, last_saved
 from tests.faults.record import Outcome
 
 PER_RUN = 8  # kills of one run, before it may end
@@ -56,13 +55,7 @@ def one_run(name, folder, reference, outcome, kills=PER_RUN, plan=None):
             return
     if done < kills and last_saved(workdir) < STEPS:
         outcome.fail(f"{name}: no progress: {starts} starts, {last_saved(workdir)} of {STEPS} steps")
-    launch.run(command(workdir))
-    found = differences(workdir, reference)
-    outcome.fail(found and f"{name} in {workdir}: {'; '.join(found)}")
-    if not found:
-        shutil.rmtree(workdir)
-        for output in workdir.parent.glob(f"{workdir.name}.*.out"):
-            output.unlink()
+    launch.end(name, workdir, reference, outcome)
 
 
 def draw(rng):

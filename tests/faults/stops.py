@@ -4,7 +4,6 @@ import os
 import pathlib
 import random
 import re
-import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests import running
 from tests.faults import launch
 from tests.faults.kills import undisturbed
-from tests.faults.launch import STEPS, Forked, command, differences, last_saved
+from tests.faults.launch import STEPS, Forked, last_saved
 from tests.faults.record import Outcome
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
@@ -44,13 +43,7 @@ def one_run(name, folder, reference, outcome, limit=LIMIT, signals=PER_RUN):
         kind, failure = stop(workdir, rng, limit)
         if kind:
             outcome.add(kind, failure and f"{name}, {kind}: {failure}")
-    launch.run(command(workdir))
-    found = differences(workdir, reference)
-    outcome.fail(found and f"{name} in {workdir}: {'; '.join(found)}")
-    if not found:
-        shutil.rmtree(workdir)
-        for output in workdir.parent.glob(f"{workdir.name}.*.out"):
-            output.unlink()
+    launch.end(name, workdir, reference, outcome)
 
 
 def stop(workdir, rng, limit):
