@@ -46,6 +46,8 @@ CHOICES = {
     "objective.encoder_input": ("context", "zeroed"),
     "objective.encoder.gelu": ("exact", "tanh"),
     "objective.encoder.remat": ("none", "dots", "full"),
+    "objective.encoder.positions": ("sincos", "table", "rope", "rope_tile"),
+    "objective.predictor.positions": ("sincos", "table", "rope", "rope_tile"),
     "objective.predictor.attention": ("joint", "cross"),
     "objective.predictor.gelu": ("exact", "tanh"),
     "objective.predictor.remat": ("none", "dots", "full"),
@@ -67,6 +69,10 @@ def _is_pair(value: Any) -> bool:
 
 def _is_triple(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == 3 and all(map(_is_number, value))
+
+
+def _is_grid(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) in (0, 3) and all(_is_int(v) and v >= 1 for v in value)
 
 
 def _is_variant(value: Any) -> bool:
@@ -121,7 +127,8 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (
         lambda v: _is_number(v) and v > 0,
         "must be above 0",
-        "train.epochs train.heartbeat objective.beta optim.base optim.eps",
+        "train.epochs train.heartbeat objective.beta optim.base optim.eps"
+        " objective.encoder.epsilon objective.predictor.epsilon",
     ),
     (
         lambda v: _is_number(v) and v >= 0,
@@ -146,13 +153,23 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (
         lambda v: isinstance(v, str),
         "must be text",
-        "data.path data.eval_split checkpoint.best evals.fit_split evals.test_split",
+        "init_from data.path data.eval_split checkpoint.best evals.fit_split evals.test_split",
     ),
     (_is_path, "must be 'module:Name'", "data.source mask.type objective.type"),
     (
         _is_variant,
-        f"must be a size ({', '.join(SIZES)}) and a patch in pixels, such as 'L/16'",
+        f"must be a size ({', '.join(SIZES)}, WIDTHxDEPTHxHEADSxHIDDEN) and a patch in pixels, such as 'L/16'",
         "objective.encoder.variant",
+    ),
+    (
+        _is_grid,
+        "must be () or three whole numbers from 1: times, rows, cols",
+        "objective.encoder.position_grid objective.predictor.position_grid",
+    ),
+    (
+        lambda v: isinstance(v, tuple | list) and all(isinstance(name, str) and name for name in v),
+        "must be names of the model's parts, such as ('encoder',)",
+        "optim.freeze",
     ),
     (_is_triple, "must be three numbers, one per colour", "objective.encoder.mean"),
     (lambda v: _is_triple(v) and min(v) > 0, "must be three numbers above 0", "objective.encoder.std"),
@@ -204,6 +221,10 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
     width, heads = "objective.predictor.width", "objective.predictor.heads"
     if have(width, heads) and values[width] % values[heads]:
         yield f"{width} = {values[width]}: must be a multiple of {heads} = {values[heads]}"
+    for part in ("objective.encoder", "objective.predictor"):
+        positions, stored = f"{part}.positions", f"{part}.position_grid"
+        if have(positions, stored) and values[positions] == "table" and not values[stored]:
+            yield f"{stored} = (): must be the table's times, rows and cols with {positions} = 'table'"
     embedded, removed = "objective.predictor.max_objects", "mask.max_objects"
     if have(embedded, removed) and values[embedded] < values[removed]:
         yield f"{embedded} = {values[embedded]}: must not be below {removed} = {values[removed]}"

@@ -86,18 +86,18 @@ class Model:
                 raise ConfigError(
                     f"objective.{part}.{key} is missing: the formulas are those of Causal-JEPA's networks"
                 )
-        width, depth, _, patch = parse(config.objective.encoder.variant)
-        encoder = Stack(width, config.objective.encoder.depth or depth, 4 * width)
+        found = parse(config.objective.encoder.variant)
+        encoder = Stack(found.width, config.objective.encoder.depth or found.depth, found.hidden)
         if size:
             if not re.fullmatch(r"[1-9]\d*,[1-9]\d*,[1-9]\d*", size):
                 raise ConfigError(f"--size={size}: must be three numbers from 1: width, blocks, MLP units")
             encoder = Stack(*map(int, size.split(",")))
         predictor = config.objective.predictor
         frames = 1 if config.data.frames == 1 else config.objective.encoder.tubelet
-        tokens = (config.data.frames // frames) * (config.data.size // patch) ** 2
+        tokens = (config.data.frames // frames) * (config.data.size // found.patch) ** 2
         narrow = Stack(predictor.width, predictor.depth, 4 * predictor.width)
         row = math.ceil(context * tokens)
-        return cls(encoder, narrow, tokens, row, frames * patch**2 * 3, predictor.max_objects)
+        return cls(encoder, narrow, tokens, row, frames * found.patch**2 * 3, predictor.max_objects)
 
     @property
     def kernels(self) -> tuple[int, int]:

@@ -73,7 +73,8 @@ class Encoder(nn.Module):
 
     def __init__(self, ours: encoder.Encoder, grid: tuple[int, int, int], frames: int):
         super().__init__()
-        width, depth, heads, self.patch = parse(ours.variant)
+        size = parse(ours.variant)
+        width, depth, heads, self.patch = size.width, size.depth, size.heads, size.patch
         self.grid, self.frames = grid, frames // grid[0]
         self.projection = nn.Linear(self.frames * self.patch**2 * 3, width)
         self.stack = Transformer(width, ours.depth or depth, heads, ours.gelu)

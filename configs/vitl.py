@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 def get_config():
     config = ConfigDict()
     config.seed = 0  # every random draw derives from it: same seed, same bits
+    config.init_from = ""  # weights to start from: a run, an export, or public ones (I-JEPA, V-JEPA, V-JEPA 2)
     config.dtype = "auto"  # compute: bfloat16 on accelerators, float32 on CPU; parameters are always float32
 
     config.train = ConfigDict(
@@ -81,16 +82,31 @@ def get_config():
             type="cjepa_jax.objectives.jepa:Jepa",
             encoder=ConfigDict(
                 dict(
-                    variant="L/16",  # size and patch
+                    variant="L/16",  # size and patch; a size of your own as WIDTHxDEPTHxHEADSxHIDDEN
                     tubelet=2,  # frames per token of a clip
                     gelu="exact",  # or tanh
                     remat="none",  # what the backward pass recomputes: none, dots (all but matrix products), full
                     depth=0,  # blocks; 0: the variant's
+                    positions="sincos",  # or, for imported weights: table (a fixed array), rope, rope_tile (V-JEPA 2's)
+                    position_grid=(),  # times, rows, cols of the table; rope: to whose rows and cols it is scaled
+                    epsilon=1e-6,  # of every LayerNorm
                     mean=(0.485, 0.456, 0.406),  # of RGB in 0..1, to which pixels are normalised
                     std=(0.229, 0.224, 0.225),
                 )
             ),
-            predictor=ConfigDict(dict(depth=6, width=384, heads=8, attention="joint", gelu="exact", remat="none")),
+            predictor=ConfigDict(
+                dict(
+                    depth=6,
+                    width=384,
+                    heads=8,
+                    attention="joint",  # or cross
+                    gelu="exact",
+                    remat="none",
+                    positions="sincos",  # as the encoder's
+                    position_grid=(),
+                    epsilon=1e-6,
+                )
+            ),
             prediction_loss="smooth_l1",  # on the token's norm; or, by component, elementwise, l1, mse
             beta=1.0,  # smooth-l1 transition
             target_norm="none",  # or layer_norm
@@ -114,6 +130,7 @@ def get_config():
             eps=1e-8,
             weight_decay=0.05,  # on matrices only
             clip=0.0,  # global gradient norm; 0: no clipping
+            freeze=(),  # parts that stay as they start, such as ("encoder",) of init_from
         )
     )
     config.checkpoint = ConfigDict(

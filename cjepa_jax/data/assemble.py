@@ -43,4 +43,4 @@ def patch_and_tubelet(config: Any) -> tuple[int, int]:
     encoder = config.objective.get("encoder")
     if encoder is None or "variant" not in encoder:
         raise ConfigError("objective.encoder.variant is missing: it says how large the patches are")
-    return sizes.parse(encoder.variant)[-1], encoder.get("tubelet", 1)
+    return sizes.parse(encoder.variant).patch, encoder.get("tubelet", 1)

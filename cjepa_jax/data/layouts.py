@@ -45,7 +45,7 @@ def report(config: Any, contexts: np.ndarray, tokens: int, shards: int) -> Itera
     share = contexts / tokens
     spread = f"{share.mean():.3f} of the grid (deviation {share.std():.3f}, {share.min():.3f} to {share.max():.3f})"
     yield "context tokens", f"{spread} in {len(contexts)} scenes"
-    width, batch = sizes.parse(config.objective.encoder.variant)[0], config.train.batch
+    width, batch = sizes.parse(config.objective.encoder.variant).width, config.train.batch
     batches = np.random.default_rng(0).choice(contexts, (BATCHES, shards, batch // shards))
     now = measure(batches, tokens, config.data.pack, config.data.row_lengths, width)
     yield "rows as configured", f"{now}; batches of {batch} on {shards} shard{'s' * (shards > 1)}"

@@ -25,17 +25,20 @@ class Encoder(nn.Module):
     gelu: str = "exact"
     remat: str = "none"
     depth: int = 0
+    positions: str = "sincos"
+    position_grid: tuple[int, ...] = ()
+    epsilon: float = 1e-6
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
     dtype: DTypeLike = jnp.float32
 
     @property
     def width(self) -> int:
-        return parse(self.variant)[0]
+        return parse(self.variant).width
 
     @property
     def patch(self) -> int:
-        return parse(self.variant)[3]
+        return parse(self.variant).patch
 
     @nn.compact
     def __call__(
@@ -47,9 +50,17 @@ class Encoder(nn.Module):
           rows: encode these tokens only, each row's segments on their own; the result is 0 at all others.
           keep: bool [B, N]; encode the whole grid with the other tokens set to zero.
         """
-        width, depth, heads, patch = parse(self.variant)
-        x = Tokenizer(patch, self.tubelet, width, self.mean, self.std, self.dtype, name="tokenizer")(video)
-        stack = Stack(self.depth or depth, heads, self.gelu, self.remat, dtype=self.dtype, name="stack")
+        size = parse(self.variant)
+        x = Tokenizer(size.patch, self.tubelet, size.width, self.mean, self.std, self.dtype, name="tokenizer")(video)
+        stack = Stack(
+            self.depth or size.depth,
+            size.heads,
+            self.gelu,
+            self.remat,
+            dtype=self.dtype,
+            units=size.hidden,
+            name="stack",
+        )
         if keep is not None:
             x = jnp.where(keep[..., None], x, 0)
         if rows is None:

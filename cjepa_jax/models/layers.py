@@ -61,15 +61,15 @@ class Heads(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Dense to `ratio` times the width, GELU, Dense back: [..., D] -> [..., D]."""
+    """Dense to `units` (0: 4 times the width), GELU, Dense back: [..., D] -> [..., D]."""
 
-    ratio: int = 4
+    units: int = 0
     gelu: str = "exact"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-        hidden = GELU[self.gelu](Dense(self.ratio * x.shape[-1], self.dtype, "tensor", name="up")(x))
+        hidden = GELU[self.gelu](Dense(self.units or 4 * x.shape[-1], self.dtype, "tensor", name="up")(x))
         return Dense(x.shape[-1], self.dtype, name="down")(hidden)
 
 

@@ -51,6 +51,9 @@ class Predictor(nn.Module):
     out: int = 1024
     gelu: str = "exact"
     remat: str = "none"
+    positions: str = "sincos"
+    position_grid: tuple[int, ...] = ()
+    epsilon: float = 1e-6
     dtype: DTypeLike = jnp.float32
 
     @nn.compact

@@ -28,6 +28,7 @@ class Block(nn.Module):
     gelu: str = "exact"
     cross: bool = False
     dtype: DTypeLike = jnp.float32
+    units: int = 0
 
     @nn.compact
     def __call__(
@@ -41,7 +42,7 @@ class Block(nn.Module):
         if self.cross:
             y = self._norm("norm_cross", x)
             x = x + CrossAttention(self.heads, self.dtype, name="cross")(y, y, *other)
-        x = x + Mlp(gelu=self.gelu, dtype=self.dtype, name="mlp")(self._norm("norm2", x))
+        x = x + Mlp(self.units, self.gelu, self.dtype, name="mlp")(self._norm("norm2", x))
         return x, None
 
     def _norm(self, name, x):
@@ -50,6 +51,8 @@ class Block(nn.Module):
 
 class Stack(nn.Module):
     """`depth` blocks under one scan (one compiled body; parameters get a leading layer axis), then a norm.
+
+    `units` of each MLP; 0: 4 D.
 
     Args of the call:
       x: [B, T, D].
@@ -64,6 +67,7 @@ class Stack(nn.Module):
     remat: str = "none"
     cross: bool = False
     dtype: DTypeLike = jnp.float32
+    units: int = 0
 
     @nn.compact
     def __call__(
@@ -80,5 +84,5 @@ class Stack(nn.Module):
             in_axes=(nn.broadcast, nn.broadcast),
             length=self.depth,
         )
-        x, _ = blocks(self.heads, self.gelu, self.cross, self.dtype, name="blocks")(x, segment, other)
+        x, _ = blocks(self.heads, self.gelu, self.cross, self.dtype, self.units, name="blocks")(x, segment, other)
         return LayerNorm(dtype=jnp.float32, name="norm")(x)

@@ -189,19 +189,28 @@ def shapes(encoder, frames=1, size=224):
 @pytest.mark.parametrize("frames", [1, 4])
 def test_every_variant_builds(size, patch, frames):
     encoder = Encoder(f"{size}/{patch}")
-    width, depth, heads, _ = parse(encoder.variant)
+    width, depth, heads, hidden, _ = parse(encoder.variant)
     assert width % heads == 0 and encoder.width == width and encoder.patch == patch
     params = shapes(encoder, frames, size=112)
     out = jax.eval_shape(encoder.apply, {"params": params}, jax.ShapeDtypeStruct((2, frames, 112, 112, 3), jnp.uint8))
     assert out.shape == (2, max(1, frames // 2) * (112 // patch) ** 2, width)
-    assert params["stack"]["blocks"]["mlp"]["up"]["kernel"].shape == (depth, width, 4 * width)
+    assert params["stack"]["blocks"]["mlp"]["up"]["kernel"].shape == (depth, width, hidden)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
 
 
 def test_sizes_are_the_published_ones():
-    assert {size: SIZES[size] for size in ("Ti", "S", "B", "L", "H")} == {
+    assert {size: SIZES[size][:3] for size in ("Ti", "S", "B", "L", "H")} == {
         "Ti": (192, 12, 3), "S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "H": (1280, 32, 16)
     }  # fmt: skip
+    assert all(hidden == 4 * width for size, (width, _, _, hidden) in SIZES.items() if size != "g")
+    assert SIZES["g"] == (1408, 40, 16, 6144)  # as in V-JEPA 2's code: 48/11 times the width
+
+
+def test_a_size_of_ones_own():
+    assert parse("1408x40x22x6144/16") == (1408, 40, 22, 6144, 16)
+    for wrong in ("64x2x3x128/8", "64x0x2x128/8", "64x2x2/8", "64x2x2x128x1/8", "64x2x2x128/0"):
+        with pytest.raises(ConfigError, match=r"^objective\.encoder\.variant = '" + wrong):
+            parse(wrong)
 
 
 def test_parameters_of_vit_l_16():
