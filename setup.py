@@ -41,6 +41,7 @@ setup(
         "pycocotools>=2.0.10",
         "tqdm>=4.60",
         "array_record>=0.8",
+        "safetensors>=0.5",
         "google-crc32c>=1.5",
         "pillow>=11",
         "pyyaml>=6",
@@ -48,6 +49,7 @@ setup(
     extras_require={
         "test": TEST,
         "torch": ["torch>=2.10"],
+        "onnx": ["torch>=2.10", "onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "sam": ["torch>=2.10", "transformers>=5", "scikit-image>=0.24"],
         "beam": ["apache-beam>=2.60"],
         "slurm": ["submitit>=1.5"],
