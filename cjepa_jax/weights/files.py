@@ -1,0 +1,98 @@
+"""Weights and settings out of files that came from elsewhere: nothing in them is run, followed or believed.
+
+    found = tensors("model.safetensors")     also a Hugging Face folder, or PyTorch's .pth, .pt, .pth.tar, .bin
+    found.shapes["blocks.0.norm1.bias"]      known before anything is read
+    found["blocks.0.norm1.bias"]             float32, read and converted now
+
+What a file claims is checked against its size before memory is asked for, so what is read is never more than a few
+times the file. Whatever is wrong is a CheckpointError of one line.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from cjepa_jax.errors import CheckpointError
+from cjepa_jax.weights import pickled, plain
+from cjepa_jax.weights.safety import json, member, regular, short
+
+MOST_SHARDS = 1000
+MOST_NAME = 256  # letters of a tensor's name
+__all__ = ["Tensors", "json", "member", "tensors"]
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ZIP, OLD_PICKLE, TAR = b"PK\3\4", b"\x80", b"ustar"
+
+
+class Tensors(Mapping[str, np.ndarray]):
+    """Arrays by name, float32, each read anew when it is asked for. Only what is asked for is converted and checked.
+
+    Attributes: source, the file or folder; shapes, of all arrays by name.
+    Raises (on reading): CheckpointError for an array that is no floating-point one or has non-finite numbers.
+    """
+
+    def __init__(self, source: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray]):
+        self.source, self.shapes, self._read = source, dict(shapes), read
+        for name in self.shapes:
+            if len(name) > MOST_NAME:
+                raise CheckpointError(f"{source}: {short(name)}: a name has at most {MOST_NAME} letters")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self.shapes:
+            raise KeyError(name)
+        array = self._read(name)
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{self.source}: {short(name)}: has numbers that are not finite")
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+def tensors(path: str | os.PathLike) -> Tensors:
+    """The arrays of a file, told by its first bytes, or of a folder with model.safetensors or its index.
+
+    Nested dicts of a pickled checkpoint are flattened: "encoder.module.norm.weight". Integers, optimiser state and
+    whatever else is in it are listed but not read.
+
+    Raises: CheckpointError, one line, for what is missing, damaged, too large or of another kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _folder(path)
+    with regular(path) as file:
+        start = file.read(16)
+        file.seek(257)
+        tar = file.read(5) == TAR
+    if start[8:9] == b"{" or path.suffix == ".safetensors":
+        return Tensors(path, *plain.read(path))
+    if start[:4] == ZIP:
+        return Tensors(path, *pickled.read(path))
+    if tar or start[:1] == OLD_PICKLE:
+        text = "PyTorch's format from before 1.6, which is not read: save it again with torch.save"
+        raise CheckpointError(f"{path}: is in {text}")
+    raise CheckpointError(f"{path}: is neither safetensors nor a checkpoint of PyTorch")
+
+
+def _folder(path: Path) -> Tensors:
+    if (path / SINGLE).exists():
+        return Tensors(path, *plain.read(member(path, SINGLE)))
+    if not (path / INDEX).exists():
+        raise CheckpointError(f"{path}: has neither {SINGLE} nor {INDEX}")
+    where = json(member(path, INDEX)).get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise CheckpointError(f"{path / INDEX}: weight_map must give each array's file")
+    shards = sorted(set(where.values()))
+    if len(shards) > MOST_SHARDS:
+        raise CheckpointError(f"{path / INDEX}: weight_map names {len(shards)} files, at most {MOST_SHARDS} are read")
+    read = {shard: plain.read(member(path, shard)) for shard in shards}
+    shapes = {}
+    for name, shard in where.items():
+        if name not in read[shard][0]:
+            raise CheckpointError(f"{path / shard}: has no {short(name)}, which {INDEX} says it has")
+        shapes[name] = read[shard][0][name]
+    return Tensors(path, shapes, lambda name: read[where[name]][1](name))

@@ -1,0 +1,97 @@
+"""Files and JSON that came from elsewhere: opened, parsed and followed only as far as is safe."""
+
+import json as json_lib
+import math
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cjepa_jax.errors import CheckpointError
+
+MOST_JSON = 10 << 20  # bytes
+CACHE = re.compile(r"(models|datasets|spaces)--[^/]+")  # a repository in Hugging Face's cache
+
+
+def short(name: Any) -> str:
+    """A name out of a file, quoted on one line, of bounded length."""
+    text = str(name)
+    return repr(text if len(text) <= 100 else f"{text[:97]}...")
+
+
+def member(folder: str | os.PathLike, name: str) -> Path:
+    """folder / name, a file of that folder itself, for a name out of a json.
+
+    A symbolic link must stay in the folder. In a snapshot of Hugging Face's cache, where every file is one, it must
+    stay among the same repository's files.
+
+    Raises: CheckpointError for what is no plain file name, is missing, leads out of the folder or is no file.
+    """
+    folder = Path(folder)
+    if not isinstance(name, str) or not name or name in (".", "..") or re.search(r"[/\\\0-\x1f\x7f]", name):
+        raise CheckpointError(f"{folder}: {short(name)} is no plain file name")
+    home = Path(os.path.realpath(folder))
+    allowed, snapshots = [home], home.parent
+    if snapshots.name == "snapshots" and CACHE.fullmatch(snapshots.parent.name):
+        allowed.append(snapshots.parent / "blobs")
+    try:
+        real = Path(os.path.realpath(folder / name))
+        inside = any(place in real.parents for place in allowed)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: {short(name)}: {error.strerror}") from error
+    if not inside:
+        raise CheckpointError(f"{folder}: {short(name)} leads out of this folder")
+    regular(folder / name).close()
+    return folder / name
+
+
+def regular(path: Path) -> BinaryIO:
+    """A file opened for reading bytes. Raises CheckpointError if it is missing, unreadable, or a pipe or device."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise CheckpointError(f"{path}: is no regular file")
+        return open(path, "rb")
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise CheckpointError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def json(path: str | os.PathLike, limit: int = MOST_JSON) -> dict[str, Any]:
+    """The object of a JSON file of at most `limit` bytes.
+
+    Raises: CheckpointError if it is missing, larger, not JSON, too deeply nested, no object, has a key twice or a
+      number that is not finite.
+    """
+    with regular(Path(path)) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise CheckpointError(f"{path}: is larger than {limit} bytes, the limit for JSON")
+    return parse(data, str(path))
+
+
+def parse(data: bytes, where: str) -> dict[str, Any]:
+    """The JSON object that some bytes are; see `json`."""
+    try:
+        found = json_lib.loads(data, object_pairs_hook=_unique, parse_constant=_number, parse_float=_number)
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or one of ours below
+        text = "too deeply nested" if isinstance(error, RecursionError) else str(error)
+        raise CheckpointError(f"{where}: is not JSON that can be read: {text}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{where}: must be a JSON object, not {type(found).__name__}")
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {short(key)} is there twice")
+        found[key] = value
+    return found
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is no finite number")
+    return value
