@@ -69,29 +69,30 @@ def to_canonical(part: Mapping, patch: int, tubelet: int) -> dict[str, np.ndarra
 def from_canonical(tensors: Mapping[str, np.ndarray]) -> dict:
     """The nested float32 parameters that flax keeps of what `to_canonical` returns, blocks stacked by layer.
 
+    Each array is asked for once, and those of one stacked parameter together.
+
     Raises: CheckpointError for a name that neither network has, and for blocks that are not alike.
     """
     tree, blocks = {}, {}
-    for name, array in tensors.items():
-        array = np.asarray(array, np.float32)
+    for name in tensors:
         layer, _, leaf = name.rpartition(".")
         block = re.fullmatch(r"blocks\.(\d{1,4})\.(.+)", layer, re.ASCII)
         if name == "pos_embed":
-            _put(tree, "tokenizer.positions" if f"{PATCHES}.weight" in tensors else "positions", array[0])
+            place = "tokenizer.positions" if f"{PATCHES}.weight" in tensors else "positions"
+            _put(tree, place, np.asarray(tensors[name], np.float32)[0])
         elif name in ARRAYS:
-            _put(tree, name, array)
+            _put(tree, name, np.asarray(tensors[name], np.float32))
         elif layer == PATCHES and leaf == "weight":
-            _put(tree, f"{LAYERS[PATCHES]}.kernel", _boxes(array))
+            _put(tree, f"{LAYERS[PATCHES]}.kernel", _boxes(np.asarray(tensors[name], np.float32)))
         elif layer in LAYERS and leaf in ("weight", "bias"):
-            _put(tree, f"{LAYERS[layer]}.{_ours(leaf, array)}", _turned(array, _ours(leaf, array)))
+            _put(tree, f"{LAYERS[layer]}.{_ours(layer, leaf)}", _read(tensors, name))
         elif block and block[2] in BLOCK and leaf in ("weight", "bias"):
-            place = f"{BLOCKS}{BLOCK[block[2]]}.{_ours(leaf, array)}"
-            blocks.setdefault(place, {})[int(block[1])] = (name, _turned(array, _ours(leaf, array)))
+            blocks.setdefault(f"{BLOCKS}{BLOCK[block[2]]}.{_ours(layer, leaf)}", {})[int(block[1])] = name
         else:
             raise CheckpointError(f"tensor {name!r}: neither of the Vision Transformer nor of its predictor")
     depth = max((max(layers) + 1 for layers in blocks.values()), default=0)
     for place, layers in blocks.items():
-        _put(tree, place, _stacked(layers, depth))
+        _put(tree, place, _stacked(tensors, layers, depth))
     return tree
 
 
@@ -113,24 +114,31 @@ def _boxes(weight: np.ndarray) -> np.ndarray:
     return np.moveaxis(weight, (0, 1), (-1, -2)).reshape(-1, weight.shape[0])
 
 
-def _stacked(layers: dict[int, tuple[str, np.ndarray]], depth: int) -> np.ndarray:
-    name, first = next(iter(layers.values()))
-    for i in range(depth):
-        other, array = layers.get(i, (None, None))
-        if other is None:
-            missing = re.sub(r"^blocks\.\d+", f"blocks.{i}", name)
-            raise CheckpointError(f"tensor {missing!r} is missing: there are {depth} blocks, and {name!r}")
-        if array.shape != first.shape:
-            raise CheckpointError(f"tensor {other!r}: its shape is not that of {name!r}")
-    return np.stack([layers[i][1] for i in range(depth)])
+def _stacked(tensors: Mapping[str, np.ndarray], layers: dict[int, str], depth: int) -> np.ndarray:
+    """[depth, ...] of one parameter, `layers` its name in each block."""
+    name = next(iter(layers.values()))
+    absent = next((i for i in range(depth) if i not in layers), None)
+    if absent is not None:
+        missing = re.sub(r"^blocks\.\d+", f"blocks.{absent}", name)
+        raise CheckpointError(f"tensor {missing!r} is missing: there are {depth} blocks, and {name!r}")
+    arrays = [_read(tensors, layers[i]) for i in range(depth)]
+    for i, array in enumerate(arrays):
+        if array.shape != arrays[0].shape:
+            raise CheckpointError(f"tensor {layers[i]!r}: its shape is not that of {layers[0]!r}")
+    return np.stack(arrays)
+
+
+def _read(tensors: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    layer, _, leaf = name.rpartition(".")
+    return _turned(np.asarray(tensors[name], np.float32), _ours(layer, leaf))
 
 
 def _theirs(leaf: str) -> str:
     return "bias" if leaf == "bias" else "weight"
 
 
-def _ours(leaf: str, array: np.ndarray) -> str:
-    return "bias" if leaf == "bias" else "kernel" if array.ndim == 2 else "scale"
+def _ours(layer: str, leaf: str) -> str:
+    return "bias" if leaf == "bias" else "scale" if "norm" in layer else "kernel"
 
 
 def _turned(array: np.ndarray, leaf: str) -> np.ndarray:

@@ -43,10 +43,8 @@ def equal(a, b):
 @pytest.mark.parametrize("frames", [1, 4])
 @pytest.mark.parametrize("positions", ["sincos", "table"])
 def test_an_encoder_goes_there_and_back(frames, positions):
-    params = encoder(frames)
-    if positions == "table":
-        table = np.random.default_rng(1).normal(size=(4 * (frames // 2 or 1), 24)).astype(np.float32)
-        params = params | {"tokenizer": params["tokenizer"] | {"positions": table}}
+    grid = () if positions == "sincos" else (frames // 2 or 1, 2, 2)
+    params = encoder(frames, positions=positions, position_grid=grid)
     tensors = to_canonical(params, 4, 2)
     assert ("pos_embed" in tensors) == (positions == "table")
     assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in tensors.values())
@@ -62,7 +60,7 @@ def test_a_predictor_goes_there_and_back(attention):
 
 
 def test_a_predictors_table_goes_there_and_back():
-    params = predictor() | {"positions": np.random.default_rng(1).normal(size=(4, 16)).astype(np.float32)}
+    params = predictor(positions="table", position_grid=(1, 2, 2))
     tensors = to_canonical(params, 4, 2)
     assert tensors["pos_embed"].shape == (1, 4, 16)
     equal(from_canonical(tensors), params)
