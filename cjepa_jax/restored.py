@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
-import math
 import pathlib
 from typing import Any
 
@@ -13,17 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cjepa_jax import build, experiment, optim, train_step
 from cjepa_jax import config as config_lib
+from cjepa_jax import experiment, optim, train_step, trees
 from cjepa_jax.checkpoint import Checkpoints
 from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Model, Seen
+from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.objectives.base import Interventional, Masking
 from cjepa_jax.types import Batch, Rows, TrainState
+from cjepa_jax.workdir import tuples
 
 INIT = 2**30  # random initialisations beside a result are seeded from here: no run has their bits
-DRAWS = 16  # masks drawn to see whether they name objects
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Restored:
         about = {
             "checkpoint": str(run or checkpoint),
             "step": step,
-            "digest": _digest(state),
+            "digest": trees.digest((state.params, state.extra, state.target)),
             "seed": training.seed,
             "batch": training.train.batch,
             "mask": training.mask,
@@ -97,9 +96,9 @@ class Restored:
         target = state.target if jax.tree.leaves(state.target) and isinstance(objective, Interventional) else None
         return Model(
             name,
-            lambda video: _in_batches(batch, functools.partial(encode, params), video),
-            lambda hidden: Seen(*_in_batches(batch, functools.partial(hide, params), *hidden)),
-            None if target is None else lambda video: _in_batches(batch, functools.partial(encode, target), video),
+            lambda video: in_batches(batch, functools.partial(encode, params), video),
+            lambda hidden: Seen(*in_batches(batch, functools.partial(hide, params), *hidden)),
+            None if target is None else lambda video: in_batches(batch, functools.partial(encode, target), video),
             params,
             objective.encode,
         )
@@ -142,7 +141,7 @@ class Restored:
         return jax.jit(encode), with_rows
 
 
-def _in_batches(batch: int, function, *arrays):
+def in_batches(batch: int, function, *arrays):
     """`function` over arrays with a common first axis, `batch` rows at a time; the last rows are filled up."""
     parts = []
     for start in range(0, len(arrays[0]), batch):
@@ -161,15 +160,6 @@ def _run_folder(checkpoint: str) -> pathlib.Path:
     return path
 
 
-def names_objects(mask: Any, grid: tuple[int, int, int]) -> bool:
-    """Whether the masks of a config's section say which objects they hide, seen from draws on made-up objects: one of
-    every size, so that some can be hidden whatever the limits, behind any anchor."""
-    count = math.prod(grid)
-    patches, draw = np.tri(count, dtype=bool)[:, ::-1], build.bind(mask)
-    drawn = (draw(np.random.default_rng(i), patches, np.ones(count, bool), grid=grid) for i in range(DRAWS))
-    return any(removed.any() for _, removed, *_ in drawn)
-
-
 def _training(run: pathlib.Path, config: Any) -> ConfigDict:
     """The config with what the run's own says of its training.
 
@@ -182,7 +172,7 @@ def _training(run: pathlib.Path, config: Any) -> ConfigDict:
         keys = {"objective": saved["objective"], "data": {key: data[key] for key in ("size", "frames")}}
         training = config.copy_and_resolve_references().unlock()
         training.seed, training.train.batch = saved["seed"], saved["train"]["batch"]
-        training.mask, training.optim = ConfigDict(_tuples(saved["mask"])), ConfigDict(saved["optim"])
+        training.mask, training.optim = ConfigDict(tuples(saved["mask"])), ConfigDict(saved["optim"])
         training.data.source, training.data.options = data["source"], ConfigDict(data["options"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         text = f"{file}: is not readable as a run's config, which says what the checkpoint is"
@@ -194,13 +184,6 @@ def _training(run: pathlib.Path, config: Any) -> ConfigDict:
     return training
 
 
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that a config has."""
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
 def _newest(run: pathlib.Path, abstract: TrainState) -> tuple[int, TrainState]:
     checkpoints = Checkpoints(run / "checkpoints", read_only=True)
     try:
@@ -210,12 +193,3 @@ def _newest(run: pathlib.Path, abstract: TrainState) -> tuple[int, TrainState]:
     if found is None:
         raise ConfigError(f"--checkpoint={run}: there is no checkpoint in {run / 'checkpoints'}")
     return found
-
-
-def _digest(state: TrainState) -> str:
-    """sha256 over what a model computes with."""
-    sha = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path((state.params, state.extra, state.target))[0]:
-        array = np.asarray(leaf)
-        sha.update(f"{jax.tree_util.keystr(path)} {array.dtype}{array.shape}".encode() + array.tobytes())
-    return sha.hexdigest()

@@ -1,5 +1,6 @@
 """Trees of arrays as a checkpoint has them, by name, and what two of them differ in."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -44,6 +45,15 @@ def nested(state: Any) -> dict[str, Any]:
             node = node.setdefault(folder, {})
         node[last] = leaf
     return tree
+
+
+def digest(tree: Any) -> str:
+    """sha256, in hexadecimal digits, over the arrays of a tree: their places, kinds, shapes and bits."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.asarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)} {array.dtype}{array.shape}".encode() + array.tobytes())
+    return sha.hexdigest()
 
 
 def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

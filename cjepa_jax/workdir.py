@@ -195,6 +195,13 @@ def read_object(file: pathlib.Path) -> dict[str, Any]:
     return content
 
 
+def tuples(value: Any) -> Any:
+    """What JSON gives of a config, with its lists as the tuples that a config has."""
+    if isinstance(value, dict):
+        return {key: tuples(item) for key, item in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Replaces the file's content so that a reader, or a run killed at any moment, sees all of it or nothing."""
     beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")

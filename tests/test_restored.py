@@ -4,15 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from cjepa_jax import config as config_lib
 from cjepa_jax import restored
 from cjepa_jax.errors import CheckpointError, ConfigError
 from configs import tiny
 from tests.running import SMALL
-
-OBJECTS = dict(type="cjepa_jax.masks.objects:draw", max_objects=3, area=(0.3, 0.35), anchor=0)
 
 
 def config(**values):
@@ -37,28 +34,11 @@ def test_the_last_short_batch_is_as_if_each_row_came_alone(count):
         seen.append(len(a))
         return {"sum": a.sum(1) + b[:, 0], "none": None}, a[:, :2] * b
 
-    found = restored._in_batches(4, function, a, b)
+    found = restored.in_batches(4, function, a, b)
     assert set(seen) == {4} and len(seen) == -(-count // 4)
     assert found[0]["none"] is None
     np.testing.assert_array_equal(found[0]["sum"], a.sum(1) + b[:, 0])
     np.testing.assert_array_equal(found[1], a[:, :2] * b)
-
-
-@pytest.mark.parametrize(
-    "mask,names",
-    [
-        (OBJECTS, True),
-        (OBJECTS | {"anchor": 1}, True),
-        (OBJECTS | {"area": (0.01, 0.02)}, True),
-        (OBJECTS | {"type": "cjepa_jax.masks.displaced:draw"}, False),
-        (OBJECTS | {"type": "cjepa_jax.masks.displaced:in_place"}, False),
-        (OBJECTS | {"type": "cjepa_jax.masks.random:matched"}, False),
-        (dict(type="cjepa_jax.masks.tubes:draw"), False),
-        (dict(type="cjepa_jax.masks.multiblock:draw"), False),
-    ],
-)
-def test_whether_a_mask_names_what_it_hides_is_read_from_the_mask_alone(mask, names):
-    assert restored.names_objects(ConfigDict(mask), (2, 8, 8)) is names
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,19 @@
+"""Whether masks tell the predictor which objects they hide."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from cjepa_jax import build
+
+DRAWS = 16  # masks drawn to see it
+
+
+def names_objects(mask: Any, grid: tuple[int, int, int]) -> bool:
+    """Whether the masks of a config's section say which objects they hide, seen from draws on made-up objects: one of
+    every size, so that some can be hidden whatever the limits, behind any anchor."""
+    count = math.prod(grid)
+    patches, draw = np.tri(count, dtype=bool)[:, ::-1], build.bind(mask)
+    drawn = (draw(np.random.default_rng(i), patches, np.ones(count, bool), grid=grid) for i in range(DRAWS))
+    return any(removed.any() for _, removed, *_ in drawn)
