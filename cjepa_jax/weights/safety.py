@@ -63,9 +63,10 @@ def json(path: str | os.PathLike, limit: int = MOST_JSON) -> dict[str, Any]:
       number that is not finite.
     """
     with regular(Path(path)) as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise CheckpointError(f"{path}: is larger than {limit} bytes, the limit for JSON")
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise CheckpointError(f"{path}: has {size} bytes, JSON has at most {limit}")
+        data = file.read(size)
     return parse(data, str(path))
 
 
