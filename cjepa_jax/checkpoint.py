@@ -135,6 +135,20 @@ class Checkpoints:
             raise CheckpointError(f"{self.folder}: no checkpoint is readable ({reasons})")
         return None
 
+    def read(self, step: int, abstract_state: Any) -> Any:
+        """The state of this step's checkpoint and of no other; nothing in the folder is changed.
+
+        Args: as `restore`'s.
+        Raises: CheckpointError, naming the step, for one that is damaged or of another model, and where the system
+          fails in a way that may pass.
+        """
+        try:
+            return self._attempt(step, abstract_state)
+        except CheckpointError:
+            raise
+        except Exception as error:  # as above
+            raise CheckpointError(f"{self.folder}, step {step}: is damaged: {_first_line(error)}") from error
+
     def check_for_errors(self) -> None:
         """Raises what the last asynchronous save failed with, if it has ended. Cheap: call it at every step."""
         if self._pending and not self._manager.is_saving_in_progress():

@@ -1,0 +1,189 @@
+"""Any trained encoder as plain arrays: of a run of ours, of an export, or from elsewhere.
+
+    weights = opened.open("runs/tiny")           the newest checkpoint that is readable
+    weights = opened.open("runs/tiny", step=500, strict=True)
+    weights = opened.open("exported")            or public weights: see weights.pretrained
+
+Of a run its folder alone is needed: not the data that it was trained on, nor the code of its source or masks.
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cjepa_jax import build, optim, sizes, train_step, trees
+from cjepa_jax import config as config_lib
+from cjepa_jax.checkpoint import Checkpoints
+from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.masks.naming import names_objects
+from cjepa_jax.models.encoder import Encoder
+from cjepa_jax.models.predictor import Predictor
+from cjepa_jax.types import Batch, Rows, TrainState
+from cjepa_jax.weights import files, pretrained
+from cjepa_jax.weights.pretrained import Pretrained
+from cjepa_jax.workdir import Workdir, tuples
+
+# A config.json may come from anywhere: nothing else that it names is called.
+OBJECTIVES = "cjepa_jax.objectives."
+PREDICTING = (f"{OBJECTIVES}jepa:Jepa", f"{OBJECTIVES}joint:Joint")  # by models.predictor.Predictor
+OTHERS = (f"{OBJECTIVES}mae:Mae", f"{OBJECTIVES}siamese:Byol", f"{OBJECTIVES}siamese:LeJepa")
+MASKS = "cjepa_jax.masks."
+NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module that say nothing about its weights
+MOST_TOKENS = 2**16  # of a table of positions
+MOST_METRICS = 2**28  # bytes of a metrics.jsonl
+
+
+def open(path: str | os.PathLike, step: int | None = None, strict: bool = False) -> Pretrained:
+    """The weights of a run's folder (or of its checkpoints' folder), of an export, or public ones.
+
+    Of a run the newest readable checkpoint is taken; damaged ones are passed over with a warning. `about` then has the
+    step, the objective's type, the scores of the last probe up to that step ("metrics"), the config ("training"), and
+    what the run itself was started from, if anything ("init_from").
+
+    Args:
+      path: a run has a folder "checkpoints"; everything else is read by weights.pretrained.
+      step: this checkpoint of the run and no other.
+      strict: a damaged newest checkpoint is refused.
+    Raises: ConfigError where there is nothing, and for a step that is not there; CheckpointError for what is damaged,
+      and for a model without an encoder of patches.
+    """
+    path = pathlib.Path(path).expanduser()
+    folder = path.parent if path.name == "checkpoints" else path
+    if (folder / "checkpoints").is_dir():
+        return _run(folder.absolute(), step, strict)
+    if step is not None:
+        raise ConfigError(f"step = {step}: {path} has no folder of checkpoints to choose from")
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such file or folder")
+    return pretrained.read(path)
+
+
+def _run(folder: pathlib.Path, step: int | None, strict: bool) -> Pretrained:
+    config = _config(folder / "config.json")
+    kind = config.objective.type
+    abstract, fields = _model(folder / "config.json", config)
+    step, state = _restore(folder, abstract, step, strict)
+    params = {"encoder": state.params["encoder"], "target": state.target.get("encoder", state.target)}
+    if kind in PREDICTING:
+        params["predictor"] = state.params["predictor"]
+    about = {"step": step, "objective": kind, "metrics": _metrics(folder, step), "training": config.to_dict()}
+    if (folder / "init_from.json").exists():
+        about["init_from"] = files.json(folder / "init_from.json")
+    return Pretrained(
+        layout="cjepa_jax",
+        source=str(folder),
+        digest=trees.digest((state.params, state.extra, state.target)),
+        licence=str(about.get("init_from", {}).get("licence", "unspecified")),
+        params={name: jax.tree.map(np.asarray, tree) for name, tree in params.items() if tree},
+        about=about,
+        **fields,
+    )
+
+
+def _config(file: pathlib.Path) -> ConfigDict:
+    """What a run's folder says of its training. Raises CheckpointError for what cannot be, or has no encoder."""
+    found = tuples(files.json(file))
+    if not all(isinstance(found.get(name), dict) for name in ("objective", "data", "mask", "optim")):
+        raise CheckpointError(f"{file}: is no run's config, which has objective, data, mask and optim")
+    config = ConfigDict(found)
+    if (kind := config.objective.get("type")) not in (*PREDICTING, *OTHERS):
+        text = "only encoders of patches are opened, those of Jepa, Joint, Mae, Byol and LeJepa"
+        raise CheckpointError(f"{file}: objective.type = {str(kind)[:100]!r}: {text}")
+    try:
+        config_lib.check(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    return config
+
+
+def _model(file: pathlib.Path, config: ConfigDict) -> tuple[TrainState, dict[str, Any]]:
+    """The shapes of a run's state, and the fields of Pretrained that its config decides."""
+    section, data = config.objective, config.data
+    try:
+        encoder, predictor = Encoder(**section.encoder), None
+        _few(encoder.position_grid)
+        if section.type in PREDICTING:
+            predictor = Predictor(**section.predictor)
+            _few(predictor.position_grid)
+        objective, optimizer = build.build(section, steps=1, dtype="float32"), optim.make(config.optim)
+        batch = _made_up(objective, data.frames)
+        state = jax.eval_shape(lambda batch: train_step.init_state(objective, optimizer, 0, batch), batch)
+        anchor = config.mask.get("anchor", 0)
+        seen = {"size": data.size, "frames": data.frames, "anchor": anchor}
+        times = 1 if data.frames == 1 else min(data.frames // encoder.tubelet, anchor + 2)
+        side = min(data.size // encoder.patch, 16)  # the answer does not depend on the grid
+        known = str(config.mask.type).startswith(MASKS)  # others are not run: taken for masks of objects
+        seen["names_objects"] = names_objects(config.mask, (times, side, side)) if known else True
+    except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:  # whatever values cannot be used
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file}: is not usable as a run's config: {text}") from error
+    settings = _settings(encoder)
+    if encoder.depth:  # a size of its own
+        size = sizes.parse(encoder.variant)
+        settings["variant"] = f"{size.width}x{encoder.depth}x{size.heads}x{size.hidden}/{size.patch}"
+        settings["depth"] = 0
+    return state, {"encoder": settings, "predictor": predictor and _settings(predictor), "input": seen}
+
+
+def _settings(module: Encoder | Predictor) -> dict[str, Any]:
+    """The keyword arguments with which a module is what it is."""
+    return {
+        field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name not in NOT_OF_IT
+    }
+
+
+def _few(grid: tuple[int, ...]) -> None:
+    if math.prod(grid) > MOST_TOKENS:
+        raise ValueError(f"position_grid = {grid}: has more than {MOST_TOKENS} tokens")
+
+
+def _made_up(objective: Any, frames: int) -> Batch:
+    """The shapes of one scene of four patches; the size of the scenes changes no parameter."""
+    frames, side = (1 if frames == 1 else objective.tubelet), 2 * objective.patch
+    of = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
+    tokens, flag = of(bool, 1, 4), of(bool, 1)
+    number, video, rows = of(jnp.int32, 1), of(jnp.uint8, 1, frames, side, side, 3), of(jnp.int32, 1, 1, 4)
+    return Batch(
+        number, number, video, of(bool, 1, 1, 4), of(bool, 1, 1), of(bool, 1, 1), tokens, Rows(rows, rows), flag
+    )
+
+
+def _restore(folder: pathlib.Path, abstract: TrainState, step: int | None, strict: bool) -> tuple[int, TrainState]:
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    try:
+        steps = checkpoints.steps()
+        # What was not written to its end Orbax may not even list.
+        there = {int(place.name) for place in checkpoints.folder.iterdir() if place.name.isdigit()} | set(steps)
+        if not there:
+            raise ConfigError(f"{folder}: there is no checkpoint in {checkpoints.folder}")
+        if step is not None and step not in there:
+            raise ConfigError(
+                f"step = {step}: {folder} has checkpoints of the steps {', '.join(map(str, sorted(there)))}"
+            )
+        if strict or step is not None:
+            step = max(there) if step is None else step
+            return step, checkpoints.read(step, abstract)
+        found = checkpoints.restore(abstract)
+    finally:
+        checkpoints.close()
+    if found is None:
+        raise CheckpointError(f"{folder}: no checkpoint is complete")
+    return found
+
+
+def _metrics(folder: pathlib.Path, step: int) -> dict[str, float]:
+    """The scores of the last probe up to a step, without "probe/"; none where none can be read."""
+    file = folder / "metrics.jsonl"
+    if not file.is_file() or file.stat().st_size > MOST_METRICS:
+        return {}
+    probes = [entry for entry in Workdir(folder).read_metrics() if entry["step"] <= step and "probe/rankme" in entry]
+    last = probes[-1] if probes else {}
+    numbers = {name: value for name, value in last.items() if isinstance(value, int | float) and math.isfinite(value)}
+    return {name.removeprefix("probe/"): value for name, value in numbers.items() if name.startswith("probe/")}
