@@ -7,12 +7,13 @@ import optax
 def matrices(params):
     """True for weight matrices, False for biases, norms and single learned vectors: what weight decay acts on.
 
-    A leaf of a scanned stack (under "blocks") has a leading layer axis, which is not counted.
+    A leaf of a scanned stack (under "blocks") has a leading layer axis, which is not counted. A table of positions is
+    no weight: it has no gradient, and without decay it stays as it is.
     """
 
     def is_matrix(path, leaf):
-        stacked = any(getattr(key, "key", None) == "blocks" for key in path)
-        return leaf.ndim - stacked >= 2
+        names = [getattr(key, "key", None) for key in path]
+        return leaf.ndim - ("blocks" in names) >= 2 and names[-1] != "positions"
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)
 

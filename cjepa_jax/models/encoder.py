@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Num
 
+from cjepa_jax.models import places
 from cjepa_jax.models import rows as packing
-from cjepa_jax.models.tokenizers import MEAN, STD, Tokenizer
+from cjepa_jax.models.tokenizers import MEAN, STD, Tokenizer, grid
 from cjepa_jax.models.transformer import Stack
 from cjepa_jax.sizes import parse
 from cjepa_jax.types import Array, Rows
@@ -16,8 +17,8 @@ class Encoder(nn.Module):
     """Tokens of a scene, or of the part of it that stays visible. No class token; pre-norm; final LayerNorm.
 
     Attributes: variant as "L/16"; tubelet, frames per token of a clip; gelu "exact" or "tanh"; remat "none", "dots"
-    or "full"; depth, blocks (0: the variant's); mean, std of RGB in 0..1, by which pixels are normalised; dtype of the
-    computation (sums and norms are float32).
+    or "full"; depth, blocks (0: the variant's); positions, position_grid (see places); epsilon of the norms; mean, std
+    of RGB in 0..1, by which pixels are normalised; dtype of the computation (sums and norms are float32).
     """
 
     variant: str = "L/16"
@@ -51,7 +52,17 @@ class Encoder(nn.Module):
           keep: bool [B, N]; encode the whole grid with the other tokens set to zero.
         """
         size = parse(self.variant)
-        x = Tokenizer(size.patch, self.tubelet, size.width, self.mean, self.std, self.dtype, name="tokenizer")(video)
+        x = Tokenizer(
+            size.patch,
+            self.tubelet,
+            size.width,
+            self.mean,
+            self.std,
+            self.dtype,
+            self.positions,
+            self.position_grid,
+            name="tokenizer",
+        )(video)
         stack = Stack(
             self.depth or size.depth,
             size.heads,
@@ -59,11 +70,14 @@ class Encoder(nn.Module):
             self.remat,
             dtype=self.dtype,
             units=size.hidden,
+            epsilon=self.epsilon,
             name="stack",
         )
+        rotation = places.rotation(self, grid(video.shape, size.patch, self.tubelet), size.width // size.heads)
         if keep is not None:
             x = jnp.where(keep[..., None], x, 0)
         if rows is None:
-            return stack(x)
+            return stack(x, rotation=None if rotation is None else rotation[None])
         packed, segment = packing.gather(x, rows)
-        return packing.scatter(stack(packed, segment), rows, x.shape[:2])
+        rotation = None if rotation is None else packing.of_slots(rotation, rows)
+        return packing.scatter(stack(packed, segment, None, rotation), rows, x.shape[:2])

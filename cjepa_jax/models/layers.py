@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from cjepa_jax import sharding
 from cjepa_jax.models.attention import attention
+from cjepa_jax.models.places import rotate
 from cjepa_jax.models.product import product
 from cjepa_jax.types import Array
 
@@ -74,20 +75,31 @@ class Mlp(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention within segments: x [B, T, D], segment [B, T] or None -> [B, T, D]."""
+    """Multi-head attention within segments: x [B, T, D], segment [B, T] or None -> [B, T, D].
+
+    `rotation` [B or 1, T, 2, M] turns queries and keys (see places).
+    """
 
     heads: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T D"], segment: Int[Array, "B T"] | None) -> Float[Array, "B T D"]:
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        segment: Int[Array, "B T"] | None,
+        rotation: Float[Array, "X T 2 M"] | None = None,
+    ) -> Float[Array, "B T D"]:
         q, k, v = Heads(3, self.heads, self.dtype, name="qkv")(x)  # each [B, H, T, d]
-        out = attention(q, k, v, segment, segment)
+        out = attention(rotate(q, rotation), rotate(k, rotation), v, segment, segment)
         return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of x [B, T, D] to the tokens of y [B, U, D] whose segment id equals its own."""
+    """Multi-head attention of x [B, T, D] to the tokens of y [B, U, D] whose segment id equals its own.
+
+    `rotation` [B or 1, T, 2, M] turns queries and keys (see places); U is T then.
+    """
 
     heads: int
     dtype: DTypeLike = jnp.float32
@@ -99,8 +111,9 @@ class CrossAttention(nn.Module):
         y: Float[Array, "B U D"],
         x_segment: Int[Array, "B T"],
         y_segment: Int[Array, "B U"],
+        rotation: Float[Array, "X T 2 M"] | None = None,
     ) -> Float[Array, "B T D"]:
         (q,) = Heads(1, self.heads, self.dtype, name="q")(x)
         k, v = Heads(2, self.heads, self.dtype, name="kv")(y)
-        out = attention(q, k, v, x_segment, y_segment)
+        out = attention(rotate(q, rotation), rotate(k, rotation), v, x_segment, y_segment)
         return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))

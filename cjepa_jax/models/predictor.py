@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+from cjepa_jax.models import places
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.transformer import Stack
-from cjepa_jax.positions import sincos
 from cjepa_jax.types import Array
 
 
@@ -40,7 +40,7 @@ class Predictor(nn.Module):
 
     Attributes: depth, width, heads; attention "joint" (self-attention over all) or "cross" (mask tokens attend to
     each other and to the context, context tokens to mask tokens); max_objects, how many can be removed; out, the
-    encoder's width; gelu, remat, dtype as the encoder's.
+    encoder's width; gelu, remat, positions, position_grid, epsilon, dtype as the encoder's.
     """
 
     depth: int = 6
@@ -82,16 +82,25 @@ class Predictor(nn.Module):
         covers = jnp.einsum("bkn,bkm->bnm", object_patches.astype(self.dtype), order.astype(self.dtype))
         masked = mask_token + covers @ object_embedding.astype(self.dtype)
         x = jnp.where(context[..., None], Dense(self.width, self.dtype, name="embed")(tokens), masked)
-        x = x.astype(jnp.float32) + sincos(grid, self.width)
+        x = places.add(self, x.astype(jnp.float32), grid)
+        rotation = places.rotation(self, grid, self.width // self.heads)
+        rotation = None if rotation is None else rotation[None]
 
         stack = Stack(
-            self.depth, self.heads, self.gelu, self.remat, self.attention == "cross", self.dtype, name="stack"
+            self.depth,
+            self.heads,
+            self.gelu,
+            self.remat,
+            self.attention == "cross",
+            self.dtype,
+            epsilon=self.epsilon,
+            name="stack",
         )
         if self.attention == "cross":
             # Ids 1 for context, 2 for mask tokens. Among themselves only mask tokens attend; across, each to the other.
             to_predict = jnp.where(~context if hidden is None else hidden, 2, 0)
             kind = jnp.where(context, 1, to_predict)
-            x = stack(x, to_predict, (kind, jnp.where(kind == 0, 0, 3 - kind)))
+            x = stack(x, to_predict, (kind, jnp.where(kind == 0, 0, 3 - kind)), rotation)
         else:
-            x = stack(x, None if hidden is None else (context | hidden).astype(jnp.int32))
+            x = stack(x, None if hidden is None else (context | hidden).astype(jnp.int32), None, rotation)
         return Dense(self.out, self.dtype, name="prediction")(x), Dense(self.out, self.dtype, name="residual")(x)

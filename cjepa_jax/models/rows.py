@@ -49,6 +49,14 @@ def gather(tokens: Float[Array, "B N D"], rows: Rows) -> tuple[Float[Array, "SR 
     return packed.reshape(-1, length, x.shape[-1]), rows.segment.reshape(-1, length)
 
 
+def of_slots(table: Float[Array, "N 2 M"], rows: Rows) -> Float[Array, "SR L 2 M"]:
+    """The rotation of each token of a grid, [N, 2, M], for the token in each row slot: [S*R, L, 2, M].
+
+    Padding gets the first token's.
+    """
+    return jnp.take(table, rows.index.reshape(-1, rows.index.shape[-1]) % table.shape[0], axis=0)
+
+
 def scatter(packed: Float[Array, "SR L D"], rows: Rows, grid: tuple[int, int]) -> Float[Array, "B N D"]:
     """Rows back on the grid: [S*R, L, D] -> [B, N, D] for `grid` = (B, N); zeros where no row has the token."""
     shards = rows.index.shape[0]

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Float, Num
 
+from cjepa_jax.models import places
 from cjepa_jax.models.layers import Dense
-from cjepa_jax.positions import sincos
 from cjepa_jax.types import Array
 
 MEAN = (0.485, 0.456, 0.406)  # of the scaled RGB input; every model of the family was trained with these
@@ -49,7 +49,7 @@ def unpatchify(boxes: Num[Array, "B N P"], shape: tuple[int, ...], patch: int, t
 
 
 class Tokenizer(nn.Module):
-    """One linear map per tubelet x patch x patch x C box, plus the sin-cos code of its place.
+    """One linear map per tubelet x patch x patch x C box, plus the code of its place (see places).
 
     [B, T, H, W, C] -> [B, N, D]. The positions are added here, before any token is dropped.
     """
@@ -60,9 +60,11 @@ class Tokenizer(nn.Module):
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
     dtype: DTypeLike = jnp.float32
+    positions: str = "sincos"
+    position_grid: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, video: Num[Array, "B T H W C"]) -> Float[Array, "B N D"]:
         x = patchify(normalise(video, self.mean, self.std), self.patch, self.tubelet)
         x = Dense(self.width, self.dtype, name="projection")(x)
-        return x.astype(jnp.float32) + sincos(grid(video.shape, self.patch, self.tubelet), self.width)
+        return places.add(self, x.astype(jnp.float32), grid(video.shape, self.patch, self.tubelet))

@@ -29,6 +29,7 @@ class Block(nn.Module):
     cross: bool = False
     dtype: DTypeLike = jnp.float32
     units: int = 0
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(
@@ -36,28 +37,30 @@ class Block(nn.Module):
         x: Float[Array, "B T D"],
         segment: Int[Array, "B T"] | None,
         other: tuple[Int[Array, "B T"], Int[Array, "B T"]] | None,
+        rotation: Float[Array, "X T 2 M"] | None,
     ):
         x = sharding.pin(x, sharding.SCENES, None, None)
-        x = x + SelfAttention(self.heads, self.dtype, name="attention")(self._norm("norm1", x), segment)
+        x = x + SelfAttention(self.heads, self.dtype, name="attention")(self._norm("norm1", x), segment, rotation)
         if self.cross:
             y = self._norm("norm_cross", x)
-            x = x + CrossAttention(self.heads, self.dtype, name="cross")(y, y, *other)
+            x = x + CrossAttention(self.heads, self.dtype, name="cross")(y, y, *other, rotation)
         x = x + Mlp(self.units, self.gelu, self.dtype, name="mlp")(self._norm("norm2", x))
         return x, None
 
     def _norm(self, name, x):
-        return LayerNorm(dtype=self.dtype, name=name)(x)
+        return LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)(x)
 
 
 class Stack(nn.Module):
     """`depth` blocks under one scan (one compiled body; parameters get a leading layer axis), then a norm.
 
-    `units` of each MLP; 0: 4 D.
+    `units` of each MLP; 0: 4 D. `epsilon` of every norm.
 
     Args of the call:
       x: [B, T, D].
       segment: int32 [B, T] or None, who attends to whom within the self-attention.
       other: with `cross`, (query ids, key ids), each int32 [B, T], of the cross-attention; else None.
+      rotation: [B or 1, T, 2, M] float32 or None, what turns queries and keys (see places).
     Returns: [B, T, D].
     """
 
@@ -68,6 +71,7 @@ class Stack(nn.Module):
     cross: bool = False
     dtype: DTypeLike = jnp.float32
     units: int = 0
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(
@@ -75,14 +79,15 @@ class Stack(nn.Module):
         x: Float[Array, "B T D"],
         segment: Int[Array, "B T"] | None = None,
         other: tuple[Int[Array, "B T"], Int[Array, "B T"]] | None = None,
+        rotation: Float[Array, "X T 2 M"] | None = None,
     ) -> Float[Array, "B T D"]:
         block = Block if self.remat == "none" else nn.remat(Block, policy=REMAT[self.remat], prevent_cse=False)
         blocks = nn.scan(
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
-        )
-        x, _ = blocks(self.heads, self.gelu, self.cross, self.dtype, self.units, name="blocks")(x, segment, other)
-        return LayerNorm(dtype=jnp.float32, name="norm")(x)
+        )(self.heads, self.gelu, self.cross, self.dtype, self.units, self.epsilon, name="blocks")
+        x, _ = blocks(x, segment, other, rotation)
+        return LayerNorm(epsilon=self.epsilon, dtype=jnp.float32, name="norm")(x)
