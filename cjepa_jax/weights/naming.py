@@ -1,0 +1,132 @@
+"""Published names to the canonical ones of `layouts`: I-JEPA, V-JEPA 1, 2 and 2.1, timm, and two of transformers.
+
+Nothing is read here: a part is a view of the file under other names, which reads an array when it is asked for it.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from cjepa_jax.weights.files import Tensors
+
+RAW = r"(?:(?:model|state_dict)\.)?(?:(encoder|target_encoder|ema_encoder|predictor)\.)?((?:module\.|backbone\.)*)(.+)"
+PREDICTOR = {  # a predictor's beginnings of names, as published -> canonical
+    "predictor_embed.": "embed.",
+    "predictor_pos_embed": "pos_embed",
+    "predictor_blocks.": "blocks.",
+    "predictor_norm.": "norm.",
+    "predictor_proj.": "prediction.",
+}
+IJEPA = {  # transformers' IJepaModel
+    "embeddings.patch_embeddings.projection.": "patch_embed.proj.",
+    "embeddings.position_embeddings": "pos_embed",
+    "layernorm.": "norm.",
+}
+IJEPA_BLOCK = {
+    "layernorm_before.": "norm1.",
+    "attention.attention.": "attn.",
+    "attention.output.dense.": "attn.proj.",
+    "layernorm_after.": "norm2.",
+    "intermediate.dense.": "mlp.fc1.",
+    "output.dense.": "mlp.fc2.",
+}
+VJEPA2 = {  # transformers' VJEPA2Model
+    "embeddings.patch_embeddings.proj.": "patch_embed.proj.",
+    "layernorm.": "norm.",
+}
+VJEPA2_PREDICTOR = {
+    "embeddings.predictor_embeddings.": "embed.",
+    "embeddings.mask_tokens": "mask_tokens",
+    "layernorm.": "norm.",
+    "proj.": "prediction.",
+}
+VJEPA2_BLOCK = {"attention.": "attn."}
+QKV = ("query", "key", "value")
+HEADS = ("ijepa.", "vjepa2.", "classifier.", "pooler.")  # of models with a classifier: two prefixes, two parts
+
+
+def raw(tensors: Tensors) -> dict[str, Tensors]:
+    """The parts of a checkpoint of the published training code, or of a bare state dict, which is the part "".
+
+    Parts are "encoder", "target_encoder", "ema_encoder" and "predictor"; a bare encoder whose names begin with
+    "module." is "encoder". What is beside them (optimiser, counters) is left out.
+    """
+    plans: dict[str, dict[str, list[str]]] = {}
+    for stored in tensors:
+        part, prefix, name = re.fullmatch(RAW, stored, re.DOTALL).groups()
+        part = part or ("encoder" if prefix else "")
+        name = _renamed(name, PREDICTOR) if part == "predictor" else name
+        plans.setdefault(part, {})[name] = [stored]
+    if "patch_embed.proj.weight" not in plans.get("", {}) or len(plans) > 1:
+        plans.pop("", None)
+    return {part: _view(tensors, plan) for part, plan in plans.items()}
+
+
+def huggingface(tensors: Tensors, video: bool) -> dict[str, Tensors]:
+    """The parts "encoder" and "predictor" of a folder of transformers: VJEPA2Model, or (not `video`) IJepaModel."""
+    plans: dict[str, dict[str, list[str]]] = {"encoder": {}}
+    for stored in tensors:
+        name = stored
+        for prefix in HEADS[:2]:
+            name = name.removeprefix(prefix)
+        if name.startswith(HEADS[2:]):
+            continue
+        part, outer, inner = "encoder", IJEPA, IJEPA_BLOCK
+        if video:
+            part, _, name = name.partition(".")
+            outer, inner = (VJEPA2_PREDICTOR if part == "predictor" else VJEPA2), VJEPA2_BLOCK
+        block = re.fullmatch(r"(?:encoder\.)?layer\.(\d{1,4})\.(.+)", name, re.ASCII)
+        if not block:
+            plans.setdefault(part, {})[_renamed(name, outer)] = [stored]
+            continue
+        name = f"blocks.{block[1]}.{_renamed(block[2], inner)}"
+        *place, which, leaf = name.split(".")
+        if which in QKV:
+            of = plans.setdefault(part, {}).setdefault(".".join([*place, "qkv", leaf]), [])
+            of.append(stored)
+            of.sort(key=lambda name: QKV.index(name.split(".")[-2]))
+        else:
+            plans.setdefault(part, {})[name] = [stored]
+    return {part: _view(tensors, plan) for part, plan in plans.items()}
+
+
+def only(tensors: Tensors, prefix: str) -> Tensors:
+    """Those whose names begin with `prefix`, without it."""
+    return _view(tensors, {name.removeprefix(prefix): [name] for name in tensors if name.startswith(prefix)})
+
+
+def derived(
+    view: Tensors,
+    without: Iterable[str] = (),
+    added: Mapping[str, tuple[tuple[int, ...], Callable[[], np.ndarray]]] | None = None,
+) -> Tensors:
+    """The view without some names, and with others: name -> (shape, what reads it)."""
+    added = added or {}
+    shapes = {name: shape for name, shape in view.shapes.items() if name not in without}
+    shapes |= {name: shape for name, (shape, _) in added.items()}
+    return Tensors(view.source, shapes, lambda name: added[name][1]() if name in added else view[name])
+
+
+def _view(tensors: Tensors, plan: dict[str, list[str]]) -> Tensors:
+    """Each name's stored arrays, one after the other along the first axis."""
+
+    def read(name: str) -> np.ndarray:
+        arrays = [tensors[stored] for stored in plan[name]]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    shapes = {name: _joined([tensors.shapes[each] for each in stored]) for name, stored in plan.items()}
+    return Tensors(tensors.source, shapes, read)
+
+
+def _joined(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    if len(shapes) == 1 or any(not shape or shape[1:] != shapes[0][1:] for shape in shapes):
+        return shapes[0]
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+def _renamed(name: str, table: Mapping[str, str]) -> str:
+    for old, new in table.items():
+        if name.startswith(old):
+            return new + name[len(old) :]
+    return name

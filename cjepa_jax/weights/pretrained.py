@@ -1,0 +1,159 @@
+"""Weights that were trained elsewhere or exported, under one roof.
+
+found = read("IN1K-vit.h.14-300e.pth.tar")      I-JEPA, V-JEPA, V-JEPA 2 and 2.1 as published
+found = read("ijepa_vith14_1k")                 a folder of transformers' IJepaModel or VJEPA2Model
+found = read("exported")                        a folder that this package exported
+print(found.summary())
+Encoder(**found.encoder).apply({"params": found.params["encoder"]}, video)
+"""
+
+import dataclasses
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cjepa_jax.errors import CheckpointError
+from cjepa_jax.sizes import parse
+from cjepa_jax.weights import files, huggingface, naming, ours, public, safety
+
+ENCODERS = ("encoder", "", "target_encoder", "ema_encoder")  # the first that there is; the EMA of it is the target
+TARGETS = ("target_encoder", "ema_encoder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """Parameters, and what is known of them.
+
+    Attributes:
+      layout: "cjepa_jax", "ijepa", "vjepa", "vjepa2", "vjepa2.1", "timm", "hf-ijepa" or "hf-vjepa2".
+      source, digest: where they are from, and a SHA-256 of it.
+      licence: "CC-BY-NC-4.0", "MIT", ..., or "unknown".
+      encoder, predictor: the keyword arguments of models' Encoder and Predictor (but `out`) that the weights fix;
+        predictor None where there is none, or none that ours can take.
+      params: nested float32 arrays, "encoder" and, where they are, "target" (its moving average) and "predictor".
+      input: size in pixels, frames, anchor, names_objects, as the training had them.
+      about: whatever else is known; of public weights "encoder" and "target", the stored parts they are, and "notes".
+    """
+
+    layout: str
+    source: str
+    digest: str
+    licence: str
+    encoder: dict[str, Any]
+    predictor: dict[str, Any] | None
+    params: dict[str, Any]
+    input: dict[str, Any]
+    about: dict[str, Any]
+
+    def summary(self) -> str:
+        """A line of what it is and under which licence, and one for each thing to know."""
+        count = sum(math.prod(array.shape) for array in _arrays(self.params["encoder"]))
+        parts = f"encoder {self.about.get('encoder') or ''}".strip()
+        parts += "".join(f", {name}" for name in ("target", "predictor") if name in self.params)
+        head = f"{self.source}: {self.layout}, {self.encoder['variant']}, {count / 1e6:.1f} M parameters ({parts})"
+        return "\n".join([f"{head}, licence {self.licence}", *(f"  {note}" for note in self.about.get("notes", ()))])
+
+
+def read(
+    path: str | os.PathLike,
+    part: str = "",
+    *,
+    layout: str = "",
+    heads: int = 0,
+    frames: int = 0,
+    mask_token: int = 1,
+    images: bool = False,
+) -> Pretrained:
+    """Public weights, or an export of ours.
+
+    Args:
+      path: a checkpoint, or a folder with config.json.
+      part: which encoder of a checkpoint that has several: "encoder", "target_encoder" or "ema_encoder", and no target.
+        By default "encoder", and the moving average as its target; the only one there is, where there is one.
+      layout: of a checkpoint that does not show it: "ijepa", "vjepa", "vjepa2", "vjepa2.1" or "timm".
+      heads: of an encoder whose width no published one has.
+      frames: the length of the clips that stored positions are for, where it is not V-JEPA's 16.
+      mask_token: which one a predictor takes that has several, V-JEPA's for each kind of mask; by default the one that
+        the original code and transformers take when they are not told.
+      images: a clip's encoder, made one of images: what it gives for a clip of one repeated frame. Stored positions
+        are those of the middle of the clip.
+
+    Raises: CheckpointError, one line, for what is unreadable, not recognised, or does not fit together.
+    """
+    path = Path(path)
+    if path.name == files.SINGLE and (path.parent / "config.json").is_file():
+        path = path.parent
+    config = files.json(files.member(path, "config.json")) if path.is_dir() else {}
+    digest = _digest(path)
+    if config.get("format") == ours.FORMAT:
+        return Pretrained(**ours.read(path, config, digest))
+    tensors = files.tensors(path)
+    if path.is_dir():
+        known = huggingface.layout(config, path)
+        parts = naming.huggingface(tensors, known.name == "hf-vjepa2")
+    else:
+        parts = naming.raw(tensors)
+        known = _told(layout) if layout else public.recognised(parts, str(path))
+    chosen, target = _which(parts, part, str(path))
+    known = dataclasses.replace(known, heads=heads or known.heads, frames=frames or known.frames)
+    encoder, params, notes = public.encoder(parts[chosen], known, images)
+    trees, about = {"encoder": params}, {"encoder": chosen}
+    if target:
+        other, trees["target"], _ = public.encoder(parts[target], known, images)
+        about["target"] = target
+        if other != encoder:
+            raise CheckpointError(f"{path}: {chosen} and {target} are not of one size")
+    predictor = None
+    if "predictor" in parts:
+        stored = public.predictor(parts["predictor"], known, encoder, mask_token)
+        predictor, notes = stored[0], notes + stored[2]
+        trees |= {"predictor": stored[1]} if predictor else {}
+    about["notes"] = notes
+    size, frames = _input(encoder, known, parts[chosen].shapes.get("pos_embed", (1, 0)))
+    seen = {"size": size, "frames": 1 if images else frames, "anchor": 0, "names_objects": False}
+    licence = huggingface.licence(path if path.is_dir() else path.parent) or known.licence
+    return Pretrained(known.name, str(path), digest, licence, encoder, predictor, trees, seen, about)
+
+
+def _which(parts: Mapping[str, Any], part: str, where: str) -> tuple[str, str]:
+    """(the encoder, its moving average or "") of a checkpoint's parts."""
+    there = [name for name in ENCODERS if name in parts]
+    if part and part not in there:
+        raise CheckpointError(f"{where}: part = {part!r}: must be one of {', '.join(map(repr, there))}")
+    chosen = part or next(iter(there), "")
+    if chosen not in parts:
+        raise CheckpointError(f"{where}: has no encoder, only {', '.join(parts)}")
+    return chosen, "" if part else next((name for name in TARGETS if name in there and name != chosen), "")
+
+
+def _told(layout: str) -> public.Layout:
+    if layout not in public.LAYOUTS:
+        raise CheckpointError(f"layout = {layout!r}: must be one of {', '.join(public.LAYOUTS)}")
+    return public.LAYOUTS[layout]
+
+
+def _input(encoder: Mapping[str, Any], layout: public.Layout, table: tuple[int, ...]) -> tuple[int, int]:
+    """Pixels and frames of the training's input."""
+    patch = parse(encoder["variant"]).patch
+    if encoder["positions"] == "table":
+        times, rows, _ = encoder["position_grid"]
+        return rows * patch, times * encoder["tubelet"] if times > 1 else layout.frames or 1
+    return layout.size or math.isqrt(table[1]) * patch, layout.frames or 1
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, of a folder's one safetensors file, or of the digests of several in their names' order."""
+    names = sorted(each.name for each in path.glob("*.safetensors")) if path.is_dir() else []
+    found = []
+    for each in [files.member(path, name) for name in names] or [path]:
+        with safety.regular(each) as file:
+            found.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def _arrays(tree: Mapping[str, Any]):
+    for value in tree.values():
+        yield from _arrays(value) if isinstance(value, Mapping) else [value]

@@ -1,0 +1,60 @@
+"""What the names and shapes of an encoder or predictor tell of it, in canonical names (see layouts)."""
+
+import math
+import re
+from collections.abc import Iterable
+
+from cjepa_jax.errors import CheckpointError
+from cjepa_jax.sizes import SIZES
+
+HEADS = {width: heads for width, _, heads, _ in SIZES.values()}  # by an encoder's width, as published
+ROTARY_HEADS = HEADS | {1408: 22, 1664: 26}  # V-JEPA 2's and 2.1's
+
+
+def depth(names: Iterable[str]) -> int:
+    """How many blocks there are: the highest number, and one more."""
+    found = (re.match(r"blocks\.(\d{1,4})\.", name, re.ASCII) for name in names)
+    return max((int(match[1]) + 1 for match in found if match), default=1)
+
+
+def stack(width: int, depth: int, hidden: int, cross: bool = False) -> dict[str, tuple[int, ...]]:
+    """The shapes of `depth` blocks, whose MLPs have `hidden` units, and of the norm after them."""
+    layers = {
+        "norm1": (width,),
+        "attn.qkv": (3 * width, width),
+        "attn.proj": (width, width),
+        "norm2": (width,),
+        "mlp.fc1": (hidden, width),
+        "mlp.fc2": (width, hidden),
+    }
+    if cross:
+        layers |= {"norm_cross": (width,), "cross.q": (width, width), "cross.kv": (2 * width, width)}
+        layers |= {"cross.proj": (width, width)}
+    every = {f"blocks.{i}.{name}": shape for i in range(depth) for name, shape in layers.items()} | {"norm": (width,)}
+    weights = {f"{name}.weight": shape for name, shape in every.items()}
+    return weights | {f"{name}.bias": shape[:1] for name, shape in every.items()}
+
+
+def heads(told: int, width: int, rotary: bool, where: str) -> int:
+    """The heads of an encoder, which no array shows: `told`, or those of the published one of this width.
+
+    Raises: CheckpointError where there is none, or they do not divide the width.
+    """
+    count = told or (ROTARY_HEADS if rotary else HEADS).get(width, 0)
+    if not count:
+        text = f"how many heads an encoder of width {width} has is not in the weights"
+        raise CheckpointError(f"{where}: {text}: give it, as weights.pretrained.read(path, heads=...)")
+    if count < 0 or width % count:
+        raise CheckpointError(f"{where}: heads = {count}: must divide the encoder's width {width}")
+    return count
+
+
+def variant(width: int, depth: int, heads: int, hidden: int, patch: int) -> str:
+    """ "H/14", or the numbers of a size without a name (see sizes.parse)."""
+    known = next((name for name, size in SIZES.items() if size == (width, depth, heads, hidden)), None)
+    return f"{known or f'{width}x{depth}x{heads}x{hidden}'}/{patch}"
+
+
+def squares(count: int) -> list[tuple[int, int, int]]:
+    """The grids (times, rows, cols) of `count` tokens that have as many rows as columns."""
+    return [(count // side**2, side, side) for side in range(1, math.isqrt(count) + 1) if count % side**2 == 0]

@@ -1,0 +1,130 @@
+"""Imported weights against the code that they are from: transformers, and plain PyTorch in the published names."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cjepa_jax.models.encoder import Encoder
+from cjepa_jax.models.predictor import Predictor
+from cjepa_jax.weights.pretrained import read
+
+torch = pytest.importorskip("torch")
+from tests.weights.reference import shaken  # noqa: E402
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def pixels(*shape):
+    """Whole numbers 0..255, [B, T, H, W, 3]."""
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+
+
+def normal(video, found):
+    """As PyTorch code wants them: [B, T, 3, H, W], normalised."""
+    x = (video / 255 - np.asarray(found.encoder["mean"])) / np.asarray(found.encoder["std"])
+    return torch.tensor(x.transpose(0, 1, 4, 2, 3), dtype=torch.float32)
+
+
+def encode(found, video, depth=0, which="encoder"):
+    params = found.params[which]
+    if depth:
+        params = params | {
+            "stack": params["stack"] | {"blocks": jax.tree.map(lambda x: x[:depth], params["stack"]["blocks"])}
+        }
+    network = Encoder(**found.encoder | {"depth": depth})
+    return np.asarray(jax.jit(network.apply)({"params": params}, video))
+
+
+def predict(found, tokens, context, targets, grid):
+    """Our predictions [B, T, D] at the token ids `targets` from encoded tokens [B, N, D] at `context`."""
+    batch, count, width = tokens.shape
+    seen, hidden = (np.isin(np.arange(count), ids)[None].repeat(batch, 0) for ids in (context, targets))
+    nothing = np.zeros((batch, 1, count), bool), np.zeros((batch, 1), bool)
+    network = Predictor(**found.predictor, out=width)
+    apply = jax.jit(functools.partial(network.apply, grid=grid))
+    out, residual = apply({"params": found.params["predictor"]}, jnp.asarray(tokens), seen, *nothing, hidden=hidden)
+    assert not np.asarray(residual).any()
+    return np.asarray(out)[:, targets]
+
+
+def ijepa(folder, **options):
+    from transformers import IJepaConfig, IJepaModel
+
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 80}
+    config = IJepaConfig(**sizes | {"image_size": 32, "patch_size": 8, "layer_norm_eps": 1e-3} | options)
+    model = shaken(IJepaModel(config))
+    model.save_pretrained(folder)
+    return model, read(folder)
+
+
+def vjepa2(folder, **options):
+    from transformers import VJEPA2Config, VJEPA2Model
+
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2.0}
+    sizes |= {"pred_hidden_size": 40, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 2}
+    config = VJEPA2Config(**sizes | {"crop_size": 32, "patch_size": 8, "frames_per_clip": 4} | options)
+    model = shaken(VJEPA2Model(config))
+    model.save_pretrained(folder)
+    return model, read(folder)
+
+
+@pytest.mark.needs("transformers")
+@torch.no_grad()
+def test_hugging_faces_ijepa_layer_by_layer(tmp_path):
+    model, found = ijepa(tmp_path)
+    video = pixels(2, 1, 32, 32, 3)
+    layers = model(normal(video, found)[:, 0], output_hidden_states=True)
+    for depth in (1, 2, 3):
+        theirs = model.layernorm(layers.hidden_states[depth])
+        np.testing.assert_allclose(encode(found, video, depth), theirs, **CLOSE)
+    np.testing.assert_array_equal(theirs, layers.last_hidden_state)
+    assert (found.layout, found.licence, found.predictor) == ("hf-ijepa", "CC-BY-NC-4.0", None)
+    assert found.encoder["epsilon"] == 1e-3 and found.encoder["position_grid"] == (1, 4, 4)
+    assert found.input == {"size": 32, "frames": 1, "anchor": 0, "names_objects": False}
+
+
+@pytest.mark.needs("transformers")
+@pytest.mark.parametrize("height,width", [(48, 24), (16, 40)])
+@torch.no_grad()
+def test_hugging_faces_ijepa_on_other_grids(tmp_path, height, width):
+    model, found = ijepa(tmp_path, num_hidden_layers=1)
+    video = pixels(1, 1, height, width, 3)
+    theirs = model(normal(video, found)[:, 0], interpolate_pos_encoding=True).last_hidden_state
+    np.testing.assert_allclose(encode(found, video), theirs, **CLOSE)
+
+
+@pytest.mark.needs("transformers")
+@torch.no_grad()
+def test_hugging_faces_vjepa2_layer_by_layer_and_its_predictor(tmp_path):
+    model, found = vjepa2(tmp_path)
+    video = pixels(2, 4, 32, 32, 3)
+    context, targets = np.arange(0, 32, 3), np.arange(1, 32, 3)
+    masks = [torch.tensor(ids)[None].repeat(2, 1) for ids in (context, targets)]
+    out = model(normal(video, found), [masks[0]], [masks[1]], output_hidden_states=True)
+    for depth in (1, 2):
+        theirs = model.encoder.layernorm(out.hidden_states[depth])
+        np.testing.assert_allclose(encode(found, video, depth), theirs, **CLOSE)
+    tokens = out.last_hidden_state.numpy()
+    np.testing.assert_array_equal(theirs, tokens)
+    ours = predict(found, tokens, context, targets, (2, 4, 4))
+    np.testing.assert_allclose(ours, out.predictor_output.last_hidden_state, **CLOSE)
+    assert (found.layout, found.licence) == ("hf-vjepa2", "MIT")
+    assert found.input == {"size": 32, "frames": 4, "anchor": 0, "names_objects": False}
+
+
+@pytest.mark.needs("transformers")
+@pytest.mark.parametrize("frames,size", [(1, 32), (6, 32), (4, 48)])
+@torch.no_grad()
+def test_hugging_faces_vjepa2_on_images_and_other_grids(tmp_path, frames, size):
+    """Its own positions are those of crop_size, so that of the model which is compared is the input's."""
+    model, _ = vjepa2(tmp_path, num_hidden_layers=1, crop_size=size)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"crop_size": 32}))
+    found = read(tmp_path, images=frames == 1)
+    video = pixels(1, frames, size, size, 3)
+    theirs = model(normal(video, found), skip_predictor=True).last_hidden_state
+    np.testing.assert_allclose(encode(found, video), theirs, **CLOSE)
