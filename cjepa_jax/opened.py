@@ -119,6 +119,8 @@ def _model(file: pathlib.Path, config: ConfigDict) -> tuple[TrainState, dict[str
         seen = {"size": data.size, "frames": data.frames, "anchor": anchor}
         times = 1 if data.frames == 1 else min(data.frames // encoder.tubelet, anchor + 2)
         side = min(data.size // encoder.patch, 16)  # the answer does not depend on the grid
+        seen["encoder_input"] = section.get("encoder_input", "context")
+        seen["change"] = bool(section.get("causal_weight", 0.0))  # whether the residual head was trained
         known = str(config.mask.type).startswith(MASKS)  # others are not run: taken for masks of objects
         seen["names_objects"] = names_objects(config.mask, (times, side, side)) if known else True
     except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:  # whatever values cannot be used

@@ -1,0 +1,239 @@
+"""A trained model as an object that takes and gives NumPy arrays.
+
+    import cjepa_jax
+
+    model = cjepa_jax.load("runs/tiny")                  # or an export, or public weights
+    tokens = model.encode(clips)                         # [B, N, D]
+    features = model.features(clips)                     # [B, D]
+    answer = model.intervene(clips, masks, remove=[0])   # what if the first object were absent?
+
+Scenes are images [H, W, 3], [B, H, W, 3] or clips [B, T, H, W, 3], RGB, uint8 or float in 0..255; docs/API.md tells
+the rest. B scene, K object, N token of the grid (times, rows, columns, in this order), D width.
+"""
+
+import dataclasses
+import functools
+import logging
+import math
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from cjepa_jax import inputs, opened, sizes
+from cjepa_jax.evals import base
+from cjepa_jax.evals.do_questions import hidden
+from cjepa_jax.inputs import InputError, Takes
+from cjepa_jax.objectives.jepa import Jepa
+from cjepa_jax.restored import Restored
+from cjepa_jax.types import TrainState
+from cjepa_jax.weights.pretrained import Pretrained
+
+log = logging.getLogger(__name__)
+
+
+class Intervention(NamedTuple):
+    """What a model makes of scenes without some of their objects."""
+
+    prediction: np.ndarray  # float32 [B, N, D] what it infers at the hidden tokens; 0 elsewhere
+    change: np.ndarray | None  # float32 [B, N, D] s_full - s_int foreseen at the others; 0 elsewhere; None: untrained
+    hidden: np.ndarray  # bool [B, N] tokens that went with the objects
+    context: np.ndarray  # bool [B, N] tokens that stayed visible
+    readouts: dict[str, np.ndarray]  # float32 "masked" [B, D], "counterfactual" [B, D], "both" [B, 2 D]
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    weights: str = "encoder",
+    dtype: str = "float32",
+    batch: int = 32,
+    step: int | None = None,
+) -> "Model":
+    """The model of a run's folder, of an export, or of public weights; a log line says what it is and its licence.
+
+    Args:
+      path: see opened.open.
+      weights: what encodes: the trained "encoder", or its moving average, the "target".
+      dtype: of the computation, "float32" or "bfloat16"; results are float32.
+      batch: scenes that are computed together; more are taken in turn, fewer are filled up. A scene that comes alone
+        is computed alone.
+      step: which checkpoint of a run; None: the newest that is readable.
+    Raises: InputError for an argument that cannot be; ConfigError and CheckpointError as opened.open.
+    """
+    for name, value, choices in (
+        ("weights", weights, ("encoder", "target")),
+        ("dtype", dtype, ("float32", "bfloat16")),
+    ):
+        if value not in choices:
+            raise InputError(f"{name} = {value!r}: must be {' or '.join(map(repr, choices))}")
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise InputError(f"batch = {batch!r}: must be a whole number from 1")
+    found = opened.open(path, step=step)
+    if weights not in found.params:
+        raise InputError(f"weights = {weights!r}: {found.source} has no target, only the encoder")
+    first, *notes = found.summary().split("\n")
+    log.log(logging.INFO if found.licence == "unspecified" else logging.WARNING, first)  # terms are to be seen
+    for note in notes:
+        log.info(note.strip())
+    return Model(found, weights, dtype, batch)
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Model:
+    """See `load`. Its functions are compiled once for each shape of a scene, whatever the number of scenes: but for one
+    that comes alone, and for floats beside uint8, each of which is compiled for itself.
+
+    All raise InputError, one line, for arguments that cannot be meant.
+    """
+
+    pretrained: Pretrained
+    weights: str = "encoder"
+    dtype: str = "float32"
+    batch: int = 32
+
+    def __repr__(self) -> str:
+        return f"<cjepa_jax model {', '.join(f'{name} {value}' for name, value in self.info.items())}>"
+
+    @functools.cached_property
+    def info(self) -> dict[str, Any]:
+        """What it is: where from and under which licence, sizes, and how it was trained to see scenes."""
+        found, size = self.pretrained, sizes.parse(self.pretrained.encoder["variant"])
+        leaves = jax.tree.leaves(found.params["encoder"])
+        return {
+            "source": found.source,
+            "layout": found.layout,
+            "licence": found.licence,
+            "digest": found.digest,
+            "step": found.about.get("step"),
+            "weights": self.weights,
+            "variant": found.encoder["variant"],
+            "width": size.width,
+            "depth": found.encoder.get("depth") or size.depth,
+            "heads": size.heads,
+            "parameters": sum(leaf.size for leaf in leaves),
+            "patch": size.patch,
+            "tubelet": self._takes.frames,
+            "parts": tuple(found.params),
+            **{name: found.input[name] for name in ("size", "frames", "anchor", "names_objects")},
+            "max_objects": found.predictor["max_objects"] if found.predictor and self._names else 0,
+            "foresees_change": self._foresees,
+        }
+
+    def grid(self, images: Any) -> tuple[int, int, int]:
+        """(times, rows, columns) of the tokens of such images or clips: tokens[i].reshape(*grid, D)."""
+        return self._takes.grid(inputs.pixels(images, self._takes).shape)
+
+    def encode(self, images: Any) -> np.ndarray:
+        """Tokens of whole scenes: images or clips of B scenes -> float32 [B, N, D]. See inputs.pixels."""
+        return self._encode(inputs.pixels(images, self._takes))
+
+    def features(self, images: Any) -> np.ndarray:
+        """The mean token of each scene, on which probes are fitted: images or clips of B scenes -> float32 [B, D]."""
+        video = inputs.pixels(images, self._takes)
+        parts = [self._encode(video[i : i + self.batch]).mean(1) for i in range(0, len(video), self.batch)]
+        return np.concatenate([np.zeros((0, self.info["width"]), np.float32), *parts])
+
+    def intervene(self, images: Any, masks: Any, remove: Any, *, anchor: int | None = None) -> Intervention:
+        """What if these objects were absent? As evals.do_readouts asks it of whole scenes: their tokens are hidden, the
+        others are encoded on their own, and the predictor infers what was hidden and how the rest would change.
+
+        `prediction` is in the space that the training predicted in (standardised tokens of the target encoder, where
+        objective.target_norm says so). With s_full of the target encoder, where there is one, the readouts are means
+        over tokens: "masked" of the prediction at hidden ones; "counterfactual" of s_full - change at visible ones;
+        "both" joins the two. A model that was not trained to foresee change has change None and "masked" alone.
+
+        Args:
+          masks: the objects' visible pixels, a mask each or a map of labels; see inputs.objects_of.
+          remove: which of them, for all scenes or a list for each; see inputs.chosen.
+          anchor: times (of the grid) at the start that stay visible; None: as many as in training.
+        Raises: InputError also for a model without a predictor, and where nothing or everything would be hidden.
+        """
+        takes, found = self._takes, self.pretrained
+        if "predictor" not in found.params:
+            raise InputError(f"intervene: {found.source} has no predictor of ours (it is {found.layout}): encode works")
+        images = inputs.as_array("images", images)
+        video = inputs.pixels(images, takes)
+        objects = inputs.objects_of(masks, video.shape, images.ndim)
+        removed = inputs.chosen(remove, len(video), objects.shape[1])
+        anchor = found.input["anchor"] if anchor is None else anchor
+        if isinstance(anchor, bool) or not isinstance(anchor, int) or anchor < 0:
+            raise InputError(f"anchor = {anchor!r}: must be a whole number of times, 0 or more")
+        most = found.predictor["max_objects"] if self._names else 0
+        patches = inputs.taken_away(objects, removed, most, takes)
+        gone = _gone(patches.any(1), takes.grid(video.shape)[0], anchor)
+        if not len(video):
+            return self._answer(*[np.zeros((*gone.shape, self.info["width"]), np.float32)] * 3, gone)
+        patches = patches if self._names else gone[:, None]  # not told which object it is
+        model = self._models(len(video))
+        seen = model.hide(base.Hidden(video, ~gone, patches, patches.any(-1)))
+        full = (model.target or model.encode)(video) if self._foresees else None
+        return self._answer(seen.prediction, seen.change, full, gone)
+
+    def _answer(self, prediction, change, full, gone) -> Intervention:
+        """What is answered, from predicted tokens and change, s_full, [B, N, D] each, and the hidden tokens [B, N]."""
+        readouts = {"masked": base.pool(prediction, gone)}
+        prediction = np.where(gone[..., None], prediction, np.float32(0))
+        if self._foresees:
+            readouts["counterfactual"] = base.pool(full - change, ~gone)
+            readouts["both"] = np.concatenate([readouts["masked"], readouts["counterfactual"]], -1)
+            change = np.where(gone[..., None], np.float32(0), change)
+        return Intervention(prediction, change if self._foresees else None, gone, ~gone, readouts)
+
+    def _encode(self, video: np.ndarray) -> np.ndarray:
+        if not len(video):
+            return np.zeros((0, math.prod(self._takes.grid(video.shape)), self.info["width"]), np.float32)
+        model = self._models(len(video))
+        return (model.target if self.weights == "target" else model.encode)(video)
+
+    @functools.cached_property
+    def _takes(self) -> Takes:
+        encoder = self.pretrained.encoder
+        patch, tubelet = sizes.parse(encoder["variant"]).patch, encoder.get("tubelet", 2)
+        frames = self.pretrained.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // (3 * patch**2)
+        return Takes(patch, frames, frames == tubelet)
+
+    @property
+    def _names(self) -> bool:
+        """Whether the predictor is told which objects are hidden."""
+        return bool(self.pretrained.input.get("names_objects", True))
+
+    @functools.cached_property
+    def _foresees(self) -> bool:
+        """Whether the predicted change was trained."""
+        head = self.pretrained.params.get("predictor", {}).get("residual", {}).get("kernel")
+        return self.pretrained.input.get("change", True) and head is not None and bool(np.any(head))
+
+    def _models(self, scenes: int) -> base.Model:
+        """The model that computes so many scenes."""
+        return self._compiled(1 if scenes == 1 else self.batch)
+
+    @functools.cached_property
+    def _compiled(self):
+        found = self.pretrained
+        objective = Jepa(
+            encoder=found.encoder,
+            predictor=found.predictor or {},
+            steps=1,
+            dtype=self.dtype,
+            causal_weight=float(self._foresees),
+            encoder_input=found.input.get("encoder_input", "context"),
+        )
+        params, target = dict(found.params), found.params.get("target", {})
+        params.pop("target", None)
+        params, target = jax.device_put((params, target))  # once, not at every call
+        state = TrainState(0, params, target, {}, None, 0)
+        restored = Restored(objective, state, None, {}, None, self._names, 0.0)
+        return functools.cache(restored.trained)
+
+
+def _gone(touched: np.ndarray, times: int, anchor: int) -> np.ndarray:
+    """The tokens that are hidden with those that the objects touch, bool [B, N]. Raises InputError for none and all."""
+    gone = hidden(touched, times, anchor)
+    for scene in np.flatnonzero(~gone.any(-1)):
+        if touched[scene].all() and not anchor:
+            raise InputError(f"remove: the objects touch every token of scene {scene}: nothing would stay visible")
+        text = f"scene {scene} is touched at the first {anchor} times only, which stay visible (anchor)"
+        raise InputError(f"remove: {text}")
+    return gone
