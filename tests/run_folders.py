@@ -1,0 +1,49 @@
+"""Folders as a run leaves them, without the training: its config and checkpoints of made-up parameters."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+
+from cjepa_jax import build, optim, train_step
+from cjepa_jax import config as config_lib
+from cjepa_jax.checkpoint import Checkpoints
+from configs import tiny
+from tests.running import SMALL
+from tests.test_configs import abstract_batch
+
+
+def config(base=tiny, **values):
+    """A config of almost no size; keys have __ for the dot."""
+    c = base.get_config()
+    known = dict(config_lib.flatten(c))
+    values = SMALL | {"data.max_objects": 4} | {key.replace("__", "."): value for key, value in values.items()}
+    return config_lib.override(c, {key: value for key, value in values.items() if key in known})
+
+
+def state_of(c, seed=0):
+    """A state of the config's shapes with random numbers in it."""
+    objective = build.build(c.objective, steps=1, dtype="float32")
+    init = functools.partial(train_step.init_state, objective, optim.make(c.optim), 0)
+    shapes = jax.eval_shape(init, abstract_batch(c, objective))
+    rng = np.random.default_rng(seed)
+
+    def fill(leaf):
+        if leaf.dtype == np.float32:
+            return jax.numpy.asarray(rng.normal(0, 0.1, leaf.shape).astype(np.float32))
+        return jax.numpy.zeros(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(fill, shapes)
+
+
+def write(folder, c=None, steps=(2, 4)):
+    """A run's folder; the checkpoint of step s is state_of(c, s)."""
+    c = c or config()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config_lib.resolve(c)))
+    checkpoints = Checkpoints(folder / "checkpoints", keep=len(steps))
+    for step in steps:
+        checkpoints.save(step, state_of(c, step))
+    checkpoints.close()
+    return folder
