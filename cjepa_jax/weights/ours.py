@@ -19,6 +19,7 @@ CHOICES = {
     "positions": ("sincos", "table", "rope", "rope_tile"),
     "attention": ("joint", "cross"),
 }
+LENGTHS = {"position_grid": (0, 3), "mean": (3,), "std": (3,)}
 PARTS = ("encoder", "target", "predictor")
 
 
@@ -80,6 +81,8 @@ def _options(found: Any, kinds: Mapping[str, type], where: str) -> dict[str, Any
         right = isinstance(value, kind) and not any(isinstance(number, bool) for number in numbers)
         if right and kinds[name] is not str:
             right = all(isinstance(number, int | float) and 0 <= number < 2**31 for number in numbers)
+        if right and isinstance(value, tuple):
+            right = len(value) in LENGTHS[name]
         if not right or value not in CHOICES.get(name, (value,)):
             text = (
                 f"one of {', '.join(CHOICES[name])}" if name in CHOICES else f"a {kinds[name].__name__}, not negative"

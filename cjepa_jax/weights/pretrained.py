@@ -51,10 +51,11 @@ class Pretrained:
     def summary(self) -> str:
         """A line of what it is and under which licence, and one for each thing to know."""
         count = sum(math.prod(array.shape) for array in _arrays(self.params["encoder"]))
-        parts = f"encoder {self.about.get('encoder') or ''}".strip()
-        parts += "".join(f", {name}" for name in ("target", "predictor") if name in self.params)
+        parts = ", ".join(name for name in ("encoder", "target", "predictor") if name in self.params)
         head = f"{self.source}: {self.layout}, {self.encoder['variant']}, {count / 1e6:.1f} M parameters ({parts})"
-        return "\n".join([f"{head}, licence {self.licence}", *(f"  {note}" for note in self.about.get("notes", ()))])
+        stored = [f"{name}: {self.about[name]!r}" for name in ("encoder", "target") if self.about.get(name)]
+        notes = [", ".join(stored)] * bool(stored) + list(self.about.get("notes", ()))
+        return "\n".join([f"{head}, licence {self.licence}", *(f"  {note}" for note in notes)])
 
 
 def read(
@@ -96,7 +97,7 @@ def read(
         parts = naming.huggingface(tensors, known.name == "hf-vjepa2")
     else:
         parts = naming.raw(tensors)
-        known = _told(layout) if layout else public.recognised(parts, str(path))
+        known = _told(layout) if layout else public.recognised(parts, tensors)
     chosen, target = _which(parts, part, str(path))
     known = dataclasses.replace(known, heads=heads or known.heads, frames=frames or known.frames)
     encoder, params, notes = public.encoder(parts[chosen], known, images)

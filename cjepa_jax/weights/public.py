@@ -59,16 +59,16 @@ LAYOUTS = {
 }
 
 
-def recognised(parts: Mapping[str, Tensors], source: str) -> Layout:
-    """The layout of a checkpoint's parts (see naming.raw).
+def recognised(parts: Mapping[str, Tensors], tensors: Tensors) -> Layout:
+    """The layout of the parts of a checkpoint (see naming.raw) with these arrays.
 
     Raises: CheckpointError where they do not tell.
     """
     encoder = next((view for part, view in parts.items() if part != "predictor"), {})
     if PATCHES not in encoder:
-        huggingface = any("patch_embeddings" in name for view in parts.values() for name in view)
+        huggingface = any("embeddings.patch_embeddings." in name for name in tensors)
         text = "transformers' names: give the folder, with its config.json" if huggingface else "no name of one"
-        raise CheckpointError(f"{source}: no encoder of I-JEPA, V-JEPA or timm found: {text}")
+        raise CheckpointError(f"{tensors.source}: no encoder of I-JEPA, V-JEPA or timm found: {text}")
     if any(name.startswith(("norms_block.", "patch_embed_img.")) for name in encoder):
         return LAYOUTS["vjepa2.1"]
     if "" in parts:
@@ -81,7 +81,7 @@ def recognised(parts: Mapping[str, Tensors], source: str) -> Layout:
         return LAYOUTS["vjepa2"]
     if not mask_tokens:
         text = "V-JEPA or V-JEPA 2, which an encoder alone does not tell: give it, as read(path, layout='vjepa2')"
-        raise CheckpointError(f"{source}: {text}")
+        raise CheckpointError(f"{tensors.source}: {text}")
     return LAYOUTS["vjepa"]
 
 

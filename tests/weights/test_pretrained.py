@@ -1,130 +1,260 @@
-"""Imported weights against the code that they are from: transformers, and plain PyTorch in the published names."""
+"""Reading weights: what is recognised, told, licensed and refused."""
 
-import functools
+import hashlib
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from cjepa_jax.errors import CheckpointError
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
+from cjepa_jax.positions import sincos
+from cjepa_jax.weights.layouts import to_canonical
 from cjepa_jax.weights.pretrained import read
-
-torch = pytest.importorskip("torch")
-from tests.weights.reference import shaken  # noqa: E402
-
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+from tests.weights.test_layouts import SIZE, encoder, equal, predictor
 
 
-def pixels(*shape):
-    """Whole numbers 0..255, [B, T, H, W, 3]."""
-    return np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
+def names(frames=1, table=None, **changes):
+    """A bare state dict of our small encoder under timm's names; `table` its positions, by default our formula's."""
+    grid = (max(frames // 2, 1), 2, 2)
+    tensors = to_canonical(encoder(frames), 4, 2)
+    return tensors | {"pos_embed": (sincos(grid, 24) if table is None else table)[None]} | changes
 
 
-def normal(video, found):
-    """As PyTorch code wants them: [B, T, 3, H, W], normalised."""
-    x = (video / 255 - np.asarray(found.encoder["mean"])) / np.asarray(found.encoder["std"])
-    return torch.tensor(x.transpose(0, 1, 4, 2, 3), dtype=torch.float32)
+def prefixed(prefix, tensors):
+    return {prefix + name: array for name, array in tensors.items()}
 
 
-def encode(found, video, depth=0, which="encoder"):
-    params = found.params[which]
-    if depth:
-        params = params | {
-            "stack": params["stack"] | {"blocks": jax.tree.map(lambda x: x[:depth], params["stack"]["blocks"])}
-        }
-    network = Encoder(**found.encoder | {"depth": depth})
-    return np.asarray(jax.jit(network.apply)({"params": params}, video))
+def saved(path, tensors):
+    save_file({name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}, path)
+    return path
 
 
-def predict(found, tokens, context, targets, grid):
-    """Our predictions [B, T, D] at the token ids `targets` from encoded tokens [B, N, D] at `context`."""
-    batch, count, width = tokens.shape
-    seen, hidden = (np.isin(np.arange(count), ids)[None].repeat(batch, 0) for ids in (context, targets))
-    nothing = np.zeros((batch, 1, count), bool), np.zeros((batch, 1), bool)
-    network = Predictor(**found.predictor, out=width)
-    apply = jax.jit(functools.partial(network.apply, grid=grid))
-    out, residual = apply({"params": found.params["predictor"]}, jnp.asarray(tokens), seen, *nothing, hidden=hidden)
-    assert not np.asarray(residual).any()
-    return np.asarray(out)[:, targets]
+def test_timms_names_with_our_own_positions(tmp_path):
+    found = read(saved(tmp_path / "vit.safetensors", names(**{"head.weight": np.zeros((5, 24))})), heads=2)
+    assert (found.layout, found.licence, found.predictor) == ("timm", "unknown", None)
+    assert found.encoder["variant"] == SIZE and found.encoder["positions"] == "sincos"
+    assert found.input == {"size": 8, "frames": 1, "anchor": 0, "names_objects": False}
+    assert found.about == {"encoder": "", "notes": ["left out: head"]}
+    equal(found.params["encoder"], encoder())
 
 
-def ijepa(folder, **options):
-    from transformers import IJepaConfig, IJepaModel
-
-    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 80}
-    config = IJepaConfig(**sizes | {"image_size": 32, "patch_size": 8, "layer_norm_eps": 1e-3} | options)
-    model = shaken(IJepaModel(config))
-    model.save_pretrained(folder)
-    return model, read(folder)
+def test_clips_of_our_own_positions_need_not_say_how_long_they_are(tmp_path):
+    found = read(saved(tmp_path / "vit.safetensors", names(8)), heads=2)
+    assert found.encoder["positions"] == "sincos" and found.encoder["tubelet"] == 2
+    equal(found.params["encoder"], encoder(8))
 
 
-def vjepa2(folder, **options):
-    from transformers import VJEPA2Config, VJEPA2Model
-
-    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2.0}
-    sizes |= {"pred_hidden_size": 40, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 2}
-    config = VJEPA2Config(**sizes | {"crop_size": 32, "patch_size": 8, "frames_per_clip": 4} | options)
-    model = shaken(VJEPA2Model(config))
-    model.save_pretrained(folder)
-    return model, read(folder)
-
-
-@pytest.mark.needs("transformers")
-@torch.no_grad()
-def test_hugging_faces_ijepa_layer_by_layer(tmp_path):
-    model, found = ijepa(tmp_path)
-    video = pixels(2, 1, 32, 32, 3)
-    layers = model(normal(video, found)[:, 0], output_hidden_states=True)
-    for depth in (1, 2, 3):
-        theirs = model.layernorm(layers.hidden_states[depth])
-        np.testing.assert_allclose(encode(found, video, depth), theirs, **CLOSE)
-    np.testing.assert_array_equal(theirs, layers.last_hidden_state)
-    assert (found.layout, found.licence, found.predictor) == ("hf-ijepa", "CC-BY-NC-4.0", None)
-    assert found.encoder["epsilon"] == 1e-3 and found.encoder["position_grid"] == (1, 4, 4)
-    assert found.input == {"size": 32, "frames": 1, "anchor": 0, "names_objects": False}
+def test_other_positions_of_clips_do(tmp_path):
+    table = np.random.default_rng(0).normal(size=(16, 24)).astype(np.float32)
+    path = saved(tmp_path / "vit.safetensors", names(8, table))
+    with pytest.raises(CheckpointError, match=r"pos_embed has 16 places.*read\(path, frames=\.\.\.\)"):
+        read(path, heads=2)
+    for frames, grid in ((8, (4, 2, 2)), (2, (1, 4, 4))):
+        found = read(path, heads=2, frames=frames)
+        assert found.encoder["positions"] == "table" and found.encoder["position_grid"] == grid
+        np.testing.assert_array_equal(found.params["encoder"]["tokenizer"]["positions"], table)
+    with pytest.raises(CheckpointError, match="no square grid of 3 times"):
+        read(path, heads=2, frames=6)
 
 
-@pytest.mark.needs("transformers")
-@pytest.mark.parametrize("height,width", [(48, 24), (16, 40)])
-@torch.no_grad()
-def test_hugging_faces_ijepa_on_other_grids(tmp_path, height, width):
-    model, found = ijepa(tmp_path, num_hidden_layers=1)
-    video = pixels(1, 1, height, width, 3)
-    theirs = model(normal(video, found)[:, 0], interpolate_pos_encoding=True).last_hidden_state
-    np.testing.assert_allclose(encode(found, video), theirs, **CLOSE)
+def test_queries_keys_and_values_without_bias_have_a_bias_of_zero(tmp_path):
+    tensors = {name: array for name, array in names().items() if not name.endswith("qkv.bias")}
+    found = read(saved(tmp_path / "vit.safetensors", tensors), heads=2)
+    assert not found.params["encoder"]["stack"]["blocks"]["attention"]["qkv"]["bias"].any()
 
 
-@pytest.mark.needs("transformers")
-@torch.no_grad()
-def test_hugging_faces_vjepa2_layer_by_layer_and_its_predictor(tmp_path):
-    model, found = vjepa2(tmp_path)
-    video = pixels(2, 4, 32, 32, 3)
-    context, targets = np.arange(0, 32, 3), np.arange(1, 32, 3)
-    masks = [torch.tensor(ids)[None].repeat(2, 1) for ids in (context, targets)]
-    out = model(normal(video, found), [masks[0]], [masks[1]], output_hidden_states=True)
-    for depth in (1, 2):
-        theirs = model.encoder.layernorm(out.hidden_states[depth])
-        np.testing.assert_allclose(encode(found, video, depth), theirs, **CLOSE)
-    tokens = out.last_hidden_state.numpy()
-    np.testing.assert_array_equal(theirs, tokens)
-    ours = predict(found, tokens, context, targets, (2, 4, 4))
-    np.testing.assert_allclose(ours, out.predictor_output.last_hidden_state, **CLOSE)
-    assert (found.layout, found.licence) == ("hf-vjepa2", "MIT")
-    assert found.input == {"size": 32, "frames": 4, "anchor": 0, "names_objects": False}
+def test_a_licence_beside_the_weights_is_theirs(tmp_path):
+    path = saved(tmp_path / "vit.safetensors", names())
+    (tmp_path / "README.md").write_text("---\ntags: [x]\nlicense: cc-by-nc-4.0\n---\nlicense: mit\n")
+    assert read(path, heads=2).licence == "CC-BY-NC-4.0"
+    (tmp_path / "README.md").write_text("---\nlicense: 'apache-2.0'\n---\n")
+    assert read(path, heads=2).licence == "Apache-2.0"
+    (tmp_path / "README.md").write_text("license: mit\n")
+    assert read(path, heads=2).licence == "unknown"
 
 
-@pytest.mark.needs("transformers")
-@pytest.mark.parametrize("frames,size", [(1, 32), (6, 32), (4, 48)])
-@torch.no_grad()
-def test_hugging_faces_vjepa2_on_images_and_other_grids(tmp_path, frames, size):
-    """Its own positions are those of crop_size, so that of the model which is compared is the input's."""
-    model, _ = vjepa2(tmp_path, num_hidden_layers=1, crop_size=size)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"crop_size": 32}))
-    found = read(tmp_path, images=frames == 1)
-    video = pixels(1, frames, size, size, 3)
-    theirs = model(normal(video, found), skip_predictor=True).last_hidden_state
-    np.testing.assert_allclose(encode(found, video), theirs, **CLOSE)
+def test_the_summary_says_what_it_is_and_under_which_licence(tmp_path):
+    parts = prefixed("encoder.module.", names()) | prefixed("target_encoder.module.", names())
+    path = saved(tmp_path / "in1k.safetensors", parts)
+    found = read(path, heads=2)
+    count = sum(leaf.size for leaf in jax.tree.leaves(found.params["encoder"]))
+    text = f"ijepa, {SIZE}, {count / 1e6:.1f} M parameters (encoder, target), licence CC-BY-NC-4.0"
+    assert found.summary() == f"{path}: {text}\n  encoder: 'encoder', target: 'target_encoder'"
+    assert found.digest == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "told,message",
+    [
+        (
+            {},
+            r"heads an encoder of width 24 has is not in the weights: give it, as .*read\(path, heads=\.\.\.\)",
+        ),
+        ({"heads": 5}, "heads = 5: must divide the encoder's width 24"),
+        ({"heads": 2, "layout": "vjepa3"}, "layout = 'vjepa3': must be one of ijepa, vjepa, vjepa2, vjepa2.1, timm"),
+        ({"heads": 2, "part": "teacher"}, "part = 'teacher': must be one of 'encoder', 'target_encoder'"),
+    ],
+)
+def test_what_is_told_must_make_sense(tmp_path, told, message):
+    parts = prefixed("encoder.module.", names()) | prefixed("target_encoder.module.", names())
+    with pytest.raises(CheckpointError, match=message):
+        read(saved(tmp_path / "in1k.safetensors", parts), **told)
+
+
+def refused(tmp_path, tensors, message):
+    with pytest.raises(CheckpointError, match=message) as error:
+        read(saved(tmp_path / "weights.safetensors", tensors), heads=2)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name,message",
+    [
+        ("weight", "no encoder of I-JEPA, V-JEPA or timm found"),
+        ("embeddings.patch_embeddings.projection.weight", "give the folder, with its config.json"),
+        ("predictor.module.predictor_norm.bias", "no encoder of I-JEPA"),
+    ],
+)
+def test_what_is_no_encoder_is_refused(tmp_path, name, message):
+    refused(tmp_path, {name: np.zeros(3)}, message)
+
+
+@pytest.mark.parametrize(
+    "name,shape,message",
+    [
+        ("cls_token", (1, 1, 24), "1 not in the model: cls_token"),
+        ("blocks.1.ls1.gamma", (24,), "1 not in the model: blocks.1.ls1.gamma"),
+        ("patch_embed.proj.weight", (24, 1, 4, 4), r"shape \[24, 1, 4, 4\]: must be \[D, 3, p, p\]"),
+        ("blocks.2.mlp.fc1.weight", (30, 24), r"blocks.2.mlp.fc1.weight is \[30, 24\], must be \[40, 24\]"),
+        ("pos_embed", (1, 5, 24), "pos_embed has 5 places, which are no square grid of 1 times"),
+        ("pos_embed", (4, 24), r"pos_embed is \[4, 24\], must be \[1, 4, 24\]"),
+    ],
+)
+def test_what_is_no_such_encoder_is_refused(tmp_path, name, shape, message):
+    refused(tmp_path, names(**{name: np.zeros(shape)}), message)
+
+
+def test_a_lone_encoder_of_clips_is_refused(tmp_path):
+    refused(tmp_path, prefixed("encoder.module.", names(4)), r"V-JEPA or V-JEPA 2.*read\(path, layout='vjepa2'\)")
+
+
+def test_missing_and_mistaken_names_are_all_listed_with_the_closest(tmp_path):
+    tensors = names()
+    tensors["blocks.1.attn.qkv_weight"] = tensors.pop("blocks.1.attn.qkv.weight")
+    del tensors["norm.bias"]
+    with pytest.raises(CheckpointError) as error:
+        read(saved(tmp_path / "vit.safetensors", tensors), heads=2)
+    text = str(error.value)
+    assert "2 missing: blocks.1.attn.qkv.weight (there is 'blocks.1.attn.qkv_weight'), norm.bias" in text
+
+
+def test_the_layout_of_a_lone_encoder_can_be_told(tmp_path):
+    path = saved(tmp_path / "encoder.safetensors", prefixed("encoder.module.backbone.", names(16)))
+    old, new = (read(path, heads=2, layout=layout) for layout in ("vjepa", "vjepa2"))
+    assert (old.encoder["positions"], new.encoder["positions"]) == ("sincos", "rope_tile")
+    assert (old.licence, new.licence) == ("CC-BY-NC-4.0", "MIT")
+
+
+def published(hidden=64, **changes):
+    """I-JEPA's names of our small predictor, its MLPs of another size if so."""
+    theirs = {"embed.": "predictor_embed.", "blocks.": "predictor_blocks.", "norm.": "predictor_norm."}
+    theirs |= {"prediction.": "predictor_proj.", "mask_token": "mask_token"}
+    tensors = {"predictor_pos_embed": sincos((1, 2, 2), 16)[None]}
+    for name, array in to_canonical(predictor(), 4, 2).items():
+        for ours, beginning in theirs.items():
+            if name.startswith(ours):
+                tensors[beginning + name.removeprefix(ours)] = array
+    shapes = {"fc1.weight": (hidden, 16), "fc1.bias": (hidden,), "fc2.weight": (16, hidden)}
+    other = {f"predictor_blocks.{i}.mlp.{name}": np.zeros(shape) for i in (0, 1) for name, shape in shapes.items()}
+    return prefixed("predictor.module.", tensors | (other if hidden != 64 else {}) | changes)
+
+
+def test_what_a_published_predictor_has_not_is_zero(tmp_path):
+    found = read(saved(tmp_path / "in1k.safetensors", prefixed("encoder.module.", names()) | published()), heads=2)
+    assert found.predictor["positions"] == "sincos"
+    zero = {name: found.params["predictor"].pop(name) for name in ("object_embedding", "residual")}
+    assert not any(leaf.any() for leaf in jax.tree.leaves(zero))
+    equal(found.params["predictor"], {name: part for name, part in predictor().items() if name not in zero})
+
+
+@pytest.mark.parametrize(
+    "heads,change,message",
+    [
+        (2, {"hidden": 30}, "left out: its MLPs have 30 units, ours 64"),
+        (3, {}, "left out: its 3 heads do not divide its width 16"),
+        (2, {"action_encoder.weight": np.zeros((16, 7))}, "left out: it has 'action_encoder.weight', ours has not"),
+        (2, {"predictor_proj.bias": np.zeros(48)}, "left out: it predicts 48 numbers, the encoder has 24"),
+    ],
+)
+def test_a_predictor_of_another_form_is_left_out(tmp_path, heads, change, message):
+    path = saved(tmp_path / "in1k.safetensors", prefixed("encoder.module.", names()) | published(**change))
+    found = read(path, heads=heads)
+    assert found.predictor is None and "predictor" not in found.params
+    assert any(message in note for note in found.about["notes"])
+
+
+def test_a_damaged_predictor_is_refused(tmp_path):
+    broken = prefixed("predictor.module.", {"predictor_embed.weight": np.zeros((16, 24))})
+    with pytest.raises(CheckpointError, match="the predictor: is not this model: .* missing: blocks.0.norm1.weight"):
+        read(saved(tmp_path / "in1k.safetensors", prefixed("encoder.module.", names()) | broken), heads=2)
+
+
+@pytest.mark.parametrize(
+    "config,message",
+    [
+        ({}, "model_type = 'None': must be 'ijepa' or 'vjepa2'"),
+        ({"model_type": "vit"}, "model_type = 'vit'"),
+        ({"model_type": "ijepa", "num_attention_heads": 0}, "num_attention_heads = '0': must be a number above 0"),
+        ({"model_type": "ijepa", "layer_norm_eps": "x"}, "layer_norm_eps = 'x'"),
+        ({"model_type": "vjepa2", "hidden_act": "relu"}, "hidden_act = 'relu': must be one of gelu"),
+    ],
+)
+def test_a_folders_config_must_make_sense(tmp_path, config, message):
+    saved(tmp_path / "model.safetensors", names())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "variant,tubelet,count",
+    [
+        ("H/14", 1, 630_434_560),  # I-JEPA
+        ("H/16", 1, 630_664_960),
+        ("g/16", 1, 1_011_092_608),
+        ("L/16", 2, 303_885_312),  # V-JEPA
+        ("H/16", 2, 631_648_000),
+        ("1408x40x22x6144/16", 2, 1_012_173_952),  # V-JEPA 2
+    ],
+)
+def test_published_sizes_have_the_published_number_of_parameters(variant, tubelet, count):
+    video = jnp.zeros((1, tubelet, 224, 224, 3))
+    params = jax.eval_shape(Encoder(variant, tubelet).init, jax.random.key(0), video)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+@pytest.mark.parametrize(
+    "out,mask_tokens,count", [(1280, 1, 22_279_424), (1024, 2, 22_082_944), (1024, 10, 22_086_016)]
+)
+def test_published_predictors_have_the_published_number_of_parameters(out, mask_tokens, count):
+    rest = jnp.ones((1, 4), bool), jnp.ones((1, 2, 4), bool), jnp.ones((1, 2), bool)
+    network = Predictor(depth=12, width=384, heads=12, out=out)
+    start = lambda key: network.init(key, jnp.zeros((1, 4, out)), *rest, grid=(1, 2, 2))["params"]  # noqa: E731
+    params = jax.eval_shape(start, jax.random.key(0))
+    del params["object_embedding"], params["residual"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) + (mask_tokens - 1) * 384 == count
+
+
+def test_a_path_to_the_weights_of_a_folder_is_the_folder(tmp_path):
+    saved(tmp_path / "model.safetensors", names())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    with pytest.raises(CheckpointError, match="model_type"):
+        read(tmp_path / "model.safetensors")
+    shutil.copy(tmp_path / "model.safetensors", tmp_path / "other.safetensors")
+    assert read(tmp_path / "other.safetensors", heads=2).layout == "timm"
