@@ -132,7 +132,8 @@ class Model:
     def features(self, images: Any) -> np.ndarray:
         """The mean token of each scene, on which probes are fitted: images or clips of B scenes -> float32 [B, D]."""
         video = inputs.pixels(images, self._takes)
-        parts = [self._encode(video[i : i + self.batch]).mean(1) for i in range(0, len(video), self.batch)]
+        starts = range(0, len(video), self.batch)  # all tokens would not fit
+        parts = [self._encode(video[i : i + self.batch], len(video)).mean(1) for i in starts]
         return np.concatenate([np.zeros((0, self.info["width"]), np.float32), *parts])
 
     def intervene(self, images: Any, masks: Any, remove: Any, *, anchor: int | None = None) -> Intervention:
@@ -181,10 +182,11 @@ class Model:
             change = np.where(gone[..., None], np.float32(0), change)
         return Intervention(prediction, change if self._foresees else None, gone, ~gone, readouts)
 
-    def _encode(self, video: np.ndarray) -> np.ndarray:
+    def _encode(self, video: np.ndarray, scenes: int = 0) -> np.ndarray:
+        """Tokens of videos, which are a part of so many."""
         if not len(video):
             return np.zeros((0, math.prod(self._takes.grid(video.shape)), self.info["width"]), np.float32)
-        model = self._models(len(video))
+        model = self._models(scenes or len(video))
         return (model.target if self.weights == "target" else model.encode)(video)
 
     @functools.cached_property

@@ -4,7 +4,6 @@ NumPy arrays and whatever turns into them (anything with `__array__`, PyTorch's 
 meant is refused in one line that names the argument, its value and the limit.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -119,7 +118,8 @@ def chosen(remove: Any, scenes: int, count: int) -> list[list[int]]:
       remove: an object's number, numbers for all scenes, or a list of numbers for each scene.
     Raises: InputError for a number that is out of range, none at all, and anything else.
     """
-    nested = isinstance(remove, Sequence | np.ndarray) and len(remove) and np.ndim(remove[0] if len(remove) else 0)
+    remove = as_array("remove", remove).tolist() if hasattr(remove, "__array__") else remove
+    nested = isinstance(remove, list | tuple) and any(isinstance(each, list | tuple | np.ndarray) for each in remove)
     lists = list(remove) if nested else [remove] * scenes
     if len(lists) != scenes:
         raise InputError(f"remove: {len(lists)} lists for {scenes} scenes: must be one for each")
