@@ -2,16 +2,22 @@
 
     python -m cjepa_jax.evaluate --config=configs/evals/worlds.py --checkpoint=runs/tiny [--workdir=DIR]
 
---checkpoint names a run's folder, or its checkpoints' folder; "random" scores the network as it is initialised from
-config.seed. --workdir, by default RUN/evaluation, gets results.json and report.html; what was finished there with the
-same parameters and settings is not computed again, and other protocols' results under them are kept.
+--checkpoint names a run's folder, or its checkpoints' folder; an export, or public weights of I-JEPA, V-JEPA or V-JEPA
+2, to whose encoder objective.encoder is set; "random" scores the network as it is initialised from config.seed. Random
+initialisations beside a result are of the same network, from scratch. Public weights whose predictor is not
+objective.predictor's are scored without one, so protocols that need predictions refuse them.
+
+--workdir, by default RUN/evaluation (runs/CONFIG-NAME for what is no run), gets results.json and report.html; what was
+finished there with the same parameters and settings is not computed again, and other protocols' results under them are
+kept.
 """
 
 
 def _flags():
     from absl import flags
 
-    flags.DEFINE_string("checkpoint", None, 'a run\'s folder, or "random" for the network at initialisation')
+    text = 'a run\'s folder, an export, public weights, or "random" for the network at initialisation'
+    flags.DEFINE_string("checkpoint", None, text)
 
 
 if __name__ == "__main__":
@@ -49,13 +55,15 @@ def main(config, workdir: str) -> int:
     """Runs every protocol that has no result yet. Raises ConfigError, DataError or CheckpointError, one line each."""
     checkpoint = flags.FLAGS.checkpoint
     if not checkpoint:
-        raise ConfigError('--checkpoint is missing: name the folder of a run, or "random"')
+        raise ConfigError('--checkpoint is missing: name the folder of a run, an export, public weights, or "random"')
     if not len(config.evals.protocols):
         raise ConfigError("evals.protocols is empty: configs/evals has sets of protocols")
     protocols = {name: build.build(section) for name, section in config.evals.protocols.items()}
     model = Restored.of(config, checkpoint)
+    for note in model.notes:
+        print(note)
     if flags.FLAGS.workdir is None:
-        workdir = model.run / "evaluation" if model.run else f"{workdir}-random"
+        workdir = model.run / "evaluation" if model.run else f"{workdir}-{pathlib.Path(checkpoint).name}"
     with Workdir(workdir) as folder:
         return evaluate(config, model, protocols, folder.path)
 
@@ -91,7 +99,8 @@ def make_bench(config, model: Restored) -> Bench:
     evals = config.evals
     if ALIASES.get(evals.fit_split, evals.fit_split) == ALIASES.get(evals.test_split, evals.test_split):
         raise ConfigError(f"evals.test_split = {evals.test_split!r}: must not be evals.fit_split = {evals.fit_split!r}")
-    if model.run and not config.data.path and model.about["seed"] == evals.seed:
+    trained = model.run or "weights" in model.about
+    if trained and not config.data.path and model.about["seed"] == evals.seed:
         raise ConfigError(f"evals.seed = {evals.seed}: must not be the run's seed, which generated its training scenes")
     config = config.copy_and_resolve_references().unlock()
     config.seed = evals.seed  # scenes that no training run has drawn

@@ -31,11 +31,12 @@ import numpy as np
 
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import CjepaError
-from cjepa_jax.workdir import Workdir, write_atomically
+from cjepa_jax.workdir import Workdir, read_object, write_atomically
 
 log = logging.getLogger(__name__)
 
 RUN = "run_manifest.json"
+INIT = "init_from.json"
 SUMS = "sha256.json"
 FORMAT = 1
 LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")  # what Orbax still writes when it commits: names and times
@@ -86,6 +87,8 @@ def open_run(workdir: Workdir, config: Mapping[str, Any], source: Any, devices: 
         return Entry(None, {"starts": [{}]})
     content = _read_or_set_aside(workdir.path / RUN)
     before, about = latest(content), describe(config, source, devices)
+    if (workdir.path / INIT).exists():
+        about["init_from"] = read_object(workdir.path / INIT)
     if step and before:
         for text in changes(before, about):
             log.warning("since the run was started last, %s", text)

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cjepa_jax import config as config_lib
-from cjepa_jax import experiment, optim, train_step, trees
+from cjepa_jax import experiment, initial, opened, optim, train_step, trees
 from cjepa_jax.checkpoint import Checkpoints
 from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
@@ -20,6 +20,7 @@ from cjepa_jax.evals.base import RANDOM, TRAINED, Model, Seen
 from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.objectives.base import Interventional, Masking
 from cjepa_jax.types import Batch, Rows, TrainState
+from cjepa_jax.weights.pretrained import Pretrained
 from cjepa_jax.workdir import tuples
 
 INIT = 2**30  # random initialisations beside a result are seeded from here: no run has their bits
@@ -31,12 +32,15 @@ class Restored:
 
     Attributes:
       objective, state: as trained, or as initialised from config.seed.
-      run: the run's folder; None for a random network.
+      run: the run's folder; None for a random network, an export or public weights.
       about: for the record: checkpoint, step, a digest of the parameters, the training's seed, batch, mask, optim and
-        data, and `transfer`: where those data are not the evaluation's, a line for each key.
+        data, and `transfer`: where those data are not the evaluation's, a line for each key. Of an export or public
+        weights also `weights`: layout, digest and licence; their seed is None where it is not known.
       fresh: seed -> TrainState at initialisation.
       names_objects: whether training told the predictor which objects are hidden.
       rate: the peak learning rate of the training.
+      notes: what to tell the user of weights that are not a run's.
+      predicts, changes: whether the predictor and its residual head are the training's, where the objective has them.
     """
 
     objective: Any
@@ -46,18 +50,26 @@ class Restored:
     fresh: Any
     names_objects: bool
     rate: float
+    notes: tuple[str, ...] = ()
+    predicts: bool = True
+    changes: bool = True
 
     @classmethod
     def of(cls, config: Any, checkpoint: str) -> "Restored":
-        """The newest readable checkpoint of a run's folder, or, for "random", the network at initialisation.
+        """The newest readable checkpoint of a run's folder; an export or public weights; or, for "random", the network
+        at initialisation.
 
         How a run was trained is read from its own config.json; the model and its input are the config's, which must
-        be the same. Nothing is written to the run's folder.
+        be the same. Nothing is written to the run's folder. To an encoder that comes from elsewhere, now or when the
+        run was started, objective.encoder of the config is set (see initial); data, predictor and the rest are the
+        config's.
 
-        Raises: ConfigError for a folder without checkpoints; CheckpointError for one of another architecture, or
-          without a readable config.json; DataError if no scene is readable.
+        Raises: ConfigError for a folder without checkpoints, and for data that an encoder from elsewhere cannot take;
+          CheckpointError for one of another architecture, or without a readable config.json; DataError if no scene is
+          readable.
         """
-        run = None if checkpoint == "random" else _run_folder(checkpoint)
+        run, weights = _opened(checkpoint)
+        notes = initial.use(config, weights) if weights else []
         training = config if run is None else _training(run, config)
         objective = experiment.make_objective(config, config.train.steps or 1)
         source = assemble.make_source(config, "train")
@@ -67,6 +79,8 @@ class Restored:
         init = functools.partial(train_step.init_state, objective, optim.make(training.optim))
         fresh = jax.jit(lambda seed: init(seed, batch))
         step, state = (0, fresh(config.seed)) if run is None else _newest(run, jax.eval_shape(fresh, config.seed))
+        if weights:
+            state = initial.start(config, state, weights)
         about = {
             "checkpoint": str(run or checkpoint),
             "step": step,
@@ -80,7 +94,14 @@ class Restored:
         now = {key: config.data[key] for key in about["data"]}
         about["transfer"] = config_lib.differences({"data": about["data"]}, {"data": now}, ignore=())
         rate = optim.peak_rate(training.optim, training.train.batch)
-        return cls(objective, state, run, about, fresh, names_objects(training.mask, scenes.grid), rate)
+        names = names_objects(training.mask, scenes.grid)
+        if weights:
+            about |= {"weights": {name: getattr(weights, name) for name in ("layout", "digest", "licence")}}
+            about |= {"step": weights.about.get("step", 0), "seed": weights.about.get("training", {}).get("seed")}
+            names = bool(weights.input.get("names_objects"))
+        predicts = not weights or not initial.predictor_line(config, weights).startswith(initial.FRESH)
+        changes = predicts and (not weights or weights.layout == "cjepa_jax")  # others have no such head
+        return cls(objective, state, run, about, fresh, names, rate, tuple(notes), predicts, changes)
 
     def trained(self, batch: int) -> Model:
         """The model, compiled for `batch` scenes."""
@@ -127,10 +148,11 @@ class Restored:
             if not isinstance(objective, Masking):
                 return None, None, None
             tokens = objective.encode_context(params, batch)
-            if not isinstance(objective, Interventional):
+            if not (isinstance(objective, Interventional) and self.predicts):
                 return tokens.astype(jnp.float32), None, None
             prediction, change = objective.predict(params, tokens, batch)
-            return tokens.astype(jnp.float32), prediction, change if getattr(objective, "causal_weight", 1.0) else None
+            learned = self.changes and getattr(objective, "causal_weight", 1.0)
+            return tokens.astype(jnp.float32), prediction, change if learned else None
 
         compiled = jax.jit(hide)
 
@@ -152,19 +174,27 @@ def in_batches(batch: int, function, *arrays):
     return jax.tree.map(lambda *out: np.concatenate(out), *parts)
 
 
-def _run_folder(checkpoint: str) -> pathlib.Path:
+def _opened(checkpoint: str) -> tuple[pathlib.Path | None, Pretrained | None]:
+    """(a run's folder, weights that are no run's): one of them, or for "random" neither."""
+    if checkpoint == "random":
+        return None, None
     path = pathlib.Path(checkpoint).absolute()
     path = path.parent if path.name == "checkpoints" else path
-    if not (path / "checkpoints").is_dir():
-        raise ConfigError(f"--checkpoint={checkpoint}: there is no folder {path / 'checkpoints'}")
-    return path
+    if (path / "checkpoints").is_dir():
+        return path, None
+    if path.is_file() or (path / "config.json").is_file():
+        return None, opened.open(path)
+    raise ConfigError(f"--checkpoint={checkpoint}: there is no folder {path / 'checkpoints'}, and no weights are there")
 
 
 def _training(run: pathlib.Path, config: Any) -> ConfigDict:
-    """The config with what the run's own says of its training.
+    """The config with what the run's own says of its training. Of a run that was started from weights, the encoder
+    that they fixed is set in `config` itself.
 
     Raises: CheckpointError for a run whose model or input is not the config's, and for an unreadable config.json.
     """
+    if known := initial.recorded(run):
+        initial.adopt(config, known["encoder"])
     file = run / "config.json"
     try:
         saved = json.loads(file.read_text())
@@ -174,7 +204,7 @@ def _training(run: pathlib.Path, config: Any) -> ConfigDict:
         training.seed, training.train.batch = saved["seed"], saved["train"]["batch"]
         training.mask, training.optim = ConfigDict(tuples(saved["mask"])), ConfigDict(saved["optim"])
         training.data.source, training.data.options = data["source"], ConfigDict(data["options"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         text = f"{file}: is not readable as a run's config, which says what the checkpoint is"
         raise CheckpointError(f"{text} ({type(error).__name__}: {error})") from error
     wanted = {"objective": config.objective, "data": {key: config.data[key] for key in keys["data"]}}

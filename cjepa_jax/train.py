@@ -12,13 +12,14 @@ if __name__ == "__main__":
     raise SystemExit(cli.run("cjepa_jax.train"))
 
 import contextlib
+import pathlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 from clu import parameter_overview
 
-from cjepa_jax import cli, experiment, manifest, processes, report, sharding, summary
+from cjepa_jax import cli, experiment, initial, manifest, processes, report, sharding, summary
 from cjepa_jax.alarms import Alarms
 from cjepa_jax.checkpoint import Checkpoints, size_in_bytes
 from cjepa_jax.errors import PREEMPTED
@@ -28,6 +29,7 @@ from cjepa_jax.metrics import Console, Writers, format_progress, format_seconds
 from cjepa_jax.signals import Signals, Stopped
 from cjepa_jax.timing import Clock, compilations, peak_memory
 from cjepa_jax.watchdog import Watchdog
+from cjepa_jax.weights.pretrained import Pretrained
 from cjepa_jax.window import Window
 from cjepa_jax.workdir import Workdir
 
@@ -40,6 +42,7 @@ def main(config, path: str) -> int:
 def _run(config, path: str) -> int:
     processes.start(config)
     config.dtype = experiment.compute_dtype(config)  # kept with the config: a run does not change it on resume
+    weights, lines = initial.prepare(config, pathlib.Path(path))
     folder, first = Workdir(path, config), processes.first()
     stacks = folder.path / f"stacks.{jax.process_index()}.txt"
     with contextlib.ExitStack() as stack:
@@ -51,7 +54,9 @@ def _run(config, path: str) -> int:
         (finished,) = processes.agree(folder.finished is not None)  # and nobody reads before the folder is claimed
         if not finished:
             try:
-                return train(config, folder, signals, watchdog)
+                if first and lines:
+                    print("\n".join(lines))
+                return train(config, folder, signals, watchdog, weights)
             except Stopped:
                 print(f"stopped by {signals.received.name} before the first step; the same command goes on from there")
                 return PREEMPTED
@@ -62,8 +67,11 @@ def _run(config, path: str) -> int:
     return 0
 
 
-def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog) -> int:
-    """From a fresh or a half-trained folder to a finished one, or to a checkpoint when a signal asks to stop."""
+def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weights: Pretrained | None = None) -> int:
+    """From a fresh or a half-trained folder to a finished one, or to a checkpoint when a signal asks to stop.
+
+    weights: opened from config.init_from, to which the config is set already; None: none, or not needed any more.
+    """
     first, started = processes.first(), time.perf_counter()
     console, goodput = Console(active=first), Goodput(workdir.path / "goodput.json")
 
@@ -80,7 +88,8 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog) -> int
 
         # -------------------------------------------------------------- fresh start or resume
         checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep, config.checkpoint.best)
-        start, state = checkpoints.restore(state) or (0, state)
+        start, state = checkpoints.restore(state) or (0, initial.start(config, state, weights, workdir.path))
+        weights = None  # they have served, and may be as large as the state
         if first:
             workdir.truncate_metrics(start)
         console.print(summary.plan(config, workdir, run, start))
