@@ -1,7 +1,9 @@
 """The model as users have it: the numbers of training and evaluation, whatever the batch, one compilation per shape."""
 
 import dataclasses
+import inspect
 import logging
+import re
 
 import jax
 import numpy as np
@@ -17,7 +19,7 @@ from cjepa_jax.inputs import InputError
 from cjepa_jax.masks import objects
 from cjepa_jax.restored import Restored
 from configs.baselines import mae
-from tests import run_folders, scenes
+from tests import run_folders, running, scenes
 
 COMPILED = []  # a name for each program that XLA has compiled
 jax.monitoring.register_event_duration_secs_listener(
@@ -217,6 +219,19 @@ def test_tensors_of_pytorch(model, shown):
     assert "requires grad" in refused(model.encode, torch.ones(1, 2, 32, 32, 3, requires_grad=True))
     text = "channels come last: np.moveaxis(images, 1, -1)"
     assert text in refused(model.encode, torch.from_numpy(video).permute(0, 4, 1, 2, 3))
+
+
+def test_the_page_says_what_runs(run, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/tiny").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    page, names = (running.ROOT / "docs/API.md").read_text(), {}
+    for snippet in re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S):
+        exec(snippet, names)
+    same(names["answer"], names["same"], rtol=0)
+    documented = set(re.findall(r"`(\w+)(?:=.*?)?` \|", page))
+    assert documented == {name for name in inspect.signature(cjepa_jax.load).parameters if name != "path"}
+    assert {"source", "layout", "licence", "digest", "step", "size", "frames", "anchor"} <= set(names["model"].info)
 
 
 @pytest.mark.slow

@@ -1,0 +1,42 @@
+"""The examples run as they are shown."""
+
+import subprocess
+import sys
+
+import cv2
+import pytest
+
+from tests import run_folders, running
+
+WHAT_IF = [sys.executable, "examples/what_if.py"]
+
+
+def start(*args):
+    return subprocess.run([*WHAT_IF, *args], cwd=running.ROOT, capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", [{}, {"data__frames": 1, "objective__causal_weight": 0, "data__intervened": "none"}])
+def test_what_if_draws_its_answer_and_prints_its_numbers(tmp_path, values):
+    run = run_folders.write(tmp_path / "run", run_folders.config(**values), steps=(1,))
+    done = start(f"--model={run}", "--scene=1", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    picture = cv2.imread(str(tmp_path / "out/what_if.png"))
+    assert picture.shape[1] > 1000 and picture.std() > 20
+    numbers = (tmp_path / "out/what_if.txt").read_text()
+    assert numbers in done.stdout and "cosine with the true tokens" in numbers
+    assert ("no better than saying that nothing changes" in numbers) == (
+        not values
+    )  # made-up parameters foresee nothing
+
+
+@pytest.mark.slow
+def test_what_if_refuses_in_one_line(tmp_path):
+    run = run_folders.write(tmp_path / "run", steps=(1,))
+    for args, text in (
+        ([f"--model={tmp_path / 'nowhere'}"], "there is no such file or folder"),
+        ([f"--model={run}", "--remove=50"], "the scene has the objects 0 to"),
+    ):
+        done = start(*args, f"--out={tmp_path / 'out'}")
+        assert done.returncode and text in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "out").exists()
