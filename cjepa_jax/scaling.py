@@ -69,7 +69,10 @@ class Stack:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Causal-JEPA's networks and one scene: `tokens` of the grid, `row` of them in context rows, `box` numbers each."""
+    """Causal-JEPA's networks and one scene: `tokens` of the grid, `row` of them in context rows, `box` numbers each.
+
+    `tables`: elements of the encoder's and of the predictor's stored positions, which are not trained.
+    """
 
     encoder: Stack
     predictor: Stack
@@ -77,6 +80,7 @@ class Model:
     row: int
     box: int
     objects: int
+    tables: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(cls, config, size: str = "", context: float = 1.0) -> "Model":
@@ -97,7 +101,11 @@ class Model:
         tokens = (config.data.frames // frames) * (config.data.size // found.patch) ** 2
         narrow = Stack(predictor.width, predictor.depth, 4 * predictor.width)
         row = math.ceil(context * tokens)
-        return cls(encoder, narrow, tokens, row, frames * found.patch**2 * 3, predictor.max_objects)
+        tables = [
+            math.prod(part.position_grid) * stack.width if part.get("positions") == "table" else 0
+            for part, stack in ((config.objective.encoder, encoder), (predictor, narrow))
+        ]
+        return cls(encoder, narrow, tokens, row, frames * found.patch**2 * 3, predictor.max_objects, tuple(tables))
 
     @property
     def kernels(self) -> tuple[int, int]:
@@ -111,7 +119,8 @@ class Model:
         width, narrow = self.encoder.width, self.predictor.width
         encoder, predictor = self.kernels
         extra = narrow + 2 * width + narrow * (1 + self.objects)  # biases of the ends; mask and object embeddings
-        return encoder + self.encoder.vectors + width, predictor + self.predictor.vectors + extra
+        vectors = self.encoder.vectors + width, self.predictor.vectors + extra
+        return tuple(map(sum, zip((encoder, predictor), vectors, self.tables, strict=True)))
 
     @property
     def flops(self) -> int:
@@ -142,7 +151,8 @@ def payload(model: Model, batch: int, fsdp: int, slices: int = 1) -> dict[str, f
     ends = (2 + first) * (encoder - model.encoder.kernels) + predictor - model.predictor.kernels
     gathered = 4 * (slices * blocks + ends) if fsdp > 1 else 0
     pooled = 4 * batch * model.encoder.width
-    return {"gradients": 4 * slices * sum(model.params), "parameters": gathered, "SIGReg": (1 + first) * pooled}
+    trained = sum(model.params) - sum(model.tables)
+    return {"gradients": 4 * slices * trained, "parameters": gathered, "SIGReg": (1 + first) * pooled}
 
 
 def sent(model: Model, batch: int, data: int, fsdp: int, slices: int = 1) -> float:

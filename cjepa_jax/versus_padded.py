@@ -8,6 +8,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import layers, predictor, transformer
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.positions import sincos
@@ -17,6 +18,12 @@ from cjepa_jax.types import Array, Batch, Params
 @dataclasses.dataclass(frozen=True)
 class Padded(Jepa):
     """`Jepa` with a concatenated predictor; its parameters are the same. Give it data.row_lengths = (1.0,)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        positions = self.predictor.get("positions", "sincos")
+        if positions != "sincos":
+            raise ConfigError(f"objective.predictor.positions = {positions!r}: must be 'sincos' with --against=padded")
 
     def predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
         p, ours = params["predictor"], predictor.Predictor(**self.predictor, out=context.shape[-1], dtype=self.dtype)
@@ -32,7 +39,7 @@ class Padded(Jepa):
         x = x + jnp.tile(sincos(self._grid(batch.video), ours.width), (2, 1))
         hidden = ~batch.context if batch.hidden is None else batch.hidden
         segment = jnp.concatenate([batch.context, hidden], axis=1).astype(jnp.int32)
-        stack = transformer.Stack(ours.depth, ours.heads, ours.gelu, ours.remat, dtype=dtype)
+        stack = transformer.Stack(ours.depth, ours.heads, ours.gelu, ours.remat, dtype=dtype, epsilon=ours.epsilon)
         x = stack.apply({"params": p["stack"]}, x, segment)
         change, prediction = dense("residual", ours.out, x[:, :tokens]), dense("prediction", ours.out, x[:, tokens:])
         return prediction.astype(jnp.float32), change.astype(jnp.float32)

@@ -36,15 +36,15 @@ OURS = {  # the names of our modules where they differ
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)): [B, T, D] -> [B, T, D]."""
 
-    def __init__(self, width: int, heads: int, gelu: str):
+    def __init__(self, width: int, heads: int, gelu: str, hidden: int):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width),
+            nn.Linear(width, hidden),
             nn.GELU(approximate="tanh" if gelu == "tanh" else "none"),
-            nn.Linear(4 * width, width),
+            nn.Linear(hidden, width),
         )
 
     def forward(self, x, mask):
@@ -57,9 +57,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Blocks, then a norm."""
 
-    def __init__(self, width: int, depth: int, heads: int, gelu: str):
+    def __init__(self, width: int, depth: int, heads: int, gelu: str, hidden: int):
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, gelu) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, gelu, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, x, mask=None):
@@ -74,10 +74,10 @@ class Encoder(nn.Module):
     def __init__(self, ours: encoder.Encoder, grid: tuple[int, int, int], frames: int):
         super().__init__()
         size = parse(ours.variant)
-        width, depth, heads, self.patch = size.width, size.depth, size.heads, size.patch
+        width, self.patch = size.width, size.patch
         self.grid, self.frames = grid, frames // grid[0]
         self.projection = nn.Linear(self.frames * self.patch**2 * 3, width)
-        self.stack = Transformer(width, ours.depth or depth, heads, ours.gelu)
+        self.stack = Transformer(width, ours.depth or size.depth, size.heads, ours.gelu, size.hidden)
         self.register_buffer("positions", torch.tensor(sincos(grid, width)))
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(ours, name)))
@@ -103,7 +103,7 @@ class Predictor(nn.Module):
         self.embed = nn.Linear(out, width)
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.object_embedding = nn.Parameter(torch.zeros(self.max_objects, width))
-        self.stack = Transformer(width, ours.depth, ours.heads, ours.gelu)
+        self.stack = Transformer(width, ours.depth, ours.heads, ours.gelu, 4 * width)
         self.prediction, self.residual = nn.Linear(width, out), nn.Linear(width, out)
         self.register_buffer("positions", torch.tensor(sincos(grid, width)))
 
@@ -255,6 +255,9 @@ def _require(objective: Any, optim: Any) -> None:
         "objective.predictor.attention": (getattr(objective, "predictor", {}).get("attention"), "joint"),
         "optim.clip": (optim.clip, 0.0),
     }
+    for part in ("encoder", "predictor"):
+        for key, default in (("positions", "sincos"), ("epsilon", 1e-6)):
+            wanted[f"objective.{part}.{key}"] = getattr(objective, part, {}).get(key, default), default
     for key, (value, allowed) in wanted.items():
         if value not in (allowed if isinstance(allowed, tuple) else (allowed,)):
             raise ConfigError(f"{key}: --against=torch knows {allowed!r} only")

@@ -1,5 +1,6 @@
 """The plan on paper is that of the real step: its parameters, its products, its bytes."""
 
+import dataclasses
 import functools
 import math
 import types
@@ -35,6 +36,17 @@ def test_a_small_model_by_formula_and_by_tracing():
     assert MODEL.params == (elements(state.params["encoder"]), elements(state.params["predictor"]))
     assert MODEL.state_bytes == 4 * (elements(state) - 3)  # three counters
     assert 2 * MODEL.flops == pytest.approx(flops.step_flops(objective, state, batch), rel=0.01)
+
+
+def test_stored_tables_count_as_state_but_send_no_gradients():
+    grid = {"positions": "table", "position_grid": (1, 3, 5)}
+    objective = test_jepa.make({"depth": 2} | grid, {"depth": 2, "heads": 3, "width": 24} | grid)
+    state = traced(objective, test_jepa.as_batch(scenes.batch(range(2))))
+    model = dataclasses.replace(MODEL, tables=(15 * 96, 15 * 24))
+    assert model.params == (elements(state.params["encoder"]), elements(state.params["predictor"]))
+    assert scaling.payload(model, 64, 1) == scaling.payload(MODEL, 64, 1)
+    config = override(vitl.get_config(), {f"objective.encoder.{key}": value for key, value in grid.items()})
+    assert scaling.Model.of(config).tables == (15 * 1024, 0)
 
 
 def test_bytes_sent_by_rings():

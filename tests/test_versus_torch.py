@@ -10,6 +10,7 @@ import pytest
 
 from cjepa_jax import experiment, sharding, versus
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.versus_padded import Padded
 from configs import tiny
 from tests import running
 
@@ -90,6 +91,9 @@ def test_threads_of_both_are_told():
     ("objective.sigreg_kind", "epps_pulley"),
     ("objective.encoder_input", "zeroed"),
     ("objective.predictor.attention", "cross"),
+    ("objective.encoder.positions", "rope"),
+    ("objective.predictor.positions", "rope_tile"),
+    ("objective.predictor.epsilon", 1e-5),
     ("optim.clip", 1.0),
     ("objective.type", "cjepa_jax.objectives.mae:Mae"),
 ])  # fmt: skip
@@ -105,6 +109,12 @@ def test_what_torch_does_not_do_is_refused(key, value):
         objective = experiment.make_objective(config, steps=10)
     with pytest.raises(ConfigError, match=f"^{key}.* --against=torch knows"):
         Twin(objective, config.optim, None, {})
+
+
+def test_what_the_padded_step_does_not_do_is_refused():
+    wanted = "^objective.predictor.positions = 'rope': must be 'sincos' with --against=padded"
+    with pytest.raises(ConfigError, match=wanted):
+        Padded({}, {"positions": "rope"}, steps=1)
 
 
 def test_packed_rows_are_refused():

@@ -51,7 +51,9 @@ def unpatchify(boxes: Num[Array, "B N P"], shape: tuple[int, ...], patch: int, t
 class Tokenizer(nn.Module):
     """One linear map per tubelet x patch x patch x C box, plus the code of its place (see places).
 
-    [B, T, H, W, C] -> [B, N, D]. The positions are added here, before any token is dropped.
+    [B, T, H, W, C] -> [B, N, D]. The positions are added here, before any token is dropped. With a table or rotations
+    (sin-cos codes of images are others than those of clips), an image given to parameters of clips is one tubelet that
+    stands still, as in V-JEPA 2.
     """
 
     patch: int
@@ -65,6 +67,13 @@ class Tokenizer(nn.Module):
 
     @nn.compact
     def __call__(self, video: Num[Array, "B T H W C"]) -> Float[Array, "B N D"]:
+        if video.shape[1] == 1 and self._for_clips(video.shape[-1]):
+            video = jnp.repeat(video, self.tubelet, axis=1)
         x = patchify(normalise(video, self.mean, self.std), self.patch, self.tubelet)
         x = Dense(self.width, self.dtype, name="projection")(x)
         return places.add(self, x.astype(jnp.float32), grid(video.shape, self.patch, self.tubelet))
+
+    def _for_clips(self, channels: int) -> bool:
+        kernel = self.variables.get("params", {}).get("projection", {}).get("kernel")
+        size = self.tubelet * self.patch**2 * channels
+        return self.positions != "sincos" and kernel is not None and kernel.shape[0] == size

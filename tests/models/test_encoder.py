@@ -43,13 +43,13 @@ def apply(**options):
     return jax.jit(lambda params, video, rows=None, keep=None: module.apply({"params": params}, video, rows, keep))
 
 
-def reference(params, x):
-    """A pre-norm Vision Transformer on tokens x [T, D], written out in float64."""
+def reference(params, x, heads=SIZES["Mu"][2], epsilon=1e-6, turn=lambda x: x):
+    """A pre-norm Vision Transformer on tokens x [T, D], written out in float64; `turn` [T, d] for queries and keys."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["stack"])
-    width, heads = x.shape[1], SIZES["Mu"][2]
+    width = x.shape[1]
 
     def norm(x, p):
-        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon) * p["scale"] + p["bias"]
 
     def dense(x, p):
         return x @ p["kernel"] + p["bias"]
@@ -60,7 +60,7 @@ def reference(params, x):
         out, size = np.zeros_like(x), width // heads
         for h in range(heads):
             part = slice(h * size, (h + 1) * size)
-            weights = np.exp(q[:, part] @ k[:, part].T / np.sqrt(size))
+            weights = np.exp(turn(q[:, part]) @ turn(k[:, part]).T / np.sqrt(size))
             out[:, part] = weights / weights.sum(-1, keepdims=True) @ v[:, part]
         x = x + dense(out, p["attention"]["out"])
         hidden = dense(norm(x, p["norm2"]), p["mlp"]["up"])
