@@ -13,6 +13,8 @@ from tests.weights.test_layouts import equal
 torch = pytest.importorskip("torch")
 from tests.weights.reference import shaken  # noqa: E402
 
+SLOW = pytest.mark.slow
+
 
 def ijepa(folder, **options):
     from transformers import IJepaConfig, IJepaModel
@@ -51,7 +53,7 @@ def test_hugging_faces_ijepa_layer_by_layer(tmp_path):
 
 
 @pytest.mark.needs("transformers")
-@pytest.mark.parametrize("height,width", [(48, 24), (16, 40)])
+@pytest.mark.parametrize("height,width", [(48, 24), pytest.param(16, 40, marks=SLOW)])
 @torch.no_grad()
 def test_hugging_faces_ijepa_on_other_grids(tmp_path, height, width):
     processor = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.25, 0.125]}
@@ -83,7 +85,7 @@ def test_hugging_faces_vjepa2_layer_by_layer_and_its_predictor(tmp_path):
 
 
 @pytest.mark.needs("transformers")
-@pytest.mark.parametrize("frames,size", [(1, 32), (6, 32), (4, 48)])
+@pytest.mark.parametrize("frames,size", [(1, 32), pytest.param(6, 32, marks=SLOW), pytest.param(4, 48, marks=SLOW)])
 @torch.no_grad()
 def test_hugging_faces_vjepa2_on_images_and_other_grids(tmp_path, frames, size):
     """Its own positions are those of crop_size, so that of the model which is compared is the input's."""

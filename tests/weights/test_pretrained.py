@@ -222,6 +222,7 @@ def test_a_folders_config_must_make_sense(tmp_path, config, message):
         read(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant,tubelet,count",
     [
