@@ -303,7 +303,7 @@ def get_config():
     return config
 """
     (tmp_path / "asked.py").write_text(protocols)
-    argv = running.command(tmp_path / "scores", tmp_path / "asked.py", "cjepa_jax.evaluate", **SCORED)
+    argv = running.command(tmp_path / "scores", tmp_path / "asked.py", "cjepa_jax.evaluate", data__frames=1, **SCORED)
     out, _ = running.run([*argv, f"--checkpoint={file}"])
     assert "objective.encoder.variant = '192x1x3x768/8' (was 'Mu/8')" in out and "predictor: fresh" in out
     assert "objective.encoder.position_grid = (1, 4, 4) (was ())" in out

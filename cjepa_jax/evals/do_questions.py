@@ -7,7 +7,6 @@ import hashlib
 import importlib.resources
 import json
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -21,8 +20,10 @@ from cjepa_jax.data.base import Source
 from cjepa_jax.data.pipeline import SceneMap
 from cjepa_jax.errors import DataError
 from cjepa_jax.masks import objects
+from cjepa_jax.weights import archives
 
 MOMENTS = 4  # at most so many frames' states describe a scene, evenly spread from the first to the last
+MOST_KEPT = 1 << 36  # bytes
 FORMAT = 2  # of what a folder keeps, raised when it changes
 DATA = importlib.resources.files("cjepa_jax.data")
 CODE = (DATA / "questions.py", DATA / "worlds")  # files and folders: whose code decides what is asked and answered
@@ -194,7 +195,6 @@ def remembered(folder: str, name: str, make: Callable[[], dict[str, np.ndarray]]
         except OSError as error:
             raise DataError(f"{file}: cannot be written: {error.strerror}") from error
     try:
-        with np.load(file) as stored:
-            return dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        return archives.read(file, MOST_KEPT)
+    except DataError as error:
         raise DataError(f"{file}: cannot be read, delete it: {error}") from error

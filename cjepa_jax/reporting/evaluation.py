@@ -2,15 +2,16 @@
 
 import json
 import re
-import zipfile
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
+from cjepa_jax.data import files
 from cjepa_jax.errors import DataError
 from cjepa_jax.evals.base import KINDS, RANDOM, TRAINED, Result, Score
 from cjepa_jax.reporting import charts, parts, pictures
+from cjepa_jax.weights import archives
 from cjepa_jax.workdir import write_atomically
 
 LESS = re.compile(r"(^|[/_ -])(mse|mae|error|loss|distance)\b")  # metrics of which less is better
@@ -73,7 +74,7 @@ def write(folder: Path) -> Path:
         about, protocols = saved["about"], saved["protocols"]
         made = list(saved.get("made", {}).values()) or [about]
         results = {name: _result(folder, name, found) for name, found in protocols.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder}: not the results of an evaluation ({error})") from error
     title = f"Evaluation of {Path(about['checkpoint']['checkpoint']).name}"
     body = [
@@ -253,14 +254,14 @@ def curves(title: str, lines: dict) -> str:
 def _result(folder: Path, name: str, saved: dict) -> Result:
     """A protocol's result as it was kept."""
     images, lines = {}, {}
-    file = folder / "pictures" / f"{name}.npz"
+    file = files.inside(folder / "pictures", f"{name}.npz")
     if file.is_file():
-        with np.load(file) as arrays:
-            for i, (kind, title, *label) in enumerate(json.loads(str(arrays["index"]))):
-                if kind == "image":
-                    images[title] = arrays[str(i)]
-                else:
-                    lines.setdefault(title, {})[label[0]] = tuple(arrays[str(i)])
+        arrays = archives.read(file)
+        for i, (kind, title, *label) in enumerate(json.loads(str(arrays["index"]))):
+            if kind == "image":
+                images[title] = arrays[str(i)]
+            else:
+                lines.setdefault(title, {})[label[0]] = tuple(arrays[str(i)])
     return Result([_score(score) for score in saved["scores"]], images, lines, saved["notes"])
 
 

@@ -4,8 +4,6 @@ n scenes, T frames, K objects, N = times * rows * cols tokens, time-major; a fra
 """
 
 import base64
-import zipfile
-import zlib
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +12,7 @@ import numpy as np
 
 from cjepa_jax.data import drawing
 from cjepa_jax.errors import DataError
+from cjepa_jax.weights import archives
 
 REMOVED = (255, 64, 129)  # outline of a removed object
 MASKED = (64, 156, 255)  # tint of a masked patch
@@ -59,10 +58,9 @@ class Scenes:
     def load(cls, file) -> "Scenes":
         """Read report.npz. Unknown arrays are ignored."""
         try:
-            with np.load(file) as arrays:
-                known = {name: arrays[name] for name in arrays.files if name in cls.__dataclass_fields__}
-            return cls(**known)  # TypeError: an array that is needed is missing
-        except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = archives.read(file)
+            return cls(**{name: array for name, array in arrays.items() if name in cls.__dataclass_fields__})
+        except (DataError, TypeError, ValueError) as error:  # TypeError: an array that is needed is missing
             raise DataError(f"{file}: not a readable report.npz ({error})") from error
 
     def times(self) -> list[tuple[int, int]]:

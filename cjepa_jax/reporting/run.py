@@ -87,6 +87,6 @@ def parse(text: str) -> dict:
     """A JSON object, or {} for anything else (a killed run may leave half a line)."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
