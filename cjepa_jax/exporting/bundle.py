@@ -27,6 +27,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.sizes import parse
 from cjepa_jax.weights import layouts
 from cjepa_jax.weights.pretrained import Pretrained
+from cjepa_jax.weights.public import MEAN, STD
 
 FORMAT, VERSION = "cjepa_jax", 1
 WEIGHTS, SUM, CONFIG, CARD = "model.safetensors", "model.safetensors.sha256", "config.json", "README.md"
@@ -55,7 +56,8 @@ def description(model: Pretrained) -> dict[str, Any]:
     for name in ("encoder", "predictor"):  # how it is computed is no part of what it computes
         part = fields[name]
         fields[name] = part and {key: value for key, value in part.items() if key not in ("remat", "dtype")}
-    fields["input"] = {**model.input, "encoder_input": context_input(model), "change": foresees(model)}
+    fields["encoder"] = {"mean": MEAN, "std": STD} | fields["encoder"]
+    fields["input"] = {"encoder_input": "context"} | model.input | {"change": foresees(model)}
     return plain({"format": FORMAT, "version": VERSION, **fields})
 
 
@@ -65,21 +67,10 @@ def scene_shape(model: Pretrained) -> tuple[int, ...]:
     return (size, size, 3) if frames == 1 else (frames, size, size, 3)
 
 
-def context_input(model: Pretrained) -> str:
-    """How the encoder was shown a scene of which a part is hidden: "context" or "zeroed" (objective.encoder_input)."""
-    return _objective(model).get("encoder_input", model.input.get("encoder_input", "context"))
-
-
 def foresees(model: Pretrained) -> bool:
-    """Whether the predictor's residual head was trained: its term had a weight, and it is not all zeros."""
+    """Whether the predictor's residual head says something: its term had a weight, and it is not all zeros."""
     head = model.params.get("predictor", {}).get("residual", {}).get("kernel")
-    trained = model.input.get("change", True) and bool(_objective(model).get("causal_weight", 1.0))
-    return trained and head is not None and bool(np.any(head))
-
-
-def _objective(model: Pretrained) -> Mapping[str, Any]:
-    """The section of the training's config; {} of weights from elsewhere."""
-    return (model.about.get("training") or {}).get("objective") or {}
+    return bool(model.input.get("change", True)) and head is not None and bool(np.any(head))
 
 
 def write_weights(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:

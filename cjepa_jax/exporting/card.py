@@ -115,7 +115,7 @@ def _method(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
 
 def _measured(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
     """The last probe's table: the weights beside the same network at random and the pixels' principal components."""
-    found = {name: value for name, value in (model.about.get("metrics") or {}).items() if name.startswith("probe/")}
+    found = model.about.get("metrics") or {}
     if not found:
         yield "Nothing is known of how these weights score."
         return
@@ -129,7 +129,7 @@ def _measured(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
     rows = [name for name in found if not name.endswith(("_random", "_pixels"))]
     for name in rows:
         cells = [_number(found.get(f"{name}{other}")) for other in ("", "_random", "_pixels")]
-        yield f"| {name.removeprefix('probe/')} | {' | '.join(cells)} |"
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
 def _limits(model: Pretrained, patch: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.sizes import parse
 from cjepa_jax.weights import layouts
 from cjepa_jax.weights.pretrained import Pretrained
+from cjepa_jax.weights.public import MEAN, STD
 
 PREDICTOR = {  # canonical -> I-JEPA's
     "embed": "predictor_embed",
@@ -79,8 +80,8 @@ def timm(model: Pretrained, part: str) -> tuple[dict[str, np.ndarray], dict[str,
         architecture["act_layer"] = "gelu_tanh"
     cfg = {
         "input_size": [3, pixels, pixels],
-        "mean": list(model.encoder["mean"]),
-        "std": list(model.encoder["std"]),
+        "mean": list(model.encoder.get("mean", MEAN)),
+        "std": list(model.encoder.get("std", STD)),
         "interpolation": "bicubic",
         "crop_pct": 1.0,
         "num_classes": 0,
@@ -139,6 +140,11 @@ def other_predictor(model: Pretrained) -> str:
         return "these weights have none"
     if model.input.get("names_objects", True):
         return "it was told which objects are hidden, for which I-JEPA's has no place"
+    heads = parse(model.encoder["variant"]).heads
+    if options["heads"] != heads:
+        return f"it has {options['heads']} heads, I-JEPA's as many as its encoder, {heads}"
+    if options.get("gelu", "exact") != model.encoder.get("gelu", "exact") or options.get("epsilon", 1e-6) != 1e-6:
+        return "its GELU or the epsilon of its norms is not the encoder's"
     if options.get("attention", "joint") != "joint":
         return f"its attention is {options['attention']}, I-JEPA's is joint"
     if options.get("positions", "sincos") not in ("sincos", "table"):
@@ -175,8 +181,8 @@ def use(model: Pretrained, layout: str, folder: str, part: str, config: Mapping[
         "folder": folder,
         "size": rows * size.patch,
         "width": size.width,
-        "mean": tuple(model.encoder["mean"]),
-        "std": tuple(model.encoder["std"]),
+        "mean": tuple(model.encoder.get("mean", MEAN)),
+        "std": tuple(model.encoder.get("std", STD)),
         "activation": " The MLPs use GELU's tanh form." if tanh else "",
     }
     if layout == "timm":

@@ -6,8 +6,10 @@ import jax
 import numpy as np
 
 from cjepa_jax.data import batching
+from cjepa_jax.evals import do_questions
 from cjepa_jax.evals.base import pool
 from cjepa_jax.exporting import bundle
+from cjepa_jax.masks import objects
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
 from cjepa_jax.models.tokenizers import grid
@@ -50,25 +52,25 @@ def filled(shapes, seed):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def scenes(model, batch=3, objects=3, seed=0):
+def scenes(model, batch=3, count=3, seed=1):
     """(video uint8 [B, T, H, W, 3], masks bool [B, K, T, H, W], removed bool [B, K]): boxes of different sizes."""
     rng = np.random.default_rng(seed)
     size, frames = model.input["size"], model.input["frames"]
     video = rng.integers(0, 256, (batch, frames, size, size, 3), np.uint8)
-    masks = np.zeros((batch, objects, frames, size, size), bool)
+    masks = np.zeros((batch, count, frames, size, size), bool)
     for scene in range(batch):
-        for k in range(objects):
+        for k in range(count):
             top, left = rng.integers(0, size // 2, 2)
-            high, wide = rng.integers(2, size // 2, 2)
+            high, wide = rng.integers(2, 2 * size // 3, 2)
             masks[scene, k, :, top : top + high, left : left + wide] = True
-    removed = np.zeros((batch, objects), bool)
+    removed = np.zeros((batch, count), bool)
     for scene in range(batch):
-        removed[scene, rng.choice(objects, 1 + scene % 2, replace=False)] = True
+        removed[scene, rng.choice(count, 1 + scene % 2, replace=False)] = True
     return video, masks, removed
 
 
 @functools.lru_cache(maxsize=64)
-def _applied(options, head, places):
+def _applied(options, head, places, zeroed):
     encoder = Encoder(**dict(options))
     predictor = Predictor(**dict(head), out=encoder.width) if head else None
 
@@ -76,8 +78,8 @@ def _applied(options, head, places):
         found = {"encode": encoder.apply({"params": params["encoder"]}, video)}
         if "target" in params:
             found["target"] = encoder.apply({"params": params["target"]}, video)
-        rows = Rows(index, segment)
-        found["context"] = tokens = encoder.apply({"params": params["encoder"]}, video, rows=rows)
+        chosen = {"keep": ~hidden} if zeroed else {"rows": Rows(index, segment)}
+        found["context"] = tokens = encoder.apply({"params": params["encoder"]}, video, **chosen)
         if predictor:
             inputs = tokens, ~hidden, patches, removed, places, hidden
             found["prediction"], found["change"] = predictor.apply({"params": params["predictor"]}, *inputs)
@@ -94,7 +96,8 @@ def in_jax(model, video, patches, removed, hidden, rows=None):
     frozen = tuple(model.encoder.items()), model.predictor and tuple(model.predictor.items())
     index, segment = batching.lay_out(~hidden, 1, rows or hidden.shape)
     named = removed & model.input["names_objects"]
-    found = _applied(*frozen, places)(model.params, video, index, segment, patches, named, hidden)
+    zeroed = model.input.get("encoder_input") == "zeroed"
+    found = _applied(*frozen, places, zeroed)(model.params, video, index, segment, patches, named, hidden)
     found = {name: np.asarray(value) for name, value in found.items()}
     if "change" in found:
         base = found.get("target", found["encode"])
@@ -109,6 +112,41 @@ def in_torch(model, folder):
 
     bundle.write(folder, model, "card")
     return CausalJEPA.from_pretrained(folder)
+
+
+def compare(model, folder, rows=None, **given):
+    """The largest difference of each output between JAX and PyTorch: by name."""
+    import torch
+
+    video, masks, removed = scenes(model, **given)
+    ours = in_torch(model, folder)
+    image = model.input["frames"] == 1
+    with torch.no_grad():
+        pixels = torch.tensor(video[:, 0] if image else video)
+        tokens, features = ours.encode(pixels), ours.features(pixels)
+        answer = ours.intervene(pixels, torch.tensor(masks[:, :, 0] if image else masks), torch.tensor(removed))
+    patch, tubelet = Encoder(**model.encoder).patch, 1 if image else model.encoder["tubelet"]
+    patches = np.stack([objects.patches(scene, patch, tubelet) for scene in masks])
+    places = grid(video.shape, patch, tubelet)
+    gone = (patches & removed[..., None]).any(1)
+    gone = do_questions.hidden(gone, places[0], model.input["anchor"])
+    np.testing.assert_array_equal(answer.hidden, gone)
+    assert gone.any()
+    wanted = in_jax(model, video, patches, removed, gone, rows)
+    everywhere = np.ones_like(gone) if model.input.get("encoder_input") == "zeroed" else ~gone
+    found = {
+        "encode": apart(tokens, wanted["encode"]),
+        "features": apart(features, wanted["encode"].mean(1)),
+        "context": apart(answer.tokens, wanted["context"], everywhere),
+        "prediction": apart(answer.prediction, wanted["prediction"], gone),
+        "change": apart(answer.change, wanted["change"], ~gone),
+        "masked": apart(answer.readouts["masked"], wanted["masked"]),
+        "counterfactual": apart(answer.readouts["counterfactual"], wanted["counterfactual"]),
+    }
+    both = torch.cat([answer.readouts["masked"], answer.readouts["counterfactual"]], -1)
+    assert torch.equal(answer.readouts["both"], both)
+    assert not answer.prediction[~answer.hidden].any() and not answer.change[answer.hidden].any()
+    return found
 
 
 def _predictor_shapes(options, head, scene):

@@ -1,0 +1,187 @@
+"""The export command: from checkpoints as runs leave them to a folder, or to one line and no folder."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from cjepa_jax import api, cli, export, opened
+from cjepa_jax.exporting import bundle, public
+from cjepa_jax.weights import pretrained
+from configs.baselines import ijepa
+from tests import run_folders, running
+from tests.exporting import pairs
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = run_folders.write(tmp_path_factory.mktemp("run") / "run")
+    lines = [{"step": step, "probe/rankme": 10.0 + step, "probe/rankme_random": 3.0} for step in (1, 3)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    head = {"objective__predictor__width": 24, "objective__predictor__heads": 3}
+    c = run_folders.config(ijepa, data__frames=1, **head)
+    return run_folders.write(tmp_path_factory.mktemp("images") / "run", c, steps=(2,))
+
+
+def exported(*flags):
+    return export.main([*map(str, flags)])
+
+
+def refused(code, capsys, *flags):
+    """The one line with which the command ends."""
+    assert cli.guard(lambda: exported(*flags)) == code
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def same(tree, other):
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+
+def test_a_run_is_exported_and_read_back(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert exported(f"--checkpoint={run}", f"--out={out}", "--licence=MIT") == 0
+    files = {
+        "model.safetensors",
+        "model.safetensors.sha256",
+        "config.json",
+        "modeling_cjepa.py",
+        "README.md",
+        "LICENSE",
+    }
+    assert {file.name for file in out.iterdir()} == files
+    out_text = capsys.readouterr().out
+    assert all(name in out_text for name in files) and f"--out={out}" in out_text and "licence MIT" in out_text
+    found, source = pretrained.read(out), opened.open(run)
+    same(found.params, source.params)
+    assert found.licence == "MIT" and found.about["step"] == 4 and found.about["metrics"]["rankme"] == 13.0
+    assert "| rankme | 13 | 3 |  |" in (out / "README.md").read_text()
+    assert "These weights: MIT." in (out / "LICENSE").read_text()
+    assert exported(f"--checkpoint={out}", f"--out={tmp_path / 'again'}") == 0
+    again = (tmp_path / "again" / "model.safetensors").read_bytes()
+    assert again == (out / "model.safetensors").read_bytes()
+
+
+def test_a_step_is_chosen_and_an_export_is_only_replaced_when_told(run, tmp_path, capsys):
+    where = f"--checkpoint={run}", f"--out={tmp_path / 'out'}"
+    assert exported(*where, "--step=2") == 0
+    same(pretrained.read(tmp_path / "out").params, opened.open(run, step=2).params)
+    assert "give --overwrite" in refused(2, capsys, *where)
+    assert exported(*where, "--overwrite") == 0
+    assert pretrained.read(tmp_path / "out").about["step"] == 4
+    assert "has checkpoints of the steps 2, 4" in refused(2, capsys, *where, "--step=3", "--overwrite")
+    assert pretrained.read(tmp_path / "out").about["step"] == 4
+
+
+def damage(place):
+    """Another byte in the checkpoint's largest file."""
+    file = max((file for file in place.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def lose(place):
+    """One of the files of its arrays is gone."""
+    max((file for file in place.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size).unlink()
+
+
+@pytest.mark.parametrize("harm", [damage, lose])
+def test_a_damaged_or_half_written_newest_checkpoint_is_refused(harm, run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    harm(copy / "checkpoints" / "4")
+    line = refused(4, capsys, f"--checkpoint={copy}", f"--out={tmp_path / 'out'}")
+    assert "step 4" in line
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["copy"]
+    assert exported(f"--checkpoint={copy}", f"--out={tmp_path / 'out'}", "--step=2") == 0
+
+
+def test_other_layouts_and_parts(images, run, tmp_path, capsys):
+    where = f"--checkpoint={images}", f"--out={tmp_path / 'timm'}"
+    assert exported(*where, "--layout=timm", "--part=target") == 0
+    config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    assert config["model_args"]["img_size"] == 32 and config["num_features"] == 96
+    assert exported(f"--checkpoint={images}", f"--out={tmp_path / 'ijepa'}", "--layout=ijepa") == 0
+    found, source = pretrained.read(tmp_path / "ijepa" / "model.safetensors"), opened.open(images)
+    assert found.layout == "ijepa" and not source.input["names_objects"]
+    for part in ("encoder", "target"):
+        same(found.params[part], source.params[part])
+    unlike = {"object_embedding", "residual"}  # which I-JEPA's predictor has not
+    ours = {name: tree for name, tree in source.params["predictor"].items() if name not in unlike}
+    same({name: tree for name, tree in found.params["predictor"].items() if name not in unlike}, ours)
+    for flags, text in (
+        (("--layout=timm",), "these weights take clips"),
+        (("--part=target",), "goes with --layout=timm"),
+        (("--layout=timm", "--onnx"), "--onnx: goes with --layout=cjepa_jax"),
+    ):
+        assert text in refused(2, capsys, f"--checkpoint={run}", f"--out={tmp_path / 'no'}", *flags)
+    assert not (tmp_path / "no").exists()
+
+
+def test_public_weights_keep_their_licence(tmp_path, capsys):
+    model = pairs.model(names_objects=False, variant="192x2x3x768/4", predictor={"heads": 3})
+    bundle.write_weights(tmp_path, public.ijepa(model))
+    (tmp_path / "model.safetensors").rename(tmp_path / "ijepa.safetensors")
+    where = f"--checkpoint={tmp_path / 'ijepa.safetensors'}", f"--out={tmp_path / 'out'}"
+    assert "which stays with them" in refused(2, capsys, *where, "--licence=MIT")
+    assert exported(*where) == 0
+    found = pretrained.read(tmp_path / "out")
+    assert found.licence == "CC-BY-NC-4.0" and {"target", "predictor"} < set(found.params) and not found.input["change"]
+    assert "may not be used commercially" in (tmp_path / "out" / "README.md").read_text()
+    assert exported(where[0], f"--out={tmp_path / 'target'}", "--part=target_encoder") == 0
+    same(pretrained.read(tmp_path / "target").params["encoder"], found.params["target"])
+
+
+def test_what_cannot_be_meant_is_one_line(tmp_path, capsys):
+    out = f"--out={tmp_path / 'out'}"
+    assert "there is no such file or folder" in refused(2, capsys, f"--checkpoint={tmp_path / 'nowhere'}", out)
+    assert "--checkpoint" in refused(2, capsys, out)
+    assert "invalid choice" in refused(2, capsys, f"--checkpoint={tmp_path}", out, "--layout=jax")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("")
+    assert "is not empty" in refused(2, capsys, f"--checkpoint={tmp_path}", f"--out={tmp_path / 'mine'}")
+
+
+@pytest.mark.slow
+@pytest.mark.needs("torch")
+def test_a_real_run_is_the_same_in_the_evaluation_and_in_pytorch(tmp_path):
+    """The command as a user types it; the exported code is run by itself, without this package on the path."""
+    running.run(running.command(tmp_path / "run", train__steps=2, probe__every=0))
+    command = [
+        sys.executable,
+        "-m",
+        "cjepa_jax.export",
+        f"--checkpoint={tmp_path / 'run'}",
+        f"--out={tmp_path / 'out'}",
+    ]
+    out, _ = running.run(command)
+    assert "modeling_cjepa.py" in out
+    video = np.random.default_rng(0).integers(0, 256, (3, 2, 32, 32, 3), np.uint8)
+    masks = np.zeros((3, 2, 2, 32, 32), bool)
+    masks[:, 0, :, 4:20, 4:12] = masks[:, 1, :, 16:, 16:] = True
+    np.savez(tmp_path / "given.npz", video=video, masks=masks)
+    code = (
+        "import sys, numpy, torch, modeling_cjepa\n"
+        "given = numpy.load('../given.npz')\n"
+        "model = modeling_cjepa.CausalJEPA.from_pretrained('.')\n"
+        "with torch.no_grad():\n"
+        "    answer = model.intervene(torch.tensor(given['video']), torch.tensor(given['masks']), [0])\n"
+        "    numpy.savez('../found.npz', tokens=model.encode(torch.tensor(given['video'])), **answer.readouts)\n"
+        "assert not {'jax', 'cjepa_jax'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "out", check=True)
+    found = np.load(tmp_path / "found.npz")
+    ours = api.load(tmp_path / "run")
+    answer = ours.intervene(video, masks, remove=[0])
+    for name, wanted in ({"tokens": ours.encode(video)} | answer.readouts).items():
+        assert np.abs(found[name] - wanted).max() < 1e-5 * wanted.std()
