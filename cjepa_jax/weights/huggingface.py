@@ -1,6 +1,7 @@
-"""What a folder of transformers' models says beside its weights: config.json, the processor's, and the README."""
+"""What a folder of Hugging Face's says beside its weights, transformers' or timm's: its config.json and README."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights import files, safety
 from cjepa_jax.weights.public import LAYOUTS, NON_COMMERCIAL, Layout
 
-GELU = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh"}
+GELU = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "gelu_tanh": "tanh"}
 LICENCES = {"cc-by-nc-4.0": NON_COMMERCIAL, "mit": "MIT", "apache-2.0": "Apache-2.0"}
 MOST_README = 1 << 20  # bytes that are looked at
 
@@ -25,22 +26,8 @@ def layout(config: Mapping[str, Any], path: Path) -> Layout:
         text = "must be 'ijepa' or 'vjepa2', or \"format\" be 'cjepa_jax'"
         raise CheckpointError(f"{path / 'config.json'}: model_type = {str(kind)[:60]!r}: {text}")
 
-    def number(key: str, default: float, kind: type = int) -> Any:
-        value = config.get(key, default)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not 0 < value < 2**20
-            or value != kind(value)
-        ):
-            raise CheckpointError(f"{path / 'config.json'}: {key} = {str(value)[:60]!r}: must be a number above 0")
-        return kind(value)
-
-    gelu = config.get("hidden_act", "gelu")
-    if gelu not in GELU:
-        text = f"must be one of {', '.join(GELU)}"
-        raise CheckpointError(f"{path / 'config.json'}: hidden_act = {str(gelu)[:60]!r}: {text}")
-    common = {"gelu": GELU[gelu]} | _colours(path)
+    number = functools.partial(_number, config, path)
+    common = {"gelu": _gelu(config, "hidden_act", path)} | _processor(path)
     if kind == "vjepa2":
         return dataclasses.replace(
             LAYOUTS["vjepa2"],
@@ -61,18 +48,51 @@ def layout(config: Mapping[str, Any], path: Path) -> Layout:
     )
 
 
-def _colours(path: Path) -> dict[str, tuple[float, ...]]:
+def timm(config: Mapping[str, Any], path: Path) -> Layout:
+    """What the config.json of a folder of timm's says, of a VisionTransformer without class token.
+
+    Raises: CheckpointError for values that make no sense or that ours has not.
+    """
+    trained, built = (config.get(key) or {} for key in ("pretrained_cfg", "model_args"))
+    if not isinstance(trained, dict) or not isinstance(built, dict):
+        raise CheckpointError(f"{path / 'config.json'}: pretrained_cfg and model_args: must be tables")
+    known = {"heads": _number(built, path, "num_heads", 1)} if "num_heads" in built else {}
+    known |= {"licence": _canonical(trained["license"])} if isinstance(trained.get("license"), str) else {}
+    colours = _colours(trained, ("mean", "std"), path / "config.json") if "mean" in trained else {}
+    return dataclasses.replace(LAYOUTS["timm"], gelu=_gelu(built, "act_layer", path), **known, **colours)
+
+
+def _number(config: Mapping[str, Any], path: Path, key: str, default: float, kind: type = int) -> Any:
+    value = config.get(key, default)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 < value < 2**20 or value != kind(value):
+        raise CheckpointError(f"{path / 'config.json'}: {key} = {str(value)[:60]!r}: must be a number above 0")
+    return kind(value)
+
+
+def _gelu(config: Mapping[str, Any], key: str, path: Path) -> str:
+    found = config.get(key, "gelu")
+    if not isinstance(found, str) or found not in GELU:
+        text = f"must be one of {', '.join(GELU)}"
+        raise CheckpointError(f"{path / 'config.json'}: {key} = {str(found)[:60]!r}: {text}")
+    return GELU[found]
+
+
+def _processor(path: Path) -> dict[str, tuple[float, ...]]:
     """mean and std of the folder's processor, where it has one."""
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
         if (path / name).is_file():
-            config = files.json(files.member(path, name))
-            found = {"mean": config.get("image_mean"), "std": config.get("image_std")}
-            for key, value in found.items():
-                numbers = isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value)
-                if not numbers or (key == "std" and min(value) <= 0):
-                    raise CheckpointError(f"{path / name}: image_{key} = {str(value)[:60]}: must be three numbers")
-            return {key: tuple(map(float, value)) for key, value in found.items()}
+            return _colours(files.json(files.member(path, name)), ("image_mean", "image_std"), path / name)
     return {}
+
+
+def _colours(config: Mapping[str, Any], keys: tuple[str, str], where: Path) -> dict[str, tuple[float, ...]]:
+    for key in keys:
+        value = config.get(key)
+        numbers = isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value)
+        if not numbers or (key == keys[1] and min(value) <= 0):
+            raise CheckpointError(f"{where}: {key} = {str(value)[:60]}: must be three numbers")
+    return {name: tuple(map(float, config[key])) for name, key in zip(("mean", "std"), keys, strict=True)}
 
 
 def licence(folder: Path) -> str:
@@ -83,4 +103,9 @@ def licence(folder: Path) -> str:
         text = file.read(MOST_README).decode("utf-8", "replace")
     front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
     found = front and re.search(r"^license:[ \t]*[\"']?([\w.+-]{1,64})[\"']?[ \t]*$", front[1], re.MULTILINE | re.ASCII)
-    return LICENCES.get(found[1].lower(), found[1]) if found else ""
+    return _canonical(found[1]) if found else ""
+
+
+def _canonical(name: str) -> str:
+    plain = name if re.fullmatch(r"[\w.+-]{1,64}", name, re.ASCII) else "unknown"
+    return LICENCES.get(name.lower(), plain)

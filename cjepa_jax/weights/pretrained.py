@@ -71,7 +71,7 @@ def read(
     """Public weights, or an export of ours.
 
     Args:
-      path: a checkpoint, or a folder with config.json.
+      path: a checkpoint, or a folder with model.safetensors.
       part: which encoder of a checkpoint that has several: "encoder", "target_encoder" or "ema_encoder", and no target.
         By default "encoder", and the moving average as its target; the only one there is, where there is one.
       layout: of a checkpoint that does not show it: "ijepa", "vjepa", "vjepa2", "vjepa2.1" or "timm".
@@ -87,17 +87,18 @@ def read(
     path = Path(path)
     if path.name == files.SINGLE and (path.parent / "config.json").is_file():
         path = path.parent
-    config = files.json(files.member(path, "config.json")) if path.is_dir() else {}
+    config = files.json(files.member(path, "config.json")) if (path / "config.json").exists() else {}
     digest = _digest(path)
     if config.get("format") == ours.FORMAT:
         return Pretrained(**ours.read(path, config, digest))
     tensors = files.tensors(path)
-    if path.is_dir():
+    if config and "pretrained_cfg" not in config:
         known = huggingface.layout(config, path)
         parts = naming.huggingface(tensors, known.name == "hf-vjepa2")
     else:
         parts = naming.raw(tensors)
-        known = _told(layout) if layout else public.recognised(parts, tensors)
+        told = _told(layout) if layout else public.recognised(parts, tensors)
+        known = huggingface.timm(config, path) if config else told
     chosen, target = _which(parts, part, str(path))
     known = dataclasses.replace(known, heads=heads or known.heads, frames=frames or known.frames)
     encoder, params, notes = public.encoder(parts[chosen], known, images)

@@ -44,6 +44,22 @@ def test_timms_names_with_our_own_positions(tmp_path):
     equal(found.params["encoder"], encoder())
 
 
+def test_a_folder_of_timms_says_more(tmp_path):
+    saved(tmp_path / "model.safetensors", names())
+    assert read(tmp_path, heads=2).licence == "unknown"  # of the weights alone
+    trained = {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.25, 0.125], "license": "mit"}
+    built = {"num_heads": 2, "act_layer": "gelu_tanh"}
+    for model_args, expected in ((built, "tanh"), ({"num_heads": 2}, "exact")):
+        config = {"architecture": "vit_base_patch16_224", "pretrained_cfg": trained, "model_args": model_args}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        found = read(tmp_path)
+        assert (found.layout, found.licence, found.encoder["variant"]) == ("timm", "MIT", SIZE)
+        assert (found.encoder["mean"], found.encoder["gelu"]) == ((0.5, 0.4, 0.3), expected)
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": 3}, "model_args": {"num_heads": 2}}))
+    with pytest.raises(CheckpointError, match="config.json: mean = 3: must be three numbers"):
+        read(tmp_path)
+
+
 def test_clips_of_our_own_positions_need_not_say_how_long_they_are(tmp_path):
     found = read(saved(tmp_path / "vit.safetensors", names(8)), heads=2)
     assert found.encoder["positions"] == "sincos" and found.encoder["tubelet"] == 2
@@ -208,7 +224,7 @@ def test_a_damaged_predictor_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "config,message",
     [
-        ({}, "model_type = 'None': must be 'ijepa' or 'vjepa2'"),
+        ({"x": 1}, "model_type = 'None': must be 'ijepa' or 'vjepa2'"),
         ({"model_type": "vit"}, "model_type = 'vit'"),
         ({"model_type": "ijepa", "num_attention_heads": 0}, "num_attention_heads = '0': must be a number above 0"),
         ({"model_type": "ijepa", "layer_norm_eps": "x"}, "layer_norm_eps = 'x'"),
