@@ -62,10 +62,16 @@ def same(one, other, **options):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **options), getattr(one, name), getattr(other, name))
 
 
-def test_encode_is_the_objectives_encode_and_features_its_mean(run, model, shown):
-    restored = Restored.of(run_folders.config(), str(run))
-    for weights, params in (("encoder", restored.state.params), ("target", restored.state.target)):
-        expected = np.asarray(restored.objective.encode(params, shown[0]), np.float32)
+@pytest.fixture(scope="module")
+def restored(run):
+    """The same model as the evaluation has it."""
+    return Restored.of(run_folders.config(), str(run))
+
+
+def test_encode_is_the_objectives_encode_and_features_its_mean(restored, model, shown):
+    encode = jax.jit(restored.objective.encode)
+    for weights, params in (("encoder", restored.state.params["encoder"]), ("target", restored.state.target)):
+        expected = np.asarray(encode(params, shown[0]))
         each = dataclasses.replace(model, weights=weights)
         tokens = each.encode(shown[0])
         assert tokens.dtype == np.float32 and tokens.shape == (5, 16, 96)
@@ -73,14 +79,13 @@ def test_encode_is_the_objectives_encode_and_features_its_mean(run, model, shown
         np.testing.assert_array_equal(each.features(shown[0]), tokens.mean(1))
 
 
-def test_intervene_is_what_the_evaluation_asks(run, model, shown):
+def test_intervene_is_what_the_evaluation_asks(restored, model, shown):
     video, masks = shown
     patches = np.stack([objects.patches(each, 8, 2) for each in masks])
     removed = np.array([0, 1, 2, 3, 0])
     zeros = {name: np.zeros((5, 1)) for name in DoQuestions._fields}
     asked = DoQuestions(**zeros | dict(video=video, object_patches=patches, removed=removed, asked=removed - 1))
-    judged = Restored.of(run_folders.config(), str(run)).trained(5)
-    expected = do_readouts.features(judged, asked, 1, 0, 5, ("masked", "counterfactual"))
+    expected = do_readouts.features(restored.trained(5), asked, 1, 0, 5, ("masked", "counterfactual"))
     answer = model.intervene(video, masks, [[k] for k in removed])
     for name, value in expected.items():  # there, the asked object's tokens follow
         np.testing.assert_allclose(answer.readouts[name], value[:, :96], atol=2e-5)
@@ -208,6 +213,7 @@ def test_load_says_what_it_is_and_refuses_what_cannot_be(run, model, caplog):
         cjepa_jax.lode  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.needs("torch")
 def test_tensors_of_pytorch(model, shown):
     import torch
@@ -221,6 +227,7 @@ def test_tensors_of_pytorch(model, shown):
     assert text in refused(model.encode, torch.from_numpy(video).permute(0, 4, 1, 2, 3))
 
 
+@pytest.mark.slow
 def test_the_page_says_what_runs(run, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/tiny").symlink_to(run)

@@ -68,11 +68,12 @@ def test_a_runs_newest_checkpoint_with_what_the_config_says_of_it(run):
     expected = {"size": 32, "frames": 2, "anchor": 0, "names_objects": True, "encoder_input": "context", "change": True}
     assert found.input == expected
     assert found.about["step"] == 4 and found.about["training"]["data"]["size"] == 32 and not found.about["metrics"]
-    assert found.digest != opened.open(run / "checkpoints", step=2).digest == opened.open(str(run), step=2).digest
 
 
 def test_a_step_is_chosen_and_an_absent_one_lists_those_there_are(run):
-    same(opened.open(run, step=2).params["target"], run_folders.state_of(run_folders.config(), 2).target)
+    newest, older = opened.open(str(run)), opened.open(run / "checkpoints", step=2)
+    same(older.params["target"], run_folders.state_of(run_folders.config(), 2).target)
+    assert older.digest != newest.digest
     assert refusal(ConfigError, run, step=3).endswith("has checkpoints of the steps 2, 4")
 
 
@@ -80,7 +81,7 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused(copy, caplog):
     damage(copy, 4)
     assert opened.open(copy).about["step"] == 2
     assert "checkpoint 4 is passed over" in caplog.text
-    for options in ({"strict": True}, {"step": 4}, {"step": 4, "strict": True}):
+    for options in ({"strict": True}, {"step": 4}):
         assert "checkpoints, step 4: is damaged: its files are not what was written" in refusal(
             CheckpointError, copy, **options
         )
@@ -89,7 +90,7 @@ def test_a_damaged_checkpoint_is_passed_over_or_refused(copy, caplog):
     assert "no checkpoint is readable" in refusal(CheckpointError, copy)
 
 
-@pytest.mark.parametrize("gone", ["_CHECKPOINT_METADATA", "sha256.json", "default/manifest.ocdbt", "default"])
+@pytest.mark.parametrize("gone", ["sha256.json", "default/manifest.ocdbt", "default"])
 def test_a_half_written_checkpoint_is_refused_when_strict(copy, gone):
     place = copy / "checkpoints/4" / gone
     shutil.rmtree(place) if place.is_dir() else place.unlink()
@@ -99,12 +100,12 @@ def test_a_half_written_checkpoint_is_refused_when_strict(copy, gone):
         assert "step 4" in str(error) and "\n" not in str(error)
     else:  # what is left is all that was written
         same(found.params["target"], run_folders.state_of(run_folders.config(), 4).target)
-        assert gone in ("_CHECKPOINT_METADATA", "sha256.json")
+        assert gone == "sha256.json"
 
 
 def test_neither_data_nor_the_code_of_source_and_mask_are_needed(copy):
     change(copy, data={"source": "nowhere:Source", "path": "/nowhere"}, mask={"type": "nowhere:draw"})
-    same(opened.open(copy).params, opened.open(copy, step=4).params)
+    same(opened.open(copy).params["target"], run_folders.state_of(run_folders.config(), 4).target)
 
 
 def test_scores_of_the_last_probe_before_the_checkpoint(copy):
@@ -166,18 +167,17 @@ def test_where_there_is_nothing(tmp_path, run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "base, parts",
+    "base, frames, parts",
     [
-        (tiny, ["encoder", "predictor", "target"]),
-        (slots, ["encoder", "predictor", "target"]),
-        (mae, ["encoder"]),
-        (byol, ["encoder", "target"]),
-        (lejepa, ["encoder"]),
+        (tiny, 1, ["encoder", "predictor", "target"]),
+        (slots, 2, ["encoder", "predictor", "target"]),
+        (mae, 2, ["encoder"]),
+        (byol, 1, ["encoder", "target"]),
+        (lejepa, 2, ["encoder"]),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )
-@pytest.mark.parametrize("frames", [1, 2])
-def test_every_objective_with_an_encoder_is_opened(tmp_path, base, parts, frames):
+def test_every_objective_with_an_encoder_is_opened(tmp_path, base, frames, parts):
     c = run_folders.config(base, data__frames=frames)
     found, state = opened.open(run_folders.write(tmp_path, c, steps=(1,))), run_folders.state_of(c, 1)
     assert sorted(found.params) == parts
@@ -193,7 +193,10 @@ def test_a_config_from_before_some_settings(copy):
         for name in names:
             del saved["objective"][section][name]
     saved["optim"].pop("freeze"), saved.pop("init_from")
-    now = opened.open(copy)
     (copy / "config.json").write_text(json.dumps(saved))
-    before = opened.open(copy)
-    assert (before.encoder, before.predictor, before.digest) == (now.encoder, now.predictor, now.digest)
+    found = opened.open(copy)
+    assert (found.encoder["epsilon"], found.encoder["positions"], found.predictor["position_grid"]) == (
+        1e-6,
+        "sincos",
+        (),
+    )
