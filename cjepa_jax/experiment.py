@@ -17,7 +17,7 @@ from cjepa_jax.data import batching, pipeline
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.objectives.base import Objective
-from cjepa_jax.sizes import SIZES
+from cjepa_jax.sizes import parse
 from cjepa_jax.types import Batch, Rows
 
 
@@ -167,8 +167,7 @@ def _check_layout(config: Any, mesh: Mesh) -> None:
         if layout.rules:
             raise ConfigError("sharding.rules: must be empty with sharding.mode = 'pmap'")
     for key, value in flatten(config.objective, "objective."):
-        size = str(value).partition("/")[0]
-        heads = SIZES[size][2] if key.endswith(".variant") and size in SIZES else value
+        heads = parse(value).heads if key.endswith(".variant") else value
         if key.endswith((".heads", ".variant")) and isinstance(heads, int) and heads % tensor:
             text = f"sharding.tensor = {tensor}: must divide the attention heads"
             raise ConfigError(f"{text}, {heads} with {key} = {value!r}")

@@ -2,7 +2,8 @@
 
 The weights fix the encoder: objective.encoder is set to what they are, a line for each key that was different. Their
 predictor is taken where objective.predictor is already what they are, and fresh otherwise: unlike the encoder's, its
-size is the experiment's own choice. The target starts from the weights' own moving average, or from their encoder.
+size is the experiment's own choice. The target starts from the weights' own moving average, where they have one, or
+from their encoder; from the encoder too, whose average it stays, where optim.freeze names that.
 
 A run keeps all of that in init_from.json and in its config.json, and is resumed without the weights.
 """
@@ -121,7 +122,8 @@ def start(config: Any, state: TrainState, weights: Pretrained | None, folder: pa
         params["predictor"] = _placed(params["predictor"], found, f"{where}: the predictor")
     target = state.target
     if jax.tree.leaves(target):
-        average = _on_frames(config, weights, "target") if "target" in weights.params else encoder
+        own = "target" in weights.params and "encoder" not in config.optim.freeze
+        average = _on_frames(config, weights, "target") if own else encoder
         inner = target.get("encoder", target)
         inner = _placed(inner, average, f"{where}: the target")
         target = target | {"encoder": inner} if "encoder" in target else inner

@@ -47,6 +47,14 @@ def folder(tmp_path_factory):
     return folder
 
 
+def test_a_protocols_name_leads_nowhere_else(folder, tmp_path):
+    kept = json.loads((folder / "results.json").read_text())
+    kept["protocols"] = {"../outside": kept["protocols"]["accuracy"]}
+    (tmp_path / "results.json").write_text(json.dumps(kept))
+    with pytest.raises(DataError, match=r"'../outside.npz' leads out of this folder"):
+        page.write(tmp_path)
+
+
 class Tags(HTMLParser):
     VOID = {"meta", "img", "br", "use", "path"}
 
