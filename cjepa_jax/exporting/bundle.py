@@ -91,7 +91,8 @@ def write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
 def write_texts(folder: pathlib.Path, model: Pretrained, card: str) -> None:
     """The card, and a note on the weights' licence. Raises OSError."""
     (folder / CARD).write_text(card, encoding="utf-8")
-    terms = f"These weights: {model.licence}.\nThey come from: {model.source} (SHA-256 {model.digest}).\n"
+    name = pathlib.PurePath(model.source).name
+    terms = f"These weights: {model.licence}.\nThey come from: {name} (SHA-256 {model.digest}).\n"
     if model.licence == "unspecified":
         terms += "Whoever trained them has not said under which licence they may be used.\n"
     if (folder / CODE.name).exists():

@@ -1,5 +1,6 @@
 """The model card that goes with exported weights. It says what is known, and of the rest that it is not."""
 
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -88,7 +89,8 @@ def _summary(model: Pretrained) -> str:
     what = f"clips of {frames} frames, {tubelet} to a token," if frames > 1 else "images"
     at = f" at {size} x {size} pixels" if size else ""
     origin = model.about.get("objective") or model.layout
-    return f"For {what}{at}, trained as `{origin}`. From `{model.source}` (SHA-256 `{model.digest}`)."
+    name = pathlib.PurePath(model.source).name  # where it lay on the exporter's disk is nobody's business
+    return f"For {what}{at}, trained as `{origin}`. From `{name}` (SHA-256 `{model.digest}`)."
 
 
 def _use(model: Pretrained, folder: str) -> str:

@@ -157,7 +157,7 @@ def require_images(model: Pretrained, layout: str) -> None:
     kernel = model.params["encoder"]["tokenizer"]["projection"]["kernel"]
     patch = parse(model.encoder["variant"]).patch
     kind = model.encoder.get("positions", "sincos")
-    if kernel.shape[0] != 3 * patch * patch:
+    if kernel.shape[0] != 3 * patch * patch or model.input.get("frames", 1) > 1:
         raise ConfigError(f"--layout={layout}: holds encoders of images, these weights take clips")
     if kind not in ("sincos", "table"):
         raise ConfigError(f"--layout={layout}: holds positions as a table, those of these weights are {kind}")
