@@ -109,7 +109,6 @@ def test_a_scenes_answer_does_not_depend_on_the_others(model, shown):
         np.testing.assert_allclose(alone.prediction, together.prediction[rows], atol=2e-5)
         np.testing.assert_allclose(alone.change, together.change[rows], atol=2e-5)
     np.testing.assert_array_equal(model.encode(video[:3]), model.encode(video[:4])[:3])
-    np.testing.assert_allclose(model.encode(video[4:]), model.encode(video)[4:], atol=2e-5)
 
 
 def test_how_the_objects_are_numbered_changes_nothing(model, shown):
@@ -117,9 +116,6 @@ def test_how_the_objects_are_numbered_changes_nothing(model, shown):
     order = np.array([2, 0, 3, 1])  # object 1 is now the last, object 2 the first
     same(model.intervene(video, masks, [1, 2]), model.intervene(video, masks[:, order], [3, 0]), rtol=0)
     same(model.intervene(video, masks, [1]), model.intervene(video, masks[:, 1:2], 0), rtol=0)
-    same(
-        model.intervene(video, masks, [1]), model.intervene(video.astype(np.float64), masks.astype(int), [1]), atol=2e-5
-    )
     labels = masks[:, 0] * 1 + (masks[:, 1] & ~masks[:, 0]) * 2
     split = np.stack([labels == 1, labels == 2], 1)
     same(model.intervene(video[:3], split[:3], [0]), model.intervene(video[:3], labels[:3], [0]), rtol=0)
@@ -155,6 +151,7 @@ def test_no_scenes(model, shown):
     assert answer.prediction.shape == answer.change.shape == (0, 16, 96) and answer.hidden.shape == (0, 16)
 
 
+@pytest.mark.slow
 def test_other_sizes_and_lengths_than_trained(model):
     rng = np.random.default_rng(0)
     video = rng.integers(0, 256, (2, 4, 24, 40, 3), np.uint8)
@@ -180,6 +177,7 @@ def test_what_cannot_be_asked(model, shown):
     assert "no predictor of ours (it is ijepa)" in refused(Model(lone).intervene, video, masks, [0])
 
 
+@pytest.mark.slow
 def test_what_was_not_trained_is_not_shown(model, shown):
     found = model.pretrained
     without = dataclasses.replace(found, input=found.input | {"change": False, "names_objects": False})
@@ -222,6 +220,8 @@ def test_tensors_of_pytorch(model, shown):
     np.testing.assert_array_equal(model.encode(torch.from_numpy(video)), model.encode(video))
     tensors = torch.from_numpy(video).float(), torch.from_numpy(masks), torch.tensor([0, 1])
     same(model.intervene(*tensors), model.intervene(video, masks, [0, 1]), atol=2e-5)
+    numbers = video.astype(np.float64), masks.astype(int)
+    same(model.intervene(video, masks, [1]), model.intervene(*numbers, [1]), atol=2e-5)
     assert "requires grad" in refused(model.encode, torch.ones(1, 2, 32, 32, 3, requires_grad=True))
     text = "channels come last: np.moveaxis(images, 1, -1)"
     assert text in refused(model.encode, torch.from_numpy(video).permute(0, 4, 1, 2, 3))

@@ -108,6 +108,7 @@ def test_neither_data_nor_the_code_of_source_and_mask_are_needed(copy):
     same(opened.open(copy).params["target"], run_folders.state_of(run_folders.config(), 4).target)
 
 
+@pytest.mark.slow
 def test_scores_of_the_last_probe_before_the_checkpoint(copy):
     lines = [{"step": step, "probe/rankme": 10.0 + step, "probe/bad": "nan", "loss": 1.0} for step in (1, 3, 5)]
     (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 6, "pro')
@@ -187,6 +188,7 @@ def test_every_objective_with_an_encoder_is_opened(tmp_path, base, frames, parts
     assert (found.predictor is not None) == ("predictor" in parts) and found.input["frames"] == frames
 
 
+@pytest.mark.slow
 def test_a_config_from_before_some_settings(copy):
     saved = json.loads((copy / "config.json").read_text())
     for section, names in (("encoder", ("positions", "position_grid", "epsilon")), ("predictor", ("positions",))):
