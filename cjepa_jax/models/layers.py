@@ -15,7 +15,14 @@ from cjepa_jax.models.product import product
 from cjepa_jax.types import Array
 
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-6)  # statistics in float32 whatever the compute type
-GELU = {"exact": functools.partial(jax.nn.gelu, approximate=False), "tanh": jax.nn.gelu}
+
+
+def _gelu(x: Array, approximate: bool) -> Array:
+    """In float32 whatever the compute type: a CPU would round every term of it to bfloat16, which takes longer."""
+    return jax.nn.gelu(x.astype(jnp.float32), approximate=approximate).astype(x.dtype)
+
+
+GELU = {"exact": functools.partial(_gelu, approximate=False), "tanh": functools.partial(_gelu, approximate=True)}
 
 
 class Dense(nn.Module):
@@ -61,6 +68,11 @@ class Heads(nn.Module):
         return sharding.pin(out, None, sharding.SCENES, "tensor", None, None)
 
 
+def _parts(x):
+    """x[0], x[1], ..., whose gradient is one concatenation instead of a sum of arrays of zeros."""
+    return [part[0] for part in jnp.split(x, len(x))]
+
+
 class Mlp(nn.Module):
     """Dense to `units` (0: 4 times the width), GELU, Dense back: [..., D] -> [..., D]."""
 
@@ -90,7 +102,7 @@ class SelfAttention(nn.Module):
         segment: Int[Array, "B T"] | None,
         rotation: Float[Array, "X T 2 M"] | None = None,
     ) -> Float[Array, "B T D"]:
-        q, k, v = Heads(3, self.heads, self.dtype, name="qkv")(x)  # each [B, H, T, d]
+        q, k, v = _parts(Heads(3, self.heads, self.dtype, name="qkv")(x))  # each [B, H, T, d]
         out = attention(rotate(q, rotation), rotate(k, rotation), v, segment, segment)
         return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))
 
@@ -114,6 +126,6 @@ class CrossAttention(nn.Module):
         rotation: Float[Array, "X T 2 M"] | None = None,
     ) -> Float[Array, "B T D"]:
         (q,) = Heads(1, self.heads, self.dtype, name="q")(x)
-        k, v = Heads(2, self.heads, self.dtype, name="kv")(y)
+        k, v = _parts(Heads(2, self.heads, self.dtype, name="kv")(y))
         out = attention(rotate(q, rotation), rotate(k, rotation), v, x_segment, y_segment)
         return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))

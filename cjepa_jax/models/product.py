@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
 from cjepa_jax.types import Array
@@ -22,7 +23,7 @@ def product(spec: str, a: Array, b: Array, dtype: DTypeLike) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _narrow(spec, dtype, a, b):
-    return jnp.einsum(spec, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+    return _einsum(spec, a.astype(dtype), b.astype(dtype))
 
 
 def _forward(spec, dtype, a, b):
@@ -37,9 +38,34 @@ def _backward(spec, dtype, saved, gradient):
     operands, out = spec.split("->")
     left, right = operands.split(",")
     gradient = gradient.astype(dtype)
-    to_a = jnp.einsum(f"{out},{right}->{left}", gradient, b, preferred_element_type=jnp.float32)
-    to_b = jnp.einsum(f"{out},{left}->{right}", gradient, a, preferred_element_type=jnp.float32)
+    to_a = _einsum(f"{out},{right}->{left}", gradient, b)
+    to_b = _einsum(f"{left},{out}->{right}", a, gradient)
     return to_a.astype(a_type.dtype), to_b.astype(b_type.dtype)
 
 
 _narrow.defvjp(_forward, _backward)
+
+
+def _einsum(spec, a, b):
+    """`einsum` in float32 of narrow operands, on CPU in the one form that XLA multiplies at the narrow type's rate.
+
+    There the summed axes of `a` must be its last in memory. A weight gradient sums over tokens, the first axis; XLA
+    folds a transposition into the product again, and then computes it in float32, at half the rate or less. A fixed
+    layout is not folded. It also keeps XLA from folding what transposes the result, at a stage where it no longer asks
+    whether it can multiply what comes out ("Unsupported element type for DotThunk").
+    """
+    if jax.default_backend() != "cpu":
+        return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
+    operands, out = spec.split("->")
+    left, right = operands.split(",")
+    rows = "".join(axis for axis in left if axis in out)
+    order = rows + "".join(axis for axis in left if axis not in out)
+    natural = rows + "".join(axis for axis in right if axis not in left)
+    a, b = _as_written(a.transpose([left.index(axis) for axis in order])), _as_written(b)
+    result = _as_written(jnp.einsum(f"{order},{right}->{natural}", a, b, preferred_element_type=jnp.float32))
+    return result.transpose([natural.index(axis) for axis in out])
+
+
+def _as_written(x):
+    """x, laid out in memory in the order of its axes."""
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))

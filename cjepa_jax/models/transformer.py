@@ -16,6 +16,7 @@ REMAT = {
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+UNROLLED = 12  # blocks
 
 
 class Block(nn.Module):
@@ -88,6 +89,15 @@ class Stack(nn.Module):
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
+            unroll=self.depth if self._unrolled() else 1,
         )(self.heads, self.gelu, self.cross, self.dtype, self.units, self.epsilon, name="blocks")
         x, _ = blocks(x, segment, other, rotation)
         return LayerNorm(epsilon=self.epsilon, dtype=jnp.float32, name="norm")(x)
+
+    def _unrolled(self) -> bool:
+        """Whether each block is compiled on its own. A CPU then spends no time on copying what a scan saves, layer by
+        layer, for the backward pass: a tenth of a step. Deeper ones would compile for too long, and what unrolled
+        blocks recompute XLA may find to be the same as what it has. Several devices keep one body to divide.
+        """
+        one = jax.default_backend() == "cpu" and jax.device_count() == 1
+        return one and self.remat == "none" and self.depth <= UNROLLED

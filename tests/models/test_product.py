@@ -39,3 +39,28 @@ def test_every_product_of_the_gradient_is_narrow():
 
     collect(gradient.jaxpr)
     assert set(types) == {"bfloat16"}
+
+
+def test_weight_gradients_sum_over_the_last_axis_of_their_first_operand():
+    # The form that XLA:CPU multiplies in bfloat16, and a fixed layout, which it cannot fold into the product again.
+    a, b = jnp.ones((6, 5)), jnp.ones((5, 4))
+    gradient = jax.jit(jax.grad(lambda b: product("mk,kn->mn", a, b, "bfloat16").sum()))
+    lines = gradient.lower(b).as_text().splitlines()
+    (last,) = [line for line in lines if "dot_general" in line and "tensor<5x4xf32>" in line.rpartition("->")[2]]
+    assert "contracting_dims = [1] x [0]" in last
+    assert sum("LayoutConstraint" in line for line in lines) == 3  # both operands and the result
+
+
+@pytest.mark.parametrize("spec", SHAPES)
+def test_what_is_transposed_afterwards_or_before_still_compiles(spec):
+    # XLA folds these transpositions into products, and then had none for the operands that came out.
+    a, b = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(SHAPES[spec]))
+
+    def loss(a, b):
+        flipped = product(spec, a.swapaxes(-1, -2), b.swapaxes(-1, -2), "bfloat16").swapaxes(-1, -2)
+        return (flipped.astype(jnp.bfloat16) * flipped).sum()
+
+    a, b = a.swapaxes(-1, -2), b.swapaxes(-1, -2)
+    gradients = jax.jit(lambda a, b: [g.swapaxes(-1, -2) for g in jax.grad(loss, (0, 1))(a, b)])(a, b)
+    for ours, wanted in zip(gradients, jax.grad(loss, (0, 1))(a, b), strict=True):
+        np.testing.assert_allclose(ours, wanted.swapaxes(-1, -2), rtol=0.05, atol=0.05)
