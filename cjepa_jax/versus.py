@@ -1,17 +1,25 @@
-"""Two implementations of one step on the same scenes from the same weights, taking turns."""
+"""Two implementations of one step on the same scenes from the same weights, taking turns.
 
+PyTorch does so in a process of its own, which waits while this one computes: each side has the memory allocator and the
+threads that its users have. In one process our steps at ViT-S took a third longer than alone.
+"""
+
+import contextlib
 import dataclasses
 import itertools
+import multiprocessing
 import os
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
 
 import jax
 import numpy as np
 
-from cjepa_jax import experiment, flops, sharding
-from cjepa_jax.errors import ConfigError
+from cjepa_jax import cli, experiment, flops, sharding
+from cjepa_jax.errors import CjepaError, ConfigError
 
 AGAINST = ("torch", "padded")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first step's loss, relative
@@ -44,30 +52,17 @@ def compare(config: Any, against: str, rounds: int, compiled: bool = False) -> d
     if against == "torch" and config.data.pack:
         raise ConfigError(f"data.pack = {config.data.pack}: must be 0 with --against=torch")
     ours, batches = _start(config)
-    if against == "torch":
-        other, other_batches = _torch(config, ours, batches[0], compiled), batches
-        report |= _threads()
-    else:
-        padded = config.copy_and_resolve_references()
-        padded.objective.type, padded.data.row_lengths, padded.data.pack = "cjepa_jax.versus_padded:Padded", (1.0,), 0
-        theirs, other_batches = _start(padded)
-        other = lambda arrays, _: theirs.step(arrays)["loss"]  # noqa: E731
-
+    with contextlib.ExitStack() as stack:
+        if against == "torch":
+            threads, other = stack.enter_context(_torch(config, ours, batches, compiled))
+            report |= threads
+        else:
+            other = _padded(config)
+        first, seconds = _take_turns(ours, batches, other, rounds)
     dtype = experiment.compute_dtype(config)
-    first = None
-    for ours_batch, other_batch in zip(batches, other_batches, strict=True):  # compiles every shape
-        metrics = ours.step(ours_batch)
-        losses = metrics["loss"], other(other_batch, metrics["learning_rate"])
-        first = first or losses
     report["loss of step 1"] = f"{first[0]:.6f} here, {first[1]:.6f} {against}"
     if not np.isclose(*first, rtol=TOLERANCE[dtype]):
         raise ConfigError(f"--against={against}: not the same algorithm: {report['loss of step 1']}")
-
-    seconds = []
-    for ours_batch, other_batch in itertools.islice(itertools.cycle(zip(batches, other_batches, strict=True)), rounds):
-        metrics, *mine = _timed(ours.step, ours_batch)
-        _, *its = _timed(other, other_batch, metrics["learning_rate"])
-        seconds.append((mine, its))
     seconds, processor = np.moveaxis(seconds, 2, 0)  # each [round, side]
     ratios, (mine, its) = seconds[:, 1] / seconds[:, 0], np.median(seconds, axis=0)
     cpu_ratio, (my_cpu, its_cpu) = np.median(processor[:, 1] / processor[:, 0]), np.median(processor, axis=0)
@@ -81,6 +76,20 @@ def compare(config: Any, against: str, rounds: int, compiled: bool = False) -> d
     )
     report["processor time"] = f"{my_cpu:.2f} s here, {its_cpu:.2f} s {name}, medians; ratio {cpu_ratio:.2f}"
     return report
+
+
+def _take_turns(ours: Ours, batches: list[dict], other: Callable, rounds: int) -> tuple[tuple[float, float], list]:
+    """The losses of both sides' first step, and ((seconds, processor seconds) of ours, of the other's) of each round.
+
+    `other` is a function of a batch's number and the learning rate: (loss, seconds, processor seconds).
+    """
+    losses, seconds = [], []
+    for number in [*range(CYCLE), *itertools.islice(itertools.cycle(range(CYCLE)), rounds)]:
+        metrics, *mine = _timed(ours.step, batches[number])
+        loss, *its = other(number, metrics["learning_rate"])
+        losses.append((metrics["loss"], loss))
+        seconds.append((mine, its))
+    return losses[0], seconds[CYCLE:]  # those before compile every shape
 
 
 def count_flops(config: Any, mesh: Any, state: Any, arrays: dict) -> tuple[int, int]:
@@ -116,19 +125,70 @@ def _load() -> dict[str, str]:
     return report
 
 
-def _threads() -> dict[str, str]:
-    from cjepa_jax.versus_torch import torch  # optional
+def _padded(config: Any) -> Callable:
+    padded = config.copy_and_resolve_references()
+    padded.objective.type, padded.data.row_lengths, padded.data.pack = "cjepa_jax.versus_padded:Padded", (1.0,), 0
+    theirs, batches = _start(padded)
+    return lambda number, _: _timed(lambda: theirs.step(batches[number])["loss"])
 
-    waiting = ", ".join(f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
-    return {"threads": f"{_processors()} here, {torch.get_num_threads()} torch ({waiting})"}
 
-
-def _torch(config, ours: Ours, arrays: dict, compiled: bool) -> Callable:
+@contextlib.contextmanager
+def _torch(config: Any, ours: Ours, batches: list[dict], compiled: bool) -> Iterator[tuple[dict[str, str], Callable]]:
+    """A line about threads, and the other side for `_take_turns`, in a process that ends with the context."""
     if jax.default_backend() != "cpu" or ours.run.mesh.size > 1:
         raise ConfigError("--against=torch: measures on one CPU only")
-    from cjepa_jax import versus_torch  # optional
+    state = types.SimpleNamespace(**jax.device_get({"params": ours.state.params, "target": ours.state.target}))
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    work = there, config.copy_and_resolve_references(), ours.run.steps, state, batches, compiled
+    process = spawn.Process(target=_serve, args=work, daemon=True)
+    with _usual_allocator():
+        process.start()
+    there.close()
+    try:
+        threads = here.recv()
+        if isinstance(threads, CjepaError):
+            raise threads
 
-    return versus_torch.Twin(ours.run.objective, config.optim, ours.state, arrays, compiled).step
+        def step(number, rate):
+            here.send((number, rate))
+            return here.recv()
+
+        waiting = ", ".join(f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
+        yield {"threads": f"{_processors()} here, {threads} torch ({waiting})"}, step
+    finally:
+        here.close()  # which is how the other process is told to end
+        process.join()
+
+
+def _serve(connection: Connection, config: Any, steps: int, state: Any, batches: list[dict], compiled: bool) -> None:
+    """The other process: says how many threads it has, or what is wrong; then steps when it is asked to."""
+    try:
+        from cjepa_jax import versus_torch  # optional
+
+        objective = experiment.make_objective(config, steps)
+        twin = versus_torch.Twin(objective, config.optim, state, batches[0], compiled)
+    except CjepaError as error:
+        connection.send(error)
+        return
+    connection.send(versus_torch.torch.get_num_threads())
+    with contextlib.suppress(EOFError):
+        while True:
+            number, rate = connection.recv()
+            connection.send(_timed(twin.step, batches[number], rate))
+
+
+@contextlib.contextmanager
+def _usual_allocator() -> Iterator[None]:
+    """Processes that start inside have the allocator's settings that the user has, without those of our commands."""
+    tunables = os.environ.get("GLIBC_TUNABLES")
+    if tunables is not None:
+        os.environ["GLIBC_TUNABLES"] = tunables.replace(cli.ALLOCATOR, "").strip(":")
+    try:
+        yield
+    finally:
+        if tunables is not None:
+            os.environ["GLIBC_TUNABLES"] = tunables
 
 
 def _timed(step: Callable, *arguments: Any) -> tuple[Any, float, float]:

@@ -1,6 +1,8 @@
 """The step in PyTorch, and the padded one, are the same step: losses like ours over several updates."""
 
 import itertools
+import multiprocessing
+import os
 import re
 import types
 
@@ -8,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from cjepa_jax import experiment, sharding, versus
+from cjepa_jax import cli, experiment, sharding, versus
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.versus_padded import Padded
 from configs import tiny
@@ -80,9 +82,33 @@ def test_a_ratio_taken_on_a_busy_machine_says_so(monkeypatch, load):
     assert ("NOT VALID" in versus._load()) == (load == 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.needs("torch")
-def test_threads_of_both_are_told():
-    assert re.match(r"\d+ here, \d+ torch \(OMP_NUM_THREADS=", versus._threads()["threads"])
+def test_torch_takes_its_turns_in_a_process_of_its_own():
+    report = versus.compare(small(**CASES["tiny"]), "torch", rounds=3)
+    number = r"[\d.]+"
+    ours, theirs = re.fullmatch(rf"({number}) here, ({number}) torch", report["loss of step 1"]).groups()
+    assert float(theirs) == pytest.approx(float(ours), rel=1e-5)
+    assert re.match(r"\d+ here, \d+ torch \(OMP_NUM_THREADS=", report["threads"])
+    assert re.fullmatch(rf"{number} s here, {number} s torch, medians; ratio {number}", report["processor time"])
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("torch")
+def test_what_the_other_process_refuses_is_refused_here():
+    with pytest.raises(ConfigError, match="^optim.clip.* --against=torch knows"):
+        versus.compare(small(**{"optim.clip": 1.0}), "torch", rounds=3)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("given, inside", [("", ""), ("glibc.malloc.check=1", "glibc.malloc.check=1")])
+def test_the_other_process_has_the_users_allocator(monkeypatch, given, inside):
+    ours = ":".join(filter(None, (given, cli.ALLOCATOR)))
+    monkeypatch.setenv("GLIBC_TUNABLES", ours)
+    with versus._usual_allocator():
+        assert os.environ["GLIBC_TUNABLES"] == inside
+    assert os.environ["GLIBC_TUNABLES"] == ours
 
 
 @pytest.mark.needs("torch")
