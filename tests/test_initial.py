@@ -204,6 +204,7 @@ def test_parts_that_there_are_not_are_refused():
 SCORED = {"evals__fit": 16, "evals__test": 8, "evals__batch": 4, "evals__random_inits": 1}
 
 
+@pytest.mark.slow
 def test_an_export_is_evaluated_beside_random_networks_of_its_size(tmp_path):
     made, found = config(**SCORED), weights()
     model = Restored.of(made, export(tmp_path / "export", found))
