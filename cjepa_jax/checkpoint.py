@@ -68,6 +68,7 @@ class Checkpoints:
         )
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+            logging.getLogger("absl").addFilter(_of_interest)
         self._hide_damaged_metrics()
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
@@ -315,6 +316,11 @@ def _highest(number: int) -> int:
     if jax.process_count() == 1:
         return number
     return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+def _of_interest(record: logging.LogRecord) -> bool:
+    """Not Orbax's warning that a folder is only read, where that was asked for."""
+    return "directory is read only" not in str(record.msg)
 
 
 def _first_line(error: Exception) -> str:
