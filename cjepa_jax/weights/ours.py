@@ -20,6 +20,9 @@ CHOICES = {
     "attention": ("joint", "cross"),
 }
 LENGTHS = {"position_grid": (0, 3), "mean": (3,), "std": (3,)}
+WORDS = {str: "text", int: "a whole number in range", float: "a number above 0", tuple: "so many numbers in range"}
+MAYBE_ZERO = ("depth", "mean")
+INPUT = {"size": int, "frames": int}
 PARTS = ("encoder", "target", "predictor")
 
 
@@ -55,10 +58,17 @@ def read(path: Path, config: Mapping[str, Any], digest: str) -> dict[str, Any]:
     tables = {name: config.get(name) for name in ("input", "about")}
     for name, value in (texts | tables).items():
         if not isinstance(value, str if name in texts else dict):
-            raise CheckpointError(
-                f"{where}: {name} = {str(value)[:60]!r}: must be {'text' if name in texts else 'a table'}"
-            )
+            kind = "text" if name in texts else "a table"
+            raise CheckpointError(f"{where}: {name} = {str(value)[:60]!r}: must be {kind}")
+    shown = [*texts.values(), *_listed(tables["about"].get("notes", []))]
+    if not all(isinstance(text, str) and text.isprintable() for text in shown):
+        raise CheckpointError(f"{where}: source, digest, licence and about.notes: must be text of one line each")
+    _options({name: tables["input"].get(name) for name in INPUT}, INPUT, f"{where}: input")
     return {"layout": FORMAT, **texts, **tables, "encoder": encoder, "predictor": predictor or None, "params": params}
+
+
+def _listed(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
 
 
 def _verify(path: Path, digest: str) -> None:
@@ -76,19 +86,22 @@ def _options(found: Any, kinds: Mapping[str, type], where: str) -> dict[str, Any
     for name, value in options.items():
         if name not in kinds:
             raise CheckpointError(f"{where}.{name[:60]}: is none of {', '.join(kinds)}")
-        kind = (int, float) if kinds[name] is float else kinds[name]
-        numbers = value if isinstance(value, tuple) else (value,)
-        right = isinstance(value, kind) and not any(isinstance(number, bool) for number in numbers)
-        if right and kinds[name] is not str:
-            right = all(isinstance(number, int | float) and 0 <= number < 2**31 for number in numbers)
-        if right and isinstance(value, tuple):
-            right = len(value) in LENGTHS[name]
-        if not right or value not in CHOICES.get(name, (value,)):
-            text = (
-                f"one of {', '.join(CHOICES[name])}" if name in CHOICES else f"a {kinds[name].__name__}, not negative"
-            )
+        if not _fits(name, value, kinds[name]):
+            text = f"one of {', '.join(CHOICES[name])}" if name in CHOICES else WORDS[kinds[name]]
             raise CheckpointError(f"{where}.{name} = {str(value)[:60]!r}: must be {text}")
     return options
+
+
+def _fits(name: str, value: Any, kind: type) -> bool:
+    if kind is str:
+        return isinstance(value, str) and value in CHOICES.get(name, (value,))
+    numbers = value if isinstance(value, tuple) else (value,)
+    whole = kind is int or name == "position_grid"
+    if isinstance(value, tuple) != (kind is tuple) or len(numbers) not in LENGTHS.get(name, (1,)):
+        return False
+    if not all(type(number) is int or (type(number) is float and not whole) for number in numbers):
+        return False
+    return all(0 <= number < 2**31 and (number or name in MAYBE_ZERO) for number in numbers)
 
 
 def _encoder_shapes(options: dict, found: Mapping, where: str) -> dict[str, tuple[int, ...]]:

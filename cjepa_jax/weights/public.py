@@ -210,6 +210,9 @@ def _modern(view: Tensors, images: bool) -> tuple[list[str], dict]:
             added[f"norm.{leaf}"] = (view.shapes[name], lambda name=name: view[name])
     own, code = ("patch_embed_img.proj", "img_mod_embed") if images else (layouts.PATCHES, "video_mod_embed")
     if f"{own}.bias" in view and code in view:
+        if math.prod(view.shapes[code]) != math.prod(view.shapes[f"{own}.bias"]):
+            text = f"{code} has the shape {list(view.shapes[code])}, which is not the encoder's width"
+            raise CheckpointError(f"{view.source}: {text}")
         added[BIAS] = (view.shapes[f"{own}.bias"], lambda: view[f"{own}.bias"] + view[code].reshape(-1))
     if images and len(view.shapes.get(f"{own}.weight", ())) == 5:
         shape = view.shapes[f"{own}.weight"]
