@@ -153,7 +153,7 @@ class Model:
         """
         takes, found = self._takes, self.pretrained
         if "predictor" not in found.params:
-            raise InputError(f"intervene: {found.source} has no predictor of ours (it is {found.layout}): encode works")
+            raise InputError(f"intervene: {found.source} has no predictor (layout {found.layout}): it can only encode")
         images = inputs.as_array("images", images)
         video = inputs.pixels(images, takes)
         objects = inputs.objects_of(masks, video.shape, images.ndim)
@@ -194,7 +194,7 @@ class Model:
         encoder = self.pretrained.encoder
         patch, tubelet = sizes.parse(encoder["variant"]).patch, encoder.get("tubelet", 2)
         frames = self.pretrained.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // (3 * patch**2)
-        return Takes(patch, frames, frames == tubelet)
+        return Takes(patch, frames, frames == tubelet and self.pretrained.input["frames"] > 1)
 
     @property
     def _names(self) -> bool:

@@ -66,7 +66,9 @@ def _check_size(given: tuple[int, ...], shape: tuple[int, ...], takes: Takes) ->
         text = f"one frame each, the model takes clips [B, T, H, W, 3] with T a multiple of {takes.frames}{clip}"
         raise InputError(f"images: shape {given}: {text}")
     if frames > 1 and not takes.clips:
-        raise InputError(f"images: shape {given}: {frames} frames, the model takes images [B, H, W, 3]")
+        raise InputError(
+            f"images: shape {given}: {frames} frames, the model takes images: images.reshape(-1, *images.shape[2:])"
+        )
     sides = (("T", frames, takes.frames), ("H", height, takes.patch), ("W", width, takes.patch))
     for name, value, unit in sides:
         if value % unit or not value:

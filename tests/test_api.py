@@ -174,7 +174,7 @@ def test_what_cannot_be_asked(model, shown):
     assert "the model takes clips" in refused(model.encode, video[:, 0])
     found = model.pretrained
     lone = dataclasses.replace(found, params={"encoder": found.params["encoder"]}, predictor=None, layout="ijepa")
-    assert "no predictor of ours (it is ijepa)" in refused(Model(lone).intervene, video, masks, [0])
+    assert "has no predictor (layout ijepa): it can only encode" in refused(Model(lone).intervene, video, masks, [0])
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def test_every_form_of_the_same_scenes():
         (VIDEO[0, ..., :1], IMAGES, "grey pictures need three equal channels"),
         (np.zeros((2, 8, 8, 4), np.uint8), IMAGES, "without the fourth channel: images[..., :3]"),
         (VIDEO[0], CLIPS, "one frame each, the model takes clips [B, T, H, W, 3] with T a multiple of 2"),
-        (VIDEO, IMAGES, "4 frames, the model takes images [B, H, W, 3]"),
+        (VIDEO, IMAGES, "4 frames, the model takes images: images.reshape"),
         (VIDEO[:, :3], CLIPS, "T = 3 must be a multiple of 2"),
         (VIDEO[:, :, :15], CLIPS, "H = 15 must be a multiple of 8"),
         (VIDEO[:, :, :, :9], CLIPS, "W = 9 must be a multiple of 8"),
