@@ -16,7 +16,7 @@ FLOORS = {
     4: "evals",
     5: "train_step",
     6: "experiment",
-    7: "restored opened",
+    7: "restored opened initial",
 }
 TOP = 8  # entry points and what only they use: whatever is not named above
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
