@@ -14,6 +14,7 @@ from cjepa_jax import api, opened
 from cjepa_jax.api import Model
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import do_readouts
+from cjepa_jax.evals.base import Hidden
 from cjepa_jax.evals.do_questions import DoQuestions
 from cjepa_jax.inputs import InputError
 from cjepa_jax.masks import objects
@@ -185,6 +186,11 @@ def test_what_was_not_trained_is_not_shown(model, shown):
     answer = other.intervene(*shown, range(4))  # no object is named, so any number can be hidden
     assert answer.change is None and list(answer.readouts) == ["masked"]
     assert not other.info["foresees_change"] and other.info["max_objects"] == 0
+    patches = np.zeros((5, 3, 16), bool)  # the evaluation has room for as many objects as are ever named
+    patches[:, 0] = answer.hidden
+    asked = Hidden(shown[0], answer.context, patches, patches.any(-1))
+    expected = np.where(answer.hidden[..., None], other._compiled(4).hide(asked).prediction, 0)
+    np.testing.assert_allclose(answer.prediction, expected, atol=1e-6)
     head = {**found.params["predictor"], "residual": jax.tree.map(np.zeros_like, found.params["predictor"]["residual"])}
     zeros = dataclasses.replace(found, params=found.params | {"predictor": head})
     assert not Model(zeros).info["foresees_change"]

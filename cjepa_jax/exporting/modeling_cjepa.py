@@ -244,6 +244,7 @@ class Predictor(Transformer):
         masked = self.mask_token.expand(*hidden.shape, -1)
         if self.most:
             order = ranks(patches, removed)[..., None] == torch.arange(self.most, device=patches.device)  # [B, K, M]
+            order = order & removed[..., None]  # rank K of those that stay may be below M
             covers = torch.einsum("bkn,bkm->bnm", patches.to(masked.dtype), order.to(masked.dtype))
             masked = masked + covers @ self.object_embedding
         x = self.placed(torch.where(hidden[..., None], masked, self.embed(tokens)), grid)

@@ -79,6 +79,7 @@ class Predictor(nn.Module):
         object_embedding = self.param("object_embedding", normal, (self.max_objects, self.width))
 
         order = jnp.equal(ranks(object_patches, removed)[..., None], jnp.arange(self.max_objects))  # [B, K, M]
+        order &= removed[..., None]  # rank K of those that stay may be below M
         covers = jnp.einsum("bkn,bkm->bnm", object_patches.astype(self.dtype), order.astype(self.dtype))
         masked = mask_token + covers @ object_embedding.astype(self.dtype)
         x = jnp.where(context[..., None], Dense(self.width, self.dtype, name="embed")(tokens), masked)

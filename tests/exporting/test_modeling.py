@@ -141,6 +141,15 @@ def test_everything_has_a_gradient_and_no_scene_touches_another(exported, given)
     exported.zero_grad()
 
 
+def test_an_object_that_stays_says_nothing_at_hidden_tokens_that_it_touches(exported):
+    import torch
+
+    tokens, patches = torch.ones(1, 4, 36), torch.tensor([[[True, True, False, False], [True, False, True, False]]])
+    hidden, removed = patches[:, 0], torch.tensor([[True, False]])
+    prediction, _ = exported.predictor(tokens, (1, 2, 2), hidden, patches, removed)
+    assert torch.equal(prediction, exported.predictor(tokens, (1, 2, 2), hidden, patches[:, :1], removed[:, :1])[0])
+
+
 @pytest.mark.parametrize("name, close", [("float64", 1e-4), ("bfloat16", 0.2)])
 def test_other_types_compute_about_the_same(name, close, exported, given):
     import torch

@@ -74,6 +74,15 @@ def test_ranks_of_a_known_scene():
     assert np.asarray(ranks(ties, np.ones((1, 3), bool))).tolist() == [[2, 1, 0]]
 
 
+def test_an_object_that_stays_says_nothing_at_hidden_tokens_that_it_touches():
+    params, tokens, context, patches, removed = setup()  # object 2 of scene 1, alone with 1, now overlaps it
+    patches, removed = patches[1:, 1:3].copy(), removed[1:, 1:3]
+    patches[0, 1, 8:10] = True
+    with_it = apply()(params, tokens[1:], context[1:], patches, removed)
+    without = apply()(params, tokens[1:], context[1:], patches & removed[..., None], removed)
+    jax.tree.map(np.testing.assert_array_equal, with_it, without)
+
+
 @pytest.mark.parametrize("attention", ["joint", "cross"])
 def test_shapes_and_what_does_not_matter(attention):
     params, tokens, context, patches, removed = setup(attention)
