@@ -35,8 +35,10 @@ class Tensors(Mapping[str, np.ndarray]):
     def __init__(self, source: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray]):
         self.source, self.shapes, self._read = source, dict(shapes), read
         for name in self.shapes:
-            if len(name) > MOST_NAME:
-                raise CheckpointError(f"{source}: {short(name)}: a name has at most {MOST_NAME} letters")
+            if not 0 < len(name) <= MOST_NAME:
+                raise CheckpointError(
+                    f"{source}: {short(name)}: a name has at least one and at most {MOST_NAME} letters"
+                )
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.shapes:

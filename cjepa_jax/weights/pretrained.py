@@ -88,10 +88,9 @@ def read(
     if path.name == files.SINGLE and (path.parent / "config.json").is_file():
         path = path.parent
     config = files.json(files.member(path, "config.json")) if (path / "config.json").exists() else {}
-    digest = _digest(path)
+    tensors = files.tensors(path)  # before the digest: what is no such file is not read to its end
     if config.get("format") == ours.FORMAT:
-        return Pretrained(**ours.read(path, config, digest))
-    tensors = files.tensors(path)
+        return Pretrained(**ours.read(path, config, _digest(path)))
     if config and "pretrained_cfg" not in config:
         known = huggingface.layout(config, path)
         parts = naming.huggingface(tensors, known.name == "hf-vjepa2")
@@ -116,8 +115,8 @@ def read(
     about["notes"] = notes
     size, frames = _input(encoder, known, parts[chosen].shapes.get("pos_embed", (1, 0)))
     seen = {"size": size, "frames": 1 if images else frames, "anchor": 0, "names_objects": False}
-    licence = huggingface.licence(path if path.is_dir() else path.parent) or known.licence
-    return Pretrained(known.name, str(path), digest, licence, encoder, predictor, trees, seen, about)
+    licence = huggingface.licence(path) or known.licence  # beside a lone file a README may be of anything
+    return Pretrained(known.name, str(path), _digest(path), licence, encoder, predictor, trees, seen, about)
 
 
 def _which(parts: Mapping[str, Any], part: str, where: str) -> tuple[str, str]:

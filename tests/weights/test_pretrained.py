@@ -85,14 +85,15 @@ def test_queries_keys_and_values_without_bias_have_a_bias_of_zero(tmp_path):
     assert not found.params["encoder"]["stack"]["blocks"]["attention"]["qkv"]["bias"].any()
 
 
-def test_a_licence_beside_the_weights_is_theirs(tmp_path):
-    path = saved(tmp_path / "vit.safetensors", names())
+def test_a_folders_licence_is_that_of_its_weights(tmp_path):
+    path = saved(tmp_path / "model.safetensors", names())
     (tmp_path / "README.md").write_text("---\ntags: [x]\nlicense: cc-by-nc-4.0\n---\nlicense: mit\n")
-    assert read(path, heads=2).licence == "CC-BY-NC-4.0"
+    assert read(tmp_path, heads=2).licence == "CC-BY-NC-4.0"
+    assert read(path, heads=2).licence == "unknown"  # a file may lie among those of somebody else
     (tmp_path / "README.md").write_text("---\nlicense: 'apache-2.0'\n---\n")
-    assert read(path, heads=2).licence == "Apache-2.0"
+    assert read(tmp_path, heads=2).licence == "Apache-2.0"
     (tmp_path / "README.md").write_text("license: mit\n")
-    assert read(path, heads=2).licence == "unknown"
+    assert read(tmp_path, heads=2).licence == "unknown"
 
 
 def test_the_summary_says_what_it_is_and_under_which_licence(tmp_path):
@@ -275,3 +276,12 @@ def test_a_path_to_the_weights_of_a_folder_is_the_folder(tmp_path):
         read(tmp_path / "model.safetensors")
     shutil.copy(tmp_path / "model.safetensors", tmp_path / "other.safetensors")
     assert read(tmp_path / "other.safetensors", heads=2).layout == "timm"
+
+
+def test_what_is_no_weights_is_refused_before_it_is_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("cjepa_jax.weights.pretrained._digest", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(CheckpointError, match="has neither model.safetensors nor model.safetensors.index.json"):
+        read(tmp_path)
+    (tmp_path / "film.mp4").write_bytes(bytes(100))
+    with pytest.raises(CheckpointError, match="is neither safetensors nor a checkpoint of PyTorch"):
+        read(tmp_path / "film.mp4")
