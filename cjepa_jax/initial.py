@@ -10,6 +10,7 @@ A run keeps all of that in init_from.json and in its config.json, and is resumed
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +33,8 @@ FRESH = "predictor: fresh, because"
 def prepare(config: Any, folder: pathlib.Path) -> tuple[Pretrained | None, list[str]]:
     """Opens config.init_from, if there is one, and sets the config to it: (weights, lines to print).
 
-    A run that has a checkpoint needs no weights: what they fixed is in its folder. (None, []) then.
+    A run that has a checkpoint needs no weights, which may be gone: what they fixed is in its folder. None then, and
+    the lines of the keys that this command asks otherwise; config.init_from becomes what the run was started with.
 
     Raises: ConfigError for an objective without an encoder, and for data that the weights' patches do not divide;
       CheckpointError for what cannot be read.
@@ -40,9 +42,9 @@ def prepare(config: Any, folder: pathlib.Path) -> tuple[Pretrained | None, list[
     if not config.init_from:
         return None, []
     known = recorded(folder)
-    if known and known.get("init_from") == config.init_from and _has_checkpoint(folder):
-        adopt(config, known["encoder"])
-        return None, []
+    if known and _has_checkpoint(folder) and _same(config.init_from, known):
+        config.init_from = known["init_from"]
+        return None, adopt(config, known["encoder"])
     weights = opened.open(config.init_from)
     return weights, use(config, weights)
 
@@ -135,6 +137,7 @@ def record(config: Any, weights: Pretrained) -> dict[str, Any]:
     return config_lib.resolve(
         {
             "init_from": config.init_from,
+            "path": os.path.abspath(config.init_from),  # which the same command has in another folder too
             **{name: getattr(weights, name) for name in ("source", "layout", "digest", "licence")},
             "encoder": settings(config, weights),
             "predictor": predictor_line(config, weights).removeprefix("predictor: "),
@@ -151,6 +154,11 @@ def recorded(folder: pathlib.Path) -> dict[str, Any] | None:
     if not isinstance(content.get("encoder"), dict):
         raise CheckpointError(f"{file}: encoder: must be an object")
     return content
+
+
+def _same(path: str, known: Mapping[str, Any]) -> bool:
+    """Whether a run was started from this path, however it is written."""
+    return path == known.get("init_from") or os.path.abspath(path) == known.get("path")
 
 
 def _has_checkpoint(folder: pathlib.Path) -> bool:

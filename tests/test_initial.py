@@ -148,6 +148,23 @@ def test_an_images_encoder_takes_the_frames_of_a_clip_one_by_one():
     equal(initial.start(made, blank(made), found).params["encoder"], found.params["encoder"])
 
 
+def test_a_run_knows_its_weights_however_their_path_is_written(tmp_path, monkeypatch):
+    (tmp_path / "run" / "checkpoints" / "1").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = config(init_from="export")
+    initial.use(made, weights())
+    (tmp_path / "run" / "init_from.json").write_text(json.dumps(initial.record(made, weights())))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for path in ("export", "../export/", str(tmp_path / "export")):  # which is gone
+        made = config(init_from=path)
+        found, lines = initial.prepare(made, tmp_path / "run")
+        assert found is None and made.init_from == "export" and made.objective.encoder.variant == VARIANT
+        assert f"objective.encoder.variant = {VARIANT!r} (was 'Mu/8'): the weights' own" in lines
+    with pytest.raises(ConfigError, match="there is no such file or folder"):
+        initial.prepare(config(init_from="../other"), tmp_path / "run")
+
+
 def test_a_damaged_record_is_one_line(tmp_path):
     for text, match in (("{", "not JSON"), ("{}", "encoder: must be an object")):
         (tmp_path / "init_from.json").write_text(text)
