@@ -7,10 +7,9 @@
     features = model.features(video)                     # [B, D], their mean: what probes are fitted on
     answer = model.intervene(video, masks, remove=[0])   # what if the first object were absent?
 
-Pixels: uint8 or float in 0..255 (not 0..1), RGB, channels last: images [B, H, W, 3], clips [B, T, H, W, 3]. They are
-normalised here. H and W are multiples of the patch, T of the tubelet; N counts times x rows x columns, in that order.
-Everything is differentiable and follows `.to(device)`; `encode` works under torch.compile and torch.export. B scenes,
-K objects, N tokens, D width of the encoder, W of the predictor, d of a head.
+Pixels: uint8 or float in 0..255, RGB, channels last: images [B, H, W, 3], clips [B, T, H, W, 3]. They are normalised
+here. H and W are multiples of the patch, T of the tubelet; N counts times x rows x columns, in that order. Everything
+is differentiable and follows `.to(device)`. B scenes, K objects, N tokens, D width of the encoder, d of a head.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ import json
 import math
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,14 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SIZES = {  # width, depth, heads, units of the MLP
-    "Mu": (96, 4, 3, 384),
-    "Ti": (192, 12, 3, 768),
-    "S": (384, 12, 6, 1536),
-    "B": (768, 12, 12, 3072),
-    "L": (1024, 24, 16, 4096),
-    "H": (1280, 32, 16, 5120),
-    "g": (1408, 40, 16, 6144),
-}
+    "Mu": (96, 4, 3, 384), "Ti": (192, 12, 3, 768), "S": (384, 12, 6, 1536), "B": (768, 12, 12, 3072),
+    "L": (1024, 24, 16, 4096), "H": (1280, 32, 16, 5120), "g": (1408, 40, 16, 6144),
+}  # fmt: skip
 
 
 class Intervention(NamedTuple):
@@ -41,7 +35,7 @@ class Intervention(NamedTuple):
 
     hidden: Tensor  # bool [B, N] tokens that the removed objects touch; all others are visible
     tokens: Tensor  # [B, N, D] the visible ones, encoded on their own; 0 elsewhere
-    prediction: Tensor  # [B, N, D] the latents inferred at the hidden tokens; 0 elsewhere
+    prediction: Tensor  # [B, N, D] inferred at the hidden tokens, standardised if target_norm = layer_norm; 0 elsewhere
     change: Tensor | None  # [B, N, D] s_full - s_int foreseen at the visible ones; 0 elsewhere; None: was not trained
     readouts: dict[str, Tensor]  # masked [B, D]; and where change was trained counterfactual [B, D], both [B, 2 D]
 
@@ -69,11 +63,10 @@ class CausalJEPA(nn.Module):
         config = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
         if config.get("format") != "cjepa_jax" or config.get("version") != 1:
             raise ValueError(f"{folder}: config.json is not of the format cjepa_jax, version 1")
-        data, expected = bytearray(file.read_bytes()), file.with_name(f"{file.name}.sha256").read_text().split()[0]
+        data, expected = bytearray(file.read_bytes()), file.with_name(f"{file.name}.sha256").read_text()[:64]
         if (found := hashlib.sha256(data).hexdigest()) != expected:
-            raise ValueError(f"{file}: damaged: its SHA-256 is {found}, {file.name}.sha256 says {expected}")
-        start = 8 + int.from_bytes(data[:8], "little")  # the header's length, the header as JSON, the numbers
-        state = {}
+            raise ValueError(f"{file}: damaged: its SHA-256 is {found}, {file.name}.sha256 says {expected!r}")
+        start, state = 8 + int.from_bytes(data[:8], "little"), {}  # the length of the header, a JSON; then numbers
         for name, about in json.loads(data[8:start]).items():
             if name != "__metadata__":
                 place = {"count": math.prod(about["shape"]), "offset": start + about["data_offsets"][0]}
@@ -90,7 +83,7 @@ class CausalJEPA(nn.Module):
         """Tokens of whole scenes: [B, H, W, 3] or [B, T, H, W, 3] -> [B, N, D]; by the EMA copy if `target`."""
         if target and self.target is None:
             raise ValueError("encode(target=True): these weights have no target encoder")
-        return (self.target if target else self.encoder)(_clips(video))
+        return (self.target if target else self.encoder)(_clips(video, self.encoder.mean.device))
 
     encode = forward
 
@@ -100,22 +93,21 @@ class CausalJEPA(nn.Module):
 
     def encode_context(self, video: Tensor, context: Tensor) -> Tensor:
         """The tokens in `context`, bool [B, N], encoded as if there were no others: [B, N, D], 0 elsewhere."""
-        return self.encoder(_clips(video), context)
+        return self.encoder(_clips(video, self.encoder.mean.device), context)
 
-    def intervene(self, video: Tensor, masks: Tensor, remove: Sequence[int] | Tensor) -> Intervention:
+    def intervene(self, video: Tensor, masks: Tensor, remove: int | Sequence[int] | Tensor) -> Intervention:
         """The scenes without some of their objects, from what stays visible.
 
         Args:
           masks: the objects' pixels, bool [B, K, H, W] or, of clips, [B, K, T, H, W]; or their tokens, [B, K, N].
-          remove: the objects taken away: their places in K, for all scenes alike, or bool [B, K].
-        The first `input.anchor` times of the config stay visible, as in training; and all where nothing would.
-
+          remove: the objects taken away: their places in K, for all scenes alike, or bool [K] or [B, K].
+        The first `input.anchor` times stay visible; and all where nothing would (the Python API refuses such scenes).
         The readouts are means over tokens. masked: of the prediction at hidden ones. counterfactual: of s_full - change
         at visible ones, s_full being the whole scene as the target encodes it. both: the two side by side.
         """
         if self.predictor is None:
             raise ValueError("intervene: these weights have no predictor")
-        clip = _clips(video)
+        clip = _clips(video, self.encoder.mean.device)
         grid = self.encoder.grid(clip)
         patches = _patches(masks, clip, grid)
         removed = _removed(remove, patches, self.predictor.most)
@@ -191,7 +183,8 @@ class Encoder(Transformer):
             raise ValueError(f"context {list(context.shape)}: must be bool {list(x.shape[:2])}")
         if self.zeroed:
             return self.transformed(torch.where(context[..., None], x, 0), grid)
-        order = context.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, : int(context.sum(1).max())]
+        most = max(context.sum(1).tolist(), default=0)
+        order = context.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
         wide, real = order[..., None].expand(-1, -1, self.width), context.gather(1, order)
         packed = self.transformed(x.gather(1, wide), grid, None if real.all() else real[:, None, None], order=order)
         return torch.zeros_like(x).to(packed.dtype).scatter(1, wide, torch.where(real[..., None], packed, 0))
@@ -244,8 +237,7 @@ class Predictor(Transformer):
         masked = self.mask_token.expand(*hidden.shape, -1)
         if self.most:
             order = ranks(patches, removed)[..., None] == torch.arange(self.most, device=patches.device)  # [B, K, M]
-            order = order & removed[..., None]  # rank K of those that stay may be below M
-            covers = torch.einsum("bkn,bkm->bnm", patches.to(masked.dtype), order.to(masked.dtype))
+            covers = torch.einsum("bkn,bkm->bnm", (patches & removed[..., None]).to(masked), order.to(masked))
             masked = masked + covers @ self.object_embedding
         x = self.placed(torch.where(hidden[..., None], masked, self.embed(tokens)), grid)
         row, column = hidden[:, None, :, None], hidden[:, None, None]  # to [B, 1, N, N]
@@ -256,7 +248,7 @@ class Predictor(Transformer):
 def ranks(patches: Tensor, removed: Tensor) -> Tensor:
     """Each removed object's place, from 0, in the order of its lowest token: bool [B, K, N], [B, K] -> int64 [B, K].
 
-    Ties go to the smaller area, the lower centroid, the narrower object. Objects that stay have the rank K.
+    Ties go to the smaller area, the lower centroid, the narrower object. Objects that stay have the meaningless rank K.
     """
     patches = (patches & removed[..., None]).long()
     index = torch.arange(patches.shape[-1], device=patches.device)
@@ -280,8 +272,7 @@ class Block(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, units), "fc2": nn.Linear(units, width)})
         if cross:
             self.norm_cross = nn.LayerNorm(width, eps=epsilon)
-            parts = {"q": 1, "kv": 2, "proj": 1}
-            self.cross = nn.ModuleDict({name: nn.Linear(width, part * width) for name, part in parts.items()})
+            self.cross = nn.ModuleDict({k: nn.Linear(width, n * width) for k, n in (("q", 1), ("kv", 2), ("proj", 1))})
 
     def forward(self, x: Tensor, mask: Tensor | None, across: Tensor | None, rotation) -> Tensor:
         """x [B, T, D]; mask, across: bool [B, 1, T or 1, T], who sees whom in the two attentions, None: all see all."""
@@ -359,13 +350,16 @@ def _angles(grid: Sequence[int], widths: Sequence[int], device: torch.device, sc
     return [x.reshape(-1, 1) * s / 10000.0**half for x, half, s in zip(places, halves, scales, strict=True)]
 
 
-def _clips(video: Tensor) -> Tensor:
-    """[B, T, H, W, 3] of images or clips. Raises ValueError for anything else."""
+def _clips(video: Any, device: torch.device) -> Tensor:
+    """[B, T, H, W, 3] of images or clips; what is no tensor goes to the device. Raises ValueError for anything else."""
+    video = video if isinstance(video, Tensor) else torch.as_tensor(video, device=device)
     video = video[:, None] if video.ndim == 4 else video
     if video.ndim != 5 or video.shape[-1] != 3:
         raise ValueError(f"video {list(video.shape)}: must be [B, H, W, 3] or [B, T, H, W, 3], channels last")
-    if video.is_floating_point() and not torch.compiler.is_compiling() and 0 < float(video.detach().max()) <= 1:
-        warnings.warn("video: no value above 1; pixels must be in 0..255", stacklevel=3)
+    if video.is_floating_point() and not torch.compiler.is_compiling() and video.numel():
+        least, most = map(float, video.detach().aminmax())
+        if least < 0 or most > 255 or 0 < most <= 1:
+            warnings.warn(f"video: values from {least:g} to {most:g}: pixels must be in 0..255", stacklevel=3)
     return video
 
 
@@ -379,18 +373,24 @@ def _patches(masks: Tensor, clip: Tensor, grid: tuple[int, int, int]) -> Tensor:
         wanted = f"[{batch}, K, {frames}, {height}, {width}] (pixels) or [{batch}, K, {math.prod(grid)}] (tokens)"
         raise ValueError(f"masks {list(masks.shape)}: must be {wanted}")
     times, rows, cols = grid
-    boxes = masks.reshape(batch, -1, times, frames // times, rows, height // rows, cols, width // cols)
+    boxes = masks.reshape(*masks.shape[:2], times, frames // times, rows, height // rows, cols, width // cols)
     return boxes.any(7).any(5).any(3).flatten(2)
 
 
-def _removed(remove: Sequence[int] | Tensor, patches: Tensor, most: int) -> Tensor:
-    """bool [B, K] of places in K, or of bool [B, K]; `most` at a time, if it is not 0."""
-    objects, given = patches.shape[1], isinstance(remove, Tensor) and remove.dtype == torch.bool
-    if not given and (wrong := [int(k) for k in remove if not 0 <= k < objects]):
-        raise ValueError(f"remove = {wrong}: must be from 0 to {objects - 1}, one of the {objects} masks")
-    chosen = remove if given else torch.tensor([k in remove for k in range(objects)])
-    removed = chosen.to(patches.device).expand(patches.shape[:2])
-    if most and (count := int(removed.sum(1).max())) > most:
+def _removed(remove: Any, patches: Tensor, most: int) -> Tensor:
+    """bool [B, K] of a place in K, of several, or of bool [K] or [B, K]; `most` at a time, if it is not 0."""
+    remove = list(remove) if isinstance(remove, Iterable) and not hasattr(remove, "tolist") else remove
+    objects, shown = patches.shape[1], f"{remove.tolist() if hasattr(remove, 'tolist') else remove!s:.60}"
+    try:
+        given = torch.as_tensor(remove, device=patches.device)
+    except (TypeError, ValueError, RuntimeError):  # ragged lists, text, None
+        given = torch.zeros(0)
+    if "int" in str(given.dtype) and given.ndim < 2 and given.numel() and 0 <= given.min() <= given.max() < objects:
+        given = torch.isin(torch.arange(objects, device=given.device), given)
+    if given.dtype != torch.bool or tuple(given.shape) not in ((objects,), tuple(patches.shape[:2])):
+        raise ValueError(f"remove = {shown}: must be from 0 to {objects - 1}, one or several, or bool [B, K]")
+    removed = given.expand(patches.shape[:2])
+    if most and (count := max(removed.sum(1).tolist(), default=0)) > most:
         raise ValueError(f"remove: {count} objects at a time, the predictor knows at most {most}")
     return removed
 

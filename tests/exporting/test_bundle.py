@@ -73,8 +73,10 @@ def test_the_code_refuses_what_is_damaged_or_does_not_fit(tmp_path):
     data[-5] ^= 1
     file.write_bytes(data)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="damaged: its SHA-256"):
-        CausalJEPA.from_pretrained(tmp_path)
+    for left in ((tmp_path / "model.safetensors.sha256").read_text(), ""):
+        (tmp_path / "model.safetensors.sha256").write_text(left)
+        with pytest.raises(ValueError, match="damaged: its SHA-256"):
+            CausalJEPA.from_pretrained(tmp_path)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

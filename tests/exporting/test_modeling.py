@@ -199,6 +199,39 @@ def test_what_cannot_be_meant_is_refused_in_a_line_that_names_it(exported, given
             call()
     with pytest.warns(UserWarning, match="pixels must be in 0..255"):
         exported.encode(video / 255)
+    with pytest.warns(UserWarning, match="values from -2.56 to 2.*: pixels must be in 0..255"):
+        exported.encode((video.float() - 128) / 50)
+
+
+@pytest.mark.parametrize("remove", [2, [2], (2, 2), range(2, 3), np.array([2]), {2}, [False, False, True],
+    [np.False_, np.False_, np.True_], np.array([False, False, True]), np.array([[False, False, True]] * 3),
+    [[False, False, True]] * 3, iter([2]), np.int64(2)], ids=repr)  # fmt: skip
+def test_objects_are_named_by_place_or_by_flags(remove):
+    import torch
+
+    from cjepa_jax.exporting import modeling_cjepa
+
+    patches = torch.ones(3, 3, 4, dtype=torch.bool)
+    assert modeling_cjepa._removed(remove, patches, 3).tolist() == [[False, False, True]] * 3
+
+
+@pytest.mark.parametrize("remove", [[], iter([]), [[0], [1], [2]], [[0], [0, 1], [2]], True, [True], 3, -1, [0.0], "0",
+    None, np.ones((2, 3), bool)], ids=repr)  # fmt: skip
+def test_other_names_of_objects_are_refused_in_one_line(remove):
+    import torch
+
+    from cjepa_jax.exporting import modeling_cjepa
+
+    with pytest.raises(ValueError, match=r"^remove = .*: must be from 0 to 2, .*, or bool \[B, K\]$"):
+        modeling_cjepa._removed(remove, torch.ones(3, 3, 4, dtype=torch.bool), 3)
+
+
+def test_arrays_of_numpy_and_no_scenes_at_all(exported, given):
+    video, masks, _ = given
+    assert exported.encode(video.numpy()).equal(exported.encode(video))
+    assert exported.encode(video[:0].float()).shape == (0, 32, 36)
+    answer = exported.intervene(video[:0].float(), masks[:0], [0])
+    assert answer.prediction.shape == (0, 32, 36) and answer.readouts["both"].shape == (0, 72)
 
 
 def test_an_encoder_alone_says_what_it_lacks(tmp_path, given):
