@@ -9,6 +9,8 @@ from jax.typing import DTypeLike
 
 from cjepa_jax.types import Array
 
+WIDE = {"preferred_element_type": jnp.float32}
+
 
 def product(spec: str, a: Array, b: Array, dtype: DTypeLike) -> Array:
     """`einsum(spec, a, b)` with both operands and, in the gradient, the cotangent in `dtype`; float32 out.
@@ -47,23 +49,42 @@ _narrow.defvjp(_forward, _backward)
 
 
 def _einsum(spec, a, b):
-    """`einsum` in float32 of narrow operands, on CPU in the one form that XLA multiplies at the narrow type's rate.
+    """`einsum` in float32 of narrow operands."""
+    matrices = len(spec) == len("mk,kn->mn")
+    if matrices and jax.default_backend() == "cpu":
+        return _of_matrices(spec)(a, b)
+    return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
 
-    There the summed axes of `a` must be its last in memory. A weight gradient sums over tokens, the first axis; XLA
+
+@functools.cache
+def _of_matrices(spec):
+    """The product of two matrices on a CPU, in the one form that XLA multiplies at the narrow type's rate.
+
+    There the summed axis of `a` must be its last in memory. A weight gradient sums over tokens, the first axis; XLA
     folds a transposition into the product again, and then computes it in float32, at half the rate or less. A fixed
     layout is not folded. It also keeps XLA from folding what transposes the result, at a stage where it no longer asks
-    whether it can multiply what comes out ("Unsupported element type for DotThunk").
+    whether it can multiply what comes out ("Unsupported element type for DotThunk"). Without the barrier behind it,
+    XLA may read the result as if its transposition were in memory already (JAX 0.10): wrong numbers, and no error.
+    With more axes, and so under vmap, fixed layouts end the compiler; these products are left to XLA.
     """
-    if jax.default_backend() != "cpu":
-        return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
     operands, out = spec.split("->")
     left, right = operands.split(",")
-    rows = "".join(axis for axis in left if axis in out)
-    order = rows + "".join(axis for axis in left if axis not in out)
-    natural = rows + "".join(axis for axis in right if axis not in left)
-    a, b = _as_written(a.transpose([left.index(axis) for axis in order])), _as_written(b)
-    result = _as_written(jnp.einsum(f"{order},{right}->{natural}", a, b, preferred_element_type=jnp.float32))
-    return result.transpose([natural.index(axis) for axis in out])
+    (row,), (column,) = set(left) - set(right), set(right) - set(left)
+    (summed,) = set(left) & set(right)
+
+    @jax.custom_batching.custom_vmap
+    def multiply(a, b):
+        a = _as_written(a if left == row + summed else a.T)
+        result = _as_written(jnp.einsum(f"{row}{summed},{right}->{row}{column}", a, _as_written(b), **WIDE))
+        result = jax.lax.optimization_barrier(result)
+        return result if out == row + column else result.T
+
+    @multiply.def_vmap
+    def multiply_many(axis_size, batched, a, b):
+        left_axis, right_axis = ("z" if axis else "" for axis in batched)
+        return jnp.einsum(f"{left_axis}{left},{right_axis}{right}->z{out}", a, b, **WIDE), True
+
+    return multiply
 
 
 def _as_written(x):

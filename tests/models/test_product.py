@@ -51,9 +51,34 @@ def test_weight_gradients_sum_over_the_last_axis_of_their_first_operand():
     assert sum("LayoutConstraint" in line for line in lines) == 3  # both operands and the result
 
 
-@pytest.mark.parametrize("spec", SHAPES)
-def test_what_is_transposed_afterwards_or_before_still_compiles(spec):
+@pytest.mark.parametrize("over", [None, (0, None), (None, 0), (0, 0)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_compiled_it_is_the_product_whatever_is_transposed_or_mapped(over, turned):
+    """Programs in which XLA:CPU read a result of fixed layout as if it were transposed, or could not multiply."""
+    a, b = jax.random.normal(jax.random.key(0), (16, 24)), jax.random.normal(jax.random.key(1), (24, 16))
+
+    def gradients(multiply):
+        def loss(a, b):
+            out = multiply(a.T, b.T) if turned else multiply(a, b)
+            return (jnp.tanh(out).T ** 2).sum()
+
+        return jax.grad(loss, (0, 1))
+
+    def reference(a, b):
+        return jnp.matmul(a, b, precision="highest")
+
+    mapped = [jnp.stack([x.T if turned else x, -x.T if turned else -x]) for x in (a, b)]
+    args = [many if over and axis == 0 else many[0] for many, axis in zip(mapped, over or (None, None), strict=True)]
+    ours, wanted = gradients(lambda a, b: product("mk,kn->mn", a, b, "bfloat16")), gradients(reference)
+    if over:
+        ours, wanted = jax.vmap(ours, over), jax.vmap(wanted, over)
+    for have, want in zip(jax.jit(ours)(*args), jax.jit(wanted)(*args), strict=True):
+        assert jnp.linalg.norm(have - want) < 0.03 * jnp.linalg.norm(want)
+
+
+def test_what_is_transposed_afterwards_or_before_still_compiles():
     # XLA folds these transpositions into products, and then had none for the operands that came out.
+    spec = "mk,kn->mn"
     a, b = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(SHAPES[spec]))
 
     def loss(a, b):
