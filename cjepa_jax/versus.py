@@ -19,11 +19,12 @@ import jax
 import numpy as np
 
 from cjepa_jax import cli, experiment, flops, sharding
-from cjepa_jax.errors import CjepaError, ConfigError
+from cjepa_jax.errors import CjepaError, ConfigError, PeerError
 
 AGAINST = ("torch", "padded")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first step's loss, relative
 CYCLE = 4  # batches that the rounds go through
+GONE = EOFError, BrokenPipeError, ConnectionResetError  # what a pipe says when nobody is at its other end
 
 
 @dataclasses.dataclass
@@ -46,7 +47,8 @@ def compare(config: Any, against: str, rounds: int, compiled: bool = False) -> d
     Args:
       against: "torch" (the same algorithm in PyTorch; `compiled`: by torch.compile) or "padded" (naive padding).
 
-    Raises: ConfigError for what the other side cannot do, and if the losses of the first step differ.
+    Raises: ConfigError for what the other side cannot do, and if the losses of the first step differ; PeerError if
+      PyTorch's process dies.
     """
     report = _load()
     if against == "torch" and config.data.pack:
@@ -146,13 +148,15 @@ def _torch(config: Any, ours: Ours, batches: list[dict], compiled: bool) -> Iter
         process.start()
     there.close()
     try:
-        threads = here.recv()
+        with _blamed(process):
+            threads = here.recv()
         if isinstance(threads, CjepaError):
             raise threads
 
         def step(number, rate):
-            here.send((number, rate))
-            return here.recv()
+            with _blamed(process):
+                here.send((number, rate))
+                return here.recv()
 
         waiting = ", ".join(f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
         yield {"threads": f"{_processors()} here, {threads} torch ({waiting})"}, step
@@ -161,18 +165,31 @@ def _torch(config: Any, ours: Ours, batches: list[dict], compiled: bool) -> Iter
         process.join()
 
 
-def _serve(connection: Connection, config: Any, steps: int, state: Any, batches: list[dict], compiled: bool) -> None:
-    """The other process: says how many threads it has, or what is wrong; then steps when it is asked to."""
+@contextlib.contextmanager
+def _blamed(process: multiprocessing.Process) -> Iterator[None]:
+    """Raises PeerError, one line, if the other process is gone when it is spoken to."""
     try:
-        from cjepa_jax import versus_torch  # optional
+        yield
+    except GONE as error:
+        process.join()
+        code = process.exitcode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        raise PeerError(f"--against=torch: PyTorch's process {how} before it was done") from error
 
-        objective = experiment.make_objective(config, steps)
-        twin = versus_torch.Twin(objective, config.optim, state, batches[0], compiled)
-    except CjepaError as error:
-        connection.send(error)
-        return
-    connection.send(versus_torch.torch.get_num_threads())
-    with contextlib.suppress(EOFError):
+
+def _serve(connection: Connection, config: Any, steps: int, state: Any, batches: list[dict], compiled: bool) -> None:
+    """The other process: says how many threads it has, or what is wrong; then steps when it is asked to, until the one
+    that asks is gone."""
+    with contextlib.suppress(*GONE):
+        try:
+            from cjepa_jax import versus_torch  # optional
+
+            objective = experiment.make_objective(config, steps)
+            twin = versus_torch.Twin(objective, config.optim, state, batches[0], compiled)
+        except CjepaError as error:
+            connection.send(error)
+            return
+        connection.send(versus_torch.torch.get_num_threads())
         while True:
             number, rate = connection.recv()
             connection.send(_timed(twin.step, batches[number], rate))

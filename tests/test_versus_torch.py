@@ -5,13 +5,14 @@ import multiprocessing
 import os
 import re
 import types
+from multiprocessing.connection import Connection
 
 import jax
 import numpy as np
 import pytest
 
 from cjepa_jax import cli, experiment, sharding, versus
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.errors import ConfigError, PeerError
 from cjepa_jax.versus_padded import Padded
 from configs import tiny
 from tests import running
@@ -100,6 +101,33 @@ def test_what_the_other_process_refuses_is_refused_here():
     with pytest.raises(ConfigError, match="^optim.clip.* --against=torch knows"):
         versus.compare(small(**{"optim.clip": 1.0}), "torch", rounds=3)
     assert not multiprocessing.active_children()
+
+
+class Gone:
+    """A process that somebody killed."""
+
+    exitcode = -9
+
+    def join(self):
+        pass
+
+
+@pytest.mark.parametrize("asked", [Connection.recv, lambda end: end.send(bytes(1 << 20))])
+def test_a_process_that_died_is_one_line(asked):
+    here, there = multiprocessing.Pipe()
+    there.close()
+    with pytest.raises(PeerError, match="^--against=torch: PyTorch's process was killed by signal 9"):
+        with versus._blamed(Gone()):
+            asked(here)
+
+
+@pytest.mark.needs("torch")
+def test_nobody_is_missed_by_the_other_process(monkeypatch):
+    monkeypatch.setattr("cjepa_jax.versus_torch.Twin", lambda *_: None)
+    here, there = multiprocessing.Pipe()
+    here.close()
+    config = small()
+    versus._serve(there, config, 10, None, [{}], False)
 
 
 @pytest.mark.parametrize("given, inside", [("", ""), ("glibc.malloc.check=1", "glibc.malloc.check=1")])
