@@ -2,17 +2,15 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cjepa_jax.errors import CheckpointError
-from cjepa_jax.weights import files, safety
-from cjepa_jax.weights.public import LAYOUTS, NON_COMMERCIAL, Layout
+from cjepa_jax.weights import files, licences, safety
+from cjepa_jax.weights.public import LAYOUTS, Layout
 
 GELU = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "gelu_tanh": "tanh"}
-LICENCES = {"cc-by-nc-4.0": NON_COMMERCIAL, "mit": "MIT", "apache-2.0": "Apache-2.0"}
 MOST_README = 1 << 20  # bytes that are looked at
 
 
@@ -39,6 +37,10 @@ def layout(config: Mapping[str, Any], path: Path) -> Layout:
             epsilon=number("layer_norm_eps", 1e-6, float),
             **common,
         )
+    if isinstance(config.get("image_size"), list):  # no square, whose grid the number of positions does not tell
+        height, width = _sides(config["image_size"], path)
+        patch = number("patch_size", 16)
+        common |= {"grid": (1, height // patch, width // patch), "size": height}
     return dataclasses.replace(
         LAYOUTS["ijepa"],
         name="hf-ijepa",
@@ -57,7 +59,7 @@ def timm(config: Mapping[str, Any], path: Path) -> Layout:
     if not isinstance(trained, dict) or not isinstance(built, dict):
         raise CheckpointError(f"{path / 'config.json'}: pretrained_cfg and model_args: must be tables")
     known = {"heads": _number(built, path, "num_heads", 1)} if "num_heads" in built else {}
-    known |= {"licence": _canonical(trained["license"])} if isinstance(trained.get("license"), str) else {}
+    known |= {"licence": licences.canonical(trained["license"])} if isinstance(trained.get("license"), str) else {}
     colours = _colours(trained, ("mean", "std"), path / "config.json") if "mean" in trained else {}
     return dataclasses.replace(LAYOUTS["timm"], gelu=_gelu(built, "act_layer", path), **known, **colours)
 
@@ -68,6 +70,13 @@ def _number(config: Mapping[str, Any], path: Path, key: str, default: float, kin
     if not number or not 0 < value < 2**20 or value != kind(value):
         raise CheckpointError(f"{path / 'config.json'}: {key} = {str(value)[:60]!r}: must be a number above 0")
     return kind(value)
+
+
+def _sides(found: list, path: Path) -> tuple[int, int]:
+    if len(found) != 2:
+        text = "must be a number, or a height and a width"
+        raise CheckpointError(f"{path / 'config.json'}: image_size = {repr(found)[:60]}: {text}")
+    return tuple(_number({"image_size": side}, path, "image_size", 0) for side in found)
 
 
 def _gelu(config: Mapping[str, Any], key: str, path: Path) -> str:
@@ -90,8 +99,9 @@ def _colours(config: Mapping[str, Any], keys: tuple[str, str], where: Path) -> d
     for key in keys:
         value = config.get(key)
         numbers = isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value)
-        if not numbers or (key == keys[1] and min(value) <= 0):
-            raise CheckpointError(f"{where}: {key} = {str(value)[:60]}: must be three numbers")
+        if not numbers or not 0 <= min(value) <= max(value) < 2**31 or (key == keys[1] and not min(value)):
+            text = f"must be three numbers of 0 to 2^31{', but not 0' if key == keys[1] else ''}"
+            raise CheckpointError(f"{where}: {key} = {repr(value)[:60]}: {text}")
     return {name: tuple(map(float, config[key])) for name, key in zip(("mean", "std"), keys, strict=True)}
 
 
@@ -100,12 +110,4 @@ def licence(folder: Path) -> str:
     if not (folder / "README.md").is_file():
         return ""
     with safety.regular(files.member(folder, "README.md")) as file:
-        text = file.read(MOST_README).decode("utf-8", "replace")
-    front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
-    found = front and re.search(r"^license:[ \t]*[\"']?([\w.+-]{1,64})[\"']?[ \t]*$", front[1], re.MULTILINE | re.ASCII)
-    return _canonical(found[1]) if found else ""
-
-
-def _canonical(name: str) -> str:
-    plain = name if re.fullmatch(r"[\w.+-]{1,64}", name, re.ASCII) else "unknown"
-    return LICENCES.get(name.lower(), plain)
+        return licences.read(file.read(MOST_README).decode("utf-8", "replace"))

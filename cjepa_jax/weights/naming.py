@@ -21,6 +21,7 @@ PREDICTOR = {  # a predictor's beginnings of names, as published -> canonical
 IJEPA = {  # transformers' IJepaModel
     "embeddings.patch_embeddings.projection.": "patch_embed.proj.",
     "embeddings.position_embeddings": "pos_embed",
+    "embeddings.mask_token": "mask_token",
     "layernorm.": "norm.",
 }
 IJEPA_BLOCK = {

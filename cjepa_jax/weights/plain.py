@@ -12,6 +12,7 @@ from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights.safety import parse, regular, short
 
 MOST_HEADER = 10 << 20  # bytes; the largest published models have some 100 KB
+MOST_ENTRIES = 100_000  # arrays, and as many texts about them
 MOST_AXES = 8
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # bfloat16: the upper half of a float32
 SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
@@ -33,7 +34,9 @@ def read(path: Path) -> Reader:
         if size < 8 or length > min(size - 8, MOST_HEADER):
             raise CheckpointError(f"{path}: is no safetensors file: a header of {length} bytes in {size}")
         header = parse(file.read(length), f"{path}: the header")
-    header.pop("__metadata__", None)
+    notes = header.pop("__metadata__", {})
+    if len(header) > MOST_ENTRIES or (isinstance(notes, dict) and len(notes) > MOST_ENTRIES):
+        raise CheckpointError(f"{path}: its header has more than {MOST_ENTRIES} names")
     entries = {name: _entry(f"{path}: {short(name)}", entry) for name, entry in header.items()}
     end = 0
     for name, (_, _, first, last) in sorted(entries.items(), key=lambda item: item[1][2:]):

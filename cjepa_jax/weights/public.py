@@ -17,7 +17,7 @@ from cjepa_jax.weights.naming import derived
 
 PATCHES, BIAS = f"{layouts.PATCHES}.weight", f"{layouts.PATCHES}.bias"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, with which all of them were trained
-CLASSIFIERS = re.compile(r"(head|fc_norm|classifier|pooler)\.")
+UNUSED = re.compile(r"(head|fc_norm|classifier|pooler)\.|mask_token$")  # classifiers, and what stands for masked pixels
 REMOVED = 3  # rows of the object embedding that a published predictor gets
 NON_COMMERCIAL = "CC-BY-NC-4.0"
 
@@ -108,7 +108,7 @@ def encoder(view: Tensors, layout: Layout, images: bool = False) -> tuple[dict[s
     places, view = _positions(view, layout, (patch, width), (times, layout.grid), wanted)
     keys.compare(view.shapes, wanted, where)
     options = {
-        "variant": shapes.variant(width, depth, heads, hidden, patch),
+        "variant": shapes.variant(width, depth, heads, hidden, patch, where),
         "tubelet": 1 if images else tubelet,
         "gelu": layout.gelu,
         **places,
@@ -134,7 +134,7 @@ def predictor(
     """
     where, size = f"{view.source}: the predictor", parse(encoder["variant"])
     view, notes = _one_mask_token(view, mask_token)
-    view = derived(view, ["pos_embed"] if layout.rotary else [])
+    view = derived(view, ["pos_embed"] if layout.rotary else [], _no_biases(view))
     width, depth = next(iter(view.shapes.get("embed.weight", ())), 0), shapes.depth(view)
     heads = layout.predictor_heads or size.heads
     wanted = shapes.stack(width, depth, 4 * width) | {"mask_token": (width,)}
@@ -176,7 +176,7 @@ def _other_form(view: Tensors, width: int, heads: int, out: int, known: set[str]
 
 def _plain(view: Tensors, layout: Layout, images: bool, notes: list[str]) -> Tensors:
     """The view as a plain encoder's: what ours has not and needs not is folded into the rest, or left out."""
-    without, added = [name for name in view if CLASSIFIERS.match(name)], {}
+    without, added = [name for name in view if UNUSED.match(name)], {}
     if without:
         notes.append(f"left out: {', '.join(sorted({name.split('.')[0] for name in without}))}")
     if layout.rotary:
@@ -189,11 +189,18 @@ def _plain(view: Tensors, layout: Layout, images: bool, notes: list[str]) -> Ten
         shape = view.shapes[PATCHES]
         added[PATCHES] = (shape[:2] + shape[3:], lambda: view[PATCHES].sum(2))
         notes.append("it takes an image as a clip that stands still")
-    if not any(name.endswith("attn.qkv.bias") for name in view):
-        for name in [name for name in view if name.endswith("attn.qkv.weight")]:
-            size = view.shapes[name][:1]
-            added[name.removesuffix("weight") + "bias"] = (size, lambda size=size: np.zeros(size, np.float32))
-    return derived(view, without, added)
+    return derived(view, without, added | _no_biases(view))
+
+
+def _no_biases(view: Tensors) -> dict:
+    """Zeros for the biases of queries, keys and values, where there are none (see naming.derived)."""
+    if any(name.endswith("attn.qkv.bias") for name in view):
+        return {}
+    sizes = {name: view.shapes[name][:1] for name in view if name.endswith("attn.qkv.weight")}
+    return {
+        name.removesuffix("weight") + "bias": (size, lambda size=size: np.zeros(size, np.float32))
+        for name, size in sizes.items()
+    }
 
 
 def _modern(view: Tensors, images: bool) -> tuple[list[str], dict]:
@@ -262,6 +269,7 @@ def _positions(
         return {"positions": "sincos", "position_grid": ()}, derived(view, ["pos_embed"])
     found = next((each for each in grids if math.prod(each) == count and (grid or each[0] == times)), None)
     if not found:
-        text = f"pos_embed has {count} places, which are no square grid of {times or 'so many'} times"
-        raise CheckpointError(f"{view.source}: {text}: give the clips' length, as read(path, frames=...)")
+        text = f"square grid of {times or 'so many'} times: give the clips' length, as read(path, frames=...)"
+        text = f"grid of {grid}" if grid else text
+        raise CheckpointError(f"{view.source}: pos_embed has {count} places, which are no {text}")
     return {"positions": "table", "position_grid": found}, view

@@ -4,8 +4,8 @@ import math
 import re
 from collections.abc import Iterable
 
-from cjepa_jax.errors import CheckpointError
-from cjepa_jax.sizes import SIZES
+from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.sizes import SIZES, parse
 
 HEADS = {width: heads for width, _, heads, _ in SIZES.values()}  # by an encoder's width, as published
 ROTARY_HEADS = HEADS | {1408: 22, 1664: 26}  # V-JEPA 2's and 2.1's
@@ -49,10 +49,18 @@ def heads(told: int, width: int, rotary: bool, where: str) -> int:
     return count
 
 
-def variant(width: int, depth: int, heads: int, hidden: int, patch: int) -> str:
-    """ "H/14", or the numbers of a size without a name (see sizes.parse)."""
+def variant(width: int, depth: int, heads: int, hidden: int, patch: int, where: str) -> str:
+    """ "H/14", or the numbers of a size without a name (see sizes.parse).
+
+    Raises: CheckpointError where there can be no such encoder: with MLPs of no units.
+    """
     known = next((name for name, size in SIZES.items() if size == (width, depth, heads, hidden)), None)
-    return f"{known or f'{width}x{depth}x{heads}x{hidden}'}/{patch}"
+    found = f"{known or f'{width}x{depth}x{heads}x{hidden}'}/{patch}"
+    try:
+        parse(found)
+    except ConfigError as error:
+        raise CheckpointError(f"{where}: {str(error).removeprefix('objective.')}") from error
+    return found
 
 
 def squares(count: int) -> list[tuple[int, int, int]]:

@@ -267,6 +267,17 @@ def test_a_header_longer_than_the_file_or_the_limit_is_not_read(tmp_path, monkey
     refusal(lambda: files.tensors(saved(path, a=A)), "is no safetensors file: a header of")
 
 
+@pytest.mark.parametrize("notes", [False, True])
+def test_a_header_of_too_many_names_is_refused(tmp_path, monkeypatch, notes):
+    monkeypatch.setattr(plain, "MOST_ENTRIES", 3)
+    none = {str(i): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(3)}
+    texts = {str(i): "" for i in range(3)}
+    path = raw(tmp_path / "w.safetensors", {"__metadata__": texts} | dict(list(none.items())[:2]))
+    assert len(files.tensors(path)) == 2
+    raw(path, {"__metadata__": texts | {"more": ""}} if notes else none | {"more": none["0"]})
+    refusal(lambda: files.tensors(path), "its header has more than 3 names")
+
+
 def test_not_finite_weights_and_a_file_that_shrinks_are_refused_by_name(tmp_path):
     path = saved(tmp_path / "w.safetensors", a=np.array([1, np.inf], np.float32), b=np.array([1e300]))
     found = files.tensors(path)

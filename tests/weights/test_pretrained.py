@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 
 import jax
@@ -220,6 +221,77 @@ def test_a_damaged_predictor_is_refused(tmp_path):
     broken = prefixed("predictor.module.", {"predictor_embed.weight": np.zeros((16, 24))})
     with pytest.raises(CheckpointError, match="the predictor: is not this model: .* missing: blocks.0.norm1.weight"):
         read(saved(tmp_path / "in1k.safetensors", prefixed("encoder.module.", names()) | broken), heads=2)
+
+
+def test_an_encoder_whose_mlps_have_no_units_is_refused(tmp_path):
+    empty = {"mlp.fc1.weight": (0, 24), "mlp.fc1.bias": (0,), "mlp.fc2.weight": (24, 0)}
+    changes = {f"blocks.{i}.{name}": np.zeros(shape) for i in range(3) for name, shape in empty.items()}
+    refused(tmp_path, names(**changes), r"encoder.variant = '24x3x2x0/4': must be SIZE/PATCH")
+
+
+def test_a_predictor_without_biases_of_queries_keys_and_values_has_zeros(tmp_path):
+    bare = {name: array for name, array in published().items() if not name.endswith("qkv.bias")}
+    found = read(saved(tmp_path / "in1k.safetensors", prefixed("encoder.module.", names()) | bare), heads=2)
+    qkv = found.params["predictor"]["stack"]["blocks"]["attention"]["qkv"]
+    assert not qkv["bias"].any() and qkv["kernel"].any()
+
+
+def transformers(folder, table, **config):
+    """A folder of transformers' IJepaModel of our small encoder."""
+    tensors = names(table=table)
+    theirs = {
+        "patch_embed.proj.": "embeddings.patch_embeddings.projection.",
+        "pos_embed": "embeddings.position_embeddings",
+        "norm.": "layernorm.",
+        "norm1.": "layernorm_before.",
+        "norm2.": "layernorm_after.",
+        "attn.proj.": "attention.output.dense.",
+        "mlp.fc1.": "intermediate.dense.",
+        "mlp.fc2.": "output.dense.",
+    }
+    named = {"embeddings.mask_token": np.ones((1, 1, 24))}
+    for name, array in tensors.items():
+        block = re.match(r"blocks\.\d+\.", name)
+        head, rest = (f"encoder.layer.{name.split('.')[1]}.", name[block.end() :]) if block else ("", name)
+        if rest.startswith("attn.qkv."):
+            for which, part in zip(("query", "key", "value"), np.split(array, 3), strict=True):
+                named[f"{head}attention.attention.{which}.{rest.removeprefix('attn.qkv.')}"] = part
+            continue
+        old = next(beginning for beginning in theirs if rest.startswith(beginning))
+        named[f"{head}{theirs[old]}{rest.removeprefix(old)}"] = array
+    saved(folder / "model.safetensors", named)
+    config = {"model_type": "ijepa", "num_attention_heads": 2, "patch_size": 4} | config
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_pictures_that_are_no_squares(tmp_path):
+    table = np.random.default_rng(0).normal(size=(8, 24)).astype(np.float32)
+    found = read(transformers(tmp_path, table, image_size=[8, 16]))
+    assert found.encoder["position_grid"] == (1, 2, 4) and found.input["size"] == 8
+    np.testing.assert_array_equal(found.params["encoder"]["tokenizer"]["positions"], table)
+    assert "left out: mask_token" in found.about["notes"]
+    equal(found.params["encoder"]["stack"], encoder()["stack"])
+    for size, message in (([8, 20], r"8 places, which are no grid of \(1, 2, 5\)"), ([8], "a height and a width")):
+        with pytest.raises(CheckpointError, match=message):
+            read(transformers(tmp_path, table, image_size=size))
+    read(transformers(tmp_path, table[:4], image_size=8))
+
+
+@pytest.mark.parametrize(
+    "mean,std,name",
+    [
+        ([1e300] * 3, [1, 1, 1], "image_mean"),
+        ([0, 0, -0.1], [1, 1, 1], "image_mean"),
+        ([0, 0, 0], [1, 1, 2**31], "image_std"),
+        ([0, 0, 0], [1, 1, 0], "image_std"),
+        ([10**400] * 3, [1, 1, 1], "image_mean"),
+    ],
+)
+def test_colours_beyond_reason_are_refused(tmp_path, mean, std, name):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": mean, "image_std": std}))
+    with pytest.raises(CheckpointError, match=f"{name} = .*: must be three numbers of 0 to 2"):
+        read(transformers(tmp_path, None))
 
 
 @pytest.mark.parametrize(
