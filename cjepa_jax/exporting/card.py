@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cjepa_jax.sizes import parse
+from cjepa_jax.weights import licences
 from cjepa_jax.weights.pretrained import Pretrained
 
 METHODS = {
@@ -33,7 +34,6 @@ SETTINGS = (
     ("started from", "init_from"),
     ("seed", "seed"),
 )
-LICENCES = {"Apache-2.0", "MIT", "CC-BY-4.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0", "CC0-1.0"}
 OURS = """\
 In PyTorch 2.10 or newer, with the file `modeling_cjepa.py` of this folder and nothing else:
 
@@ -75,8 +75,7 @@ def text(model: Pretrained, folder: str, use: str = "") -> str:
 
 def _front(model: Pretrained) -> Iterator[str]:
     """What model hubs read."""
-    known = model.licence in LICENCES
-    yield from ("---", f"license: {model.licence.lower() if known else 'other'}")
+    yield from ("---", *licences.write(model.licence))
     yield from ("library_name: pytorch", "tags:", "- jepa", "- self-supervised", "- vision-transformer", "---")
 
 
