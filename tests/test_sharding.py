@@ -142,3 +142,22 @@ def test_models_and_modes_that_do_not_fit_are_refused(values, text):
     config = config_lib.override(tiny.get_config(), running.SMALL | values)
     with pytest.raises(ConfigError, match=text):
         experiment.assemble(config)
+
+
+@pytest.mark.slow
+def test_rotations_of_packed_rows_over_eight_shards_are_those_of_one(monkeypatch):
+    """Three scenes a row: on eight devices one row each, on one device eight rows in another order."""
+    rotary = {"objective.encoder.positions": "rope", "objective.predictor.positions": "rope_tile"}
+    size = {"objective.predictor.width": 32, "objective.predictor.heads": 2, "train.batch": 24, "data.pack": 3}
+    config = config_lib.override(tiny.get_config(), running.SMALL | rotary | size)
+    make_mesh, found = sharding.make_mesh, []
+    for count in (8, 1):
+        here = functools.partial(make_mesh, devices=jax.devices()[:count])
+        monkeypatch.setattr(sharding, "make_mesh", here)
+        run = experiment.assemble(config)
+        arrays = next(run.loader.iterate(0, 1))
+        assert arrays["rows"]["index"].shape[0] == count and arrays["rows"]["segment"].max() == 3
+        batch = sharding.put_batch(run.mesh, arrays)
+        found.append(run.step(run.init(batch), batch)[1])
+    for name in ("loss", "loss/prediction", "loss/causal", "grad_norm"):
+        assert float(found[0][name]) == pytest.approx(float(found[1][name]), rel=1e-5), name
