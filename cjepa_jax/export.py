@@ -65,7 +65,8 @@ def _opened(arguments):
         model = pretrained.read(path, "" if arguments.part == "target" else arguments.part)
     else:
         model = opened.open(path, arguments.step, strict=True)
-    if arguments.part and model.layout == LAYOUTS[0] and arguments.layout != "timm":
+    written = model.layout == LAYOUTS[0] or arguments.part == "target"
+    if arguments.part and written and arguments.layout != "timm":
         raise ConfigError(f"--part={arguments.part}: goes with --layout=timm; the others hold every part")
     return model
 
@@ -86,7 +87,7 @@ def _licensed(model, licence: str):
 def _write(model, folder: pathlib.Path, arguments) -> None:
     from cjepa_jax.exporting import bundle, card, onnx, public
 
-    name, layout = pathlib.Path(arguments.out).name, arguments.layout
+    name, layout = pathlib.Path(arguments.out).absolute().name, arguments.layout
     if layout == LAYOUTS[0]:
         bundle.write(folder, model, card.text(model, name))
         if arguments.onnx:
@@ -94,7 +95,8 @@ def _write(model, folder: pathlib.Path, arguments) -> None:
         return
     config = {}
     if layout == "timm":
-        part = arguments.part if model.layout == LAYOUTS[0] and arguments.part else "encoder"
+        written = model.layout == LAYOUTS[0] or arguments.part == "target"  # others were chosen by reading
+        part = arguments.part if written and arguments.part else "encoder"
         arrays, config = public.timm(model, part)
         bundle.write_json(folder / bundle.CONFIG, bundle.plain(config))
     else:

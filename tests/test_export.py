@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cjepa_jax import api, cli, export, opened
+from cjepa_jax.errors import CheckpointError
 from cjepa_jax.exporting import bundle, public
 from cjepa_jax.weights import pretrained
 from configs.baselines import ijepa
@@ -140,6 +141,31 @@ def test_public_weights_keep_their_licence(tmp_path, capsys):
     assert "may not be used commercially" in (tmp_path / "out" / "README.md").read_text()
     assert exported(where[0], f"--out={tmp_path / 'target'}", "--part=target_encoder") == 0
     same(pretrained.read(tmp_path / "target").params["encoder"], found.params["target"])
+    assert "goes with --layout=timm" in refused(2, capsys, where[0], f"--out={tmp_path / 'no'}", "--part=target")
+    assert exported(where[0], f"--out={tmp_path / 'timm'}", "--layout=timm", "--part=target") == 0
+    again = pretrained.read(tmp_path / "timm")
+    same(again.params["encoder"]["stack"], found.params["target"]["stack"])
+    assert (again.layout, again.licence) == ("timm", "CC-BY-NC-4.0")
+
+
+@pytest.mark.parametrize("layout", ["timm", "ijepa"])
+def test_other_layouts_keep_the_licence_and_their_sum_is_checked(layout, tmp_path, monkeypatch):
+    (tmp_path / "own").mkdir(), (tmp_path / "out").mkdir()
+    bundle.write(tmp_path / "own", pairs.model(variant="192x2x3x768/4", predictor=False), "card")
+    monkeypatch.chdir(tmp_path / "out")
+    where, out = (f"--checkpoint={tmp_path / 'own'}", f"--layout={layout}"), tmp_path / "out"
+    assert exported(*where, "--out=.") == 0
+    assert {"timm": '"local-dir:out"', "ijepa": '"out/model.safetensors"'}[layout] in (out / "README.md").read_text()
+    for path in (out, out / "model.safetensors"):
+        assert (pretrained.read(path).layout, pretrained.read(path).licence) == (layout, "unspecified")
+    assert exported(*where, f"--out={out}", "--licence=My own: 1", "--overwrite") == 0
+    assert pretrained.read(out).licence == "My own: 1"
+    data = bytearray((out / "model.safetensors").read_bytes())
+    data[-5] ^= 1
+    (out / "model.safetensors").write_bytes(data)
+    for path in (out, out / "model.safetensors"):
+        with pytest.raises(CheckpointError, match="not the file that was written"):
+            pretrained.read(path)
 
 
 def test_what_cannot_be_meant_is_one_line(tmp_path, capsys):

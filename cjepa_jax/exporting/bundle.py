@@ -32,6 +32,8 @@ from cjepa_jax.weights.public import MEAN, STD
 FORMAT, VERSION = "cjepa_jax", 1
 WEIGHTS, SUM, CONFIG, CARD = "model.safetensors", "model.safetensors.sha256", "config.json", "README.md"
 CODE = pathlib.Path(__file__).parent / "modeling_cjepa.py"
+GRAPH = "encoder.onnx"
+OWN = {WEIGHTS, SUM, CONFIG, CARD, CODE.name, "LICENSE", GRAPH, f"{GRAPH}.data", "__pycache__"}  # of an export's folder
 
 
 def write(folder: pathlib.Path, model: Pretrained, card: str) -> None:
@@ -56,6 +58,7 @@ def description(model: Pretrained) -> dict[str, Any]:
     for name in ("encoder", "predictor"):  # how it is computed is no part of what it computes
         part = fields[name]
         fields[name] = part and {key: value for key, value in part.items() if key not in ("remat", "dtype")}
+    fields["source"] = pathlib.PurePath(model.source).name  # where it lay on this disk is nobody's business
     fields["encoder"] = {"mean": MEAN, "std": STD} | fields["encoder"]
     fields["input"] = {"encoder_input": "context"} | model.input | {"change": foresees(model)}
     return plain({"format": FORMAT, "version": VERSION, **fields})
@@ -121,6 +124,8 @@ def require_free(out: pathlib.Path, overwrite: bool) -> None:
             raise ConfigError(f"--out={out}: is not empty, and no export")
         if not overwrite:
             raise ConfigError(f"--out={out}: holds an export already: give --overwrite to replace it")
+        if foreign := sorted({file.name for file in out.iterdir()} - OWN):
+            raise ConfigError(f"--out={out}: holds {foreign[0]!r}, which is no part of an export, and would be deleted")
 
 
 @contextlib.contextmanager

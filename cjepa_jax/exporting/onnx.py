@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Sequence
 
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.exporting.bundle import GRAPH
 
-NAME = "encoder.onnx"
 MOST = 2**30  # bytes of weights inside the file: of more than twice as many it could not be
 PACKAGES = ("torch", "onnx", "onnxscript")
 
@@ -36,7 +36,7 @@ def write(folder: pathlib.Path, shape: Sequence[int]) -> pathlib.Path:
 
     model = CausalJEPA.from_pretrained(folder)
     model.target = model.predictor = None
-    file, size = folder / NAME, sum(parameter.nbytes for parameter in model.parameters())
+    file, size = folder / GRAPH, sum(parameter.nbytes for parameter in model.parameters())
     with _quiet(), torch.no_grad():
         torch.onnx.export(
             model,

@@ -121,14 +121,16 @@ def encoder(model: Pretrained, part: str) -> dict[str, np.ndarray]:
     if part not in model.params:
         raise ConfigError(f"--part={part}: these weights have {', '.join(model.params)}")
     arrays = layouts.to_canonical(model.params[part], size.patch, model.encoder["tubelet"])
-    return _with_table(arrays, grid(model), size.width)
+    return _with_table(arrays, model.encoder, grid(model), size.width)
 
 
 def predictor(model: Pretrained) -> dict[str, np.ndarray]:
     """The predictor in I-JEPA's names, without what I-JEPA's has not: object embedding and residual head."""
     arrays = layouts.to_canonical(model.params["predictor"], 1, 1)
     width = model.predictor["width"]
-    arrays = _with_table(arrays, grid(model), width) | {"mask_token": arrays["mask_token"].reshape(1, 1, width)}
+    arrays = _with_table(arrays, model.predictor, grid(model), width) | {
+        "mask_token": arrays["mask_token"].reshape(1, 1, width)
+    }
     named = ((name.partition("."), array) for name, array in arrays.items())
     return {f"{PREDICTOR[head]}{dot}{rest}": array for (head, dot, rest), array in named if head in PREDICTOR}
 
@@ -166,9 +168,10 @@ def require_images(model: Pretrained, layout: str) -> None:
 
 
 def grid(model: Pretrained) -> tuple[int, int, int]:
-    """(1, rows, cols) that positions are stored for: the table's, or those of the training's images."""
-    if model.encoder.get("positions", "sincos") == "table":
-        return tuple(model.encoder["position_grid"])
+    """(1, rows, cols) that positions are stored for: the table's, if it is of square images, or the training's."""
+    stored = tuple(model.encoder.get("position_grid", ()))
+    if model.encoder.get("positions", "sincos") == "table" and stored == (1, stored[-1], stored[-1]):
+        return stored
     side = model.input["size"] // parse(model.encoder["variant"]).patch
     return 1, side, side
 
@@ -203,7 +206,14 @@ def use(model: Pretrained, layout: str, folder: str, part: str, config: Mapping[
     )
 
 
-def _with_table(arrays: dict[str, np.ndarray], grid: tuple[int, int, int], width: int) -> dict[str, np.ndarray]:
-    if "pos_embed" in arrays:
-        return arrays
-    return arrays | {"pos_embed": positions.sincos(grid, width)[None]}
+def _with_table(
+    arrays: dict[str, np.ndarray], options: Mapping[str, Any], grid: tuple[int, int, int], width: int
+) -> dict[str, np.ndarray]:
+    """With positions as a table for `grid`: computed, or the stored one, resized as the network would."""
+    if "pos_embed" not in arrays:
+        return arrays | {"pos_embed": positions.sincos(grid, width)[None]}
+    stored, table = tuple(options["position_grid"]), arrays["pos_embed"]
+    if stored != grid:
+        t, r, c = positions.resizing(stored, grid)
+        table = np.einsum("ta,rb,cd,abdk->trck", t, r, c, table.reshape(*stored, width)).reshape(1, -1, width)
+    return arrays | {"pos_embed": table}

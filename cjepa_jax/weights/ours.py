@@ -11,6 +11,7 @@ from cjepa_jax.weights import files, keys, layouts, safety, shapes
 from cjepa_jax.weights.naming import only
 
 FORMAT, VERSION = "cjepa_jax", 1
+SUM = f"{files.SINGLE}.sha256"
 COMMON = {"gelu": str, "positions": str, "position_grid": tuple, "epsilon": float, "depth": int}
 ENCODER = COMMON | {"variant": str, "tubelet": int, "mean": tuple, "std": tuple}
 PREDICTOR = COMMON | {"width": int, "heads": int, "attention": str, "max_objects": int}
@@ -18,11 +19,19 @@ CHOICES = {
     "gelu": ("exact", "tanh"),
     "positions": ("sincos", "table", "rope", "rope_tile"),
     "attention": ("joint", "cross"),
+    "encoder_input": ("context", "zeroed"),
 }
 LENGTHS = {"position_grid": (0, 3), "mean": (3,), "std": (3,)}
-WORDS = {str: "text", int: "a whole number in range", float: "a number above 0", tuple: "so many numbers in range"}
-MAYBE_ZERO = ("depth", "mean")
-INPUT = {"size": int, "frames": int}
+WORDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a whole number in range",
+    float: "a number above 0",
+    tuple: "so many numbers in range",
+}
+MAYBE_ZERO = ("depth", "mean", "anchor")
+INPUT = {"size": int, "frames": int, "anchor": int, "names_objects": bool, "encoder_input": str, "change": bool}
+LEFT_OUT = {"anchor": 0, "names_objects": True, "encoder_input": "context"}  # what an input without it means
 PARTS = ("encoder", "target", "predictor")
 
 
@@ -36,7 +45,7 @@ def read(path: Path, config: Mapping[str, Any], digest: str) -> dict[str, Any]:
     where = path / "config.json"
     if config.get("version") != VERSION:
         raise CheckpointError(f"{where}: version = {config.get('version')!r}: this package reads version {VERSION}")
-    _verify(path, digest)
+    verify(path, digest)
     tensors = files.tensors(path)
     encoder = _options(config.get("encoder"), ENCODER, f"{where}: encoder")
     predictor = config.get("predictor") and _options(config["predictor"], PREDICTOR, f"{where}: predictor")
@@ -63,7 +72,10 @@ def read(path: Path, config: Mapping[str, Any], digest: str) -> dict[str, Any]:
     shown = [*texts.values(), *_listed(tables["about"].get("notes", []))]
     if not all(isinstance(text, str) and text.isprintable() for text in shown):
         raise CheckpointError(f"{where}: source, digest, licence and about.notes: must be text of one line each")
-    _options({name: tables["input"].get(name) for name in INPUT}, INPUT, f"{where}: input")
+    seen = tables["input"]
+    tables["input"] = seen | {name: value for name, value in LEFT_OUT.items() if name not in seen}
+    needed = {"size": seen.get("size"), "frames": seen.get("frames")}
+    _options(needed | {name: seen[name] for name in INPUT if name in seen}, INPUT, f"{where}: input")
     return {"layout": FORMAT, **texts, **tables, "encoder": encoder, "predictor": predictor or None, "params": params}
 
 
@@ -71,8 +83,9 @@ def _listed(value: Any) -> list:
     return value if isinstance(value, list) else [value]
 
 
-def _verify(path: Path, digest: str) -> None:
-    with safety.regular(files.member(path, f"{files.SINGLE}.sha256")) as file:
+def verify(path: Path, digest: str) -> None:
+    """Raises CheckpointError unless the sum beside a folder's model.safetensors is `digest`, its SHA-256."""
+    with safety.regular(files.member(path, SUM)) as file:
         written = file.read(64).decode("ascii", "replace")
     if written != digest:
         raise CheckpointError(f"{path / files.SINGLE}: is not the file that was written: its SHA-256 is another")
@@ -95,6 +108,8 @@ def _options(found: Any, kinds: Mapping[str, type], where: str) -> dict[str, Any
 def _fits(name: str, value: Any, kind: type) -> bool:
     if kind is str:
         return isinstance(value, str) and value in CHOICES.get(name, (value,))
+    if kind is bool:
+        return isinstance(value, bool)
     numbers = value if isinstance(value, tuple) else (value,)
     whole = kind is int or name == "position_grid"
     if isinstance(value, tuple) != (kind is tuple) or len(numbers) not in LENGTHS.get(name, (1,)):

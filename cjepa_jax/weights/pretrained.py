@@ -85,12 +85,15 @@ def read(
     Raises: CheckpointError, one line, for what is unreadable, not recognised, or does not fit together.
     """
     path = Path(path)
-    if path.name == files.SINGLE and (path.parent / "config.json").is_file():
+    beside = ("config.json", ours.SUM)  # a file with one of them is of a folder that was written as a whole
+    if path.name == files.SINGLE and any((path.parent / name).is_file() for name in beside):
         path = path.parent
     config = files.json(files.member(path, "config.json")) if (path / "config.json").exists() else {}
     tensors = files.tensors(path)  # before the digest: what is no such file is not read to its end
     if config.get("format") == ours.FORMAT:
         return Pretrained(**ours.read(path, config, _digest(path)))
+    if (path / ours.SUM).is_file() and (path / files.SINGLE).is_file():
+        ours.verify(path, _digest(path / files.SINGLE))
     if config and "pretrained_cfg" not in config:
         known = huggingface.layout(config, path)
         parts = naming.huggingface(tensors, known.name == "hf-vjepa2")

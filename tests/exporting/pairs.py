@@ -21,7 +21,7 @@ ENCODER = {"gelu": "exact", "positions": "sincos", "position_grid": (), "epsilon
 ENCODER |= {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 PREDICTOR = {"depth": 2, "width": 24, "heads": 2, "attention": "joint", "max_objects": 3, "gelu": "exact"}
 PREDICTOR |= {"positions": "sincos", "position_grid": (), "epsilon": 1e-6}
-FREE = {"source": "somewhere", "digest": "0" * 64, "licence": "unspecified", "about": {}}
+FREE = {"source": "/some/where/run", "digest": "0" * 64, "licence": "unspecified", "about": {}}
 
 
 def model(seed=0, variant=SIZE, frames=1, tubelet=2, size=16, predictor=None, target=True, encoder=None, **given):

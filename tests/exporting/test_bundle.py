@@ -36,7 +36,7 @@ def test_an_export_is_read_back_bit_for_bit_and_exported_again_to_the_same_bytes
     assert found.encoder == model.encoder
     assert (found.predictor or {}) == {k: v for k, v in (model.predictor or {}).items() if k != "remat"}
     assert model.input.items() <= found.input.items() and found.input["change"] == bool(model.predictor)
-    assert (found.source, found.digest, found.licence) == (model.source, model.digest, model.licence)
+    assert (found.source, found.digest, found.licence) == ("run", model.digest, model.licence)  # no path of this disk
     bundle.write(tmp_path / "two", found, "card")
     for file in sorted((tmp_path / "one").iterdir()):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
@@ -99,6 +99,10 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 
 def test_nothing_that_is_no_export_is_replaced(tmp_path):
+    (tmp_path / "export" / "mine").mkdir(parents=True)
+    (tmp_path / "export" / bundle.SUM).write_text("")
+    with pytest.raises(ConfigError, match="holds 'mine', which is no part"):
+        bundle.require_free(tmp_path / "export", overwrite=True)
     (tmp_path / "mine").write_text("")
     (tmp_path / "link").symlink_to(tmp_path)
     for out, text in ((tmp_path, "not empty, and no export"), (tmp_path / "mine", "is no folder")):

@@ -2,12 +2,14 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cjepa_jax import positions
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.exporting import public
+from cjepa_jax.models import places
 from tests.exporting import pairs
 
 NO_TARGET = {"target": False}
@@ -43,6 +45,18 @@ def test_timm_gets_its_names_and_shapes_and_a_config(tmp_path):
     target = public.timm(model, "target")[0]
     assert not np.array_equal(target["norm.weight"], arrays["norm.weight"])
     assert "`--part=target`" in public.use(model, "timm", "DIR", "target", config)
+
+
+@pytest.mark.parametrize("stored", [(2, 4, 4), (1, 2, 4)])
+def test_a_table_of_another_grid_is_resized_as_the_network_does(stored):
+    table = {"positions": "table", "position_grid": stored}
+    model = pairs.model(names_objects=False, encoder=table, predictor={"heads": 3} | table)
+    arrays, config = public.timm(model, "encoder")
+    assert config["model_args"]["img_size"] == 16
+    kept = model.params["encoder"]["tokenizer"]["positions"]
+    wanted = places._resized(jnp.asarray(kept), stored, (1, 4, 4))
+    np.testing.assert_allclose(arrays["pos_embed"][0], wanted, atol=1e-6)
+    assert public.ijepa(model)["predictor.module.predictor_pos_embed"].shape == (1, 16, 24)
 
 
 def test_mlp_ratios_give_the_published_sizes_their_units():

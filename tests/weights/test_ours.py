@@ -18,7 +18,8 @@ ENCODER |= {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.1), "depth": 0}
 PREDICTOR = {"depth": 2, "width": 16, "heads": 2, "attention": "cross", "max_objects": 3, "gelu": "exact"}
 PREDICTOR |= {"positions": "sincos", "position_grid": (), "epsilon": 1e-6}
 CONFIG = {"format": "cjepa_jax", "version": 1, "encoder": ENCODER, "predictor": PREDICTOR, "licence": "MIT"}
-CONFIG |= {"input": {"size": 8, "frames": 4}, "source": "runs/tiny", "digest": "abc", "about": {"step": 3}}
+SEEN = {"size": 8, "frames": 4}
+CONFIG |= {"input": SEEN, "source": "runs/tiny", "digest": "abc", "about": {"step": 3}}
 
 
 def exported(folder: Path, change=None, drop=(), **config):
@@ -38,7 +39,8 @@ def test_everything_comes_back(tmp_path):
     found = read(tmp_path)
     assert (found.layout, found.source, found.digest, found.licence) == ("cjepa_jax", "runs/tiny", "abc", "MIT")
     assert (found.encoder, found.predictor) == (ENCODER, PREDICTOR)
-    assert found.input == {"size": 8, "frames": 4} and found.about == {"step": 3}
+    left_out = {"anchor": 0, "names_objects": True, "encoder_input": "context"}
+    assert found.input == SEEN | left_out and found.about == {"step": 3}
     equal(found.params, trees)
 
 
@@ -76,6 +78,10 @@ def test_changed_weights_are_refused(tmp_path):
         ({"encoder": ENCODER | {"tubelet": 0}}, "encoder.tubelet = '0': must be a whole number in range"),
         ({"encoder": ENCODER | {"position_grid": [1, 2.5, 2]}}, "encoder.position_grid = .*: must be so many numbers"),
         ({"input": {"size": None, "frames": 4}}, "input.size = 'None': must be a whole number"),
+        ({"input": SEEN | {"anchor": "1"}}, "input.anchor = '1': must be a whole number"),
+        ({"input": SEEN | {"anchor": -1}}, "input.anchor = '-1': must be a whole number"),
+        ({"input": SEEN | {"names_objects": 1}}, "input.names_objects = '1': must be true or false"),
+        ({"input": SEEN | {"encoder_input": "zero"}}, "encoder_input = 'zero': must be one of context, zeroed"),
         ({"licence": 3}, "licence = '3': must be text"),
         ({"licence": "MIT\n: all is well"}, "licence and about.notes: must be text of one line"),
         ({"about": {"notes": 3}}, "licence and about.notes: must be text of one line"),
