@@ -28,7 +28,7 @@ from cjepa_jax.inputs import InputError, Takes
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.restored import Restored
 from cjepa_jax.types import TrainState
-from cjepa_jax.weights.pretrained import Pretrained
+from cjepa_jax.weights.pretrained import Pretrained, foresees
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +68,9 @@ def load(
     ):
         if value not in choices:
             raise InputError(f"{name} = {value!r}: must be {' or '.join(map(repr, choices))}")
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise InputError(f"batch = {batch!r}: must be a whole number from 1")
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"path = {path!r}: must be the path of a run's folder, of an export, or of public weights")
+    batch = _whole("batch", batch, 1)
     found = opened.open(path, step=step)
     if weights not in found.params:
         raise InputError(f"weights = {weights!r}: {found.source} has no target, only the encoder")
@@ -159,8 +160,7 @@ class Model:
         objects = inputs.objects_of(masks, video.shape, images.ndim)
         removed = inputs.chosen(remove, len(video), objects.shape[1])
         anchor = found.input["anchor"] if anchor is None else anchor
-        if isinstance(anchor, bool) or not isinstance(anchor, int) or anchor < 0:
-            raise InputError(f"anchor = {anchor!r}: must be a whole number of times, 0 or more")
+        anchor = _whole("anchor", anchor, 0)
         most = found.predictor["max_objects"] if self._names else 0
         patches = inputs.taken_away(objects, removed, most, takes)
         gone = _gone(patches.any(1), takes.grid(video.shape)[0], anchor)
@@ -204,8 +204,7 @@ class Model:
     @functools.cached_property
     def _foresees(self) -> bool:
         """Whether the predicted change was trained."""
-        head = self.pretrained.params.get("predictor", {}).get("residual", {}).get("kernel")
-        return self.pretrained.input.get("change", True) and head is not None and bool(np.any(head))
+        return foresees(self.pretrained)
 
     def _models(self, scenes: int) -> base.Model:
         """The model that computes so many scenes."""
@@ -228,6 +227,13 @@ class Model:
         state = TrainState(0, params, target, {}, None, 0)
         restored = Restored(objective, state, None, {}, None, self._names, 0.0)
         return functools.cache(restored.trained)
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    """Of Python or of NumPy. Raises InputError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name} = {value!r}: must be a whole number from {least}")
+    return int(value)
 
 
 def _gone(touched: np.ndarray, times: int, anchor: int) -> np.ndarray:

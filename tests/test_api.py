@@ -166,7 +166,9 @@ def test_what_cannot_be_asked(model, shown):
     video, masks = shown
     assert "nothing would stay visible" in refused(model.intervene, video, np.ones_like(masks), 0)
     assert "touched at the first 1 times only" in refused(model.intervene, video, masks, 0, anchor=1)
-    assert "anchor = -1" in refused(model.intervene, video, masks, 0, anchor=-1)
+    for anchor in (-1, np.int64(-1), True, 0.5):
+        assert f"anchor = {anchor!r}: must be" in refused(model.intervene, video, masks, 0, anchor=anchor)
+    assert "first 1 times only" in refused(model.intervene, video, masks, 0, anchor=np.int64(1))
     assert "has no pixel" in refused(model.intervene, video, np.zeros_like(masks), 0)
     assert "object 4 is not in masks" in refused(model.intervene, video, masks, [4])
     assert "4 objects of scene 0, the predictor was trained to remove 3" in refused(
@@ -210,6 +212,9 @@ def test_load_says_what_it_is_and_refuses_what_cannot_be(run, model, caplog):
         ({"batch": True}, "batch = True"),
     ):
         assert text in refused(cjepa_jax.load, run, **options)
+    for path in (None, 3):
+        assert f"path = {path}: must be the path" in refused(cjepa_jax.load, path)
+    assert cjepa_jax.load(run, batch=np.int64(4)).batch == 4
     with pytest.raises(ConfigError, match="there is no such file or folder"):
         cjepa_jax.load(run / "nowhere")
     assert cjepa_jax.load is api.load

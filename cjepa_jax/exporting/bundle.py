@@ -26,7 +26,7 @@ from cjepa_jax.config import resolve
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.sizes import parse
 from cjepa_jax.weights import layouts
-from cjepa_jax.weights.pretrained import Pretrained
+from cjepa_jax.weights.pretrained import Pretrained, foresees
 from cjepa_jax.weights.public import MEAN, STD
 
 FORMAT, VERSION = "cjepa_jax", 1
@@ -68,12 +68,6 @@ def scene_shape(model: Pretrained) -> tuple[int, ...]:
     """One scene as the training had it: (size, size, 3), or (frames, size, size, 3) of clips."""
     size, frames = model.input["size"], model.input["frames"]
     return (size, size, 3) if frames == 1 else (frames, size, size, 3)
-
-
-def foresees(model: Pretrained) -> bool:
-    """Whether the predictor's residual head says something: its term had a weight, and it is not all zeros."""
-    head = model.params.get("predictor", {}).get("residual", {}).get("kernel")
-    return bool(model.input.get("change", True)) and head is not None and bool(np.any(head))
 
 
 def write_weights(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.sizes import parse
 from cjepa_jax.weights import files, huggingface, naming, ours, public, safety
@@ -120,6 +122,12 @@ def read(
     seen = {"size": size, "frames": 1 if images else frames, "anchor": 0, "names_objects": False}
     licence = huggingface.licence(path) or known.licence  # beside a lone file a README may be of anything
     return Pretrained(known.name, str(path), _digest(path), licence, encoder, predictor, trees, seen, about)
+
+
+def foresees(model: Pretrained) -> bool:
+    """Whether the predictor's residual head says something: its term had a weight, and it is not all zeros."""
+    head = model.params.get("predictor", {}).get("residual", {}).get("kernel")
+    return bool(model.input.get("change", True)) and head is not None and bool(np.any(head))
 
 
 def _which(parts: Mapping[str, Any], part: str, where: str) -> tuple[str, str]:

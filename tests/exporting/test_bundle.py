@@ -115,12 +115,12 @@ def test_nothing_that_is_no_export_is_replaced(tmp_path):
 
 
 def test_a_head_for_the_change_that_was_not_trained_is_not_offered():
-    assert bundle.foresees(pairs.model())
-    assert not bundle.foresees(pairs.model(change=False))
+    assert pretrained.foresees(pairs.model())
+    assert not pretrained.foresees(pairs.model(change=False))
     zeros = pairs.model()
     zeros.params["predictor"]["residual"]["kernel"][:] = 0
-    assert not bundle.foresees(zeros)
-    assert not bundle.foresees(pairs.model(predictor=False))
+    assert not pretrained.foresees(zeros)
+    assert not pretrained.foresees(pairs.model(predictor=False))
 
 
 def test_the_card_says_what_is_known_and_invents_nothing():
