@@ -137,7 +137,7 @@ def record(config: Any, weights: Pretrained) -> dict[str, Any]:
     return config_lib.resolve(
         {
             "init_from": config.init_from,
-            "path": os.path.abspath(config.init_from),  # which the same command has in another folder too
+            "path": _absolute(config.init_from),  # which the same command has in another folder too
             **{name: getattr(weights, name) for name in ("source", "layout", "digest", "licence")},
             "encoder": settings(config, weights),
             "predictor": predictor_line(config, weights).removeprefix("predictor: "),
@@ -158,7 +158,11 @@ def recorded(folder: pathlib.Path) -> dict[str, Any] | None:
 
 def _same(path: str, known: Mapping[str, Any]) -> bool:
     """Whether a run was started from this path, however it is written."""
-    return path == known.get("init_from") or os.path.abspath(path) == known.get("path")
+    return path == known.get("init_from") or _absolute(path) == known.get("path")
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _has_checkpoint(folder: pathlib.Path) -> bool:

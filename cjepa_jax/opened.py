@@ -76,6 +76,7 @@ def _run(folder: pathlib.Path, step: int | None, strict: bool) -> Pretrained:
     about = {"step": step, "objective": kind, "metrics": _metrics(folder, step), "training": config.to_dict()}
     if (folder / "init_from.json").exists():
         about["init_from"] = files.json(folder / "init_from.json")
+        about["init_from"].pop("path", None)  # where it lay on this disk is for resuming, not for exports
     return Pretrained(
         layout="cjepa_jax",
         source=str(folder),

@@ -118,7 +118,7 @@ def test_scores_of_the_last_probe_before_the_checkpoint(copy):
 
 def test_the_licence_of_what_the_run_was_started_from(copy):
     started = {"source": "elsewhere", "digest": "0", "licence": "CC-BY-NC-4.0"}
-    (copy / "init_from.json").write_text(json.dumps(started))
+    (copy / "init_from.json").write_text(json.dumps(started | {"path": "/home/somebody"}))
     found = opened.open(copy)
     assert found.licence == "CC-BY-NC-4.0" and found.about["init_from"] == started
     assert "licence CC-BY-NC-4.0" in found.summary()
