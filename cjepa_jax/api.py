@@ -28,7 +28,8 @@ from cjepa_jax.inputs import InputError, Takes
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.restored import Restored
 from cjepa_jax.types import TrainState
-from cjepa_jax.weights.pretrained import Pretrained, foresees
+from cjepa_jax.weights import pretrained
+from cjepa_jax.weights.pretrained import Pretrained
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ class Model:
     def _takes(self) -> Takes:
         encoder = self.pretrained.encoder
         patch, tubelet = sizes.parse(encoder["variant"]).patch, encoder.get("tubelet", 2)
-        frames = self.pretrained.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // (3 * patch**2)
+        frames = pretrained.frames(self.pretrained)
         return Takes(patch, frames, frames == tubelet and self.pretrained.input["frames"] > 1)
 
     @property
@@ -204,7 +205,7 @@ class Model:
     @functools.cached_property
     def _foresees(self) -> bool:
         """Whether the predicted change was trained."""
-        return foresees(self.pretrained)
+        return pretrained.foresees(self.pretrained)
 
     def _models(self, scenes: int) -> base.Model:
         """The model that computes so many scenes."""

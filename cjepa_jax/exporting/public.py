@@ -13,7 +13,7 @@ from cjepa_jax import positions
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.sizes import parse
 from cjepa_jax.weights import layouts
-from cjepa_jax.weights.pretrained import Pretrained
+from cjepa_jax.weights.pretrained import Pretrained, frames
 from cjepa_jax.weights.public import MEAN, STD
 
 PREDICTOR = {  # canonical -> I-JEPA's
@@ -156,10 +156,8 @@ def other_predictor(model: Pretrained) -> str:
 
 def require_images(model: Pretrained, layout: str) -> None:
     """Raises ConfigError unless the encoder is one of images with added positions."""
-    kernel = model.params["encoder"]["tokenizer"]["projection"]["kernel"]
-    patch = parse(model.encoder["variant"]).patch
     kind = model.encoder.get("positions", "sincos")
-    if kernel.shape[0] != 3 * patch * patch or model.input.get("frames", 1) > 1:
+    if frames(model) > 1 or model.input.get("frames", 1) > 1:
         raise ConfigError(f"--layout={layout}: holds encoders of images, these weights take clips")
     if kind not in ("sincos", "table"):
         raise ConfigError(f"--layout={layout}: holds positions as a table, those of these weights are {kind}")

@@ -124,6 +124,12 @@ def read(
     return Pretrained(known.name, str(path), _digest(path), licence, encoder, predictor, trees, seen, about)
 
 
+def frames(model: Pretrained) -> int:
+    """Of the boxes that the first layer takes: 1 of images."""
+    box = 3 * parse(model.encoder["variant"]).patch ** 2
+    return model.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // box
+
+
 def foresees(model: Pretrained) -> bool:
     """Whether the predictor's residual head says something: its term had a weight, and it is not all zeros."""
     head = model.params.get("predictor", {}).get("residual", {}).get("kernel")
