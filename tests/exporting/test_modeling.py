@@ -19,10 +19,10 @@ TABLES = {"encoder": {"positions": "table", "position_grid": (4, 3, 6)}}
 TABLES["predictor"] = {"positions": "table", "position_grid": (2, 4, 4)}
 QUICK = {
     "images": {},
-    "clips, rotations, across, packed": {"frames": 4, "encoder": ROPE, "predictor": TILE, "rows": (2, 64)},
     "clips, tables, an anchor, tanh": {"frames": 4, "anchor": 1, **TABLES, "batch": 4},
 }
 MORE = {
+    "clips, rotations, across, packed": {"frames": 4, "encoder": ROPE, "predictor": TILE, "rows": (2, 64)},
     "across, masks that name nobody": {"predictor": {"attention": "cross"}, "names_objects": False},
     "a resized table for images, another epsilon, packed": {
         "encoder": {"positions": "table", "position_grid": (1, 6, 3), "epsilon": 1e-3},

@@ -108,7 +108,7 @@ def test_what_they_cannot_hold_is_refused(case, text):
 
 
 @pytest.mark.needs("torch")
-@pytest.mark.parametrize("kind", ["sincos", "table"])
+@pytest.mark.parametrize("kind", [pytest.param("sincos", marks=pytest.mark.slow), "table"])
 def test_plain_networks_with_these_names_give_the_same_numbers(kind):
     import torch
 
