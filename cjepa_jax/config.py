@@ -223,7 +223,7 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"{width} = {values[width]}: must be a multiple of {heads} = {values[heads]}"
     rotary = str(values.get("objective.predictor.positions")).startswith("rope")
     if have(width, heads) and rotary and values[width] // values[heads] < 6:
-        yield f"{width} = {values[width]}: must be at least 6 per head ({heads} = {values[heads]}) with rotary positions"
+        yield f"{width} = {values[width]}: rotary positions need 6 per head ({heads} = {values[heads]})"
     for part in ("objective.encoder", "objective.predictor"):
         positions, stored = f"{part}.positions", f"{part}.position_grid"
         if have(positions, stored) and values[positions] == "table" and not values[stored]:

@@ -53,7 +53,7 @@ REFUSED = [
     (dict(mask__max_objects=4), "objective.predictor.max_objects = 3: must not be below mask.max_objects = 4"),
     (
         dict(objective__predictor__positions="rope", objective__predictor__width=20, objective__predictor__heads=4),
-        "objective.predictor.width = 20: must be at least 6 per head",
+        "objective.predictor.width = 20: rotary positions need 6 per head",
     ),
     (dict(objective__encoder__positions="table"), r"objective.encoder.position_grid = \(\): must be the table's"),
     (dict(objective__encoder__position_grid=(1, 2)), "objective.encoder.position_grid = .*three whole numbers"),

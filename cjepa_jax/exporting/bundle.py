@@ -58,10 +58,18 @@ def description(model: Pretrained) -> dict[str, Any]:
     for name in ("encoder", "predictor"):  # how it is computed is no part of what it computes
         part = fields[name]
         fields[name] = part and {key: value for key, value in part.items() if key not in ("remat", "dtype")}
-    fields["source"] = pathlib.PurePath(model.source).name  # where it lay on this disk is nobody's business
+    fields["source"], fields["about"] = pathlib.PurePath(model.source).name, _without_folders(model.about)
     fields["encoder"] = {"mean": MEAN, "std": STD} | fields["encoder"]
     fields["input"] = {"encoder_input": "context"} | model.input | {"change": foresees(model)}
     return plain({"format": FORMAT, "version": VERSION, **fields})
+
+
+def _without_folders(about: Any, key: str = "") -> Any:
+    """Paths cut down to their last name: where things lay on this disk is nobody's business."""
+    if hasattr(about, "items"):
+        return {name: _without_folders(value, name) for name, value in about.items()}
+    is_path = key in ("path", "source", "init_from") and isinstance(about, str)
+    return pathlib.PurePath(about).name if is_path else about
 
 
 def scene_shape(model: Pretrained) -> tuple[int, ...]:

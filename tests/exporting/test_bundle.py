@@ -139,6 +139,14 @@ def test_the_card_says_what_is_known_and_invents_nothing():
     assert 'from_pretrained("DIR")' in text and "[B, T, H, W, 3]" in text and "model.intervene" in text
 
 
+def test_a_description_tells_no_folders_of_this_disk():
+    training = {"init_from": "/home/me/ijepa.pth.tar", "data": {"path": "/data/mine", "source": "a.b:C"}}
+    about = {"training": training, "init_from": {"source": "/home/me/ijepa.pth.tar", "licence": "CC-BY-NC-4.0"}}
+    model = dataclasses.replace(pairs.model(), about=about)
+    text = json.dumps(bundle.description(model))
+    assert "/home" not in text and "/data" not in text and "a.b:C" in text and text.count("ijepa.pth.tar") == 2
+
+
 def test_a_description_is_plain_json():
     about = {"score": float("nan"), "step": np.int64(3), "grid": (1, 2), "nested": {"x": [np.float32(0.5)]}}
     found = bundle.description(dataclasses.replace(pairs.model(), about=about))
