@@ -37,7 +37,7 @@ import time
 import jax
 from absl import flags
 
-from cjepa_jax import __version__, build, experiment
+from cjepa_jax import __version__, build, cli, experiment
 from cjepa_jax import config as config_lib
 from cjepa_jax.data import assemble
 from cjepa_jax.errors import ConfigError, DataError
@@ -81,6 +81,7 @@ def evaluate(config, model: Restored, protocols: dict, folder: pathlib.Path) -> 
         "version": f"{__version__}, jax {jax.__version__}",
     }
     for name in todo:
+        cli.release_memory()
         started = time.perf_counter()
         result = protocols[name].run(bench)
         seconds = time.perf_counter() - started

@@ -167,6 +167,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
             scores = {}
             if _due(config, step, steps):
                 with clock.outside("probe"):
+                    cli.release_memory()
                     scores = score()
                     (asked,) = processes.agree(signals.received is not None)
                 stop = stop or asked
@@ -174,6 +175,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
             # killed again and again still gets on.
             if step % config.checkpoint.every == 0 or scores or step == start + 1 or stop:
                 with clock.outside("checkpoint"):
+                    cli.release_memory()
                     if first:
                         workdir.require_space(size_in_bytes(state))
                     checkpoints.save(step, state, scores)

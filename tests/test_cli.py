@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import platform
 import random
 import subprocess
 import sys
@@ -242,3 +243,24 @@ def test_the_cpu_is_expected_where_no_accelerator_is(tmp_path, environment, file
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert cli.runs_on_cpu(environment, str(tmp_path)) is expected
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc here")
+def test_a_heap_that_is_kept_between_steps_can_be_given_back():
+    """In a process with these settings: 512 MiB in blocks, freed below a block that stays."""
+    script = """
+import pathlib, numpy as np
+from cjepa_jax import cli
+resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+before = resident()
+blocks = [np.ones(64 << 20, np.uint8) for _ in range(8)]
+stays = np.ones(64 << 20, np.uint8)
+del blocks
+kept = resident() - before
+cli.release_memory()
+print(kept, resident() - before, stays.min())
+"""
+    environment = os.environ | {"GLIBC_TUNABLES": cli.ALLOCATOR}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    kept, left, least = map(int, done.stdout.split())
+    assert kept >= 512 and left <= 160 and least == 1
