@@ -1,5 +1,6 @@
 """Signals at random moments: the run saves and stops with exit code 75, and ends with the same bits all the same."""
 
+import contextlib
 import os
 import pathlib
 import random
@@ -65,11 +66,12 @@ def stop(workdir, rng, limit):
     sent = time.monotonic()
     try:
         os.kill(process.pid, number)
-        if twice:
-            time.sleep(rng.uniform(0, 0.05))
-            os.kill(process.pid, rng.choice(SIGNALS))
     except ProcessLookupError:
         running_still = False
+    if twice:
+        time.sleep(rng.uniform(0, 0.05))
+        with contextlib.suppress(ProcessLookupError):  # the first one was enough, if there was nothing to save
+            os.kill(process.pid, rng.choice(SIGNALS))
     code = process.wait()
     seconds = time.monotonic() - sent
     kind = f"{number.name} twice" if twice else f"{number.name} at {moment}"
