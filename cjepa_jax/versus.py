@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import pickle
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -155,7 +156,7 @@ def _torch(config: Any, ours: Ours, batches: list[dict], compiled: bool) -> Iter
 
         def step(number, rate):
             with _blamed(process):
-                here.send((number, rate))
+                _send(here, (number, rate))
                 return here.recv()
 
         waiting = ", ".join(f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
@@ -187,12 +188,17 @@ def _serve(connection: Connection, config: Any, steps: int, state: Any, batches:
             objective = experiment.make_objective(config, steps)
             twin = versus_torch.Twin(objective, config.optim, state, batches[0], compiled)
         except CjepaError as error:
-            connection.send(error)
+            _send(connection, error)
             return
-        connection.send(versus_torch.torch.get_num_threads())
+        _send(connection, versus_torch.torch.get_num_threads())
         while True:
             number, rate = connection.recv()
-            connection.send(_timed(twin.step, batches[number], rate))
+            _send(connection, _timed(twin.step, batches[number], rate))
+
+
+def _send(connection: Connection, answer: Any) -> None:
+    """As bytes: where nobody listens any more, `send` leaves a buffer behind whose collection ends Python 3.12.1."""
+    connection.send_bytes(pickle.dumps(answer))
 
 
 @contextlib.contextmanager

@@ -112,7 +112,7 @@ class Gone:
         pass
 
 
-@pytest.mark.parametrize("asked", [Connection.recv, lambda end: end.send(bytes(1 << 20))])
+@pytest.mark.parametrize("asked", [Connection.recv, lambda end: versus._send(end, bytes(1 << 20))])
 def test_a_process_that_died_is_one_line(asked):
     here, there = multiprocessing.Pipe()
     there.close()
