@@ -1,7 +1,7 @@
 """Writes a model as a folder that PyTorch reads: weights, settings, a model card and the code.
 
-    python -m cjepa_jax.export --checkpoint=runs/tiny --out=DIR
-    python -m cjepa_jax.export --checkpoint=runs/tiny --out=DIR --layout=timm --onnx
+    python -m cjepa_jax.export --checkpoint=runs/tiny --out=DIR [--onnx]
+    python -m cjepa_jax.export --checkpoint=runs/tiny --out=DIR --layout=timm     (ijepa: under I-JEPA's names)
 
 --checkpoint names a run's folder, an export, or public weights (docs/PYTORCH.md). A damaged newest checkpoint is
 refused, and --out never holds half of an export. Exit code 4: weights that cannot be used; 2: the command line.
@@ -41,9 +41,9 @@ def export(arguments, command: str) -> int:
     out = pathlib.Path(arguments.out)
     bundle.require_free(out, arguments.overwrite)
     if arguments.onnx:
-        onnx.require()
         if arguments.layout != LAYOUTS[0]:
             raise ConfigError(f"--onnx: goes with --layout={LAYOUTS[0]}, not {arguments.layout}")
+        onnx.require()
     model = _licensed(_opened(arguments), arguments.licence)
     print(model.summary(), flush=True)
     with bundle.whole(out, arguments.overwrite) as folder:
