@@ -33,10 +33,10 @@ SIZES = {  # width, depth, heads, units of the MLP
 class Intervention(NamedTuple):
     """Scenes under do(remove): which tokens are hidden with the removed objects, and what the model makes of it."""
 
-    hidden: Tensor  # bool [B, N] tokens that the removed objects touch; all others are visible
-    tokens: Tensor  # [B, N, D] the visible ones, encoded on their own; 0 elsewhere
     prediction: Tensor  # [B, N, D] inferred at the hidden tokens, standardised if target_norm = layer_norm; 0 elsewhere
     change: Tensor | None  # [B, N, D] s_full - s_int foreseen at the visible ones; 0 elsewhere; None: was not trained
+    hidden: Tensor  # bool [B, N] tokens that the removed objects touch; all others are visible
+    tokens: Tensor  # [B, N, D] the visible ones, encoded on their own; 0 elsewhere
     readouts: dict[str, Tensor]  # masked [B, D]; and where change was trained counterfactual [B, D], both [B, 2 D]
 
 
@@ -123,7 +123,7 @@ class CausalJEPA(nn.Module):
             full = self.encode(clip, target=self.target is not None)
             readouts["counterfactual"] = _mean(full - change, ~hidden)
             readouts["both"] = torch.cat([readouts["masked"], readouts["counterfactual"]], -1)
-        return Intervention(hidden, tokens, prediction, change, readouts)
+        return Intervention(prediction, change, hidden, tokens, readouts)
 
 
 class Transformer(nn.Module):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from cjepa_jax import sizes
+from cjepa_jax import api, sizes
 from cjepa_jax.models import predictor
 from tests.exporting import pairs
 
@@ -166,6 +166,7 @@ def test_where_nothing_would_stay_visible_nothing_is_hidden(exported, given):
     answer = exported.intervene(video, torch.ones_like(masks), [0])
     assert not answer.hidden.any() and not answer.readouts["masked"].any()
     assert torch.equal(answer.tokens, exported.encode(video))
+    assert answer._fields[:3] == api.Intervention._fields[:3]  # whoever unpacks one unpacks the other
 
 
 @pytest.mark.slow
