@@ -65,22 +65,28 @@ def _opened(arguments):
         model = pretrained.read(path, "" if arguments.part == "target" else arguments.part)
     else:
         model = opened.open(path, arguments.step, strict=True)
-    written = model.layout == LAYOUTS[0] or arguments.part == "target"
-    if arguments.part and written and arguments.layout != "timm":
+    if _part_written(model, arguments) and arguments.layout != "timm":
         raise ConfigError(f"--part={arguments.part}: goes with --layout=timm; the others hold every part")
     return model
+
+
+def _part_written(model, arguments) -> str:
+    """--part, unless it was chosen by reading; "" then."""
+    return arguments.part if model.layout == LAYOUTS[0] or arguments.part == "target" else ""
 
 
 def _licensed(model, licence: str):
     """With the licence that the user gives to weights that have none. Raises ConfigError for others' weights."""
     import dataclasses
 
+    from cjepa_jax.weights import licences
+
     if not licence or licence == model.licence:
         return model
     if model.licence not in ("unspecified", "unknown"):
         raise ConfigError(f"--licence={licence}: these weights are under {model.licence}, which stays with them")
-    if not licence.isprintable() or len(licence) > 100:
-        raise ConfigError("--licence: must be a name of at most 100 letters, such as Apache-2.0")
+    if licences.canonical(licence) == "unknown":
+        raise ConfigError(f"--licence: must be a name of at most {licences.MOST} letters, such as Apache-2.0")
     return dataclasses.replace(model, licence=licence)
 
 
@@ -95,8 +101,7 @@ def _write(model, folder: pathlib.Path, arguments) -> None:
         return
     config = {}
     if layout == "timm":
-        written = model.layout == LAYOUTS[0] or arguments.part == "target"  # others were chosen by reading
-        part = arguments.part if written and arguments.part else "encoder"
+        part = _part_written(model, arguments) or "encoder"
         arrays, config = public.timm(model, part)
         bundle.write_json(folder / bundle.CONFIG, bundle.plain(config))
     else:
