@@ -41,6 +41,7 @@ CHOICES = {
     "data.intervened": ("zero_pixels", "drop_tokens", "rerender", "none"),
     "objective.prediction_loss": ("smooth_l1", "elementwise", "l1", "mse"),
     "objective.target_norm": ("none", "layer_norm"),
+    "objective.causal_tokens": ("remaining", "context"),
     "objective.sigreg_kind": ("kl", "epps_pulley"),
     "objective.ema_kind": ("cosine", "linear"),
     "objective.encoder_input": ("context", "zeroed"),
@@ -266,6 +267,23 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignore: tuple[
         if (key in before) != (key in after) or before[key] != after[key]
         if not any(fnmatch.fnmatch(key, pattern) for pattern in ignore)
     ]
+
+
+def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A saved config with keys that it is too old for, as its run was computed: to be compared with `now`.
+
+    Runs without `objective.causal_tokens` averaged over "context". Without an anchor or without the causal term that is
+    what "remaining" gives too, to the bit, so these take whatever `now` says.
+    """
+    objective, mask, wanted = saved.get("objective"), saved.get("mask"), now.get("objective")
+    if not all(isinstance(section, Mapping) for section in (objective, mask, wanted)):
+        return saved
+    if "causal_tokens" in objective or "causal_weight" not in objective or "causal_tokens" not in wanted:
+        return saved
+    known = str(mask.get("type")).startswith("cjepa_jax.masks.")
+    same = not objective["causal_weight"] or (known and not mask.get("anchor") and not objective.get("anchor"))
+    tokens = wanted["causal_tokens"] if same else "context"
+    return {**saved, "objective": {**objective, "causal_tokens": tokens}}
 
 
 def override(config: Any, values: Mapping[str, Any]) -> Any:

@@ -101,7 +101,7 @@ def causal_consistency(
     Args:
       residual: [B, N, D], the predicted change of each context token.
       full, intervened: [B, N, D], the target encoder's tokens of the scene and of the scene under do(remove).
-      mask: [B, N] bool, the context tokens.
+      mask: [B, N] bool, the context tokens that count: the document's C has those of what was not removed.
       valid: [B] bool, scenes that count.
     """
     return scene_mean(change_error(residual, full, intervened), mask, valid)

@@ -37,6 +37,7 @@ HIGHLIGHTS = {  # title -> config values worth a glance, each with its own label
         "objective.prediction_loss": "prediction",
         "objective.target_norm": "target norm",
         "objective.causal_weight": "causal weight λ",
+        "objective.causal_tokens": "causal tokens",
         "objective.sigreg_weight": "SIGReg weight μ",
     },
     "training": {

@@ -23,6 +23,7 @@ from cjepa_jax.types import Batch, Rows, TrainState
 from cjepa_jax.weights.pretrained import Pretrained
 from cjepa_jax.workdir import tuples
 
+NOT_THE_MODEL = ("objective.causal_tokens",)  # of the training's loss alone; runs from before it was a key lack it
 INIT = 2**30  # random initialisations beside a result are seeded from here: no run has their bits
 
 
@@ -208,7 +209,7 @@ def _training(run: pathlib.Path, config: Any) -> ConfigDict:
         text = f"{file}: is not readable as a run's config, which says what the checkpoint is"
         raise CheckpointError(f"{text} ({type(error).__name__}: {error})") from error
     wanted = {"objective": config.objective, "data": {key: config.data[key] for key in keys["data"]}}
-    different = config_lib.differences(keys, wanted)
+    different = config_lib.differences(keys, wanted, ignore=(*config_lib.MAY_CHANGE, *NOT_THE_MODEL))
     if different:
         raise CheckpointError(f"{run}: belongs to another model: {'; '.join(different)} (run -> config)")
     return training

@@ -174,6 +174,9 @@ class Twin:
         batch["hidden"] = torch.from_numpy(arrays["hidden"]) if "hidden" in arrays else ~batch["context"]
         batch["attend"] = (batch["context"] | batch["hidden"])[:, None, None] if "hidden" in arrays else None
         covers = _covers(arrays["object_patches"], arrays["removed"], self.predictor.max_objects)
+        own = torch.from_numpy(np.einsum("bkn,bk->bn", arrays["object_patches"], arrays["removed"]))
+        remaining = self.objective.causal_tokens == "remaining"
+        batch["counted"] = batch["context"] & ~own if remaining else batch["context"]
         return batch | {"covers": torch.from_numpy(covers)}
 
     def _loss(self, batch: dict):
@@ -194,7 +197,7 @@ class Twin:
         loss = loss + config.sigreg_weight * (np.log(pooled.shape[-1]) + torch.special.xlogy(share, share).sum())
         if config.causal_weight:
             error = (residual.float() - change).square().sum(-1)
-            loss = loss + config.causal_weight * _scene_mean(error, context, batch.get("intervened_valid"))
+            loss = loss + config.causal_weight * _scene_mean(error, batch["counted"], batch.get("intervened_valid"))
         return loss
 
 

@@ -162,7 +162,7 @@ class Workdir:
         file = self.path / "config.json"
         # A run that failed before its first checkpoint leaves nothing that another config could spoil.
         if file.exists() and (self.finished or any(self.checkpoints.glob("[0-9]*"))):
-            changed = config_lib.differences(read_object(file), config)
+            changed = config_lib.differences(config_lib.completed(read_object(file), config), config)
             if changed:
                 listed = ", ".join(changed)
                 raise ConfigError(

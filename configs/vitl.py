@@ -111,6 +111,7 @@ def get_config():
             beta=1.0,  # smooth-l1 transition
             target_norm="none",  # or layer_norm
             causal_weight=0.5,  # lambda
+            causal_tokens="remaining",  # averaged: the visible tokens of what was not removed; or context: all visible
             sigreg_weight=0.01,  # mu
             sigreg_kind="kl",  # of singular values to uniform; or epps_pulley, LeJEPA's sliced test against N(0, I)
             encoder_input="context",  # or zeroed: the whole grid, masked positions zeroed

@@ -62,6 +62,13 @@ def test_another_model_is_refused_with_the_keys_that_differ(tmp_path):
         restored.Restored.of(config(objective__causal_weight=0.5), run)
 
 
+def test_a_run_from_before_causal_tokens_is_the_same_model(tmp_path):
+    old = config_lib.resolve(config())
+    del old["objective"]["causal_tokens"]
+    with pytest.raises(ConfigError, match="there is no checkpoint in"):  # it came to the weights
+        restored.Restored.of(config(), run_folder(tmp_path / "run", json.dumps(old)))
+
+
 def test_a_folder_without_checkpoints(tmp_path):
     with pytest.raises(ConfigError, match="there is no folder .*run/checkpoints"):
         restored.Restored.of(config(), str(tmp_path / "run"))

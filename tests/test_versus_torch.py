@@ -25,7 +25,13 @@ DOCUMENT = {
     "data.frames": 1,
     "data.size": 64,
 }
-CASES = {"tiny": {"mask.anchor": 1, "data.frames": 4}, "document": DOCUMENT, "drop": {"data.intervened": "drop_tokens"}}
+ANCHOR = {"mask.anchor": 1, "data.frames": 4, "objective.causal_weight": 0.5}
+CASES = {
+    "tiny": ANCHOR,
+    "all context": ANCHOR | {"objective.causal_tokens": "context"},
+    "document": DOCUMENT,
+    "drop": {"data.intervened": "drop_tokens"},
+}
 
 
 @pytest.fixture(autouse=True)

@@ -77,6 +77,27 @@ def test_config_is_stored_once_and_another_is_refused(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("anchor, weight, mask, same", [
+    (1, 0.005, "cjepa_jax.masks.objects:draw", False),
+    (0, 0.005, "cjepa_jax.masks.objects:draw", True),
+    (1, 0.0, "cjepa_jax.masks.objects:draw", True),
+    (0, 0.005, "mine:draw", False),  # may leave removed objects visible without an anchor
+])  # fmt: skip
+def test_a_run_from_before_causal_tokens_goes_on_as_it_was_computed(tmp_path, anchor, weight, mask, same):
+    config = tiny.get_config()
+    config.mask.anchor, config.objective.causal_weight, config.mask.type = anchor, weight, mask
+    old = resolve(config)
+    del old["objective"]["causal_tokens"]
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    if not same:
+        with pytest.raises(ConfigError, match=r"\(objective.causal_tokens: context -> remaining\)"):
+            Workdir(tmp_path, config).__enter__()
+        config.objective.causal_tokens = "context"
+    with Workdir(tmp_path, config):
+        assert json.loads((tmp_path / "config.json").read_text()) == resolve(config)
+
+
 def test_messages_name_the_folder_as_the_user_did(tmp_path):
     for options, name in (({}, "workdir = "), ({"setting": "--out="}, "--out=")):
         with Workdir(tmp_path, **options) as workdir:

@@ -25,6 +25,7 @@ SETTINGS = (
     ("prediction loss", "objective.prediction_loss"),
     ("target norm", "objective.target_norm"),
     ("weight of the causal term", "objective.causal_weight"),
+    ("visible tokens of the causal term", "objective.causal_tokens"),
     ("weight of SIGReg", "objective.sigreg_weight"),
     ("EMA of the target", "objective.ema"),
     ("scenes per step", "train.batch"),

@@ -25,7 +25,9 @@ class Jepa(PerScene):
 
     `encoder` and `predictor` are keyword arguments of models.encoder.Encoder and models.predictor.Predictor; `steps`
     is the length of the run, which the EMA momentum needs; `dtype` is the compute type. `sigreg_kind` is "kl" (the
-    document's) or "epps_pulley" (LeJEPA's, of the same features).
+    document's) or "epps_pulley" (LeJEPA's, of the same features). `causal_tokens` are the visible tokens over which the
+    causal term is averaged: those of what was not removed ("remaining", the document's C), or all ("context"). They
+    differ where removed objects stay visible for a while (mask.anchor).
     """
 
     encoder: Mapping
@@ -36,6 +38,7 @@ class Jepa(PerScene):
     beta: float = 1.0
     target_norm: str = "none"
     causal_weight: float = 0.5
+    causal_tokens: str = "remaining"
     sigreg_weight: float = 0.01
     sigreg_kind: str = "kl"
     encoder_input: str = "context"
@@ -45,6 +48,8 @@ class Jepa(PerScene):
     def __post_init__(self):
         if self.sigreg_kind not in ("kl", "epps_pulley"):
             raise ConfigError(f"objective.sigreg_kind = {self.sigreg_kind!r}: must be kl or epps_pulley")
+        if self.causal_tokens not in ("remaining", "context"):
+            raise ConfigError(f"objective.causal_tokens = {self.causal_tokens!r}: must be remaining or context")
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
@@ -98,9 +103,10 @@ class Jepa(PerScene):
         if intervened is not None:
             counts = valid if batch.intervened_valid is None else valid & batch.intervened_valid
             change = losses.change_error(residual, full, intervened)
-            learned["causal"], known["causal"] = losses.masked_mean(change, batch.context, axis=-1), counts
             # Where no removed object is: elsewhere (a clip's anchor) its own absence is most of the change.
             rest = batch.context & ~(batch.object_patches & batch.removed[..., None]).any(1)
+            counted = rest if self.causal_tokens == "remaining" else batch.context
+            learned["causal"], known["causal"] = losses.masked_mean(change, counted, axis=-1), counts
             known["explained"]["causal"] = _moments(residual, full - intervened, rest, counts)
         return learned, known
 

@@ -3,7 +3,8 @@
 GLOSSARY = {
     "loss": "weighted sum of the three terms; the target network moves, so a falling loss alone is no progress",
     "loss/prediction": "smooth l1 between predicted and target features at the masked patches",
-    "loss/causal": "squared error of the residual head against s_full - s_int at the visible patches, unweighted",
+    "loss/causal": "squared error of the residual head against s_full - s_int, unweighted, at the visible patches of"
+    " what was not removed (objective.causal_tokens=context: at all visible patches)",
     "loss/sigreg": "KL of the batch's normalised singular values to uniform, unweighted; high: few directions are used;"
     " with sigreg_kind=epps_pulley, the Epps-Pulley statistic",
     "loss/sigreg_floor": "the least that the SIGReg term can be with this batch: log(D / (B - 1)), or 0",

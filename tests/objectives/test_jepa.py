@@ -78,6 +78,7 @@ ALONE = {  # every alternative of the method on its own: (objective's fields, ba
     "zeroed": ({"encoder_input": "zeroed"}, {}, {}),
     "drop_tokens": ({}, {"intervened": "drop_tokens"}, {}),
     "rerender": ({}, {"intervened": "rerender"}, {}),
+    "all context": ({"causal_tokens": "context"}, {}, {}),
     "none": ({"causal_weight": 0.0}, {"intervened": "none"}, {}),
     "no sigreg": ({"sigreg_weight": 0.0}, {}, {}),
     "epps-pulley": ({"sigreg_kind": "epps_pulley"}, {}, {}),
@@ -98,7 +99,7 @@ ALONE = {  # every alternative of the method on its own: (objective's fields, ba
 TOGETHER = {  # the same, several at a time: each still runs in the fast tests
     "a": ["elementwise", "layer_norm", "zeroed", "gelu", "clip", "fixed ema"],
     "b": ["mse", "epps-pulley", "cross", "drop_tokens", "remat full", "no decay"],
-    "c": ["rerender", "video", "anchor", "remat dots", "bfloat16", "beta"],
+    "c": ["rerender", "video", "anchor", "all context", "remat dots", "bfloat16", "beta"],
     "d": ["none", "no sigreg", "predictor 12", "l1", "linear ema", "dropped"],
 }
 
@@ -136,7 +137,7 @@ def test_every_alternative_trains(name):
     _, batch, state, step = default()
     # Another step than the default's; but remat only saves memory, and fresh weights leave GELU nearly linear.
     same = step(state, batch)[1]["update_norm" if name in ("no decay", "clip") else "loss"]
-    if name not in ("remat dots", "remat full", "fixed ema", "linear ema", "gelu"):
+    if name not in ("remat dots", "remat full", "fixed ema", "linear ema", "gelu", "all context"):
         assert float(metrics["update_norm" if name in ("no decay", "clip") else "loss"]) != pytest.approx(float(same))
 
 
@@ -177,6 +178,56 @@ def test_loss_is_algorithm_1_on_the_parts():
     assert float(mine) == pytest.approx(float(expected), rel=1e-5)
 
 
+def loss_and_gradient(objective, state, batch):
+    def loss(params):
+        return objective.loss(params, state.target, {}, batch, jax.random.key(0), 3)
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(state.params)
+
+
+def test_without_an_anchor_both_readings_of_the_causal_term_are_one_to_the_bit():
+    objective, batch, state, _ = default()
+    one, two = (loss_and_gradient(make(causal_tokens=name), state, batch) for name in ("remaining", "context"))
+    assert flat(one).keys() == flat(two).keys() and float(one[0][1][0]["loss/causal"]) > 0
+    for (name, a), b in zip(flat(one).items(), flat(two).values(), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_with_an_anchor_removed_objects_leave_the_causal_term():
+    """By hand: for every visible token, whether any removed object touches it, one object and one token at a time."""
+    names = ("remaining", "context")
+    objective = make()
+    mask = functools.partial(scenes.objects.draw, area=(0.05, 0.6), anchor=1)
+    batch = as_batch(scenes.batch(frames=4, mask=mask, intervened="rerender"))
+    params, target, _ = jax.jit(objective.init)(jax.random.key(0), batch)
+
+    @jax.jit
+    def parts(params, target):
+        residual = objective.predict(params, objective.encode_context(params, batch), batch)[1]
+        found = [make(causal_tokens=name).loss(params, target, {}, batch, jax.random.key(0), 3) for name in names]
+        return residual, [objective.encode(target, clip) for clip in (batch.video, batch.intervened)], found
+
+    residual, (full, without), found = jax.device_get(parts(params, jax.tree.map(lambda x: 1.1 * x, target)))
+    square = (np.asarray(residual, np.float64) - full + without) ** 2
+    each = {name: [] for name in names}
+    for b in range(len(square)):
+        kept = {name: [] for name in names}
+        for token in np.flatnonzero(batch.context[b]):
+            gone = [k for k in np.flatnonzero(batch.removed[b]) if batch.object_patches[b, k, token]]
+            kept["context"].append(square[b, token].sum())
+            if not gone:
+                kept["remaining"].append(square[b, token].sum())
+        assert len(kept["remaining"]) < len(kept["context"]) or not batch.removed[b].any()
+        for name in names:
+            each[name].append(np.mean(kept[name]))
+    for name, (total, (metrics, _)) in zip(names, found, strict=True):
+        counted = [value for value, has in zip(each[name], batch.intervened_valid, strict=True) if has]
+        assert float(metrics["loss/causal"]) == pytest.approx(np.mean(counted), rel=1e-5)
+        rest = metrics["loss/prediction"] + 0.01 * metrics["loss/sigreg"]
+        assert float(total) == pytest.approx(float(rest + 0.5 * np.mean(counted)), rel=1e-5)
+    assert abs(np.mean(each["context"]) / np.mean(each["remaining"]) - 1) > 0.1
+
+
 @pytest.mark.parametrize("kind, collapsed", [("kl", np.log(8)), ("epps_pulley", 0.40 * 64)])
 def test_either_sigreg_tells_normal_features_from_collapsed_ones(kind, collapsed):
     objective, valid = make(sigreg_kind=kind), jnp.arange(80) < 64
@@ -197,9 +248,11 @@ def test_either_sigreg_tells_normal_features_from_collapsed_ones(kind, collapsed
     assert (float(run(normal, 1)[0][0]) != float(spread)) == (kind == "epps_pulley")  # slices are drawn anew
 
 
-def test_another_sigreg_is_refused():
+def test_another_sigreg_and_other_causal_tokens_are_refused():
     with pytest.raises(ConfigError, match="objective.sigreg_kind = 'bcs'"):
         make(sigreg_kind="bcs")
+    with pytest.raises(ConfigError, match="objective.causal_tokens = 'all': must be remaining or context"):
+        make(causal_tokens="all")
 
 
 @pytest.mark.slow
