@@ -23,14 +23,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers
 
-from cjepa_jax import manifest, trees
+from cjepa_jax import door, manifest, trees
 from cjepa_jax.errors import CheckpointError, did_you_mean
 
 log = logging.getLogger(__name__)
 
 # What the system says of files that are gone or whose content is wrong. Every other error (a disk or a server that
 # does not answer, too many open files, no permission) may pass, and says nothing about the checkpoint.
-DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, None}
+DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP, None}
+MOST_METRICS = 2**20  # bytes of a step's metrics
 OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in the text of TensorStore, which raises ValueError
 
 
@@ -69,7 +70,7 @@ class Checkpoints:
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
             logging.getLogger("absl").addFilter(_of_interest)
-        self._hide_damaged_metrics()
+        self._look_around()
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
@@ -226,31 +227,55 @@ class Checkpoints:
             raise ValueError(f"checksum mismatch in {', '.join(names[i] for i in altered[:3])}")
         return jax.tree.unflatten(tree, leaves)
 
-    def _hide_damaged_metrics(self) -> None:
+    def _look_around(self) -> None:
+        """What has to be looked at before Orbax, which opens whatever is there. Raises CheckpointError."""
+        problem = None
+        if jax.process_index() == 0:
+            problem = self._find_odd() or self._hide_damaged_metrics()
+        if _highest(problem is not None):
+            raise problem or Unreachable(f"{self.folder}: the first process cannot read what is in it")
+
+    def _find_odd(self) -> CheckpointError | None:
+        """Links, pipes and devices, which Orbax would follow and wait for; and folders that it takes for steps by names
+        that `door.step_of` does not."""
+        try:
+            if self.folder.is_symlink():
+                text = "is a symbolic link, which is not followed: link the run's folder as a whole"
+                return CheckpointError(f"{self.folder}: {text}")
+            door.require_plain(self.folder)
+            names = os.listdir(self.folder) if self.folder.exists() else []
+        except door.Refused as error:
+            return CheckpointError(str(error))
+        except OSError as error:
+            return Unreachable(f"{self.folder}: cannot be read at present, nothing was changed ({error})")
+        for name in names:
+            if name.split("_")[-1].isdigit() and door.step_of(name) is None and (self.folder / name).is_dir():
+                limit = f"a whole number up to {door.LARGEST_STEP}, without zeros before it"
+                return CheckpointError(f"{self.folder / name[:100]}: is no step's folder: a step is {limit}")
+        return None
+
+    def _hide_damaged_metrics(self) -> CheckpointError | None:
         """Orbax reads every step's metrics before anything is verified, and raises whatever JSON does. A step whose
         metrics are hidden is one with files missing, to be passed over like any other that is damaged."""
-        problem = None
-        for file in sorted(self.folder.glob("[0-9]*/metrics/metrics")) if jax.process_index() == 0 else ():
+        for step in door.steps(self.folder):
+            file = self.folder / str(step) / "metrics" / "metrics"
             try:
-                if isinstance(json.loads(file.read_text()), dict):
+                if isinstance(json.loads(door.read(file, MOST_METRICS)), dict):
                     continue
-            except FileNotFoundError:  # the run that trains here has just deleted the step
+            except (FileNotFoundError, NotADirectoryError):  # none, or the run that trains here has just deleted it
                 continue
             except (OSError, ValueError, RecursionError) as error:  # not JSON, or not UTF-8
                 if _may_pass(error):
-                    problem = Unreachable(f"{file}: cannot be read at present, nothing was changed ({error})")
-                    break
+                    return Unreachable(f"{file}: cannot be read at present, nothing was changed ({error})")
             if self._read_only:
-                problem = CheckpointError(f"{file}: damaged; without the folder {file.parts[-3]} the other steps serve")
-                break
+                return CheckpointError(f"{file}: damaged; without the folder {file.parts[-3]} the other steps serve")
             file.parent.rename(file.parent.with_name("metrics.bad"))
-        if _highest(problem is not None):
-            raise problem or Unreachable(f"{self.folder}: the first process cannot read the metrics")
+        return None
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
             taken = (self.folder / f"{step}.bad{again}" for again in ("", *map(str, range(2, 10**6))))
-            os.rename(self.folder / str(step), next(aside for aside in taken if not aside.exists()))
+            os.rename(self.folder / str(step), next(aside for aside in taken if not os.path.lexists(aside)))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"checkpoint {step} is set aside")
         self._manager.reload()

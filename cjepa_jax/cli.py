@@ -33,7 +33,7 @@ from ml_collections import ConfigDict, config_flags
 import cjepa_jax
 from cjepa_jax import config as config_lib
 from cjepa_jax import signals
-from cjepa_jax.errors import CjepaError, ConfigError, StorageError, did_you_mean
+from cjepa_jax.errors import CjepaError, ConfigError, StorageError, did_you_mean, one_line
 
 # glibc: huge pages; and one heap that takes large blocks too and never shrinks, so that they are not cleared anew.
 ALLOCATOR = ":".join(
@@ -218,10 +218,13 @@ def set_up_logging(level: str) -> None:
 
 
 class _Lowercase(logging.Formatter):
-    """ "warning: ..." rather than "WARNING: ...". Renaming the levels themselves would break JAX's own flags."""
+    """ "warning: ..." rather than "WARNING: ...". Renaming the levels themselves would break JAX's own flags. What this
+    package logs may quote a file of somebody else: it is one line without control characters."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.levelname = record.levelname.lower()
+        if record.name.partition(".")[0] == "cjepa_jax":
+            record.message = one_line(record.message)
         return super().formatMessage(record)
 
 
@@ -340,4 +343,4 @@ def _one_line(error: BaseException) -> str:
     if text[:1] in ("'", '"') and text[:1] == text[-1:]:  # ml_collections raises the repr of its message
         text = text[1:-1].replace("\\n", "\n")
     text = re.sub(r' Other fields present: ".*?"(?=\n|$)', "", text, flags=re.S)
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip()) or type(error).__name__
+    return one_line(text) or type(error).__name__

@@ -8,17 +8,18 @@ manifest are, or a file cannot be read now. docs/RUNS.md says what lies in the f
 """
 
 import dataclasses
+import itertools
 import pathlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from cjepa_jax import cli, manifest
+from cjepa_jax import cli, door, manifest
 from cjepa_jax import config as config_lib
-from cjepa_jax.errors import CheckpointError, CjepaError, ConfigError
-from cjepa_jax.workdir import Workdir, parse_metrics, read_object
+from cjepa_jax.errors import CheckpointError, CjepaError, ConfigError, printable
+from cjepa_jax.workdir import Workdir, read_object
 
 BESIDE = ("step_time_ms", "scenes_per_s", "data_wait", "eta_s", "compilations")  # how fast it went, not where to
 SHOWN = 5
@@ -44,13 +45,13 @@ def main(argv: list[str]) -> int:
     if arguments.diff:
         other = Workdir(arguments.diff, setting="")
         _require_run(other)
-        print("\n".join(compare(run, other)))
+        print("\n".join(map(printable, compare(run, other))))
         return 0
     found = examine(run)
     for finding in found:
-        print(f"{'WRONG' if finding.code else 'ok':6} {finding.what:16} {finding.text}")
+        print(f"{'WRONG' if finding.code else 'ok':6} {printable(finding.what):16} {printable(finding.text)}")
     code = max(finding.code for finding in found)
-    print(f"\n{advice(run, found, code)}")
+    print(f"\n{printable(advice(run, found, code))}")
     return code
 
 
@@ -118,6 +119,8 @@ def _readable(what: str, look: Callable[[], Finding]) -> Finding:
     """What `look` finds; a disk or a server that does not answer is a finding too."""
     try:
         return look()
+    except door.Refused as error:
+        return Finding(what, str(error), error.exit_code)
     except OSError as error:
         return Finding(what, f"cannot be read now ({error.strerror}), which says nothing about it", 1)
 
@@ -146,21 +149,20 @@ def _manifest(run: Workdir) -> Finding:
 
 def _metrics(run: Workdir) -> Finding:
     """Half a line at the end is what a kill leaves, and disappears when the run goes on."""
-    saved = max(_steps(run), default=0)  # looked up first: what is saved has been logged before
-    file = run.path / "metrics.jsonl"
-    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-    lines = parse_metrics(text)
-    broken = text.count("\n") - len(lines)
-    steps = [line["step"] for line in lines if "loss" in line and isinstance(line.get("step"), int)]
+    saved = max(door.steps(run.checkpoints), default=0)  # looked up first: what is saved has been logged before
+    lines, broken, cut = run.look_at_metrics()
+    steps = [line["step"] for line in lines if "loss" in line]
     twice = [step for step, count in Counter(steps).items() if count > 1]
     every = _largest_interval(run)
     pairs = zip([0, *steps], [*steps, saved + 1], strict=True)
-    missing = [step for a, b in pairs for step in range(a - a % every + every, b, every)]
+    missing = [range(a - a % every + every, b, every) for a, b in pairs]
     wrong = [f"{broken} lines are unreadable"] * bool(broken) + ["steps go backwards"] * (steps != sorted(steps))
-    wrong += [f"{name} steps {_few(found)}" for name, found in (("twice:", twice), ("missing:", missing)) if found]
+    wrong += [f"twice: steps {_few(twice)}"] * bool(twice)
+    if count := sum(map(len, missing)):  # as ranges: as many as a folder's name says may be missing
+        wrong.append(f"missing: steps {_few(itertools.chain(*missing), count)}")
     if wrong:
         return Finding("metrics", "; ".join(wrong), 1)
-    half = "; half a line at the end, from a kill" if text and not text.endswith("\n") else ""
+    half = "; half a line at the end, from a kill" if cut else ""
     return Finding("metrics", (f"steps {steps[0]} to {steps[-1]}, none missing" if steps else "none yet") + half)
 
 
@@ -177,7 +179,7 @@ def _result(run: Workdir) -> Finding:
 
 def _checkpoints(run: Workdir, running: bool) -> Iterator[Finding]:
     names = sorted(path.name for path in run.checkpoints.glob("*"))
-    for step in _steps(run):
+    for step in door.steps(run.checkpoints):
         folder = run.checkpoints / str(step)
         found = _readable(f"step {step}", lambda folder=folder, step=step: _checkpoint(folder, step))
         if found.code and running:  # it may be about to delete the step, file by file
@@ -191,10 +193,6 @@ def _checkpoints(run: Workdir, running: bool) -> Iterator[Finding]:
         elif ".orbax-checkpoint-tmp" in name:
             state = "is being saved" if running else "was cut short while it was saved; the next start clears it away"
             yield Finding(name, state)
-
-
-def _steps(run: Workdir) -> list[int]:
-    return sorted(int(path.name) for path in run.checkpoints.glob("*") if path.name.isdigit())
 
 
 def _checkpoint(folder: pathlib.Path, step: int) -> Finding:
@@ -236,9 +234,11 @@ def _section(name: str, lines: list[str]) -> Iterator[str]:
     yield from (f"  {line}" for line in lines)
 
 
-def _few(items: list[Any]) -> str:
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(map(str, items[:SHOWN])) + more
+def _few(items: Iterable[Any], count: int | None = None) -> str:
+    """The first ones, and how many more there are of the `count`; None: of a list."""
+    count = len(items) if count is None else count
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    return ", ".join(map(str, itertools.islice(items, SHOWN))) + more
 
 
 def _short(value: Any) -> str:

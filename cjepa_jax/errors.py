@@ -1,13 +1,35 @@
 """The errors that end a run: each is one clear line for the user and an exit code for the shell."""
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any
+
+UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+def printable(text: Any) -> str:
+    """A text on one line without control characters, which could rewrite a terminal's screen or hide what follows.
+
+    Line ends, escapes, C0 and C1 controls, marks that change the writing direction and lone surrogates are shown as
+    Python would write them: "\\n", "\\x1b", "\\u202e".
+    """
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def one_line(text: Any) -> str:
+    """A text's lines joined by semicolons, `printable`."""
+    return printable("; ".join(line.strip() for line in str(text).splitlines() if line.strip()))
 
 
 class CjepaError(Exception):
-    """Base class. `exit_code` is what the process returns when the error ends it."""
+    """Base class: one line without control characters, whatever file its words are from. `exit_code` is what the
+    process returns when the error ends it."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class ConfigError(CjepaError):

@@ -37,7 +37,7 @@ import time
 import jax
 from absl import flags
 
-from cjepa_jax import __version__, build, cli, experiment
+from cjepa_jax import __version__, build, cli, door, experiment
 from cjepa_jax import config as config_lib
 from cjepa_jax.data import assemble
 from cjepa_jax.errors import ConfigError, DataError
@@ -63,7 +63,7 @@ def main(config, workdir: str) -> int:
     for note in model.notes:
         print(note)
     if flags.FLAGS.workdir is None:
-        workdir = model.run / "evaluation" if model.run else f"{workdir}-{pathlib.Path(checkpoint).name}"
+        workdir = door.below(model.run, "evaluation") if model.run else f"{workdir}-{pathlib.Path(checkpoint).name}"
     with Workdir(workdir) as folder:
         return evaluate(config, model, protocols, folder.path)
 
@@ -168,10 +168,10 @@ def _saved(file: pathlib.Path, setting: dict) -> dict:
     if not file.exists():
         return empty
     try:
-        saved = json.loads(file.read_text())
+        saved = json.loads(door.read(file))
         before = {key: saved["about"].get(key) for key in setting}
         found = empty | {"protocols": dict(saved["protocols"]), "made": dict(saved.get("made", {}))}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: is damaged ({type(error).__name__}: {error}); delete it") from error
     return empty if config_lib.differences(before, setting, ignore=SPEED) else found
 

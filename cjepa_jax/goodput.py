@@ -7,6 +7,9 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator
 
+from cjepa_jax import door
+
+MOST = 2**16  # bytes of the file
 KINDS = ("init", "compile", "data", "step", "checkpoint", "probe", "replay", "other")
 
 
@@ -33,8 +36,8 @@ class Goodput:
         self.seconds = dict.fromkeys(KINDS, 0.0)
         self._reached = self._step = 0
         # A file that a full disk cut short, or that holds something else, is forgone.
-        with contextlib.suppress(FileNotFoundError, ValueError, TypeError, OverflowError):
-            kept = {"reached": 0, **json.loads(self._file.read_text())}
+        with contextlib.suppress(FileNotFoundError, door.Refused, ValueError, TypeError, OverflowError, RecursionError):
+            kept = {"reached": 0, **json.loads(door.read(self._file, MOST))}
             self._reached, seconds = int(kept["reached"]), {kind: float(kept[kind]) for kind in KINDS if kind in kept}
             self.seconds |= seconds
         self._since = now()
@@ -78,6 +81,5 @@ class Goodput:
     def save(self) -> None:
         """Keeps the seconds for the next process. Not synced: after a power cut the former ones do."""
         self.spent("other")
-        beside = self._file.with_suffix(".tmp")
-        beside.write_text(json.dumps(self.seconds | {"reached": max(self._step, self._reached)}) + "\n")
-        os.replace(beside, self._file)
+        text = json.dumps(self.seconds | {"reached": max(self._step, self._reached)}) + "\n"
+        door.write_atomically(self._file, text, sync=False)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from cjepa_jax import config as config_lib
-from cjepa_jax import opened, processes, sizes, trees
+from cjepa_jax import door, opened, processes, sizes, trees
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.types import Params, TrainState
 from cjepa_jax.weights import files, keys
@@ -166,7 +166,7 @@ def _absolute(path: str) -> str:
 
 
 def _has_checkpoint(folder: pathlib.Path) -> bool:
-    return any(step.name.isdigit() for step in (pathlib.Path(folder) / "checkpoints").glob("*"))
+    return bool(door.steps(pathlib.Path(folder) / "checkpoints"))
 
 
 def _frames(weights: Pretrained) -> int:

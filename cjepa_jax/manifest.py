@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax import config as config_lib
+from cjepa_jax import door
 from cjepa_jax.errors import CjepaError
 from cjepa_jax.workdir import Workdir, read_object, write_atomically
 
@@ -107,7 +108,10 @@ def read(run: pathlib.Path) -> dict[str, Any] | None:
     file = run / RUN
     if not file.exists():
         return None
-    content = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(door.read(file))
+    except RecursionError as error:
+        raise ValueError("it is too deeply nested") from error
     starts = content.get("starts") if isinstance(content, dict) else None
     if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
         raise ValueError("it has no list of starts")
@@ -280,14 +284,17 @@ def verify(folder: pathlib.Path, step: int, part: int = 0, parts: int = 1) -> li
     count. Raises OSError for a file that the system cannot read now.
     """
     try:
-        content = json.loads((folder / SUMS).read_bytes())
+        door.require_plain(folder)
+        content = json.loads(door.read(folder / SUMS))
         known = content["files"]
         if content["step"] != step:
             return [f"{SUMS} is of step {content['step']}"]
-        if not all(isinstance(name, str) and isinstance(sha, str) for name, sha in known.items()) or not known:
+        if not all(_is_below(name) and isinstance(sha, str) for name, sha in known.items()) or not known:
             return [f"{SUMS} is damaged"]
     except FileNotFoundError:
         return None
+    except door.Refused as error:
+        return [str(error)]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return [f"{SUMS} is damaged"]
     mine = sorted(known)[part::parts]
@@ -297,18 +304,24 @@ def verify(folder: pathlib.Path, step: int, part: int = 0, parts: int = 1) -> li
     ]
 
 
+def _is_below(name: Any) -> bool:
+    """Whether a name is that of a file below the folder that lists it."""
+    return isinstance(name, str) and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
+
+
 def sums(folder: pathlib.Path, names: Sequence[str] | None = None) -> dict[str, str]:
     """SHA-256 by name of the files in a checkpoint's folder, or of those named. Raises OSError."""
     if names is None:
         found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         names = sorted(name for name in found if name not in LATER and not name.startswith(SUMS))
     with ThreadPoolExecutor(4) as pool:  # hashing does not hold Python's lock
-        return dict(zip(names, pool.map(lambda name: sha256(folder / name), names), strict=True))
+        return dict(zip(names, pool.map(lambda name: sha256(folder / name, links=False), names), strict=True))
 
 
-def sha256(file: pathlib.Path, edge: int = 0) -> str:
-    """SHA-256 of a file, or of its first and last `edge` bytes. Raises OSError."""
-    with open(file, "rb") as stream:
+def sha256(file: pathlib.Path, edge: int = 0, links: bool = True) -> str:
+    """SHA-256 of a regular file, or of its first and last `edge` bytes; without `links` not through one. Raises
+    OSError."""
+    with door.regular(file, links=links) as stream:
         if not edge:
             return hashlib.file_digest(stream, "sha256").hexdigest()
         sha = hashlib.sha256(stream.read(edge))
@@ -326,7 +339,7 @@ def _checksum(file: pathlib.Path, edge: int) -> str:
 
 def _checksum_of_sums(folder: pathlib.Path) -> str:
     file = folder / SUMS
-    return sha256(file) if file.is_file() else ""
+    return sha256(file, links=False) if file.is_file() else ""
 
 
 def _read_or_set_aside(file: pathlib.Path) -> dict[str, Any]:

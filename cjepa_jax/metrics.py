@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from cjepa_jax import config as config_lib
+from cjepa_jax import door
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.workdir import Workdir
 
@@ -42,7 +43,7 @@ class Writers:
             # From step 0 too, where a run that was killed before its first checkpoint may have left curves.
             suffix = f".{step}"  # files are named by the second, which two starts may share
             writer = importlib.import_module("tensorboardX").SummaryWriter  # late: it imports torch, where there is one
-            self._board = writer(str(workdir.path / "tb"), purge_step=step + 1, filename_suffix=suffix)
+            self._board = writer(str(door.folder(workdir.path, "tb")), purge_step=step + 1, filename_suffix=suffix)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes the metrics of one step: numbers or 0-d arrays by name. Text goes to metrics.jsonl only."""
@@ -79,6 +80,7 @@ def _start_wandb(workdir: Workdir, config: Mapping[str, Any]) -> Any:
     except ModuleNotFoundError as error:
         raise ConfigError("log.wandb = True: wandb is not installed (pip install 'cjepa_jax[wandb]')") from error
     name = workdir.path.name
+    door.below(workdir.path, "wandb")
     try:
         return wandb.init(
             project="cjepa_jax",

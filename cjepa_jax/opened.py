@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cjepa_jax import build, optim, sizes, train_step, trees
+from cjepa_jax import build, door, optim, sizes, train_step, trees
 from cjepa_jax import config as config_lib
 from cjepa_jax.checkpoint import Checkpoints
 from cjepa_jax.errors import CheckpointError, ConfigError
@@ -28,6 +28,7 @@ from cjepa_jax.models.predictor import Predictor
 from cjepa_jax.types import Batch, Rows, TrainState
 from cjepa_jax.weights import files, pretrained
 from cjepa_jax.weights.pretrained import Pretrained
+from cjepa_jax.weights.safety import short
 from cjepa_jax.workdir import Workdir, tuples
 
 # A config.json may come from anywhere: nothing else that it names is called.
@@ -37,7 +38,6 @@ OTHERS = (f"{OBJECTIVES}mae:Mae", f"{OBJECTIVES}siamese:Byol", f"{OBJECTIVES}sia
 MASKS = "cjepa_jax.masks."
 NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module that say nothing about its weights
 MOST_TOKENS = 2**16  # of a table of positions
-MOST_METRICS = 2**28  # bytes of a metrics.jsonl
 
 
 def open(path: str | os.PathLike, step: int | None = None, strict: bool = False) -> Pretrained:
@@ -54,13 +54,17 @@ def open(path: str | os.PathLike, step: int | None = None, strict: bool = False)
     Raises: ConfigError where there is nothing, and for a step that is not there; CheckpointError for what is damaged,
       and for a model without an encoder of patches.
     """
-    path = pathlib.Path(path).expanduser()
-    folder = path.parent if path.name == "checkpoints" else path
-    if (folder / "checkpoints").is_dir():
+    try:
+        path = pathlib.Path(path).expanduser()
+        folder = path.parent if path.name == "checkpoints" else path
+        is_run, exists = (folder / "checkpoints").is_dir(), path.exists()
+    except (OSError, RuntimeError) as error:  # too long, not to be searched; a home that is not known
+        raise ConfigError(f"{short(path)}: {getattr(error, 'strerror', None) or error}") from error
+    if is_run:
         return _run(folder.absolute(), step, strict)
     if step is not None:
         raise ConfigError(f"step = {step}: {path} has no folder of checkpoints to choose from")
-    if not path.exists():
+    if not exists:
         raise ConfigError(f"{path}: there is no such file or folder")
     return pretrained.read(path)
 
@@ -163,7 +167,7 @@ def _restore(folder: pathlib.Path, abstract: TrainState, step: int | None, stric
     try:
         steps = checkpoints.steps()
         # What was not written to its end Orbax may not even list.
-        there = {int(place.name) for place in checkpoints.folder.iterdir() if place.name.isdigit()} | set(steps)
+        there = set(door.steps(checkpoints.folder)) | set(steps)
         if not there:
             raise ConfigError(f"{folder}: there is no checkpoint in {checkpoints.folder}")
         if step is not None and step not in there:
@@ -183,10 +187,11 @@ def _restore(folder: pathlib.Path, abstract: TrainState, step: int | None, stric
 
 def _metrics(folder: pathlib.Path, step: int) -> dict[str, float]:
     """The scores of the last probe up to a step, without "probe/"; none where none can be read."""
-    file = folder / "metrics.jsonl"
-    if not file.is_file() or file.stat().st_size > MOST_METRICS:
+    try:
+        entries = Workdir(folder).read_metrics()
+    except OSError:
         return {}
-    probes = [entry for entry in Workdir(folder).read_metrics() if entry["step"] <= step and "probe/rankme" in entry]
+    probes = [entry for entry in entries if entry["step"] <= step and "probe/rankme" in entry]
     last = probes[-1] if probes else {}
     numbers = {name: value for name, value in last.items() if isinstance(value, int | float) and math.isfinite(value)}
     return {name.removeprefix("probe/"): value for name, value in numbers.items() if name.startswith("probe/")}

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cjepa_jax import __version__, processes
+from cjepa_jax import __version__, door, processes
 from cjepa_jax.evals import snapshot
 from cjepa_jax.experiment import Experiment
 from cjepa_jax.objectives.base import Masking
@@ -59,9 +59,8 @@ def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, start: in
     if pictures:
         pictured = dataclasses.replace(run.unseen_scenes, with_masks=True)
         arrays = snapshot.take(run.objective, state, params, pictured, PICTURES)
-        beside = workdir.path / "report.tmp.npz"  # renamed when whole, like every file that a kill must not cut short
-        np.savez_compressed(beside, **arrays)
-        beside.replace(workdir.path / "report.npz")
+        with door.replacing(workdir.path / "report.npz") as file:
+            np.savez_compressed(file, **arrays)
     about = {
         "command": shlex.join(["python", "-m", "cjepa_jax.train", *sys.argv[1:]]),
         "devices": devices(run.mesh),

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import NoReturn
 
+from cjepa_jax import door
 from cjepa_jax.errors import PeerError
 
 # Seconds beyond the limit after which even a process that never lets Python run is ended (exit code 1). That timer
@@ -82,7 +83,7 @@ class Watchdog:
         with contextlib.suppress(OSError, RuntimeError, AttributeError, ValueError):  # no stderr
             faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
         try:
-            with open(self._file, "w") as file:
+            with door.overwrite(self._file) as file:
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError as error:  # the file system may be what hangs or is full
             where = f"stderr alone ({error.strerror})"

@@ -5,7 +5,8 @@
     checkpoints/    Orbax                     .lock               the holder's host and process
     tb/             TensorBoard
 
-Files that are replaced are written beside, synced and renamed, so that `kill -9` leaves the old or the new one.
+Files that are replaced are written beside, synced and renamed, so that `kill -9` leaves the old or the new one. The
+folder may come from somebody else: everything in it is opened by `door`, which follows no link.
 """
 
 import errno
@@ -17,19 +18,23 @@ import os
 import pathlib
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from cjepa_jax import config as config_lib
-from cjepa_jax.errors import ConfigError, StorageError
+from cjepa_jax import door
+from cjepa_jax.door import write_atomically
+from cjepa_jax.errors import ConfigError, StorageError, printable
 
 log = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 PATTERN = "[]\\"  # letters that Orbax takes for a pattern where it puts a checkpoint's files together: it finds none
+MOST_METRICS = 2**31  # bytes of a metrics.jsonl; a million logged steps take about half of it
+MOST_LINE = 2**20  # bytes of one of its lines
+MOST_NOTE = 1000  # bytes of a lock's note
 PATIENCE = 1.0  # seconds for which those who only ask who trains here may be in the way
 
 
@@ -62,7 +67,9 @@ class Workdir:
             raise ConfigError(f"{self._named}: has {' '.join(found)} in its path, where checkpoints would be lost")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a+")
+            self._lock = door.lock_file(self.path / ".lock")
+        except door.Refused as error:
+            raise ConfigError(f"{self._named}: {error}") from error
         except (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError) as error:
             raise ConfigError(f"{self._named}: cannot be used as a run folder ({error.strerror})") from error
         try:
@@ -94,11 +101,12 @@ class Workdir:
     def holder(self) -> str | None:
         """Who trains in this folder now, "host NAME, process ID", or None. Takes no lock that could be in the way for
         longer than the question takes; on a file system without locks nobody is found."""
-        file = self.path / ".lock"
-        if not file.exists():
+        try:
+            lock = door.regular(self.path / ".lock")
+        except FileNotFoundError:
             return None
-        with open(file, encoding="utf-8", errors="replace") as lock:
-            return (lock.read().strip() or "somebody unknown") if _held(lock) else None
+        with lock:
+            return (_note(lock) or "somebody unknown") if _held(lock) else None
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Stores the result: from now on the run is finished."""
@@ -107,14 +115,22 @@ class Workdir:
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl. Non-finite numbers become the texts "nan", "inf" and "-inf"."""
         if self._metrics is None:
-            self._metrics = open(self.path / "metrics.jsonl", "a", encoding="utf-8")
+            self._metrics = door.append(self.path / "metrics.jsonl")
         self._metrics.write(json.dumps(_jsonable(metrics)) + "\n")
         self._metrics.flush()
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, in order, without those that a full disk or a kill left half written."""
-        file = self.path / "metrics.jsonl"
-        return parse_metrics(file.read_text(encoding="utf-8", errors="replace")) if file.exists() else []
+        return self.look_at_metrics()[0]
+
+    def look_at_metrics(self) -> tuple[list[dict[str, Any]], int, bool]:
+        """(the lines as `read_metrics`, how many others are unreadable, whether half a line is at the end)."""
+        try:
+            file = door.regular(self.path / "metrics.jsonl", MOST_METRICS)
+        except FileNotFoundError:
+            return [], 0, False
+        with file:
+            return parse_metrics(file)
 
     def truncate_metrics(self, step: int) -> None:
         """Drops what was logged after `step`, the step that a resumed run goes on from."""
@@ -131,7 +147,8 @@ class Workdir:
         With `counting_checkpoints` those of this run that exist already are a part of what is needed.
         """
         if counting_checkpoints:
-            files = (file for step in self.checkpoints.glob("*") if step.name.isdigit() for file in step.rglob("*"))
+            folders = [self.checkpoints / str(step) for step in door.steps(self.checkpoints)]
+            files = (file for folder in folders for file in folder.rglob("*"))
             needed -= sum(file.stat().st_size for file in files if file.is_file())
         free = shutil.disk_usage(self.path).free
         if free < needed:
@@ -144,8 +161,7 @@ class Workdir:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 if _held(self._lock) or time.monotonic() > until:
-                    self._lock.seek(0)
-                    holder = self._lock.read().strip() or "unknown"
+                    holder = _note(self._lock.buffer) or "unknown"
                     raise ConfigError(f"{self._named}: in use by another run ({holder})") from error
                 time.sleep(0.01)
                 continue
@@ -171,24 +187,38 @@ class Workdir:
         write_atomically(file, json.dumps(config, indent=2) + "\n")
 
 
-def parse_metrics(text: str) -> list[dict[str, Any]]:
-    """The whole lines of a metrics.jsonl's text; what is no JSON object with a step is left out."""
-    entries = []
-    for line in text.split("\n")[:-1]:  # what follows the last line end is empty, or half a line
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("step"), int):
-            entries.append(entry)
-    return entries
+def parse_metrics(file: BinaryIO) -> tuple[list[dict[str, Any]], int, bool]:
+    """Of a metrics.jsonl: (its whole lines that are JSON objects with a step, how many others there are, whether it
+    ends with half a line)."""
+    entries, broken = [], 0
+    while line := file.readline(MOST_LINE):
+        if not line.endswith(b"\n") and len(line) < MOST_LINE:
+            return entries, broken, True
+        entry = parse_line(line)
+        entries += [entry] * (entry is not None)
+        broken += entry is None
+        while not line.endswith(b"\n") and (line := file.readline(MOST_LINE)):
+            pass  # the rest of a line that is too long
+    return entries, broken, False
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line of metrics.jsonl, None for anything else and without a step."""
+    try:
+        entry = json.loads(line.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    whole = isinstance(entry, dict) and type(entry.get("step")) is int and 0 <= entry["step"] <= door.LARGEST_STEP
+    return entry if whole else None
 
 
 def read_object(file: pathlib.Path) -> dict[str, Any]:
     """A file's JSON object. Raises ConfigError for anything else."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(door.read(file))
+    except OSError as error:
+        raise ConfigError(f"{file}: is not readable ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: is no JSON object")
@@ -202,22 +232,13 @@ def tuples(value: Any) -> Any:
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Replaces the file's content so that a reader, or a run killed at any moment, sees all of it or nothing."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _note(lock: BinaryIO) -> str:
+    """What a lock's holder has written into it, from the start."""
+    lock.seek(0)
+    return printable(lock.read(MOST_NOTE).decode("utf-8", "replace").strip())
 
 
-def _held(lock: IO[str]) -> bool:
+def _held(lock: IO) -> bool:
     """Whether a trainer has the lock. Those who only ask, as here, share it for a moment."""
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import pathlib
 import random
 import shutil
 import socket
@@ -69,7 +68,7 @@ def test_metrics_of_a_checkpoint_that_cannot_be_read_now_change_nothing(tmp_path
     def fail(file, *options, **named):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(pathlib.Path, "read_text", fail)
+    monkeypatch.setattr("cjepa_jax.checkpoint.door.read", fail)
     with pytest.raises(CheckpointError, match="1/metrics/metrics: cannot be read at present, nothing was changed"):
         Checkpoints(tmp_path)
     assert (tmp_path / "1" / "metrics" / "metrics").exists()

@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "cjepa_jax"
 FLOORS = {
-    0: "types build errors sizes",
+    0: "types build errors sizes door",
     1: "losses positions schedules optim sharding checkpoint metrics window config workdir masks signals timing"
     " processes watchdog manifest trees goodput alarms weights",
     2: "models data",
@@ -26,6 +26,7 @@ HOST_ONLY = (
     "config",
     "cli",
     "build",
+    "door",
     "errors",
     "workdir",
     "signals",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cjepa_jax import door
 from cjepa_jax.data import files
 from cjepa_jax.errors import DataError
 from cjepa_jax.evals.base import KINDS, RANDOM, TRAINED, Result, Score
@@ -58,19 +59,20 @@ def save_pictures(folder: Path, name: str, result: Result) -> None:
     known = [(["image", title], image) for title, image in result.images.items()]
     for title, lines in result.curves.items():
         known += [(["curve", title, label], np.asarray(xy, float)) for label, xy in lines.items()]
-    file = folder / "pictures" / f"{name}.npz"
+    file = door.below(folder, "pictures", f"{name}.npz")
     file.unlink(missing_ok=True)
     if known:
-        file.parent.mkdir(exist_ok=True)
+        door.folder(folder, "pictures")
         arrays = {str(i): array for i, (_, array) in enumerate(known)}
-        np.savez_compressed(file, index=np.array(json.dumps([what for what, _ in known])), **arrays)
+        with door.replacing(file) as new:
+            np.savez_compressed(new, index=np.array(json.dumps([what for what, _ in known])), **arrays)
 
 
 def write(folder: Path) -> Path:
     """Writes report.html from results.json and the kept pictures; returns its path. Raises DataError without them."""
     file = folder / "results.json"
     try:
-        saved = json.loads(file.read_text())
+        saved = json.loads(door.read(file))
         about, protocols = saved["about"], saved["protocols"]
         made = list(saved.get("made", {}).values()) or [about]
         results = {name: _result(folder, name, found) for name, found in protocols.items()}

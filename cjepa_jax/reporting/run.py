@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from cjepa_jax import door
 from cjepa_jax.errors import DataError
 from cjepa_jax.reporting import pictures
+from cjepa_jax.workdir import Workdir
 
 
 @dataclass(frozen=True)
@@ -61,17 +63,21 @@ def read(workdir: Path) -> Run:
     metrics, notes = workdir / "metrics.jsonl", []
     if not metrics.is_file():
         raise DataError(f"{metrics}: no such file; the run has not logged a step, or this is not a run folder")
-    rows = []
-    for line in metrics.read_text(errors="replace").splitlines():
-        row = parse(line)
-        if "step" in row:
-            rows.append(row)
-        elif line.strip():
-            notes.append(f"metrics.jsonl: an unreadable line was left out: {line[:60]}")
+    try:
+        rows, broken, cut = Workdir(workdir).look_at_metrics()
+    except OSError as error:
+        raise DataError(f"{metrics}: {error.strerror}") from error
+    if lost := broken + cut:
+        what = "an unreadable line was" if lost == 1 else f"{lost} unreadable lines were"
+        notes.append(f"metrics.jsonl: {what} left out")
     found = {}
     for name in ("config", "result"):
         file = workdir / f"{name}.json"
-        found[name] = parse(file.read_text(errors="replace")) if file.is_file() else {}
+        try:
+            found[name] = parse(door.read_text(file, errors="replace")) if file.exists() else {}
+        except OSError as error:
+            notes.append(f"{name}.json: {error.strerror}")
+            found[name] = {}
         if not found[name] and name == "config":
             notes.append("config.json is missing or unreadable")
     scenes = None

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cjepa_jax import door
 from cjepa_jax.errors import DataError
 
 MOST_BYTES = 1 << 30  # of all arrays together, as they are in memory
@@ -27,10 +28,8 @@ def read(path: str | os.PathLike, most: int = MOST_BYTES) -> dict[str, np.ndarra
     """All arrays by name. Their sizes are checked, against `most` bytes and against what is stored, before memory is
     asked for. Raises: DataError, one line, naming the file."""
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with door.regular(path, links=True) as stream, zipfile.ZipFile(stream) as archive:
             records = archive.infolist()
             total = sum(record.file_size for record in records)
             if total > most or len(records) > MOST_RECORDS:
@@ -42,6 +41,8 @@ def read(path: str | os.PathLike, most: int = MOST_BYTES) -> dict[str, np.ndarra
                 with archive.open(record) as file:
                     found[record.filename.removesuffix(".npy")] = _array(file, record.file_size)
             return found
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except UNREADABLE as error:
@@ -55,8 +56,10 @@ def _array(file: BinaryIO, size: int) -> np.ndarray:
     if read_header is None:
         raise ValueError("an array of an unknown version")
     shape, columns_first, kind = read_header(file)
-    if kind.hasobject or len(shape) > MOST_AXES or min(shape, default=0) < 0:
+    if kind.hasobject or kind.shape or not kind.itemsize or len(shape) > MOST_AXES or min(shape, default=0) < 0:
         raise ValueError("an array that is no plain one of numbers or text")
+    if 0 in shape and math.prod(max(1, axis) for axis in shape) * kind.itemsize > MOST_BYTES:  # NumPy refuses it
+        raise ValueError(f"an array of the shape {shape} and the type {kind}"[:200])
     taken = math.prod(shape) * kind.itemsize
     if taken != size - file.tell():
         raise ValueError(f"an array of {taken} bytes in {size - file.tell()}")

@@ -16,7 +16,7 @@ import numpy as np
 
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights import pickled, plain
-from cjepa_jax.weights.safety import json, member, regular, short
+from cjepa_jax.weights.safety import contents, json, member, regular, short
 
 MOST_SHARDS = 1000
 MOST_NAME = 256  # letters of a tensor's name
@@ -67,7 +67,7 @@ def tensors(path: str | os.PathLike) -> Tensors:
     if path.is_dir():
         return _folder(path)
     with regular(path) as file:
-        start = file.read(16)
+        start = contents(file, 16, path)
         file.seek(257)
         tar = file.read(5) == TAR
     if start[8:9] == b"{" or path.suffix == ".safetensors":
@@ -85,7 +85,7 @@ def _folder(path: Path) -> Tensors:
         return Tensors(path, *plain.read(member(path, SINGLE)))
     if not (path / INDEX).exists():
         raise CheckpointError(f"{path}: has neither {SINGLE} nor {INDEX}")
-    where = json(member(path, INDEX)).get("weight_map")
+    where = json(member(path, INDEX), links=True).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise CheckpointError(f"{path / INDEX}: weight_map must give each array's file")
     shards = sorted(set(where.values()))

@@ -91,7 +91,7 @@ def _processor(path: Path) -> dict[str, tuple[float, ...]]:
     """mean and std of the folder's processor, where it has one."""
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
         if (path / name).is_file():
-            return _colours(files.json(files.member(path, name)), ("image_mean", "image_std"), path / name)
+            return _colours(files.json(files.member(path, name), links=True), ("image_mean", "image_std"), path / name)
     return {}
 
 

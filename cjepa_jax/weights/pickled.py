@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax.errors import CheckpointError
-from cjepa_jax.weights.safety import regular, short
+from cjepa_jax.weights.safety import regular, require_small, short
 
 MOST_AT_ONCE = 4 << 20  # bytes of the pickle, and of the archive's list of records; ViT-g with its optimiser: 0.7 MB
 MOST_RECORDS = 50_000
@@ -195,6 +195,7 @@ def _size(where: str, tensor: Any) -> int:
         raise CheckpointError(f"{where}: must be a plain dense array of real numbers")
     if tensor.ndim > MOST_AXES:
         raise CheckpointError(f"{where}: has {tensor.ndim} axes, at most {MOST_AXES} are read")
+    require_small(where, tensor.shape)
     return tensor.numel() * tensor.element_size()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax.errors import CheckpointError
-from cjepa_jax.weights.safety import parse, regular, short
+from cjepa_jax.weights.safety import contents, parse, regular, require_small, short
 
 MOST_HEADER = 10 << 20  # bytes; the largest published models have some 100 KB
 MOST_ENTRIES = 100_000  # arrays, and as many texts about them
@@ -30,10 +30,10 @@ def read(path: Path) -> Reader:
     """
     with regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
+        length = int.from_bytes(contents(file, 8, path), "little")
         if size < 8 or length > min(size - 8, MOST_HEADER):
             raise CheckpointError(f"{path}: is no safetensors file: a header of {length} bytes in {size}")
-        header = parse(file.read(length), f"{path}: the header")
+        header = parse(contents(file, length, path), f"{path}: the header")
     notes = header.pop("__metadata__", {})
     if len(header) > MOST_ENTRIES or (isinstance(notes, dict) and len(notes) > MOST_ENTRIES):
         raise CheckpointError(f"{path}: its header has more than {MOST_ENTRIES} names")
@@ -74,6 +74,7 @@ def _entry(where: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
         raise CheckpointError(f"{where}: dtype = {str(kind)[:20]!r}: must be one of {', '.join(SIZES)}")
     if not _whole(shape) or len(shape) > MOST_AXES:
         raise CheckpointError(f"{where}: shape: must be at most {MOST_AXES} whole numbers")
+    require_small(where, shape)
     if not _whole(place) or len(place) != 2 or place[1] - place[0] != math.prod(shape) * SIZES[kind]:
         raise CheckpointError(f"{where}: data_offsets: must span what {kind} {list(shape)} takes"[:300])
     return kind, tuple(shape), *place

@@ -90,7 +90,7 @@ def read(
     beside = ("config.json", ours.SUM)  # a file with one of them is of a folder that was written as a whole
     if path.name == files.SINGLE and any((path.parent / name).is_file() for name in beside):
         path = path.parent
-    config = files.json(files.member(path, "config.json")) if (path / "config.json").exists() else {}
+    config = files.json(files.member(path, "config.json"), links=True) if (path / "config.json").exists() else {}
     tensors = files.tensors(path)  # before the digest: what is no such file is not read to its end
     if config.get("format") == ours.FORMAT:
         return Pretrained(**ours.read(path, config, _digest(path)))

@@ -4,13 +4,15 @@ import json as json_lib
 import math
 import os
 import re
-import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cjepa_jax import door
 from cjepa_jax.errors import CheckpointError
 
 MOST_JSON = 10 << 20  # bytes
+MOST_NUMBERS = 1 << 40  # of an array
 CACHE = re.compile(r"(models|datasets|spaces)--[^/]+")  # a repository in Hugging Face's cache
 
 
@@ -46,27 +48,42 @@ def member(folder: str | os.PathLike, name: str) -> Path:
     return folder / name
 
 
-def regular(path: Path) -> BinaryIO:
-    """A file opened for reading bytes. Raises CheckpointError if it is missing, unreadable, or a pipe or device."""
+def regular(path: Path, links: bool = True) -> BinaryIO:
+    """A file opened for reading bytes. Raises CheckpointError if it is missing, unreadable, a pipe or a device, and
+    without `links` for a symbolic link."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise CheckpointError(f"{path}: is no regular file")
-        return open(path, "rb")
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise CheckpointError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        return door.regular(path, links=links)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
 
 
-def json(path: str | os.PathLike, limit: int = MOST_JSON) -> dict[str, Any]:
-    """The object of a JSON file of at most `limit` bytes.
+def contents(file: BinaryIO, count: int, path: str | os.PathLike) -> bytes:
+    """So many bytes of an open file, or as many as are left. Raises CheckpointError where the system cannot read them,
+    as of /proc/self/mem."""
+    try:
+        return file.read(count)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+
+
+def require_small(where: str, shape: Sequence[int]) -> None:
+    """Raises CheckpointError for an axis of 0 beside huge ones: such an array has no bytes, but NumPy refuses it."""
+    if 0 in shape and math.prod(max(1, int(axis)) for axis in shape) > MOST_NUMBERS:
+        raise CheckpointError(f"{where}: shape = {short(list(shape))}: its other axes are too large")
+
+
+def json(path: str | os.PathLike, limit: int = MOST_JSON, links: bool = False) -> dict[str, Any]:
+    """The object of a JSON file of at most `limit` bytes; with `links` the path may be a symbolic link (`member` has
+    looked where to).
 
     Raises: CheckpointError if it is missing, larger, not JSON, too deeply nested, no object, has a key twice or a
       number that is not finite.
     """
-    with regular(Path(path)) as file:
+    with regular(Path(path), links) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise CheckpointError(f"{path}: has {size} bytes, JSON has at most {limit}")
-        data = file.read(size)
+        data = contents(file, size, path)
     return parse(data, str(path))
 
 

@@ -1,0 +1,228 @@
+"""Files of a run's, an export's or a comparison's folder, which may come from somebody else.
+
+Read: regular files of bounded size only. A pipe does not hang the reader, a device does not fill its memory.
+Written: never through a symbolic link, and never into a file that has a second name (a hard link).
+
+The folder that the user names may itself be a link. Links below it are refused: `below` checks the folders between.
+What is refused raises Refused: an OSError for callers that report the system's errors, and one line for the user.
+"""
+
+import contextlib
+import errno
+import os
+import pathlib
+import stat
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO, TextIO
+
+from cjepa_jax.errors import ConfigError, one_line
+
+MOST_TEXT = 64 << 20  # bytes of a JSON or text file, unless a caller says otherwise
+MOST_BYTES = 1 << 40  # of a file with arrays
+LARGEST_STEP = 2**31 - 1  # optimisers count steps in int32
+SAFE = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+class Refused(ConfigError, OSError):
+    """A file or folder that is not opened. `strerror` is the reason, `str` names the path as well."""
+
+    def __init__(self, path: str | os.PathLike, reason: str, code: int = errno.EINVAL):
+        super().__init__(f"{path}: {reason}")
+        self.errno, self.strerror, self.filename = code, reason, str(path)
+
+    def __str__(self) -> str:
+        return one_line(self.args[0])
+
+    def __reduce__(self) -> tuple:
+        return Refused, (self.filename, self.strerror, self.errno)
+
+
+def regular(path: str | os.PathLike, most: int | None = None, links: bool = False) -> BinaryIO:
+    """A regular file, opened to read bytes. The caller closes it.
+
+    Args:
+      most: bytes that it may have; None: any number.
+      links: whether the path itself may be a symbolic link, as a path that the user typed may.
+    Raises: Refused for a link, a pipe, a device, a larger file, or a path that cannot be one; OSError.
+    """
+    try:
+        _require_regular(path, os.stat(path) if links else os.lstat(path))  # opening some devices does something
+        number = os.open(path, os.O_RDONLY | SAFE | (0 if links else os.O_NOFOLLOW))
+    except ValueError as error:  # a null byte
+        raise Refused(path, str(error)) from error
+    try:
+        found = os.fstat(number)  # it may have been replaced since
+        _require_regular(path, found)
+        if most is not None and found.st_size > most:
+            raise Refused(path, f"has {found.st_size} bytes, at most {most} are read")
+        return open(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read(path: str | os.PathLike, most: int = MOST_TEXT, links: bool = False) -> bytes:
+    """The content of a regular file of at most `most` bytes. Raises as `regular`."""
+    with regular(path, most, links) as file:
+        data = file.read(most + 1)
+    if len(data) > most:  # it grows, or is one of the system's, which tell no size
+        raise Refused(path, f"has more than {most} bytes, which are not read")
+    return data
+
+
+def read_text(path: str | os.PathLike, most: int = MOST_TEXT, errors: str = "strict") -> str:
+    """A UTF-8 text of at most `most` bytes. Raises as `read`, and UnicodeDecodeError (a ValueError)."""
+    return read(path, most).decode("utf-8", errors)
+
+
+def below(root: str | os.PathLike, *names: str) -> pathlib.Path:
+    """root/names..., of which no folder or file below `root` is a symbolic link. What does not exist is fine.
+
+    Raises: Refused, naming the link; OSError.
+    """
+    path = pathlib.Path(root)
+    for name in names:
+        if not name or name in (".", "..") or "/" in name or "\0" in name:
+            raise Refused(path, f"{name!r} is no file name")
+        path = path / name
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                raise Refused(path, "is a symbolic link, which is not followed", errno.ELOOP)
+    return path
+
+
+def folder(root: str | os.PathLike, *names: str) -> pathlib.Path:
+    """The folder root/names..., made where it is missing; no link below `root` is followed.
+
+    Raises: Refused for a link, and for a file in a folder's place; OSError.
+    """
+    path = below(root, *names)
+    for depth in range(len(names) + 1):
+        here = pathlib.Path(root, *names[:depth])
+        with contextlib.suppress(FileExistsError):
+            here.mkdir(parents=not depth)
+    if not path.is_dir():
+        raise Refused(path, "is no folder", errno.ENOTDIR)
+    return path
+
+
+def append(path: str | os.PathLike) -> TextIO:
+    """A text file opened to add to, made where it is missing. Raises Refused as `overwrite`, OSError."""
+    return os.fdopen(_writable(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
+
+
+def overwrite(path: str | os.PathLike) -> TextIO:
+    """A text file opened to be written anew, made where it is missing; for what must not wait for a second file, such
+    as a report of a crash. Raises Refused for a link, for what is no regular file and for one with a second name;
+    OSError."""
+    number = _writable(path, os.O_WRONLY)
+    os.ftruncate(number, 0)  # only now: it is the file that was asked for
+    return os.fdopen(number, "w", encoding="utf-8")
+
+
+def lock_file(path: str | os.PathLike) -> TextIO:
+    """A lock's file, opened to read and add to, made where it is missing, its text untouched. Raises as `append`."""
+    return os.fdopen(_writable(path, os.O_RDWR | os.O_APPEND), "a+", encoding="utf-8", errors="replace")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block ends well; a reader, or a run killed at any moment, sees
+    the old content or the new one; after a power cut too, with `sync`. A link at `path` is replaced, not followed.
+    Raises OSError."""
+    path = pathlib.Path(path)
+    beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    beside.unlink(missing_ok=True)  # of a killed process with the same numbers, or put there: O_EXCL follows nothing
+    number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(number, "wb") as file:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    if sync:
+        parent = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
+def write_atomically(path: str | os.PathLike, text: str, sync: bool = True) -> None:
+    """Replaces the file's content with a text, as `replacing`."""
+    with replacing(path, sync) as file:
+        file.write(text.encode("utf-8"))
+
+
+def step_of(name: str) -> int | None:
+    """The step that a checkpoint's folder is named for: ASCII digits without leading zeros, at most LARGEST_STEP. None
+    for every other name."""
+    plain = name.isascii() and name.isdecimal() and len(name) <= len(str(LARGEST_STEP)) and str(int(name)) == name
+    return int(name) if plain and int(name) <= LARGEST_STEP else None
+
+
+def steps(checkpoints: str | os.PathLike) -> list[int]:
+    """The steps that a folder of checkpoints has folders for, in order; [] where there is no such folder."""
+    try:
+        names = os.listdir(checkpoints)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(step for name in names if (step := step_of(name)) is not None)
+
+
+def require_plain(root: str | os.PathLike, most: int = MOST_BYTES) -> None:
+    """For folders whose files other libraries open by their paths. What is deleted meanwhile does not count.
+
+    Raises: Refused, naming it, for what is neither a folder nor a regular file of at most `most` bytes, anywhere below
+      `root`; OSError.
+    """
+    for where, folders, names in os.walk(root, onerror=_unless_gone):
+        for name in (*folders, *names):
+            path = os.path.join(where, name)
+            try:
+                found = os.lstat(path)
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISDIR(found.st_mode):
+                _require_regular(path, found)
+            if found.st_size > most:
+                raise Refused(path, f"has {found.st_size} bytes, at most {most} are read")
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _writable(path: str | os.PathLike, flags: int) -> int:
+    try:
+        number = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | SAFE, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Refused(path, "is a symbolic link, which is not followed", errno.ELOOP) from error
+        if error.errno == errno.ENXIO:  # a pipe without a reader, a socket
+            raise Refused(path, "is no regular file") from error
+        raise
+    try:
+        found = os.fstat(number)
+        _require_regular(path, found)
+        if found.st_nlink > 1:
+            raise Refused(path, "has a second name (a hard link), whose content would change too")
+    except BaseException:
+        os.close(number)
+        raise
+    return number
+
+
+def _require_regular(path: str | os.PathLike, found: os.stat_result) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise Refused(path, "is a symbolic link, which is not followed", errno.ELOOP)
+    if stat.S_ISDIR(found.st_mode):
+        raise Refused(path, "is a folder", errno.EISDIR)
+    if not stat.S_ISREG(found.st_mode):
+        raise Refused(path, "is no regular file")
