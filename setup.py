@@ -8,6 +8,14 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "cjepa_jax/__init__.py").read_text()).group(1)
 
+# A clone keeps these folders at its top; a wheel has them inside the package, such as cjepa_jax/configs.
+INSIDE = ("configs", "launch", "examples")
+PACKAGES = {
+    *find_packages(include=["cjepa_jax", "cjepa_jax.*"]),
+    *(f"cjepa_jax.{name}" for name in find_packages(include=["configs", "configs.*", "launch"])),
+    "cjepa_jax.examples.folder",  # pictures only
+}
+
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "beartype>=0.20", "ruff==0.15.0", "tensorboard>=2.19"]
 
 setup(
@@ -17,8 +25,12 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    classifiers=[f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)],
     python_requires=">=3.11",
-    packages=find_packages(include=["cjepa_jax", "cjepa_jax.*", "configs", "configs.*"]),
+    packages=sorted(PACKAGES),
+    package_dir={f"cjepa_jax.{name}": name for name in INSIDE},
+    package_data={"cjepa_jax.examples.folder": ["**/*.png"]},
+    entry_points={"console_scripts": ["cjepa = cjepa_jax.__main__:script"]},
     install_requires=[
         # Bounded above are those whose 0.x releases may break what is used here.
         "jax>=0.10,<0.13",

@@ -30,9 +30,8 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-import cjepa_jax
 from cjepa_jax import config as config_lib
-from cjepa_jax import signals
+from cjepa_jax import config_files, signals
 from cjepa_jax.errors import CjepaError, ConfigError, StorageError, did_you_mean, one_line
 
 # glibc: huge pages; and one heap that takes large blocks too and never shrinks, so that they are not cleared anew.
@@ -107,12 +106,13 @@ def parse(argv: list[str], extra_flags: Callable[[], None] | None = None) -> tup
     Raises ConfigError for whatever is wrong with the command line, the config file or a value.
     """
     _define_flags(extra_flags)
-    path = _config_path(argv)
-    make_importable(pathlib.Path(path))
-    config = _load(path)
+    word = _config_word(argv)
+    file = config_files.find(word)
+    config_files.make_importable(file)
+    config = _load(word, file)
     _check_overrides(config, argv)
     try:
-        rest = flags.FLAGS(argv)[1:]
+        rest = flags.FLAGS(_with_file(argv, word, file))[1:]
     except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ConfigError(_one_line(error).removeprefix("flag ")) from error
     if rest:
@@ -121,11 +121,11 @@ def parse(argv: list[str], extra_flags: Callable[[], None] | None = None) -> tup
     if flags.FLAGS.log:
         config.log.level = flags.FLAGS.log
     config_lib.check(config)
-    return config, flags.FLAGS.workdir or f"runs/{pathlib.Path(path).stem}"
+    return config, flags.FLAGS.workdir or f"runs/{file.stem}"
 
 
 def _define_flags(extra_flags: Callable[[], None] | None) -> None:
-    config_flags.DEFINE_config_file("config", None, "the experiment's config file, such as configs/tiny.py")
+    config_flags.DEFINE_config_file("config", None, "the experiment's config: a file, or a name such as tiny")
     flags.DEFINE_string("workdir", None, "the run's folder; default: runs/<name of the config file>")
     flags.DEFINE_enum("log", None, LEVELS, "how much to print; overrides log.level of the config")
     if extra_flags:
@@ -142,7 +142,8 @@ def _usage(extra_flags: Callable[[], None] | None) -> str:
     return "\n".join([*lines, "  --config.a.b=value: overrides a value of the config file"])
 
 
-def _config_path(argv: list[str]) -> str:
+def _config_word(argv: list[str]) -> str:
+    """What --config names."""
     for index, word in enumerate(argv):
         name, equals, value = word.lstrip("-").partition("=")
         if word.startswith("-") and name == "config":
@@ -151,41 +152,40 @@ def _config_path(argv: list[str]) -> str:
     else:
         path = ""
     if not path:
-        raise ConfigError("--config is missing: name a config file, such as --config=configs/tiny.py")
+        raise ConfigError("--config is missing: name a config, such as --config=tiny, or a file of your own")
     if ":" in path:
         raise ConfigError(f"--config={path}: configs take no argument after ':'")
-    if not pathlib.Path(path).is_file():
-        folder = pathlib.Path(path).parent
-        beside = [str(other) for other in folder.glob("[!_]*.py")] if folder.is_dir() else []
-        raise ConfigError(f"--config={path}: there is no such file{did_you_mean(path, beside)}")
     return path
 
 
-def make_importable(path: pathlib.Path) -> None:
-    """Lets a config file import its siblings (`from configs import vitl`) from any working directory.
+def _with_file(argv: list[str], word: str, file: pathlib.Path) -> list[str]:
+    """The command line with the config's file instead of its name."""
+    changed, after_flag = [], False
+    for text in argv:
+        if after_flag and text == word:
+            text = str(file)
+        elif text in (f"-config={word}", f"--config={word}"):
+            text = f"--config={file}"
+        after_flag = text in ("-config", "--config")
+        changed.append(text)
+    return changed
 
-    The folder above the file's own `configs` package comes first; the checkout that holds this package serves config
-    files that live elsewhere.
-    """
-    path = path.absolute()
-    above = [parent.parent for parent in path.parents if parent.name == "configs"][:1]
-    for folder in (pathlib.Path(cjepa_jax.__file__).parents[1], *above):
-        sys.path.insert(0, str(folder))
 
-
-def _load(path: str) -> ConfigDict:
+def _load(word: str, file: pathlib.Path) -> ConfigDict:
     """The config as its file makes it. A config file is a program: whatever it raises is reported in one line."""
     try:
-        spec = importlib.util.spec_from_file_location("config", path)
+        spec = importlib.util.spec_from_file_location("config", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         config = module.get_config()
     except Exception as error:
-        raise ConfigError(f"--config={path}: {_one_line(error)}") from error
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "configs"
+        hint = "; the package's own are cjepa_jax.configs" if missing else ""
+        raise ConfigError(f"--config={word}: {_one_line(error)}{hint}") from error
     if not isinstance(config, ConfigDict):
-        raise ConfigError(f"--config={path}: get_config() must return a ConfigDict, not {type(config).__name__}")
+        raise ConfigError(f"--config={word}: get_config() must return a ConfigDict, not {type(config).__name__}")
     if "log" not in config:
-        raise ConfigError(f"--config={path}: the section log is missing: start from vitl.get_config()")
+        raise ConfigError(f"--config={word}: the section log is missing: start from vitl.get_config()")
     return config
 
 

@@ -1,6 +1,6 @@
 """Compares methods on worlds at equal compute: trains and evaluates every cell of a suite, then writes the table.
 
-    python -m cjepa_jax.compare --suite=configs/suites/micro.py --workdir=runs/micro [--jobs=2]
+    python -m cjepa_jax.compare --suite=micro --workdir=runs/micro [--jobs=2]
     python -m cjepa_jax.compare --suite=... --workdir=... --list                the cells and what is done
     python -m cjepa_jax.compare --suite=... --workdir=... --phase=table         the table of what is there
 
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     parser = cli.Parser(
         prog="python -m cjepa_jax.compare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--suite", required=True, help="a file of configs/suites")
+    parser.add_argument("--suite", required=True, help="a suite of configs/suites by its name, or a file")
     parser.add_argument("--workdir", required=True, help="the comparison's folder")
     parser.add_argument("--phase", choices=PHASES, default="all")
     parser.add_argument("--jobs", type=int, default=1, help="cells side by side, each on its share of the cores")
@@ -51,7 +51,6 @@ def main(argv: list[str]) -> int:
     from cjepa_jax.comparing import table
     from cjepa_jax.comparing.cell import Lab, cores
 
-    cli.make_importable(pathlib.Path(args.suite))
     suite = suites.load(args.suite)
     lab = Lab(suite, pathlib.Path(args.workdir).absolute())
     phases = {"tune": suite.tuned(), "cells": suite.cells()}

@@ -6,7 +6,7 @@
 The example shows that the pieces fit; 12 pictures and 100 steps teach nothing.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -12,7 +12,7 @@ targets bounds the scale of the three terms, and lambda follows it (the causal t
     --config.data.source=cjepa_jax.data.worlds:Shadows     another world
 """
 
-from configs import vitl
+from cjepa_jax.configs import vitl
 
 
 def get_config():

@@ -6,7 +6,7 @@
 DIR holds images and their instance maps (README, "Your own images"). Not run to its end by us.
 """
 
-from configs import vitl
+from cjepa_jax.configs import vitl
 
 
 def get_config():

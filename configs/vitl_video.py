@@ -5,7 +5,7 @@
 Hardware: as configs/vitl.py, about 8 times its FLOPs a step. Not run to its end by us.
 """
 
-from configs import vitl
+from cjepa_jax.configs import vitl
 
 
 def get_config():

@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import inspect
 import os
-import pathlib
 import re
 import shlex
 import sys
@@ -21,10 +20,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from cjepa_jax import cli
+import cjepa_jax
+from cjepa_jax import cli, config_files
 from cjepa_jax.errors import ConfigError
-from launch import git, secrets, sky, slurm, sweep, tpu
-from launch.job import NAME, ROOT, Job
+
+from . import git, secrets, sky, slurm, sweep, tpu
+from .job import NAME, ROOT, Job
 
 KINDS = {"slurm": slurm.Slurm, "sweep": sweep.Sweep, "tpu": tpu.Tpu, "sky": sky.Sky}
 PYTHON = {"tpu": tpu.PYTHON, "sky": sky.PYTHON}
@@ -131,19 +132,29 @@ def _job(kind: str, given: argparse.Namespace, overrides: tuple[tuple[str, str],
         secrets.read(fields["secrets"])  # refused now, not in the queue
     if not given.config or not given.workdir:
         raise ConfigError(f"--{'workdir' if given.config else 'config'} is missing")
-    config = pathlib.Path(given.config).absolute()
+    config = config_files.portable(config_files.find(given.config), ROOT)
     here = kind in ("slurm", "sweep")  # the machines see this file system
     if given.submit and given.dry_run:
         raise ConfigError("--submit and --dry-run exclude each other")
     return Job(
         name=given.name or _name(given.workdir),
-        config=str(config.relative_to(ROOT) if config.is_relative_to(ROOT) else config),
+        config=config,
         workdir=os.path.abspath(given.workdir) if here else given.workdir,
         overrides=overrides,
         python=given.python or PYTHON.get(kind) or ("python3" if fields.get("container") else sys.executable),
-        commit=git.commit(ROOT, given.allow_dirty),
+        commit=_code(kind, given.allow_dirty),
         **fields,
     )
+
+
+def _code(kind: str, allow_dirty: bool) -> str:
+    """What will run: the clone's commit, or the version that a wheel has installed and the commit of the folder."""
+    if config_files.clone():
+        return git.commit(ROOT, allow_dirty)
+    if kind in ("tpu", "sky"):
+        raise ConfigError(f"launch {kind} copies a clone to the machines: run it in one, not from an installed wheel")
+    installed = f"cjepa_jax {cjepa_jax.__version__} as installed"
+    return f"{git.commit(ROOT, allow_dirty)}, {installed}" if git.is_repository(ROOT) else installed
 
 
 def _name(workdir: str) -> str:

@@ -25,6 +25,11 @@ def commit(root: str, allow_dirty: bool) -> str:
     return head.strip() + ("+changes" if changed else "")
 
 
+def is_repository(root: str) -> bool:
+    """Whether `root` is in a git repository with a commit."""
+    return _git(root, "rev-parse", "HEAD") is not None
+
+
 def archive(root: str, path: str) -> None:
     """Writes what git knows of `root` as a tar file: the commit, with changes of its files if there are any."""
     tree = (_git(root, "stash", "create") or "").strip() or "HEAD"  # makes a commit object; touches nothing

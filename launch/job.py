@@ -6,10 +6,10 @@ import pathlib
 import re
 import sys
 
-from cjepa_jax import manifest
+from cjepa_jax import config_files, manifest
 from cjepa_jax.errors import CjepaError, ConfigError
 
-ROOT = str(pathlib.Path(__file__).parents[1])
+ROOT = str(config_files.clone() or pathlib.Path.cwd())  # the clone; with a wheel, the folder that the command is run in
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -36,7 +36,8 @@ class Job:
       container: image that the command runs in; "" for none.
       environment: names of variables that the run needs; their values are shown, so no secrets.
       secrets: file of NAME=value lines, readable by its owner alone, whose values are never shown; "" for none.
-      python, root: the interpreter and the checkout, as the machines see them. commit: what is checked out there.
+      python, root: the interpreter and the folder that the command runs in, the clone if there is one, as the machines
+        see them. commit: what is checked out there.
 
     Raises ConfigError for a value that some cluster could misread.
     """

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from launch.job import LaunchError
+from .job import LaunchError
 
 
 @dataclasses.dataclass(frozen=True)

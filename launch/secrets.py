@@ -5,7 +5,8 @@ import pathlib
 import re
 
 from cjepa_jax.errors import ConfigError
-from launch.job import VARIABLE
+
+from .job import VARIABLE
 
 
 def read(path: str) -> dict[str, str]:

@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from cjepa_jax.errors import PREEMPTED, ConfigError
-from launch import secrets
-from launch.job import Job, require
-from launch.plan import File, Plan
+
+from . import secrets
+from .job import Job, require
+from .plan import File, Plan
 
 PYTHON = "../cjepa/bin/python"  # seen from the code's folder, ~/sky_workdir
 BUCKET = re.compile(r"[a-z0-9]+://[-\w./]+", re.ASCII)

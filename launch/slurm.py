@@ -6,9 +6,10 @@ import re
 import shlex
 
 from cjepa_jax.errors import PREEMPTED, ConfigError
-from launch import secrets
-from launch.job import Job, require
-from launch.plan import File, Plan
+
+from . import secrets
+from .job import Job, require
+from .plan import File, Plan
 
 RUNTIMES = ("pyxis", "apptainer")
 WARNING = 120  # seconds before the time limit

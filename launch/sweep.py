@@ -11,9 +11,10 @@ import sys
 
 from cjepa_jax import cli
 from cjepa_jax.errors import PREEMPTED, ConfigError
-from launch import secrets
-from launch.job import KEY, Job, require
-from launch.slurm import WARNING
+
+from . import secrets
+from .job import KEY, Job, require
+from .slurm import WARNING
 
 PLAIN = re.compile(r"/[-\w./+=,@]*")
 

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 
 from cjepa_jax.errors import PREEMPTED, ConfigError, PeerError
-from launch import git, secrets
-from launch.job import Job, LaunchError, require
-from launch.plan import File, Plan, run, run_all
+
+from . import git, secrets
+from .job import Job, LaunchError, require
+from .plan import File, Plan, run, run_all
 
 PYTHON = "../venv/bin/python"  # from the code's folder, ~/cjepa/code
 MOUNT = "/mnt/runs"

@@ -7,9 +7,9 @@ A suite file (configs/suites) has a function `get_suite()` that returns a dict:
     seeds     of the runs, at least 3 for an interval
     shared    overrides of every config, dotted keys
     worlds    name -> {label, overrides}
-    methods   name -> {label, config: a module such as "configs.tiny", overrides}; steps=n instead of the budget makes
-              it one smoke cell, labelled so; steps=0 scores the network at initialisation; tuned_as=NAME takes that
-              method's tuned value
+    methods   name -> {label, config: as for --config a name such as "baselines/ijepa", or a module, overrides};
+              steps=n instead of the budget makes it one smoke cell, labelled so; steps=0 scores the network at
+              initialisation; tuned_as=NAME takes that method's tuned value
     tuning    {key, values, share, seed, world}: for each method the key's value with the highest mean of the online
               probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported;
               it serves in all worlds. {}: none
@@ -28,7 +28,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cjepa_jax import build
+from cjepa_jax import build, config_files
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import ConfigError, did_you_mean
 
@@ -134,16 +134,18 @@ class Suite:
 
     def config(self, cell: Cell, steps: int = 1, value: float | None = None) -> ConfigDict:
         """The cell's config. Raises ConfigError for a key that its method's config does not have."""
-        module = self.methods[cell.method]["config"]
+        name = self.methods[cell.method]["config"]
         try:
-            config = importlib.import_module(module).get_config()
+            config = importlib.import_module(config_files.module_of(name)).get_config()
         except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{module}: is no config ({error})") from error
+            hint = f" ({error})" if "." in name else did_you_mean(name, config_files.names())
+            raise ConfigError(f"{name}: is no config{hint}") from error
         return config_lib.override(config, self.overrides(cell, steps, value))
 
 
-def config_file(module: str, overrides: Mapping[str, Any]) -> str:
+def config_file(name: str, overrides: Mapping[str, Any]) -> str:
     """The text of a config file that stands for a cell's config, to be run by hand like any other."""
+    module = config_files.module_of(name)
     lines = "".join(f"    {key!r}: {value!r},\n" for key, value in overrides.items())
     return (
         f'"""A cell of python -m cjepa_jax.compare: {module} with other values."""\n\n'
@@ -153,11 +155,9 @@ def config_file(module: str, overrides: Mapping[str, Any]) -> str:
 
 
 def load(path: str) -> Suite:
-    """Reads and checks a suite file. Raises ConfigError, one line, for what is wrong with it."""
-    file = pathlib.Path(path)
-    if not file.is_file():
-        beside = [str(other) for other in file.parent.glob("[!_]*.py")] if file.parent.is_dir() else []
-        raise ConfigError(f"--suite={path}: there is no such file{did_you_mean(path, beside)}")
+    """Reads and checks a suite file, by path or name. Raises ConfigError, one line, for what is wrong."""
+    file = config_files.find(path, "suite", "suites")
+    config_files.make_importable(file)
     spec = importlib.util.spec_from_file_location("suite", file)
     module = importlib.util.module_from_spec(spec)
     try:

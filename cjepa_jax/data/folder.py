@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cjepa_jax import config_files
 from cjepa_jax.data import encoded
 from cjepa_jax.data.transforms import centre_square
 from cjepa_jax.errors import ConfigError, DataError
@@ -60,6 +61,7 @@ class Folder:
             raise ConfigError(f"data.frames is {self.frames}: a folder of images has 1 frame per scene")
         if not self.path:
             raise ConfigError("data.path is empty: name the folder that holds images/ and masks/")
+        object.__setattr__(self, "path", config_files.example(self.path))
         names = pairs(Path(self.path), self.split)
         object.__setattr__(self, "names", tuple(names[: self.count or None]))
 

@@ -6,7 +6,7 @@ No row of the document's table. Hidden tokens attend to each other and to the co
 full.py all attend to all. All else is that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

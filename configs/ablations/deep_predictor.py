@@ -6,7 +6,7 @@ Named by the document without a row in its table (section 9): depth 12 instead o
 the same factor gives 4. All else is that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

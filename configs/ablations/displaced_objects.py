@@ -8,7 +8,7 @@ of tiny's scenes 40 % of the displaced tokens, against 26 % of those of random_t
 are.
 """
 
-from configs.ablations import object_tokens
+from cjepa_jax.configs.ablations import object_tokens
 
 
 def get_config():

@@ -6,7 +6,7 @@ No row of the document's table. The target encoder sees the visible tokens alone
 renders the scene as it would have been.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

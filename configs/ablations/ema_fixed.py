@@ -6,7 +6,7 @@ The row "Fixed EMA" of the document's ablation table (section 9); the full model
 tiny's 750 steps the target moves about half of the way only (1 - 0.999^750 = 0.53). All else is that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -7,7 +7,7 @@ unlike that it sees their scale and mean, and wants N(0, I). Mu stays 0.01: of c
 B = 13 (the KL is log D = 4.6), of normal ones about 1. All else is that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -6,7 +6,7 @@ The row "M_max = 5" of the document's ablation table (section 9). On average 0.1
 0.14); the predictor has five object embeddings instead of three. All else is that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -6,7 +6,7 @@ The row "Full Causal-JEPA" of the document's ablation table (section 9), at tiny
 chose; compare an ablation with this one at the same seeds. Written out here are the values that the others change.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -6,7 +6,7 @@ Named by the document without a row in its table (section 9). As full.py by comp
 targets; lambda and mu stay. All else is that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -6,7 +6,7 @@ The row "No causal consistency loss" of the document's ablation table (section 9
 since nothing would look at it. All else is that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -6,7 +6,7 @@ The row "No SIGReg" of the document's ablation table (section 9). The term is st
 that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -7,7 +7,7 @@ No row of the document's table: the first of four that differ only in which toke
 have clips of 6 frames: of tiny's 4, the anchor leaves one token in time, and tubes would be tokens.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -6,7 +6,7 @@ The row "M_max = 1" of the document's ablation table (section 9). On average 0.0
 0.14), which is part of what the row changes. All else is that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

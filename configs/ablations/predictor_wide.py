@@ -6,7 +6,7 @@ The row "D_pred = 768" of the document's ablation table (section 9). There the f
 48, so the same factor gives 96. The heads stay 4. All else is that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -10,7 +10,7 @@ no causal term: compare with no_causal.py too. All else is that of full.py; I-JE
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

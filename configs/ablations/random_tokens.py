@@ -6,7 +6,7 @@ No row of the document's table: compare with object_tokens.py, from which it dif
 single tokens anywhere after the anchor. Drawn from the same generator, so that each scene hides the same amount.
 """
 
-from configs.ablations import object_tokens
+from cjepa_jax.configs.ablations import object_tokens
 
 
 def get_config():

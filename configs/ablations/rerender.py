@@ -6,7 +6,7 @@ No row of the document's table. Tiny's own choice, so this is full.py by another
 drop_tokens.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

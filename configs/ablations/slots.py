@@ -12,7 +12,7 @@ are removed is drawn inside the step; the data's own objects serve `slots/mbo`, 
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -12,7 +12,7 @@ the video with it painted black: compare with zero_pixels.py, from which this di
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -7,7 +7,7 @@ single places of the plane at all times after the anchor. Drawn from the same ge
 same amount to half a tube.
 """
 
-from configs.ablations import object_tokens
+from cjepa_jax.configs.ablations import object_tokens
 
 
 def get_config():

@@ -6,7 +6,7 @@ No row of the document's table: it has this form only. The norm over D = 96 is a
 lambda and mu stay, so they weigh less. All else is that of full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -6,7 +6,7 @@ No row of the document's table. It needs no simulator; where objects interact, i
 All else is that of full.py, which renders the scene as it would have been.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -6,7 +6,7 @@ Named by the document without a row in its table (section 9). It costs more: no 
 full.py.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -12,7 +12,7 @@ of a clip share a view.
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -12,7 +12,7 @@ batch's shortest; predictor, optimiser and schedule are tiny's.
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

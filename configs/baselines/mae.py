@@ -11,7 +11,7 @@ token paints all of its frames.
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

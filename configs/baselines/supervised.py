@@ -13,7 +13,7 @@ by the clock there; not measured alone). All 750 steps are for a GPU.
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -10,7 +10,7 @@ batch's shortest, so that 0.73 of the tokens are hidden on average (published: a
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

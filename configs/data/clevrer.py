@@ -11,7 +11,7 @@ annotation_validation/ and the masks that a network found, in processed_proposal
 
 from ml_collections import ConfigDict
 
-from configs import vitl_video
+from cjepa_jax.configs import vitl_video
 
 
 def get_config():

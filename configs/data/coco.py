@@ -12,7 +12,7 @@ Annotations: CC BY 4.0, COCO Consortium; the pictures are Flickr's, under their 
 Not run to its end by us.
 """
 
-from configs import vitl_natural
+from cjepa_jax.configs import vitl_natural
 
 
 def get_config():

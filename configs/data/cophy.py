@@ -14,7 +14,7 @@ by us. For other scenarios, or a look on a laptop:
 
 from ml_collections import ConfigDict
 
-from configs import vitl_video
+from cjepa_jax.configs import vitl_video
 
 
 def get_config():

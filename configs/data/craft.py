@@ -12,7 +12,7 @@ you name a folder of your own. Not run on the real data by us.
 
 from ml_collections import ConfigDict
 
-from configs import vitl_video
+from cjepa_jax.configs import vitl_video
 
 
 def get_config():

@@ -14,7 +14,7 @@ Not run to its end by us.
 
 from ml_collections import ConfigDict
 
-from configs import vitl_natural
+from cjepa_jax.configs import vitl_natural
 
 
 def get_config():

@@ -12,7 +12,7 @@ under Apache-2.0. On a laptop, the 128 x 128 variant and
 Not run to its end by us.
 """
 
-from configs import vitl_video
+from cjepa_jax.configs import vitl_video
 
 
 def get_config():

@@ -12,7 +12,7 @@ simulated too. Hardware: as configs/vitl_video.py, at a fifteenth of its FLOPs. 
     --config.data.options.setup=two_balls_cross_template --config.data.options.fold=3
 """
 
-from configs import vitl_video
+from cjepa_jax.configs import vitl_video
 
 
 def get_config():

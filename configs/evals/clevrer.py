@@ -11,7 +11,7 @@ the train split, with fixed settings. 2.4 MB a clip are held in memory.
 
 from ml_collections import ConfigDict
 
-from configs.data import clevrer
+from cjepa_jax.configs.data import clevrer
 
 
 def get_config():

@@ -11,7 +11,7 @@ size. Not run on the real data by us. Another scenario needs the options of its 
 
 from ml_collections import ConfigDict
 
-from configs.data import cophy
+from cjepa_jax.configs.data import cophy
 
 
 def get_config():

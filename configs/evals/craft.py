@@ -13,7 +13,7 @@ some five questions a scene name a removed object, each of which is hidden and e
 
 from ml_collections import ConfigDict
 
-from configs.worlds import craft
+from cjepa_jax.configs.worlds import craft
 
 
 def get_config():

@@ -12,7 +12,7 @@ CRAFT names no removed objects by number, so there is no interventional readout.
 
 from ml_collections import ConfigDict
 
-from configs.data import craft
+from cjepa_jax.configs.data import craft
 
 
 def get_config():

@@ -11,7 +11,7 @@ Classes, such as those of configs/data/imagenet.py, need their number:
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

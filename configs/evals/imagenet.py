@@ -11,7 +11,7 @@ on all of ImageNet.
 
 from ml_collections import ConfigDict
 
-from configs.data import imagenet
+from cjepa_jax.configs.data import imagenet
 
 
 def get_config():

@@ -12,7 +12,7 @@ Where several models are judged, a folder keeps what they share:
 
 from ml_collections import ConfigDict
 
-from configs.worlds import balls
+from cjepa_jax.configs.worlds import balls
 
 
 def get_config():

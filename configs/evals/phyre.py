@@ -17,7 +17,7 @@ configs/data/phyre.py: the same, and
 
 from ml_collections import ConfigDict
 
-from configs.data import phyre
+from cjepa_jax.configs.data import phyre
 
 
 def get_config():

@@ -10,7 +10,7 @@ In sight, "nothing changes" finds every jump, so the number that says something 
 
 from ml_collections import ConfigDict
 
-from configs.worlds import balls
+from cjepa_jax.configs.worlds import balls
 
 
 def get_config():

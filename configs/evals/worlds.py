@@ -11,7 +11,7 @@ The data and the model are tiny's; whatever was overridden in training is overri
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

@@ -7,7 +7,7 @@ learning rate. Superpixels are not here, because their scenes know no objects to
 and score the run as a model of the world, with --config=configs/evals/worlds.py.
 """
 
-from configs.suites import micro
+from cjepa_jax.configs.suites import micro
 
 OTHER = {  # what a row is compared with, if not full: the row from which it differs in one thing
     "random_patches": "no_causal",
@@ -27,7 +27,7 @@ def get_suite():
     suite = micro.get_suite()
     untrained = suite["methods"]["random"]
     suite["methods"] = {"random": untrained} | {
-        name: {"label": name.replace("_", " "), "config": f"configs.ablations.{name}"} for name in ROWS
+        name: {"label": name.replace("_", " "), "config": f"ablations/{name}"} for name in ROWS
     }
     suite["about"] = "ablations, " + suite["about"]
     suite["tuning"] = {}

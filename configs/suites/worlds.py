@@ -5,7 +5,7 @@
 Not run to its end by us. The supervised ResNet-50 and the smoke cells of micro are full rows here.
 """
 
-from configs.suites import micro
+from cjepa_jax.configs.suites import micro
 
 WORLDS = ("Balls", "Blocks", "Ramps", "Craft", "Shadows")
 

@@ -7,7 +7,7 @@ python -m cjepa_jax.train --config=configs/worlds/craft.py
 --config.data.frames=16.
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

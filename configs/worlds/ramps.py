@@ -4,7 +4,7 @@ python -m cjepa_jax.data.show --config=configs/worlds/ramps.py --out=ramps.gif
 python -m cjepa_jax.train --config=configs/worlds/ramps.py
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

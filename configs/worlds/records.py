@@ -10,7 +10,7 @@ The scenes are those that the world itself yields, to the bit, and so is the run
     --config.data.frames=2 --config.data.size=32     smaller than what is stored
 """
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():
