@@ -7,17 +7,20 @@ import optax
 
 from cjepa_jax.errors import ConfigError
 
+VECTORS = ("positions", "object_embedding")  # leaves whose rows are vectors of their own
+
 
 def matrices(params):
-    """True for weight matrices, False for biases, norms and single learned vectors: what weight decay acts on.
+    """True for weight matrices, False for biases, norms and learned vectors: what weight decay acts on.
 
-    A leaf of a scanned stack (under "blocks") has a leading layer axis, which is not counted. A table of positions is
-    no weight: it has no gradient, and without decay it stays as it is.
+    A leaf of a scanned stack (under "blocks") has a leading layer axis, which is not counted. The objects' embeddings
+    are vectors like the mask token to which they are added. A table of positions is no weight: it has no gradient, and
+    without decay it stays as it is.
     """
 
     def is_matrix(path, leaf):
         names = [getattr(key, "key", None) for key in path]
-        return leaf.ndim - ("blocks" in names) >= 2 and names[-1] != "positions"
+        return leaf.ndim - ("blocks" in names) >= 2 and names[-1] not in VECTORS
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)
 

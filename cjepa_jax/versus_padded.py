@@ -29,17 +29,16 @@ class Padded(Jepa):
         p, ours = params["predictor"], predictor.Predictor(**self.predictor, out=context.shape[-1], dtype=self.dtype)
         tokens, dtype = context.shape[1], jnp.dtype(self.dtype)
 
-        def dense(name, features, x):
-            return layers.Dense(features, dtype).apply({"params": p[name]}, x)
+        def dense(name, features, x, result=jnp.float32):
+            return layers.Dense(features, dtype, result=result).apply({"params": p[name]}, x)
 
         order = jnp.equal(predictor.ranks(batch.object_patches, batch.removed)[..., None], jnp.arange(ours.max_objects))
         covers = jnp.einsum("bkn,bkm->bnm", batch.object_patches.astype(dtype), order.astype(dtype))
         masked = p["mask_token"].astype(dtype) + covers @ p["object_embedding"].astype(dtype)
-        x = jnp.concatenate([dense("embed", ours.width, context), masked], axis=1).astype(jnp.float32)
+        x = jnp.concatenate([dense("embed", ours.width, context, dtype), masked], axis=1).astype(jnp.float32)
         x = x + jnp.tile(sincos(self._grid(batch.video), ours.width), (2, 1))
         hidden = ~batch.context if batch.hidden is None else batch.hidden
         segment = jnp.concatenate([batch.context, hidden], axis=1).astype(jnp.int32)
         stack = transformer.Stack(ours.depth, ours.heads, ours.gelu, ours.remat, dtype=dtype, epsilon=ours.epsilon)
         x = stack.apply({"params": p["stack"]}, x, segment)
-        change, prediction = dense("residual", ours.out, x[:, :tokens]), dense("prediction", ours.out, x[:, tokens:])
-        return prediction.astype(jnp.float32), change.astype(jnp.float32)
+        return dense("prediction", ours.out, x[:, tokens:]), dense("residual", ours.out, x[:, :tokens])

@@ -111,7 +111,16 @@ class Predictor(nn.Module):
         masked = self.mask_token + covers @ self.object_embedding
         x = torch.where(context[..., None], self.embed(tokens), masked) + self.positions
         x = self.stack(x, mask)
-        return self.prediction(x), self.residual(x)
+        return _wide(self.prediction, x), _wide(self.residual, x)
+
+
+def _wide(layer, x):
+    """A linear layer whose float32 sums are not rounded to the narrow type of its operands, as our heads are."""
+    weight = layer.weight
+    if torch.is_autocast_enabled("cpu"):
+        x, weight = (each.to(torch.get_autocast_dtype("cpu")).float() for each in (x, weight))
+    with torch.autocast("cpu", enabled=False):
+        return functional.linear(x, weight, layer.bias)
 
 
 class Twin:
@@ -141,9 +150,11 @@ class Twin:
             _copy(module, params)
         self.target.requires_grad_(False)
         trained = [*self.encoder.parameters(), *self.predictor.parameters()]
+        matrices = [p for p in trained if p.ndim >= 2 and p is not self.predictor.object_embedding]
+        vectors = [p for p in trained if all(p is not matrix for matrix in matrices)]
         groups = [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": optim.weight_decay},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": optim.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
         ]
         self.adam = torch.optim.AdamW(groups, lr=0.0, betas=(optim.b1, optim.b2), eps=optim.eps, fused=True)
         self.loss = torch.compile(self._loss) if compiled else self._loss

@@ -28,6 +28,7 @@ def params():
         },
         "embed": {"kernel": (4, 4), "bias": (4,)},
         "mask_token": (4,),
+        "object_embedding": (3, 4),
         "positions": (6, 4),
     }
     draw = lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731

@@ -8,11 +8,13 @@ import types
 from multiprocessing.connection import Connection
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cjepa_jax import cli, experiment, sharding, versus
 from cjepa_jax.errors import ConfigError, PeerError
+from cjepa_jax.models.layers import Dense
 from cjepa_jax.versus_padded import Padded
 from configs import tiny
 from tests import running
@@ -50,6 +52,24 @@ def small(**values):
     return config
 
 
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("narrow", [False, True])
+def test_heads_of_both_keep_their_float32_sums(narrow):
+    import torch
+
+    from cjepa_jax.versus_torch import _wide
+
+    rng, layer = np.random.default_rng(0), torch.nn.Linear(8, 6)
+    x, kernel, bias = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 8), (8, 6), (6,)))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        layer.weight.copy_(torch.tensor(kernel.T)), layer.bias.copy_(torch.tensor(bias))
+        theirs = _wide(layer, torch.tensor(x)).numpy()
+    ours = Dense(6, jnp.bfloat16 if narrow else jnp.float32, result=jnp.float32)
+    params = {"params": {"kernel": kernel, "bias": bias}}
+    np.testing.assert_allclose(theirs, jax.jit(ours.apply)(params, x), rtol=1e-5, atol=1e-6)
+    assert (np.abs(theirs - (x @ kernel + bias)).max() > 1e-3) == narrow
+
+
 @pytest.mark.slow
 @pytest.mark.needs("torch")
 @pytest.mark.parametrize("case", CASES)
@@ -61,6 +81,8 @@ def test_torch_goes_the_same_way(case):
     batches = list(itertools.islice(run.loader.iterate(0, 6), 6))
     state = run.init(sharding.put_batch(run.mesh, batches[0]))
     twin = Twin(run.objective, config.optim, state, batches[0])
+    plain = {id(parameter) for parameter in twin.adam.param_groups[1]["params"]}
+    assert {id(twin.predictor.mask_token), id(twin.predictor.object_embedding)} <= plain  # without decay, as ours
     for arrays in batches:
         state, metrics = run.step(state, sharding.put_batch(run.mesh, arrays))
         assert twin.step(arrays, float(metrics["learning_rate"])) == pytest.approx(float(metrics["loss"]), rel=1e-5)

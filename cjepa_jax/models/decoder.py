@@ -30,9 +30,10 @@ class Decoder(nn.Module):
     def __call__(
         self, tokens: Float[Array, "B N D"], context: Bool[Array, "B N"], grid: tuple[int, int, int]
     ) -> Float[Array, "B N {self.out}"]:
-        """Encoded context tokens [B, N, D] (what stands elsewhere is not read), context bool [B, N] -> [B, N, out]."""
+        """Encoded context tokens [B, N, D] (what stands elsewhere is not read), context bool [B, N] -> [B, N, out],
+        float32."""
         mask_token = self.param("mask_token", nn.initializers.truncated_normal(0.02), (self.width,))
         x = Dense(self.width, self.dtype, name="embed")(tokens)
         x = jnp.where(context[..., None], x.astype(jnp.float32), mask_token) + sincos(grid, self.width)
         x = Stack(self.depth, self.heads, self.gelu, self.remat, dtype=self.dtype, name="stack")(x)
-        return Dense(self.out, self.dtype, name="pixels")(x)
+        return Dense(self.out, self.dtype, result=jnp.float32, name="pixels")(x)

@@ -47,4 +47,4 @@ class Projector(nn.Module):
             elif self.norm == "layer":
                 x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=f"norm{index}")(x)
             x = nn.relu(x)
-        return Dense(self.out, self.dtype, name="out")(x).astype(jnp.float32)
+        return Dense(self.out, self.dtype, result=jnp.float32, name="out")(x)

@@ -28,7 +28,9 @@ GELU = {"exact": functools.partial(_gelu, approximate=False), "tanh": functools.
 class Dense(nn.Module):
     """x [..., in] -> [..., features], truncated normal 0.02, zero bias.
 
-    Attributes: features; dtype of the product; axis, the mesh axis that the features are divided by (see sharding).
+    Attributes: features; dtype of the product; axis, the mesh axis that the features are divided by (see sharding);
+    result, the type that comes out, None for `dtype`. What a loss is computed of is kept in the float32 in which the
+    product is accumulated.
 
     The input is flattened to two axes first: XLA:CPU computes the weight gradient of a 3-D input several times slower.
     """
@@ -36,6 +38,7 @@ class Dense(nn.Module):
     features: int
     dtype: DTypeLike = jnp.float32
     axis: str | None = None
+    result: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch {self.features}"]:
@@ -43,7 +46,8 @@ class Dense(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         out = product("mk,kn->mn", x.reshape(-1, x.shape[-1]), kernel, self.dtype)
         out = sharding.pin(out, sharding.SCENES, self.axis)
-        return (out + bias).astype(self.dtype).reshape(*x.shape[:-1], self.features)
+        dtype = self.dtype if self.result is None else self.result
+        return (out + bias).astype(dtype).reshape(*x.shape[:-1], self.features)
 
 
 class Heads(nn.Module):

@@ -71,8 +71,8 @@ class Predictor(nn.Module):
         `hidden` bool [B, N] names the tokens to predict, None all that are not context. A token that is neither stays
         out of the attention, and its output means nothing.
 
-        Returns: the predicted tokens and the predicted change, each [B, N, D]; the first is meant for masked tokens,
-        the second (the residual head) for context tokens.
+        Returns: the predicted tokens and the predicted change, float32 [B, N, D] each; the first is meant for masked
+        tokens, the second (the residual head) for context tokens.
         """
         normal = nn.initializers.truncated_normal(0.02)
         mask_token = self.param("mask_token", normal, (self.width,)).astype(self.dtype)
@@ -104,4 +104,5 @@ class Predictor(nn.Module):
             x = stack(x, to_predict, (kind, jnp.where(kind == 0, 0, 3 - kind)), rotation)
         else:
             x = stack(x, None if hidden is None else (context | hidden).astype(jnp.int32), None, rotation)
-        return Dense(self.out, self.dtype, name="prediction")(x), Dense(self.out, self.dtype, name="residual")(x)
+        heads = (Dense(self.out, self.dtype, result=jnp.float32, name=name) for name in ("prediction", "residual"))
+        return tuple(head(x) for head in heads)

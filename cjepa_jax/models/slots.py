@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Key
 
 from cjepa_jax.models.layers import Dense, LayerNorm
+from cjepa_jax.models.product import product
 from cjepa_jax.positions import sincos
 from cjepa_jax.types import Array
 
@@ -87,6 +88,11 @@ class Slots(nn.Module):
         x = (slots[:, :, None] + x).reshape(-1, self.width)  # [B K N, S]
         for _ in range(self.layers):
             x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype)(x))
-        x = nn.Dense(width + 1, dtype=self.dtype)(x).astype(jnp.float32).reshape(batch, self.count, places, width + 1)
+        x = nn.Dense(width + 1, dtype=self.dtype, dot_general=_wide)(x).reshape(batch, self.count, places, width + 1)
         masks = jax.nn.softmax(x[..., -1], axis=1)
         return jnp.einsum("bkn,bknd->bnd", masks, x[..., :-1]), masks
+
+
+def _wide(x, kernel, *_, **__):
+    """A dense layer's product, its float32 sums not rounded to the compute type: what comes out is in the loss."""
+    return product("mk,kn->mn", x, kernel, x.dtype)

@@ -151,7 +151,7 @@ class Jepa(PerScene):
 
     def predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
         """Predicted tokens and predicted change, float32 [B, N, D] each, from encoded context tokens."""
-        out = self._predictor.apply(
+        return self._predictor.apply(
             {"params": params["predictor"]},
             context,
             batch.context,
@@ -160,7 +160,6 @@ class Jepa(PerScene):
             self._grid(batch.video),
             batch.hidden,
         )
-        return tuple(x.astype(jnp.float32) for x in out)
 
     def targets(self, target: Params, batch: Batch) -> tuple[Array, Array | None]:
         """s_full and s_int, float32 [B, N, D], without gradient; s_int is None where the causal term has no weight."""

@@ -113,7 +113,7 @@ class Mae(PerScene):
     def decode(self, params: Params, context: Array, batch: Batch) -> Array:
         """Predicted pixels of every token's box, float32 [B, N, P], from encoded context tokens."""
         decoder, grid = self._decoder(batch.video), self._grid(batch.video)
-        return decoder.apply({"params": params["decoder"]}, context, batch.context, grid).astype(jnp.float32)
+        return decoder.apply({"params": params["decoder"]}, context, batch.context, grid)
 
     def pixels(self, video: Array) -> tuple[Array, Array, Array]:
         """What the decoder learns to paint [B, N, P], and the mean and the scale [B, N, 1] that make it pixels again.
