@@ -18,8 +18,11 @@ import numpy as np
 from cjepa_jax import losses
 from cjepa_jax.data import pipeline
 from cjepa_jax.evals import ridge
+from cjepa_jax.masks import objects
 
 LEAST = 4  # held-out scenes; fewer cannot be split
+REMOVALS = functools.partial(objects.draw, max_objects=3, area=(0.05, 0.40), anchor=0)
+"""Which objects the response is measured without: the document's Algorithm 2, whatever masks the run learns from."""
 PIXELS = 64  # frames are brought to this size before their principal components are taken
 
 
@@ -43,7 +46,8 @@ class Probe:
     Args:
       encode: (params, video [B, T, H, W, C]) -> [B, N, D].
       random_params: the encoder's parameters at initialisation.
-      scenes: a SceneMap over held-out scenes: the first `train` fit the ridge, the next `test` score it.
+      scenes: a SceneMap over held-out scenes: the first `train` fit the ridge, the next `test` score it. Its
+        mask is not used.
       label_names: "group/name" for each probe target; a group's score is the mean over its targets.
       batch: scenes encoded at a time.
     """
@@ -59,6 +63,8 @@ class Probe:
         batch: int,
     ):
         self._encode, self._batch = jax.jit(encode), batch
+        if scenes.intervened == "rerender":  # how many objects this model can tell apart is no matter here
+            scenes = dataclasses.replace(scenes, mask=REMOVALS, max_removed=0)
         held_out = pipeline.held_out(scenes, 0, train + test)
         self._enough = len(held_out) >= LEAST
         if not self._enough:
@@ -69,7 +75,7 @@ class Probe:
         self._scenes = {name: np.stack([s[name] for s in held_out]) for name in ("video", "labels")}
         # Tokens that no removed object touches, also where the mask leaves the object itself visible for a while.
         self._rest = np.stack([~(s["object_patches"] & s["removed"][:, None]).any(0) for s in held_out])
-        # The response is measured on test scenes that have a real counterpart without the removed objects.
+        # The response is measured on test scenes that have a real counterpart without the objects of REMOVALS.
         self._pairs = []
         if scenes.intervened == "rerender":
             pairs = [i for i in range(self._train, len(held_out)) if held_out[i]["intervened_valid"]]

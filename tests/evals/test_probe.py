@@ -1,10 +1,14 @@
 """The probe on encoders whose answers are known."""
 
+import dataclasses
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cjepa_jax.evals import probe as probes
+from cjepa_jax.masks import displaced, objects, random
 from tests.scenes import scene_map
 
 
@@ -19,6 +23,11 @@ def bright(params, video):
     return params * patches(jnp.asarray(video, jnp.float32))
 
 
+def clips(params, video):
+    """Tokens of the first of every two frames."""
+    return bright(params, video[:, ::2])
+
+
 def blind(params, video):
     """The same tokens for every scene."""
     return params * jnp.broadcast_to(jnp.arange(16.0)[:, None], (len(video), 16, 3))
@@ -31,6 +40,7 @@ def make(encode, intervened="rerender", train=8, test=8, batch=5, names=("count"
 
 def test_response_is_the_mean_change_of_context_tokens_over_the_feature_variance():
     probe, scenes = make(bright)
+    scenes = dataclasses.replace(scenes, mask=objects.draw)  # of the document's settings, not the run's own
     found = [scenes(i, 0) for i in range(16)]
     tokens = np.stack([patches(s["video"][None].astype(np.float64))[0] for s in found])
     variance = np.square(tokens - tokens.mean(0)).sum(-1).mean()  # over scenes, position by position
@@ -45,6 +55,25 @@ def test_response_is_the_mean_change_of_context_tokens_over_the_feature_variance
     assert metrics["probe/feature_std"] == pytest.approx(2 * metrics["probe/feature_std_random"], rel=1e-4)
     pooled = tokens.mean(1)
     assert metrics["probe/feature_std_random"] == pytest.approx(pooled[8:].std(0).mean(), rel=1e-4)
+
+
+def test_every_run_is_judged_under_the_same_masks():
+    """Runs that hide one object, five, behind an anchor, larger ones, elsewhere, or tokens: equal to the bit."""
+    found = {}
+    for name, mask in {
+        "document": objects.draw,
+        "one": functools.partial(objects.draw, max_objects=1),
+        "five": functools.partial(objects.draw, max_objects=5),
+        "large": functools.partial(objects.draw, area=(0.2, 0.9)),
+        "anchor": functools.partial(objects.draw, anchor=1),
+        "displaced": displaced.draw,
+        "random": random.draw,
+    }.items():
+        scenes = scene_map(frames=4, intervened="rerender", count=16, mask=mask, max_removed=5)
+        probe = probes.Probe(clips, jnp.float32(1.0), scenes, ("count", *"abcde"), 8, 8, 8)
+        found[name] = probe.run(jnp.float32(1.0))
+    assert found["document"]["probe/response"] > 0
+    assert all(metrics == found["document"] for metrics in found.values())
 
 
 def test_an_encoder_that_ignores_the_scene_responds_to_nothing():
