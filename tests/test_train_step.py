@@ -1,4 +1,5 @@
-"""The step under jax.pmap: on any number of devices the state and the metrics of the one under jit."""
+"""The step: what is not finite changes nothing, whichever part of it; under jax.pmap on any number of devices the state
+and the metrics of the one under jit."""
 
 import dataclasses
 import functools
@@ -9,11 +10,50 @@ import numpy as np
 import optax
 import pytest
 
-from cjepa_jax import train_step
+from cjepa_jax import optim, train_step
+from configs import vitl
 from tests.objectives import test_jepa
 from tests.test_accumulate import KEY, awkward, check, slow, whole
 
 COUNTED = ("fallback_scenes", "skipped")
+
+
+class Parabola:
+    """The sum of w^2 + the constant batch[1]; where batch[0] is not 0 also sqrt(w - w): 0, with an infinite slope."""
+
+    def loss(self, params, target, extra, batch, key, step):
+        w = params["w"]
+        steep = jnp.sqrt(jnp.where(batch[0] != 0, w - jax.lax.stop_gradient(w), 1.0)).sum()
+        total = (w**2).sum() + steep + jax.lax.stop_gradient(batch[1])
+        return total, ({"loss": total}, {"steps": extra["steps"] + 1})
+
+    def next_target(self, params, target, step):
+        return jax.tree.map(lambda old, new: 0.5 * (old + new), target, params)
+
+
+@pytest.mark.parametrize(
+    "batch, rate, loss, norm",
+    [
+        pytest.param((1.0, 0.0), 0.1, True, False, id="only the gradient is infinite"),
+        pytest.param((0.0, np.inf), 0.1, False, True, id="only the loss is infinite"),
+        pytest.param((0.0, np.nan), 0.1, False, True, id="only the loss is no number"),
+        pytest.param((0.0, 0.0), np.inf, True, True, id="only the update is infinite"),
+    ],
+)
+def test_a_step_that_is_not_finite_in_one_part_alone_changes_nothing(batch, rate, loss, norm):
+    optimizer = optim.make(vitl.get_config().optim)
+    params = {"w": np.array([1.0, -2.0, 3.0], np.float32)}
+    zero = np.zeros((), np.int32)
+    state = train_step.TrainState(zero, params, {"w": np.ones(3, np.float32)}, {"steps": zero}, None, zero)
+    state = dataclasses.replace(state, opt_state=optimizer.init(params))
+    step = jax.jit(train_step.make(Parabola(), optimizer, lambda step: jnp.where(step == 1, rate, 0.1), 0))
+    good, metrics = step(state, np.zeros(2, np.float32))
+    assert int(metrics["skipped"]) == 0 and int(good.extra["steps"]) == 1 and (good.params["w"] != params["w"]).all()
+    new, metrics = step(good, np.array(batch, np.float32))
+    assert (np.isfinite(metrics["loss"]), np.isfinite(metrics["grad_norm"])) == (loss, norm)
+    assert (int(new.step), int(new.skipped), int(metrics["skipped"])) == (2, 1, 1)
+    for field in ("params", "target", "extra", "opt_state"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(new, field), getattr(good, field))
 
 
 def split(tree, devices):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cjepa_jax.data.worlds import Balls, Blocks, Craft, Ramps, Shadows
+from cjepa_jax.data.worlds.base import SPLITS
 from cjepa_jax.errors import ConfigError, DataError
 
 ALL = (Balls, Blocks, Craft, Ramps, Shadows)
@@ -77,8 +78,14 @@ def test_order_of_access_and_copies_do_not_matter(cls):
 @WORLDS
 def test_seeds_splits_and_scenes_differ(cls):
     videos = {cls(size=24, seed=s, split=split)[i]["video"].tobytes()
-              for s in (0, 1) for split in ("train", "eval") for i in range(5)}  # fmt: skip
-    assert len(videos) == 20
+              for s in (0, 1) for split in ("train", "eval", "test") for i in range(5)}  # fmt: skip
+    assert len(videos) == 30
+
+
+def test_every_split_has_draws_of_its_own():
+    """The held-out ones too: their scenes differ by what they hold out, so only the first draws tell."""
+    worlds = [Balls(split=split, hold_out=True, seed=seed) for split in SPLITS for seed in (0, 1)]
+    assert len({world.rng(i).random() for world in worlds for i in range(5)}) == 5 * 2 * len(SPLITS) == 60
 
 
 @WORLDS

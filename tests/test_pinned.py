@@ -1,0 +1,234 @@
+"""Every value of the reference config, and every mask of the others, against tables of this file alone.
+
+Read without the package: what these tables say comes from the document (section 5 and Algorithms 1 and 2) and from the
+papers that the baselines follow.
+"""
+
+import importlib
+import pathlib
+
+import pytest
+
+from configs import vitl
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCUMENT = {  # its table of hyper-parameters, row by row, then what its text fixes
+    "objective.encoder.variant": "L/16",  # 24 layers, 16 heads, D = 1024, patches of 16: tests/models/test_encoder.py
+    "objective.encoder.depth": 0,  # as the variant says
+    "objective.predictor.depth": 6,
+    "objective.predictor.heads": 8,
+    "objective.predictor.width": 384,
+    "data.size": 224,
+    "data.frames": 1,  # images; clips of 16: vitl_video.py
+    "optim.b1": 0.9,
+    "optim.b2": 0.95,
+    "optim.weight_decay": 0.05,
+    "optim.base": 1.5e-4,
+    "optim.peak": 0.0,  # by the linear rule
+    "optim.warmup_epochs": 40.0,
+    "optim.warmup_share": 0.0,
+    "train.batch": 1024,
+    "train.epochs": 300,
+    "train.steps": 0,  # by epochs
+    "objective.ema": (0.996, 1.0),
+    "objective.ema_kind": "cosine",
+    "mask.max_objects": 3,
+    "objective.predictor.max_objects": 3,
+    "mask.area": (0.05, 0.40),
+    "objective.causal_weight": 0.5,
+    "objective.sigreg_weight": 0.01,
+    "objective.beta": 1.0,
+    "mask.type": "cjepa_jax.masks.objects:draw",  # Algorithm 2
+    "mask.anchor": 0,
+    "objective.type": "cjepa_jax.objectives.jepa:Jepa",  # Algorithm 1
+    "objective.prediction_loss": "smooth_l1",  # of the token's norm
+    "objective.target_norm": "none",
+    "objective.causal_tokens": "remaining",
+    "objective.sigreg_kind": "kl",
+    "objective.encoder_input": "context",
+    "objective.predictor.attention": "joint",
+    "data.intervened": "zero_pixels",  # step 3 of its training iteration
+}
+OURS = {  # where the document is silent
+    "seed": 0,
+    "init_from": "",
+    "dtype": "auto",
+    "train.accumulate": 1,
+    "train.nonfinite_budget": 3,
+    "train.watchdog": 1800.0,
+    "train.heartbeat": 30.0,
+    "train.collapse": "warn",
+    "sharding.mode": "jit",
+    "sharding.data": 0,
+    "sharding.fsdp": 1,
+    "sharding.tensor": 1,
+    "sharding.rules": (),
+    "data.source": "cjepa_jax.data.worlds:Balls",
+    "data.path": "",
+    "data.count": 100_000,
+    "data.eval_count": 2048,
+    "data.eval_split": "eval",
+    "data.crop": False,
+    "data.max_objects": 8,
+    "data.row_lengths": (0.5, 0.7, 0.85, 1.0),
+    "data.pack": 0,
+    "data.workers": 4,
+    "data.threads": 4,
+    "data.prefetch": 4,
+    "data.max_replaced": 0.001,
+    "objective.encoder.tubelet": 2,  # V-JEPA's
+    "objective.encoder.gelu": "exact",
+    "objective.encoder.remat": "none",
+    "objective.encoder.positions": "sincos",
+    "objective.encoder.position_grid": (),
+    "objective.encoder.epsilon": 1e-6,
+    "objective.encoder.mean": (0.485, 0.456, 0.406),  # ImageNet's, as in I-JEPA and V-JEPA
+    "objective.encoder.std": (0.229, 0.224, 0.225),
+    "objective.predictor.gelu": "exact",
+    "objective.predictor.remat": "none",
+    "objective.predictor.positions": "sincos",
+    "objective.predictor.position_grid": (),
+    "objective.predictor.epsilon": 1e-6,
+    "optim.eps": 1e-8,
+    "optim.clip": 0.0,
+    "optim.freeze": (),
+    "checkpoint.every": 1000,
+    "checkpoint.keep": 2,
+    "checkpoint.best": "probe/count_r2",
+    "probe.every": 5000,
+    "probe.train": 1024,
+    "probe.test": 1024,
+    "probe.batch": 64,
+    "evals.seed": 1000,
+    "evals.fit": 2048,
+    "evals.fit_split": "train",
+    "evals.test": 1024,
+    "evals.test_split": "test",
+    "evals.random_inits": 3,
+    "evals.batch": 32,
+    "log.every": 50,
+    "log.level": "info",
+    "log.tensorboard": True,
+    "log.wandb": False,
+    "log.report": True,
+}
+EMPTY = {"data.options", "evals.protocols"}  # sections for keys of other names
+
+OBJECTS = {"type": "cjepa_jax.masks.objects:draw", "max_objects": 3, "area": (0.05, 0.40), "anchor": 0}
+SHOWN_ONCE = OBJECTS | {"anchor": 1}  # tiny.py's
+BASELINES = {  # all that each changes of tiny.py; ... takes away
+    "ijepa": {  # arXiv 2301.08243, appendix A.1
+        "data.intervened": "none",
+        "data.row_lengths": (0.6, 1.0),
+        "mask.type": "cjepa_jax.masks.multiblock:draw",
+        "mask.targets": 4,
+        "mask.target_scale": (0.15, 0.2),
+        "mask.aspect": (0.75, 1.5),
+        "mask.context_scale": (0.85, 1.0),
+        "mask.min_keep": 10,
+        "mask.max_objects": ...,
+        "mask.area": ...,
+        "mask.anchor": ...,
+        "objective.causal_weight": 0.0,
+        "objective.sigreg_weight": 0.0,
+        "objective.ema_kind": "linear",
+    },
+    "vjepa": {  # arXiv 2404.08471, section 3.2 and appendix C
+        "data.intervened": "none",
+        "data.row_lengths": (0.6, 1.0),
+        "mask.type": "cjepa_jax.masks.tubes:draw",
+        "mask.kinds": ((8, 0.15), (2, 0.7)),
+        "mask.aspect": (0.75, 1.5),
+        "mask.max_objects": ...,
+        "mask.area": ...,
+        "mask.anchor": ...,
+        "objective.prediction_loss": "l1",
+        "objective.causal_weight": 0.0,
+        "objective.sigreg_weight": 0.0,
+        "objective.ema": (0.998, 1.0),
+        "objective.ema_kind": "linear",
+    },
+}
+
+
+def flat(section, name=""):
+    """Values by dotted key; an empty section is none."""
+    leaves = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            leaves |= flat(value, f"{name}{key}.")
+        else:
+            leaves[name + key] = value
+    return leaves
+
+
+def get(name):
+    return flat(importlib.import_module(f"configs.{name}").get_config().to_dict())
+
+
+def changes(config, base):
+    """What differs, by key; ... for what is taken away."""
+    keys = config.keys() | base.keys()
+    return {key: config.get(key, ...) for key in keys if repr(config.get(key, ...)) != repr(base.get(key, ...))}
+
+
+def test_vitl_is_the_documents_table_and_ours_and_nothing_else():
+    found, expected = get("vitl"), DOCUMENT | OURS
+    assert not DOCUMENT.keys() & OURS.keys()
+    assert changes(found, expected) == {}  # by repr: 1 is not 1.0, nor True
+    sections = vitl.get_config()
+    assert all(sections[a][b].to_dict() == {} for a, b in (key.split(".") for key in EMPTY))
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("vitl_natural", {"train.epochs": 600, "data.crop": True}),
+        ("vitl_video", {"data.frames": 16, "objective.encoder.remat": "dots", "objective.predictor.remat": "dots"}),
+        *((f"baselines.{name}", expected) for name, expected in BASELINES.items()),
+    ],
+)
+def test_a_variant_changes_this_and_nothing_else(name, expected):
+    base = get("tiny" if name.startswith("baselines") else "vitl")
+    assert changes(get(name), base) == expected
+
+
+MASKS = {  # of the configs whose mask is not tiny's
+    **dict.fromkeys(("vitl", "vitl_natural", "vitl_video", "folder"), OBJECTS),
+    **dict.fromkeys(("data.coco", "data.imagenet", "evals.imagenet"), OBJECTS),
+    **dict.fromkeys(("data.clevrer", "evals.clevrer"), OBJECTS | {"area": (0.005, 0.40)}),  # small objects
+    **dict.fromkeys(("data.cophy", "evals.cophy"), OBJECTS | {"area": (0.01, 0.40)}),
+    **dict.fromkeys(("data.craft", "evals.craft_published"), OBJECTS | {"area": (0.01, 0.40)}),
+    **dict.fromkeys(("data.phyre", "evals.phyre"), SHOWN_ONCE | {"area": (0.002, 0.40)}),
+    "baselines.ijepa": {key.removeprefix("mask."): value for key, value in BASELINES["ijepa"].items()
+                        if key.startswith("mask.") and value is not ...},
+    "baselines.vjepa": {"type": "cjepa_jax.masks.tubes:draw", "kinds": ((8, 0.15), (2, 0.7)), "aspect": (0.75, 1.5)},
+    "baselines.mae": {"type": "cjepa_jax.masks.random:draw", "ratio": 0.75},
+    "ablations.one_object": SHOWN_ONCE | {"max_objects": 1},
+    "ablations.five_objects": SHOWN_ONCE | {"max_objects": 5},
+    "ablations.random_patches": {"type": "cjepa_jax.masks.blocks:draw", "count": 4, "scale": (0.15, 0.2),
+                                 "aspect": (0.75, 1.5), "anchor": 1},
+    "ablations.displaced_objects": SHOWN_ONCE | {"type": "cjepa_jax.masks.displaced:draw"},
+    "ablations.random_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": False},
+    "ablations.tube_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": True},
+}  # fmt: skip
+NAMES = sorted(
+    ".".join(path.relative_to(ROOT / "configs").with_suffix("").parts)
+    for path in (ROOT / "configs").rglob("*.py")
+    if path.stem != "__init__" and path.parent.name != "suites"
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_mask_of_every_config(name):
+    c = importlib.import_module(f"configs.{name}").get_config()
+    assert changes(flat(c.mask.to_dict()), MASKS.get(name, SHOWN_ONCE)) == {}
+
+
+def test_every_mask_of_the_table_is_of_a_config():
+    assert MASKS.keys() <= set(NAMES)
+
+
+def test_the_superpixels_of_the_ablation():
+    options = importlib.import_module("configs.ablations.superpixels").get_config().data.options.to_dict()
+    assert options == {"of": "cjepa_jax.data.worlds:Balls", "of_options": {}, "segments": 16, "compactness": 10.0}
