@@ -37,7 +37,7 @@ import time
 import jax
 from absl import flags
 
-from cjepa_jax import __version__, build, cli, door, experiment
+from cjepa_jax import __version__, build, cli, door, experiment, seeds
 from cjepa_jax import config as config_lib
 from cjepa_jax.data import assemble
 from cjepa_jax.errors import ConfigError, DataError
@@ -154,7 +154,7 @@ def _check_count(make, split: str, count: int, key: str) -> None:
 def _setting(config, model: Restored) -> tuple[dict, dict]:
     """Everything that all results depend on, and the protocols' own sections, as plain JSON values."""
     sections = {key: config[key] for key in ("data", "evals", "mask", "objective")}
-    setting = {"checkpoint": model.about, "dtype": experiment.compute_dtype(config), **sections}
+    setting = {"draws": seeds.FORMAT, "checkpoint": model.about, "dtype": experiment.compute_dtype(config), **sections}
     setting = json.loads(json.dumps(config_lib.resolve(setting)))
     return setting, setting["evals"].pop("protocols")
 

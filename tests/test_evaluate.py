@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from cjepa_jax import build, evaluate, trees
+from cjepa_jax import build, evaluate, seeds, trees
 from cjepa_jax.errors import CjepaError, DataError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Result, Score, require
 from cjepa_jax.reporting import evaluation as page
@@ -120,7 +120,7 @@ def retold(run, folder, **values):
     return folder
 
 
-def test_what_is_finished_is_kept_beside_what_comes(model, run, tmp_path):
+def test_what_is_finished_is_kept_beside_what_comes(model, run, tmp_path, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     first, computed = evaluated(model, tmp_path)
     assert computed == [1] and first["about"]["checkpoint"]["step"] == 24
@@ -150,6 +150,9 @@ def test_what_is_finished_is_kept_beside_what_comes(model, run, tmp_path):
         assert not kept(**values), values
     for key, value in (("digest", "0"), ("seed", 1), ("step", 25), ("batch", 16), ("optim", {}), ("mask", {})):
         assert not kept(dataclasses.replace(model, about=model.about | {key: value})), key
+    with monkeypatch.context() as patch:
+        patch.setattr(seeds, "FORMAT", 1)  # questions were drawn otherwise
+        assert not kept()
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before  # the run's folder is only read
 
 

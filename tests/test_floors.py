@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "cjepa_jax"
 FLOORS = {
-    0: "types build errors sizes door",
+    0: "types build errors sizes door seeds",
     1: "losses positions schedules optim sharding checkpoint metrics window config config_files workdir masks signals"
     " timing processes watchdog manifest trees goodput alarms weights",
     2: "models data",
@@ -34,6 +34,7 @@ HOST_ONLY = (
     "watchdog",
     "goodput",
     "weights",
+    "seeds",
 )  # run without starting JAX
 TORCH = ("weights/pickled.py", "exporting/modeling_cjepa.py", "exporting/onnx.py")  # PyTorch is theirs alone
 COMMANDS = ("data/build.py", "data/segment.py", "data/show.py", "data/bench.py")  # entry points, beside what they serve

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax import sizes
+from cjepa_jax import seeds, sizes
 from cjepa_jax.data import batching
 from cjepa_jax.errors import ConfigError
 
@@ -46,7 +46,7 @@ def report(config: Any, contexts: np.ndarray, tokens: int, shards: int) -> Itera
     spread = f"{share.mean():.3f} of the grid (deviation {share.std():.3f}, {share.min():.3f} to {share.max():.3f})"
     yield "context tokens", f"{spread} in {len(contexts)} scenes"
     width, batch = sizes.parse(config.objective.encoder.variant).width, config.train.batch
-    batches = np.random.default_rng(0).choice(contexts, (BATCHES, shards, batch // shards))
+    batches = seeds.generator(0, "batches of a layout").choice(contexts, (BATCHES, shards, batch // shards))
     now = measure(batches, tokens, config.data.pack, config.data.row_lengths, width)
     yield "rows as configured", f"{now}; batches of {batch} on {shards} shard{'s' * (shards > 1)}"
     packed = [suggest(batches, tokens, pack, width) for pack in PACKS if pack <= batch // shards]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
+from cjepa_jax import seeds
 from cjepa_jax.data import folder, phyre_client
 from cjepa_jax.errors import ConfigError, DataError, did_you_mean
 
@@ -99,7 +100,7 @@ class Phyre:
             raise ConfigError(f"data.options.timeout is {self.timeout!r}; it must be a number of seconds over 0")
         splits = self.ask("fold", setup=self.setup, seed=int(self.fold))
         object.__setattr__(self, "tasks", tuple(splits[SPLITS[self.split][0]]))
-        order = np.random.default_rng([self.seed, SPLITS[self.split][1], 0, 1]).permutation(len(self.tasks))
+        order = seeds.generator(self.seed, "order of PHYRE's tasks", SPLITS[self.split][1]).permutation(len(self.tasks))
         object.__setattr__(self, "order", tuple(order.tolist()))
 
     def ask(self, op: str, **arguments: Any) -> Any:

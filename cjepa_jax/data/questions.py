@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cjepa_jax import seeds
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -50,7 +51,7 @@ def draw(source: Source, count: int, seed: int, first: int = 0) -> Questions:
     for scene in range(first, len(source)):
         # Of a scene's questions one is kept: of a kind that is scarce so far, and that lacks it most to be complete;
         # the draw settles ties.
-        chances = np.random.default_rng([seed, scene])
+        chances = seeds.generator(seed, "choice among a scene's questions", scene)
         candidates = []
         for alike, cell, row in of_scene(source, scene):
             complete = sum(bool(waiting[alike, other]) for other in CELLS if other != cell)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cjepa_jax import seeds
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import heads
 from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, binomial, integer, number, over_inits, require
@@ -78,7 +79,7 @@ class Classify:
         classes = self.classes or int(seen[-1]) + 1
         if seen[-1] >= classes:
             raise ConfigError(f"evals.protocols: Classify.classes = {classes}: the fitting set has class {seen[-1]}")
-        rng = np.random.default_rng([bench.seed, len(fit.y)])
+        rng = seeds.generator(bench.seed, "order of classified scenes", len(fit.y))
         order, few = rng.permutation(len(fit.y)), stratified(fit.y, self.low_shot, rng)
         attention = [self._attention(tokens, fit.y, order, classes, bench.seed) for tokens in fit.tokens]
         test = self._read(bench, "testing", attention)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from cjepa_jax import seeds
 from cjepa_jax.data.transforms import Crop
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals.base import TRAINED, Bench, Result, Scenes, Score, integer, number, over_inits, pooled
@@ -88,7 +89,7 @@ class Collapse:
         size = video.shape[2]
         out = np.empty_like(video)
         for scene, clip in enumerate(video):
-            rng = np.random.default_rng([seed, scene, index])
+            rng = seeds.generator(seed, "views of a scene", scene, index)
             side = max(1, round(size * rng.uniform(*self.crop)))
             top, left = rng.integers(size - side + 1, size=2)
             cut = Crop(int(top), int(left), side, side).frames(clip, size)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cjepa_jax import seeds
 from cjepa_jax.evals import heads, probe, ridge
 from cjepa_jax.evals.base import binomial
 from cjepa_jax.evals.do_questions import DoQuestions
@@ -78,7 +79,8 @@ def explained(error: np.ndarray, spread: np.ndarray, seed: int) -> tuple[float, 
     """1 - sum of errors / sum of squared distances from the mean, over questions, as the mean over targets, and half of
     its 95 % interval by bootstrap over questions: [Q] or [Q, P] each."""
     error, spread = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (error, spread))
-    chosen = np.random.default_rng([seed, len(error)]).integers(0, len(error), (RESAMPLES, len(error)))
+    rng = seeds.generator(seed, "bootstrap of questions", len(error))
+    chosen = rng.integers(0, len(error), (RESAMPLES, len(error)))
 
     def of(error: np.ndarray, spread: np.ndarray) -> np.ndarray:
         return (1 - error.sum(-2) / np.maximum(spread.sum(-2), 1e-12)).mean(-1)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cjepa_jax import __version__
+from cjepa_jax import __version__, seeds
 from cjepa_jax.data import questions, transforms
 from cjepa_jax.data.base import Source
 from cjepa_jax.data.pipeline import SceneMap
@@ -24,7 +24,7 @@ from cjepa_jax.weights import archives
 
 MOMENTS = 4  # at most so many frames' states describe a scene, evenly spread from the first to the last
 MOST_KEPT = 1 << 36  # bytes
-FORMAT = 2  # of what a folder keeps, raised when it changes
+FORMAT = 3  # of what a folder keeps, raised when it changes
 DATA = importlib.resources.files("cjepa_jax.data")
 CODE = (DATA / "questions.py", DATA / "worlds")  # files and folders: whose code decides what is asked and answered
 
@@ -95,7 +95,7 @@ def _question(scenes: SceneMap, drawn: questions.Questions, i: int, seed: int, a
     patches = scene["object_patches"]
     gone = hidden(patches, scenes.grid[0], anchor)
     others = [row for index, row in found.items() if index not in (k, j) and gone[row].any()]
-    other = int(np.random.default_rng([seed, number, k]).choice(others)) if others else -1
+    other = int(seeds.generator(seed, "the other object of a question", number, k).choice(others)) if others else -1
     played = scenes.source.rollout(number, np.arange(len(known.asked)) == k)
     window = transforms.centre_square(*played["video"].shape[1:3])
     masks = window.masks(played["masks"][[j]], scenes.size)

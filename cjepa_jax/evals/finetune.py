@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cjepa_jax import optim, schedules
+from cjepa_jax import optim, schedules, seeds
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import heads, ridge
 from cjepa_jax.evals.base import (
@@ -35,7 +35,7 @@ FIXED = "batch_stats"  # subtrees of this name are statistics, which no gradient
 OPTIMISER = optim.make(types.SimpleNamespace(clip=0.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05))  # the training's
 WARMUP = 0.1  # of the steps
 LOOKS, PATIENCE = 20, 5  # at the held-out part; how many of them without a new best end the fitting
-ORDER, HEAD = 21, 22  # second words of seeds
+HEAD = 22  # of the head's key
 RESAMPLES = 1000
 
 
@@ -125,7 +125,7 @@ def _order(seed: int, items: int, batch: int, steps: int) -> Iterator[np.ndarray
 
     def endless():
         for epoch in itertools.count():
-            order = np.random.default_rng([seed, ORDER, epoch]).permutation(items)
+            order = seeds.generator(seed, "order of fine-tuning", epoch).permutation(items)
             yield from order[: items // batch * batch].reshape(-1, batch)
 
     return itertools.islice(endless(), steps)
@@ -255,7 +255,7 @@ def explained(prediction: np.ndarray, truth: np.ndarray, seed: int) -> tuple[flo
     """The mean over targets of R2, 1 - squared error / squared truth, of targets [m, P] that are centred by their
     fitting rows, and half of its 95 % interval by the bootstrap over rows."""
     error, variance = np.square(prediction - truth, dtype=np.float64), np.square(truth, dtype=np.float64)
-    rng = np.random.default_rng([seed, RESAMPLES])
+    rng = seeds.generator(seed, "bootstrap of fine-tuning's rows")
     times = rng.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES)
     drawn = (1 - times @ error / np.maximum(times @ variance, 1e-12)).mean(1)
     low, high = np.quantile(drawn, (0.025, 0.975))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cjepa_jax import seeds
 from cjepa_jax.data import transforms
 from cjepa_jax.data.phyre import PALETTE, Phyre
 from cjepa_jax.errors import ConfigError, DataError
@@ -71,13 +72,13 @@ class PhyreAgent:
         """Raises DataError where no candidate solves any of the tasks to learn from."""
         sources = [bench.source(bench.fit_split, bench.fit), bench.source(bench.test_split, bench.test)]
         require(all(isinstance(source, Phyre) for source in sources), "PhyreAgent", "PHYRE (configs/data/phyre.py)")
-        drawn = [trial for _, trial in self.trials(sources[0], self.tasks_fit, [bench.seed, 0])]
-        rng = np.random.default_rng([bench.seed, 2])
+        drawn = [trial for _, trial in self.trials(sources[0], self.tasks_fit, bench.seed, 0)]
+        rng = seeds.generator(bench.seed, "balanced actions")
         fitting = [balanced(trial, self.actions_fit, rng) for trial in drawn]
         fitting = [trial for trial in fitting if len(trial.actions)]
         if not fitting:
             raise DataError(f"evals: none of {self.candidates} random actions solves any of {len(drawn)} PHYRE tasks")
-        names, testing = zip(*self.trials(sources[1], self.tasks_test, [bench.seed, 1]), strict=True)
+        names, testing = zip(*self.trials(sources[1], self.tasks_test, bench.seed, 1), strict=True)
 
         frames, size = sources[1].frames, bench.prepare(sources[1]).size
         features = {
@@ -106,12 +107,13 @@ class PhyreAgent:
         note = f"{rows} actions at {len(fitting)} of {len(drawn)} tasks to learn from; {share:.1%} of random ones solve"
         return Result(scores, images, curves, [note])
 
-    def trials(self, source: Phyre, count: int, seed: list[int]) -> Iterator[tuple[str, Trial]]:
+    def trials(self, source: Phyre, count: int, seed: int, part: int) -> Iterator[tuple[str, Trial]]:
         """(task, trial) of `count` drawn tasks of a source, each with its random valid actions, simulated."""
-        order = np.random.default_rng(seed).permutation(len(source.tasks))[: count or None]
+        order = seeds.generator(seed, "PHYRE's tasks of an agent", part).permutation(len(source.tasks))[: count or None]
         for done, number in enumerate(order.tolist()):
             task = source.tasks[number]
-            actions = source.valid_actions(task, self.candidates, np.random.default_rng([*seed, number]))
+            rng = seeds.generator(seed, "PHYRE's candidate actions", part, number)
+            actions = source.valid_actions(task, self.candidates, rng)
             if done % 50 == 0:
                 logging.info("PHYRE, split %s: task %d of %d", source.split, done, len(order))
             yield task, Trial(source.initial_scenes([task])[0], actions, source.statuses(task, actions))
@@ -211,7 +213,7 @@ def pixel_components(fitting: list[Trial], size: int, seed: int) -> Callable[[Tr
         return pictures(trial.scene, trial.actions, size).reshape(len(trial.actions), -1).astype(np.float32)
 
     share = COMPONENT_ROWS / sum(len(trial.actions) for trial in fitting)
-    rng = np.random.default_rng([seed, 3])
+    rng = seeds.generator(seed, "pictures for principal components")
     x = np.concatenate([pixels(trial)[rng.random(len(trial.actions)) <= share] for trial in fitting])
     mean = x.mean(0)
     values, vectors = np.linalg.eigh(((x - mean) @ (x - mean).T).astype(np.float64))

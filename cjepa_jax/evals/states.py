@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cjepa_jax import seeds
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import ridge
 from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Scenes, Score, encoded, over_inits, pool, require
@@ -111,7 +112,7 @@ def explained(
     """
     scenes, row_scene = np.unique(scene, return_inverse=True)
     even = np.full(len(scenes), 1 / len(scenes))
-    draws = np.random.default_rng([seed, len(scenes)]).multinomial(len(scenes), even, RESAMPLES)
+    draws = seeds.generator(seed, "bootstrap of scenes", len(scenes)).multinomial(len(scenes), even, RESAMPLES)
     weights = np.concatenate([np.ones((1, len(truth))), draws[:, row_scene]])  # first the scenes as they are
     error, variance = weights @ (truth - prediction) ** 2, weights @ (truth - mean) ** 2
     r2 = 1 - error / np.where(variance > 0, variance, np.nan)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cjepa_jax import seeds
 from cjepa_jax.data import transforms
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import resample
@@ -119,7 +120,7 @@ class Surprise:
         for row, full in enumerate(arrays["video"][: self.scenes or None]):
             index = int(arrays["scene"][row])
             objects, count = arrays["objects"][row][arrays["object_valid"][row]], len(source[index]["masks"])
-            for k in np.random.default_rng([bench.seed, index]).permutation(objects):
+            for k in seeds.generator(bench.seed, "objects that surprise", index).permutation(objects):
                 raw = source.intervene(index, np.arange(count) == k)
                 without = transforms.centre_square(*raw.shape[1:3]).frames(raw, full.shape[1])
                 differs = (without != full).any((1, 2, 3))

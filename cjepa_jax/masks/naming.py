@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax import build
+from cjepa_jax import build, seeds
 
 DRAWS = 16  # masks drawn to see it
 
@@ -15,5 +15,6 @@ def names_objects(mask: Any, grid: tuple[int, int, int]) -> bool:
     every size, so that some can be hidden whatever the limits, behind any anchor."""
     count = math.prod(grid)
     patches, draw = np.tri(count, dtype=bool)[:, ::-1], build.bind(mask)
-    drawn = (draw(np.random.default_rng(i), patches, np.ones(count, bool), grid=grid) for i in range(DRAWS))
+    rngs = (seeds.generator(0, "masks that may name objects", i) for i in range(DRAWS))
+    drawn = (draw(rng, patches, np.ones(count, bool), grid=grid) for rng in rngs)
     return any(removed.any() for _, removed, *_ in drawn)

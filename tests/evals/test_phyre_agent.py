@@ -134,7 +134,7 @@ def test_a_random_agent_is_within_bounds_and_knowing_the_outcome_beats_it():
     outcome = {}
     for number, split in enumerate(("train", "test")):
         count = (agent.tasks_fit, agent.tasks_test)[number]
-        for _, trial in agent.trials(source(split, 0), count, [5, number]):
+        for _, trial in agent.trials(source(split, 0), count, 5, number):
             keys = [picture.tobytes() for picture in phyre.pictures(trial.scene, trial.actions, 128)]
             outcome |= dict(zip(keys, trial.statuses.tolist(), strict=True))
 
