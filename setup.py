@@ -16,6 +16,14 @@ PACKAGES = {
     "cjepa_jax.examples.folder",  # pictures only
 }
 
+DOCS = [
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.6,<10",
+    "mkdocstrings[python]>=1,<2",
+    "jupytext>=1.17",
+    "latex2mathml>=3.78",
+    "ruff==0.15.0",
+]
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "beartype>=0.20", "ruff==0.15.0", "tensorboard>=2.19"]
 
 setup(
@@ -60,6 +68,7 @@ setup(
     ],
     extras_require={
         "test": TEST,
+        "docs": DOCS,
         "torch": ["torch>=2.10"],
         "onnx": ["torch>=2.10", "onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "sam": ["torch>=2.10", "transformers>=5", "scikit-image>=0.24"],

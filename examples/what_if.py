@@ -1,14 +1,21 @@
-"""What if this object were absent? Asks a trained model of a simulated scene, and the world itself, which knows.
+# %% [markdown]
+# # What if an object were absent?
+#
+# This tutorial takes one object out of a simulated scene. It asks a trained model what follows, and compares the
+# answer with the world's own simulation without the object.
+#
+#     python examples/what_if.py                       trains configs/tiny.py first, for some minutes, into runs/tiny
+#     python examples/what_if.py --model=FOLDER        a run's folder or an export, with a predictor
+#     python examples/what_if.py --scene=3 --remove=1  another scene, another object
+#
+# The scene is from the test split, which no training sees. Without `--remove` the object is taken whose absence
+# changes the most.
 
-    python examples/what_if.py --model=runs/tiny --out=/tmp/what_if
-
---model is a run's folder or an export, with a predictor. The scene is one that no training saw. Without --remove the
-object is taken away whose absence changes the most. A picture and the numbers go to --out; the cells (# %%) can be run
-one by one in an editor that knows them.
-"""
-
-# %% What is asked
+# %%
 import argparse
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,28 +27,58 @@ from cjepa_jax import build
 from cjepa_jax.data import drawing
 from cjepa_jax.errors import CjepaError
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--model", required=True, help="a run's folder, or an export")
+parser = argparse.ArgumentParser(description="What if this object were absent? A model's answer, and the truth.")
+parser.add_argument("--model", help="a run's folder, or an export; without it runs/tiny, trained if it is not there")
 parser.add_argument("--scene", type=int, default=3, help="which scene of the world's test split")
 parser.add_argument("--remove", type=int, help="which object; by default the one whose absence changes the most")
 parser.add_argument("--seed", type=int, default=1000, help="of the world's scenes")
-parser.add_argument("--out", default="what_if", help="the folder for what_if.png")
-args = parser.parse_args()
+parser.add_argument("--out", default="runs/what_if", help="the folder for what_if.png")
+parser.add_argument("--smoke", action="store_true", help="train the smallest model for 2 steps and ask that")
+args = parser.parse_args([] if "ipykernel" in sys.modules else None)
+if args.smoke:
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # compile quickly, compute slowly
+if args.scene < 0 or args.seed < 0:
+    parser.error("--scene and --seed must be 0 or more")
 
-# %% The model. Its target encoder is what the training measured everything in
+# %% [markdown]
+# ## A model
+#
+# `configs/tiny.py` trains on clips of the world *Balls*. The command does nothing if `runs/tiny` is finished.
+
+# %%
+if not args.model:
+    args.model = str(Path(args.out) / "model") if args.smoke else "runs/tiny"
+    settings = ["--config=configs/tiny.py", f"--workdir={args.model}"]
+    if args.smoke:
+        settings += ["--config.train.steps=2", "--config.train.batch=8", "--config.data.frames=2"]
+        settings += ["--config.data.size=32", "--config.mask.anchor=0"]
+        settings += ["--config.objective.encoder.depth=1", "--config.objective.predictor.depth=1"]
+        settings += ["--config.probe.train=16", "--config.probe.test=16"]
+        settings += ["--config.log.report=False", "--config.log.tensorboard=False", "--config.data.row_lengths=(1.0,)"]
+    if subprocess.run([sys.executable, "-m", "cjepa_jax.train", *settings]).returncode:
+        raise SystemExit(1)
+
+# %% [markdown]
+# The target encoder is used: training measures everything in its features.
+
+# %%
 try:
     model = cjepa_jax.load(args.model, weights="target", batch=2)
 except CjepaError as error:
     raise SystemExit(f"error: {error}") from error
 print("\n".join(f"{name:16} {value}" for name, value in model.info.items()))
 
-# %% A scene of the world that it was trained on (Balls, if that is no simulated one), and what removing does there
+# %% [markdown]
+# ## A scene
+#
+# It comes from the world that the model was trained on, or from *Balls* if that is no simulated world. `intervene`
+# simulates it again, from the same initial state, without some of its objects.
+
+# %%
 trained = model.pretrained.about.get("training", {})
 data = trained.get("data", {})
 simulated = str(data.get("source", "")).startswith("cjepa_jax.data.worlds:")
 section = {"type": data["source"], **data["options"]} if simulated else {"type": "cjepa_jax.data.worlds:Balls"}
-if args.scene < 0 or args.seed < 0:
-    parser.error("--scene and --seed must be 0 or more")
 size, frames = model.info["size"], model.info["frames"]
 world = build.build(section, split="test", size=size, frames=frames, count=args.scene + 1, seed=args.seed)
 scene = world[args.scene]
@@ -65,7 +102,14 @@ if not 0 <= args.remove < len(masks):
 gone, real = masks[args.remove], without(args.remove)
 print(f"\n{type(world).__name__}, scene {args.scene}: {len(masks)} objects, without object {args.remove}")
 
-# %% The question
+# %% [markdown]
+# ## The question
+#
+# The model gets the scene and the pixels of its objects. It encodes the patches that the removed object does not
+# touch. Its predictor infers the features at the hidden patches (`prediction`) and the change of the others
+# (`change`).
+
+# %%
 form = (lambda clip: clip[None, 0]) if frames == 1 else (lambda clip: clip[None])
 given = masks[None, :, 0] if frames == 1 else masks[None]
 try:
@@ -73,7 +117,13 @@ try:
 except CjepaError as error:
     raise SystemExit(f"error: {error}") from error
 
-# %% The truth, in the same tokens: the target encoder on the scene as it is, and as simulated without the object
+# %% [markdown]
+# ## The truth
+#
+# The same features, of the scene as it is and as it is simulated without the object. Their difference at the patches
+# that the object does not touch is what the residual head should predict.
+
+# %%
 full, intervened = model.encode(np.concatenate([form(video), form(real)]))
 grid = model.grid(form(video))
 hidden, context = answer.hidden[0], answer.context[0]
@@ -93,7 +143,12 @@ def standardised(tokens: np.ndarray) -> np.ndarray:
     return (tokens - tokens.mean(-1, keepdims=True)) / (tokens.std(-1, keepdims=True) + 1e-6)
 
 
-# %% The numbers, each beside what needs no model
+# %% [markdown]
+# ## The numbers
+#
+# Each one is printed next to an answer that needs no model: the mean visible token, and "nothing changes".
+
+# %%
 wanted = standardised(full) if trained.get("objective", {}).get("target_norm") == "layer_norm" else full
 anchor = model.info["anchor"]
 stays = f"   (frames up to {anchor * (frames // grid[0])} stay visible, as in training)" if anchor else ""
@@ -119,7 +174,12 @@ if answer.change is not None and rest.any():
     lines.append(f"On the change of this scene's rest, the model is {verdict} than saying that nothing changes.")
 print("\n".join(lines))
 
-# %% The picture: a row for each of at most four times
+# %% [markdown]
+# ## The picture
+#
+# At most four times of the clip, one in each row.
+
+# %%
 TEXT, LINE, OUTLINE = "#23262f", "#c9ccd6", (255, 0, 200)
 HEAT = colormaps["OrRd"]
 times = np.unique(np.linspace(0, grid[0] - 1, min(grid[0], 4)).round().astype(int))

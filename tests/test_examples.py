@@ -1,4 +1,4 @@
-"""The examples run as they are shown."""
+"""The examples run as they are shown, the tutorials in their shortest form."""
 
 import subprocess
 import sys
@@ -9,6 +9,28 @@ import pytest
 from tests import run_folders, running
 
 WHAT_IF = [sys.executable, "examples/what_if.py"]
+
+
+WRITTEN = {  # by each tutorial, in its folder
+    "new_mask": ("masks.png", "my_mask.py", "model/result.json"),
+    "own_images": ("scenes.png", "similar.png", "model/result.json"),
+    "public_weights": ("stand_in.safetensors", "frozen/init_from.json", "tuned/result.json"),
+    "slurm": (),
+    "what_if": ("what_if.png", "what_if.txt", "model/result.json"),
+}
+FAST = ("slurm",)  # no training, no JAX
+
+
+def test_every_tutorial_is_run_here():
+    files = (running.ROOT / "examples").glob("*.py")
+    assert {file.stem for file in files if file.read_text().startswith("# %% [markdown]")} == set(WRITTEN)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in WRITTEN])
+def test_a_tutorial_runs_in_its_shortest_form(name, tmp_path):
+    where = f"--workdir={tmp_path / 'job'}" if name == "slurm" else f"--out={tmp_path}"
+    running.run([sys.executable, f"examples/{name}.py", "--smoke", where])
+    assert all((tmp_path / file).stat().st_size for file in WRITTEN[name])
 
 
 def start(*args):
