@@ -88,7 +88,7 @@ print("the mask does what it should")
 
 from ml_collections import ConfigDict
 
-from configs import tiny
+from cjepa_jax.configs import tiny
 
 
 def get_config():

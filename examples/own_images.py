@@ -52,7 +52,7 @@ def run(module: str, *flags: str) -> None:
 
 # %%
 data = f"--config.data.path={args.images}"
-run("cjepa_jax.data.show", "--config=configs/folder.py", data, "--scenes=4", f"--out={out / 'scenes.png'}")
+run("cjepa_jax.data.show", "--config=folder", data, "--scenes=4", f"--out={out / 'scenes.png'}")
 
 # %% [markdown]
 # ## Train
@@ -67,7 +67,7 @@ if args.smoke:
     settings += ["--config.train.steps=2", "--config.log.report=False", "--config.log.tensorboard=False"]
     settings += ["--config.data.row_lengths=(1.0,)"]
     settings += ["--config.objective.encoder.depth=1", "--config.objective.predictor.depth=1"]
-run("cjepa_jax.train", "--config=configs/folder.py", *settings)
+run("cjepa_jax.train", "--config=folder", *settings)
 
 # %% [markdown]
 # ## Use the features

@@ -101,7 +101,7 @@ brief = brief if args.smoke else []
 steps = f"--config.train.steps={2 if args.smoke else args.steps}"
 frozen = out / "frozen"
 start = [f"--config.init_from={weights}", "--config.optim.freeze=('encoder',)", f"--workdir={frozen}"]
-run("cjepa_jax.train", "--config=configs/folder.py", *data, *brief, steps, *start)
+run("cjepa_jax.train", "--config=folder", *data, *brief, steps, *start)
 
 # %% [markdown]
 # The encoder has not moved: its features are those of the published weights.
@@ -121,14 +121,13 @@ assert np.allclose(before, after, atol=1e-4)
 # %%
 tuned = out / "tuned"
 start = [f"--config.init_from={frozen}", "--config.optim.peak=1e-4", f"--workdir={tuned}"]
-run("cjepa_jax.train", "--config=configs/folder.py", *data, *brief, steps, *start)
+run("cjepa_jax.train", "--config=folder", *data, *brief, steps, *start)
 print(f"\nmoved by {np.abs(cjepa_jax.load(tuned).features(images) - before).max():.1e}")
 
 # %% [markdown]
 # ## Next
 #
-# * Was it worth it? `python -m cjepa_jax.evaluate --config=configs/evals/imagenet.py --checkpoint=FOLDER` and the
-#   other protocols score the published weights, the frozen run and the tuned one alike ([How scores are
-#   made](../EVALUATION.md)).
-# * To fine-tune for labels instead, with a head: `--config=configs/evals/finetune.py`.
+# * Was it worth it? `python -m cjepa_jax.evaluate --config=evals/imagenet --checkpoint=FOLDER` and the other protocols
+#   score the published weights, the frozen run and the tuned one alike ([How scores are made](../EVALUATION.md)).
+# * To fine-tune for labels instead, with a head: `--config=evals/finetune`.
 # * The licence of the weights stays with the runs and with what is exported from them.

@@ -32,7 +32,7 @@ args = parser.parse_args([] if "ipykernel" in sys.modules else None)
 
 # %%
 job = [
-    *("--config=configs/vitl.py", f"--workdir={Path(args.workdir).resolve()}"),
+    *("--config=vitl", f"--workdir={Path(args.workdir).resolve()}"),
     *(f"--nodes={args.nodes}", f"--gpus={args.gpus}", "--cpus=64", "--memory=500G", "--time=24:00:00"),
     *(f"--option=partition={args.partition}", *(["--allow-dirty"] if args.smoke else [])),
 ]

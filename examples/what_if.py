@@ -48,7 +48,7 @@ if args.scene < 0 or args.seed < 0:
 # %%
 if not args.model:
     args.model = str(Path(args.out) / "model") if args.smoke else "runs/tiny"
-    settings = ["--config=configs/tiny.py", f"--workdir={args.model}"]
+    settings = ["--config=tiny", f"--workdir={args.model}"]
     if args.smoke:
         settings += ["--config.train.steps=2", "--config.train.batch=8", "--config.data.frames=2"]
         settings += ["--config.data.size=32", "--config.mask.anchor=0"]

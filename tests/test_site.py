@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from cjepa_jax import config
-from configs import vitl
+from cjepa_jax.configs import vitl
 from tests.running import ROOT
 
 DOCS = ROOT / "docs"
