@@ -15,6 +15,8 @@ import pytest
 from absl import flags
 from jaxtyping import install_import_hook
 
+from tests.launch import cluster
+
 assert jax.device_count() == 8  # JAX has read the flags;
 os.environ["XLA_FLAGS"] = given  # commands that tests start run as a user's do
 flags.FLAGS.mark_as_parsed()
@@ -25,13 +27,41 @@ install_import_hook(
 
 
 def pytest_addoption(parser):
-    parser.addoption("--require", default="", help="optional packages, comma separated, whose tests must not skip")
+    parser.addoption("--require", default="", help="optional packages, comma separated, without which nothing is run")
+    parser.addoption("--needing", default="", help="run only tests that need one of these optional packages")
+
+
+def _absent(package):
+    """Why tests that need this optional package cannot run here, or ""."""
+    if package == "phyre":
+        named = os.environ.get("CJEPA_PHYRE_PYTHON")
+        return "" if named else "CJEPA_PHYRE_PYTHON names no interpreter (docs/DATA.md)"
+    if package == "slurm":
+        return cluster.missing()
+    return "" if importlib.util.find_spec(package) else "it is not installed"
+
+
+def _names(config, option):
+    return [name for name in config.getoption(option).split(",") if name]
+
+
+def pytest_configure(config):
+    for package in _names(config, "--require"):
+        if reason := _absent(package):
+            raise pytest.UsageError(f"--require={package}: {reason}")
+
+
+def pytest_collection_modifyitems(config, items):
+    wanted = set(_names(config, "--needing"))
+    if wanted:
+        asked = {item: not wanted.isdisjoint(mark.args[0] for mark in item.iter_markers("needs")) for item in items}
+        config.hook.pytest_deselected(items=[item for item in items if not asked[item]])
+        items[:] = [item for item in items if asked[item]]
 
 
 def pytest_runtest_setup(item):
-    """`@pytest.mark.needs("package")` skips a test where an optional package is missing, unless --require names it."""
+    """`@pytest.mark.needs("package")` skips a test where an optional package is missing."""
     for mark in item.iter_markers("needs"):
         (package,) = mark.args
-        if importlib.util.find_spec(package) is None:
-            fail = package in item.config.getoption("--require").split(",")
-            (pytest.fail if fail else pytest.skip)(f"needs {package}: pip install -e '.[{package}]'")
+        if reason := _absent(package):
+            pytest.skip(f"needs {package}: {reason}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from cjepa_jax.data import folder as module
 from cjepa_jax.data.folder import Folder
@@ -80,10 +81,9 @@ def test_kinds_of_images(tmp_path):
 
 def test_palette_image_and_map(tmp_path):
     """Palette files are what many annotation tools write; Pillow is only here to make one."""
-    pil = pytest.importorskip("PIL.Image")
     _, ids = picture()
     save(tmp_path, "a", *picture())
-    indexed = pil.fromarray(ids).convert("P")
+    indexed = Image.fromarray(ids).convert("P")
     palette = [0, 0, 0] * 256
     palette[3 * 3 : 3 * 3 + 3], palette[7 * 3 : 7 * 3 + 3] = [10, 200, 30], [250, 0, 0]
     indexed.putpalette(palette)

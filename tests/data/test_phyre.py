@@ -21,7 +21,7 @@ from cjepa_jax.masks import objects
 from tests.data.test_phyre_client import ended
 
 PYTHON = os.environ.get("CJEPA_PHYRE_PYTHON", "")
-real = pytest.mark.skipif(not PYTHON, reason="needs PHYRE: CJEPA_PHYRE_PYTHON names no interpreter (docs/DATA.md)")
+real = pytest.mark.needs("phyre")
 
 
 @pytest.fixture(scope="module")

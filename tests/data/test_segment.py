@@ -165,6 +165,7 @@ def test_bad_command_lines(tmp_path, capsys, flags, code, message):
     assert not (tmp_path / "segments").exists()
 
 
+@needs_slic
 def test_bad_folders(tmp_path, capsys):
     pictures(tmp_path, 1)
     (tmp_path / "empty").mkdir()

@@ -1,7 +1,5 @@
 """PHYRE's agent: its pictures of actions, its balance, and its score in the real simulator (docs/DATA.md, PHYRE)."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -13,10 +11,7 @@ from cjepa_jax.evals import auccess, phyre
 from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Hidden, Model, Seen
 
 WHITE = np.full((256, 256, 3), 255, np.uint8)
-real = pytest.mark.skipif(
-    not os.environ.get("CJEPA_PHYRE_PYTHON"),
-    reason="needs PHYRE: CJEPA_PHYRE_PYTHON names no interpreter (docs/DATA.md)",
-)
+real = pytest.mark.needs("phyre")
 
 
 def bench(source, *encoders):

@@ -14,10 +14,10 @@ import pytest
 from launch import slurm
 from launch.job import Job
 from tests import QUICK, running
-from tests.launch.cluster import Cluster, missing
+from tests.launch.cluster import Cluster
 from tests.launch.hostile import PIECES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs("slurm")]
 # Takes the interpreter's place: notes its arguments, and answers a signal, or the time, with an exit code.
 STAND_IN = """#!{python} -SE
 import json, os, signal, sys, time
@@ -38,11 +38,7 @@ sys.exit(int(words["code"]) if got or restart == "0" else 0)
 
 
 @pytest.fixture(scope="module")
-def cluster(request, tmp_path_factory):
-    reason = missing()
-    if reason:
-        required = "slurm" in request.config.getoption("--require").split(",")
-        (pytest.fail if required else pytest.skip)(f"no SLURM here: {reason}")
+def cluster(tmp_path_factory):
     with Cluster(tmp_path_factory.mktemp("slurm")) as started:
         yield started
 

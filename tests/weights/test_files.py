@@ -193,8 +193,8 @@ def test_what_is_no_plain_finite_array(tmp_path, kind):
     refusal(lambda: files.tensors(tmp_path / "w.pth")["a"], match[kind])
 
 
+@needs_torch
 def test_dicts_in_dicts_in_dicts_that_hold_each_other_end(tmp_path):
-    pytest.importorskip("torch")
     doubled = b"}q\x00" + b"".join(  # each holds the one before ten times: 10^8 entries in a few hundred bytes
         b"}q" + bytes([level]) + b"".join(hostile.text(str(i)) + b"h" + bytes([level - 1]) + b"s" for i in range(10))
         for level in range(1, 9)

@@ -10,6 +10,7 @@ from cjepa_jax.weights.pretrained import read
 from tests.weights.parity import CLOSE, encode, normal, pixels, predict
 from tests.weights.test_layouts import equal
 
+pytestmark = pytest.mark.needs("torch")
 torch = pytest.importorskip("torch")
 from tests.weights.reference import shaken  # noqa: E402
 

@@ -7,6 +7,7 @@ import pytest
 from cjepa_jax.weights.pretrained import read
 from tests.weights.parity import CLOSE, encode, normal, pixels, predict
 
+pytestmark = pytest.mark.needs("torch")
 torch = pytest.importorskip("torch")
 from tests.weights import reference  # noqa: E402
 from tests.weights.reference import Predictor, Rotary, Vit, shaken  # noqa: E402
