@@ -16,6 +16,7 @@ import functools
 import logging
 import math
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +52,7 @@ def load(
     dtype: str = "float32",
     batch: int = 32,
     step: int | None = None,
+    trust: str | Iterable[str] = (),
 ) -> "Model":
     """The model of a run's folder, of an export, or of public weights; a log line says what it is and its licence.
 
@@ -61,6 +63,7 @@ def load(
       batch: scenes that are computed together; more are taken in turn, fewer are filled up. A scene that comes alone
         is computed alone.
       step: which checkpoint of a run; None: the newest that is readable.
+      trust: packages of your own that the run's config may name, such as "my_masks" (docs/API.md).
     Raises: InputError for an argument that cannot be; ConfigError and CheckpointError as opened.open.
     """
     for name, value, choices in (
@@ -72,7 +75,7 @@ def load(
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"path = {path!r}: must be the path of a run's folder, of an export, or of public weights")
     batch = _whole("batch", batch, 1)
-    found = opened.open(path, step=step)
+    found = opened.open(path, step=step, trust=trust)
     if weights not in found.params:
         raise InputError(f"weights = {weights!r}: {found.source} has no target, only the encoder")
     first, *notes = found.summary().split("\n")

@@ -31,13 +31,14 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from cjepa_jax import config as config_lib
-from cjepa_jax import config_files, signals
+from cjepa_jax import config_files, foreign, signals
 from cjepa_jax.errors import CjepaError, ConfigError, StorageError, did_you_mean, one_line
 
 # glibc: huge pages; and one heap that takes large blocks too and never shrinks, so that they are not cleared anew.
 ALLOCATOR = ":".join(
     f"glibc.malloc.{setting}" for setting in ("hugetlb=1", "mmap_max=0", "trim_threshold=1000000000000", "arena_max=1")
 )
+TRUST = "packages of your own that a run's folder may name for its masks, source, objective and protocols"
 LEVELS = config_lib.CHOICES["log.level"]
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 ACCELERATORS = ("nvidia[0-9]*", "accel*", "vfio/[0-9]*", "kfd", "dxg")  # files in /dev: NVIDIA, TPU (two), AMD, WSL
@@ -128,8 +129,14 @@ def _define_flags(extra_flags: Callable[[], None] | None) -> None:
     config_flags.DEFINE_config_file("config", None, "the experiment's config: a file, or a name such as tiny")
     flags.DEFINE_string("workdir", None, "the run's folder; default: runs/<name of the config file>")
     flags.DEFINE_enum("log", None, LEVELS, "how much to print; overrides log.level of the config")
+    flags.DEFINE_string("trust", "", f"{TRUST}, with commas between")
     if extra_flags:
         extra_flags()
+
+
+def trust() -> tuple[str, ...]:
+    """What --trust names. Raises ConfigError for what is no package."""
+    return foreign.trusted(flags.FLAGS.trust if "trust" in flags.FLAGS else "")
 
 
 def _usage(extra_flags: Callable[[], None] | None) -> str:

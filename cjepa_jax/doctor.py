@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from cjepa_jax import cli, door, manifest
+from cjepa_jax import cli, door, foreign, manifest
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import CheckpointError, CjepaError, ConfigError, printable
 from cjepa_jax.workdir import Workdir, read_object
@@ -92,7 +92,7 @@ def compare(run: Workdir, other: Workdir) -> Iterator[str]:
     """Lines that say what differs between two runs."""
     yield f"{run.path} -> {other.path}"
     about = [_about(folder) for folder in (run, other)]
-    configs = [read_object(folder.path / "config.json") for folder in (run, other)]
+    configs = [_bounded(folder) for folder in (run, other)]
     yield from _section("config", config_lib.differences(*configs, ignore=()))
     for name in ("git", "packages", "python", "devices", "environment", "data"):
         pair = [{name: details.get(name)} for details in about]
@@ -127,10 +127,12 @@ def _readable(what: str, look: Callable[[], Finding]) -> Finding:
 
 def _config(run: Workdir) -> Finding:
     try:
-        keys = sum(1 for _ in config_lib.flatten(read_object(run.path / "config.json")))
+        found = _bounded(run)
     except ConfigError as error:
         return Finding("config", str(error), error.exit_code)
-    return Finding("config", f"{keys} keys")
+    others = foreign.outside(found)
+    text = f"; code of other packages, which is used with --trust only: {', '.join(others)}" if others else ""
+    return Finding("config", f"{sum(1 for _ in config_lib.flatten(found))} keys{text}")
 
 
 def _manifest(run: Workdir) -> Finding:
@@ -211,7 +213,7 @@ def _checkpoint(folder: pathlib.Path, step: int) -> Finding:
 def _largest_interval(run: Workdir) -> int:
     """log.every may change from start to start: what is missing at its largest value is missing in any case."""
     values: list[Any] = []
-    for read in (lambda: read_object(run.path / "config.json"), lambda: manifest.read(run.path)):
+    for read in (lambda: _bounded(run), lambda: manifest.read(run.path)):
         try:
             content = read() or {}
         except (ConfigError, OSError, ValueError):
@@ -219,6 +221,17 @@ def _largest_interval(run: Workdir) -> int:
         values += [start.get("config", {}).get("log", {}).get("every") for start in content.get("starts", [content])]
         values.append(content.get("log", {}).get("every"))
     return max((value for value in values if isinstance(value, int) and value > 0), default=2**62)
+
+
+def _bounded(run: Workdir) -> dict[str, Any]:
+    """A run's config.json, of which nothing is imported. Raises ConfigError."""
+    file = run.path / "config.json"
+    found = read_object(file)
+    try:
+        foreign.bounded(found)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return found
 
 
 def _about(run: Workdir) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def main(config, workdir: str) -> int:
     if not len(config.evals.protocols):
         raise ConfigError("evals.protocols is empty: configs/evals has sets of protocols")
     protocols = {name: build.build(section) for name, section in config.evals.protocols.items()}
-    model = Restored.of(config, checkpoint)
+    model = Restored.of(config, checkpoint, cli.trust())
     for note in model.notes:
         print(note)
     if flags.FLAGS.workdir is None:

@@ -27,6 +27,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--part", default="", help='which encoder, such as "target" of a run (with --layout=timm)')
     parser.add_argument("--onnx", action="store_true", help="the encoder as ONNX too (pip install 'cjepa_jax[onnx]')")
     parser.add_argument("--licence", default="", help="of the weights, such as MIT: of runs of your own")
+    parser.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
     parser.add_argument("--overwrite", action="store_true", help="replace the export that --out holds")
     arguments = parser.parse_args(argv)
     cli.set_up_logging("warning")
@@ -64,7 +65,7 @@ def _opened(arguments):
     if arguments.part and not ours and path.exists() and arguments.step is None:
         model = pretrained.read(path, "" if arguments.part == "target" else arguments.part)
     else:
-        model = opened.open(path, arguments.step, strict=True)
+        model = opened.open(path, arguments.step, strict=True, trust=arguments.trust)
     if _part_written(model, arguments) and arguments.layout != "timm":
         raise ConfigError(f"--part={arguments.part}: goes with --layout=timm; the others hold every part")
     return model

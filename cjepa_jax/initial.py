@@ -19,10 +19,10 @@ import jax
 import numpy as np
 
 from cjepa_jax import config as config_lib
-from cjepa_jax import door, opened, processes, sizes, trees
+from cjepa_jax import door, foreign, opened, processes, sizes, trees
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.types import Params, TrainState
-from cjepa_jax.weights import files, keys
+from cjepa_jax.weights import keys
 from cjepa_jax.weights.pretrained import Pretrained
 from cjepa_jax.workdir import tuples, write_atomically
 
@@ -30,8 +30,10 @@ RECORD = "init_from.json"
 FRESH = "predictor: fresh, because"
 
 
-def prepare(config: Any, folder: pathlib.Path) -> tuple[Pretrained | None, list[str]]:
+def prepare(config: Any, folder: pathlib.Path, trust: tuple[str, ...] = ()) -> tuple[Pretrained | None, list[str]]:
     """Opens config.init_from, if there is one, and sets the config to it: (weights, lines to print).
+
+    Of a run's folder, code is named only below this package and in `trust` (see foreign.trusted).
 
     A run that has a checkpoint needs no weights, which may be gone: what they fixed is in its folder. None then, and
     the lines of the keys that this command asks otherwise; config.init_from becomes what the run was started with.
@@ -43,9 +45,9 @@ def prepare(config: Any, folder: pathlib.Path) -> tuple[Pretrained | None, list[
         return None, []
     known = recorded(folder)
     if known and _has_checkpoint(folder) and _same(config.init_from, known):
-        config.init_from = known["init_from"]
+        config.init_from = known.get("init_from", config.init_from)
         return None, adopt(config, known["encoder"])
-    weights = opened.open(config.init_from)
+    weights = opened.open(config.init_from, trust=(*trust, *foreign.named(config)))
     return weights, use(config, weights)
 
 
@@ -102,7 +104,13 @@ def predictor_line(config: Any, weights: Pretrained) -> str:
     return f"{FRESH} {', '.join(other)}" if other else "predictor: taken"
 
 
-def start(config: Any, state: TrainState, weights: Pretrained | None, folder: pathlib.Path | None = None) -> TrainState:
+def start(
+    config: Any,
+    state: TrainState,
+    weights: Pretrained | None,
+    folder: pathlib.Path | None = None,
+    trust: tuple[str, ...] = (),
+) -> TrainState:
     """The state with the weights' parameters and target in the place of its own, and init_from.json in the folder.
 
     Without config.init_from and weights the state as it is. Weights that are not given are opened.
@@ -112,7 +120,7 @@ def start(config: Any, state: TrainState, weights: Pretrained | None, folder: pa
     if weights is None and not config.init_from:
         return state
     if weights is None:  # of a run whose checkpoints are gone
-        weights = opened.open(config.init_from)
+        weights = opened.open(config.init_from, trust=(*trust, *foreign.named(config)))
         if adopt(config, settings(config, weights)):
             raise CheckpointError(f"{config.init_from}: is not what the run was started from")
     if folder is not None and processes.first():
@@ -150,7 +158,7 @@ def recorded(folder: pathlib.Path) -> dict[str, Any] | None:
     file = pathlib.Path(folder) / RECORD
     if not file.exists():
         return None
-    content = files.json(file)
+    content = foreign.record(file)
     if not isinstance(content.get("encoder"), dict):
         raise CheckpointError(f"{file}: encoder: must be an object")
     return content

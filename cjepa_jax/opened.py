@@ -4,13 +4,15 @@
     weights = opened.open("runs/tiny", step=500, strict=True)
     weights = opened.open("exported")            or public weights: see weights.pretrained
 
-Of a run its folder alone is needed: not the data that it was trained on, nor the code of its source or masks.
+Of a run its folder alone is needed: not the data that it was trained on, nor the code of its source or masks. The
+folder may come from somebody else: what it names is this package's, or of a package that `trust` names (see foreign).
 """
 
 import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -18,29 +20,28 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cjepa_jax import build, door, optim, sizes, train_step, trees
-from cjepa_jax import config as config_lib
+from cjepa_jax import build, door, foreign, optim, sizes, train_step, trees
 from cjepa_jax.checkpoint import Checkpoints
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
 from cjepa_jax.types import Batch, Rows, TrainState
-from cjepa_jax.weights import files, pretrained
+from cjepa_jax.weights import pretrained
 from cjepa_jax.weights.pretrained import Pretrained
 from cjepa_jax.weights.safety import short
-from cjepa_jax.workdir import Workdir, tuples
+from cjepa_jax.workdir import Workdir
 
-# A config.json may come from anywhere: nothing else that it names is called.
 OBJECTIVES = "cjepa_jax.objectives."
 PREDICTING = (f"{OBJECTIVES}jepa:Jepa", f"{OBJECTIVES}joint:Joint")  # by models.predictor.Predictor
 OTHERS = (f"{OBJECTIVES}mae:Mae", f"{OBJECTIVES}siamese:Byol", f"{OBJECTIVES}siamese:LeJepa")
 MASKS = "cjepa_jax.masks."
 NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module that say nothing about its weights
-MOST_TOKENS = 2**16  # of a table of positions
 
 
-def open(path: str | os.PathLike, step: int | None = None, strict: bool = False) -> Pretrained:
+def open(
+    path: str | os.PathLike, step: int | None = None, strict: bool = False, trust: str | Iterable[str] = ()
+) -> Pretrained:
     """The weights of a run's folder (or of its checkpoints' folder), of an export, or public ones.
 
     Of a run the newest readable checkpoint is taken; damaged ones are passed over with a warning. `about` then has the
@@ -51,6 +52,8 @@ def open(path: str | os.PathLike, step: int | None = None, strict: bool = False)
       path: a run has a folder "checkpoints"; everything else is read by weights.pretrained.
       step: this checkpoint of the run and no other.
       strict: a damaged newest checkpoint is refused.
+      trust: packages or modules of your own that the run's config may name for its mask, source, objective or protocols
+        ("mine", or several with commas between, or a sequence); everything else that is not this package's is refused.
     Raises: ConfigError where there is nothing, and for a step that is not there; CheckpointError for what is damaged,
       and for a model without an encoder of patches.
     """
@@ -61,7 +64,7 @@ def open(path: str | os.PathLike, step: int | None = None, strict: bool = False)
     except (OSError, RuntimeError) as error:  # too long, not to be searched; a home that is not known
         raise ConfigError(f"{short(path)}: {getattr(error, 'strerror', None) or error}") from error
     if is_run:
-        return _run(folder.absolute(), step, strict)
+        return _run(folder.absolute(), step, strict, foreign.trusted(trust))
     if step is not None:
         raise ConfigError(f"step = {step}: {path} has no folder of checkpoints to choose from")
     if not exists:
@@ -69,54 +72,38 @@ def open(path: str | os.PathLike, step: int | None = None, strict: bool = False)
     return pretrained.read(path)
 
 
-def _run(folder: pathlib.Path, step: int | None, strict: bool) -> Pretrained:
-    config = _config(folder / "config.json")
+def _run(folder: pathlib.Path, step: int | None, strict: bool, trust: tuple[str, ...]) -> Pretrained:
+    started = foreign.record(folder / "init_from.json") if (folder / "init_from.json").exists() else {}
+    config = foreign.read(folder / "config.json", trust, (*PREDICTING, *OTHERS))
     kind = config.objective.type
-    abstract, fields = _model(folder / "config.json", config)
+    abstract, fields = _model(folder / "config.json", config, trust)
     step, state = _restore(folder, abstract, step, strict)
     params = {"encoder": state.params["encoder"], "target": state.target.get("encoder", state.target)}
     if kind in PREDICTING:
         params["predictor"] = state.params["predictor"]
     about = {"step": step, "objective": kind, "metrics": _metrics(folder, step), "training": config.to_dict()}
-    if (folder / "init_from.json").exists():
-        about["init_from"] = files.json(folder / "init_from.json")
-        about["init_from"].pop("path", None)  # where it lay on this disk is for resuming, not for exports
+    if started:  # without where it lay on this disk, which is for resuming and not for exports
+        about["init_from"] = {key: value for key, value in started.items() if key != "path"}
     return Pretrained(
         layout="cjepa_jax",
         source=str(folder),
         digest=trees.digest((state.params, state.extra, state.target)),
-        licence=str(about.get("init_from", {}).get("licence", "unspecified")),
+        licence=started.get("licence", "unspecified"),
         params={name: jax.tree.map(np.asarray, tree) for name, tree in params.items() if tree},
         about=about,
         **fields,
     )
 
 
-def _config(file: pathlib.Path) -> ConfigDict:
-    """What a run's folder says of its training. Raises CheckpointError for what cannot be, or has no encoder."""
-    found = tuples(files.json(file))
-    if not all(isinstance(found.get(name), dict) for name in ("objective", "data", "mask", "optim")):
-        raise CheckpointError(f"{file}: is no run's config, which has objective, data, mask and optim")
-    config = ConfigDict(found)
-    if (kind := config.objective.get("type")) not in (*PREDICTING, *OTHERS):
-        text = "only encoders of patches are opened, those of Jepa, Joint, Mae, Byol and LeJepa"
-        raise CheckpointError(f"{file}: objective.type = {str(kind)[:100]!r}: {text}")
-    try:
-        config_lib.check(config)
-    except ConfigError as error:
-        raise CheckpointError(f"{file}: {error}") from error
-    return config
-
-
-def _model(file: pathlib.Path, config: ConfigDict) -> tuple[TrainState, dict[str, Any]]:
+def _model(file: pathlib.Path, config: ConfigDict, trust: tuple[str, ...]) -> tuple[TrainState, dict[str, Any]]:
     """The shapes of a run's state, and the fields of Pretrained that its config decides."""
     section, data = config.objective, config.data
     try:
         encoder, predictor = Encoder(**section.encoder), None
-        _few(encoder.position_grid)
+        foreign.few(encoder.position_grid)
         if section.type in PREDICTING:
             predictor = Predictor(**section.predictor)
-            _few(predictor.position_grid)
+            foreign.few(predictor.position_grid)
         objective, optimizer = build.build(section, steps=1, dtype="float32"), optim.make(config.optim)
         batch = _made_up(objective, data.frames)
         state = jax.eval_shape(lambda batch: train_step.init_state(objective, optimizer, 0, batch), batch)
@@ -126,8 +113,10 @@ def _model(file: pathlib.Path, config: ConfigDict) -> tuple[TrainState, dict[str
         side = min(data.size // encoder.patch, 16)  # the answer does not depend on the grid
         seen["encoder_input"] = section.get("encoder_input", "context")
         seen["change"] = bool(section.get("causal_weight", 0.0))  # whether the residual head was trained
-        known = str(config.mask.type).startswith(MASKS)  # others are not run: taken for masks of objects
-        seen["names_objects"] = names_objects(config.mask, (times, side, side)) if known else True
+        known = config.mask.type.startswith(MASKS) or foreign.is_there(config.mask.type, trust)
+        seen["names_objects"] = (
+            names_objects(config.mask, (times, side, side)) if known else True
+        )  # whose code is not here
     except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:  # whatever values cannot be used
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: is not usable as a run's config: {text}") from error
@@ -144,11 +133,6 @@ def _settings(module: Encoder | Predictor) -> dict[str, Any]:
     return {
         field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name not in NOT_OF_IT
     }
-
-
-def _few(grid: tuple[int, ...]) -> None:
-    if math.prod(grid) > MOST_TOKENS:
-        raise ValueError(f"position_grid = {grid}: has more than {MOST_TOKENS} tokens")
 
 
 def _made_up(objective: Any, frames: int) -> Batch:

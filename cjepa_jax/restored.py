@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cjepa_jax import config as config_lib
-from cjepa_jax import experiment, initial, opened, optim, train_step, trees
+from cjepa_jax import experiment, foreign, initial, opened, optim, train_step, trees
 from cjepa_jax.checkpoint import Checkpoints
 from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
@@ -56,7 +55,7 @@ class Restored:
     changes: bool = True
 
     @classmethod
-    def of(cls, config: Any, checkpoint: str) -> "Restored":
+    def of(cls, config: Any, checkpoint: str, trust: tuple[str, ...] = ()) -> "Restored":
         """The newest readable checkpoint of a run's folder; an export or public weights; or, for "random", the network
         at initialisation.
 
@@ -65,13 +64,17 @@ class Restored:
         run was started, objective.encoder of the config is set (see initial); data, predictor and the rest are the
         config's.
 
+        The run's config may name code of this package, what `config` names itself, and what is in `trust`
+        (foreign.trusted).
+
         Raises: ConfigError for a folder without checkpoints, and for data that an encoder from elsewhere cannot take;
           CheckpointError for one of another architecture, or without a readable config.json; DataError if no scene is
           readable.
         """
-        run, weights = _opened(checkpoint)
+        trust = (*trust, *foreign.named(config))
+        run, weights = _opened(checkpoint, trust)
         notes = initial.use(config, weights) if weights else []
-        training = config if run is None else _training(run, config)
+        training = config if run is None else _training(run, config, trust)
         objective = experiment.make_objective(config, config.train.steps or 1)
         source = assemble.make_source(config, "train")
         scenes = assemble.make_scenes(config, source, objective.patch, objective.tubelet, objective.max_removed)
@@ -175,7 +178,7 @@ def in_batches(batch: int, function, *arrays):
     return jax.tree.map(lambda *out: np.concatenate(out), *parts)
 
 
-def _opened(checkpoint: str) -> tuple[pathlib.Path | None, Pretrained | None]:
+def _opened(checkpoint: str, trust: tuple[str, ...]) -> tuple[pathlib.Path | None, Pretrained | None]:
     """(a run's folder, weights that are no run's): one of them, or for "random" neither."""
     if checkpoint == "random":
         return None, None
@@ -184,28 +187,29 @@ def _opened(checkpoint: str) -> tuple[pathlib.Path | None, Pretrained | None]:
     if (path / "checkpoints").is_dir():
         return path, None
     if path.is_file() or (path / "config.json").is_file():
-        return None, opened.open(path)
+        return None, opened.open(path, trust=trust)
     raise ConfigError(f"--checkpoint={checkpoint}: there is no folder {path / 'checkpoints'}, and no weights are there")
 
 
-def _training(run: pathlib.Path, config: Any) -> ConfigDict:
+def _training(run: pathlib.Path, config: Any, trust: tuple[str, ...]) -> ConfigDict:
     """The config with what the run's own says of its training. Of a run that was started from weights, the encoder
     that they fixed is set in `config` itself.
 
-    Raises: CheckpointError for a run whose model or input is not the config's, and for an unreadable config.json.
+    Raises: CheckpointError for a run whose model or input is not the config's, for an unreadable config.json, and as
+      foreign.read.
     """
     if known := initial.recorded(run):
         initial.adopt(config, known["encoder"])
     file = run / "config.json"
     try:
-        saved = json.loads(file.read_text())
+        saved = foreign.read(file, trust).to_dict()
         data = saved["data"]
         keys = {"objective": saved["objective"], "data": {key: data[key] for key in ("size", "frames")}}
         training = config.copy_and_resolve_references().unlock()
         training.seed, training.train.batch = saved["seed"], saved["train"]["batch"]
         training.mask, training.optim = ConfigDict(tuples(saved["mask"])), ConfigDict(saved["optim"])
         training.data.source, training.data.options = data["source"], ConfigDict(data["options"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (foreign.NoConfig, ValueError, KeyError, TypeError, AttributeError) as error:
         text = f"{file}: is not readable as a run's config, which says what the checkpoint is"
         raise CheckpointError(f"{text} ({type(error).__name__}: {error})") from error
     wanted = {"objective": config.objective, "data": {key: config.data[key] for key in keys["data"]}}

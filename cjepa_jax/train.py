@@ -42,7 +42,7 @@ def main(config, path: str) -> int:
 def _run(config, path: str) -> int:
     processes.start(config)
     config.dtype = experiment.compute_dtype(config)  # kept with the config: a run does not change it on resume
-    weights, lines = initial.prepare(config, pathlib.Path(path))
+    weights, lines = initial.prepare(config, pathlib.Path(path), cli.trust())
     folder, first = Workdir(path, config), processes.first()
     stacks = folder.path / f"stacks.{jax.process_index()}.txt"
     with contextlib.ExitStack() as stack:
@@ -88,7 +88,10 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
 
         # -------------------------------------------------------------- fresh start or resume
         checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep, config.checkpoint.best)
-        start, state = checkpoints.restore(state) or (0, initial.start(config, state, weights, workdir.path))
+        start, state = checkpoints.restore(state) or (
+            0,
+            initial.start(config, state, weights, workdir.path, cli.trust()),
+        )
         weights = None  # they have served, and may be as large as the state
         if first:
             workdir.truncate_metrics(start)

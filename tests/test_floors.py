@@ -8,9 +8,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "cjepa_jax"
 FLOORS = {
-    0: "types build errors sizes door seeds",
+    0: "types build errors sizes door seeds catalogue",
     1: "losses positions schedules optim sharding checkpoint metrics window config config_files workdir masks signals"
-    " timing processes watchdog manifest trees goodput alarms weights",
+    " timing processes watchdog manifest trees goodput alarms weights foreign",
     2: "models data",
     3: "objectives",
     4: "evals",
@@ -28,6 +28,8 @@ HOST_ONLY = (
     "cli",
     "build",
     "door",
+    "catalogue",
+    "foreign",
     "errors",
     "workdir",
     "signals",

@@ -105,7 +105,8 @@ def test_a_half_written_checkpoint_is_refused_when_strict(copy, gone):
 
 def test_neither_data_nor_the_code_of_source_and_mask_are_needed(copy):
     change(copy, data={"source": "nowhere:Source", "path": "/nowhere"}, mask={"type": "nowhere:draw"})
-    same(opened.open(copy).params["target"], run_folders.state_of(run_folders.config(), 4).target)
+    assert "mask.type = 'nowhere:draw': is code of another package: --trust=nowhere" in refusal(CheckpointError, copy)
+    same(opened.open(copy, trust="nowhere").params["target"], run_folders.state_of(run_folders.config(), 4).target)
 
 
 @pytest.mark.slow
