@@ -68,7 +68,9 @@ def test_heads_are_split_among_times_rows_and_cols(width, share):
     rotations = positions.rotations(grid, width)
     assert rotations.shape == (tokens, 2, 3 * share)
     for axis, places in enumerate(np.indices(grid).reshape(3, -1)):
-        expected = positions.axis_rotation(places, share)
+        angles = [[p * 10000.0 ** (-2 * (i // 2) / share) for i in range(share)] for p in places]
+        signs = [(-1) ** (i + 1) for i in range(share)]
+        expected = np.stack([np.cos(angles), np.sin(angles) * signs], axis=1)
         np.testing.assert_allclose(rotations[..., axis * share : (axis + 1) * share], expected, atol=1e-6)
 
 
