@@ -115,6 +115,11 @@ config = f"--config={out / 'my_config.py'}"
 run("cjepa_jax.data.show", config, "--scenes=3", f"--out={out / 'masks.png'}")
 
 # %% [markdown]
+# ![A clip with the object in the middle hidden, above the same clip simulated without it](../pictures/new_mask.png)
+#
+# The first frames stay visible, since the config sets `anchor=1`. Below each clip is its simulation without the
+# object.
+#
 # ## Train with it
 #
 # The training step, checkpoints, probes and the report stay as they are. Compare the run with one of `configs/tiny.py`

@@ -55,6 +55,8 @@ data = f"--config.data.path={args.images}"
 run("cjepa_jax.data.show", "--config=folder", data, "--scenes=4", f"--out={out / 'scenes.png'}")
 
 # %% [markdown]
+# ![Drawings with objects and hidden patches, and without the removed objects](../pictures/own_images.png)
+#
 # ## Train
 #
 # `configs/folder.py` is a small model: 64 × 64 pixels, 4 layers. The command resumes if it is stopped, and does

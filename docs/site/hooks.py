@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 FIRST = "# %% [markdown]"
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 TAG = re.compile(r"\\tag\{(\d+)\}")
+PICTURE = re.compile(r"!\[[^\]]*\]\([^)]+\)\n*")
 LINK = re.compile(r"\[([^\]]+)\]\((?!http)[^)]+\)")
 CITED = re.compile(r"METHOD \((\d+)\)")
 
@@ -60,7 +61,8 @@ def notebook(book) -> str:
     for i, cell in enumerate(book.cells):
         cell.id, cell.metadata = f"cell-{i}", {}
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(r"*\1*", cell.source)  # pages of the site are not beside a downloaded notebook
+            # A downloaded notebook has no pictures and pages beside it.
+            cell.source = LINK.sub(r"*\1*", PICTURE.sub("", cell.source)).strip()
     return json.dumps(book, indent=1) + "\n"
 
 
