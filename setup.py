@@ -69,6 +69,7 @@ setup(
     extras_require={
         "test": TEST,
         "docs": DOCS,
+        "dev": [*TEST, "mypy==2.4.1", "codespell==2.4.3", "pre-commit>=4"],
         "torch": ["torch>=2.10"],
         "onnx": ["torch>=2.10", "onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "sam": ["torch>=2.10", "transformers>=5", "scikit-image>=0.24"],

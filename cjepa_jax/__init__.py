@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 __all__ = ["load"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return __import__(f"{__name__}.api", fromlist=["load"]).load

@@ -51,7 +51,7 @@ def build(section: Mapping[str, Any], **extra: Any) -> Any:
     return target(**keywords)
 
 
-def bind(section: Mapping[str, Any], **extra: Any) -> Callable:
+def bind(section: Mapping[str, Any], **extra: Any) -> Callable[..., Any]:
     """`functools.partial` of the function that `section["type"]` names, over the section's other values and `extra`.
 
     Raises ConfigError for a keyword that it does not take.
@@ -60,7 +60,7 @@ def bind(section: Mapping[str, Any], **extra: Any) -> Callable:
     return functools.partial(target, **keywords)
 
 
-def _resolve(section: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, Callable, dict[str, Any]]:
+def _resolve(section: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str, Callable[..., Any], dict[str, Any]]:
     keywords = {**dict(section.items()), **extra}
     path = keywords.pop("type", None)
     if not isinstance(path, str):

@@ -49,9 +49,9 @@ def find(word: str, flag: str = "config", below: str = "") -> pathlib.Path:
     if path.is_file():
         raise ConfigError(f"--{flag}={word}: must be a Python file, NAME.py, or the name of a shipped config")
     if path.suffix == ".py" or word.startswith((PREFIX, ".", "/")):
-        beside = path.parent.glob("[!_]*.py") if path.parent.is_dir() else []
-        ours = [PREFIX + "/".join(filter(None, (below, other))) + ".py" for other in known]
-        raise ConfigError(f"--{flag}={word}: there is no such file{did_you_mean(word, {*map(str, beside), *ours})}")
+        beside = [str(file) for file in path.parent.glob("[!_]*.py")] if path.parent.is_dir() else []
+        beside += [PREFIX + "/".join(filter(None, (below, other))) + ".py" for other in known]
+        raise ConfigError(f"--{flag}={word}: there is no such file{did_you_mean(word, beside)}")
     same_leaf = [other for other in known if other.split("/")[-1] == name.split("/")[-1]]
     hint = did_you_mean(name, same_leaf or known)
     raise ConfigError(f"--{flag}={word}: there is no such file and no shipped {flag} of that name{hint}")

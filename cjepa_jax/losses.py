@@ -3,6 +3,8 @@
 Section 4.5 and Algorithm 1, lines 12-15, of the document (README, "What it follows").
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
@@ -12,7 +14,7 @@ from cjepa_jax.types import Array
 Scalar = Float[Array, ""]
 
 
-def masked_mean(values: Float[Array, "*shape"], mask: Bool[Array, "*shape"], axis=None) -> Float[Array, "..."]:
+def masked_mean(values: Float[Array, "*shape"], mask: Bool[Array, "*shape"], axis: Any = None) -> Float[Array, "..."]:
     """Mean of `values` where `mask` (same shape, bool) along `axis`; 0 where nothing is masked in."""
     weight = mask.astype(values.dtype)
     return (jnp.where(mask, values, 0)).sum(axis) / jnp.maximum(weight.sum(axis), 1)
@@ -74,17 +76,35 @@ def smooth_l1(
     return scene_mean(token_error("smooth_l1", prediction, target, beta), mask, valid)
 
 
-def smooth_l1_elementwise(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
+def smooth_l1_elementwise(
+    prediction: Float[Array, "B N D"],
+    target: Float[Array, "B N D"],
+    mask: Bool[Array, "B N"],
+    beta: float = 1.0,
+    valid: Bool[Array, " B"] | None = None,
+) -> Scalar:
     """Huber of each component, averaged over D: the form of I-JEPA's published code. Arguments as `smooth_l1`."""
     return scene_mean(token_error("elementwise", prediction, target, beta), mask, valid)
 
 
-def l1(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
+def l1(
+    prediction: Float[Array, "B N D"],
+    target: Float[Array, "B N D"],
+    mask: Bool[Array, "B N"],
+    beta: float = 1.0,
+    valid: Bool[Array, " B"] | None = None,
+) -> Scalar:
     """Absolute error averaged over D, as in V-JEPA; `beta` is not used. Arguments as `smooth_l1`."""
     return scene_mean(token_error("l1", prediction, target), mask, valid)
 
 
-def mse(prediction, target, mask, beta=1.0, valid=None) -> Scalar:
+def mse(
+    prediction: Float[Array, "B N D"],
+    target: Float[Array, "B N D"],
+    mask: Bool[Array, "B N"],
+    beta: float = 1.0,
+    valid: Bool[Array, " B"] | None = None,
+) -> Scalar:
     """Squared error averaged over D (an ablation of the document); `beta` is not used."""
     return scene_mean(token_error("mse", prediction, target), mask, valid)
 
@@ -115,7 +135,7 @@ def change_error(
     return jnp.square(_error(residual, change)).sum(-1)
 
 
-def _error(prediction, target):
+def _error(prediction: Float[Array, "B N D"], target: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
     return prediction.astype(jnp.float32) - jax.lax.stop_gradient(target.astype(jnp.float32))
 
 
@@ -150,7 +170,7 @@ def sigreg(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = None
     return jnp.log(features.shape[-1]) - entropy
 
 
-def sigreg_floor(rows, width: int) -> Scalar:
+def sigreg_floor(rows: Array, width: int) -> Scalar:
     """The least value that `sigreg` can take for `rows` centred rows of `width`: log(D / min(B - 1, D))."""
     return jnp.log(width / jnp.clip(rows - 1, 1, width))
 

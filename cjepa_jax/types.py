@@ -6,7 +6,7 @@ S data shard · R packed row · L token of a row · D width · P probe target.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
@@ -14,9 +14,14 @@ Array = Any  # a jax.Array, a NumPy array, or the ShapeDtypeStruct that stands f
 Params = Any  # a plain nested dict of arrays
 
 
-def _pytree(cls):
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    return jax.tree_util.register_dataclass(cls, [f.name for f in dataclasses.fields(cls)], [])
+C = TypeVar("C")
+
+
+@dataclass_transform(frozen_default=True)
+def _pytree(cls: type[C]) -> type[C]:
+    made: Any = dataclasses.dataclass(frozen=True)(cls)
+    jax.tree_util.register_dataclass(made, [f.name for f in dataclasses.fields(made)], [])
+    return cls
 
 
 @_pytree

@@ -51,7 +51,7 @@ def in_place(
 
 def _elsewhere(rng: np.random.Generator, clip: Bool[np.ndarray, "T R C"]) -> Bool[np.ndarray, "T R C"]:
     """The clip's shape at another place of the plane, or its mirror image where there is none."""
-    plane = clip.any(0)
+    plane = np.any(clip, axis=0)
     steps = [
         range(-int(taken[0]), side - int(taken[-1]))  # up to either border
         for side, taken in zip(plane.shape, (np.flatnonzero(plane.any(1)), np.flatnonzero(plane.any(0))), strict=True)

@@ -27,7 +27,8 @@ def shape(tokens: int, grid: tuple[int, ...]) -> tuple[int, int, int]:
     Raises: ValueError if it does not have so many tokens, or has only one (nothing can be both hidden and seen).
     """
     anchored(tokens, grid, 0)
-    return (1, *grid) if len(grid) == 2 else tuple(grid)
+    times, rows, cols = (1, *grid) if len(grid) == 2 else grid
+    return times, rows, cols
 
 
 def sides(area: float | int, ratio: float, rows: int, cols: int) -> tuple[int, int]:

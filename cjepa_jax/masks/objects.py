@@ -27,7 +27,9 @@ def patches(masks: Bool[np.ndarray, "K *frames H W"], patch: int, tubelet: int =
     # Along the contiguous axis first: the other reductions then see patch times fewer elements.
     times, rows, cols = frames // tubelet, height // patch, width // patch
     touched = masks.reshape(objects, times, tubelet, rows, patch, cols, patch)
-    return touched.any(-1).any(4).any(2).reshape(objects, times * rows * cols)
+    touched = np.any(np.any(touched.any(-1), 4), 2)
+    patches: Bool[np.ndarray, "K N"] = touched.reshape(objects, times * rows * cols)
+    return patches
 
 
 def draw(

@@ -51,7 +51,14 @@ def matched(
     return _choose(rng, masked.sum(), masked.size, tubes, grid, anchor), np.zeros(len(object_patches), bool)
 
 
-def _choose(rng, wanted: float | np.integer, tokens: int, tubes: bool, grid, anchor: int) -> Bool[np.ndarray, " N"]:
+def _choose(
+    rng: np.random.Generator,
+    wanted: float | np.integer,
+    tokens: int,
+    tubes: bool,
+    grid: tuple[int, ...] | None,
+    anchor: int,
+) -> Bool[np.ndarray, " N"]:
     """About `wanted` of the tokens that may be hidden, and neither none nor all."""
     maskable = ~anchored(tokens, grid, anchor)
     times = grid[0] if tubes and grid is not None and len(grid) == 3 else 1
@@ -61,7 +68,7 @@ def _choose(rng, wanted: float | np.integer, tokens: int, tubes: bool, grid, anc
     count = np.clip(round(wanted / each), 1, len(plane) if anchor else max(len(plane) - 1, 1))
     masked = np.zeros(places.shape, bool)
     masked[:, rng.choice(plane, count, replace=False)] = True
-    masked = masked.ravel() & maskable
-    if masked.all():  # one tube is all there is: leave a token visible
-        masked[rng.integers(tokens)] = False
-    return masked
+    hidden: Bool[np.ndarray, " N"] = masked.ravel() & maskable
+    if hidden.all():  # one tube is all there is: leave a token visible
+        hidden[rng.integers(tokens)] = False
+    return hidden

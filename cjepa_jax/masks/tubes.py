@@ -1,6 +1,7 @@
 """V-JEPA's tubes (arXiv 2404.08471, section 3): blocks of the plane, hidden at all times."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -35,7 +36,7 @@ def draw(
     require(len(kinds) > 0 and all(map(_is_kind, kinds)), "kinds", kinds, limit)
     require_range("aspect", aspect)
     times, rows, cols = shape(object_patches.shape[1], grid)
-    count, scale = kinds[rng.integers(len(kinds))]
+    count, scale = kinds[int(rng.integers(len(kinds)))]
     height, width = sides(int(scale * rows * cols), rng.uniform(*aspect), rows, cols)
     for _ in range(REDRAWS):
         plane = np.any([rectangle(rng, height, width, rows, cols) for _ in range(count)], axis=0)
@@ -47,6 +48,6 @@ def draw(
     return masked, removed
 
 
-def _is_kind(kind) -> bool:
+def _is_kind(kind: Any) -> bool:
     count, share = kind if isinstance(kind, tuple | list) and len(kind) == 2 else (0, 0)
     return isinstance(count, int) and count >= 1 and isinstance(share, int | float) and 0 < share <= 1

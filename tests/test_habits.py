@@ -1,0 +1,45 @@
+"""What surrounds the code: ignored outputs, pinned tools, strict modules."""
+
+import pathlib
+import re
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "configs").rglob("*.py")]
+WRITTEN = re.compile(r"(?:--(?:out|workdir|records)|cache)=([a-z][\w./-]*)")
+
+
+def outputs():
+    """What commands in the docs and in the configs' docstrings write into the working directory."""
+    found = {path for file in DOCS for path in WRITTEN.findall(file.read_text())}
+    assert {"ramps.png", "data/balls", "runs/tiny"} <= found
+    return sorted(path for path in found if not path.startswith("docs/"))
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone")
+def test_what_the_docs_commands_write_leaves_the_clone_clean():
+    asked = subprocess.run(["git", "check-ignore", *outputs()], cwd=ROOT, capture_output=True, text=True)
+    assert set(outputs()) - set(asked.stdout.split()) == set()
+    kept = subprocess.run(["git", "ls-files", "-ci", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    assert kept.stdout == "", "files of the repository are ignored"
+
+
+def test_the_tools_of_pre_commit_are_those_of_the_extra():
+    pinned = set(re.findall(r'"(\w+==[\d.]+)"', (ROOT / "setup.py").read_text()))
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    tools = {tool for hook in hooks for tool in hook["additional_dependencies"]}
+    assert tools and tools <= pinned
+
+
+def test_the_modules_that_are_checked_strictly_exist():
+    overrides = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["overrides"]
+    (strict,) = [section["module"] for section in overrides if section.get("disallow_untyped_defs")]
+    for name in strict:
+        path = ROOT.joinpath(*name.removesuffix(".*").split("."))
+        assert path.is_dir() if name.endswith(".*") else path.with_suffix(".py").is_file(), name
+    for name in ("losses", "masks", "positions", "schedules", "types", "build"):
+        assert any(name in module.split(".") for module in strict), name
