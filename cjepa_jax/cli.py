@@ -11,9 +11,7 @@ An entry module begins like this, and is imported, with JAX, only once the comma
     def main(config, workdir): ...
 """
 
-import argparse
 import ctypes
-import errno
 import hashlib
 import importlib
 import importlib.util
@@ -25,14 +23,14 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from cjepa_jax import config as config_lib
-from cjepa_jax import config_files, foreign, signals
-from cjepa_jax.errors import CjepaError, ConfigError, StorageError, did_you_mean, one_line
+from cjepa_jax import config_files, foreign, paths, signals
+from cjepa_jax.ending import Parser, guard, line_of, path_argument, storage_error  # noqa: F401 (for the commands)
+from cjepa_jax.errors import ConfigError, did_you_mean, one_line
 
 # glibc: huge pages; and one heap that takes large blocks too and never shrinks, so that they are not cleared anew.
 ALLOCATOR = ":".join(
@@ -40,9 +38,8 @@ ALLOCATOR = ":".join(
 )
 TRUST = "packages of your own that a run's folder may name for its masks, source, objective and protocols"
 LEVELS = config_lib.CHOICES["log.level"]
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+UNREADABLE = (flags.Error, ValueError, TypeError, AttributeError, KeyError, SyntaxError, RecursionError, MemoryError)
 ACCELERATORS = ("nvidia[0-9]*", "accel*", "vfio/[0-9]*", "kfd", "dxg")  # files in /dev: NVIDIA, TPU (two), AMD, WSL
-FULL_TEXT = re.compile("No space left|File too large|Disk quota|Read-only file system|os_error_code='(27|28|30|122)'")
 
 
 def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:
@@ -69,36 +66,6 @@ def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:
     return guard(work)
 
 
-def guard(work: Callable[[], int | None]) -> int:
-    """Calls `work` and returns the process's exit code: its own (None: 0), or that of the problem that ended it.
-
-    A problem is one line on stderr, "error: ..."; only a mistake in the program, or --log=debug, prints a traceback.
-    """
-    for name in ("stdout", "stderr"):  # None where the shell has closed them
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
-    try:
-        return work() or 0
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        known = error if isinstance(error, CjepaError) else storage_error(error)
-        if known is None or logging.getLogger().isEnabledFor(logging.DEBUG) or "--log=debug" in sys.argv:
-            logging.getLogger().exception("the traceback")
-        if known is None:
-            return 1
-        print(f"error: {_one_line(known)}", file=sys.stderr)
-        return known.exit_code
-
-
-class Parser(argparse.ArgumentParser):
-    """For commands without a config file: a wrong command line is a ConfigError, one line, like everywhere else."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-
 def parse(argv: list[str], extra_flags: Callable[[], None] | None = None) -> tuple[ConfigDict, str]:
     """The checked, locked config and the run folder.
 
@@ -114,15 +81,16 @@ def parse(argv: list[str], extra_flags: Callable[[], None] | None = None) -> tup
     _check_overrides(config, argv)
     try:
         rest = flags.FLAGS(_with_file(argv, word, file))[1:]
-    except (flags.Error, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ConfigError(_one_line(error).removeprefix("flag ")) from error
+    except UNREADABLE as error:
+        raise ConfigError(paths.shown(line_of(error).removeprefix("flag "), 500)) from error
     if rest:
         raise ConfigError(f"unexpected argument {rest[0]!r}: write --flag=value")
     config = flags.FLAGS.config
     if flags.FLAGS.log:
         config.log.level = flags.FLAGS.log
     config_lib.check(config)
-    return config, flags.FLAGS.workdir or f"runs/{file.stem}"
+    folder = f"runs/{file.stem}" if flags.FLAGS.workdir is None else flags.FLAGS.workdir
+    return config, str(paths.given(folder, "--workdir"))
 
 
 def _define_flags(extra_flags: Callable[[], None] | None) -> None:
@@ -185,10 +153,10 @@ def _load(word: str, file: pathlib.Path) -> ConfigDict:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         config = module.get_config()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "configs"
         hint = "; the package's own are cjepa_jax.configs" if missing else ""
-        raise ConfigError(f"--config={word}: {_one_line(error)}{hint}") from error
+        raise ConfigError(f"--config={word}: {line_of(error)}{hint}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"--config={word}: get_config() must return a ConfigDict, not {type(config).__name__}")
     if "log" not in config:
@@ -325,29 +293,3 @@ def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     # TensorStore reports this for each array that it is still writing when the writing of another one fails.
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
-
-
-def storage_error(error: BaseException | None) -> StorageError | None:
-    """A StorageError if `error`, or what caused it, says that nothing more can be written; otherwise None.
-
-    Orbax and XLA wrap the system's error in their own, so their text is looked at too.
-    """
-    while error is not None:
-        full = isinstance(error, OSError) and error.errno in FULL
-        if full or FULL_TEXT.search(str(error)):
-            return StorageError(f"cannot write: {_one_line(error)}")
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _one_line(error: BaseException) -> str:
-    """The error's text on one line, without the traceback and the list of keys that ml_collections puts into it."""
-    if isinstance(error, SyntaxError):
-        return f"syntax error in line {error.lineno}: {error.msg}"
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if "Traceback (most recent call last)" in text:
-        text = text.strip().splitlines()[-1]
-    if text[:1] in ("'", '"') and text[:1] == text[-1:]:  # ml_collections raises the repr of its message
-        text = text[1:-1].replace("\\n", "\n")
-    text = re.sub(r' Other fields present: ".*?"(?=\n|$)', "", text, flags=re.S)
-    return one_line(text) or type(error).__name__

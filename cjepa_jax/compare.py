@@ -16,7 +16,6 @@ folder; --records=DIR reads records from elsewhere, such as docs/results/micro.
 
 import argparse
 import os
-import pathlib
 import sys
 import threading
 import time
@@ -35,12 +34,14 @@ def main(argv: list[str]) -> int:
         prog="python -m cjepa_jax.compare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--suite", required=True, help="a suite of configs/suites by its name, or a file")
-    parser.add_argument("--workdir", required=True, help="the comparison's folder")
+    parser.add_argument("--workdir", type=cli.path_argument, required=True, help="the comparison's folder")
     parser.add_argument("--phase", choices=PHASES, default="all")
     parser.add_argument("--jobs", type=int, default=1, help="cells side by side, each on its share of the cores")
     parser.add_argument("--index", type=int, help="only this cell of the phase, for an array of jobs")
     parser.add_argument("--methods", help="only these methods' cells, by name, with commas between")
-    parser.add_argument("--records", help="a folder of records, instead of the comparison's own")
+    parser.add_argument(
+        "--records", type=cli.path_argument, help="a folder of records, instead of the comparison's own"
+    )
     parser.add_argument("--list", action="store_true", help="print the cells of both phases, and stop")
     args = parser.parse_args(argv)
     cli.set_up_logging("info")
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
     from cjepa_jax.comparing.cell import Lab, cores
 
     suite = suites.load(args.suite)
-    lab = Lab(suite, pathlib.Path(args.workdir).absolute())
+    lab = Lab(suite, args.workdir.absolute())
     phases = {"tune": suite.tuned(), "cells": suite.cells()}
     if args.methods:
         chosen = args.methods.split(",")
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> int:
         if args.phase in (phase, "all"):
             failed += run(lab, cells if args.index is None else cells[args.index : args.index + 1], args.jobs)
     if args.index is None and args.phase in ("all", "table"):
-        print(table.write(suite, pathlib.Path(args.records) if args.records else lab.folder / "records", lab.folder))
+        print(table.write(suite, args.records if args.records else lab.folder / "records", lab.folder))
     return 1 if failed else 0
 
 

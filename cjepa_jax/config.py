@@ -56,6 +56,9 @@ CHOICES = {
 }
 
 
+MOST_TOKENS = 2**20  # of a scene: 32 times those of the largest published models
+
+
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -124,7 +127,18 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         " data.count data.workers mask.anchor probe.every objective.encoder.depth"
         " evals.fit evals.test",
     ),
-    (lambda v: _is_int(v) and 0 <= v < 2**31, "must be a whole number from 0 to 2147483647", "seed evals.seed"),
+    (lambda v: _is_int(v) and 0 <= v < 2**31, f"must be a whole number from 0 to {2**31 - 1}", "seed evals.seed"),
+    # Beyond these nothing works: threads and processes run out, and numbers of scenes and steps have 32 bits.
+    (lambda v: v <= 1024, "must be at most 1024", "data.threads data.workers data.prefetch evals.random_inits"),
+    (
+        lambda v: v < 2**31,
+        f"must be at most {2**31 - 1}",
+        "train.batch train.steps train.accumulate data.size data.frames data.count data.eval_count data.max_objects"
+        " data.pack mask.max_objects mask.anchor sharding.data sharding.fsdp sharding.tensor"
+        " objective.encoder.tubelet objective.encoder.depth objective.predictor.depth objective.predictor.width"
+        " objective.predictor.heads objective.predictor.max_objects checkpoint.every checkpoint.keep"
+        " evals.batch evals.fit evals.test probe.every probe.train probe.test probe.batch log.every",
+    ),
     (
         lambda v: _is_number(v) and v > 0,
         "must be above 0",
@@ -214,6 +228,9 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
         times = max(1, values[frames] // values[tubelet])
         if have(size, variant) and values[size] == patch and times == 1:
             yield f"{size} = {values[size]}: the scene is a single token; masking needs at least 2"
+        if have(size, variant) and times * (values[size] // patch) ** 2 > MOST_TOKENS:
+            tokens = times * (values[size] // patch) ** 2
+            yield f"{size} = {values[size]}: the scene has {tokens} tokens, at most {MOST_TOKENS} are possible"
         if have(anchor) and values[anchor] >= times:
             yield f"{anchor} = {values[anchor]}: must be below the clip's number of tubelets, {times}"
     intervened, weight = "data.intervened", "objective.causal_weight"

@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 import cjepa_jax
+from cjepa_jax import paths
 from cjepa_jax.errors import ConfigError, did_you_mean
 
 PACKAGE = pathlib.Path(cjepa_jax.__file__).parent
@@ -39,7 +40,7 @@ def find(word: str, flag: str = "config", below: str = "") -> pathlib.Path:
     A word that ends in .py is looked for as a path first; any other word is a name first.
     Raises ConfigError, with the nearest path or name, where there is no such file.
     """
-    path, name = pathlib.Path(word), word.removeprefix(PREFIX).removeprefix(f"{below}/").removesuffix(".py")
+    path, name = paths.given(word, f"--{flag}"), word.removeprefix(PREFIX).removeprefix(f"{below}/").removesuffix(".py")
     known = names(below)
     own = [path] if path.is_file() and path.suffix == ".py" else []
     ours = [shipped() / below / f"{name}.py"] if name in known else []

@@ -37,8 +37,10 @@ class Finding:
 def main(argv: list[str]) -> int:
     """Prints the report. Returns the exit code."""
     parser = cli.Parser(prog="python -m cjepa_jax.doctor", description=__doc__.split("\n")[0])
-    parser.add_argument("run", help="the run's folder")
-    parser.add_argument("--diff", metavar="OTHER", help="another run's folder to compare it with")
+    parser.add_argument("run", type=cli.path_argument, help="the run's folder")
+    parser.add_argument(
+        "--diff", type=cli.path_argument, metavar="OTHER", help="another run's folder to compare it with"
+    )
     arguments = parser.parse_args(argv)
     run = Workdir(arguments.run, setting="")
     _require_run(run)

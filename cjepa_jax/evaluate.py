@@ -37,7 +37,7 @@ import time
 import jax
 from absl import flags
 
-from cjepa_jax import __version__, build, cli, door, experiment, seeds
+from cjepa_jax import __version__, build, cli, door, experiment, paths, seeds
 from cjepa_jax import config as config_lib
 from cjepa_jax.data import assemble
 from cjepa_jax.errors import ConfigError, DataError
@@ -56,6 +56,8 @@ def main(config, workdir: str) -> int:
     checkpoint = flags.FLAGS.checkpoint
     if not checkpoint:
         raise ConfigError('--checkpoint is missing: name the folder of a run, an export, public weights, or "random"')
+    if checkpoint != "random":
+        checkpoint = str(paths.given(checkpoint, "--checkpoint"))
     if not len(config.evals.protocols):
         raise ConfigError("evals.protocols is empty: configs/evals has sets of protocols")
     protocols = {name: build.build(section) for name, section in config.evals.protocols.items()}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
-from cjepa_jax import build, optim, schedules, sharding, train_step
+from cjepa_jax import build, memory, optim, schedules, sharding, train_step
 from cjepa_jax.config import flatten
 from cjepa_jax.data import assemble as data
 from cjepa_jax.data import batching, pipeline
@@ -83,7 +84,9 @@ def assemble(config: Any) -> Experiment:
     )
     optimizer = optim.make(config.optim)
     init = functools.partial(train_step.init_state, objective, optimizer, config.seed)
-    home = sharding.state_sharding(mesh, jax.eval_shape(init, shapes(scenes, config.train.batch)), layout.rules)
+    state = jax.eval_shape(init, shapes(scenes, config.train.batch))
+    _require_memory(state, mesh)
+    home = sharding.state_sharding(mesh, state, layout.rules)
     make_step = functools.partial(train_step.make, objective, optimizer, rate, config.seed, accumulate)
     return Experiment(
         mesh,
@@ -97,6 +100,14 @@ def assemble(config: Any) -> Experiment:
         jax.jit(init, out_shardings=home),
         compile_step(make_step, mesh, home, layout.mode),
     )
+
+
+def _require_memory(state: Any, mesh: Mesh) -> None:
+    """Raises ConfigError if the devices together have less memory than the state takes."""
+    needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    each = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
+    have = mesh.size * each if each else jax.process_count() * memory.total()
+    memory.require(needed, "objective: parameters and optimiser's state", have)
 
 
 def compile_step(make_step: Callable, mesh: Mesh, home: Any, mode: str = "jit") -> Callable:

@@ -20,8 +20,10 @@ LAYOUTS = ("cjepa_jax", "timm", "ijepa")
 def main(argv: list[str]) -> int:
     """Raises ConfigError or CheckpointError, one line, before anything stands under --out."""
     parser = cli.Parser(prog="python -m cjepa_jax.export", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", required=True, metavar="RUN_OR_EXPORT_OR_WEIGHTS")
-    parser.add_argument("--out", required=True, metavar="DIR", help="a folder that is new or empty")
+    parser.add_argument("--checkpoint", type=cli.path_argument, required=True, metavar="RUN_OR_EXPORT_OR_WEIGHTS")
+    parser.add_argument(
+        "--out", type=cli.path_argument, required=True, metavar="DIR", help="a folder that is new or empty"
+    )
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="whose names the weights get")
     parser.add_argument("--step", type=int, help="that checkpoint of the run; by default the newest")
     parser.add_argument("--part", default="", help='which encoder, such as "target" of a run (with --layout=timm)')

@@ -3,11 +3,9 @@
 python -m cjepa_jax.report --workdir=DIR        (re)build it, also while the run goes on
 """
 
-import argparse
 import json
 import math
 import os
-import sys
 from html import escape
 from pathlib import Path
 from statistics import median
@@ -15,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax import __version__
-from cjepa_jax.errors import CjepaError, StorageError
+from cjepa_jax import __version__, ending
 from cjepa_jax.reporting import pictures
 from cjepa_jax.reporting.charts import Line, Panel, panels
 from cjepa_jax.reporting.parts import document, key, number, section, table
@@ -273,28 +270,19 @@ def page(run: Run) -> str:
 def write(workdir: str | os.PathLike) -> Path:
     """Write workdir/report.html from config.json, metrics.jsonl, result.json and report.npz; returns its path.
 
-    The file appears whole or not at all. Raises DataError without the folder or its metrics.jsonl, StorageError when
-    it cannot be written.
+    The file appears whole or not at all. Raises DataError without the folder or its metrics.jsonl, OSError when it
+    cannot be written.
     """
     target = Path(workdir) / "report.html"
-    text = page(read(Path(workdir)))
-    try:
-        write_atomically(target, text)
-    except OSError as error:
-        raise StorageError(f"{target}: {error.strerror}") from error
+    write_atomically(target, page(read(Path(workdir))))
     return target
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m cjepa_jax.report", description="Rebuild a run's report.html.")
-    parser.add_argument("--workdir", required=True, type=Path, help="the run's folder")
-    try:
-        print(write(parser.parse_args(argv).workdir))
-    except CjepaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    parser = ending.Parser(prog="python -m cjepa_jax.report", description="Rebuild a run's report.html.")
+    parser.add_argument("--workdir", required=True, type=ending.path_argument, help="the run's folder")
+    return ending.guard(lambda: print(write(parser.parse_args(argv).workdir)))
 
 
 if __name__ == "__main__":

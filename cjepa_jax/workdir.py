@@ -30,6 +30,7 @@ from cjepa_jax.errors import ConfigError, StorageError, printable
 
 log = logging.getLogger(__name__)
 
+_entered: list[pathlib.Path] = []
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 PATTERN = "[]\\"  # letters that Orbax takes for a pattern where it puts a checkpoint's files together: it finds none
 MOST_METRICS = 2**31  # bytes of a metrics.jsonl; a million logged steps take about half of it
@@ -79,6 +80,7 @@ class Workdir:
         except BaseException:
             self._lock.close()
             raise
+        _entered.append(self.path)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -185,6 +187,11 @@ class Workdir:
                     f"{self._named}: belongs to another config ({listed}); another --workdir starts afresh"
                 )
         write_atomically(file, json.dumps(config, indent=2) + "\n")
+
+
+def entered() -> list[pathlib.Path]:
+    """The folders that this process has entered, the last one first: errors about space may not say where they were."""
+    return _entered[::-1]
 
 
 def parse_metrics(file: BinaryIO) -> tuple[list[dict[str, Any]], int, bool]:

@@ -8,9 +8,10 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "cjepa_jax"
 FLOORS = {
-    0: "types build errors sizes door seeds catalogue",
+    0: "types build errors sizes door seeds catalogue clock paths memory",
     1: "losses positions schedules optim sharding checkpoint metrics window config config_files workdir masks signals"
-    " timing processes watchdog manifest trees goodput alarms weights foreign",
+    " timing processes watchdog manifest trees goodput alarms weights foreign"
+    " ending",
     2: "models data",
     3: "objectives",
     4: "evals",
@@ -26,6 +27,10 @@ HOST_ONLY = (
     "config",
     "config_files",
     "cli",
+    "ending",
+    "clock",
+    "paths",
+    "memory",
     "build",
     "door",
     "catalogue",

@@ -167,7 +167,7 @@ def load(path: str) -> Suite:
         suite = Suite(file.stem, **found | {"seeds": tuple(found["seeds"])})
         for cell in [*suite.cells(), *suite.tuned()]:
             suite.config(cell, value=cell.value)
-    except Exception as error:  # a suite file is a program: whatever it raises is reported in one line
+    except (Exception, SystemExit) as error:  # a suite file is a program: whatever it raises is reported in one line
         text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         raise ConfigError(f"--suite={path}: {text}") from error
     return suite

@@ -24,7 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cjepa_jax import cli
+from cjepa_jax import cli, paths
 from cjepa_jax.data import manifest
 from cjepa_jax.data.files import inside
 from cjepa_jax.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ PROBE = 32  # scenes written to estimate the size of the rest
 def parser() -> cli.Parser:
     """The command line."""
     flags = cli.Parser(prog="python -m cjepa_jax.data.build", description=__doc__.split("\n")[0], allow_abbrev=False)
-    flags.add_argument("--out", required=True, help="the folder; made if need be")
+    flags.add_argument("--out", type=cli.path_argument, required=True, help="the folder; made if need be")
     flags.add_argument("--world", help="balls, shadows, ...: a class of cjepa_jax.data.worlds in lower case")
     flags.add_argument("--split", default="train", help="which scenes; default: train")
     flags.add_argument("--count", type=int, help="how many scenes")
@@ -90,8 +90,8 @@ def make_spec(flags: Any) -> dict[str, Any]:
             raise ConfigError(f"--{name}={getattr(flags, name)}: must be within 1 and {most}")
     try:
         options = json.loads(flags.options)
-    except ValueError as error:
-        raise ConfigError(f"--options={flags.options}: not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--options={paths.shown(flags.options)}: not JSON ({error})") from error
     if not isinstance(options, dict):
         raise ConfigError(f"--options={flags.options}: must be a JSON object, such as '{{\"boxes\": 0.4}}'")
     base = {name: getattr(flags, name) for name in ("split", "count", "size", "frames", "seed")}

@@ -18,6 +18,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from cjepa_jax import memory
 from cjepa_jax.data import batching, checks, transforms
 from cjepa_jax.errors import CjepaError, ConfigError, DataError
 from cjepa_jax.masks import objects
@@ -184,6 +185,14 @@ class Loader:
     patience: float = PATIENCE
     process: int = 0
     processes: int = 1
+
+    def __post_init__(self):
+        scenes, local = self.scenes, self.batch // self.processes
+        videos = 2 if scenes.intervened in ("zero_pixels", "rerender") else 1
+        each = 3 * videos * scenes.frames * scenes.size**2 + scenes.max_objects * scenes.tokens
+        keys = {"train.batch": self.batch, "data.size": scenes.size, "data.frames": scenes.frames}
+        keys["data.max_objects"] = scenes.max_objects
+        memory.require(each * local, ", ".join(f"{key} = {value}" for key, value in keys.items()) + ": a batch")
 
     def iterate(self, start: int, stop: int) -> Iterator[dict]:
         """Batches start..stop-1. Nothing needs replay on resume: the order is arithmetic. `close()` ends the workers.

@@ -61,15 +61,20 @@ def parse(argv: list[str] | None = None) -> Namespace:
     """The command line. A setting of a backend is None where it was not given. Raises ConfigError."""
     parser = cli.Parser("python -m cjepa_jax.data.segment", description=__doc__.split("\n")[0], allow_abbrev=False)
     add = parser.add_argument
-    add("--images", type=Path, required=True, help="folder of the images, with any folders in it")
-    add("--out", type=Path, required=True, help="folder of the masks; DIR/segments beside DIR/images suits Coco")
+    add("--images", type=cli.path_argument, required=True, help="folder of the images, with any folders in it")
+    add(
+        "--out",
+        type=cli.path_argument,
+        required=True,
+        help="folder of the masks; DIR/segments beside DIR/images suits Coco",
+    )
     add("--backend", choices=BACKENDS, required=True, help="Segment Anything, or superpixels")
     add("--max-broken", type=number(float, 0, 1), default=0.001, help="share of images that may be unreadable")
     add("--limit", type=number(int, 1), help="only the first so many images, for a try")
     add("--log", choices=cli.LEVELS, default="info", help="how much to print")
     sam, slic = parser.add_argument_group("sam"), parser.add_argument_group("slic")
     add = sam.add_argument
-    add("--weights", type=Path, help="local folder of SAM or SAM 2, as transformers saves it (required)")
+    add("--weights", type=cli.path_argument, help="local folder of SAM or SAM 2, as transformers saves it (required)")
     add("--points-per-side", type=number(int, 1, 256), help="a grid of so many points each way (32)")
     add("--score", type=number(float, -float("inf")), help="least IoU that the model predicts for a mask (0.88)")
     add("--stability", type=number(float, 0, 1), help="least stability of a mask (0.95)")

@@ -36,7 +36,9 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from cjepa_jax import paths
 from cjepa_jax.data import assemble, batching, pipeline, sheet, transforms
+from cjepa_jax.ending import storage_error
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import objects
 
@@ -77,14 +79,16 @@ def target(out: str | None) -> Path:
     """The file to write. Raises ConfigError for a name that is neither a sheet's nor an animation's."""
     if not out or Path(out).suffix not in (".png", ".gif"):
         raise ConfigError(f"--out={out or ''}: name a file that ends in .png or .gif")
-    return Path(out)
+    return paths.given(out, "--out")
 
 
 def write(path: Path, data: bytes) -> None:
     """Writes the file. Raises ConfigError where nobody may; a full disk is told apart from that by the system."""
     try:
         path.write_bytes(data)
-    except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+    except OSError as error:
+        if storage_error(error):
+            raise
         raise ConfigError(f"--out={path}: cannot be written ({error.strerror})") from error
 
 

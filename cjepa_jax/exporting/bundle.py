@@ -23,6 +23,7 @@ import numpy as np
 from safetensors import numpy as safetensors
 
 from cjepa_jax.config import resolve
+from cjepa_jax.ending import storage_error
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.sizes import parse
 from cjepa_jax.weights import layouts
@@ -142,7 +143,9 @@ def whole(out: pathlib.Path, overwrite: bool = False) -> Iterator[pathlib.Path]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
+        if storage_error(error):
+            raise
         raise ConfigError(f"--out={out}: cannot be made ({error.strerror})") from error
     try:
         made = beside / "new"

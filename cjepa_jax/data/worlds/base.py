@@ -8,10 +8,12 @@ from typing import Any, ClassVar, NamedTuple, get_type_hints
 import msgpack
 import numpy as np
 
+from cjepa_jax import memory
 from cjepa_jax.data.worlds import layout
 from cjepa_jax.errors import ConfigError, DataError
 
 SPLITS = {"train": 0, "eval": 1, "test": 4, "count": 5, "colour": 6, "layout": 7}  # with their words in seeds
+PER_PIXEL = 6  # bytes that a scene takes at least while it is drawn: its colours, and masks of three objects
 NOVEL = ("count", "colour", "layout")
 
 
@@ -55,6 +57,8 @@ class World:
             raise ConfigError(f"data.split is {self.split!r}; it must be one of {', '.join(SPLITS)}")
         for name, least in (("size", 8), ("frames", 1), ("count", 1), ("seed", 0)):
             check_integer(f"data.{name}", getattr(self, name), least)
+        pixels = self.frames * self.size**2
+        memory.require(PER_PIXEL * pixels, f"data.size = {self.size} with data.frames = {self.frames}: one scene")
         if not isinstance(self.hold_out, bool):
             raise ConfigError(f"data.options.hold_out is {self.hold_out!r}; it must be True or False")
         if self.split in NOVEL and not self.hold_out:

@@ -1,0 +1,38 @@
+"""How much memory there is, asked before something large is made."""
+
+import os
+import pathlib
+
+from cjepa_jax.errors import ConfigError
+
+GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # a container's limit
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def total() -> int:
+    """Bytes of memory that this process could have: the machine's, or its container's."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for group in GROUPS:
+        try:
+            found.append(int(pathlib.Path(group).read_text()))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return min(found)
+
+
+def require(needed: float, what: str, have: float | None = None) -> None:
+    """Raises ConfigError, "WHAT takes so much memory", where that is more than there is.
+
+    needed: bytes, an estimate from below: it tells what cannot work, not what does. have: bytes; None: the machine's.
+    """
+    have = total() if have is None else have
+    if needed > have:
+        raise ConfigError(f"{what} takes {in_words(needed)} of memory or more, and there are {in_words(have)}")
+
+
+def in_words(count: float) -> str:
+    """ "14.6 TiB"."""
+    power = 0
+    while count >= 1024 and power < len(UNITS) - 1:
+        count, power = count / 1024, power + 1
+    return f"{count:.0f} {UNITS[0]}" if not power else f"{count:.1f} {UNITS[power]}"
