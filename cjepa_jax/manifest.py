@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from cjepa_jax import clock
 from cjepa_jax import config as config_lib
 from cjepa_jax import door
 from cjepa_jax.errors import CjepaError
@@ -184,8 +185,7 @@ def git(package: pathlib.Path) -> dict[str, str] | None:
     def ask(*words: str) -> str:
         command = ["git", "-C", str(package), *words]
         settings = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
-        done = subprocess.run(command, capture_output=True, check=True, timeout=20, env=settings)
-        return done.stdout.decode(errors="replace").strip()
+        return clock.output(command, 20, env=settings).decode(errors="replace").strip()
 
     try:
         ask("ls-files", "--error-unmatch", "__init__.py")  # a checkout of something else may hold the environment

@@ -60,7 +60,8 @@ def start(config: Any) -> None:
             jax.distributed.initialize(
                 **named,
                 initialization_timeout=round(PATIENCE * seconds),
-                heartbeat_timeout_seconds=round(max(100, 4 * seconds)),  # later than ours, which says more
+                # Ours (watchdog.Heartbeat) says more, and knows of suspensions; JAX's goes on while a run is stopped.
+                heartbeat_timeout_seconds=24 * 3600,
                 shutdown_timeout_seconds=24 * 3600,  # the others wait while process 0 writes the report
             )
         if jax.process_count() > 1:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import TypeVar
 
+from cjepa_jax import clock
 from cjepa_jax.errors import PREEMPTED
 
 STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
@@ -137,12 +138,11 @@ class Signals:
 
     def _later(self, condition: Callable[[], bool]) -> None:
         def leave() -> None:
+            clock.sleep(PATIENCE)
             if condition():
                 _flush_and_leave()
 
-        timer = threading.Timer(PATIENCE, leave)
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=leave, name="leaving", daemon=True).start()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

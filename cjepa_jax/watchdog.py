@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import NoReturn
 
-from cjepa_jax import door
+from cjepa_jax import clock, door
 from cjepa_jax.errors import PeerError
 
 # Seconds beyond the limit after which even a process that never lets Python run is ended (exit code 1). That timer
 # goes on while the process is stopped, and may fire when it goes on: so it is later than a night's suspension.
 GRACE = 24 * 3600.0
 RANK = 8  # digits of a rank in a greeting
+CONNECTING = 10.0  # seconds after which a connection is tried anew
 BEATS = 5  # signs of life in the time after which a silent peer counts as dead
 
 
@@ -49,7 +50,7 @@ class Watchdog:
 
     def __init__(self, seconds: float, stacks: str | os.PathLike):
         self._limit, self._file = seconds, pathlib.Path(stacks)
-        self._silent = 0.0
+        self._beaten = clock.running()
         self._over = threading.Event()
 
     def __enter__(self) -> "Watchdog":
@@ -64,18 +65,14 @@ class Watchdog:
 
     def beat(self) -> None:
         """Says that something has been finished."""
-        self._silent = 0.0
+        self._beaten = clock.running()
 
     def _watch(self) -> None:
         every = min(self._limit / 4, 1.0)
-        before = time.monotonic()
         while not self._over.wait(every):
             # A call in C that never gives the interpreter back stops this thread too; this timer needs no interpreter.
             faulthandler.dump_traceback_later(self._limit + GRACE, exit=True)
-            now = time.monotonic()
-            self._silent += min(now - before, 2 * every)
-            before = now
-            if self._silent > self._limit:
+            if clock.running() - self._beaten > self._limit:
                 self._end()
 
     def _end(self) -> None:
@@ -127,19 +124,17 @@ class Heartbeat:
             self._send("alive")
 
     def _listen(self, rank: int, link: socket.socket) -> None:
-        silent, text = 0.0, b""
-        while silent < self._seconds:
-            before = time.monotonic()
+        silence, text = clock.Deadline(self._seconds), b""
+        while not silence.over:
             try:
                 received = link.recv(4096)
             except TimeoutError:
-                silent += min(time.monotonic() - before, 2 * self._seconds / BEATS)  # longer: it was stopped itself
                 continue
             except OSError:
                 received = b""  # reset by a peer that died
             if not received:
                 self._end(f"process {rank} has ended")
-            silent = 0.0
+            silence = clock.Deadline(self._seconds)
             *lines, text = (text + received).split(b"\n")
             for line in lines:
                 word, _, rest = line.decode().partition(" ")
@@ -163,10 +158,15 @@ def gather(server: socket.socket, count: int, token: str, seconds: float) -> dic
     Raises: TimeoutError if one has not come within `seconds`.
     """
     links: dict[int, socket.socket] = {}
-    until = time.monotonic() + seconds
+    deadline = clock.Deadline(seconds)
     while len(links) < count:
-        server.settimeout(max(until - time.monotonic(), 0.001))
-        link, _ = server.accept()
+        server.settimeout(deadline.slice() or 0.001)
+        try:
+            link, _ = server.accept()
+        except TimeoutError:
+            if deadline.over:
+                raise
+            continue
         link.settimeout(5.0)
         try:
             given, rank = _read(link, len(token)), int(_read(link, RANK))
@@ -181,7 +181,14 @@ def gather(server: socket.socket, count: int, token: str, seconds: float) -> dic
 
 def reach(host: str, port: int, token: str, rank: int, seconds: float) -> dict[int, socket.socket]:
     """Any other process: its connection to process 0. Raises: OSError if there is none within `seconds`."""
-    link = socket.create_connection((host, port), timeout=seconds)
+    deadline = clock.Deadline(seconds)
+    while True:
+        try:
+            link = socket.create_connection((host, port), timeout=min(deadline.left, CONNECTING) or 0.001)
+            break
+        except TimeoutError:
+            if deadline.over:
+                raise
     link.sendall(f"{token}{rank:0{RANK}d}".encode())
     return {0: link}
 

@@ -1,6 +1,5 @@
 """The trainer's end of PHYRE's pipe: starts the worker when it is needed, and replaces one that died or hangs."""
 
-import contextlib
 import functools
 import logging
 import os
@@ -8,11 +7,11 @@ import selectors
 import signal
 import subprocess
 import threading
-import time
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from cjepa_jax import clock
 from cjepa_jax.data import phyre_worker
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -98,7 +97,7 @@ class Simulator:
     def _exchange(self, message: bytes, seconds: float) -> dict:
         """Writes a message and reads one. Raises Failure."""
         try:
-            return exchange(self._process, message, time.monotonic() + seconds)
+            return exchange(self._process, message, seconds)
         except BaseException:  # Ctrl-C too: half a reply in the pipe would answer the next request
             self._end()
             self._process = None
@@ -112,9 +111,12 @@ def simulator(python: str, timeout: float) -> Simulator:
     return Simulator([python, "-I", phyre_worker.__file__], timeout)
 
 
-def exchange(process: subprocess.Popen, message: bytes, deadline: float) -> dict:
-    """The reply to a message, while stderr is drained. Raises Failure."""
-    unsent, started = memoryview(message), time.monotonic()
+def exchange(process: subprocess.Popen, message: bytes, seconds: float) -> dict:
+    """The reply to a message, while stderr is drained. Raises Failure.
+
+    seconds: the most that it may take, without those for which this process was suspended.
+    """
+    unsent, deadline = memoryview(message), clock.Deadline(seconds)
     received = {process.stdout: bytearray(), process.stderr: bytearray()}
     answer, errors = received.values()
     size = None  # of the whole answer, once its header is there
@@ -123,9 +125,9 @@ def exchange(process: subprocess.Popen, message: bytes, deadline: float) -> dict
         for stream in received:
             selector.register(stream, selectors.EVENT_READ)
         while size is None or len(answer) < size:
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
-            if time.monotonic() > deadline:
-                raise Failure(f"gave no answer in {deadline - started:.3g} s{last_line(errors)}")
+            ready = selector.select(deadline.slice())
+            if deadline.over:
+                raise Failure(f"gave no answer in {seconds:.3g} s{last_line(errors)}")
             for stream in (key.fileobj for key, _ in ready):
                 if stream is process.stdin:
                     unsent = unsent[write(stream, unsent[:CHUNK]) :]
@@ -171,8 +173,7 @@ def write(stream: Any, data: memoryview) -> int:
 
 def epitaph(process: subprocess.Popen, errors: bytearray) -> str:
     """How a worker that closed its stdout ended."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(EPITAPH)
+    clock.wait(process, EPITAPH)
     while data := process.stderr.read(1 << 16):
         errors += data
     code = process.returncode

@@ -18,7 +18,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from cjepa_jax import memory
+from cjepa_jax import clock, memory
 from cjepa_jax.data import batching, checks, transforms
 from cjepa_jax.errors import CjepaError, ConfigError, DataError
 from cjepa_jax.masks import objects
@@ -171,7 +171,8 @@ class Loader:
       shards: data shards that this process feeds; shapes: of a shard's rows, as from batching.shapes. Each batch has
         the first one that holds it; processes whose batches differ in it agree by `shape_of` and `at_shape`.
       threads, workers, prefetch: speed only; no batch depends on them.
-      patience: seconds after which a worker gives up on a scene. (Without workers the run's watchdog sees to it.)
+      patience: seconds, without those of a suspension, after which a worker gives up on a scene. (Without workers the
+        run's watchdog sees to it.)
     """
 
     scenes: SceneMap
@@ -241,7 +242,7 @@ class Loader:
         step, row = divmod(int(local_position), local)
         position = step * self.batch + self.process * local + row
         scene, epoch = scene_at(position, len(self.scenes.source), self.seed)
-        _BUSY[threading.get_ident()] = scene, time.monotonic()
+        _BUSY[threading.get_ident()] = scene, clock.running()
         try:
             return self.scenes(scene, epoch)
         finally:
@@ -307,7 +308,7 @@ def _start_worker(worker: int, workers: int, patience: float) -> None:
         while os.getppid() == parent:
             time.sleep(min(1.0, patience))
             scene, since = min(list(_BUSY.values()), key=lambda busy: busy[1], default=(0, math.inf))
-            if time.monotonic() - since > patience:
+            if clock.running() - since > patience:
                 logging.warning("scene %d has taken over %g s: its data worker gives up", scene, patience)
                 os._exit(STUCK)
         os._exit(0)
