@@ -53,6 +53,8 @@ def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:
     2 for the command line and the config. A mistake in the program itself keeps its traceback.
     """
 
+    signals.end_with_parent()
+
     def work() -> int:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(_usage(extra_flags))

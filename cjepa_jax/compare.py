@@ -15,6 +15,7 @@ folder; --records=DIR reads records from elsewhere, such as docs/results/micro.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 import threading
@@ -22,14 +23,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from cjepa_jax import cli
-from cjepa_jax.errors import CjepaError, ConfigError, did_you_mean
+from cjepa_jax.errors import PREEMPTED, CjepaError, ConfigError, did_you_mean
 from cjepa_jax.metrics import format_seconds
+from cjepa_jax.signals import Signals
 
 PHASES = ("all", "tune", "cells", "table")
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0 when all that was asked for is done, 1 when a cell failed. Raises ConfigError, one line."""
+    """Returns 0 when all that was asked for is done, 1 when a cell failed, 75 when a signal stopped one.
+
+    Raises ConfigError, one line.
+    """
     parser = cli.Parser(
         prog="python -m cjepa_jax.compare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -74,32 +79,45 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--jobs={args.jobs}: must be 1 to {most}: cells share cores, but no accelerator")
     lab.folder.mkdir(parents=True, exist_ok=True)
     failed = 0
-    for phase, cells in phases.items():
-        if args.phase in (phase, "all"):
-            failed += run(lab, cells if args.index is None else cells[args.index : args.index + 1], args.jobs)
+    with Signals() as received:
+        lab = dataclasses.replace(lab, stopping=lambda: received.received is not None)
+        for phase, cells in phases.items():
+            if args.phase in (phase, "all"):
+                chosen = cells if args.index is None else cells[args.index : args.index + 1]
+                ended = run(lab, chosen, args.jobs)
+                if PREEMPTED in ended:
+                    print("stopped by a signal; the same command goes on")
+                    return PREEMPTED
+                failed += sum(map(bool, ended))
     if args.index is None and args.phase in ("all", "table"):
         print(table.write(suite, args.records if args.records else lab.folder / "records", lab.folder))
     return 1 if failed else 0
 
 
-def run(lab, cells, jobs: int) -> int:
-    """The cells in order, `jobs` at a time; returns how many failed."""
+def run(lab, cells, jobs: int) -> list[int]:
+    """The cells in order, `jobs` at a time; returns an exit code for each that was not done before: 0, 1 for one that
+    failed, 75 for one that a signal stopped, after which none is begun."""
     from cjepa_jax.comparing.cell import cores
 
     free = [cores()[job::jobs] for job in range(jobs)]
-    lock, done = threading.Lock(), [0]
+    lock, done, stopped = threading.Lock(), [0], threading.Event()
 
     def one(cell) -> int:
+        if stopped.is_set() or lab.stopping():
+            return PREEMPTED
         with lock:
             mine = free.pop()
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, mine)  # of this thread, and of the commands that it starts
-        started, text = time.perf_counter(), "failed"
+        started, text, code = time.perf_counter(), "failed", 1
         try:
             lab.run(cell)
-            text = "done"
+            text, code = "done", 0
         except CjepaError as error:
             text = f"failed: {error}"
+            if error.exit_code == PREEMPTED:
+                stopped.set()
+                text, code = f"stopped: {error}", PREEMPTED
         except Exception as error:
             text = f"failed: {type(error).__name__}: {error}"
             raise
@@ -111,12 +129,12 @@ def run(lab, cells, jobs: int) -> int:
                     f"[{done[0]}/{len(cells)}] {cell.name} {text} ({format_seconds(time.perf_counter() - started)})",
                     flush=True,
                 )
-        return text != "done"
+        return code
 
     todo = [cell for cell in cells if not lab.finished(cell)]
     done[0] = len(cells) - len(todo)
     with ThreadPoolExecutor(jobs) as pool:
-        return sum(pool.map(one, todo))
+        return list(pool.map(one, todo))
 
 
 if __name__ == "__main__":

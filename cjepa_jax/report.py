@@ -17,7 +17,7 @@ from cjepa_jax import __version__, ending
 from cjepa_jax.reporting import pictures
 from cjepa_jax.reporting.charts import Line, Panel, panels
 from cjepa_jax.reporting.parts import document, key, number, section, table
-from cjepa_jax.reporting.run import Run, read
+from cjepa_jax.reporting.run import Run, numeric, read
 from cjepa_jax.reporting.text import GLOSSARY
 from cjepa_jax.workdir import write_atomically
 
@@ -49,7 +49,7 @@ HIGHLIGHTS = {  # title -> config values worth a glance, each with its own label
 
 def header(run: Run) -> str:
     """Name, state, provenance and config highlights."""
-    steps, total = run.last("step") or (run.rows[-1]["step"] if run.rows else 0), run.setting("train.steps")
+    steps, total = run.last("step") or (run.rows[-1]["step"] if run.rows else 0), numeric(run.setting("train.steps"))
     state = "finished" if run.result else "not finished (no result.json)"
     facts = [["state", f"{state}, step {steps:,.0f}" + (f" of {total:,.0f}" if total else "")]]
     recorded = {"version": __version__ + " (of this report)"} | run.result

@@ -2,11 +2,13 @@
 
 import atexit
 import contextlib
+import ctypes
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, TracebackType
 from typing import TypeVar
 
@@ -14,6 +16,9 @@ from cjepa_jax import clock
 from cjepa_jax.errors import PREEMPTED
 
 STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+SAVING = "saving, then stopping"  # of the line with which a process that saves answers the first signal
+PARENT = "CJEPA_JAX_PARENT"  # the variable with which a command tells those that it starts its process's number
+WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
 PATIENCE = 10.0  # seconds for what needs no saving, and for tidying up after the last save
 Result = TypeVar("Result")
 
@@ -39,6 +44,28 @@ def leave_at_once() -> None:
     # Called last of all at Python's end, which forgets handlers: what comes then no longer changes the exit code.
     atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in STOP])
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # see hold_back
+
+
+def end_with_parent(environment: Mapping[str, str] = os.environ) -> None:
+    """If a command of ours has started this process (PARENT), its end, even by SIGKILL, is SIGTERM for this one.
+
+    On Linux the kernel sees to it; elsewhere a thread looks once a second.
+    """
+    parent = environment.get(PARENT, "")
+    if not parent.isdecimal():
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(WITH_PARENT, int(signal.SIGTERM), 0, 0, 0)
+    else:
+
+        def watch() -> None:
+            while os.getppid() == int(parent):
+                time.sleep(1.0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=watch, name="parent", daemon=True).start()
+    if os.getppid() != int(parent):  # it has ended already
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def hold_back() -> None:
@@ -151,7 +178,7 @@ class Signals:
         # os.write, not print: the signal may have interrupted a print, whose lock is not re-entrant.
         # Nobody may be there to read it (`2>&1 | tee`, stopped by the same Ctrl-C), or there is no stderr at all.
         with contextlib.suppress(OSError, AttributeError, ValueError):
-            line = f"{self.received.name}: saving, then stopping; again: at once\n"
+            line = f"{self.received.name}: {SAVING}; again: at once\n"
             os.write(sys.__stderr__.fileno(), line.encode())
         if self._break_off:
             self._break_off = False

@@ -60,6 +60,8 @@ def run(argv: Sequence[str], root: str, environment: Mapping[str, str] | None = 
         return subprocess.run(argv, cwd=root, env=os.environ | (environment or {})).returncode
     except FileNotFoundError as error:
         raise LaunchError(f"{argv[0]}: there is no such command on this machine") from error
+    except OSError as error:
+        raise LaunchError(f"{argv[0]}: cannot be run ({error.strerror})") from error
 
 
 def run_all(commands: Sequence[Sequence[str]], root: str) -> list[int]:

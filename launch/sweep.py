@@ -88,7 +88,7 @@ class Train:
         environment = submitit.JobEnvironment()
         again = int(os.environ.get("SLURM_RESTART_COUNT", 0)) < self.restarts
         if code == PREEMPTED and again and environment.global_rank == 0:
-            subprocess.run(["scontrol", "requeue", environment.job_id], check=True)
+            _requeue(environment.job_id)
         if code:
             sys.exit(code)  # no result: to submitit the job has not ended well
         return code
@@ -98,6 +98,14 @@ class Train:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _requeue(job_id: str) -> None:
+    """Puts the job back into the queue. Where that fails the exit code stays 75, which says how to go on."""
+    try:
+        subprocess.run(["scontrol", "requeue", job_id], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"error: not requeued ({error}); submit again to go on", file=sys.stderr)
 
 
 def parameters(job: Job, sweep: Sweep) -> dict:

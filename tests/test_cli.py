@@ -4,6 +4,7 @@ import os
 import pathlib
 import platform
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -221,6 +222,11 @@ def test_storage_errors_are_found_through_the_chain_and_others_are_not():
         assert cli.storage_error(outer).exit_code == 6
     assert cli.storage_error(ValueError("shapes differ")) is None
     assert cli.storage_error(OSError(2, "No such file")) is None
+
+
+def test_a_command_whose_parent_of_ours_has_ended_ends_too(entry, monkeypatch):
+    monkeypatch.setenv("CJEPA_JAX_PARENT", "1")  # not this process: it has been handed on to somebody else
+    assert entry(TINY, "--what=fine").returncode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("environment,files,expected", [

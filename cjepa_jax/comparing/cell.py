@@ -4,22 +4,26 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from cjepa_jax import clock, experiment, flops, signals
 from cjepa_jax import config as config_lib
-from cjepa_jax import experiment, flops
 from cjepa_jax.comparing.suite import Cell, Suite, config_file
 from cjepa_jax.comparing.table import validation_score
-from cjepa_jax.errors import CjepaError, ConfigError, NumericsError
+from cjepa_jax.errors import PREEMPTED, CjepaError, ConfigError, NumericsError
 from cjepa_jax.types import Batch, Rows
-from cjepa_jax.workdir import write_atomically
+from cjepa_jax.workdir import read_object, write_atomically
 
 COUNTED = 8  # batches whose shapes the operations of a step are counted from
+AT_ONCE = 130  # the exit code after a second signal
+LOOK, HEARD = 0.5, 2.0  # seconds between looks at a command; in which it answers a signal that it got itself
 COUNTED_OF = ("objective", "data", "mask", "train", "dtype")  # the config's sections that they depend on
 
 
@@ -27,12 +31,19 @@ class CellError(CjepaError):
     """A cell's command failed; its log says why. The others go on."""
 
 
+class CellStopped(CjepaError):
+    """A signal has stopped a cell's command, which has saved; the same comparison goes on with it."""
+
+    exit_code = PREEMPTED
+
+
 @dataclasses.dataclass(frozen=True)
 class Lab:
-    """A suite in its folder."""
+    """A suite in its folder. `stopping` says whether the comparison is to stop: the command that runs is told."""
 
     suite: Suite
     folder: pathlib.Path
+    stopping: Callable[[], bool] = bool
 
     def home(self, cell: Cell) -> pathlib.Path:
         """config.py, run/, evaluation/, log.txt of a cell."""
@@ -49,7 +60,8 @@ class Lab:
     def run(self, cell: Cell) -> None:
         """Trains and evaluates the cell, as far as that is not done.
 
-        Raises: CellError if a command fails; ConfigError if a run that tuning needs is missing.
+        Raises: CellError if a command fails; CellStopped if a signal stopped one; ConfigError if a run that tuning
+          needs is missing.
         """
         if self.finished(cell):
             return
@@ -84,7 +96,7 @@ class Lab:
             return {"result": {}, "trained by": commit_then}
         if code or not file.exists():
             raise CellError(_last_line(home, "cjepa_jax.train", code) if code else f"{home.name}: was stopped")
-        result = json.loads(file.read_text())
+        result = read_object(file)
         return {"result": {k: v for k, v in result.items() if k != "command"}, "trained by": commit_then}
 
     def _evaluate(self, home: pathlib.Path, checkpoint: pathlib.Path | str) -> dict[str, Any]:
@@ -92,9 +104,12 @@ class Lab:
         code = self._command(home, "cjepa_jax.evaluate", f"--checkpoint={checkpoint}", f"--workdir={where}")
         if code:
             raise CellError(_last_line(home, "cjepa_jax.evaluate", code))
-        found = json.loads((where / "results.json").read_text())
-        about = {key: found["about"][key] for key in ("devices", "version")}
-        return {"about": about, "protocols": found["protocols"], "evaluated by": commit_then}
+        found = read_object(where / "results.json")
+        try:
+            about = {key: found["about"][key] for key in ("devices", "version")}
+            return {"about": about, "protocols": found["protocols"], "evaluated by": commit_then}
+        except (KeyError, TypeError) as error:
+            raise CellError(f"{where / 'results.json'}: is not the results of an evaluation; delete it") from error
 
     def cost(self, cell: Cell) -> dict[str, Any]:
         """Operations of a step, the mean over the first batches, and parameters: counted, nothing is trained.
@@ -104,7 +119,7 @@ class Lab:
         config = self.suite.config(dataclasses.replace(cell, seed=0))
         resolved = json.loads(json.dumps(config_lib.resolve({key: config[key] for key in COUNTED_OF})))
         file = self.folder / "costs" / f"{cell.world}-{cell.method}.json"
-        if file.exists() and (known := json.loads(file.read_text())).get("config") == resolved:
+        if known := _counted(file, resolved):
             return known
         run = experiment.assemble(config)
         batches = dataclasses.replace(run.loader, workers=0).iterate(0, COUNTED)
@@ -147,11 +162,43 @@ class Lab:
         return mine[int(np.argmax(scores))].value
 
     def _command(self, home: pathlib.Path, module: str, *arguments: str) -> int:
-        """Runs a command of the project on the cell's config, its output in log.txt; returns its exit code."""
+        """Runs a command of the project on the cell's config, its output in log.txt; returns its exit code.
+
+        It ends with this process, however that ends. Raises: CellStopped if a signal stopped it, or is about to.
+        """
+        if self.stopping():
+            raise CellStopped(f"{home.name}: not begun")
         argv = [sys.executable, "-m", module, f"--config={home / 'config.py'}", *arguments]
         environment = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")} | os.environ  # evaluations share it
+        environment |= {signals.PARENT: str(os.getpid())}
         with open(home / "log.txt", "a", encoding="utf-8") as log:
-            return subprocess.run(argv, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+            before = log.tell()
+            process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            code = self._ended(process, home / "log.txt", before)
+        if code in (PREEMPTED, AT_ONCE) or -code in signals.STOP:
+            raise CellStopped(_last_line(home, module, code))
+        return code
+
+    def _ended(self, process: subprocess.Popen, log: pathlib.Path, before: int) -> int:
+        """The exit code of a command. When the comparison is to stop the command is told, unless it has been: whoever
+        signals a whole job (Ctrl-C, SLURM) has told it too, and a second signal would keep it from saving."""
+        while (code := clock.wait(process, LOOK)) is None and not self.stopping():
+            pass
+        if code is None:
+            code = clock.wait(process, HEARD)
+        if code is None and signals.SAVING.encode() not in log.read_bytes()[before:]:
+            process.send_signal(signal.SIGTERM)
+        return process.wait() if code is None else code
+
+
+def _counted(file: pathlib.Path, resolved: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The counted cost that a file holds, if it is one of this config. A damaged one is counted again."""
+    try:
+        known = read_object(file)
+    except ConfigError:
+        return None
+    whole = isinstance(known.get("flops"), float | int) and isinstance(known.get("parameters"), dict)
+    return known if whole and known.get("config") == resolved else None
 
 
 def _last_line(home: pathlib.Path, module: str, code: int) -> str:

@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 from cjepa_jax import build, config_files
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import ConfigError, did_you_mean
+from cjepa_jax.workdir import read_object
 
 FIELDS = ("about", "flops", "seeds", "shared", "worlds", "methods", "tuning", "evals", "columns", "contrasts")
 
@@ -106,7 +107,9 @@ class Suite:
         """
         if not file.is_file():
             return None
-        record = json.loads(file.read_text())
+        record = read_object(file)
+        if wrong := _damage(record):
+            raise ConfigError(f"{file}: is no record of a cell ({wrong}); delete it")
         now = json.loads(json.dumps(self.overrides(cell, record["steps"], next(iter(record["tuned"].values()), None))))
         then = record.get("overrides", {})
         changed = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
@@ -115,7 +118,7 @@ class Suite:
         changed += ["suite"] if record["suite"] != self.name else []
         if "steps" not in self.methods[cell.method]:
             wanted = self.flops * (1.0 if cell.value is None else self.tuning["share"])
-            changed += ["flops"] if abs(record["flops"] - wanted) > record["flops"] / record["steps"] else []
+            changed += ["flops"] if abs(record["flops"] - wanted) > record["flops"] / max(record["steps"], 1) else []
         if changed:
             raise ConfigError(
                 f"{file}: was made by other settings ({', '.join(changed)}); another --workdir starts afresh"
@@ -171,6 +174,41 @@ def load(path: str) -> Suite:
         text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         raise ConfigError(f"--suite={path}: {text}") from error
     return suite
+
+
+RECORD = {  # what a cell's record has, and what its evaluation's scores have
+    "suite": str,
+    "cell": dict,
+    "overrides": dict,
+    "steps": int,
+    "flops": int | float,
+    "tuned": dict,
+}
+CELL = {"world": str, "method": str, "seed": int, "value": int | float | None}
+SCORE = {"metric": str, "row": str, "kind": str, "value": int | float | None, "interval": int | float | None}
+
+
+def _damage(record: Mapping[str, Any]) -> str:
+    """What keeps a JSON object from being a cell's record; "" if nothing does."""
+
+    def wrong(where: str, found: Any, fields: Mapping[str, Any]) -> str:
+        if not isinstance(found, dict):
+            return f"{where or 'it'} is no object"
+        bad = (name for name, kind in fields.items() if name not in found or not isinstance(found[name], kind))
+        return next((f"{where}{'.' if where else ''}{name} is {str(found.get(name))[:40]!r}" for name in bad), "")
+
+    texts = [wrong("", record, RECORD), wrong("cell", record.get("cell"), CELL)]
+    if not any(texts):
+        texts += [wrong("tuned", record["tuned"], dict.fromkeys(record["tuned"], int | float))]
+        texts += [wrong("", record, {"result": dict})] if record["cell"]["value"] is not None else []
+    if "protocols" in record:
+        texts += [wrong("", record, {"parameters": dict, "protocols": dict})]
+        protocols = record["protocols"].values() if isinstance(record["protocols"], dict) else ()
+        for protocol in protocols:
+            texts += [wrong("protocols", protocol, {"scores": list})]
+            scores = protocol["scores"] if not texts[-1] else []
+            texts += [wrong("protocols.scores", score, SCORE) for score in scores]
+    return next(filter(None, texts), "")
 
 
 def _check(found: Mapping[str, Any]) -> None:

@@ -76,9 +76,9 @@ def write(folder: Path) -> Path:
         about, protocols = saved["about"], saved["protocols"]
         made = list(saved.get("made", {}).values()) or [about]
         results = {name: _result(folder, name, found) for name, found in protocols.items()}
+        title = f"Evaluation of {Path(about['checkpoint']['checkpoint']).name}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder}: not the results of an evaluation ({error})") from error
-    title = f"Evaluation of {Path(about['checkpoint']['checkpoint']).name}"
     body = [
         f"<h1>{escape(title)}</h1><section>{parts.table([], facts(about, made), 'facts')}</section>",
         summary(results),

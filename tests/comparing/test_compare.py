@@ -1,18 +1,19 @@
 """The command: a suite of almost no size from its first cell to the table, stopped and gone on with."""
 
 import json
+import os
 import signal
-import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 from cjepa_jax import compare
-from cjepa_jax.comparing.cell import cores
+from cjepa_jax.comparing.cell import CellError, CellStopped, Lab, cores
 from cjepa_jax.errors import ConfigError
 from tests.comparing.test_suite import MICRO
-from tests.running import SMALL, start
+from tests.running import SMALL, children, gone, start
 
 SUITE = '''
 """Two methods and the untrained network, on one world."""
@@ -60,9 +61,10 @@ def test_a_comparison_is_stopped_and_goes_on_to_its_table(suite, tmp_path):
     until = time.monotonic() + 240
     while len(list(records.glob("*.json"))) < 2 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.2)
+    mine = children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    subprocess.run(["pkill", "-KILL", "-f", str(folder)], check=False)  # the cell that it was at
+    assert gone(mine, seconds=60)  # the cell that it was at
     before = {file.name: file.read_text() for file in records.glob("*.json")}
     assert len(before) >= 2 and not (folder / "table.md").exists()
 
@@ -94,6 +96,48 @@ def test_a_cell_that_fails_is_named_and_the_others_go_on(suite, tmp_path):
         "balls-cjepa-seed1 failed: balls-cjepa-seed1: cjepa_jax.evaluate ended with 2: error:" in out
         and "evals.test_split" in out
     )
+
+
+class FakeLab:
+    """Cells that are their own result: an exception, or None."""
+
+    def __init__(self, stopping=bool):
+        self.stopping, self.begun = stopping, []
+
+    def finished(self, cell):
+        return None
+
+    def run(self, cell):
+        self.begun.append(cell.name)
+        if cell.error:
+            raise cell.error
+
+
+def cells_of(*errors):
+    return [types.SimpleNamespace(name=f"cell {i}", error=error) for i, error in enumerate(errors)]
+
+
+def test_after_a_cell_that_was_stopped_none_is_begun_and_its_code_is_kept(capsys):
+    lab = FakeLab()
+    stopped = CellStopped("cell 2: cjepa_jax.train ended with 75: SIGTERM")
+    assert compare.run(lab, cells_of(None, CellError("cell 1: no"), stopped, None), 1) == [0, 1, 75, 75]
+    assert lab.begun == ["cell 0", "cell 1", "cell 2"]
+    out = capsys.readouterr().out
+    assert "cell 1 failed: cell 1: no" in out and "cell 2 stopped: cell 2: cjepa_jax.train ended with 75" in out
+    assert compare.run(FakeLab(stopping=lambda: True), cells_of(None, None), 1) == [75, 75]
+
+
+def test_a_comparison_of_which_a_cell_was_stopped_ends_with_75(monkeypatch, suite, tmp_path, capsys):
+    def stop(lab, cell):
+        os.kill(os.getpid(), signal.SIGTERM)  # as SLURM does, to every process of the job
+        while not lab.stopping():
+            time.sleep(0.01)
+        raise CellStopped(f"{cell.name}: ended with 75")
+
+    monkeypatch.setattr(Lab, "run", stop)
+    assert compare.main([f"--suite={suite}", f"--workdir={tmp_path / 'out'}"]) == 75
+    assert capsys.readouterr().out.endswith("stopped by a signal; the same command goes on\n")
+    assert not (tmp_path / "out" / "table.md").exists()
 
 
 def test_wrong_arguments_are_one_line(tmp_path, capsys):

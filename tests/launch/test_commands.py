@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -300,3 +301,24 @@ def test_a_sweep_is_one_array_of_pickled_trainings(fakes, tmp_path):
         folder = f"--workdir={tmp_path}/try/seed={seed}"
         overrides = ("--config.data.path=it's", f"--config.seed={seed}")
         assert delayed.function == sweep.Train(("--config=configs/tiny.py", folder, *overrides), 20)
+
+
+@pytest.mark.parametrize("answers", [[("requeue", 1, "")], None])
+def test_a_scontrol_that_fails_or_is_missing_leaves_the_code_75(fakes, tmp_path, monkeypatch, capfd, answers):
+    """In submitit's process, and in the batch script."""
+    environment = types.SimpleNamespace(global_rank=0, job_id="7")
+    monkeypatch.setitem(sys.modules, "submitit", types.SimpleNamespace(JobEnvironment=lambda: environment))
+    monkeypatch.setattr(sweep.cli, "run", lambda module: 75)
+    fakes.answer("scontrol", *(answers or []))
+    if answers is None:
+        (fakes.folder / "scontrol").unlink()
+        monkeypatch.setenv("PATH", str(fakes.folder))
+    with pytest.raises(SystemExit) as ended:
+        sweep.Train((), restarts=1)()
+    assert ended.value.code == 75
+    assert "error: not requeued" in capfd.readouterr().err
+    if answers:
+        fakes.answer("scontrol", *answers)
+        job = Job("try", "c.py", str(tmp_path), root=str(tmp_path))
+        code, _, out = batch(job, fakes, tmp_path, 75)
+        assert code == 75 and "error: not requeued" in out
