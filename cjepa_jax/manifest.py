@@ -29,9 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax import clock
+from cjepa_jax import clock, door
 from cjepa_jax import config as config_lib
-from cjepa_jax import door
 from cjepa_jax.errors import CjepaError
 from cjepa_jax.workdir import Workdir, read_object, write_atomically
 
