@@ -18,9 +18,9 @@ from typing import Any
 import grain
 import numpy as np
 
-from cjepa_jax import clock, memory
+from cjepa_jax import clock, memory, paths
 from cjepa_jax.data import batching, checks, transforms
-from cjepa_jax.errors import CjepaError, ConfigError, DataError
+from cjepa_jax.errors import CjepaError, ConfigError, DataError, StorageError
 from cjepa_jax.masks import objects
 from cjepa_jax.signals import STOP
 
@@ -28,6 +28,8 @@ from cjepa_jax.signals import STOP
 DRAW, SHUFFLE = 2, 3
 SUBSTITUTES = 8  # an unreadable scene and its successors are tried, so many in all
 PATIENCE = 600.0  # seconds that a data worker may take for one scene
+SEGMENT = "/psm_"  # how names of Python's shared memory begin
+MORE, WITHOUT = "--shm-size=8g", "do without workers: --config.data.workers=0"
 STUCK = 71  # exit code of a worker that has taken longer
 
 
@@ -198,7 +200,8 @@ class Loader:
     def iterate(self, start: int, stop: int) -> Iterator[dict]:
         """Batches start..stop-1. Nothing needs replay on resume: the order is arithmetic. `close()` ends the workers.
 
-        Raises: DataError for a scene that cannot be had, and for a worker that has died.
+        Raises: DataError for a scene that cannot be had, and for a worker that has died; StorageError where the shared
+          memory, through which workers hand batches over, has no room.
         """
         local = self.batch // self.processes
         dataset = grain.MapDataset.range(start * local, stop * local).map(self._element)
@@ -217,10 +220,11 @@ class Loader:
             del first
             yield from map(alive, iterator)
         except RuntimeError as error:  # Grain's or ours, for a worker that died
-            text = f"a data worker died: {str(error).partition('. ')[0]}"
-            if text.endswith(f" {STUCK}"):
-                text = f"a data worker took over {self.patience:g} s for one scene (the warning names it)"
-            raise DataError(text) from error
+            raise _why(error, self.patience) from error
+        except OSError as error:
+            if not str(error.filename).startswith(SEGMENT):
+                raise
+            raise _no_room(f"a data worker has no shared memory ({error.strerror})") from error
         finally:
             iterator.close()
 
@@ -259,6 +263,21 @@ def held_out(scenes: SceneMap, first: int, count: int) -> list[dict]:
     """
     chosen = (scenes(index, 0) for index in range(first, min(first + count, len(scenes.source))))
     return [scene for scene in chosen if not scene["replaced"]]
+
+
+def _why(error: RuntimeError, patience: float) -> CjepaError:
+    """Why a worker has ended, from Grain's error or ours, which tell its exit code."""
+    text = f"a data worker died: {str(error).partition('. ')[0]}"
+    if text.endswith(f" {STUCK}"):
+        return DataError(f"a data worker took over {patience:g} s for one scene (the warning names it)")
+    if text.endswith(f" {-signal.SIGBUS}"):  # it wrote where memory was promised and is not
+        return _no_room("a data worker died by SIGBUS, probably for want of shared memory")
+    return DataError(text)
+
+
+def _no_room(what: str) -> StorageError:
+    where = paths.file_system(paths.SHARED_MEMORY)
+    return StorageError(f"{what}: batches go through {where}; in a container give more (docker: {MORE}), or {WITHOUT}")
 
 
 @contextlib.contextmanager

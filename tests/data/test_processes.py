@@ -1,17 +1,21 @@
 """Several processes read slices of one order and agree on one shape of rows; a data worker's end is told in a line."""
 
 import dataclasses
+import errno
 import os
 import pathlib
 import re
+import shlex
+import shutil
 import signal
+import subprocess
 import time
 
 import numpy as np
 import pytest
 
 from cjepa_jax.data import batching, pipeline
-from cjepa_jax.errors import DataError
+from cjepa_jax.errors import DataError, StorageError
 from tests import running
 from tests.broken_source import Faulty
 from tests.scenes import SIZE, scene_map
@@ -134,6 +138,56 @@ def test_a_worker_that_dies_is_found_out_though_it_left_batches_behind():
     with pytest.raises(DataError, match="a data worker died: it was terminated unexpectedly with exit code -9"):
         next(batches)
     assert running.gone(workers)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(f"Worker process was terminated unexpectedly with exit code {-signal.SIGBUS}. Search the logs"),
+        RuntimeError(f"it was terminated unexpectedly with exit code {-signal.SIGBUS}"),
+        OSError(errno.ENOSPC, "No space left on device", "/psm_1234abcd"),
+    ],
+)
+def test_shared_memory_without_room_is_named_with_what_to_do(monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(pipeline._Alive, "__call__", fail)
+    with pytest.raises(StorageError) as caught:
+        next(loader(workers=0).iterate(0, 1))
+    assert re.fullmatch(
+        r"a data worker (died by SIGBUS, probably for want of|has no) shared memory.*: batches go through the file "
+        r"system /dev/shm \(tmpfs, .*iB of .*iB free\); in a container give more \(docker: --shm-size=8g\), or do "
+        r"without workers: --config.data.workers=0",
+        str(caught.value),
+    )
+
+
+def test_other_errors_of_files_are_not_taken_for_it(monkeypatch):
+    def fail(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/psm_1")
+
+    monkeypatch.setattr(pipeline._Alive, "__call__", fail)
+    with pytest.raises(PermissionError):
+        next(loader(workers=0).iterate(0, 1))
+
+
+NAMESPACE = ["unshare", "--map-root-user", "--mount"]  # in which a mount is seen by nobody else
+
+
+def can_mount():
+    tried = subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_shared_memory_that_is_really_too_small(tmp_path):
+    if not shutil.which("unshare") or not can_mount():
+        pytest.skip("this machine does not let mount")
+    argv = running.command(tmp_path, data__workers=1, train__batch=64, data__size=64)
+    inner = f"mount -t tmpfs -o size=256k tmpfs /dev/shm && exec {shlex.join(argv)}"
+    line = running.error([*NAMESPACE, "bash", "-c", inner], code=6)
+    assert "died by SIGBUS" in line and re.search(r"/dev/shm \(tmpfs, .* of 0.2 MiB free\)", line), line
 
 
 def shared(size):
