@@ -71,8 +71,12 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
             logging.getLogger("absl").addFilter(_of_interest)
         self._look_around()
+        # Orbax makes folders anew that are gone. By a path through the run's folder itself, whatever becomes of its
+        # name, nothing comes into a folder that is not this run's. Several processes must have the same path.
+        alone = jax.process_count() == 1 and not read_only
+        self._place = door.through(self.folder) if alone else self.folder
         self._manager = ocp.CheckpointManager(
-            self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+            self._place, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
         self._pending, self._saving = False, -1
 
@@ -83,10 +87,12 @@ class Checkpoints:
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> None:
         """Starts to save a pytree of arrays and returns; a step that is saved already is left as it is.
 
-        A failure of this save, or of the one before, may come only from a later call.
+        A failure of this save, or of the one before, may come only from a later call. Raises: door.Lost if the run's
+        folder is no longer at its path.
         """
         if self._read_only:
             raise RuntimeError(f"{self.folder}: opened for reading only")
+        door.require_own(self.folder)
         if step in self._manager.all_steps():
             return
         numbers = {key: float(number) for key, number in (metrics or {}).items()}
@@ -166,8 +172,10 @@ class Checkpoints:
         self._manager.close()
 
     def _seal(self) -> None:
-        final = self.folder / str(self._saving)
-        for folder in [final] if final.exists() else self.folder.glob(f"{final.name}.orbax-checkpoint-tmp*"):
+        final = self._place / str(self._saving)
+        if self._place == self.folder:
+            door.require_own(self.folder)
+        for folder in [final] if final.exists() else self._place.glob(f"{final.name}.orbax-checkpoint-tmp*"):
             if not (folder / "default" / "manifest.ocdbt").exists():  # Orbax commits without a word if it finds nothing
                 raise CheckpointError(f"{folder}: Orbax has written no manifest.ocdbt, so its arrays would be lost")
             manifest.seal(folder, self._saving)
@@ -274,6 +282,7 @@ class Checkpoints:
 
     def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
+            door.require_own(self.folder)
             taken = (self.folder / f"{step}.bad{again}" for again in ("", *map(str, range(2, 10**6))))
             os.rename(self.folder / str(step), next(aside for aside in taken if not os.path.lexists(aside)))
         if jax.process_count() > 1:
@@ -349,7 +358,7 @@ def _of_interest(record: logging.LogRecord) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:1000] or type(error).__name__
+    return (door.named(str(error)).strip().splitlines() or [""])[0][:1000] or type(error).__name__
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

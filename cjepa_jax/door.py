@@ -5,16 +5,21 @@ Written: never through a symbolic link, and never into a file that has a second 
 
 The folder that the user names may itself be a link. Links below it are refused: `below` checks the folders between.
 What is refused raises Refused: an OSError for callers that report the system's errors, and one line for the user.
+
+A folder that a process owns (`owning`) may be renamed, deleted or replaced behind its back. Every function here that
+writes below it looks first whether the folder at that path, and its lock, are still the ones that were taken.
 """
 
 import contextlib
+import dataclasses
 import errno
 import os
 import pathlib
+import re
 import stat
 import threading
 from collections.abc import Iterator
-from typing import BinaryIO, TextIO
+from typing import IO, BinaryIO, TextIO
 
 from cjepa_jax.errors import ConfigError, one_line
 
@@ -36,6 +41,95 @@ class Refused(ConfigError, OSError):
 
     def __reduce__(self) -> tuple:
         return Refused, (self.filename, self.strerror, self.errno)
+
+
+class Lost(Refused):
+    """A folder that this process owned and that is no longer at its path: nothing is written there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Owned:
+    """A folder by an open descriptor, which stays its own whatever becomes of the path; `lock`: its lock's file."""
+
+    number: int
+    folder: os.stat_result
+    lock: os.stat_result | None
+
+
+LOCK = ".lock"  # the name of the file that whoever owns a folder has locked
+HERE = "/proc/self/fd"
+_owned: dict[pathlib.Path, Owned] = {}  # by absolute path
+_names: dict[int, pathlib.Path] = {}  # of descriptors that folders have had
+
+
+@contextlib.contextmanager
+def owning(root: str | os.PathLike, lock: IO | None = None) -> Iterator[None]:
+    """Inside, `require_own` compares the folder `root` with the one that it is now; and `root/.lock` with the open file
+    `lock`, if one is given. Raises Lost if they have been replaced already; OSError."""
+    root = pathlib.Path(root).absolute()
+    number = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _owned[root] = Owned(number, os.fstat(number), os.fstat(lock.fileno()) if lock else None)
+        _names[number] = root
+        require_own(root)
+        yield
+    finally:
+        _owned.pop(root, None)
+        os.close(number)
+
+
+def require_own(path: str | os.PathLike) -> None:
+    """Raises Lost if `path` is, or is below, a folder that this process owns and that is no longer there. OSError where
+    the system does not say."""
+    path = pathlib.Path(os.path.abspath(path))
+    for root in (path, *path.parents):
+        if owned := _owned.get(root):
+            _require_same(root, owned)
+
+
+def through(path: str | os.PathLike) -> pathlib.Path:
+    """The same file or folder by a path that leads through the descriptor of the folder that this process owns: what is
+    written there comes into that folder, whatever its name is meanwhile. `path` itself where there is no such folder,
+    or no such paths (outside Linux)."""
+    path = pathlib.Path(os.path.abspath(path))
+    for root in (path, *path.parents):
+        if (owned := _owned.get(root)) and os.path.isdir(f"{HERE}/{owned.number}"):
+            return pathlib.Path(HERE, str(owned.number), path.relative_to(root))
+    return path
+
+
+def named(text: str) -> str:
+    """A text in which paths as `through` gives them are those that the user knows."""
+    return re.sub(rf"{HERE}/(\d+)", lambda match: str(_names.get(int(match[1]), match[0])), text)
+
+
+def _require_same(root: pathlib.Path, owned: Owned) -> None:
+    found = _stat(root)
+    if found is None or not os.path.samestat(found, owned.folder):
+        raise Lost(root, _fate(owned, taken=found is not None))
+    if owned.lock:
+        lock = _stat(root / LOCK)
+        if lock is None or not os.path.samestat(lock, owned.lock):
+            raise Lost(root, f"its {LOCK} was deleted or replaced while the folder was in use; what was saved is there")
+
+
+def _stat(path: pathlib.Path) -> os.stat_result | None:
+    """Of a file or folder, None where there is none. A folder's path may be a link, a lock's may not."""
+    try:
+        return os.stat(path, follow_symlinks=path.name != LOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _fate(owned: Owned, taken: bool) -> str:
+    """What has become of a folder that is not at its path."""
+    now = ""
+    with contextlib.suppress(OSError):
+        now = os.readlink(f"{HERE}/{owned.number}")
+    if os.fstat(owned.number).st_nlink == 0 or now.endswith(" (deleted)"):
+        return "was deleted while it was in use" + (", and another folder has taken its place" if taken else "")
+    where = f"; what was saved is in {now}" if now else ""
+    return ("is another folder than it was when it was taken" if taken else "was renamed while it was in use") + where
 
 
 def regular(path: str | os.PathLike, most: int | None = None, links: bool = False) -> BinaryIO:
@@ -98,6 +192,7 @@ def folder(root: str | os.PathLike, *names: str) -> pathlib.Path:
     Raises: Refused for a link, and for a file in a folder's place; OSError.
     """
     path = below(root, *names)
+    require_own(path)
     for depth in range(len(names) + 1):
         here = pathlib.Path(root, *names[:depth])
         with contextlib.suppress(FileExistsError):
@@ -132,6 +227,7 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[BinaryIO]:
     the old content or the new one; after a power cut too, with `sync`. A link at `path` is replaced, not followed.
     Raises OSError."""
     path = pathlib.Path(path)
+    require_own(path)
     beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     beside.unlink(missing_ok=True)  # of a killed process with the same numbers, or put there: O_EXCL follows nothing
     number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -200,6 +296,7 @@ def _unless_gone(error: OSError) -> None:
 
 
 def _writable(path: str | os.PathLike, flags: int) -> int:
+    require_own(path)
     try:
         number = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | SAFE, 0o666)
     except OSError as error:

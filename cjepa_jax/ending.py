@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from cjepa_jax import paths
+from cjepa_jax import door, paths
 from cjepa_jax.errors import CjepaError, ConfigError, StorageError, one_line
 from cjepa_jax.workdir import entered
 
@@ -96,7 +96,7 @@ def line_of(error: BaseException) -> str:
     """The error's text on one line, without the traceback and the list of keys that ml_collections puts into it."""
     if isinstance(error, SyntaxError):
         return f"syntax error in line {error.lineno}: {error.msg}"
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = door.named(str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error))
     if "Traceback (most recent call last)" in text:
         text = text.strip().splitlines()[-1]
     if text[:1] in ("'", '"') and text[:1] == text[-1:]:  # ml_collections raises the repr of its message

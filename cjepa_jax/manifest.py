@@ -68,6 +68,8 @@ class Entry:
         self._content["starts"][-1] |= {"ended": _now(), "ended_step": step, "reason": reason}
         try:
             self.write()
+        except door.Lost:  # the run ends by that, in one line
+            return
         except OSError as error:
             log.warning("%s: its end could not be written (%s)", self._file, error.strerror)
 

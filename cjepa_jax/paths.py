@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 
+from cjepa_jax import door
 from cjepa_jax.errors import ConfigError
 
 MOST_NAME, MOST_PATH = 255, 4095  # bytes of a name and of a path, on Linux
@@ -70,7 +71,7 @@ def blamed(error: BaseException, places: Iterable[str | os.PathLike] = ()) -> st
     named += [] if named else ABSOLUTE.findall(str(error))
     for name in named:
         if isinstance(name, str | bytes | os.PathLike):
-            return file_system(os.fsdecode(name))
+            return file_system(door.named(os.fsdecode(name)))
     places = list(map(pathlib.Path, places))
     full = [place for place in (*places, pathlib.Path(tempfile.gettempdir()), SHARED_MEMORY) if _is_full(place)]
     return file_system((full or places)[0]) if full or places else ""

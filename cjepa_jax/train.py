@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 from clu import parameter_overview
 
-from cjepa_jax import cli, experiment, initial, manifest, processes, report, sharding, summary
+from cjepa_jax import cli, door, experiment, initial, manifest, processes, report, sharding, summary
 from cjepa_jax.alarms import Alarms
 from cjepa_jax.checkpoint import Checkpoints, size_in_bytes
 from cjepa_jax.errors import PREEMPTED
@@ -52,6 +52,8 @@ def _run(config, path: str) -> int:
             stack.enter_context(folder)
         watchdog = stack.enter_context(Watchdog(config.train.watchdog, stacks))
         (finished,) = processes.agree(folder.finished is not None)  # and nobody reads before the folder is claimed
+        if not first:
+            stack.enter_context(door.owning(folder.path))
         if not finished:
             try:
                 if first and lines:

@@ -24,16 +24,18 @@ from types import TracebackType
 from typing import IO, Any, BinaryIO
 
 from cjepa_jax import config as config_lib
-from cjepa_jax import door
+from cjepa_jax import door, paths
 from cjepa_jax.door import write_atomically
 from cjepa_jax.errors import ConfigError, StorageError, printable
 
 log = logging.getLogger(__name__)
 
 _entered: list[pathlib.Path] = []
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 PATTERN = "[]\\"  # letters that Orbax takes for a pattern where it puts a checkpoint's files together: it finds none
 MOST_METRICS = 2**31  # bytes of a metrics.jsonl; a million logged steps take about half of it
+MANIFEST = "run_manifest.json"  # every start of the run, written by manifest.py
 MOST_LINE = 2**20  # bytes of one of its lines
 MOST_NOTE = 1000  # bytes of a lock's note
 PATIENCE = 1.0  # seconds for which those who only ask who trains here may be in the way
@@ -48,6 +50,9 @@ class Workdir:
     The lock is the kernel's: it is free again as soon as the process is gone, however it ended. On a file system
     without locks (some network mounts) a warning takes its place. Without entering, the folder can be read
     (`finished`, `read_metrics`). Messages name the folder as the user did, by `setting`.
+
+    While it is entered, whatever is to be written below it raises door.Lost (a ConfigError) once the folder has been
+    renamed, deleted or replaced.
 
     Raises (on entering):
       ConfigError: another process trains here; the folder belongs to another config; it cannot be created; its path
@@ -71,14 +76,22 @@ class Workdir:
             self._lock = door.lock_file(self.path / ".lock")
         except door.Refused as error:
             raise ConfigError(f"{self._named}: {error}") from error
-        except (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise
             raise ConfigError(f"{self._named}: cannot be used as a run folder ({error.strerror})") from error
         try:
             self._take_lock()
-            if self._config is not None:
-                self._claim(config_lib.resolve(self._config))
+            self._owning = door.owning(self.path, self._lock)
+            self._owning.__enter__()
         except BaseException:
             self._lock.close()
+            raise
+        try:
+            if self._config is not None:
+                self._claim(config_lib.resolve(self._config))
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
             raise
         _entered.append(self.path)
         return self
@@ -87,6 +100,7 @@ class Workdir:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
+        self._owning.__exit__(None, None, None)
         self._lock.close()
 
     @property
@@ -116,6 +130,7 @@ class Workdir:
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Adds one line to metrics.jsonl. Non-finite numbers become the texts "nan", "inf" and "-inf"."""
+        door.require_own(self.path)
         if self._metrics is None:
             self._metrics = door.append(self.path / "metrics.jsonl")
         self._metrics.write(json.dumps(_jsonable(metrics)) + "\n")
@@ -154,7 +169,8 @@ class Workdir:
             needed -= sum(file.stat().st_size for file in files if file.is_file())
         free = shutil.disk_usage(self.path).free
         if free < needed:
-            raise StorageError(f"{self._named}: {free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed")
+            text = f"{self._named}: {free / 2**20:.0f} MiB free, {needed / 2**20:.0f} MiB needed"
+            raise StorageError(f"{text}; {paths.file_system(self.path)}")
 
     def _take_lock(self) -> None:
         until = time.monotonic() + PATIENCE
@@ -179,14 +195,34 @@ class Workdir:
     def _claim(self, config: dict[str, Any]) -> None:
         file = self.path / "config.json"
         # A run that failed before its first checkpoint leaves nothing that another config could spoil.
-        if file.exists() and (self.finished or any(self.checkpoints.glob("[0-9]*"))):
-            changed = config_lib.differences(config_lib.completed(read_object(file), config), config)
+        result = self.path / "result.json"
+        if any(self.checkpoints.glob("[0-9]*")) or (not result.is_symlink() and self.finished):
+            before = read_object(file) if file.exists() else self._started_with()
+            changed = config_lib.differences(config_lib.completed(before, config), config)
             if changed:
                 listed = ", ".join(changed)
                 raise ConfigError(
                     f"{self._named}: belongs to another config ({listed}); another --workdir starts afresh"
                 )
         write_atomically(file, json.dumps(config, indent=2) + "\n")
+
+    def _started_with(self) -> dict[str, Any]:
+        """The config of a run that has lost its config.json: run_manifest.json has it too, since it last changed.
+
+        Raises: ConfigError where that is missing or damaged: nobody could say whose the checkpoints are.
+        """
+        lost = f"{self._named}: holds a run whose config.json is missing"
+        remedy = "bring one of them back, or start afresh in another --workdir"
+        if not (self.path / MANIFEST).exists():
+            raise ConfigError(f"{lost}, and so is {MANIFEST}: {remedy}")
+        starts = read_object(self.path / MANIFEST).get("starts")
+        configs = (
+            [start.get("config") for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+        )
+        known = [config for config in configs if isinstance(config, dict)]
+        if not known:
+            raise ConfigError(f"{lost}, and {MANIFEST} has no config: {remedy}")
+        return known[-1]
 
 
 def entered() -> list[pathlib.Path]:

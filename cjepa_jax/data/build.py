@@ -24,7 +24,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cjepa_jax import cli, paths
+from cjepa_jax import cli, door, paths
 from cjepa_jax.data import manifest
 from cjepa_jax.data.files import inside
 from cjepa_jax.errors import ConfigError, DataError
@@ -146,6 +146,7 @@ def write_missing(root: Path, spec: dict[str, Any], missing: list[int], flags: A
     ) as bar:
         for scenes in write_in_pool(root, spec, missing, flags.workers):
             bar.update(scenes)
+            door.require_own(root)
 
 
 def write_in_pool(root: Path, spec: dict[str, Any], missing: list[int], workers: int) -> Iterator[int]:

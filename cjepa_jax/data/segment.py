@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from cjepa_jax import cli
+from cjepa_jax import cli, door
 from cjepa_jax.data import annotations, files, folder, rle
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.workdir import Workdir, write_atomically
@@ -184,6 +184,7 @@ def write(options: Namespace, names: list[str], todo: list[str], segment: Callab
             found = segment(image)
             masks += len(found)
             target = options.out / f"{name}.json"
+            door.require_own(options.out)
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, json.dumps(record(name, image, found)) + "\n")
     return masks, broken
