@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cjepa_jax.errors import ConfigError, did_you_mean
+from cjepa_jax.paths import shown
 from cjepa_jax.sizes import SIZES, parse
 
 MAY_CHANGE = (
@@ -279,7 +280,7 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignore: tuple[
     """A line "key: saved -> now" for every key that differs, except those that match a pattern of `ignore`."""
     before, after = dict(flatten(resolve(saved))), dict(flatten(resolve(now)))
     return [
-        f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
+        f"{key}: {shown(str(before.get(key, '(absent)')))} -> {shown(str(after.get(key, '(absent)')))}"
         for key in sorted(before.keys() | after.keys())
         if (key in before) != (key in after) or before[key] != after[key]
         if not any(fnmatch.fnmatch(key, pattern) for pattern in ignore)

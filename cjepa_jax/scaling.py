@@ -34,7 +34,7 @@ import re
 import jax
 from absl import flags
 
-from cjepa_jax import experiment, sharding
+from cjepa_jax import experiment, paths, sharding
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.sizes import parse
 
@@ -93,8 +93,8 @@ class Model:
         found = parse(config.objective.encoder.variant)
         encoder = Stack(found.width, config.objective.encoder.depth or found.depth, found.hidden)
         if size:
-            if not re.fullmatch(r"[1-9]\d*,[1-9]\d*,[1-9]\d*", size):
-                raise ConfigError(f"--size={size}: must be three numbers from 1: width, blocks, MLP units")
+            if not re.fullmatch(r"[1-9]\d{0,8}(,[1-9]\d{0,8}){2}", size, re.ASCII):
+                raise ConfigError(f"--size={paths.shown(size)}: must be three numbers from 1: width, blocks, MLP units")
             encoder = Stack(*map(int, size.split(",")))
         predictor = config.objective.predictor
         frames = 1 if config.data.frames == 1 else config.objective.encoder.tubelet
