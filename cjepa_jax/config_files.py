@@ -40,7 +40,10 @@ def find(word: str, flag: str = "config", below: str = "") -> pathlib.Path:
     A word that ends in .py is looked for as a path first; any other word is a name first.
     Raises ConfigError, with the nearest path or name, where there is no such file.
     """
-    path, name = paths.given(word, f"--{flag}"), word.removeprefix(PREFIX).removeprefix(f"{below}/").removesuffix(".py")
+    path, name = (
+        paths.given(word, f"--{flag}") if word else pathlib.Path(),
+        word.removeprefix(PREFIX).removeprefix(f"{below}/").removesuffix(".py"),
+    )
     known = names(below)
     own = [path] if path.is_file() and path.suffix == ".py" else []
     ours = [shipped() / below / f"{name}.py"] if name in known else []

@@ -220,9 +220,15 @@ def _largest_interval(run: Workdir) -> int:
             content = read() or {}
         except (ConfigError, OSError, ValueError):
             continue
-        values += [start.get("config", {}).get("log", {}).get("every") for start in content.get("starts", [content])]
-        values.append(content.get("log", {}).get("every"))
+        configs = [start.get("config") for start in content.get("starts", ())]
+        values += [_every(config) for config in (content, *configs)]
     return max((value for value in values if isinstance(value, int) and value > 0), default=2**62)
+
+
+def _every(config: Any) -> Any:
+    """log.every of what may be a config, or None."""
+    section = config.get("log") if isinstance(config, dict) else None
+    return section.get("every") if isinstance(section, dict) else None
 
 
 def _bounded(run: Workdir) -> dict[str, Any]:

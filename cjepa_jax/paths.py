@@ -29,8 +29,11 @@ def given(text: str | os.PathLike, setting: str) -> pathlib.Path:
         raise ConfigError(f"{setting} is empty: name a file or a folder")
     if "\0" in text:
         raise ConfigError(f"{setting}={shown(text)}: has a NUL in it")
-    longest = max(len(os.fsencode(part)) for part in text.split("/"))
-    if longest > MOST_NAME or len(os.fsencode(text)) > MOST_PATH:
+    try:
+        longest, length = max(len(os.fsencode(part)) for part in text.split("/")), len(os.fsencode(text))
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{setting}={shown(text)}: is no text that a path could have") from error
+    if longest > MOST_NAME or length > MOST_PATH:
         limit = f"a name may have {MOST_NAME} bytes, a path {MOST_PATH}"
         raise ConfigError(f"{setting}={shown(text)}: is too long, {limit}")
     try:

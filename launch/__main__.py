@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from absl import flags
 
 import cjepa_jax
-from cjepa_jax import cli, config_files
+from cjepa_jax import cli, config_files, paths
 from cjepa_jax.errors import ConfigError
 
 from . import git, secrets, sky, slurm, sweep, tpu
@@ -127,6 +127,9 @@ def _fields(cls: type, given: argparse.Namespace) -> dict:
 
 def _job(kind: str, given: argparse.Namespace, overrides: tuple[tuple[str, str], ...]) -> Job:
     fields = _fields(Job, given)
+    for flag, path in (("secrets", fields["secrets"]), ("workdir", given.workdir)):
+        if path:
+            paths.given(path, f"--{flag}")
     if fields["secrets"]:
         fields["secrets"] = os.path.abspath(fields["secrets"])
         secrets.read(fields["secrets"])  # refused now, not in the queue

@@ -149,6 +149,13 @@ def test_damaged_files_of_the_run(run, capsys, name, content, code):
     assert found == code and text.count("WRONG") == 1 and "No checkpoint is damaged, but not all is well (" in text
 
 
+@pytest.mark.parametrize("start", [{"config": 3}, {"config": {"log": "x"}}, {"config": {"log": {"every": "x"}}}, {}])
+def test_a_manifest_with_another_config_in_it_is_looked_at(run, capsys, start):
+    (run / "run_manifest.json").write_text(json.dumps({"starts": [start | {"step": "x", "began": 3}]}))
+    assert doctor.main([str(run)]) == 0
+    assert "manifest" in capsys.readouterr().out
+
+
 def test_what_is_no_run_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="there is no such folder"):
         doctor.main([str(tmp_path / "none")])

@@ -14,6 +14,7 @@ from cjepa_jax.config import resolve
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import DataError
 from cjepa_jax.reporting import charts, pictures
+from cjepa_jax.reporting.run import numeric
 from configs import tiny
 
 N = 6
@@ -136,6 +137,12 @@ class Checker(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+
+
+def test_numbers_that_are_none_are_left_out():
+    """Text, a list, a number too large for a float."""
+    found = [numeric(value) for value in (3, 0.5, "nan", "x", [1], None, 10**400)]
+    assert found[:2] == [3.0, 0.5] and np.isnan(found[2]) and found[3:] == [None] * 4
 
 
 def test_page_is_whole_and_self_contained(run, text):

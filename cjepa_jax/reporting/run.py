@@ -53,7 +53,10 @@ class Run:
 
 def numeric(value: Any) -> float | None:
     """A logged value as a float; non-finite ones are logged as text. None for anything else."""
-    return float(value) if isinstance(value, int | float) or value in ("nan", "inf", "-inf") else None
+    try:
+        return float(value) if isinstance(value, int | float) or value in ("nan", "inf", "-inf") else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 def read(workdir: Path) -> Run:
