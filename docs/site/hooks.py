@@ -8,6 +8,7 @@ to it. Not all browsers show MathML's bold and script letters, so both are refus
 import html
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import jupytext
@@ -17,6 +18,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[2]
 FIRST = "# %% [markdown]"
+LONG = 45  # lines of a cell, above which its page shows it on request
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 TAG = re.compile(r"\\tag\{(\d+)\}")
 PICTURE = re.compile(r"!\[[^\]]*\]\([^)]+\)\n*")
@@ -48,8 +50,16 @@ def page(name: str, book) -> str:
         f"[Notebook]({name}.ipynb){{ .md-button download }} [Script]({name}.py){{ .md-button download }}\n\n"
         f"From a clone: `python examples/{name}.py`. With `--smoke` it takes seconds and teaches nothing.\n"
     )
-    cells = [cell.source if cell.cell_type == "markdown" else f"```python\n{cell.source}\n```" for cell in rest]
+    cells = [cell.source if cell.cell_type == "markdown" else code(cell.source) for cell in rest]
     return "\n\n".join([title, get, text.strip(), *cells]) + "\n"
+
+
+def code(source: str) -> str:
+    """A cell of code; a long one is folded."""
+    block, count = f"```python\n{source}\n```", source.count("\n") + 1
+    if count <= LONG:
+        return block
+    return f'??? example "{count} lines of code"\n\n' + textwrap.indent(block, "    ")
 
 
 def notebook(book) -> str:
