@@ -103,7 +103,6 @@ def test_the_figure_of_method_is_drawn(tmp_path):
 
 @pytest.mark.needs("mkdocs")
 def test_the_site_is_built_without_a_warning_and_asks_nobody_for_anything(tmp_path):
-    pytest.importorskip("jupytext")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
