@@ -193,6 +193,8 @@ def test_a_variant_changes_this_and_nothing_else(name, expected):
     assert changes(get(name), base) == expected
 
 
+ABLATIONS = ("full", "superpixels", "no_causal", "no_sigreg", "predictor_wide", "predictor_narrow", "ema_fixed",
+             "slots", "zeroed_input", "deep_predictor", "mse")  # fmt: skip
 MASKS = {  # of the configs whose mask is not tiny's
     **dict.fromkeys(("vitl", "vitl_natural", "vitl_video", "folder"), OBJECTS),
     **dict.fromkeys(("data.coco", "data.imagenet", "evals.imagenet"), OBJECTS),
@@ -204,13 +206,17 @@ MASKS = {  # of the configs whose mask is not tiny's
                         if key.startswith("mask.") and value is not ...},
     "baselines.vjepa": {"type": "cjepa_jax.masks.tubes:draw", "kinds": ((8, 0.15), (2, 0.7)), "aspect": (0.75, 1.5)},
     "baselines.mae": {"type": "cjepa_jax.masks.random:draw", "ratio": 0.75},
-    "ablations.one_object": SHOWN_ONCE | {"max_objects": 1},
-    "ablations.five_objects": SHOWN_ONCE | {"max_objects": 5},
-    "ablations.random_patches": {"type": "cjepa_jax.masks.blocks:draw", "count": 4, "scale": (0.15, 0.2),
+    **dict.fromkeys((f"ablations.{name}" for name in ABLATIONS), OBJECTS),
+    "ablations.one_object": OBJECTS | {"max_objects": 1},
+    "ablations.five_objects": OBJECTS | {"max_objects": 5},
+    "ablations.random_patches": OBJECTS | {"type": "cjepa_jax.masks.random:matched_blocks"},
+    "ablations.tiny.one_object": SHOWN_ONCE | {"max_objects": 1},
+    "ablations.tiny.five_objects": SHOWN_ONCE | {"max_objects": 5},
+    "ablations.tiny.random_patches": {"type": "cjepa_jax.masks.blocks:draw", "count": 4, "scale": (0.15, 0.2),
                                  "aspect": (0.75, 1.5), "anchor": 1},
-    "ablations.displaced_objects": SHOWN_ONCE | {"type": "cjepa_jax.masks.displaced:draw"},
-    "ablations.random_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": False},
-    "ablations.tube_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": True},
+    "ablations.tiny.displaced_objects": SHOWN_ONCE | {"type": "cjepa_jax.masks.displaced:draw"},
+    "ablations.tiny.random_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": False},
+    "ablations.tiny.tube_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": True},
 }  # fmt: skip
 NAMES = sorted(
     ".".join(path.relative_to(ROOT / "configs").with_suffix("").parts)
@@ -229,6 +235,7 @@ def test_every_mask_of_the_table_is_of_a_config():
     assert MASKS.keys() <= set(NAMES)
 
 
-def test_the_superpixels_of_the_ablation():
-    options = importlib.import_module("configs.ablations.superpixels").get_config().data.options.to_dict()
+@pytest.mark.parametrize("folder", ["ablations", "ablations.tiny"])
+def test_the_superpixels_of_the_ablation(folder):
+    options = importlib.import_module(f"configs.{folder}.superpixels").get_config().data.options.to_dict()
     assert options == {"of": "cjepa_jax.data.worlds:Balls", "of_options": {}, "segments": 16, "compactness": 10.0}

@@ -4,7 +4,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from cjepa_jax.masks import objects
-from cjepa_jax.masks.grid import anchored, require
+from cjepa_jax.masks.grid import anchored, rectangle, require, require_range, shape, sides
+
+MOST_BLOCKS = 100  # that are tried until enough of the plane is hidden
 
 
 def draw(
@@ -49,6 +51,55 @@ def matched(
     """
     masked, _ = objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)
     return _choose(rng, masked.sum(), masked.size, tubes, grid, anchor), np.zeros(len(object_patches), bool)
+
+
+def matched_blocks(
+    rng: np.random.Generator,
+    object_patches: Bool[np.ndarray, "K N"],
+    object_valid: Bool[np.ndarray, " K"],
+    max_objects: int = 3,
+    area: tuple[float, float] = (0.05, 0.40),
+    blocks: int = 4,
+    scale: tuple[float, float] = (0.15, 0.2),
+    aspect: tuple[float, float] = (0.75, 1.5),
+    grid: tuple[int, ...] = (),
+    anchor: int = 0,
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
+    """I-JEPA-style blocks (masks/blocks.py) of as many tokens as `objects.draw` would mask from the same generator.
+
+    The blocks' areas are drawn as I-JEPA's and scaled to the amount together. They go through all times after the
+    anchor. Where they overlap, further blocks of these sizes make up for it, and the last one is cut to the amount.
+
+    Args: those of `objects.draw`. blocks: how many at least. scale: their areas, relative to each other. aspect: height
+      / width, uniform between the two. grid: (rows, cols) or (times, rows, cols).
+    Returns: masked bool [N]; removed bool [K], all False.
+    Raises: ConfigError naming an option that cannot work.
+    """
+    require(isinstance(blocks, int) and blocks >= 1, "blocks", blocks, "must be a whole number, at least 1")
+    require_range("scale", scale, 1)
+    require_range("aspect", aspect)
+    wanted = int(objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)[0].sum())
+    times, rows, cols = shape(object_patches.shape[1], grid)
+    each = times - anchor
+    places = -(-wanted // each)  # of the plane
+    plane, order = np.zeros((rows, cols), bool), []
+    areas = rng.uniform(*scale, blocks)
+    areas *= places / areas.sum()
+    for i in range(MOST_BLOCKS):
+        height, width = sides(areas[i % blocks], rng.uniform(*aspect), rows, cols)
+        new = np.argwhere(rectangle(rng, height, width, rows, cols) & ~plane)
+        # Along the longer side, so that what a cut leaves is a block.
+        new = new[np.lexsort(new.T if width > height else new.T[::-1])]
+        order += map(tuple, new[: places - len(order)])
+        plane[tuple(np.transpose(order))] = True
+        if len(order) == places:
+            break
+    rest = np.argwhere(~plane)  # of nearly full planes
+    order += map(tuple, rng.permutation(rest)[: places - len(order)])
+    masked = np.zeros((times, rows, cols), bool)
+    masked[anchor:, *np.transpose(order)] = True
+    masked[times - (places * each - wanted) :, *order[-1]] = False
+    return masked.ravel(), np.zeros(len(object_patches), bool)
 
 
 def _choose(

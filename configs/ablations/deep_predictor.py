@@ -6,10 +6,10 @@ Named by the document without a row in its table (section 9): depth 12 instead o
 the same factor gives 4. All else is that of full.py.
 """
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs.ablations import full
 
 
 def get_config():
-    config = tiny.get_config()
+    config = full.get_config()
     config.objective.predictor.depth = 4
     return config

@@ -3,13 +3,13 @@
     python -m cjepa_jax.train --config=configs/ablations/ema_fixed.py
 
 The row "Fixed EMA" of the document's ablation table (section 9); the full model goes from 0.996 to 1 by a cosine. In
-tiny's 750 steps the target moves about half of the way only (1 - 0.999^750 = 0.53). All else is that of full.py.
+750 steps the target moves about half of the way only (1 - 0.999^750 = 0.53). All else is that of full.py.
 """
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs.ablations import full
 
 
 def get_config():
-    config = tiny.get_config()
+    config = full.get_config()
     config.objective.ema = (0.999, 0.999)
     return config

@@ -6,10 +6,10 @@ The row "No SIGReg" of the document's ablation table (section 9). The term is st
 that of full.py.
 """
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs.ablations import full
 
 
 def get_config():
-    config = tiny.get_config()
+    config = full.get_config()
     config.objective.sigreg_weight = 0.0
     return config

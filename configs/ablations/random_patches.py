@@ -2,21 +2,16 @@
 
     python -m cjepa_jax.train --config=configs/ablations/random_patches.py
 
-The row "Random patch masking (I-JEPA style)" of the document's ablation table (section 9): four blocks of 0.15 to 0.2
-of the plane, which the full model falls back to where no object is eligible. After the anchor, through all other times;
-the context is all the rest. On average 0.24 of the tokens are hidden (full.py: 0.14). No object is removed, so there is
-no causal term: compare with no_causal.py too. All else is that of full.py; I-JEPA itself is configs/baselines/ijepa.py.
+The row "Random patch masking (I-JEPA style)" of the document's ablation table (section 9): blocks of random place and
+shape, in every scene as many tokens as full.py hides there. The causal term stays: the scene under do(remove) has the
+pixels of the hidden blocks set to zero. No object is named to the predictor, as there is none. All else is that of
+full.py; I-JEPA itself is configs/baselines/ijepa.py.
 """
 
-from ml_collections import ConfigDict
-
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs.ablations import full
 
 
 def get_config():
-    config = tiny.get_config().unlock()
-    config.data.intervened = "none"
-    blocks = dict(type="cjepa_jax.masks.blocks:draw", count=4, scale=(0.15, 0.2), aspect=(0.75, 1.5))
-    config.mask = ConfigDict(blocks | dict(anchor=config.mask.anchor))
-    config.objective.causal_weight = 0.0
-    return config.lock()
+    config = full.get_config()
+    config.mask.type = "cjepa_jax.masks.random:matched_blocks"
+    return config

@@ -3,21 +3,20 @@
     python -m cjepa_jax.train --config=configs/ablations/slots.py
 
 The row "Joint segmentation learning" of the document's ablation table (section 9). Slot attention (arXiv 2006.15055)
-with the MLP decoder of DINOSAUR (arXiv 2209.14860; there 3 hidden layers of 1024 and more, and a frozen encoder). No
-world can be simulated again without a slot, so its patches are painted black: compare with zero_pixels.py. Which slots
-are removed is drawn inside the step; the data's own objects serve `slots/mbo`, pictures and probes only.
+with the MLP decoder of DINOSAUR (arXiv 2209.14860; there 3 hidden layers of 1024 and more, and a frozen encoder). The
+patches of removed slots are set to zero. Which slots are removed is drawn inside the step; the data's own objects serve
+`slots/mbo`, pictures and probes only. All else is that of full.py.
 
     --config.objective.slots.count=5     fewer slots
 """
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs.ablations import full
 
 
 def get_config():
-    config = tiny.get_config().unlock()
-    config.data.intervened = "zero_pixels"
+    config = full.get_config().unlock()
     config.data.row_lengths = (1.0,)  # the draw is made inside the step, where a row holds the whole grid
     config.objective.type = "cjepa_jax.objectives.joint:Joint"
     config.objective.slots = ConfigDict(dict(count=7, width=64, iterations=3, hidden=128, layers=3))

@@ -6,10 +6,10 @@ Named by the document without a row in its table (section 9). It costs more: no 
 full.py.
 """
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs.ablations import full
 
 
 def get_config():
-    config = tiny.get_config()
+    config = full.get_config()
     config.objective.encoder_input = "zeroed"
     return config

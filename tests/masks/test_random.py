@@ -1,5 +1,6 @@
 """Random tokens and tubes: how many, how evenly, and as many as the object mask hides."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,6 +69,58 @@ def test_matched_hides_as_much_as_the_object_mask_of_the_same_scene(anchor):
         tubes.append(one(seed, grid, random.matched, patches, anchor=anchor, tubes=True).sum() - wanted.sum())
     assert not any(shapes)
     assert np.abs(tubes).max() <= (1 if anchor == 0 else 0)
+
+
+def components(plane):
+    """How many connected pieces a plane has."""
+    return cv2.connectedComponents(plane.astype(np.uint8), connectivity=4)[0] - 1
+
+
+@pytest.mark.parametrize("anchor", [0, 1])
+def test_matched_blocks_hide_exactly_as_much_in_few_pieces(anchor):
+    """Of objects that move, so that their amount is not the same at each time."""
+    rng, grid, pieces, scattered, planes = np.random.default_rng(0), (3, 8, 8), [], [], []
+    for seed in range(200):
+        patches = np.zeros((4, *grid), bool)
+        for k, (top, left) in enumerate(rng.integers(0, 4, (4, 2))):
+            for time in range(3):
+                patches[k, time, top + time // 2 : top + 3 + time, left : left + 3] = True
+        patches = patches.reshape(4, -1)
+        wanted = objects.draw(np.random.default_rng(seed), patches, patches.any(1), grid=grid, anchor=anchor)[0]
+        masked = one(seed, grid, random.matched_blocks, patches, anchor=anchor)
+        assert masked.sum() == wanted.sum() and not masked[: 64 * anchor].any()
+        clip = masked.reshape(grid)[anchor:]
+        assert (clip[0] != clip[-1]).sum() <= 1  # through all times, but for the last token's rest
+        planes.append(clip[0])
+        pieces.append(components(clip[0]))
+        scattered.append(components(rng.permutation(clip[0].ravel()).reshape(8, 8)))
+    assert np.mean(pieces) < 3 and max(pieces) <= 6 and np.mean(scattered) > 2.5 * np.mean(pieces)
+    share = np.mean(planes, 0)
+    middle, corners = share[3:5, 3:5].mean(), share[[0, 0, -1, -1], [0, -1, 0, -1]].mean()
+    assert middle > 1.5 * corners > 0  # every token is reached, those in the middle by more places of a block
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    grid=st.sampled_from([(1, 2), (2, 1, 1), (3, 1, 2), (2, 4, 5), (5, 5)]),
+    share=st.sampled_from([0.05, 0.5, 0.97]),
+    anchor=st.integers(0, 1),
+)
+def test_matched_blocks_of_any_amount(seed, grid, share, anchor):
+    anchor = anchor if len(grid) == 3 else 0
+    tokens = int(np.prod(grid))
+    patches = np.arange(tokens)[None] >= round((1 - share) * tokens)
+    options = dict(max_objects=1, area=(0.0, 1.0), anchor=anchor)
+    wanted = objects.draw(np.random.default_rng(seed), patches, patches.any(1), grid=grid, **options)[0]
+    masked = one(seed, grid, random.matched_blocks, patches, **options)
+    assert 0 < masked.sum() == wanted.sum() < tokens and not masked[: anchor * tokens // grid[0]].any()
+
+
+@pytest.mark.parametrize("name, value", [("blocks", 0), ("scale", (0.2, 0.1)), ("aspect", (0.0, 1.0))])
+def test_options_of_matched_blocks_that_cannot_work_are_named(name, value):
+    with pytest.raises(ConfigError, match=f"mask.{name} = "):
+        one(0, (4, 5), random.matched_blocks, **{name: value})
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 1.5])

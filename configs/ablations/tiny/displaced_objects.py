@@ -1,6 +1,6 @@
 """Hidden is the shape of the objects' tokens at another place of the plane; no causal term.
 
-    python -m cjepa_jax.train --config=configs/ablations/displaced_objects.py
+    python -m cjepa_jax.train --config=configs/ablations/tiny/displaced_objects.py
 
 No row of the document's table: the control for object shapes. As many tokens in each scene as object_tokens.py hides,
 in the same shape, moved as one to a random place, so that they are not those of the objects. They may overlap: of 300
@@ -8,7 +8,7 @@ of tiny's scenes 40 % of the displaced tokens, against 26 % of those of random_t
 are.
 """
 
-from cjepa_jax.configs.ablations import object_tokens
+from cjepa_jax.configs.ablations.tiny import object_tokens
 
 
 def get_config():

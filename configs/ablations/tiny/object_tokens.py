@@ -1,6 +1,6 @@
 """Hidden are the tokens of whole objects; the causal term is off.
 
-    python -m cjepa_jax.train --config=configs/ablations/object_tokens.py
+    python -m cjepa_jax.train --config=configs/ablations/tiny/object_tokens.py
 
 No row of the document's table: the first of four that differ only in which tokens are hidden, as many in each scene
 (with tube_tokens.py, random_tokens.py and displaced_objects.py, which remove no object and so have no causal term). All

@@ -1,6 +1,6 @@
 """Smooth l1 of each token's error norm, as the document writes it, instead of by component.
 
-    python -m cjepa_jax.train --config=configs/ablations/vector_loss.py
+    python -m cjepa_jax.train --config=configs/ablations/tiny/vector_loss.py
 
 No row of the document's table: it has this form only. The norm over D = 96 is about 10 times a component's error;
 lambda and mu stay, so they weigh less. All else is that of full.py.

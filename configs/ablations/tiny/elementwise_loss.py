@@ -1,6 +1,6 @@
 """Smooth l1 by component, averaged over D, as I-JEPA's published code has it.
 
-    python -m cjepa_jax.train --config=configs/ablations/elementwise_loss.py
+    python -m cjepa_jax.train --config=configs/ablations/tiny/elementwise_loss.py
 
 No row of the document's table. Tiny's own choice, so this is full.py by another name: the partner of vector_loss.py.
 """

@@ -1,0 +1,15 @@
+"""A predictor twice as deep.
+
+    python -m cjepa_jax.train --config=configs/ablations/tiny/deep_predictor.py
+
+Named by the document without a row in its table (section 9): depth 12 instead of 6. Tiny's predictor has 2 blocks, so
+the same factor gives 4. All else is that of full.py.
+"""
+
+from cjepa_jax.configs import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    config.objective.predictor.depth = 4
+    return config

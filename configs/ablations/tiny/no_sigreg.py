@@ -1,0 +1,15 @@
+"""No SIGReg: mu = 0.
+
+    python -m cjepa_jax.train --config=configs/ablations/tiny/no_sigreg.py
+
+The row "No SIGReg" of the document's ablation table (section 9). The term is still computed and logged. All else is
+that of full.py.
+"""
+
+from cjepa_jax.configs import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    config.objective.sigreg_weight = 0.0
+    return config

@@ -1,0 +1,15 @@
+"""At most one object is removed: M_max = 1.
+
+    python -m cjepa_jax.train --config=configs/ablations/tiny/one_object.py
+
+The row "M_max = 1" of the document's ablation table (section 9). On average 0.08 of the tokens are hidden (full.py:
+0.14), which is part of what the row changes. All else is that of full.py.
+"""
+
+from cjepa_jax.configs import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    config.mask.max_objects = 1
+    return config

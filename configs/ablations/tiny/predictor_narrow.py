@@ -1,0 +1,15 @@
+"""A predictor half as wide.
+
+    python -m cjepa_jax.train --config=configs/ablations/tiny/predictor_narrow.py
+
+The row "D_pred = 192" of the document's ablation table (section 9). There the full model has 384; here it has tiny's
+48, so the same factor gives 24. The heads stay 4. All else is that of full.py.
+"""
+
+from cjepa_jax.configs import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    config.objective.predictor.width = 24
+    return config

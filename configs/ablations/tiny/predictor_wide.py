@@ -1,0 +1,15 @@
+"""A predictor twice as wide.
+
+    python -m cjepa_jax.train --config=configs/ablations/tiny/predictor_wide.py
+
+The row "D_pred = 768" of the document's ablation table (section 9). There the full model has 384; here it has tiny's
+48, so the same factor gives 96. The heads stay 4. All else is that of full.py.
+"""
+
+from cjepa_jax.configs import tiny
+
+
+def get_config():
+    config = tiny.get_config()
+    config.objective.predictor.width = 96
+    return config

@@ -1,0 +1,35 @@
+"""The ablations of tiny's own settings, configs/ablations/tiny, at micro's size: what each change does.
+
+    python -m cjepa_jax.compare --suite=configs/suites/ablations_tiny.py --workdir=runs/ablations_tiny --jobs=2
+
+Not run yet. Rows that hide other amounts than `full` say so in their configs. Nothing is tuned: every row has full's
+learning rate. Superpixels are not here, because their scenes know no objects to ask about: train them by their config
+and score the run as a model of the world, with --config=configs/evals/worlds.py.
+"""
+
+from cjepa_jax.configs.suites import micro
+
+OTHER = {  # what a row is compared with, if not full: the row from which it differs in one thing
+    "random_patches": "no_causal",
+    "slots": "zero_pixels",
+    "displaced_objects": "object_tokens",
+    "tube_tokens": "object_tokens",
+    "random_tokens": "object_tokens",
+}
+ROWS = (
+    "full", "random_patches", "no_causal", "no_sigreg", "predictor_wide", "predictor_narrow", "ema_fixed", "one_object",
+    "five_objects", "slots", "zeroed_input", "deep_predictor", "mse", "cross_attention", "zero_pixels", "drop_tokens",
+    "vector_loss", "epps_pulley", "object_tokens", "displaced_objects", "tube_tokens", "random_tokens",
+)  # fmt: skip
+
+
+def get_suite():
+    suite = micro.get_suite()
+    untrained = suite["methods"]["random"]
+    suite["methods"] = {"random": untrained} | {
+        name: {"label": name.replace("_", " "), "config": f"ablations/tiny/{name}"} for name in ROWS
+    }
+    suite["about"] = "ablations of tiny, " + suite["about"]
+    suite["tuning"] = {}
+    suite["contrasts"] = [(name, OTHER.get(name, "full")) for name in ROWS[1:]]
+    return suite
