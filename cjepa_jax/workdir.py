@@ -258,10 +258,10 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 def read_object(file: pathlib.Path) -> dict[str, Any]:
     """A file's JSON object. Raises ConfigError for anything else."""
     try:
-        content = json.loads(door.read(file))
+        content = door.read_json(file)
     except OSError as error:
         raise ConfigError(f"{file}: is not readable ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: is no JSON object")

@@ -12,6 +12,7 @@ from cjepa_jax.data import files
 from cjepa_jax.errors import DataError
 from cjepa_jax.evals.base import KINDS, RANDOM, TRAINED, Result, Score
 from cjepa_jax.reporting import charts, parts, pictures
+from cjepa_jax.reporting.results import is_well_formed
 from cjepa_jax.weights import archives
 from cjepa_jax.workdir import write_atomically
 
@@ -72,9 +73,11 @@ def write(folder: Path) -> Path:
     """Writes report.html from results.json and the kept pictures; returns its path. Raises DataError without them."""
     file = folder / "results.json"
     try:
-        saved = json.loads(door.read(file))
+        saved = door.read_json(file)
         about, protocols = saved["about"], saved["protocols"]
         made = list(saved.get("made", {}).values()) or [about]
+        if not all(map(is_well_formed, protocols.values())):
+            raise ValueError("a protocol's result has other fields")
         results = {name: _result(folder, name, found) for name, found in protocols.items()}
         title = f"Evaluation of {Path(about['checkpoint']['checkpoint']).name}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
