@@ -25,6 +25,7 @@ from typing import IO, Any, BinaryIO, TextIO
 from cjepa_jax.errors import ConfigError, one_line
 
 MOST_TEXT = 64 << 20  # bytes of a JSON or text file, unless a caller says otherwise
+PIECE = 1 << 16  # bytes that are read at a time where the size is not known
 MOST_DEPTH = 64  # of JSON: whoever walks it does so by recursion
 MOST_BYTES = 1 << 40  # of a file with arrays
 LARGEST_STEP = 2**31 - 1  # optimisers count steps in int32
@@ -161,9 +162,11 @@ def regular(path: str | os.PathLike, most: int | None = None, links: bool = Fals
 def read(path: str | os.PathLike, most: int = MOST_TEXT, links: bool = False) -> bytes:
     """The content of a regular file of at most `most` bytes. Raises as `regular`."""
     with regular(path, most, links) as file:
-        data = file.read(most + 1)
-    if len(data) > most:  # it grows, or is one of the system's, which tell no size
-        raise Refused(path, f"has more than {most} bytes, which are not read")
+        data = file.read(os.fstat(file.fileno()).st_size)  # not `most`: Python asks for the memory at once
+        while more := file.read(PIECE):  # it grows, or is one of the system's, which tell no size
+            data += more
+            if len(data) > most:
+                raise Refused(path, f"has more than {most} bytes, which are not read")
     return data
 
 

@@ -262,11 +262,17 @@ def _result(folder: Path, name: str, saved: dict) -> Result:
     file = files.inside(folder / "pictures", f"{name}.npz")
     if file.is_file():
         arrays = archives.read(file)
-        for i, (kind, title, *label) in enumerate(json.loads(str(arrays["index"]))):
+        for i, (kind, title, *label) in enumerate(door.parsed(str(arrays["index"]))):
+            array = arrays[str(i)]
+            picture = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size
+            curve = len(label) == 1 and array.ndim == 2 and len(array) == 2 and array.dtype.kind == "f"
+            texts = all(isinstance(text, str) for text in (title, *label))
+            if not texts or not (picture if kind == "image" else curve):
+                raise ValueError(f"{file.name}: array {i} is no picture or curve")
             if kind == "image":
-                images[title] = arrays[str(i)]
+                images[title] = array
             else:
-                lines.setdefault(title, {})[label[0]] = tuple(arrays[str(i)])
+                lines.setdefault(title, {})[label[0]] = tuple(array)
     return Result([_score(score) for score in saved["scores"]], images, lines, saved["notes"])
 
 
