@@ -297,7 +297,7 @@ def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, 
     `now` says.
     """
     objective, mask, wanted = saved.get("objective"), saved.get("mask"), now.get("objective")
-    if not all(isinstance(section, Mapping) for section in (objective, mask, wanted)):
+    if not (isinstance(objective, Mapping) and isinstance(mask, Mapping) and isinstance(wanted, Mapping)):
         return saved
     if (has := now.get("mask")) and has.get("type") == mask.get("type"):
         mask = {**{key: value for key, value in SINCE.items() if key in has}, **mask}

@@ -82,7 +82,8 @@ def matched_blocks(
     times, rows, cols = shape(object_patches.shape[1], grid)
     each = times - anchor
     places = -(-wanted // each)  # of the plane
-    plane, order = np.zeros((rows, cols), bool), []
+    plane = np.zeros((rows, cols), bool)
+    order: list[tuple[int, int]] = []  # of the places that are hidden
     areas = rng.uniform(*scale, blocks)
     areas *= places / areas.sum()
     for i in range(MOST_BLOCKS):

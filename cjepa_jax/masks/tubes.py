@@ -64,7 +64,8 @@ def _plane(
 ) -> Bool[np.ndarray, "{rows} {cols}"]:
     """The union of so many rectangles of this size, which is not the whole plane where that can be helped."""
     for _ in range(REDRAWS):
-        plane = np.any([rectangle(rng, height, width, rows, cols) for _ in range(count)], axis=0)
+        tubes = [rectangle(rng, height, width, rows, cols) for _ in range(count)]
+        plane: Bool[np.ndarray, "rows cols"] = np.any(tubes, axis=0)
         if not plane.all():
             break
     return plane
