@@ -27,7 +27,7 @@ def test_learning_rate_golden():
         assert float(schedules.learning_rate(**case)) == pytest.approx(value, rel=1e-5, abs=1e-10), case
 
 
-@pytest.mark.parametrize("step", [0, 1, 250, 500, 999, 1000, 5000])
+@pytest.mark.parametrize("step", [0, 1, 250, 500, 999, 1000, 1500, 2000, 5000])
 def test_ema_momentum_is_a_cosine_that_stays_at_its_end(step):
     share = min(step / 1000, 1)
     expected = 1.0 - (1.0 - 0.996) * (1 + math.cos(math.pi * share)) / 2

@@ -1,6 +1,7 @@
 """The training command from end to end, in real processes."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -80,6 +81,16 @@ def test_everything_is_in_the_folder(finished):
     assert [event.step for event in curve] == [line["step"] for line in logged]
     assert np.allclose([event.value for event in curve], [line["loss/prediction"] for line in logged])
     assert events.Scalars("probe/rankme")[-1].step == 24
+
+
+def test_the_logged_rate_and_momentum_are_the_configs(finished):
+    """Means over two steps each, of 24: a warm-up of round(0.06 x 24) = 1 step to 0.001, then a cosine to 0."""
+    logged, _ = running.metrics(finished[0])
+    rates = [0.0, *(0.001 * (1 + math.cos(math.pi * step / 23)) / 2 for step in range(23))]
+    momenta = [1 - 0.004 * (1 + math.cos(math.pi * step / 24)) / 2 for step in range(24)]
+    for name, values, tolerance in (("learning_rate", rates, 1e-9), ("ema_momentum", momenta, 2e-7)):
+        expected = np.reshape(values, (12, 2)).mean(1)
+        np.testing.assert_allclose([line[name] for line in logged], expected, atol=tolerance, err_msg=name)
 
 
 def test_a_finished_run_only_prints_its_result(finished):

@@ -11,6 +11,8 @@ import optax
 import pytest
 
 from cjepa_jax import optim, train_step
+from cjepa_jax.objectives.base import PerScene
+from cjepa_jax.types import Batch
 from configs import vitl
 from tests.objectives import test_jepa
 from tests.test_accumulate import KEY, awkward, check, slow, whole
@@ -25,7 +27,7 @@ class Parabola:
         w = params["w"]
         steep = jnp.sqrt(jnp.where(batch[0] != 0, w - jax.lax.stop_gradient(w), 1.0)).sum()
         total = (w**2).sum() + steep + jax.lax.stop_gradient(batch[1])
-        return total, ({"loss": total}, {"steps": extra["steps"] + 1})
+        return total, ({"loss": total, "draw": jax.random.uniform(key)}, {"steps": extra["steps"] + 1})
 
     def next_target(self, params, target, step):
         return jax.tree.map(lambda old, new: 0.5 * (old + new), target, params)
@@ -54,6 +56,49 @@ def test_a_step_that_is_not_finite_in_one_part_alone_changes_nothing(batch, rate
     assert (int(new.step), int(new.skipped), int(metrics["skipped"])) == (2, 1, 1)
     for field in ("params", "target", "extra", "opt_state"):
         jax.tree.map(np.testing.assert_array_equal, getattr(new, field), getattr(good, field))
+
+
+class Drawn(PerScene):
+    """A scene's part of the loss is its own number times what is drawn with the slice's key; combine draws too."""
+
+    def scenes(self, params, target, extra, batch, key):
+        drawn = jax.random.uniform(key)
+        return {"part": params["w"] * batch.scene * drawn}, {"drawn": drawn[None]}
+
+    def combine(self, learned, known, extra, key, step):
+        return learned["part"].sum(), ({"drawn": known["drawn"], "whole": jax.random.uniform(key)}, extra)
+
+
+@pytest.mark.parametrize("devices, microbatches", [(1, 2), (2, 1), (2, 2)])
+def test_every_slice_draws_from_a_key_of_its_own_and_the_gradient_is_of_all(devices, microbatches):
+    count, key = devices * microbatches, jax.random.key(3)
+    batch = Batch(np.arange(8, dtype=np.float32), *[None] * 7, valid=np.ones(8, bool))
+    slices = functools.partial(train_step._by_slices, Drawn(), microbatches, "data" if devices > 1 else None)
+    arguments = {"w": np.float32(1)}, {}, {}
+    if devices == 1:
+        (_, (metrics, _)), gradient = jax.jit(slices)(*arguments, batch, key, 0)
+    else:
+        axes = None, None, None, 0, None, None
+        mapped = jax.pmap(slices, "data", in_axes=axes, devices=jax.devices()[:devices])
+        (_, (metrics, _)), gradient = jax.tree.map(lambda x: x[0], mapped(*arguments, split(batch, devices), key, 0))
+    expected = [float(jax.random.uniform(jax.random.fold_in(key, number))) for number in range(count)]
+    np.testing.assert_allclose(metrics["drawn"], expected, rtol=1e-6)
+    assert float(metrics["whole"]) == pytest.approx(float(jax.random.uniform(key)))
+    parts = np.arange(8).reshape(count, -1).sum(1)  # runs of scenes, one after the other
+    assert float(gradient["w"]) == pytest.approx((parts * expected).sum(), rel=1e-5)
+
+
+def test_every_step_draws_from_the_seed_and_its_number():
+    optimizer = optim.make(vitl.get_config().optim)
+    params, zero = {"w": np.ones(3, np.float32)}, np.zeros((), np.int32)
+    state = train_step.TrainState(zero, params, params, {"steps": zero}, optimizer.init(params), zero)
+    for seed in (0, 7):
+        step = jax.jit(train_step.make(Parabola(), optimizer, lambda step: 0.1, seed))
+        now = state
+        for number in range(2):
+            now, metrics = step(now, np.zeros(2, np.float32))
+            expected = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), number))
+            assert float(metrics["draw"]) == pytest.approx(float(expected))
 
 
 def split(tree, devices):

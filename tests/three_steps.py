@@ -48,7 +48,7 @@ class Setting:
     accumulate: int = 1  # microbatches
     shards: int = 1  # for each microbatch
     dropped: bool = False  # some tokens are neither seen nor predicted
-    uncounted: bool = False  # the last scene does not count, the second has no scene without its objects
+    uncounted: bool = False  # the third scene does not count, the second has none without its objects
 
 
 ALONE = {
@@ -59,20 +59,20 @@ ALONE = {
     "zeroed": Setting(encoder_input="zeroed"),
     "drop_tokens": Setting(intervened="drop_tokens"),
     "anchor": Setting(intervened="rerender", anchor=1),
-    "anchor, context": Setting(intervened="rerender", anchor=1, causal_tokens="context"),
+    "anchor-context": Setting(intervened="rerender", anchor=1, causal_tokens="context"),
     "l1": Setting(prediction_loss="l1"),
     "neither": Setting(causal_weight=0.0, sigreg_weight=0.0),
 }
 # The same and the other readings, several at a time: what the fast test runs besides "plain".
 TOGETHER = {
-    "packed, accumulated": Setting(
+    "packed-accumulated": Setting(
         pack=2, accumulate=2, uncounted=True, anchor=1, intervened="rerender", beta=3.0, clip=0.5
     ),
-    "cross, drop_tokens": Setting(
+    "cross-drop_tokens": Setting(
         attention="cross", intervened="drop_tokens", ema_kind="linear", prediction_loss="mse", gelu="tanh",
         dropped=True, remat="full",
     ),
-    "zeroed, elementwise": Setting(
+    "zeroed-elementwise": Setting(
         encoder_input="zeroed", prediction_loss="elementwise", beta=0.1, target_norm="layer_norm", ema=(0.9, 0.9),
         intervened="rerender", anchor=1, causal_tokens="context", sigreg_weight=0.0, depth=12, remat="dots",
     ),
@@ -209,7 +209,7 @@ def scenes(setting: Setting, step: int) -> dict[str, np.ndarray]:
         if setting.intervened == "zero_pixels":
             arrays["intervened_valid"][2] = True
     if setting.uncounted:
-        arrays["valid"][-1] = False
+        arrays["valid"][2] = False
     if setting.dropped:
         arrays["hidden"] = masked & ((rng.rand(*masked.shape) < 0.7) | (np.cumsum(masked, 1) == 1))
     return arrays

@@ -146,7 +146,7 @@ def token_error(z, setting):
 
 
 def of_scene(params, target, setting, scene):
-    """(prediction error, causal error or None, pooled features [D], mean norm of the error) of one scene."""
+    """One scene's errors, pooled features [D], and pairs (said, true) of predicted tokens and of predicted changes."""
     context, hidden = torch.tensor(scene["context"]), torch.tensor(scene["hidden"])
     if setting.encoder_input == "zeroed":
         seen = encode(params["encoder"], setting, scene["video"], zeroed=scene["context"])[context]
@@ -157,11 +157,15 @@ def of_scene(params, target, setting, scene):
         full = encode(target, setting, scene["video"])
         wanted = layer_norm(full) if setting.target_norm == "layer_norm" else full
     z = (predicted - wanted)[hidden]
-    causal = None
+    out = {
+        "prediction": token_error(z, setting).mean(),
+        "pooled": seen.mean(0),
+        "pair": (predicted[hidden], wanted[hidden]),
+    }
+    out["own"] = float(torch.sqrt((z * z).sum(-1)).mean().detach())
     if setting.causal_weight:
-        counted = scene["context"].copy()
-        if setting.causal_tokens == "remaining":  # not where a removed object is, though the anchor shows it
-            counted &= ~scene["objects"][scene["removed"]].any(0)
+        rest = scene["context"] & ~scene["objects"][scene["removed"]].any(0)  # an anchor shows removed objects too
+        counted = rest if setting.causal_tokens == "remaining" else scene["context"]
         with torch.no_grad():
             if setting.intervened == "drop_tokens":
                 without = torch.zeros_like(full)
@@ -169,8 +173,9 @@ def of_scene(params, target, setting, scene):
             else:
                 without = encode(target, setting, scene["intervened"])
             change = full - without
-        causal = ((residual - change)[torch.tensor(counted)] ** 2).sum(-1).mean()
-    return token_error(z, setting).mean(), causal, seen.mean(0), torch.sqrt((z * z).sum(-1)).mean()
+        out["causal"] = ((residual - change)[torch.tensor(counted)] ** 2).sum(-1).mean()
+        out["change"] = residual[torch.tensor(rest)], change[torch.tensor(rest)]
+    return out
 
 
 def kl_to_uniform(features):
@@ -180,32 +185,48 @@ def kl_to_uniform(features):
     return (share * torch.log(share * features.shape[1])).sum()
 
 
+def explained(pairs):
+    """The share of the true tokens' variance that is foreseen, over the tokens of all scenes."""
+    said, true = (torch.cat(side).detach() for side in zip(*pairs, strict=True))
+    return float(1 - ((said - true) ** 2).sum() / ((true - true.mean(0)) ** 2).sum())
+
+
 def losses(params, target, setting, arrays):
-    """The loss and its terms, and each scene's own error."""
-    predictions, changes, pooled, own = [], [], [], []
+    """The loss, and the metrics: its terms, each scene's own error, and what else is monitored."""
+    found, valid = [], arrays["valid"]
     for b in range(given.SCENES):
         scene = dict(
             video=arrays["video"][b], context=arrays["context"][b], removed=arrays["removed"][b],
             objects=arrays["object_patches"][b], hidden=arrays.get("hidden", ~arrays["context"])[b],
             intervened=arrays["intervened"][b] if "intervened" in arrays else None,
         )  # fmt: skip
-        prediction, causal, features, error = of_scene(params, target, setting, scene)
-        own.append(float(error.detach()))
-        if not arrays["valid"][b]:
-            continue
-        predictions.append(prediction)
-        pooled.append(features)
-        if causal is not None and ("intervened" not in arrays or arrays["intervened_valid"][b]):
-            changes.append(causal)
-    terms = {"prediction": torch.stack(predictions).mean(), "sigreg": kl_to_uniform(torch.stack(pooled))}
+        found.append(of_scene(params, target, setting, scene))
+    counted = [scene for scene, counts in zip(found, valid, strict=True) if counts]
+    pooled = torch.stack([scene["pooled"] for scene in counted])
+    terms = {
+        "prediction": torch.stack([scene["prediction"] for scene in counted]).mean(),
+        "sigreg": kl_to_uniform(pooled),
+    }
+    metrics = {"explained/prediction": explained([scene["pair"] for scene in counted])}
     total = terms["prediction"] + setting.sigreg_weight * terms["sigreg"]
-    if changes:
-        terms["causal"] = torch.stack(changes).mean()
+    if setting.causal_weight:
+        has = valid & arrays.get("intervened_valid", valid)
+        changes = [scene for scene, counts in zip(found, has, strict=True) if counts]
+        terms["causal"] = torch.stack([scene["causal"] for scene in changes]).mean()
         total = total + setting.causal_weight * terms["causal"]
-    features = torch.stack(pooled).detach()
-    spread = torch.sqrt(((features - features.mean(0)) ** 2).mean(0)).mean()
-    metrics = {f"loss/{name}": float(term.detach()) for name, term in terms.items()}
-    return total, metrics | {"loss": float(total.detach()), "feature_std": float(spread), "per_scene": own}
+        metrics["explained/causal"] = explained([scene["change"] for scene in changes])
+    features, width = pooled.detach(), pooled.shape[1]
+    kl = float(terms["sigreg"].detach())
+    metrics |= {f"loss/{name}": float(term.detach()) for name, term in terms.items()} | {
+        "loss": float(total.detach()),
+        "loss/sigreg_floor": math.log(width / (len(counted) - 1)),
+        "feature_std": float(torch.sqrt(((features - features.mean(0)) ** 2).mean(0)).mean()),
+        "rankme": width * math.exp(-kl),
+        "context_fraction": float(arrays["context"][valid].mean()),
+        "fallback_scenes": int((valid & ~arrays["removed"].any(1)).sum()),
+        "per_scene": [scene["own"] for scene in found],
+    }
+    return total, metrics
 
 
 def rate_at(step):

@@ -82,8 +82,7 @@ def matched_blocks(
     times, rows, cols = shape(object_patches.shape[1], grid)
     each = times - anchor
     places = -(-wanted // each)  # of the plane
-    plane = np.zeros((rows, cols), bool)
-    order: list[tuple[int, int]] = []  # of the places that are hidden
+    plane, order = np.zeros((rows, cols), bool), []
     areas = rng.uniform(*scale, blocks)
     areas *= places / areas.sum()
     for i in range(MOST_BLOCKS):

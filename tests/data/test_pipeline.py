@@ -301,6 +301,22 @@ def test_scenes_of_any_size_are_brought_to_one():
     assert len(drawn) == 4
 
 
+@pytest.mark.parametrize("crop", [False, True])
+def test_a_crop_is_the_same_for_the_scene_without_its_objects(crop):
+    @dataclasses.dataclass(frozen=True)
+    class Unmoved(Balls):
+        """Nothing in a scene is of any consequence."""
+
+        def intervene(self, i, removed):
+            return self[i]["video"]
+
+    scene_of = dataclasses.replace(scene_map(intervened="rerender"), source=Unmoved(size=48, frames=1), crop=crop)
+    for epoch in range(4):
+        scene = scene_of(0, epoch)
+        assert scene["intervened_valid"] and scene["video"].shape == (1, SIZE, SIZE, 3)
+        np.testing.assert_array_equal(scene["intervened"], scene["video"])
+
+
 def test_held_out_scenes_are_the_first_ones_in_order():
     held = pipeline.held_out(scene_map(), 2, 3)
     assert [int(s["scene"]) for s in held] == [2, 3, 4]

@@ -67,6 +67,12 @@ def test_random_crop_flips_half_of_the_time_and_spans_its_scale():
     assert aspect.min() > 0.7 and aspect.max() < 1.45
 
 
+def test_a_crop_is_as_wide_as_its_ratio_says():
+    rng = np.random.default_rng(0)
+    crops = [transforms.draw_crop(rng, 400, 400, scale=(0.05, 0.1), ratio=(2.0, 3.0)) for _ in range(50)]
+    assert all(1.95 < crop.width / crop.height < 3.05 for crop in crops)
+
+
 def test_the_centre_square_is_as_wide_as_the_short_side():
     scene = make_scene(30, 50)
     out = cropped(transforms.centre_square(30, 50), scene, 30)

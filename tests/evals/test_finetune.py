@@ -1,6 +1,7 @@
 """Fine-tuning on tiny linear problems whose answers are known."""
 
 import dataclasses
+import inspect
 import types
 
 import jax
@@ -100,6 +101,12 @@ def test_rates_and_what_is_never_trained():
     decay = 0.05 * np.abs(model.params["kernel"])
     assert (np.abs(moved["encoder"]["kernel"] - 0.001) <= 0.001 * decay + 1e-6).all()
     assert not moved["encoder"][FIXED]["shift"].any() and not moved["head"][FIXED]["offset"].any()
+
+
+def test_the_documents_rate_is_a_tenth_of_the_pretrainings():
+    assert module.Finetune().share == module.Finetune().head_share == 0.1
+    defaults = inspect.signature(module.finetune).parameters
+    assert defaults["share"].default == 0.1 and defaults["head_share"].default == 1.0
 
 
 def test_every_epoch_is_another_order_of_all_items():

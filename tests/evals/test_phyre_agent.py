@@ -68,6 +68,17 @@ def test_an_action_s_products():
     assert phyre.coordinates(np.zeros((7, 6))).shape == (7, 27)
 
 
+def test_the_highest_score_is_tried_first():
+    """What solves has a large first coordinate: so the order of another task is by it, the largest first."""
+    actions = np.random.default_rng(0).random((2, 20, 3))
+    actions[:, :, 1:] = 0.5
+    fitting, testing = (phyre.Trial(WHITE, each, np.where(each[:, 0] > 0.5, 1, -1)) for each in actions)
+    nothing = lambda trial: np.zeros((len(trial.actions), 0))  # noqa: E731
+    (order,) = phyre.ranked(nothing, [fitting], (testing,), ("linear",), 0)["linear"]
+    assert sorted(order) == list(range(20))
+    assert (testing.statuses[order][: (testing.statuses > 0).sum()] > 0).mean() >= 0.8
+
+
 def test_a_row_is_its_tasks_mean_and_random_initialisations_follow_the_model():
     agent = phyre.PhyreAgent(attempts=10, candidates=10)
     solved = {TRAINED: np.array([1, 0, 3, 11]), "any candidate": np.array([1, 0, 1, 1])}

@@ -76,6 +76,16 @@ def test_every_run_is_judged_under_the_same_masks():
     assert all(metrics == found["document"] for metrics in found.values())
 
 
+def test_the_rank_is_of_the_test_scenes_alone():
+    probe, scenes = make(bright)
+    features = np.stack([patches(scenes(i, 0)["video"][None].astype(np.float64))[0].mean(0) for i in range(8, 16)])
+    sigma = np.linalg.svd(features - features.mean(0), compute_uv=False)
+    share = sigma / sigma.sum()
+    assert probe.run(jnp.float32(1.0))["probe/rankme"] == pytest.approx(
+        np.exp(-(share * np.log(share)).sum()), rel=1e-3
+    )
+
+
 def test_an_encoder_that_ignores_the_scene_responds_to_nothing():
     metrics = make(blind)[0].run(jnp.float32(1.0))
     assert metrics["probe/response"] == 0 and metrics["probe/feature_std"] == pytest.approx(0, abs=1e-6)

@@ -38,6 +38,26 @@ def test_label_statistics_are_exact_over_batches():
     np.testing.assert_allclose(seen["square"] / 10, labels[:10].var(0), rtol=1e-4, atol=1e-5)
 
 
+def test_errors_of_classes_and_of_labels_by_hand():
+    """Three scenes, of which the last does not count: cross-entropy of the first label, or the mean squared error of
+    labels standardised by all that were seen, ten scenes of before among them."""
+    out = np.array([[1.0, -1.0, 0.5], [0.0, 2.0, 1.0], [9.0, 9.0, 9.0]])
+    labels = np.array([[2, 40], [1, 60], [0, 1e6]], np.float32)
+    known = {"pooled": np.eye(3, dtype=np.float32), "labels": labels, "valid": np.arange(3) < 2, "batch_stats": {}}
+
+    def total(classes, out, seen):
+        objective = Supervised(backbone=BACKBONES["vit"], steps=1, classes=classes)
+        return float(objective.combine({"out": out.astype(np.float32)}, known, {"labels": seen}, None, 0)[0])
+
+    likely = np.exp(out) / np.exp(out).sum(1, keepdims=True)
+    assert total(3, out, {}) == pytest.approx(-np.log([likely[0, 2], likely[1, 1]]).mean(), rel=1e-5)
+    before = np.stack([np.arange(10.0), 50 - 2 * np.arange(10.0)], 1)
+    seen = {"count": 10.0, "mean": before.mean(0), "square": ((before - before.mean(0)) ** 2).sum(0)}
+    every = np.concatenate([before, labels[:2]])
+    standardised = (labels[:2] - every.mean(0)) / every.std(0)
+    assert total(0, out[:, :2], seen) == pytest.approx(np.square(out[:2, :2] - standardised).mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize("name, classes", [("resnet", 0), pytest.param("vit", 7, marks=pytest.mark.slow)])
 def test_a_step_and_its_loss(name, classes):
     objective, batch, state, step = default(name, classes)

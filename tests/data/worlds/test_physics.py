@@ -5,7 +5,7 @@ import pytest
 
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.data.worlds.layout import BOX, DISC
-from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, moment, reached, simulate
+from cjepa_jax.data.worlds.physics import FIXED, MOVING, WALL, Bodies, Physics, graph, moment, reached, simulate
 
 FRAMES, DT = 12, 0.1
 
@@ -115,3 +115,20 @@ def test_contacts_are_ordered_and_within_the_clip():
         assert ((0 <= a) & (a < len(setup.depth)) & ((b == -1) | (a < b))).all()
         layer = setup.bodies.layer
         assert all(layer[int(x)] == layer[int(y)] for x, y in zip(a, b, strict=True) if y >= 0)
+
+
+def test_reached_follows_chains_of_contacts_in_time():
+    """0 is removed; it would have met 1 from 1 to 2; 1 meets 2 at 3 and 3 before that; 4 does not move; 5 met 4."""
+    removed = np.arange(6) == 0
+    contacts = np.array([[1, 2, 0, 1], [0, 0.5, 1, 3], [3, 4, 1, 2], [2, 5, 1, 4], [4, 5, 4, 5], [0, 9, -1, 2]])
+    contacts = np.array([row if row[2] >= 0 else [row[0], row[1], row[3], -1] for row in contacts], np.float32)
+    mode = np.where(np.arange(6) == 4, FIXED, MOVING)
+    assert reached(contacts, removed, mode).tolist() == [0, 1, 3, np.inf, np.inf, np.inf]
+    assert reached(contacts, removed).tolist() == [0, 1, 3, np.inf, 2, 4]
+
+
+def test_the_contact_graph_is_symmetric_and_leaves_walls_out():
+    contacts = np.array([[0, 1, 0, 2], [1, 2, 1, -1], [2, 3, 1, -2]], np.float32)
+    expected = np.zeros((3, 3), bool)
+    expected[0, 2] = expected[2, 0] = True
+    np.testing.assert_array_equal(graph(contacts, 3), expected)

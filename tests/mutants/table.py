@@ -1,0 +1,13 @@
+"""All mutants."""
+
+from tests.mutants.data import DATA
+from tests.mutants.evals import EVALS
+from tests.mutants.exports import CONFIGS, EXPORTS
+from tests.mutants.masks import MASKS
+from tests.mutants.method import METHOD
+from tests.mutants.models import MODELS
+from tests.mutants.objectives import OBJECTIVES
+from tests.mutants.questions import QUESTIONS
+from tests.mutants.runs import RUNS
+
+MUTANTS = (*METHOD, *OBJECTIVES, *MODELS, *MASKS, *DATA, *EVALS, *QUESTIONS, *RUNS, *EXPORTS, *CONFIGS)
