@@ -1,4 +1,4 @@
-"""What surrounds the code: ignored outputs, pinned tools, strict modules."""
+"""What surrounds the code: ignored outputs, pinned tools, workflows that call stages that exist, strict modules."""
 
 import pathlib
 import re
@@ -33,6 +33,14 @@ def test_the_tools_of_pre_commit_are_those_of_the_extra():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     tools = {tool for hook in hooks for tool in hook["additional_dependencies"]}
     assert tools and tools <= pinned
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / ".github/workflows").glob("*.yml")), ids=lambda file: file.stem)
+def test_workflows_call_stages_of_ci(file):
+    stages = re.search(r"^all=\((.*)\)", (ROOT / ".ci/run").read_text(), flags=re.M)[1].split()
+    jobs = yaml.safe_load(file.read_text())["jobs"].values()
+    called = {stage for job in jobs for stage in job["strategy"]["matrix"]["stage"]}
+    assert called and called <= set(stages)
 
 
 def test_the_modules_that_are_checked_strictly_exist():
