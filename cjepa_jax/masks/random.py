@@ -82,7 +82,8 @@ def matched_blocks(
     times, rows, cols = shape(object_patches.shape[1], grid)
     each = times - anchor
     places = -(-wanted // each)  # of the plane
-    plane, order = np.zeros((rows, cols), bool), []
+    plane = np.zeros((rows, cols), bool)
+    order: list[tuple[int, ...]] = []
     areas = rng.uniform(*scale, blocks)
     areas *= places / areas.sum()
     for i in range(MOST_BLOCKS):
@@ -98,7 +99,8 @@ def matched_blocks(
     order += map(tuple, rng.permutation(rest)[: places - len(order)])
     masked = np.zeros((times, rows, cols), bool)
     masked[anchor:, *np.transpose(order)] = True
-    masked[times - (places * each - wanted) :, *order[-1]] = False
+    row, col = order[-1]
+    masked[times - (places * each - wanted) :, row, col] = False
     return masked.ravel(), np.zeros(len(object_patches), bool)
 
 
