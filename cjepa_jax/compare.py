@@ -22,7 +22,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from cjepa_jax import cli
+from cjepa_jax import cli, foreign
 from cjepa_jax.errors import PREEMPTED, CjepaError, ConfigError, did_you_mean
 from cjepa_jax.metrics import format_seconds
 from cjepa_jax.signals import Signals
@@ -47,6 +47,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--records", type=cli.path_argument, help="a folder of records, instead of the comparison's own"
     )
+    parser.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
     parser.add_argument("--list", action="store_true", help="print the cells of both phases, and stop")
     args = parser.parse_args(argv)
     cli.set_up_logging("info")
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
     from cjepa_jax.comparing.cell import Lab, cores
 
     suite = suites.load(args.suite)
-    lab = Lab(suite, args.workdir.absolute())
+    lab = Lab(suite, args.workdir.absolute(), trust=foreign.trusted(args.trust))
     phases = {"tune": suite.tuned(), "cells": suite.cells()}
     if args.methods:
         chosen = args.methods.split(",")

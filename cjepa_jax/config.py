@@ -35,6 +35,8 @@ MAY_CHANGE = (
 """Keys that a resumed run may change: none of them changes what is computed (accumulation, sharding and the layout of
 rows: but for the order of sums, and for what an objective draws slice by slice, as Joint does its slots)."""
 
+SINCE = {"tied": False, "corner": False, "batch": 1}  # options of masks: what older runs, which lack them, did
+
 CHOICES = {
     "train.collapse": ("warn", "stop"),
     "sharding.mode": ("jit", "pmap"),
@@ -290,12 +292,16 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignore: tuple[
 def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
     """A saved config with keys that it is too old for, as its run was computed: to be compared with `now`.
 
-    Runs without `objective.causal_tokens` averaged over "context". Without an anchor or without the causal term that is
-    what "remaining" gives too, to the bit, so these take whatever `now` says.
+    Options of masks that have come since are SINCE. Runs without `objective.causal_tokens` averaged over "context".
+    Without an anchor or without the causal term that is what "remaining" gives too, to the bit, so these take whatever
+    `now` says.
     """
     objective, mask, wanted = saved.get("objective"), saved.get("mask"), now.get("objective")
-    if not all(isinstance(section, Mapping) for section in (objective, mask, wanted)):
+    if not (isinstance(objective, Mapping) and isinstance(mask, Mapping) and isinstance(wanted, Mapping)):
         return saved
+    if (has := now.get("mask")) and has.get("type") == mask.get("type"):
+        mask = {**{key: value for key, value in SINCE.items() if key in has}, **mask}
+        saved = {**saved, "mask": mask}
     if "causal_tokens" in objective or "causal_weight" not in objective or "causal_tokens" not in wanted:
         return saved
     known = str(mask.get("type")).startswith("cjepa_jax.masks.")

@@ -13,17 +13,20 @@ writes below it looks first whether the folder at that path, and its lock, are s
 import contextlib
 import dataclasses
 import errno
+import json
 import os
 import pathlib
 import re
 import stat
 import threading
-from collections.abc import Iterator
-from typing import IO, BinaryIO, TextIO
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, BinaryIO, TextIO
 
 from cjepa_jax.errors import ConfigError, one_line
 
 MOST_TEXT = 64 << 20  # bytes of a JSON or text file, unless a caller says otherwise
+PIECE = 1 << 16  # bytes that are read at a time where the size is not known
+MOST_DEPTH = 64  # of JSON: whoever walks it does so by recursion
 MOST_BYTES = 1 << 40  # of a file with arrays
 LARGEST_STEP = 2**31 - 1  # optimisers count steps in int32
 SAFE = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -159,15 +162,40 @@ def regular(path: str | os.PathLike, most: int | None = None, links: bool = Fals
 def read(path: str | os.PathLike, most: int = MOST_TEXT, links: bool = False) -> bytes:
     """The content of a regular file of at most `most` bytes. Raises as `regular`."""
     with regular(path, most, links) as file:
-        data = file.read(most + 1)
-    if len(data) > most:  # it grows, or is one of the system's, which tell no size
-        raise Refused(path, f"has more than {most} bytes, which are not read")
+        data = file.read(os.fstat(file.fileno()).st_size)  # not `most`: Python asks for the memory at once
+        while more := file.read(PIECE):  # it grows, or is one of the system's, which tell no size
+            data += more
+            if len(data) > most:
+                raise Refused(path, f"has more than {most} bytes, which are not read")
     return data
 
 
 def read_text(path: str | os.PathLike, most: int = MOST_TEXT, errors: str = "strict") -> str:
     """A UTF-8 text of at most `most` bytes. Raises as `read`, and UnicodeDecodeError (a ValueError)."""
     return read(path, most).decode("utf-8", errors)
+
+
+def read_json(path: str | os.PathLike, most: int = MOST_TEXT) -> Any:
+    """The content of a JSON file. Raises as `read`, and ValueError for what is not JSON or nested too deeply."""
+    return parsed(read(path, most))
+
+
+def parsed(text: str | bytes) -> Any:
+    """What some JSON is. Raises ValueError for anything else, and for what is nested deeper than MOST_DEPTH."""
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("too deeply nested") from error
+    level = [content]
+    for _ in range(MOST_DEPTH):
+        level = [item for value in level if isinstance(value, dict | list) for item in _items(value)]
+        if not level:
+            return content
+    raise ValueError("too deeply nested")
+
+
+def _items(value: dict | list) -> Iterable:
+    return value.values() if isinstance(value, dict) else value
 
 
 def below(root: str | os.PathLike, *names: str) -> pathlib.Path:
@@ -252,7 +280,7 @@ def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[BinaryIO]:
 def write_atomically(path: str | os.PathLike, text: str, sync: bool = True) -> None:
     """Replaces the file's content with a text, as `replacing`."""
     with replacing(path, sync) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", "backslashreplace"))  # a page may quote a lone surrogate of a JSON file
 
 
 def step_of(name: str) -> int | None:
@@ -269,6 +297,12 @@ def steps(checkpoints: str | os.PathLike) -> list[int]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(step for name in names if (step := step_of(name)) is not None)
+
+
+def is_own(path: str | os.PathLike) -> bool:
+    """Whether a folder is this user's and nobody else may write into it. Raises OSError."""
+    found = os.lstat(path)
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def require_plain(root: str | os.PathLike, most: int = MOST_BYTES) -> None:

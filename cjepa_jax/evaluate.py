@@ -40,14 +40,14 @@ from absl import flags
 from cjepa_jax import __version__, build, cli, door, experiment, paths, seeds
 from cjepa_jax import config as config_lib
 from cjepa_jax.data import assemble
-from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.errors import ConfigError, DataError, one_line
 from cjepa_jax.evals.base import Bench, Result
 from cjepa_jax.metrics import format_seconds
 from cjepa_jax.reporting import evaluation as page
+from cjepa_jax.reporting import results
 from cjepa_jax.restored import Restored
 from cjepa_jax.workdir import Workdir, write_atomically
 
-SPEED = ("data.workers", "data.threads", "data.prefetch")  # keys on which no result depends
 ALIASES = {"eval": "validation"}  # what published data call the split on which settings are chosen
 
 
@@ -63,7 +63,7 @@ def main(config, workdir: str) -> int:
     protocols = {name: build.build(section) for name, section in config.evals.protocols.items()}
     model = Restored.of(config, checkpoint, cli.trust())
     for note in model.notes:
-        print(note)
+        print(one_line(note))
     if flags.FLAGS.workdir is None:
         workdir = door.below(model.run, "evaluation") if model.run else f"{workdir}-{pathlib.Path(checkpoint).name}"
     with Workdir(workdir) as folder:
@@ -72,10 +72,12 @@ def main(config, workdir: str) -> int:
 
 def evaluate(config, model: Restored, protocols: dict, folder: pathlib.Path) -> int:
     """Protocol by protocol, each result written as it comes."""
-    file = folder / "results.json"
+    file = folder / results.NAME
     setting, sections = _setting(config, model)
-    saved = _saved(file, setting)
+    saved = results.read(folder, setting)
     todo = [name for name in protocols if saved["made"].get(name, {}).get("section") != sections[name]]
+    if len(todo) < len(protocols):
+        print(f"finished before, taken from {file}: {', '.join(name for name in protocols if name not in todo)}")
     bench = make_bench(config, model) if todo else None
     here = {
         "command": shlex.join(["python", "-m", "cjepa_jax.evaluate", *sys.argv[1:]]),
@@ -89,8 +91,9 @@ def evaluate(config, model: Restored, protocols: dict, folder: pathlib.Path) -> 
         seconds = time.perf_counter() - started
         saved["about"] = setting | here
         saved["protocols"][name] = _plain(result) | {"seconds": seconds}
-        saved["made"][name] = here | {"section": sections[name]}
         page.save_pictures(folder, name, result)
+        mark = results.digest(folder, name, setting, sections[name], saved["protocols"][name])
+        saved["made"][name] = here | {"section": sections[name], "sha256": mark}
         write_atomically(file, json.dumps(saved, indent=1, allow_nan=False) + "\n")
         print(f"{name} ({format_seconds(seconds)})\n{page.as_text(result)}", flush=True)
     print(f"results: {file}\nreport: {page.write(folder)}")
@@ -159,23 +162,6 @@ def _setting(config, model: Restored) -> tuple[dict, dict]:
     setting = {"draws": seeds.FORMAT, "checkpoint": model.about, "dtype": experiment.compute_dtype(config), **sections}
     setting = json.loads(json.dumps(config_lib.resolve(setting)))
     return setting, setting["evals"].pop("protocols")
-
-
-def _saved(file: pathlib.Path, setting: dict) -> dict:
-    """`about`, `protocols` and `made` (by what command each was made) of results under the same setting, or none.
-
-    Raises: DataError for a file that is no results.json.
-    """
-    empty = {"about": {}, "protocols": {}, "made": {}}
-    if not file.exists():
-        return empty
-    try:
-        saved = json.loads(door.read(file))
-        before = {key: saved["about"].get(key) for key in setting}
-        found = empty | {"protocols": dict(saved["protocols"]), "made": dict(saved.get("made", {}))}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{file}: is damaged ({type(error).__name__}: {error}); delete it") from error
-    return empty if config_lib.differences(before, setting, ignore=SPEED) else found
 
 
 def _plain(result: Result) -> dict:

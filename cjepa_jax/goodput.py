@@ -36,8 +36,8 @@ class Goodput:
         self.seconds = dict.fromkeys(KINDS, 0.0)
         self._reached = self._step = 0
         # A file that a full disk cut short, or that holds something else, is forgone.
-        with contextlib.suppress(FileNotFoundError, door.Refused, ValueError, TypeError, OverflowError, RecursionError):
-            kept = {"reached": 0, **json.loads(door.read(self._file, MOST))}
+        with contextlib.suppress(FileNotFoundError, door.Refused, ValueError, TypeError, OverflowError):
+            kept = {"reached": 0, **door.read_json(self._file, MOST)}
             self._reached, seconds = int(kept["reached"]), {kind: float(kept[kind]) for kind in KINDS if kind in kept}
             self.seconds |= seconds
         self._since = now()

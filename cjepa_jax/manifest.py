@@ -110,10 +110,7 @@ def read(run: pathlib.Path) -> dict[str, Any] | None:
     file = run / RUN
     if not file.exists():
         return None
-    try:
-        content = json.loads(door.read(file))
-    except RecursionError as error:
-        raise ValueError("it is too deeply nested") from error
+    content = door.read_json(file)
     starts = content.get("starts") if isinstance(content, dict) else None
     if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
         raise ValueError("it has no list of starts")
@@ -286,7 +283,7 @@ def verify(folder: pathlib.Path, step: int, part: int = 0, parts: int = 1) -> li
     """
     try:
         door.require_plain(folder)
-        content = json.loads(door.read(folder / SUMS))
+        content = door.read_json(folder / SUMS)
         known = content["files"]
         if content["step"] != step:
             return [f"{SUMS} is of step {content['step']}"]

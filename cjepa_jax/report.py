@@ -140,7 +140,8 @@ def headline(run: Run) -> str:
     steps = [row["step"] for row in run.rows if any(name.startswith("probe/") for name in row)]
     text = f"Above random init: {', '.join(better) or 'nothing'}. Not above it: {', '.join(worse) or 'nothing'}. "
     text += "This is one run: it has no spread, and differences of a few hundredths are within what a seed changes. "
-    few = run.setting("probe.test") or math.inf
+    few = run.setting("probe.test")
+    few = few if numeric(few) else math.inf
     text += f"Only {few} scenes are tested: far too few for these numbers to mean anything. " if few < 100 else ""
     text += f"Last probe at step {steps[-1]:,.0f}." if steps else ""
     head = ["", "trained", "random init", "pixel PCA", "trained is"]

@@ -52,7 +52,7 @@ class Workdir:
     (`finished`, `read_metrics`). Messages name the folder as the user did, by `setting`.
 
     While it is entered, whatever is to be written below it raises door.Lost (a ConfigError) once the folder has been
-    renamed, deleted or replaced.
+    renamed, deleted or replaced. Any other error that this has led to is Lost too when the folder is left.
 
     Raises (on entering):
       ConfigError: another process trains here; the folder belongs to another config; it cannot be created; its path
@@ -97,11 +97,15 @@ class Workdir:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._metrics is not None:
-            self._metrics.close()
-            self._metrics = None
-        self._owning.__exit__(None, None, None)
-        self._lock.close()
+        try:
+            if isinstance(error, Exception):  # which may be of files that are gone with the folder
+                door.require_own(self.path)
+        finally:
+            if self._metrics is not None:
+                self._metrics.close()
+                self._metrics = None
+            self._owning.__exit__(None, None, None)
+            self._lock.close()
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -258,10 +262,10 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
 def read_object(file: pathlib.Path) -> dict[str, Any]:
     """A file's JSON object. Raises ConfigError for anything else."""
     try:
-        content = json.loads(door.read(file))
+        content = door.read_json(file)
     except OSError as error:
         raise ConfigError(f"{file}: is not readable ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: is no JSON object")

@@ -138,6 +138,10 @@ print(f"\npicture: {out / 'masks.png'}")
 # %% [markdown]
 # ## Next
 #
+# Run folders are read as data: a module that only a folder names is not imported. So whoever evaluates or loads this
+# run says that it may be, by `--trust=my_mask` or `cjepa_jax.load(..., trust="my_mask")`, with the module on
+# `PYTHONPATH`.
+#
 # To keep a mask in the package: one file in `cjepa_jax/masks/`, one config, one test in `tests/masks/`. CONTRIBUTING
 # tells the rest. Masks that are no objects (blocks, tubes) return `removed` all False; then there is no scene under
 # do(remove), and the config sets `data.intervened = "none"` and `objective.causal_weight = 0`.

@@ -13,6 +13,7 @@ from cjepa_jax import build, evaluate, seeds, trees
 from cjepa_jax.errors import CjepaError, DataError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Result, Score, require
 from cjepa_jax.reporting import evaluation as page
+from cjepa_jax.reporting import results
 from cjepa_jax.restored import Restored
 from tests import running
 from tests.test_restored import config
@@ -140,7 +141,7 @@ def test_what_is_finished_is_kept_beside_what_comes(model, run, tmp_path, monkey
 
     def kept(model=model, **values):
         setting, _ = evaluate._setting(asked(**values), model)
-        return evaluate._saved(tmp_path / "results.json", setting)["protocols"]
+        return results.read(tmp_path, setting)["protocols"]
 
     assert kept().keys() == {"spread", "second"}
     for values in (

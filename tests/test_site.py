@@ -52,6 +52,12 @@ def test_links_lead_to_files_and_headings_that_are_there(path):
         assert not anchor or anchor in anchors(target), f"{path}: {link}"
 
 
+def test_files_that_pages_name_are_there():
+    for path in [*(DOCS / name for name in ("METHOD.md", "index.md")), *(DOCS / "reference").iterdir(), *TUTORIALS]:
+        for name in re.findall(r"`((?:configs|examples|docs|cjepa_jax|launch|tests)/[\w./]+)`", prose(path)):
+            assert (ROOT / name).exists(), f"{path}: {name}"
+
+
 def test_the_equations_are_numbered_in_order_and_citations_name_one_that_is_there():
     numbers = [int(n) for n in re.findall(r"\\tag\{(\d+)\}", METHOD)]
     assert numbers == list(range(1, len(numbers) + 1))

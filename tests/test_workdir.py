@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import importlib
 import json
 import math
 import os
@@ -96,6 +97,22 @@ def test_a_run_from_before_causal_tokens_goes_on_as_it_was_computed(tmp_path, an
         config.objective.causal_tokens = "context"
     with Workdir(tmp_path, config):
         assert json.loads((tmp_path / "config.json").read_text()) == resolve(config)
+
+
+@pytest.mark.parametrize("name", ["ijepa", "vjepa"])
+def test_a_run_from_before_the_published_samplers_goes_on(tmp_path, name):
+    config = importlib.import_module(f"configs.baselines.{name}").get_config()
+    old = resolve(config)
+    for key in {"tied", "corner", "batch"} & set(old["mask"]):
+        del old["mask"][key]
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with Workdir(tmp_path, config):
+        pass
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config.mask.batch = 24
+    with pytest.raises(ConfigError, match=r"\(mask.batch: 1 -> 24\)"):
+        Workdir(tmp_path, config).__enter__()
 
 
 def test_messages_name_the_folder_as_the_user_did(tmp_path):

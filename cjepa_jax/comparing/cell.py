@@ -1,7 +1,9 @@
 """Runs one cell: its config file, its training, its evaluation, its record. Every part is skipped if it is there."""
 
 import dataclasses
+import functools
 import json
+import logging
 import os
 import pathlib
 import signal
@@ -13,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cjepa_jax import clock, experiment, flops, signals
+from cjepa_jax import clock, door, experiment, flops, signals
 from cjepa_jax import config as config_lib
 from cjepa_jax.comparing.suite import Cell, Suite, config_file
 from cjepa_jax.comparing.table import validation_score
@@ -21,6 +23,9 @@ from cjepa_jax.errors import PREEMPTED, CjepaError, ConfigError, NumericsError
 from cjepa_jax.types import Batch, Rows
 from cjepa_jax.workdir import read_object, write_atomically
 
+log = logging.getLogger(__name__)
+
+TAIL, MOST_LOG = 4096, 1 << 26  # bytes of a log in which its last line is; that are looked through
 COUNTED = 8  # batches whose shapes the operations of a step are counted from
 AT_ONCE = 130  # the exit code after a second signal
 LOOK, HEARD = 0.5, 2.0  # seconds between looks at a command; in which it answers a signal that it got itself
@@ -44,14 +49,15 @@ class Lab:
     suite: Suite
     folder: pathlib.Path
     stopping: Callable[[], bool] = bool
+    trust: tuple[str, ...] = ()  # packages that runs of the suite's init_from may name
 
     def home(self, cell: Cell) -> pathlib.Path:
         """config.py, run/, evaluation/, log.txt of a cell."""
-        return self.folder / "cells" / cell.name
+        return door.below(self.folder, "cells", cell.name)
 
     def record(self, cell: Cell) -> pathlib.Path:
         """What is kept of a finished cell."""
-        return self.folder / "records" / f"{cell.name}.json"
+        return door.below(self.folder, "records", f"{cell.name}.json")
 
     def finished(self, cell: Cell) -> dict[str, Any] | None:
         """The cell's record, or None. Raises ConfigError for a record that was made by other settings."""
@@ -66,7 +72,7 @@ class Lab:
         if self.finished(cell):
             return
         home, cost = self.home(cell), self.cost(cell)
-        home.mkdir(parents=True, exist_ok=True)
+        door.folder(self.folder, "cells", cell.name)
         steps, value = self.steps(cell, cost), self.settled(cell)
         overrides = self.suite.overrides(cell, steps, value)
         here = {k: v.replace("{folder}", str(self.folder)) if isinstance(v, str) else v for k, v in overrides.items()}
@@ -85,7 +91,7 @@ class Lab:
             record |= self._train(cell, home)
         if cell.value is None:
             record |= self._evaluate(home, home / "run" if steps else "random")
-        self.record(cell).parent.mkdir(exist_ok=True)
+        door.folder(self.folder, "records")
         write_atomically(self.record(cell), json.dumps(record, indent=1) + "\n")
 
     def _train(self, cell: Cell, home: pathlib.Path) -> dict[str, Any]:
@@ -104,12 +110,13 @@ class Lab:
         code = self._command(home, "cjepa_jax.evaluate", f"--checkpoint={checkpoint}", f"--workdir={where}")
         if code:
             raise CellError(_last_line(home, "cjepa_jax.evaluate", code))
-        found = read_object(where / "results.json")
+        found = read_object(where / "results.json")  # evaluate has just verified or written it
         try:
             about = {key: found["about"][key] for key in ("devices", "version")}
-            return {"about": about, "protocols": found["protocols"], "evaluated by": commit_then}
+            asked = {name: found["protocols"][name] for name in self.suite.evals.get("protocols", {})}
         except (KeyError, TypeError) as error:
             raise CellError(f"{where / 'results.json'}: is not the results of an evaluation; delete it") from error
+        return {"about": about, "protocols": asked, "evaluated by": commit_then}
 
     def cost(self, cell: Cell) -> dict[str, Any]:
         """Operations of a step, the mean over the first batches, and parameters: counted, nothing is trained.
@@ -118,7 +125,7 @@ class Lab:
         """
         config = self.suite.config(dataclasses.replace(cell, seed=0))
         resolved = json.loads(json.dumps(config_lib.resolve({key: config[key] for key in COUNTED_OF})))
-        file = self.folder / "costs" / f"{cell.world}-{cell.method}.json"
+        file = door.below(self.folder, "costs", f"{cell.world}-{cell.method}.json")
         if known := _counted(file, resolved):
             return known
         run = experiment.assemble(config)
@@ -131,7 +138,7 @@ class Lab:
             "flops": float(np.mean([counted[str(batch)] for batch in shapes])),
             "parameters": {name: _size(part) for name, part in state.params.items()},
         }
-        file.parent.mkdir(exist_ok=True)
+        door.folder(self.folder, "costs")
         write_atomically(file, json.dumps(found, indent=1) + "\n")
         return found
 
@@ -169,9 +176,10 @@ class Lab:
         if self.stopping():
             raise CellStopped(f"{home.name}: not begun")
         argv = [sys.executable, "-m", module, f"--config={home / 'config.py'}", *arguments]
-        environment = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "compiled")} | os.environ  # evaluations share it
+        argv += [f"--trust={','.join(self.trust)}"] * bool(self.trust)
+        environment = ({"JAX_COMPILATION_CACHE_DIR": str(self.compiled)} if self.compiled else {}) | os.environ
         environment |= {signals.PARENT: str(os.getpid())}
-        with open(home / "log.txt", "a", encoding="utf-8") as log:
+        with door.append(home / "log.txt") as log:
             before = log.tell()
             process = subprocess.Popen(argv, stdout=log, stderr=subprocess.STDOUT, env=environment)
             code = self._ended(process, home / "log.txt", before)
@@ -186,9 +194,25 @@ class Lab:
             pass
         if code is None:
             code = clock.wait(process, HEARD)
-        if code is None and signals.SAVING.encode() not in log.read_bytes()[before:]:
+        if code is None and signals.SAVING.encode() not in _since(log, before):
             process.send_signal(signal.SIGTERM)
         return process.wait() if code is None else code
+
+    @functools.cached_property
+    def compiled(self) -> pathlib.Path | None:
+        """Where evaluations share what is compiled: code that they run. None, with a warning, where somebody else may
+        have put it there; each command then uses the user's own cache."""
+        try:
+            folder = door.folder(self.folder, "compiled")
+            others = [path for path in (self.folder, folder) if not door.is_own(path)]
+            if not others:
+                door.require_plain(folder)
+        except door.Refused as error:
+            log.warning("%s: compiled code is kept in your own cache instead", error)
+            return None
+        if others:
+            log.warning("%s: others may write there; compiled code is kept in your own cache instead", others[0])
+        return None if others else folder
 
 
 def _counted(file: pathlib.Path, resolved: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -197,12 +221,23 @@ def _counted(file: pathlib.Path, resolved: Mapping[str, Any]) -> dict[str, Any] 
         known = read_object(file)
     except ConfigError:
         return None
-    whole = isinstance(known.get("flops"), float | int) and isinstance(known.get("parameters"), dict)
+    sizes = known.get("parameters")
+    whole = isinstance(known.get("flops"), float | int) and 1 <= known["flops"] < 1e30 and isinstance(sizes, dict)
+    whole = whole and all(type(size) is int and size >= 0 for size in sizes.values())
     return known if whole and known.get("config") == resolved else None
 
 
+def _since(log: pathlib.Path, before: int) -> bytes:
+    """What has been written to a log since it had so many bytes, at most MOST_LOG of it."""
+    with door.regular(log) as file:
+        file.seek(before)
+        return file.read(MOST_LOG)
+
+
 def _last_line(home: pathlib.Path, module: str, code: int) -> str:
-    last = (home / "log.txt").read_text(errors="replace").strip().splitlines()[-1:]
+    with door.regular(home / "log.txt") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+        last = file.read(TAIL).decode(errors="replace").strip().splitlines()[-1:]
     return f"{home.name}: {module} ended with {code}: {''.join(last)[:300]} ({home / 'log.txt'})"
 
 

@@ -28,9 +28,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cjepa_jax import build, config_files
+from cjepa_jax import build, config_files, door
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import ConfigError, did_you_mean
+from cjepa_jax.reporting.results import is_well_formed
 from cjepa_jax.workdir import read_object
 
 FIELDS = ("about", "flops", "seeds", "shared", "worlds", "methods", "tuning", "evals", "columns", "contrasts")
@@ -105,10 +106,10 @@ class Suite:
 
         Raises: ConfigError if it is of another suite, other settings or another budget.
         """
-        if not file.is_file():
+        if not file.exists():
             return None
         record = read_object(file)
-        if wrong := _damage(record):
+        if wrong := _damage(record) or _strange(record, cell):
             raise ConfigError(f"{file}: is no record of a cell ({wrong}); delete it")
         now = json.loads(json.dumps(self.overrides(cell, record["steps"], next(iter(record["tuned"].values()), None))))
         then = record.get("overrides", {})
@@ -209,6 +210,20 @@ def _damage(record: Mapping[str, Any]) -> str:
             scores = protocol["scores"] if not texts[-1] else []
             texts += [wrong("protocols.scores", score, SCORE) for score in scores]
     return next(filter(None, texts), "")
+
+
+def _strange(record: Mapping[str, Any], cell: Cell) -> str:
+    """What a record has that no comparison writes; "" if nothing. Tables and plots show what it has."""
+    if record["cell"] != dataclasses.asdict(cell):
+        return f"it is of {str(record['cell'])[:80]}"
+    if not 0 <= record["steps"] <= door.LARGEST_STEP:
+        return f"steps is {str(record['steps'])[:40]}"
+    if not all(map(is_well_formed, record.get("protocols", {}).values())):
+        return "protocols has other fields than results have"
+    if not all(type(size) is int for size in record.get("parameters", {}).values()):
+        return "parameters has other values than whole numbers"
+    texts = [record[key] for key in ("trained by", "evaluated by") if key in record]
+    return "" if all(isinstance(text, str) and len(text) < 100 for text in texts) else "commits are no short texts"
 
 
 def _check(found: Mapping[str, Any]) -> None:

@@ -9,25 +9,22 @@ F. Baradel et al., "CoPhy: Counterfactual Learning of Physical Dynamics", ICLR 2
     DIR/splits/SCENARIO_SPLIT[_N][_SETTING].txt                                       one ID a line
 """
 
+import os
 import re
-import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from cjepa_jax import door
 from cjepa_jax.data import encoded, files, video
 from cjepa_jax.data.clips import MOTION_LABELS, Clips, absent, mean_labels
 from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.weights import archives
 
 MOST_BYTES = 1 << 24  # of an array or a text; the published ones hold some tens of kB
 NEAR = 60.0  # RGB distance at which a pixel of the compressed segmentation still has an object's colour
-MAGIC = b"\x93NUMPY"
-# What np.load raises for a broken header, which is Python source.
-UNREADABLE = (
-    ValueError, EOFError, TypeError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError,
-)  # fmt: skip
 MARGIN = 2  # pixels by which an object may exceed its bounding box
 
 
@@ -229,8 +226,7 @@ def background(coded: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 def read_text(path: Path) -> str:
     """A small text file. Raises DataError, naming it."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return file.read(MOST_BYTES)
+        return door.read(path, MOST_BYTES, links=True).decode("utf-8")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -240,16 +236,14 @@ def read_text(path: Path) -> str:
 def read_array(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     """A NumPy file as finite float32 of this shape (None: any). Raises DataError, naming it."""
     try:
-        with open(path, "rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:  # np.load would open archives and pickles too
-                raise DataError(f"{path}: not a NumPy array of numbers, or cut short")
-        found = np.load(path, mmap_mode="r", allow_pickle=False)  # nothing is read before the shape is known
+        with door.regular(path, MOST_BYTES, links=True) as file:
+            found = archives.array(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or 'not a NumPy array'}") from error
-    except UNREADABLE as error:
+    except archives.UNREADABLE as error:
         raise DataError(f"{path}: not a NumPy array of numbers, or cut short") from error
     wanted = ", ".join("any" if n is None else str(n) for n in shape)
-    if not isinstance(found, np.ndarray) or found.ndim != len(shape) or found.nbytes > MOST_BYTES:
+    if found.ndim != len(shape):
         raise DataError(f"{path}: must be an array of shape ({wanted})")
     if any(n not in (None, m) for n, m in zip(shape, found.shape, strict=True)) or found.dtype.kind not in "fiu":
         raise DataError(f"{path}: has shape {found.shape} and type {found.dtype}; must hold numbers [{wanted}]")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cjepa_jax import door
 from cjepa_jax.errors import DataError
 
 MOST_NAME, MOST_PATH = 255, 4095  # bytes of a name and of a path, on Linux; beyond, the system calls raise
@@ -39,10 +40,7 @@ def inside(root: Path, name: str) -> Path:
 def read_json(path: Path, limit_bytes: int = 1 << 30) -> Any:
     """The content of a JSON file. Raises DataError, naming it, if it is missing, over the limit or not JSON."""
     try:
-        size = os.path.getsize(path)
-        if size > limit_bytes:
-            raise DataError(f"{path}: {size} bytes, at most {limit_bytes} are read")
-        data = Path(path).read_bytes()
+        data = door.read(path, limit_bytes, links=True)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
     try:

@@ -17,12 +17,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cjepa_jax import config_files
+from cjepa_jax import config_files, door
 from cjepa_jax.data import encoded
 from cjepa_jax.data.transforms import centre_square
 from cjepa_jax.errors import ConfigError, DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MOST_BYTES = 1 << 30  # of a picture's file
 HELD_OUT = 0.1  # share of the names in the eval split of a folder without eval/
 
 
@@ -142,7 +143,7 @@ def read(file: Path) -> np.ndarray:
     Raises DataError, naming it, if it is not readable or too large.
     """
     try:
-        data = file.read_bytes()
+        data = door.read(file, MOST_BYTES, links=True)
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}") from error
     if not data:

@@ -10,17 +10,19 @@
 
 import hashlib
 import json
-import os
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+from cjepa_jax import door
 from cjepa_jax.data.files import inside, read_json
 from cjepa_jax.errors import ConfigError, DataError
 
 FORMAT = 2
 PER_SPLIT = ("split", "count", "shard")  # what splits of one folder may differ in
 MOST_FILES = 10**5  # of a split: five digits in their names
+MOST_NUMBERS = 2**33  # of one field of a scene
 LIMITS = {"shard": (1, 10**6), "size": (1, 2**16), "frames": (1, 2**16), "seed": (0, float("inf"))}
 ENTRY_BYTES = 10_000  # more than an entry ever takes
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
@@ -152,10 +154,10 @@ def parts(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
 def sha256(file: Path) -> str:
     """Checksum of a file. Raises DataError if it cannot be read."""
     try:
-        with open(file, "rb") as stream:
+        with door.regular(file, links=True) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{file}: {os.strerror(error.errno)}") from error
+        raise DataError(f"{file}: {error.strerror}") from error
 
 
 def _flatten(value: Any, name: str = "") -> list[tuple[str, Any]]:
@@ -196,6 +198,8 @@ def _check_fields(fields: dict[str, Any], pixels: list[int]) -> None:
         good = good and FIELD_TYPE.fullmatch(field[0]) and (field[0] != "bits" or field == mask)
         good = good and all(length is None or (type(length) is int and 0 <= length < 2**31) for length in field[1])
         _want(good, f"fields.{name}", field, "a type and the lengths of the axes")
+        numbers = math.prod(max(1, length or 1) for length in field[1])
+        _want(numbers <= MOST_NUMBERS, f"fields.{name}", field, f"at most {MOST_NUMBERS} numbers")
     needed = {"video": ["uint8", [*pixels, 3]], "masks": mask, "setup": ["uint8", [None]], "index": ["int64", []]}
     for name, field in needed.items():
         _want(fields.get(name) == field, f"fields.{name}", fields.get(name), json.dumps(field))

@@ -17,6 +17,7 @@ from pycocotools import mask as coco
 from cjepa_jax.errors import DataError
 
 LONGEST = 7  # characters of one number: 7 x 5 bits hold every 32-bit run
+MOST_POLYGONS = 1000  # of one object; COCO's have some dozens
 SLACK = 1.0  # pixels that a polygon may lie outside the frame: annotators round
 
 
@@ -74,6 +75,8 @@ def draw(polygons: Sequence[Sequence[float]], height: int, width: int, where: st
     A polygon that covers no pixel, as small ones may not, gives an empty mask. Raises DataError, beginning with
     `where`, for what is no polygon or leaves the frame by more than a pixel.
     """
+    if len(polygons) > MOST_POLYGONS:
+        raise DataError(f"{where}: {len(polygons)} polygons, at most {MOST_POLYGONS} are read")
     limits, checked = np.array([width, height]) + SLACK, []
     for number, polygon in enumerate(polygons):
         try:

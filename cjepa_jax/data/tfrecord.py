@@ -8,6 +8,7 @@ features asked for are decoded, and the others stepped over: a record of MOVi ho
 flow, which a general parser would unpack each time.
 """
 
+import math
 import os
 import struct
 from collections.abc import Collection, Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
+from cjepa_jax import door
 from cjepa_jax.errors import DataError
 
 Values = list[bytes] | np.ndarray  # of one feature: bytes, float32 or int64
@@ -35,7 +37,7 @@ def read(path: Path, number: int, total: int) -> bytes:
     for one that ends too early or, when its last record is read, too late.
     """
     try:
-        with open(path, "rb") as file:
+        with door.regular(path, links=True) as file:
             size = os.fstat(file.fileno()).st_size
             for k in range(number + 1):
                 where = f"{path}: record {k}"
@@ -92,7 +94,7 @@ def array(features: dict[str, Values], name: str, shape: tuple[int, ...], kind: 
     values = np.asarray(features[name] if len(features[name]) else np.zeros(0, kind))
     if values.dtype != kind:
         raise DataError(f"{where}: {name} does not hold {np.dtype(kind).name} numbers")
-    inner = int(np.prod(shape[1:] if -1 in shape else shape))
+    inner = math.prod(shape[1:] if -1 in shape else shape)
     if values.size % max(inner, 1) or (-1 not in shape and values.size != inner):
         raise DataError(f"{where}: {name} holds {values.size} numbers, which do not make {list(shape)}")
     return values.reshape(values.size // max(inner, 1), *shape[1:]) if -1 in shape else values.reshape(shape)

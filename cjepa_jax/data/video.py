@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cjepa_jax import door
 from cjepa_jax.data.encoded import MOST_PIXELS, check_room
 from cjepa_jax.errors import DataError
 
@@ -81,7 +82,7 @@ def _open(path: Path, where: str) -> cv2.VideoCapture:
     quiet = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
     quiet(2)  # errors only
     try:
-        with open(path, "rb") as file:
+        with door.regular(path, links=True) as file:
             head = file.read(8)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror} ({where})") from error

@@ -38,13 +38,21 @@ def sides(area: float | int, ratio: float, rows: int, cols: int) -> tuple[int, i
 
 
 def rectangle(
-    rng: np.random.Generator, height: int, width: int, rows: int, cols: int
+    rng: np.random.Generator, height: int, width: int, rows: int, cols: int, last: bool = True
 ) -> Bool[np.ndarray, "{rows} {cols}"]:
-    """A rectangle somewhere in the plane, every place as likely as any other."""
-    top, left = rng.integers(0, rows - height + 1), rng.integers(0, cols - width + 1)
+    """A rectangle somewhere in the plane, every place as likely as any other; `last` False: none that reaches the last
+    row or column, where there are others."""
+    free = [max(side - own + last, 1) for side, own in ((rows, height), (cols, width))]
+    top, left = rng.integers(0, free[0]), rng.integers(0, free[1])
     plane = np.zeros((rows, cols), bool)
     plane[top : top + height, left : left + width] = True
     return plane
+
+
+def first(mask: Bool[np.ndarray, "*shape"], count: int) -> Bool[np.ndarray, "*shape"]:
+    """The mask's first `count` tokens, in the order of the grid: what published collators keep of a longer one."""
+    kept: Bool[np.ndarray, "*shape"] = mask & (np.cumsum(mask).reshape(mask.shape) <= count)
+    return kept
 
 
 def through(plane: Bool[np.ndarray, "rows cols"], times: int) -> Bool[np.ndarray, " N"]:

@@ -1,12 +1,15 @@
 """I-JEPA's multi-block masks (arXiv 2301.08243, section 3): some target blocks, and a context block without them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool
 
-from cjepa_jax.masks.grid import rectangle, require, require_range, shape, sides, through
+from cjepa_jax.masks.grid import first, rectangle, require, require_range, shape, sides, through
 
 TRIES = 20  # places of the context block that are tried before one target gives way to it
 PLANE = 14 * 14  # tokens of the plane that `min_keep` is meant for
+MOST_SCENES = 10_000  # of a batch to whose least the context is cut
 
 
 def draw(
@@ -18,12 +21,16 @@ def draw(
     aspect: tuple[float, float] = (0.75, 1.5),
     context_scale: tuple[float, float] = (0.85, 1.0),
     min_keep: int = 10,
+    tied: bool = False,
+    corner: bool = False,
+    batch: int = 1,
     grid: tuple[int, ...] = (),
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"], Bool[np.ndarray, " N"]]:
     """Hides the union of the target blocks; the rest of a large square stays visible; what is left is dropped.
 
-    All targets of a scene have one size, as in the published sampler; unlike there, sizes are a scene's own and not
-    its batch's, the last row and column are reached too, and clips are allowed: blocks go through all times.
+    All targets of a scene have one size. By default area and shape are independent, blocks reach the last row and
+    column, and a scene's context is its own. The published sampler is `tied=True, corner=True` and, as `batch`, its
+    images a GPU, but for one thing: there a batch shares the sizes too. Clips are allowed: blocks go through all times.
 
     Args:
       object_patches, object_valid: bool [K, N], [K]; only their shapes are used.
@@ -32,28 +39,43 @@ def draw(
         block's share before the targets are cut out, height = width. Uniform between the two.
       min_keep: context tokens of one time must be more than these, on a plane of 14 x 14; in proportion on a smaller.
         After 20 vain places for the context block one target after the other no longer limits it.
+      tied: one uniform number gives a target's area and its shape: larger ones are taller.
+      corner: no block reaches the last row or column; so the context square, 13 of 14 wide, has one place.
+      batch: the context is cut to the fewest tokens of so many scenes, from the first on. The other scenes are made up,
+        with the same sizes: a mask has the published distribution, and does not depend on the scene's neighbours.
       grid: (rows, cols) or (times, rows, cols).
     Returns: masked bool [N], predicted; removed bool [K], all False; dropped bool [N], neither seen nor predicted.
     Raises: ConfigError naming an option that cannot work.
     """
     require(isinstance(targets, int) and targets >= 1, "targets", targets, "must be a whole number, at least 1")
     require(isinstance(min_keep, int) and min_keep >= 0, "min_keep", min_keep, "must be a whole number, 0 or more")
+    require(
+        isinstance(batch, int) and 1 <= batch <= MOST_SCENES, "batch", batch, f"must be whole, from 1 to {MOST_SCENES}"
+    )
+    for name, value in (("tied", tied), ("corner", corner)):
+        require(isinstance(value, bool), name, value, "must be True or False")
     require_range("target_scale", target_scale, 1)
     require_range("context_scale", context_scale, 1)
     require_range("aspect", aspect)
     times, rows, cols = shape(object_patches.shape[1], grid)
-    area = int(rng.uniform(*target_scale) * rows * cols)
-    height, width = sides(area, rng.uniform(*aspect), max(rows - 1, 1), max(cols - 1, 1))
-    blocks = [rectangle(rng, height, width, rows, cols) for _ in range(targets)]
+    if rows * cols == 1:  # nothing of such a plane could be hidden and seen at once: the last time is hidden
+        masked = np.arange(times) == times - 1
+        return masked, np.zeros(len(object_patches), bool), np.zeros(times, bool)
+    if tied:
+        height, width = tied_sides(rng.random(), target_scale, aspect, rows, cols)
+    else:
+        area = int(rng.uniform(*target_scale) * rows * cols)
+        height, width = sides(area, rng.uniform(*aspect), max(rows - 1, 1), max(cols - 1, 1))
+    # The first scene's targets come before its context's size: an order that seeds depend on.
+    blocks = [rectangle(rng, height, width, rows, cols, not corner) for _ in range(targets)]
     area = int(rng.uniform(*context_scale) * rows * cols)
-    height, width = sides(area, 1.0, max(rows - 1, 1), max(cols - 1, 1))
-    least = min_keep * min(1.0, rows * cols / PLANE)
-    for attempt in range(TRIES * (targets + 1)):
-        context = rectangle(rng, height, width, rows, cols)
-        for block in blocks[: targets - attempt // TRIES]:
-            context &= ~block
-        if context.sum() > least:
-            break
+    square = sides(area, 1.0, max(rows - 1, 1), max(cols - 1, 1))
+    context = _context(rng, blocks, square, min_keep, not corner)
+    least = int(context.sum())
+    for _ in range(batch - 1):
+        others = [rectangle(rng, height, width, rows, cols, not corner) for _ in range(targets)]
+        least = min(least, int(_context(rng, others, square, min_keep, not corner).sum()))
+    context = first(context, max(least, 1))
     target = np.any(blocks, axis=0)
     if not (target & ~context).any():  # on planes of a few tokens: one target token stays hidden, another one is seen
         context[tuple(rng.choice(np.argwhere(target)))] = False
@@ -62,3 +84,27 @@ def draw(
     masked = target & ~context
     dropped = ~target & ~context
     return through(masked, times), np.zeros(len(object_patches), bool), through(dropped, times)
+
+
+def tied_sides(
+    u: float, scale: tuple[float, float], aspect: tuple[float, float], rows: int, cols: int
+) -> tuple[int, int]:
+    """Height and width of a block of which u in 0..1 gives the place in both ranges, as in the published sampler."""
+    (smallest, largest), (lowest, highest) = scale, aspect
+    area = int((smallest + u * (largest - smallest)) * rows * cols)
+    return sides(area, lowest + u * (highest - lowest), max(rows - 1, 1), max(cols - 1, 1))
+
+
+def _context(
+    rng: np.random.Generator, blocks: Sequence[np.ndarray], square: tuple[int, int], min_keep: int, last: bool
+) -> Bool[np.ndarray, "rows cols"]:
+    """A square without the blocks, with more than `min_keep` tokens on a plane of 14 x 14."""
+    rows, cols = blocks[0].shape
+    least = min_keep * min(1.0, rows * cols / PLANE)
+    for attempt in range(TRIES * (len(blocks) + 1)):
+        context = rectangle(rng, *square, rows, cols, last)
+        for block in blocks[: len(blocks) - attempt // TRIES]:
+            context &= ~block
+        if context.sum() > least:
+            break
+    return context

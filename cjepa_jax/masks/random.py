@@ -83,7 +83,7 @@ def matched_blocks(
     each = times - anchor
     places = -(-wanted // each)  # of the plane
     plane = np.zeros((rows, cols), bool)
-    order: list[tuple[int, ...]] = []
+    order: list[tuple[int, ...]] = []  # of the places that are hidden
     areas = rng.uniform(*scale, blocks)
     areas *= places / areas.sum()
     for i in range(MOST_BLOCKS):

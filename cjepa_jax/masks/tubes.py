@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from cjepa_jax.masks.grid import rectangle, require, require_range, shape, sides, through
+from cjepa_jax.masks.grid import first, rectangle, require, require_range, shape, sides, through
+from cjepa_jax.masks.multiblock import MOST_SCENES
 
 REDRAWS = 100  # draws that hide everything are tried again this often
 
@@ -17,35 +18,57 @@ def draw(
     object_valid: Bool[np.ndarray, " K"],
     kinds: Sequence[tuple[int, float | int]] = ((8, 0.15), (2, 0.7)),
     aspect: tuple[float, float] = (0.75, 1.5),
+    batch: int = 1,
     grid: tuple[int, ...] = (),
-) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
+) -> tuple[Bool[np.ndarray, "..."], ...]:
     """Masks the union of a scene's tubes, which is of one of the kinds; the context is all the rest.
 
     V-JEPA predicts every clip once for each kind and averages; here a clip has one, drawn with equal chances, which
-    has the same expectation.
+    has the same expectation. By default a clip's masks are its own; the published ones are those of `batch=` the clips
+    a GPU, but for one thing: there the clips of a batch share the tubes' size too.
 
     Args:
       object_patches, object_valid: bool [K, N], [K]; only their shapes are used.
       kinds: (tubes, each one's share of the plane): short-range, many small ones, and long-range, few large ones.
       aspect: height / width, uniform between the two; a scene's tubes have one size.
+      batch: hidden tokens and context are cut to the fewest of so many clips, from the first time on, so that late
+        times go. The other clips are made up, with tubes of the same size: a mask has the published distribution, and
+        does not depend on the clip's neighbours.
       grid: (rows, cols) or (times, rows, cols).
-    Returns: masked bool [N] with at least one token masked and one not; removed bool [K], all False.
+    Returns: masked bool [N] with at least one token masked and one not; removed bool [K], all False; with `batch` above
+      1 also dropped bool [N], neither seen nor predicted.
     Raises: ConfigError naming an option that cannot work.
     """
     limit = "must be pairs (tubes, at least 1; share of the plane, above 0 and up to 1)"
     require(len(kinds) > 0 and all(map(_is_kind, kinds)), "kinds", kinds, limit)
     require_range("aspect", aspect)
+    most = f"must be whole, from 1 to {MOST_SCENES}"
+    require(isinstance(batch, int) and 1 <= batch <= MOST_SCENES, "batch", batch, most)
     times, rows, cols = shape(object_patches.shape[1], grid)
     count, scale = kinds[int(rng.integers(len(kinds)))]
     height, width = sides(int(scale * rows * cols), rng.uniform(*aspect), rows, cols)
-    for _ in range(REDRAWS):
-        plane = np.any([rectangle(rng, height, width, rows, cols) for _ in range(count)], axis=0)
-        if not plane.all():
-            break
-    removed, masked = np.zeros(len(object_patches), bool), through(plane, times)
+    planes = [_plane(rng, count, height, width, rows, cols) for _ in range(batch)]
+    removed, masked = np.zeros(len(object_patches), bool), through(planes[0], times)
     if masked.all():  # on planes of a few tokens: leave one visible
         masked[rng.integers(masked.size)] = False
-    return masked, removed
+    if batch == 1:
+        return masked, removed
+    hidden = [int(plane.sum()) * times for plane in planes]
+    context = first(~masked, max(masked.size - max(hidden), 1))
+    masked = first(masked, min(hidden))
+    return masked, removed, ~masked & ~context
+
+
+def _plane(
+    rng: np.random.Generator, count: int, height: int, width: int, rows: int, cols: int
+) -> Bool[np.ndarray, "{rows} {cols}"]:
+    """The union of so many rectangles of this size, which is not the whole plane where that can be helped."""
+    for _ in range(REDRAWS):
+        tubes = [rectangle(rng, height, width, rows, cols) for _ in range(count)]
+        plane: Bool[np.ndarray, "rows cols"] = np.any(tubes, axis=0)
+        if not plane.all():
+            break
+    return plane
 
 
 def _is_kind(kind: Any) -> bool:

@@ -12,6 +12,7 @@ from cjepa_jax.data import files
 from cjepa_jax.errors import DataError
 from cjepa_jax.evals.base import KINDS, RANDOM, TRAINED, Result, Score
 from cjepa_jax.reporting import charts, parts, pictures
+from cjepa_jax.reporting.results import is_well_formed
 from cjepa_jax.weights import archives
 from cjepa_jax.workdir import write_atomically
 
@@ -72,9 +73,11 @@ def write(folder: Path) -> Path:
     """Writes report.html from results.json and the kept pictures; returns its path. Raises DataError without them."""
     file = folder / "results.json"
     try:
-        saved = json.loads(door.read(file))
+        saved = door.read_json(file)
         about, protocols = saved["about"], saved["protocols"]
         made = list(saved.get("made", {}).values()) or [about]
+        if not all(map(is_well_formed, protocols.values())):
+            raise ValueError("a protocol's result has other fields")
         results = {name: _result(folder, name, found) for name, found in protocols.items()}
         title = f"Evaluation of {Path(about['checkpoint']['checkpoint']).name}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -259,11 +262,17 @@ def _result(folder: Path, name: str, saved: dict) -> Result:
     file = files.inside(folder / "pictures", f"{name}.npz")
     if file.is_file():
         arrays = archives.read(file)
-        for i, (kind, title, *label) in enumerate(json.loads(str(arrays["index"]))):
+        for i, (kind, title, *label) in enumerate(door.parsed(str(arrays["index"]))):
+            array = arrays[str(i)]
+            picture = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size
+            curve = len(label) == 1 and array.ndim == 2 and len(array) == 2 and array.dtype.kind == "f"
+            texts = all(isinstance(text, str) for text in (title, *label))
+            if not texts or not (picture if kind == "image" else curve):
+                raise ValueError(f"{file.name}: array {i} is no picture or curve")
             if kind == "image":
-                images[title] = arrays[str(i)]
+                images[title] = array
             else:
-                lines.setdefault(title, {})[label[0]] = tuple(arrays[str(i)])
+                lines.setdefault(title, {})[label[0]] = tuple(array)
     return Result([_score(score) for score in saved["scores"]], images, lines, saved["notes"])
 
 

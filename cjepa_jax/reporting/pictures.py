@@ -4,6 +4,7 @@ n scenes, T frames, K objects, N = times * rows * cols tokens, time-major; a fra
 """
 
 import base64
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +17,8 @@ from cjepa_jax.weights import archives
 
 REMOVED = (255, 64, 129)  # outline of a removed object
 MASKED = (64, 156, 255)  # tint of a masked patch
+PIXELS = ("video", "intervened", "painted")
+FLAGS = ("masked", "masks", "removed", "fallback")
 SCENES = 8  # scenes shown at most
 TIMES = 4  # frames shown per scene at most
 HEAT = matplotlib.colormaps["inferno"]
@@ -42,8 +45,14 @@ class Scenes:
     painted: np.ndarray | None = None  # uint8 [n,T,H,W,3]
 
     def __post_init__(self):
+        if self.video.ndim != 5 or self.grid.shape != (3,) or self.grid.dtype.kind not in "iu":
+            raise DataError(f"report.npz: video has shape {self.video.shape}, grid {self.grid.shape}")
         n, frames, height, width = self.video.shape[:4]
-        tokens = int(np.prod(self.grid))
+        if min(n, frames, height, width, *map(int, self.grid)) < 1:
+            raise DataError(f"report.npz: video has shape {self.video.shape}, grid is {self.grid.tolist()}")
+        if any(array is not None and array.ndim < 2 for array in (self.masks, self.removed)):
+            raise DataError("report.npz: masks and removed are of scenes and objects")
+        tokens = math.prod(map(int, self.grid))
         objects = next((array.shape[1] for array in (self.masks, self.removed) if array is not None), 0)
         shapes = {name: (n, tokens) for name in ("masked", "predicted_change", "true_change")}
         shapes |= {name: (n, tokens, 3) for name in ("pca", "pca_random")}
@@ -53,6 +62,9 @@ class Scenes:
             array = getattr(self, name)
             if array is not None and array.shape != shape:
                 raise DataError(f"report.npz: {name} has shape {array.shape}, must be {shape}")
+            kinds = "u" if name in PIXELS else "b" if name in FLAGS else "f"
+            if array is not None and array.dtype.kind != kinds:
+                raise DataError(f"report.npz: {name} has the type {array.dtype}")
 
     @classmethod
     def load(cls, file) -> "Scenes":

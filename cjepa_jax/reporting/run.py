@@ -1,6 +1,5 @@
 """A run folder as data: config.json, metrics.jsonl, result.json and report.npz, as far as they are there."""
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,8 @@ from cjepa_jax import door
 from cjepa_jax.errors import DataError
 from cjepa_jax.reporting import pictures
 from cjepa_jax.workdir import Workdir
+
+MOST_GROUPS = 100  # of the probe that are drawn
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Run:
     def groups(self) -> list[str]:
         """The probe's label groups."""
         names = dict.fromkeys(name for row in [*self.rows, self.result] for name in row)
-        return [match[1] for name in names if (match := re.fullmatch(r"probe/(.+)_r2", name))]
+        found = [match[1] for name in names if (match := re.fullmatch(r"probe/(.+)_r2", name))]
+        return found[:MOST_GROUPS]
 
 
 def numeric(value: Any) -> float | None:
@@ -95,7 +97,7 @@ def read(workdir: Path) -> Run:
 def parse(text: str) -> dict:
     """A JSON object, or {} for anything else (a killed run may leave half a line)."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = door.parsed(text)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

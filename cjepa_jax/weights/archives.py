@@ -39,7 +39,7 @@ def read(path: str | os.PathLike, most: int = MOST_BYTES) -> dict[str, np.ndarra
             found = {}
             for record in records:
                 with archive.open(record) as file:
-                    found[record.filename.removesuffix(".npy")] = _array(file, record.file_size)
+                    found[record.filename.removesuffix(".npy")] = array(file, record.file_size)
             return found
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file") from error
@@ -50,8 +50,8 @@ def read(path: str | os.PathLike, most: int = MOST_BYTES) -> dict[str, np.ndarra
         raise DataError(f"{path}: not readable as NumPy's arrays: {text}") from error
 
 
-def _array(file: BinaryIO, size: int) -> np.ndarray:
-    """The array that a record of so many bytes is. Raises ValueError, and what a broken header raises."""
+def array(file: BinaryIO, size: int) -> np.ndarray:
+    """The array of a NumPy file of so many bytes. Raises ValueError, and the rest of UNREADABLE for a broken header."""
     read_header = HEADERS.get(np.lib.format.read_magic(file))
     if read_header is None:
         raise ValueError("an array of an unknown version")

@@ -4,10 +4,12 @@
 
 As published: 4 targets and a context block, layer-normed targets, smooth l1 of each component, linear EMA 0.996 to 1.
 Different: blocks go through all times of a clip; the four targets are predicted together, so that they see each other
-and a token that two of them share counts once (published: each in a forward of its own); tokens are not cut to the
-batch's shortest; predictor, optimiser and schedule are tiny's.
+and a token that two of them share counts once (published: each in a forward of its own); a target's area and shape are
+independent, blocks reach the last row and column, and tokens are not cut to the batch's shortest, unless asked for as
+below; predictor, optimiser and schedule are tiny's.
 
     --config.data.frames=1     images, as published
+    --config.mask.tied=True --config.mask.corner=True --config.mask.batch=64     masks as published, 64 images a GPU
 """
 
 from ml_collections import ConfigDict
@@ -27,6 +29,9 @@ def get_config():
             aspect=(0.75, 1.5),  # height / width
             context_scale=(0.85, 1.0),
             min_keep=10,  # context tokens at least, on a plane of 14 x 14; fewer on a smaller
+            tied=False,  # True: one number gives a target's area and its shape
+            corner=False,  # True: the last row and column stay free
+            batch=1,  # k: contexts cut to the fewest tokens of k scenes
         )
     )
     config.objective.prediction_loss = "elementwise"

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from cjepa_jax import door
 from cjepa_jax.data import files
 from cjepa_jax.data.segmenters import needs, select
 from cjepa_jax.errors import ConfigError, DataError
@@ -82,7 +83,7 @@ def identify(folder: Path) -> tuple[str, str]:
         raise ConfigError(f"--weights={folder}: no *.safetensors in it (pickled weights are not read)")
     digest = hashlib.sha256()
     for file in weights:
-        with open(file, "rb") as opened:
+        with door.regular(file, links=True) as opened:
             while block := opened.read(1 << 22):
                 digest.update(block)
     return kind, digest.hexdigest()
