@@ -104,6 +104,13 @@ def _define_flags(extra_flags: Callable[[], None] | None) -> None:
         extra_flags()
 
 
+def forget_flags() -> None:
+    """Lets `parse` be called again in this process: absl defines a flag once."""
+    for name in list(flags.FLAGS):
+        if name.split(".")[0] in ("config", "workdir", "log", "trust"):
+            delattr(flags.FLAGS, name)
+
+
 def trust() -> tuple[str, ...]:
     """What --trust names. Raises ConfigError for what is no package."""
     return foreign.trusted(flags.FLAGS.trust if "trust" in flags.FLAGS else "")

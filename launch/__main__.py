@@ -18,8 +18,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from absl import flags
-
 import cjepa_jax
 from cjepa_jax import cli, config_files, paths
 from cjepa_jax.errors import ConfigError
@@ -180,9 +178,7 @@ def _check(config: str, jobs: Sequence[Job]) -> None:
     """Whether the trainer would take the config and the overrides: better refused now than after a day in the queue."""
     before = sys.argv
     for member in jobs:
-        for name in list(flags.FLAGS):
-            if name.split(".")[0] in ("config", "workdir", "log"):  # of the member before
-                delattr(flags.FLAGS, name)
+        cli.forget_flags()  # of the member before
         # ml_collections reads the overrides from sys.argv itself.
         sys.argv = ["launch", f"--config={config}", *(f"--config.{key}={value}" for key, value in member.overrides)]
         try:

@@ -6,8 +6,6 @@ import random
 import sys
 import time
 
-from absl import flags
-
 from cjepa_jax import cli
 from cjepa_jax.config import flatten
 from configs import tiny
@@ -61,18 +59,12 @@ def parse(overrides):
     """(exit code, stderr) of a command line, without what comes after it has been understood."""
     argv = ["train", "--config=configs/tiny.py", *overrides]
     stderr, argv_before = io.StringIO(), sys.argv
-    _forget_flags()
+    cli.forget_flags()
     sys.argv = argv  # where the config's flags look for their overrides
     try:
         with contextlib.redirect_stderr(stderr):
             code = cli.guard(lambda: cli.parse(argv) and 0)
     finally:
         sys.argv = argv_before
-        _forget_flags()
+        cli.forget_flags()
     return code, stderr.getvalue()
-
-
-def _forget_flags():
-    """Flags can be defined once in a process: here and by other tests."""
-    for name in [name for name in flags.FLAGS if name in ("config", "workdir", "log") or name.startswith("config.")]:
-        delattr(flags.FLAGS, name)
