@@ -16,6 +16,7 @@ import getpass
 import json
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,8 @@ BASELINE = 3600  # of all tests without a mutation
 
 
 def main() -> int:
+    for number in (signal.SIGTERM, signal.SIGINT):  # the tests that run end with it
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     options = arguments()
     chosen = [m for m in MUTANTS if options.only in f"{m.file} {m.old} {m.new} {m.tests}"]
     if options.list:

@@ -46,7 +46,7 @@ EXPORTS = (
             "np.ascontiguousarray(arrays[name], np.float16) for name in sorted(arrays)",
             f"{BUNDLE}an_export_is_read_back_bit_for_bit_and_exported_again_to_the_same_bytes",
         ),
-        ('{"mean": MEAN, "std": STD} | fields["encoder"]', 'fields["encoder"]', "tests/exporting"),
+        ('{"mean": MEAN, "std": STD} | fields["encoder"]', 'fields["encoder"]', OUTPUTS),
         (
             'key in ("path", "source", "init_from")',
             'key in ("path", "source")',

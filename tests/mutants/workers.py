@@ -150,6 +150,8 @@ class _Failures:
 
 def _run(path: pathlib.Path, tests: list[str], limit: int, first: bool, report: pathlib.Path) -> int:
     os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     with open(report.with_suffix(".log"), "w") as log:
         for number in (1, 2):
