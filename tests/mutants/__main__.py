@@ -25,7 +25,7 @@ from tests.mutants import workers
 from tests.mutants.mutant import ROOT, Mutant
 from tests.mutants.table import MUTANTS
 
-LIMIT = 300  # seconds of CPU
+LIMIT = 180  # seconds of CPU
 BASELINE = 3600  # of all tests without a mutation
 
 

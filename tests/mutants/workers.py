@@ -21,7 +21,7 @@ from tests.mutants.mutant import ROOT, Mutant
 
 SLOW_TO_IMPORT = "pytest numpy jax jax.numpy flax.linen optax beartype jaxtyping absl.flags ml_collections scipy.stats"
 SLOW_TO_IMPORT += " PIL.Image orbax.checkpoint grain hypothesis"
-WALL = 20  # times its limit of CPU time, after which a child that waits for something is killed
+WALL = 8  # times its limit of CPU time, after which a child that waits for something is killed
 
 
 def warm(compiled: pathlib.Path) -> None:
