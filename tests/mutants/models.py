@@ -103,7 +103,7 @@ MODELS = (
             "x = jnp.where(keep[..., None], 0, x)",
             f"{ENCODER}zeroed_input_keeps_the_whole_sequence_with_zeros_at_hidden_places",
         ),
-        ("self.depth or size.depth,", "size.depth,", PLAIN),
+        ("self.depth or size.depth,", "size.depth,", f"{ENCODER}whole_scenes_match_float64"),
         (
             "stack(packed, segment, None, rotation)",
             "stack(packed, None, None, rotation)",
