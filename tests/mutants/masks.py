@@ -3,7 +3,7 @@
 from tests.mutants.mutant import of, tests_of
 
 OBJECTS, BLOCKS, MULTIBLOCK = tests_of("masks/", "objects", "blocks", "multiblock")
-TUBES, RANDOM, DISPLACED = tests_of("masks/", "tubes", "random", "displaced")
+TUBES, RANDOM, DISPLACED, PUBLISHED = tests_of("masks/", "tubes", "random", "displaced", "published")
 ALGORITHM_2 = f"{OBJECTS}draw_follows_algorithm_2"
 
 MASKS = (
@@ -90,14 +90,20 @@ MASKS = (
             f"{BLOCKS}a_block_has_the_stated_area_and_aspect",
         ),
         (
-            "rng.integers(0, rows - height + 1), rng.integers(0, cols - width + 1)",
-            "rng.integers(0, rows - height + 1), 0",
+            "rng.integers(0, free[0]), rng.integers(0, free[1])",
+            "rng.integers(0, free[0]), 0",
             f"{BLOCKS}blocks_lie_anywhere",
         ),
+        ("max(side - own + last, 1)", "max(side - own, 1)", f"{BLOCKS}blocks_lie_anywhere"),
         (
-            "rng.integers(0, rows - height + 1)",
-            "rng.integers(0, max(rows - height, 1))",
-            f"{BLOCKS}blocks_lie_anywhere",
+            "max(side - own + last, 1)",
+            "max(side - own + 1, 1)",
+            f"{PUBLISHED}places_are_as_likely_as_in_the_public_sampler",
+        ),
+        (
+            "mask & (np.cumsum(mask).reshape(mask.shape) <= count)",
+            "mask & (np.cumsum(mask).reshape(mask.shape) < count)",
+            f"{PUBLISHED}a_context_cut_to_its_batch_is_shorter_and_its_start",
         ),
         (
             "np.broadcast_to(plane, (times, *plane.shape)).ravel()",
@@ -145,12 +151,32 @@ MASKS = (
     ),
     *of(
         "cjepa_jax/masks/tubes.py",
+        (
+            "masked = first(masked, min(hidden))",
+            "masked = first(masked, max(hidden))",
+            f"{PUBLISHED}sizes_and_statistics_of_vjepas_masks",
+        ),
+        (
+            "max(masked.size - max(hidden), 1)",
+            "max(masked.size - min(hidden), 1)",
+            f"{PUBLISHED}sizes_and_statistics_of_vjepas_masks",
+        ),
         ("((8, 0.15), (2, 0.7))", "((8, 0.15), (2, 0.5))", f"{TUBES}both_kinds_with_equal_chances"),
         ("kinds[int(rng.integers(len(kinds)))]", "kinds[0]", f"{TUBES}both_kinds_with_equal_chances"),
         ("for _ in range(count)]", "for _ in range(1)]", f"{TUBES}amounts_are_the_published_samplers"),
     ),
     *of(
         "cjepa_jax/masks/multiblock.py",
+        (
+            "lowest + u * (highest - lowest)",
+            "highest - u * (highest - lowest)",
+            f"{PUBLISHED}one_number_gives_area_and_shape_of_a_target",
+        ),
+        (
+            "least = min(least, int(_context(",
+            "least = max(least, int(_context(",
+            f"{PUBLISHED}statistics_of_ijepas_masks",
+        ),
         ("dropped = ~target & ~context", "dropped = ~context", f"{MULTIBLOCK}blocks_go_through_all_times"),
         (
             "masked = target & ~context",
@@ -163,7 +189,11 @@ MASKS = (
             f"{MULTIBLOCK}a_context_that_is_too_small_drives_targets_out",
         ),
         ("context &= ~block", "context = context", f"{MULTIBLOCK}the_context_is_a_square_without_the_targets"),
-        ("for _ in range(targets)]", "for _ in range(1)]", f"{MULTIBLOCK}amounts_are_the_published_samplers"),
+        (
+            "blocks = [rectangle(rng, height, width, rows, cols, not corner) for _ in range(targets)]",
+            "blocks = [rectangle(rng, height, width, rows, cols, not corner)]",
+            f"{MULTIBLOCK}amounts_are_the_published_samplers",
+        ),
         (
             "min_keep * min(1.0, rows * cols / PLANE)",
             "min_keep",
