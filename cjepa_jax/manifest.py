@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax import clock, door
+from cjepa_jax import __version__, clock, door
 from cjepa_jax import config as config_lib
 from cjepa_jax.errors import CjepaError
 from cjepa_jax.workdir import Workdir, read_object, write_atomically
@@ -130,6 +130,7 @@ def describe(config: Mapping[str, Any], source: Any, devices: Sequence[Any]) -> 
     resolved = config_lib.resolve(config)
     return {
         "command": shlex.join([sys.executable, *sys.orig_argv[1:]]),
+        "version": __version__,
         "git": git(pathlib.Path(__file__).parent),
         "config_sha256": _digest(json.dumps(resolved, sort_keys=True)),
         "config": resolved,

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from cjepa_jax import config_files
+from cjepa_jax import __version__, config_files, manifest
 from tests import running
 
 pytestmark = pytest.mark.slow
@@ -60,3 +60,5 @@ def test_a_run_begun_with_the_wheel_is_the_clones_run(wheel, tmp_path):
     running.run(running.command(tmp_path / "clones", **small))
     one, other = ((tmp_path / name / "config.json").read_text() for name in ("run", "clones"))
     assert one == other and str(wheel[1]) not in one
+    begun = manifest.latest(manifest.read(tmp_path / "run"))
+    assert begun.get("git") is None and begun["version"] == __version__

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cjepa_jax import clock, door, experiment, flops, signals
+from cjepa_jax import __version__, clock, config_files, door, experiment, flops, signals
 from cjepa_jax import config as config_lib
 from cjepa_jax.comparing.suite import Cell, Suite, config_file
 from cjepa_jax.comparing.table import validation_score
@@ -247,8 +247,10 @@ def cores() -> list[int]:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+" if files differ from it; "" outside git."""
-    git = ["git", "-C", str(pathlib.Path(__file__).parents[2])]
+    """The clone's commit, with "+" if files differ from it, "" outside git; of an installed wheel, its version."""
+    if not (clone := config_files.clone()):
+        return f"cjepa_jax {__version__}"
+    git = ["git", "-C", str(clone)]
     asked = (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno"])
     try:
         head, dirty = (subprocess.run([*git, *a], capture_output=True, text=True, check=False).stdout for a in asked)

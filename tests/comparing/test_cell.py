@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from cjepa_jax import __version__, config_files
 from cjepa_jax.comparing import cell as cells
 from cjepa_jax.comparing import suite as suites
 from cjepa_jax.comparing.cell import CellError, CellStopped, Lab
@@ -167,6 +168,11 @@ def test_a_damaged_result_is_one_line(lab, home, monkeypatch, content):
     (home / "evaluation" / "results.json").write_text('{"about": null}')
     with pytest.raises(CellError, match="results.json: is not the results"):
         lab._evaluate(home, "random")
+
+
+def test_a_wheel_has_a_version_and_not_the_commit_of_what_its_environment_lies_in(monkeypatch):
+    monkeypatch.setattr(config_files, "clone", lambda: None)
+    assert cells.commit() == f"cjepa_jax {__version__}"
 
 
 def test_outside_git_there_is_no_commit(monkeypatch):
