@@ -242,7 +242,13 @@ def test_tensors_of_pytorch(model, shown):
 def test_the_page_says_what_runs(run, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/tiny").symlink_to(run)
+    (tmp_path / "my_masks.py").write_text("from cjepa_jax.masks.objects import draw\n")
+    mine = run_folders.config(mask__type="my_masks:draw")
+    run_folders.write(tmp_path / "runs/mine", mine, steps=(1,))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="mask.type = .*my_masks"):
+        cjepa_jax.load("runs/mine")
     page, names = (running.ROOT / "docs/API.md").read_text(), {}
     for snippet in re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S):
         exec(snippet, names)

@@ -270,7 +270,15 @@ class Adam:
 
 def run(setting: Setting) -> list[dict]:
     """What each of the three steps leaves behind: metrics, and every leaf of the state on a direction of its own."""
+    before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
+    try:
+        return _steps(setting)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _steps(setting: Setting) -> list[dict]:
     leaves = {name: torch.tensor(x) for name, x in given.parameters(setting, "params").items()}
     target = {name.removeprefix("encoder/"): torch.tensor(x) for name, x in given.parameters(setting, "target").items()
               if name.startswith("encoder/")}  # fmt: skip

@@ -136,7 +136,7 @@ def test_a_random_agent_is_within_bounds_and_knowing_the_outcome_beats_it():
     def source(split, count):
         return Phyre(split, size=128, frames=2, count=count, seed=1)
 
-    agent = phyre.PhyreAgent(tasks_fit=5, actions_fit=8, tasks_test=6, candidates=100)
+    agent = phyre.PhyreAgent(tasks_fit=25, actions_fit=8, tasks_test=6, candidates=100)
     outcome = {}
     for number, split in enumerate(("train", "test")):
         count = (agent.tasks_fit, agent.tasks_test)[number]

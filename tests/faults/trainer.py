@@ -19,7 +19,7 @@ POINTS = {  # audit event, and a pattern of what it is about: "path mode" or "fr
     "before_rename": ("os.rename", TMP + " "),
     "after_rename": ("os.rename", TMP + " "),
     "garbage": ("shutil.rmtree", r"/checkpoints/\d+ "),
-    "checksums": ("open", r"/checkpoints/\S*sha256\.json\S* w"),
+    "checksums": ("open", r"/checkpoints/\S*sha256\.json\.\S*tmp (w|None)"),
     "run_manifest": ("os.rename", r"/run_manifest\.json "),
     "metrics_rewritten": ("os.rename", r"/metrics\.jsonl "),
     "result": ("os.rename", r"/result\.json "),

@@ -110,6 +110,8 @@ def alternative(names):
     still = []
     if not fields.get("causal_weight", 0.5):  # nothing asks for the residual: only decay acts on it
         still.append("['residual']['bias']" if changes.get("weight_decay", 1.0) else "['residual']")
+    if options.get("mask") is multiblock.draw:  # it removes no object, and embeddings have no decay
+        still.append("['object_embedding']")
     return make(**fields), as_batch(scenes.batch(**options)), still, changes
 
 
