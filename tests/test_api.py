@@ -243,10 +243,10 @@ def test_the_page_says_what_runs(run, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/tiny").symlink_to(run)
     (tmp_path / "my_masks.py").write_text("from cjepa_jax.masks.objects import draw\n")
+    monkeypatch.syspath_prepend(tmp_path)
     mine = run_folders.config(mask__type="my_masks:draw")
     run_folders.write(tmp_path / "runs/mine", mine, steps=(1,))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="mask.type = .*my_masks"):
         cjepa_jax.load("runs/mine")
     page, names = (running.ROOT / "docs/API.md").read_text(), {}
