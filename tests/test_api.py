@@ -12,7 +12,7 @@ import pytest
 import cjepa_jax
 from cjepa_jax import api, opened
 from cjepa_jax.api import Model
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.evals import do_readouts
 from cjepa_jax.evals.base import Hidden
 from cjepa_jax.evals.do_questions import DoQuestions
@@ -247,7 +247,7 @@ def test_the_page_says_what_runs(run, tmp_path, monkeypatch):
     mine = run_folders.config(mask__type="my_masks:draw")
     run_folders.write(tmp_path / "runs/mine", mine, steps=(1,))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="mask.type = .*my_masks"):
+    with pytest.raises(CheckpointError, match="mask.type = .*my_masks"):
         cjepa_jax.load("runs/mine")
     page, names = (running.ROOT / "docs/API.md").read_text(), {}
     for snippet in re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S):
