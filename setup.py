@@ -38,7 +38,7 @@ setup(
     packages=sorted(PACKAGES),
     package_dir={f"cjepa_jax.{name}": name for name in INSIDE},
     package_data={"cjepa_jax.examples.folder": ["**/*.png"]},
-    entry_points={"console_scripts": ["cjepa = cjepa_jax.__main__:script"]},
+    entry_points={"console_scripts": ["cjepa = cjepa_jax.runtime.command:script"]},
     install_requires=[
         # Bounded above are those whose 0.x releases may break what is used here.
         "jax>=0.10,<0.13",

@@ -22,15 +22,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cjepa_jax import inputs, opened, sizes
+from cjepa_jax.configuration import sizes
 from cjepa_jax.evals import base
-from cjepa_jax.evals.do_questions import hidden
-from cjepa_jax.inputs import InputError, Takes
+from cjepa_jax.evals.counterfactual.questions import hidden
+from cjepa_jax.loading import inputs
+from cjepa_jax.loading import pretrained as opened
+from cjepa_jax.loading.inputs import InputError, Takes
+from cjepa_jax.loading.model import Restored
 from cjepa_jax.objectives.jepa import Jepa
-from cjepa_jax.restored import Restored
 from cjepa_jax.types import TrainState
-from cjepa_jax.weights import pretrained
-from cjepa_jax.weights.pretrained import Pretrained
+from cjepa_jax.weights import read as pretrained
+from cjepa_jax.weights.read import Pretrained
 
 log = logging.getLogger(__name__)
 

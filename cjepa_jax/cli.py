@@ -27,10 +27,18 @@ from collections.abc import Callable, Mapping, MutableMapping
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from cjepa_jax import config as config_lib
-from cjepa_jax import config_files, foreign, paths, signals
-from cjepa_jax.ending import Parser, guard, line_of, path_argument, storage_error  # noqa: F401 (for the commands)
+from cjepa_jax.configuration import check as config_lib
+from cjepa_jax.configuration import locate
 from cjepa_jax.errors import ConfigError, did_you_mean, one_line
+from cjepa_jax.host import paths
+from cjepa_jax.runtime import foreign, preemption
+from cjepa_jax.runtime.ending import (  # noqa: F401 (for the commands)
+    Parser,
+    guard,
+    line_of,
+    path_argument,
+    storage_error,
+)
 
 # glibc: huge pages; and one heap that takes large blocks too and never shrinks, so that they are not cleared anew.
 ALLOCATOR = ":".join(
@@ -53,7 +61,7 @@ def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:
     2 for the command line and the config. A mistake in the program itself keeps its traceback.
     """
 
-    signals.end_with_parent()
+    preemption.end_with_parent()
 
     def work() -> int:
         if {"-h", "--help"} & set(sys.argv[1:]):
@@ -77,8 +85,8 @@ def parse(argv: list[str], extra_flags: Callable[[], None] | None = None) -> tup
     """
     _define_flags(extra_flags)
     word = _config_word(argv)
-    file = config_files.find(word)
-    config_files.make_importable(file)
+    file = locate.find(word)
+    locate.make_importable(file)
     config = _load(word, file)
     _check_overrides(config, argv)
     try:
@@ -271,7 +279,7 @@ def restart_with_huge_pages(module_name: str) -> None:
     if sys.platform != "linux" or not typed or ALLOCATOR.split("=")[0] in tunables or not runs_on_cpu():
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, ALLOCATOR)))
-    signals.hold_back()
+    preemption.hold_back()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

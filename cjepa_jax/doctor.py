@@ -16,10 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from cjepa_jax import cli, door, foreign, manifest
-from cjepa_jax import config as config_lib
+from cjepa_jax import cli
+from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError, CjepaError, ConfigError, printable
-from cjepa_jax.workdir import Workdir, read_object
+from cjepa_jax.host import door
+from cjepa_jax.runtime import foreign, run_manifest
+from cjepa_jax.runtime.workdir import Workdir, read_object
 
 BESIDE = ("step_time_ms", "scenes_per_s", "data_wait", "eta_s", "compilations")  # how fast it went, not where to
 SHOWN = 5
@@ -139,9 +141,9 @@ def _config(run: Workdir) -> Finding:
 
 def _manifest(run: Workdir) -> Finding:
     try:
-        content = manifest.read(run.path)
+        content = run_manifest.read(run.path)
     except ValueError as error:
-        return Finding("manifest", f"{manifest.RUN} is damaged ({error}); the next start sets it aside", 1)
+        return Finding("manifest", f"{run_manifest.RUN} is damaged ({error}); the next start sets it aside", 1)
     if content is None or not content["starts"]:
         return Finding("manifest", "none: the run is of an earlier version, or has never got to training")
     last = content["starts"][-1]
@@ -200,12 +202,12 @@ def _checkpoints(run: Workdir, running: bool) -> Iterator[Finding]:
 
 
 def _checkpoint(folder: pathlib.Path, step: int) -> Finding:
-    wrong = manifest.verify(folder, step)
+    wrong = run_manifest.verify(folder, step)
     if wrong:
         return Finding(f"step {step}", f"damaged: {_few(wrong)}", CheckpointError.exit_code)
     if wrong is None:
         if any(path.is_file() for path in folder.glob("default/**/*")):
-            return Finding(f"step {step}", f"no {manifest.SUMS}: its arrays are verified when they are read")
+            return Finding(f"step {step}", f"no {run_manifest.SUMS}: its arrays are verified when they are read")
         return Finding(f"step {step}", "damaged: there is nothing in it", CheckpointError.exit_code)
     files = [file for file in folder.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files) / 2**20
@@ -215,7 +217,7 @@ def _checkpoint(folder: pathlib.Path, step: int) -> Finding:
 def _largest_interval(run: Workdir) -> int:
     """log.every may change from start to start: what is missing at its largest value is missing in any case."""
     values: list[Any] = []
-    for read in (lambda: _bounded(run), lambda: manifest.read(run.path)):
+    for read in (lambda: _bounded(run), lambda: run_manifest.read(run.path)):
         try:
             content = read() or {}
         except (ConfigError, OSError, ValueError):
@@ -244,10 +246,10 @@ def _bounded(run: Workdir) -> dict[str, Any]:
 
 def _about(run: Workdir) -> dict[str, Any]:
     try:
-        content = manifest.read(run.path)
+        content = run_manifest.read(run.path)
     except ValueError as error:
-        raise CjepaError(f"{run.path / manifest.RUN}: is damaged ({error})") from error
-    return manifest.latest(content) if content else {}
+        raise CjepaError(f"{run.path / run_manifest.RUN}: is damaged ({error})") from error
+    return run_manifest.latest(content) if content else {}
 
 
 def _section(name: str, lines: list[str]) -> Iterator[str]:

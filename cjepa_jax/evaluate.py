@@ -37,16 +37,18 @@ import time
 import jax
 from absl import flags
 
-from cjepa_jax import __version__, build, cli, door, experiment, paths, seeds
-from cjepa_jax import config as config_lib
+from cjepa_jax import __version__, cli, experiment
+from cjepa_jax.configuration import build, seeds
+from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.data import assemble
 from cjepa_jax.errors import ConfigError, DataError, one_line
 from cjepa_jax.evals.base import Bench, Result
-from cjepa_jax.metrics import format_seconds
-from cjepa_jax.reporting import evaluation as page
-from cjepa_jax.reporting import results
-from cjepa_jax.restored import Restored
-from cjepa_jax.workdir import Workdir, write_atomically
+from cjepa_jax.host import door, paths
+from cjepa_jax.loading.model import Restored
+from cjepa_jax.reports import evaluation as page
+from cjepa_jax.reports import results
+from cjepa_jax.runtime.workdir import Workdir, write_atomically
+from cjepa_jax.runtime.writers import format_seconds
 
 ALIASES = {"eval": "validation"}  # what published data call the split on which settings are chosen
 

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
-from cjepa_jax import build, memory, optim, schedules, sharding, train_step
-from cjepa_jax.config import flatten
+from cjepa_jax import optim, schedules, sharding, train_step
+from cjepa_jax.configuration import build
+from cjepa_jax.configuration.check import flatten
+from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.data import assemble as data
 from cjepa_jax.data import batching, pipeline
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.host import memory
 from cjepa_jax.objectives.base import Objective
-from cjepa_jax.sizes import parse
 from cjepa_jax.types import Batch, Rows
 
 

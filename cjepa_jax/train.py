@@ -4,7 +4,7 @@ python -m cjepa_jax.train --config=configs/tiny.py [--workdir=runs/tiny] [--conf
 """
 
 if __name__ == "__main__":
-    from cjepa_jax import signals
+    from cjepa_jax.runtime import preemption as signals
 
     signals.leave_at_once()
     from cjepa_jax import cli  # checks the command line and the config before JAX is imported
@@ -19,39 +19,43 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 from clu import parameter_overview
 
-from cjepa_jax import cli, door, experiment, initial, manifest, processes, report, sharding, summary
-from cjepa_jax.alarms import Alarms
-from cjepa_jax.checkpoint import Checkpoints, size_in_bytes
+from cjepa_jax import cli, experiment, sharding
 from cjepa_jax.errors import PREEMPTED
 from cjepa_jax.evals.probe import Probe
-from cjepa_jax.goodput import Goodput
-from cjepa_jax.metrics import Console, Writers, format_progress, format_seconds
-from cjepa_jax.signals import Signals, Stopped
-from cjepa_jax.timing import Clock, compilations, peak_memory
-from cjepa_jax.watchdog import Watchdog
-from cjepa_jax.weights.pretrained import Pretrained
-from cjepa_jax.window import Window
-from cjepa_jax.workdir import Workdir
+from cjepa_jax.host import door
+from cjepa_jax.loading import init_from
+from cjepa_jax.reports import summary, training
+from cjepa_jax.runtime import distributed, run_manifest
+from cjepa_jax.runtime.accumulator import Window
+from cjepa_jax.runtime.checkpoint import Checkpoints, size_in_bytes
+from cjepa_jax.runtime.collapse_monitor import Alarms
+from cjepa_jax.runtime.goodput import Goodput
+from cjepa_jax.runtime.preemption import Signals, Stopped
+from cjepa_jax.runtime.timing import Clock, compilations, peak_memory
+from cjepa_jax.runtime.watchdog import Watchdog
+from cjepa_jax.runtime.workdir import Workdir
+from cjepa_jax.runtime.writers import Console, Writers, format_progress, format_seconds
+from cjepa_jax.weights.read import Pretrained
 
 
 def main(config, path: str) -> int:
     """Runs the experiment in the folder `path`. Returns the exit code: 0 (done) or PREEMPTED (stopped by a signal)."""
-    return processes.leave(cli.guard(lambda: _run(config, path)))
+    return distributed.leave(cli.guard(lambda: _run(config, path)))
 
 
 def _run(config, path: str) -> int:
-    processes.start(config)
+    distributed.start(config)
     config.dtype = experiment.compute_dtype(config)  # kept with the config: a run does not change it on resume
-    weights, lines = initial.prepare(config, pathlib.Path(path), cli.trust())
-    folder, first = Workdir(path, config), processes.first()
+    weights, lines = init_from.prepare(config, pathlib.Path(path), cli.trust())
+    folder, first = Workdir(path, config), distributed.first()
     stacks = folder.path / f"stacks.{jax.process_index()}.txt"
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals(alone=jax.process_count() == 1))
-        stack.enter_context(processes.blame())
+        stack.enter_context(distributed.blame())
         if first:  # the one that locks the folder, and writes there
             stack.enter_context(folder)
         watchdog = stack.enter_context(Watchdog(config.train.watchdog, stacks))
-        (finished,) = processes.agree(folder.finished is not None)  # and nobody reads before the folder is claimed
+        (finished,) = distributed.agree(folder.finished is not None)  # and nobody reads before the folder is claimed
         if not first:
             stack.enter_context(door.owning(folder.path))
         if not finished:
@@ -65,7 +69,7 @@ def _run(config, path: str) -> int:
         if first:
             print(f"finished already: {folder.path}\n{summary.probes(folder.finished)}")
             if config.log.report and not (folder.path / "report.html").exists():  # killed right before it
-                report.write(folder.path)
+                training.write(folder.path)
     return 0
 
 
@@ -74,7 +78,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
 
     weights: opened from config.init_from, to which the config is set already; None: none, or not needed any more.
     """
-    first, started = processes.first(), time.perf_counter()
+    first, started = distributed.first(), time.perf_counter()
     console, goodput = Console(active=first), Goodput(workdir.path / "goodput.json")
 
     with signals.nothing_to_save():
@@ -84,7 +88,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
         console.print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
         if first:
             workdir.require_space((config.checkpoint.keep + 2) * size_in_bytes(state), counting_checkpoints=True)
-        names, params = run.unseen.label_names, processes.local(state.params | state.extra)
+        names, params = run.unseen.label_names, distributed.local(state.params | state.extra)
         sizes = (config.probe.train, config.probe.test, config.probe.batch)
         probe = Probe(run.objective.encode, params, run.unseen_scenes, names, *sizes)
 
@@ -92,14 +96,14 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
         checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep, config.checkpoint.best)
         start, state = checkpoints.restore(state) or (
             0,
-            initial.start(config, state, weights, workdir.path, cli.trust()),
+            init_from.start(config, state, weights, workdir.path, cli.trust()),
         )
         weights = None  # they have served, and may be as large as the state
         if first:
             workdir.truncate_metrics(start)
         console.print(summary.plan(config, workdir, run, start))
         logged = workdir.read_metrics()
-        entry = manifest.open_run(workdir, config, run.source, jax.devices(), start)
+        entry = run_manifest.open_run(workdir, config, run.source, jax.devices(), start)
         writers, window = Writers(workdir, config, start, first), Window(config, len(run.source), state)
 
     def score() -> dict | None:
@@ -107,9 +111,9 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
 
         The next start makes up for it. The step's checkpoint stays without scores, so that it is never the best one.
         """
-        params = processes.local(state.params | state.extra)
+        params = distributed.local(state.params | state.extra)
         scores = signals.unless_stopped(lambda: probe.run(params))
-        (broken_off,) = processes.agree(scores is None)
+        (broken_off,) = distributed.agree(scores is None)
         if broken_off:
             return None
         writers.write(step, scores)
@@ -120,7 +124,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
         """The next batch as read and on the devices, None at the end; and whether a signal has come to any process."""
         arrays = signals.unless_stopped(lambda: next(batches, None))
         shape = run.loader.shape_of(arrays) if arrays else 0
-        asked, shape = processes.agree(signals.received is not None, shape)
+        asked, shape = distributed.agree(signals.received is not None, shape)
         if asked or arrays is None:
             return None, None, asked
         arrays = run.loader.at_shape(arrays, shape)
@@ -174,7 +178,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
                 with clock.outside("probe"):
                     cli.release_memory()
                     scores = score()
-                    (asked,) = processes.agree(signals.received is not None)
+                    (asked,) = distributed.agree(signals.received is not None)
                 stop = stop or asked
             # Also after a probe, which may have met the best state so far, and after the first step: whoever is
             # killed again and again still gets on.
@@ -205,7 +209,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
     entry.close("done", step)
     console.print(f"done in {format_seconds(time.perf_counter() - started)}: {workdir.path}")
     if config.log.report and first:
-        console.print(f"report: {report.write(workdir.path)}")
+        console.print(f"report: {training.write(workdir.path)}")
     return 0
 
 

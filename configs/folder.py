@@ -13,7 +13,7 @@ def get_config():
     config = tiny.get_config()
     config.train.batch = 8
     config.train.steps = 100
-    config.data.source = "cjepa_jax.data.folder:Folder"
+    config.data.source = "cjepa_jax.data.sources.folder:Folder"
     config.data.path = "examples/folder"
     config.data.frames = 1
     config.data.count = 0

@@ -6,7 +6,7 @@ Hardware it is meant for: 32 accelerators of 80 GB (the document reports 72 h on
 its end by us: no score is printed here. On one machine, or for a look:
 
     --config.train.batch=64 --config.train.steps=1000 --config.optim.warmup_share=0.06     a short run
-    --config.data.source=cjepa_jax.data.folder:Folder --config.data.path=DIR     your own images and masks
+    --config.data.source=cjepa_jax.data.sources.folder:Folder --config.data.path=DIR     your own images and masks
     --config.data.source=cjepa_jax.data.worlds:Shadows    another simulated world
 
 This file is also the schema: every other config starts from it and changes a few lines, and a key that is not here

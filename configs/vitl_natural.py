@@ -1,7 +1,7 @@
 """Causal-JEPA, ViT-L/16 on natural images with object masks: 600 epochs, joint crop and flip.
 
     python -m cjepa_jax.train --config=configs/vitl_natural.py \
-        --config.data.source=cjepa_jax.data.folder:Folder --config.data.path=DIR --config.data.count=0
+        --config.data.source=cjepa_jax.data.sources.folder:Folder --config.data.path=DIR --config.data.count=0
 
 DIR holds images and their instance maps (README, "Your own images"). Not run to its end by us.
 """

@@ -23,8 +23,8 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 import cjepa_jax
-from cjepa_jax import build
-from cjepa_jax.data import drawing
+from cjepa_jax.configuration import build
+from cjepa_jax.data.drawing import marks
 from cjepa_jax.errors import CjepaError
 
 parser = argparse.ArgumentParser(description="What if this object were absent? A model's answer, and the truth.")
@@ -192,16 +192,16 @@ def on_grid(values: np.ndarray, time: int) -> np.ndarray:
 
 def outlined(time: int) -> np.ndarray:
     """The last frame of a time, with the object's outline."""
-    frame = np.ascontiguousarray(drawing.enlarge(video[time * per + per - 1], 384))
-    drawing.outline(frame, gone[time * per + per - 1], OUTLINE, 5)
+    frame = np.ascontiguousarray(marks.enlarge(video[time * per + per - 1], 384))
+    marks.outline(frame, gone[time * per + per - 1], OUTLINE, 5)
     return frame
 
 
 def covered(time: int) -> np.ndarray:
     """The same without outline, the hidden tokens hatched."""
-    frame = np.ascontiguousarray(drawing.enlarge(video[time * per + per - 1], 384))
-    frame[drawing.stretch(on_grid(hidden, time), frame)] = 200
-    drawing.hatch(frame, on_grid(hidden, time), 14)
+    frame = np.ascontiguousarray(marks.enlarge(video[time * per + per - 1], 384))
+    frame[marks.stretch(on_grid(hidden, time), frame)] = 200
+    marks.hatch(frame, on_grid(hidden, time), 14)
     return frame
 
 
@@ -218,7 +218,7 @@ tops = {name: float(values[rest].max(initial=0)) or 1.0 for name, values in size
 columns = {
     "the scene": outlined,
     "what the model sees": covered,
-    "without it, simulated": lambda time: drawing.enlarge(real[time * per + per - 1], 384),
+    "without it, simulated": lambda time: marks.enlarge(real[time * per + per - 1], 384),
     **{name: lambda time, name=name: heat(sizes[name], time, max(tops.values())) for name in sizes},
 }
 side, gap, left, right, head, foot = 2.3, 0.12, 0.35, 0.75, 0.45, 0.15 + 0.21 * len(lines)  # inches

@@ -19,8 +19,10 @@ import sys
 from collections.abc import Sequence
 
 import cjepa_jax
-from cjepa_jax import cli, config_files, paths
+from cjepa_jax import cli
+from cjepa_jax.configuration import locate
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.host import paths
 
 from . import git, secrets, sky, slurm, sweep, tpu
 from .job import NAME, ROOT, Job
@@ -133,7 +135,7 @@ def _job(kind: str, given: argparse.Namespace, overrides: tuple[tuple[str, str],
         secrets.read(fields["secrets"])  # refused now, not in the queue
     if not given.config or not given.workdir:
         raise ConfigError(f"--{'workdir' if given.config else 'config'} is missing")
-    config = config_files.portable(config_files.find(given.config), ROOT)
+    config = locate.portable(locate.find(given.config), ROOT)
     here = kind in ("slurm", "sweep")  # the machines see this file system
     if given.submit and given.dry_run:
         raise ConfigError("--submit and --dry-run exclude each other")
@@ -150,7 +152,7 @@ def _job(kind: str, given: argparse.Namespace, overrides: tuple[tuple[str, str],
 
 def _code(kind: str, allow_dirty: bool) -> str:
     """What will run: the clone's commit, or the version that a wheel has installed and the commit of the folder."""
-    if config_files.clone():
+    if locate.clone():
         return git.commit(ROOT, allow_dirty)
     if kind in ("tpu", "sky"):
         raise ConfigError(f"launch {kind} copies a clone to the machines: run it in one, not from an installed wheel")

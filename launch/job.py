@@ -6,14 +6,15 @@ import pathlib
 import re
 import sys
 
-from cjepa_jax import config_files, manifest
+from cjepa_jax.configuration import locate
 from cjepa_jax.errors import CjepaError, ConfigError
+from cjepa_jax.runtime import run_manifest
 
-ROOT = str(config_files.clone() or pathlib.Path.cwd())  # the clone; with a wheel, the folder that the command is run in
+ROOT = str(locate.clone() or pathlib.Path.cwd())  # the clone; with a wheel, the folder that the command is run in
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-SECRET = re.compile(f"{manifest.SECRET.pattern}|PASS", re.IGNORECASE)  # of a name
+SECRET = re.compile(f"{run_manifest.SECRET.pattern}|PASS", re.IGNORECASE)  # of a name
 LOGIN = re.compile(r"//[^/\s@]*@")  # in a value: an address with a password in it
 MEMORY = re.compile(r"\d+[KMGT]?", re.ASCII)
 TIME = re.compile(r"(\d+-)?\d{1,3}:\d\d:\d\d", re.ASCII)

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from cjepa_jax import sizes
+from cjepa_jax.configuration import sizes
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
-from cjepa_jax.weights import layouts
-from cjepa_jax.weights.pretrained import Pretrained
+from cjepa_jax.weights import canonical as layouts
+from cjepa_jax.weights.read import Pretrained
 
 VARIANT = "24x2x3x40/8"  # no published size: width, depth, heads and hidden units are all told apart
 PREDICTOR = {"depth": 1, "width": 16, "heads": 4, "attention": "joint", "max_objects": 3}

@@ -6,9 +6,10 @@ import json
 import jax
 import numpy as np
 
-from cjepa_jax import build, optim, train_step
-from cjepa_jax import config as config_lib
-from cjepa_jax.checkpoint import Checkpoints
+from cjepa_jax import optim, train_step
+from cjepa_jax.configuration import build
+from cjepa_jax.configuration import check as config_lib
+from cjepa_jax.runtime.checkpoint import Checkpoints
 from configs import tiny
 from tests.running import SMALL
 from tests.test_configs import abstract_batch

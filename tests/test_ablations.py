@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from cjepa_jax import config, experiment, sharding
+from cjepa_jax import experiment, sharding
+from cjepa_jax.configuration import check
 from cjepa_jax.data import assemble
 from tests.running import SMALL
 
@@ -30,7 +31,7 @@ DOCUMENT = {  # the rows of the document's table, then what it names without a r
         "data.options.compactness: (absent) -> 10.0",
         "data.options.of: (absent) -> cjepa_jax.data.worlds:Balls",
         "data.options.segments: (absent) -> 16",
-        "data.source: cjepa_jax.data.worlds:Balls -> cjepa_jax.data.superpixels:Superpixels",
+        "data.source: cjepa_jax.data.worlds:Balls -> cjepa_jax.data.sources.superpixels:Superpixels",
     ),
     "no_causal": ("objective.causal_weight: 0.5 -> 0.0",),
     "no_sigreg": ("objective.sigreg_weight: 0.01 -> 0.0",),
@@ -79,7 +80,7 @@ CHANGES = {  # of tiny's own
     "superpixels": (
         "data.intervened: rerender -> zero_pixels",
         "data.max_objects: 8 -> 16",
-        "data.source: cjepa_jax.data.worlds:Balls -> cjepa_jax.data.superpixels:Superpixels",
+        "data.source: cjepa_jax.data.worlds:Balls -> cjepa_jax.data.sources.superpixels:Superpixels",
     ),
 }
 WHOLE = {"random_patches": "mask.*", "superpixels": "data.options.*"}  # sections that are wholly others
@@ -95,14 +96,14 @@ def own(name):
 
 def test_the_reference_is_the_documents_method_at_tinys_size():
     vitl, tiny = (importlib.import_module(f"configs.{name}").get_config() for name in ("vitl", "tiny"))
-    assert {line.partition(":")[0] for line in config.differences(vitl, get("full"), ignore=())} == set(SCALE)
-    here, scale = dict(config.flatten(get("full"))), dict(config.flatten(tiny))
+    assert {line.partition(":")[0] for line in check.differences(vitl, get("full"), ignore=())} == set(SCALE)
+    here, scale = dict(check.flatten(get("full"))), dict(check.flatten(tiny))
     assert all(here[key] == scale[key] for key in SCALE)
 
 
 @pytest.mark.parametrize("name", DOCUMENT)
 def test_a_row_of_the_document_changes_one_thing(name):
-    assert tuple(config.differences(get("full"), get(name), ignore=())) == DOCUMENT[name]
+    assert tuple(check.differences(get("full"), get(name), ignore=())) == DOCUMENT[name]
 
 
 def test_random_patches_hide_as_much_of_each_scene_and_keep_the_causal_term():
@@ -142,14 +143,14 @@ def test_every_row_of_the_document_trains(name, monkeypatch):
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_ablation_changes_what_it_says_of_the_reference(name):
     tiny = importlib.import_module("configs.tiny").get_config()
-    assert tuple(config.differences(tiny, own(name), ignore=(WHOLE.get(name, ""),))) == CHANGES[name]
+    assert tuple(check.differences(tiny, own(name), ignore=(WHOLE.get(name, ""),))) == CHANGES[name]
 
 
 def test_the_kinds_of_hidden_tokens_differ_in_no_amount_and_little_else():
     hidden = {}
     for name in TOKENS:
         c = own(name)
-        assert not config.differences(own("object_tokens"), c, ignore=("mask.type", "mask.tubes"))
+        assert not check.differences(own("object_tokens"), c, ignore=("mask.type", "mask.tubes"))
         scenes = assemble.make_scenes(c, assemble.make_source(c, "train"), *assemble.patch_and_tubelet(c))
         hidden[name] = np.array([~scenes(i, 0)["context"] for i in range(12)])
     objects, displaced, tokens, tubes = (hidden[name] for name in TOKENS)

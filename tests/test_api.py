@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 import cjepa_jax
-from cjepa_jax import api, opened
+from cjepa_jax import api
 from cjepa_jax.api import Model
 from cjepa_jax.errors import CheckpointError, ConfigError
-from cjepa_jax.evals import do_readouts
 from cjepa_jax.evals.base import Hidden
-from cjepa_jax.evals.do_questions import DoQuestions
-from cjepa_jax.inputs import InputError
+from cjepa_jax.evals.counterfactual import readouts
+from cjepa_jax.evals.counterfactual.questions import DoQuestions
+from cjepa_jax.loading import pretrained
+from cjepa_jax.loading.inputs import InputError
+from cjepa_jax.loading.model import Restored
 from cjepa_jax.masks import objects
-from cjepa_jax.restored import Restored
 from configs.baselines import mae
 from tests import run_folders, running, scenes
 
@@ -86,7 +87,7 @@ def test_intervene_is_what_the_evaluation_asks(restored, model, shown):
     removed = np.array([0, 1, 2, 3, 0])
     zeros = {name: np.zeros((5, 1)) for name in DoQuestions._fields}
     asked = DoQuestions(**zeros | dict(video=video, object_patches=patches, removed=removed, asked=removed - 1))
-    expected = do_readouts.features(restored.trained(5), asked, 1, 0, 5, ("masked", "counterfactual"))
+    expected = readouts.features(restored.trained(5), asked, 1, 0, 5, ("masked", "counterfactual"))
     answer = model.intervene(video, masks, [[k] for k in removed])
     for name, value in expected.items():  # there, the asked object's tokens follow
         np.testing.assert_allclose(answer.readouts[name], value[:, :96], atol=2e-5)
@@ -203,7 +204,7 @@ def test_load_says_what_it_is_and_refuses_what_cannot_be(run, model, caplog):
         assert cjepa_jax.load(str(run)).info == model.info
     assert f"{run}: cjepa_jax, 96x1x3x384/8, 0.1 M parameters (encoder, target, predictor), licence" in caplog.text
     expected = dict(layout="cjepa_jax", step=4, width=96, depth=1, patch=8, tubelet=2, size=32, frames=2, max_objects=3)
-    assert model.info.items() >= expected.items() and model.info["digest"] == opened.open(run).digest
+    assert model.info.items() >= expected.items() and model.info["digest"] == pretrained.open(run).digest
     assert "licence unspecified" in repr(model)
     for options, text in (
         ({"weights": "teacher"}, "weights = 'teacher': must be 'encoder' or 'target'"),

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from cjepa_jax import cli
-from cjepa_jax.config import flatten
+from cjepa_jax.configuration.check import flatten
 from cjepa_jax.errors import did_you_mean
 from configs import tiny
 

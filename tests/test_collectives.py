@@ -5,9 +5,9 @@ import functools
 import jax
 import pytest
 
-from cjepa_jax import scaling
+from cjepa_jax.bench import scaling
 from tests import test_parity
-from tests.test_scaling import MODEL
+from tests.bench.test_scaling import MODEL
 
 BATCH = test_parity.BATCH
 SMALL = 16 * 4 * MODEL.encoder.width  # bytes: sums over scenes behind the loss and the metrics, some per feature

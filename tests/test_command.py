@@ -8,12 +8,14 @@ import sys
 
 import pytest
 
-from cjepa_jax import __main__ as command
 from cjepa_jax import __version__
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.runtime import command
 
 ROOT = pathlib.Path(__file__).parents[1]
-SCRIPT = "import sys\nfrom cjepa_jax.__main__ import script\nif __name__ == '__main__':\n    sys.exit(script())\n"
+SCRIPT = (
+    "import sys\nfrom cjepa_jax.runtime.command import script\nif __name__ == '__main__':\n    sys.exit(script())\n"
+)
 
 
 @pytest.fixture(scope="module")

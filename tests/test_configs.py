@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cjepa_jax import build, config, optim, schedules, train_step
+from cjepa_jax import optim, schedules, train_step
+from cjepa_jax.configuration import build, check
 from cjepa_jax.data import batching
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import tokenizers
@@ -55,7 +56,7 @@ SLOW = (".ablations.", ".evals.")  # many, and each a small change of what is tr
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_every_config_traces_a_step_at_its_true_sizes(name, dtype):
     c = importlib.import_module(name).get_config()
-    config.check(c)
+    check.check(c)
     program = (dtype, c.data.intervened, c.objective.to_json(), c.optim.to_json())
     if dtype == "float32":  # bfloat16 once per method: what it could break does not depend on sizes
         program += (c.train.batch, c.data.frames, c.data.size, c.data.max_objects, c.data.row_lengths)
@@ -124,13 +125,13 @@ def test_values_that_would_be_wrong_without_a_word_are_refused(changes, named):
     c = vitl.get_config().copy_and_resolve_references().unlock()
     c.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=named):
-        config.check(c)
+        check.check(c)
 
 
 def test_raising_m_max_gives_the_predictor_its_embeddings():
     c = vitl.get_config()
     c.mask.max_objects = 5
     assert c.objective.predictor.max_objects == 5
-    config.check(c)
+    check.check(c)
     c.objective.causal_weight, c.data.intervened = 0.0, "none"
-    config.check(c)
+    check.check(c)

@@ -7,7 +7,7 @@ import re
 import jax
 import pytest
 
-from cjepa_jax import build
+from cjepa_jax.configuration import build
 from tests import running
 from tests.test_configs import abstract_batch
 

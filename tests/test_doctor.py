@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cjepa_jax import doctor, manifest
-from cjepa_jax.checkpoint import Checkpoints
+from cjepa_jax import doctor
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import CjepaError, ConfigError
-from cjepa_jax.workdir import Workdir
+from cjepa_jax.runtime import run_manifest
+from cjepa_jax.runtime.checkpoint import Checkpoints
+from cjepa_jax.runtime.workdir import Workdir
 from configs import tiny
 from tests.running import ROOT
 
@@ -27,7 +28,7 @@ def make(path, steps=20, saves=(10, 20), seed=0):
     config = tiny.get_config()
     config.seed = seed
     with Workdir(path, config) as workdir:
-        entry = manifest.open_run(workdir, config, Balls(seed=seed), jax.devices(), 0)
+        entry = run_manifest.open_run(workdir, config, Balls(seed=seed), jax.devices(), 0)
         checkpoints = Checkpoints(workdir.checkpoints)
         for step in range(1, steps + 1):
             if step % config.log.every == 0:
@@ -59,9 +60,9 @@ def ask(capsys, *arguments):
 
 
 def forget_the_end(run):
-    content = json.loads((run / manifest.RUN).read_text())
+    content = json.loads((run / run_manifest.RUN).read_text())
     del content["starts"][-1]["reason"]
-    (run / manifest.RUN).write_text(json.dumps(content))
+    (run / run_manifest.RUN).write_text(json.dumps(content))
 
 
 def sorted_files(folder):
@@ -92,7 +93,7 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(run, capsys):
 def test_traces_of_kills_are_explained_and_healthy(run, capsys):
     (run / "result.json").unlink()
     forget_the_end(run)
-    (run / "checkpoints" / "20" / manifest.SUMS).unlink()
+    (run / "checkpoints" / "20" / run_manifest.SUMS).unlink()
     for name in ("5.bad", "30.orbax-checkpoint-tmp"):
         (run / "checkpoints" / name).mkdir()
     with open(run / "metrics.jsonl", "a") as file:
@@ -120,13 +121,13 @@ def test_a_disk_that_does_not_answer_is_no_damage(run, capsys, monkeypatch):
     def fail(folder, step):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(manifest, "verify", fail)
+    monkeypatch.setattr(run_manifest, "verify", fail)
     code, text = ask(capsys, run)
     assert code == 1 and "step 20: cannot be read now (Input/output error), which says nothing about it" in text
 
 
 def test_a_step_that_the_run_is_deleting_is_not_called_damaged(run, monkeypatch):
-    looked = manifest.verify
+    looked = run_manifest.verify
 
     def verify(folder, step):
         (folder / "default" / "manifest.ocdbt").unlink()
@@ -134,14 +135,15 @@ def test_a_step_that_the_run_is_deleting_is_not_called_damaged(run, monkeypatch)
         return looked(folder, step)
 
     shutil.rmtree(run / "checkpoints" / "20")
-    monkeypatch.setattr(manifest, "verify", verify)
+    monkeypatch.setattr(run_manifest, "verify", verify)
     monkeypatch.setattr("time.sleep", lambda seconds, sleep=doctor.time.sleep: sleep(seconds / 2))
     with Workdir(run) as workdir:
         assert not any(finding.what.startswith("step") for finding in doctor.examine(workdir))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "code"), [("config.json", "{", 2), ("result.json", "5", 2), (manifest.RUN, '{"starts": 3}', 1)]
+    ("name", "content", "code"),
+    [("config.json", "{", 2), ("result.json", "5", 2), (run_manifest.RUN, '{"starts": 3}', 1)],
 )
 def test_damaged_files_of_the_run(run, capsys, name, content, code):
     (run / name).write_text(content)
@@ -168,13 +170,13 @@ def test_two_runs_are_compared(run, tmp_path, capsys):
     code, text = ask(capsys, run, "--diff", tmp_path / "other")
     assert code == 0 and "config:\n  seed: 0 -> 3\n" in text and "packages: the same\n" in text
     assert "data.scene_0: " in text and "  loss: 0.05 -> 3.05\n" in text and "step_time_ms" not in text
-    (tmp_path / "other" / manifest.RUN).write_text("{")
+    (tmp_path / "other" / run_manifest.RUN).write_text("{")
     with pytest.raises(CjepaError, match="is damaged"):
         doctor.main([str(run), "--diff", str(tmp_path / "other")])
 
 
 def test_a_run_that_goes_on_is_told_from_one_that_was_killed_without_starting_jax(run):
-    code = "import sys, time; from cjepa_jax.workdir import Workdir\n"
+    code = "import sys, time; from cjepa_jax.runtime.workdir import Workdir\n"
     code += "with Workdir(sys.argv[1]): print(1, flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code, run], cwd=ROOT, stdout=subprocess.PIPE)
     holder.stdout.readline()

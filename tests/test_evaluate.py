@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from cjepa_jax import build, evaluate, seeds, trees
+from cjepa_jax import evaluate
+from cjepa_jax.configuration import build, seeds
 from cjepa_jax.errors import CjepaError, DataError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Result, Score, require
-from cjepa_jax.reporting import evaluation as page
-from cjepa_jax.reporting import results
-from cjepa_jax.restored import Restored
+from cjepa_jax.loading.model import Restored
+from cjepa_jax.reports import evaluation as page
+from cjepa_jax.reports import results
+from cjepa_jax.runtime import trees
 from tests import running
-from tests.test_restored import config
+from tests.loading.test_model import config
 
 HERE = "tests.test_evaluate"
 SMALL = {"evals__fit": 8, "evals__test": 6, "evals__batch": 4, "evals__random_inits": 1}

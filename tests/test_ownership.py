@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cjepa_jax import door, ending, manifest
-from cjepa_jax.checkpoint import Checkpoints
-from cjepa_jax.door import Lost
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.goodput import Goodput
-from cjepa_jax.workdir import Workdir
+from cjepa_jax.host import door
+from cjepa_jax.host.door import Lost
+from cjepa_jax.runtime import ending, run_manifest
+from cjepa_jax.runtime.checkpoint import Checkpoints
+from cjepa_jax.runtime.goodput import Goodput
+from cjepa_jax.runtime.workdir import Workdir
 from tests import running
 
 
@@ -46,7 +47,7 @@ def copied(folder):
 def taken_over(folder):
     """Another run has made the folder its own."""
     renamed(folder)
-    code = "import sys; from cjepa_jax.workdir import Workdir\nwith Workdir(sys.argv[1], {'seed': 5}): pass"
+    code = "import sys; from cjepa_jax.runtime.workdir import Workdir\nwith Workdir(sys.argv[1], {'seed': 5}): pass"
     subprocess.run([sys.executable, "-c", code, folder], cwd=running.ROOT, check=True)
 
 
@@ -81,7 +82,7 @@ WRITERS = {
     "bytes": lambda workdir: door.replacing(workdir.path / "report.npz").__enter__(),
     "stacks": lambda workdir: door.overwrite(workdir.path / "stacks.0.txt"),
     "tb": lambda workdir: door.folder(workdir.path, "tb"),
-    "manifest": lambda workdir: manifest.Entry(workdir.path / "run_manifest.json", {"starts": [{}]}).write(),
+    "manifest": lambda workdir: run_manifest.Entry(workdir.path / "run_manifest.json", {"starts": [{}]}).write(),
 }  # fmt: skip
 
 
@@ -100,7 +101,9 @@ def test_nothing_is_written_once_the_folder_is_not_its_own(tmp_path, change):
             with pytest.raises(Lost, match=CHANGES[change]) as caught:
                 write(workdir)
             assert str(caught.value).startswith(f"{folder}: ") and caught.value.exit_code == 2
-        manifest.Entry(folder / "run_manifest.json", {"starts": [{}]}).close("error: ...", 2)  # without another word
+        run_manifest.Entry(folder / "run_manifest.json", {"starts": [{}]}).close(
+            "error: ...", 2
+        )  # without another word
         assert listed(tmp_path) == before
     saved = tmp_path / ("run" if "lock" in change.__name__ else "elsewhere")
     if change is not deleted:
@@ -131,15 +134,15 @@ def test_a_save_that_is_under_way_ends_in_the_runs_own_folder(tmp_path, change, 
         checkpoints = Checkpoints(workdir.checkpoints)
         checkpoints.save(1, state(1))
         checkpoints.wait()
-        seal = manifest.seal
-        monkeypatch.setattr(manifest, "seal", lambda place, step: (change(folder), seal(place, step)))
+        seal = run_manifest.seal
+        monkeypatch.setattr(run_manifest, "seal", lambda place, step: (change(folder), seal(place, step)))
         checkpoints.save(2, state(2))
         checkpoints.wait()
         with pytest.raises(Lost):
             checkpoints.save(3, state(3))
         checkpoints.close()
     assert not (folder / "checkpoints").exists()
-    assert manifest.verify(own / "checkpoints" / "2", 2) == []
+    assert run_manifest.verify(own / "checkpoints" / "2", 2) == []
     read = Checkpoints(own / "checkpoints", read_only=True)
     step, found = read.restore({"a": jax.ShapeDtypeStruct((8, 8), jnp.float32)})
     assert step == 2 and (np.asarray(found["a"]) == np.asarray(state(2)["a"])).all()
@@ -231,7 +234,7 @@ def test_a_training_whose_folder_is_taken_away_ends_in_one_line(tmp_path, change
     if change is not deleted:
         own = tmp_path / "elsewhere"
         steps = door.steps(own / "checkpoints")
-        assert steps and all(manifest.verify(own / "checkpoints" / str(step), step) == [] for step in steps)
+        assert steps and all(run_manifest.verify(own / "checkpoints" / str(step), step) == [] for step in steps)
         done = running.start(running.command(own, train__steps=3000, log__every=1, checkpoint__every=5))
         running.read_until(done, f"step {steps[-1] + 1}/")  # it goes on from there
         done.send_signal(signal.SIGKILL)

@@ -12,8 +12,8 @@ import optax
 import pytest
 
 from cjepa_jax import experiment, sharding, train_step
-from cjepa_jax.checkpoint import Checkpoints
-from cjepa_jax.timing import compilations
+from cjepa_jax.runtime.checkpoint import Checkpoints
+from cjepa_jax.runtime.timing import compilations
 from tests import running, scenes
 from tests.objectives import test_jepa
 

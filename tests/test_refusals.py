@@ -26,7 +26,7 @@ EARLY = [  # refused before JAX starts
     ({"optim.peak": "nan"}, "optim.peak = nan: must be finite"),
     ({"probe.train": 4000}, "probe.train + probe.test = 4016: must not exceed data.eval_count = 32"),
 ]
-FOLDER = {"data.source": "cjepa_jax.data.folder:Folder", "data.frames": 1}
+FOLDER = {"data.source": "cjepa_jax.data.sources.folder:Folder", "data.frames": 1}
 SLOW = pytest.mark.slow
 LATE = [  # what only building the parts can tell
     ({"objective.encoder.variant": "X/8"}, 2, "'X/8'"),

@@ -8,8 +8,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from cjepa_jax import config as config_lib
 from cjepa_jax import experiment, sharding, train_step
+from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.types import Rows
 from configs import tiny

@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from cjepa_jax import config
 from cjepa_jax.configs import vitl
+from cjepa_jax.configuration import check
 from tests.running import ROOT
 
 DOCS = ROOT / "docs"
@@ -81,7 +81,7 @@ def algorithms():
 def test_the_table_of_hyper_parameters_is_that_of_vitl():
     section = METHOD.partition("## Hyper-parameters of the reference run")[2].partition("\n### ")[0]
     rows = re.findall(r"^\| .*? \| `([a-z_.0-9]+)` \| (.+?) \|$", section, flags=re.M)
-    known = dict(config.flatten(vitl.get_config()))
+    known = dict(check.flatten(vitl.get_config()))
     assert len(rows) >= 20 and len(dict(rows)) == len(rows)
     for key, text in rows:
         value = text.strip("`") if text.startswith("`") else ast.literal_eval(text)
@@ -90,11 +90,11 @@ def test_the_table_of_hyper_parameters_is_that_of_vitl():
 
 def test_the_keys_of_the_table_of_decisions_are_there():
     section = METHOD.partition("## How open questions were decided")[2].partition("\n## ")[0]
-    known = dict(config.flatten(vitl.get_config()))
+    known = dict(check.flatten(vitl.get_config()))
     for key, value in re.findall(r"`((?:data|mask|objective|optim|train|sharding)\.[a-z_.]+)(?:=([^`]+))?`", section):
         assert key in known, key
         if value and isinstance(known[key], str):
-            config.check(config.override(vitl.get_config(), {key: value}))
+            check.check(check.override(vitl.get_config(), {key: value}))
 
 
 def test_the_figure_of_method_is_drawn(tmp_path):

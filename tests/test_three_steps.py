@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from cjepa_jax import build, optim, schedules, train_step
+from cjepa_jax import optim, schedules, train_step
+from cjepa_jax.configuration import build
 from cjepa_jax.data import batching
 from cjepa_jax.types import Batch, Rows, TrainState
 from configs import vitl

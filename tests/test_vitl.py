@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from cjepa_jax.workdir import Workdir
+from cjepa_jax.runtime.workdir import Workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -8,7 +8,9 @@ import zipfile
 
 import pytest
 
-from cjepa_jax import __version__, config_files, manifest
+from cjepa_jax import __version__
+from cjepa_jax.configuration import locate
+from cjepa_jax.runtime import run_manifest
 from tests import running
 
 pytestmark = pytest.mark.slow
@@ -35,7 +37,7 @@ def test_everything_is_in_the_package_and_nothing_beside_it(wheel):
     names = zipfile.ZipFile(wheel[0]).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"cjepa_jax"}
     configs = {name.removeprefix("cjepa_jax/configs/").removesuffix(".py") for name in names if "/configs/" in name}
-    assert {name for name in configs if not name.endswith("__init__")} == set(config_files.names())
+    assert {name for name in configs if not name.endswith("__init__")} == set(locate.names())
     kept = [file for folder in ("cjepa_jax", "launch") for file in (ROOT / folder).rglob("*.py")]
     wanted = {str(file.relative_to(ROOT)) for file in kept} - {"cjepa_jax/configs/__init__.py"}
     wanted = {f"cjepa_jax/{name}" if name.startswith("launch/") else name for name in wanted}
@@ -60,5 +62,5 @@ def test_a_run_begun_with_the_wheel_is_the_clones_run(wheel, tmp_path):
     running.run(running.command(tmp_path / "clones", **small))
     one, other = ((tmp_path / name / "config.json").read_text() for name in ("run", "clones"))
     assert one == other and str(wheel[1]) not in one
-    begun = manifest.latest(manifest.read(tmp_path / "run"))
+    begun = run_manifest.latest(run_manifest.read(tmp_path / "run"))
     assert begun.get("git") is None and begun["version"] == __version__

@@ -16,7 +16,7 @@ os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=2 {QUICK}"
 import jax
 import numpy as np
 
-from cjepa_jax import processes
+from cjepa_jax.runtime import distributed
 from tests import test_parity
 from tests.objectives import test_jepa
 
@@ -26,7 +26,7 @@ def main(port: str, how: str, folder: str, number: str) -> None:
     assert (jax.device_count(), jax.local_device_count()) == (4, 2)
     step, state, batch = test_parity.step_on(4, **json.loads(how))
     state, metrics = step(state, batch)
-    gradient = test_jepa.flat(processes.local(state.opt_state.trace))
+    gradient = test_jepa.flat(distributed.local(state.opt_state.trace))
     np.savez(pathlib.Path(folder, number), loss=metrics["loss"], **gradient)
     jax.distributed.shutdown()
 

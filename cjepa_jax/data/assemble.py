@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cjepa_jax import build, sizes
+from cjepa_jax.configuration import build, sizes
 from cjepa_jax.data import pipeline
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError

@@ -37,7 +37,8 @@ import cv2
 import numpy as np
 from absl import flags
 
-from cjepa_jax.data import assemble, layouts
+from cjepa_jax.data import assemble
+from cjepa_jax.data.materialise import packing_stats
 
 RUN = 8  # scenes in a row, timed together
 
@@ -55,7 +56,7 @@ def main(config, _) -> int:
 
 def report(config, split: str, seconds: float, shards: int = 1) -> Iterator[tuple[str, str]]:
     """What is measured and the result, one after the other; each takes so many seconds."""
-    layouts.check_shards(config, shards)
+    packing_stats.check_shards(config, shards)
     source = assemble.make_source(config, split)
     scenes = assemble.make_scenes(config, source, *assemble.patch_and_tubelet(config))
     data = config.data
@@ -69,7 +70,7 @@ def report(config, split: str, seconds: float, shards: int = 1) -> Iterator[tupl
     for n, (name, make) in enumerate(work.items()):
         # Each at scenes of its own, as far as there are enough: a world remembers how the last scenes began.
         yield name, measure(make, len(source), seconds, n * len(source) // len(work))
-    yield from layouts.report(config, np.array(contexts), scenes.tokens, shards)
+    yield from packing_stats.report(config, np.array(contexts), scenes.tokens, shards)
 
 
 def one_core() -> str:

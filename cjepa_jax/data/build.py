@@ -1,4 +1,4 @@
-"""Writes a simulated world to disk: ArrayRecord files that data/records.py reads with random access.
+"""Writes a simulated world to disk: ArrayRecord files that data/sources/records.py reads with random access.
 
 python -m cjepa_jax.data.build --world=balls --split=train --count=10000 --out=DIR [--size=64 --frames=16 --seed=0]
 python -m cjepa_jax.data.build --out=DIR --verify
@@ -24,11 +24,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cjepa_jax import cli, door, paths
-from cjepa_jax.data import manifest
-from cjepa_jax.data.files import inside
+from cjepa_jax import cli
+from cjepa_jax.data.formats.files import inside
+from cjepa_jax.data.materialise import dataset_spec
 from cjepa_jax.errors import ConfigError, DataError
-from cjepa_jax.workdir import Workdir, write_atomically
+from cjepa_jax.host import door, paths
+from cjepa_jax.runtime.workdir import Workdir, write_atomically
 
 PROBE = 32  # scenes written to estimate the size of the rest
 
@@ -62,25 +63,25 @@ def main(argv: list[str] | None = None) -> int:
         return verify(root)
     spec = make_spec(flags)
     with Workdir(root, setting="--out=") as workdir:
-        manifest.check_claim(root, spec)
-        claim = manifest.path_of(root, spec["split"])
+        dataset_spec.check_claim(root, spec)
+        claim = dataset_spec.path_of(root, spec["split"])
         done = present(root, spec)
-        missing = [shard for shard in range(manifest.shard_count(spec)) if shard not in done]
-        if missing or not claim.exists() or not manifest.read(root, spec["split"])["files"]:
+        missing = [shard for shard in range(dataset_spec.shard_count(spec)) if shard not in done]
+        if missing or not claim.exists() or not dataset_spec.read(root, spec["split"])["files"]:
             prepare(root, spec, done, workdir, missing)
             write_missing(root, spec, missing, flags)
             finish(root, spec)
-        manifest.clear_parts(root, spec["split"], entries=True)
+        dataset_spec.clear_parts(root, spec["split"], entries=True)
         with contextlib.suppress(OSError):  # there is none, or it holds what no build has put there
-            manifest.parts_of(root, spec["split"]).rmdir()
-    total = sum(entry["bytes"] for entry in manifest.check_sizes(root, spec["split"])["files"])
+            dataset_spec.parts_of(root, spec["split"]).rmdir()
+    total = sum(entry["bytes"] for entry in dataset_spec.check_sizes(root, spec["split"])["files"])
     print(f"{root}: split {spec['split']}, {spec['count']} scenes in {total / 1e6:.1f} MB")
     return 0
 
 
 def make_spec(flags: Any) -> dict[str, Any]:
     """The spec that the command line asks for. Raises ConfigError."""
-    from cjepa_jax.data import builders  # a wrong command line need not wait for TFDS
+    from cjepa_jax.data.materialise import builders  # a wrong command line need not wait for TFDS
 
     for name in ("world", "count"):
         if getattr(flags, name) is None:
@@ -97,7 +98,7 @@ def make_spec(flags: Any) -> dict[str, Any]:
     base = {name: getattr(flags, name) for name in ("split", "count", "size", "frames", "seed")}
     spec = builders.spec_of(builders.make_world(flags.world, options, **base), flags.shard)
     try:
-        manifest.check_spec(spec)
+        dataset_spec.check_spec(spec)
     except ValueError as error:
         raise ConfigError(f"--world={flags.world} --shard={flags.shard}: {error}") from error
     return spec
@@ -105,9 +106,9 @@ def make_spec(flags: Any) -> dict[str, Any]:
 
 def present(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
     """Entries by number of the files that need not be written: those of a finished build or of a stopped one."""
-    done = manifest.parts(root, spec)
-    if manifest.path_of(root, spec["split"]).exists():
-        for shard, entry in enumerate(manifest.read(root, spec["split"])["files"]):
+    done = dataset_spec.parts(root, spec)
+    if dataset_spec.path_of(root, spec["split"]).exists():
+        for shard, entry in enumerate(dataset_spec.read(root, spec["split"])["files"]):
             file = inside(root, entry["name"])
             if file.is_file() and file.stat().st_size == entry["bytes"]:
                 done.setdefault(shard, entry)
@@ -116,22 +117,22 @@ def present(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
 
 def prepare(root: Path, spec: dict[str, Any], done: dict[int, dict], workdir: Workdir, missing: list[int]) -> None:
     """Claims the split, clears what a killed build left half written, and asks for the space that the rest takes."""
-    from cjepa_jax.data import builders
+    from cjepa_jax.data.materialise import builders
 
-    parts = manifest.parts_of(root, spec["split"])
+    parts = dataset_spec.parts_of(root, spec["split"])
     parts.mkdir(exist_ok=True)
-    manifest.clear_parts(root, spec["split"], entries=False)
-    mark = manifest.fingerprint(spec)
+    dataset_spec.clear_parts(root, spec["split"], entries=False)
+    mark = dataset_spec.fingerprint(spec)
     for entry in done.values():
         write_atomically(parts / f"{entry['name']}.json", json.dumps(entry | {"fingerprint": mark}))
-    write_atomically(manifest.path_of(root, spec["split"]), manifest.text(spec, []))
+    write_atomically(dataset_spec.path_of(root, spec["split"]), dataset_spec.text(spec, []))
     if missing:
         probe = range(min(PROBE, spec["count"]))
         features, world = builders.features_of(spec["fields"]), builders.world_of(spec)
         file = parts / f"probe.{uuid.uuid4().hex}"
         size = builders.write_records(file, features, spec["fields"], world, probe) / len(probe)
         file.unlink()
-        scenes = sum(len(manifest.scenes_of(spec, shard)) for shard in missing)
+        scenes = sum(len(dataset_spec.scenes_of(spec, shard)) for shard in missing)
         workdir.require_space(int(1.1 * size * scenes) + 2**20)
 
 
@@ -140,7 +141,7 @@ def write_missing(root: Path, spec: dict[str, Any], missing: list[int], flags: A
     if flags.beam is not None:
         write_on_beam(root, spec, missing, flags.beam)
         return
-    have = spec["count"] - sum(len(manifest.scenes_of(spec, shard)) for shard in missing)
+    have = spec["count"] - sum(len(dataset_spec.scenes_of(spec, shard)) for shard in missing)
     with tqdm(
         total=spec["count"], initial=have, unit="scene", desc=spec["split"], disable=flags.log == "warning"
     ) as bar:
@@ -151,7 +152,7 @@ def write_missing(root: Path, spec: dict[str, Any], missing: list[int], flags: A
 
 def write_in_pool(root: Path, spec: dict[str, Any], missing: list[int], workers: int) -> Iterator[int]:
     """Yields the number of scenes of each file as it is done. Raises DataError if a process dies."""
-    from cjepa_jax.data.builders import write_shard
+    from cjepa_jax.data.materialise.builders import write_shard
 
     if workers == 1 or len(missing) < 2:
         for shard in missing:
@@ -171,7 +172,7 @@ def write_in_pool(root: Path, spec: dict[str, Any], missing: list[int], workers:
 
 def write_on_beam(root: Path, spec: dict[str, Any], missing: list[int], arguments: str) -> None:
     """One element of the pipeline is one file, so nothing is shuffled and a failed one is simply tried again."""
-    from cjepa_jax.data import builders
+    from cjepa_jax.data.materialise import builders
 
     beam = builders.import_beam()
     options = beam.options.pipeline_options.PipelineOptions(shlex.split(arguments))
@@ -182,22 +183,22 @@ def write_on_beam(root: Path, spec: dict[str, Any], missing: list[int], argument
 
 def finish(root: Path, spec: dict[str, Any]) -> None:
     """Writes TFDS's metadata and, last, the manifest. Raises DataError if files are missing after all."""
-    done = manifest.parts(root, spec)
-    if len(done) < manifest.shard_count(spec):
+    done = dataset_spec.parts(root, spec)
+    if len(done) < dataset_spec.shard_count(spec):
         raise DataError(
-            f"{root}: {len(done)} of {manifest.shard_count(spec)} files were written: run the command again"
+            f"{root}: {len(done)} of {dataset_spec.shard_count(spec)} files were written: run the command again"
         )
     files = [done[shard] for shard in sorted(done)]
-    others = {split: manifest.read(root, split)["files"] for split in manifest.splits(root)}
+    others = {split: dataset_spec.read(root, split)["files"] for split in dataset_spec.splits(root)}
     write_tfds_metadata(root, spec, others | {spec["split"]: files})
-    write_atomically(manifest.path_of(root, spec["split"]), manifest.text(spec, files))
+    write_atomically(dataset_spec.path_of(root, spec["split"]), dataset_spec.text(spec, files))
 
 
 def write_tfds_metadata(root: Path, spec: dict[str, Any], files: dict[str, list[dict]]) -> None:
     """features.json and dataset_info.json, with which tfds.builder_from_directory reads the folder."""
     import tensorflow_datasets as tfds
 
-    from cjepa_jax.data import builders
+    from cjepa_jax.data.materialise import builders
 
     infos = [
         tfds.core.SplitInfo(
@@ -220,15 +221,15 @@ def write_tfds_metadata(root: Path, spec: dict[str, Any], files: dict[str, list[
 
 def verify(root: Path) -> int:
     """Compares every file of every split with its checksum. Raises DataError naming the first that differs."""
-    found = manifest.splits(root)
+    found = dataset_spec.splits(root)
     if not found:
         raise DataError(f"{root}: no materialised scenes here (no manifest-SPLIT.json)")
     for split in found:
-        files = manifest.check_sizes(root, split)["files"]
+        files = dataset_spec.check_sizes(root, split)["files"]
         damaged = [
             entry["name"]
             for entry in tqdm(files, unit="file", desc=split, leave=False)
-            if manifest.sha256(inside(root, entry["name"])) != entry["sha256"]
+            if dataset_spec.sha256(inside(root, entry["name"])) != entry["sha256"]
         ]
         if damaged:
             others = f" (and {len(damaged) - 1} others)" if damaged[1:] else ""

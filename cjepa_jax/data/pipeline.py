@@ -18,11 +18,11 @@ from typing import Any
 import grain
 import numpy as np
 
-from cjepa_jax import clock, memory, paths
 from cjepa_jax.data import batching, checks, transforms
 from cjepa_jax.errors import CjepaError, ConfigError, DataError, StorageError
+from cjepa_jax.host import clock, memory, paths
 from cjepa_jax.masks import objects
-from cjepa_jax.signals import STOP
+from cjepa_jax.runtime.preemption import STOP
 
 # Second words of seeds, so that no two purposes share a stream; sources that simulate use 0 and 1, for their splits.
 DRAW, SHUFFLE = 2, 3

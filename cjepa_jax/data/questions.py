@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cjepa_jax import seeds
+from cjepa_jax.configuration import seeds
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError, DataError
 

@@ -1,4 +1,4 @@
-"""Object masks for a folder of images, by a frozen segmenter; `cjepa_jax.data.coco:Coco` reads them.
+"""Object masks for a folder of images, by a frozen segmenter; `cjepa_jax.data.sources.coco:Coco` reads them.
 
     python -m cjepa_jax.data.segment --images=DIR/images --out=DIR/segments --backend=sam --weights=WEIGHTS
     python -m cjepa_jax.data.segment --images=DIR/images --out=DIR/segments --backend=slic
@@ -21,10 +21,12 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from cjepa_jax import cli, door
-from cjepa_jax.data import annotations, files, folder, rle
+from cjepa_jax import cli
+from cjepa_jax.data.formats import files, rle
+from cjepa_jax.data.sources import annotations, folder
 from cjepa_jax.errors import ConfigError, DataError
-from cjepa_jax.workdir import Workdir, write_atomically
+from cjepa_jax.host import door
+from cjepa_jax.runtime.workdir import Workdir, write_atomically
 
 BACKENDS = ("sam", "slic")
 

@@ -36,11 +36,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from cjepa_jax import paths
-from cjepa_jax.data import assemble, batching, pipeline, sheet, transforms
-from cjepa_jax.ending import storage_error
+from cjepa_jax.data import assemble, batching, pipeline, transforms
+from cjepa_jax.data.drawing import sheet
 from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.host import paths
 from cjepa_jax.masks import objects
+from cjepa_jax.runtime.ending import storage_error
 
 SIDE = 192  # pixels, the width of a small frame as it is shown
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cjepa_jax import seeds
+from cjepa_jax.configuration import seeds
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import heads
 from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, binomial, integer, number, over_inits, require

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from cjepa_jax import seeds
+from cjepa_jax.configuration import seeds
 from cjepa_jax.data.transforms import Crop
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals.base import TRAINED, Bench, Result, Scenes, Score, integer, number, over_inits, pooled

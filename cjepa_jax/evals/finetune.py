@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cjepa_jax import optim, schedules, seeds
+from cjepa_jax import optim, schedules
+from cjepa_jax.configuration import seeds
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import heads, ridge
 from cjepa_jax.evals.base import (

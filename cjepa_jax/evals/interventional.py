@@ -11,11 +11,13 @@ import numpy as np
 
 from cjepa_jax.data.pipeline import SceneMap
 from cjepa_jax.errors import ConfigError, DataError
-from cjepa_jax.evals import base, do_pictures, do_questions, do_readouts
+from cjepa_jax.evals import base
 from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Score
-from cjepa_jax.evals.do_judge import CEILINGS, FINAL, HEADS, Judge, explained, flat
-from cjepa_jax.evals.do_questions import DoQuestions
-from cjepa_jax.evals.do_readouts import CHANGE, READOUTS, REMOVAL, WRONG
+from cjepa_jax.evals.counterfactual import pictures, questions
+from cjepa_jax.evals.counterfactual import readouts as do_readouts
+from cjepa_jax.evals.counterfactual.judge import CEILINGS, FINAL, HEADS, Judge, explained, flat
+from cjepa_jax.evals.counterfactual.questions import DoQuestions
+from cjepa_jax.evals.counterfactual.readouts import CHANGE, READOUTS, REMOVAL, WRONG
 
 NAME = "interventional"
 Found = dict[str, np.ndarray]  # by "readout/head", "readout/final", "response", ...: see Judge
@@ -82,26 +84,26 @@ class Interventional:
             ),
             strict=True,
         )
-        key = do_questions.digest("".join(keys).encode(), repr((self.heads, self.steps)).encode())
+        key = questions.digest("".join(keys).encode(), repr((self.heads, self.steps)).encode())
         judge = Judge(*sets, self.heads, self.steps, bench.seed)
         times = scenes[1].grid[0]
         few = judge.test.part(slice(bench.batch))
         has = do_readouts.features(bench.model, few, times, self.anchor, bench.batch, self.readouts)
         base.require(bool(has), NAME, f"a model with one of the readouts {', '.join(self.readouts)}")
-        yardsticks = do_questions.remembered(self.cache, f"yardsticks-{key}", judge.yardsticks)
+        yardsticks = questions.remembered(self.cache, f"yardsticks-{key}", judge.yardsticks)
         wanted = (*self.readouts, REMOVAL)
         found = self._found(bench.model, judge, times, bench.batch, wanted, self.wrong)
         randoms = []
         for model in bench.randoms:
             name = self._identity(model, judge.test, times, bench.batch, key) if self.cache else ""
             make = lambda m=model: self._found(m, judge, times, bench.batch, self.random_readouts, False)  # noqa: E731
-            randoms.append(do_questions.remembered(self.cache, f"random-{name}", make))
+            randoms.append(questions.remembered(self.cache, f"random-{name}", make))
         scores = [*_answer_scores(judge, found, randoms, yardsticks), *_response_scores(judge, found, randoms)]
         accuracy = {
             score.metric: score.value for score in scores if score.row == TRAINED and "accuracy/" in score.metric
         }
         readout = max(accuracy, key=accuracy.get).removeprefix("accuracy/")
-        images = do_pictures.strip(scenes[1], judge.test, judge.test.answer == found[readout])
+        images = pictures.strip(scenes[1], judge.test, judge.test.answer == found[readout])
         return Result(scores, {f"Without the red object: {readout}": images}, notes=self._notes(*sets))
 
     def _scenes(self, bench: Bench, split: str) -> SceneMap:
@@ -119,9 +121,9 @@ class Interventional:
 
     def _questions(self, scenes: SceneMap, count: int, seed: int) -> tuple[DoQuestions, str]:
         """Questions about a split's scenes, and a name for them."""
-        key = do_questions.fingerprint(scenes, count=count, seed=seed, anchor=self.anchor)
-        make = lambda: do_questions.prepare(scenes, count, seed, self.anchor)._asdict()  # noqa: E731
-        return DoQuestions(**do_questions.remembered(self.cache, f"questions-{key}", make)), key
+        key = questions.fingerprint(scenes, count=count, seed=seed, anchor=self.anchor)
+        make = lambda: questions.prepare(scenes, count, seed, self.anchor)._asdict()  # noqa: E731
+        return DoQuestions(**questions.remembered(self.cache, f"questions-{key}", make)), key
 
     def _found(self, model: Model, judge: Judge, times: int, batch: int, wanted: Sequence[str], wrong: bool) -> Found:
         """A model's answers by "readout/head", its "response", and "error" and "spread" of the predicted change."""
@@ -139,7 +141,7 @@ class Interventional:
         few = test.part(slice(batch))
         outputs = [model.encode(few.video), *model.hide(do_readouts.hide(few, few.removed, times, self.anchor))]
         options = repr((key, self.random_readouts, self.response)).encode()
-        return do_questions.digest(options, *(np.asarray(out).tobytes() for out in outputs if out is not None))
+        return questions.digest(options, *(np.asarray(out).tobytes() for out in outputs if out is not None))
 
     def _notes(self, fit: DoQuestions, test: DoQuestions) -> list[str]:
         """What was asked, and of how much it could not be asked."""

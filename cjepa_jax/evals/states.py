@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cjepa_jax import seeds
+from cjepa_jax.configuration import seeds
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import ridge
 from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Scenes, Score, encoded, over_inits, pool, require

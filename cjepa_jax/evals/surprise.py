@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cjepa_jax import seeds
+from cjepa_jax.configuration import seeds
 from cjepa_jax.data import transforms
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.evals import resample
+from cjepa_jax.evals import stats
 from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Hidden, Model, Result, Score, over_inits, require
 
 GREY = 128  # of the curtain
@@ -204,7 +204,7 @@ def measured(surprise: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
     def area(rows):
         return auroc(possible[:, rows].ravel(), impossible[:, rows].ravel())
 
-    return out | {"auroc": (area(np.arange(count)), resample.half_width(area, count, seed))}
+    return out | {"auroc": (area(np.arange(count)), stats.half_width(area, count, seed))}
 
 
 def greater(one: np.ndarray, other: np.ndarray) -> np.ndarray:

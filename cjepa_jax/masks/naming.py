@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax import build, seeds
+from cjepa_jax.configuration import build, seeds
 
 MOST = 2**26  # objects times tokens
 DRAWS = 16  # masks drawn to see it

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from cjepa_jax import sharding
-from cjepa_jax.models.product import product
+from cjepa_jax.models.matmul import product
 from cjepa_jax.types import Array
 
 BLOCK = 128  # tokens that the TPU kernel works on at a time

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Num
 
-from cjepa_jax.models import places
-from cjepa_jax.models import rows as packing
+from cjepa_jax.configuration.sizes import parse
+from cjepa_jax.models import packing, position_encoding
 from cjepa_jax.models.tokenizers import MEAN, STD, Tokenizer, grid
 from cjepa_jax.models.transformer import Stack
-from cjepa_jax.sizes import parse
 from cjepa_jax.types import Array, Rows
 
 
@@ -73,7 +72,9 @@ class Encoder(nn.Module):
             epsilon=self.epsilon,
             name="stack",
         )
-        rotation = places.rotation(self, grid(video.shape, size.patch, self.tubelet), size.width // size.heads)
+        rotation = position_encoding.rotation(
+            self, grid(video.shape, size.patch, self.tubelet), size.width // size.heads
+        )
         if keep is not None:
             x = jnp.where(keep[..., None], x, 0)
         if rows is None:

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 
 from cjepa_jax import sharding
 from cjepa_jax.models.attention import attention
-from cjepa_jax.models.places import rotate
-from cjepa_jax.models.product import product
+from cjepa_jax.models.matmul import product
+from cjepa_jax.models.position_encoding import rotate
 from cjepa_jax.types import Array
 
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-6)  # statistics in float32 whatever the compute type

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-from cjepa_jax.models import places
+from cjepa_jax.models import position_encoding
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.transformer import Stack
 from cjepa_jax.types import Array
@@ -83,8 +83,8 @@ class Predictor(nn.Module):
         covers = jnp.einsum("bkn,bkm->bnm", object_patches.astype(self.dtype), order.astype(self.dtype))
         masked = mask_token + covers @ object_embedding.astype(self.dtype)
         x = jnp.where(context[..., None], Dense(self.width, self.dtype, name="embed")(tokens), masked)
-        x = places.add(self, x.astype(jnp.float32), grid)
-        rotation = places.rotation(self, grid, self.width // self.heads)
+        x = position_encoding.add(self, x.astype(jnp.float32), grid)
+        rotation = position_encoding.rotation(self, grid, self.width // self.heads)
         rotation = None if rotation is None else rotation[None]
 
         stack = Stack(

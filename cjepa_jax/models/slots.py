@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Key
 
 from cjepa_jax.models.layers import Dense, LayerNorm
-from cjepa_jax.models.product import product
+from cjepa_jax.models.matmul import product
 from cjepa_jax.positions import sincos
 from cjepa_jax.types import Array
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Float, Num
 
-from cjepa_jax.models import places
+from cjepa_jax.models import position_encoding
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.types import Array
 
@@ -71,7 +71,7 @@ class Tokenizer(nn.Module):
             video = jnp.repeat(video, self.tubelet, axis=1)
         x = patchify(normalise(video, self.mean, self.std), self.patch, self.tubelet)
         x = Dense(self.width, self.dtype, name="projection")(x)
-        return places.add(self, x.astype(jnp.float32), grid(video.shape, self.patch, self.tubelet))
+        return position_encoding.add(self, x.astype(jnp.float32), grid(video.shape, self.patch, self.tubelet))
 
     def _for_clips(self, channels: int) -> bool:
         kernel = self.variables.get("params", {}).get("projection", {}).get("kernel")

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cjepa_jax import build, losses
+from cjepa_jax import losses
+from cjepa_jax.configuration import build
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.resnet import ResNet

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cjepa_jax.errors import CheckpointError
-from cjepa_jax.weights import pickled, plain
+from cjepa_jax.weights import safetensors_file, torch_pickle
 from cjepa_jax.weights.safety import contents, json, member, regular, short
 
 MOST_SHARDS = 1000
@@ -71,9 +71,9 @@ def tensors(path: str | os.PathLike) -> Tensors:
         file.seek(257)
         tar = file.read(5) == TAR
     if start[8:9] == b"{" or path.suffix == ".safetensors":
-        return Tensors(path, *plain.read(path))
+        return Tensors(path, *safetensors_file.read(path))
     if start[:4] == ZIP:
-        return Tensors(path, *pickled.read(path))
+        return Tensors(path, *torch_pickle.read(path))
     if tar or start[:1] == OLD_PICKLE:
         text = "PyTorch's format from before 1.6, which is not read: save it again with torch.save"
         raise CheckpointError(f"{path}: is in {text}")
@@ -82,7 +82,7 @@ def tensors(path: str | os.PathLike) -> Tensors:
 
 def _folder(path: Path) -> Tensors:
     if (path / SINGLE).exists():
-        return Tensors(path, *plain.read(member(path, SINGLE)))
+        return Tensors(path, *safetensors_file.read(member(path, SINGLE)))
     if not (path / INDEX).exists():
         raise CheckpointError(f"{path}: has neither {SINGLE} nor {INDEX}")
     where = json(member(path, INDEX), links=True).get("weight_map")
@@ -91,7 +91,7 @@ def _folder(path: Path) -> Tensors:
     shards = sorted(set(where.values()))
     if len(shards) > MOST_SHARDS:
         raise CheckpointError(f"{path / INDEX}: weight_map names {len(shards)} files, at most {MOST_SHARDS} are read")
-    read = {shard: plain.read(member(path, shard)) for shard in shards}
+    read = {shard: safetensors_file.read(member(path, shard)) for shard in shards}
     shapes = {}
     for name, shard in where.items():
         if name not in read[shard][0]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights import files, licences, safety
-from cjepa_jax.weights.public import LAYOUTS, Layout
+from cjepa_jax.weights.published import LAYOUTS, Layout
 
 GELU = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "gelu_tanh": "tanh"}
 MOST_README = 1 << 20  # bytes that are looked at

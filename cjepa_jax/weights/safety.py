@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cjepa_jax import door
 from cjepa_jax.errors import CheckpointError
+from cjepa_jax.host import door
 
 MOST_JSON = 10 << 20  # bytes
 MOST_NUMBERS = 1 << 40  # of an array

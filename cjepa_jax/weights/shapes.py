@@ -4,8 +4,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from cjepa_jax.configuration.sizes import SIZES, parse
 from cjepa_jax.errors import CheckpointError, ConfigError
-from cjepa_jax.sizes import SIZES, parse
 
 HEADS = {width: heads for width, _, heads, _ in SIZES.values()}  # by an encoder's width, as published
 ROTARY_HEADS = HEADS | {1408: 22, 1664: 26}  # V-JEPA 2's and 2.1's

@@ -16,7 +16,7 @@ from cjepa_jax.configs.ablations import full
 
 def get_config():
     config = full.get_config().unlock()
-    config.data.source = "cjepa_jax.data.superpixels:Superpixels"
+    config.data.source = "cjepa_jax.data.sources.superpixels:Superpixels"
     segments = dict(segments=16, compactness=10.0)
     config.data.options = ConfigDict(dict(of="cjepa_jax.data.worlds:Balls", of_options=ConfigDict(), **segments))
     config.data.max_objects = 16  # all of them

@@ -18,7 +18,7 @@ def get_config():
     config = vitl_video.get_config()
     config.objective.encoder.variant = "S/16"
     config.train.batch = 256
-    config.data.source = "cjepa_jax.data.clevrer:Clevrer"
+    config.data.source = "cjepa_jax.data.sources.clevrer:Clevrer"
     config.data.count = 0
     config.data.options = ConfigDict(dict(stride=8, masks="processed_proposals"))
     config.mask.area = (0.005, 0.40)  # its objects are small

@@ -18,7 +18,7 @@ from cjepa_jax.configs import vitl_natural
 def get_config():
     config = vitl_natural.get_config()
     config.objective.encoder.variant = "S/16"
-    config.data.source = "cjepa_jax.data.coco:Coco"
+    config.data.source = "cjepa_jax.data.sources.coco:Coco"
     config.data.path = "data/coco"
     config.data.count = 0
     return config

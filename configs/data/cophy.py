@@ -21,7 +21,7 @@ def get_config():
     config = vitl_video.get_config()
     config.objective.encoder.variant = "S/16"
     config.train.batch = 256
-    config.data.source = "cjepa_jax.data.cophy:CoPhy"
+    config.data.source = "cjepa_jax.data.sources.cophy:CoPhy"
     config.data.frames = 10
     config.data.count = 0
     config.data.options = ConfigDict(dict(scenario="ballsCF", objects=4, setting="", video="both", stride=3))

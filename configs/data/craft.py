@@ -19,7 +19,7 @@ def get_config():
     config = vitl_video.get_config()
     config.objective.encoder.variant = "S/16"
     config.train.batch = 256
-    config.data.source = "cjepa_jax.data.craft:Craft"
+    config.data.source = "cjepa_jax.data.sources.craft:Craft"
     config.data.count = 0
     config.data.eval_count = 1900  # of the 1,983 validation videos
     config.probe.train = config.probe.test = 950

@@ -20,7 +20,7 @@ from cjepa_jax.configs import vitl_natural
 def get_config():
     config = vitl_natural.get_config()
     config.objective.encoder.variant = "S/16"
-    config.data.source = "cjepa_jax.data.imagenet:ImageNet"
+    config.data.source = "cjepa_jax.data.sources.imagenet:ImageNet"
     config.data.path = "data/imagenet2012/5.1.0"
     config.data.count = 0
     config.data.options = ConfigDict(dict(masks="data/imagenet2012/segments"))

@@ -18,7 +18,7 @@ from cjepa_jax.configs import vitl_video
 def get_config():
     config = vitl_video.get_config()
     config.objective.encoder.variant = "S/16"
-    config.data.source = "cjepa_jax.data.movi:Movi"
+    config.data.source = "cjepa_jax.data.sources.movi:Movi"
     config.data.path = "data/movi_a/256x256/1.0.0"
     config.data.count = 0
     config.data.eval_count = 240

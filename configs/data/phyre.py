@@ -17,7 +17,7 @@ from cjepa_jax.configs import vitl_video
 
 def get_config():
     config = vitl_video.get_config()
-    config.data.source = "cjepa_jax.data.phyre:Phyre"
+    config.data.source = "cjepa_jax.data.sources.phyre:Phyre"
     with config.unlocked():
         config.data.options.setup = "ball_within_template"
         config.data.options.fold = 0

@@ -19,6 +19,6 @@ def get_config():
     with config.unlocked():
         config.evals.test_split = "eval"
         config.evals.protocols.clevrer = ConfigDict(
-            dict(type="cjepa_jax.evals.clevrer:Clevrer", components=24, parts=3)
+            dict(type="cjepa_jax.evals.benchmarks.clevrer:Clevrer", components=24, parts=3)
         )
     return config

@@ -20,7 +20,7 @@ def get_config():
     with config.unlocked():
         config.evals.protocols.cophy = ConfigDict(
             dict(
-                type="cjepa_jax.evals.cophy:CoPhy",
+                type="cjepa_jax.evals.benchmarks.cophy:CoPhy",
                 finetune=True,  # score the encoder and the MLP trained end to end
                 interventional=True,  # score what the model makes of AB without the changed object
                 hidden=256,  # GELUs of the MLP

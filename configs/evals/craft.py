@@ -20,6 +20,6 @@ def get_config():
     config = craft.get_config()
     with config.unlocked():
         config.evals.protocols.craft = ConfigDict(
-            dict(type="cjepa_jax.evals.craft:Craft", components=24, parts=1, interventional=True)
+            dict(type="cjepa_jax.evals.benchmarks.craft:Craft", components=24, parts=1, interventional=True)
         )
     return config

@@ -19,6 +19,6 @@ def get_config():
     config = craft.get_config()
     with config.unlocked():
         config.evals.protocols.craft = ConfigDict(
-            dict(type="cjepa_jax.evals.craft:Craft", components=24, parts=1, interventional=False)
+            dict(type="cjepa_jax.evals.benchmarks.craft:Craft", components=24, parts=1, interventional=False)
         )
     return config

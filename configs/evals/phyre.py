@@ -1,4 +1,6 @@
-"""PHYRE's own score, AUCCESS: a linear ranker on frozen features acts in the real simulator (cjepa_jax/evals/phyre.py).
+"""PHYRE's own score, AUCCESS: a linear ranker on frozen features acts in the real simulator.
+
+The protocol is cjepa_jax/evals/benchmarks/phyre.py.
 
     CJEPA_PHYRE_PYTHON=~/phyre/bin/python python -m cjepa_jax.train --config=configs/data/phyre.py --workdir=runs/phyre
     CJEPA_PHYRE_PYTHON=~/phyre/bin/python python -m cjepa_jax.evaluate --config=configs/evals/phyre.py \
@@ -25,7 +27,7 @@ def get_config():
     with config.unlocked():
         config.evals.protocols.phyre = ConfigDict(
             dict(
-                type="cjepa_jax.evals.phyre:PhyreAgent",
+                type="cjepa_jax.evals.benchmarks.phyre:PhyreAgent",
                 tasks_fit=400,
                 actions_fit=32,  # a task, half of them solving
                 tasks_test=0,  # 0: all of the fold

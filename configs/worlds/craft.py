@@ -1,4 +1,4 @@
-"""Clips of 32 frames (3.2 s) of launchers, turning bars, ramps, baskets (cjepa_jax/data/worlds/craft.py).
+"""Clips of 32 frames (3.2 s) of launchers, turning bars, ramps, baskets (cjepa_jax/data/worlds/craft/world.py).
 
 python -m cjepa_jax.data.show --config=configs/worlds/craft.py --out=craft.gif
 python -m cjepa_jax.train --config=configs/worlds/craft.py

@@ -15,6 +15,6 @@ from cjepa_jax.configs import tiny
 
 def get_config():
     config = tiny.get_config()
-    config.data.source = "cjepa_jax.data.records:Records"
+    config.data.source = "cjepa_jax.data.sources.records:Records"
     config.data.path = "data/balls"
     return config

@@ -10,11 +10,12 @@ import time
 import pytest
 import tensorflow_datasets as tfds
 
-from cjepa_jax.data import build, builders, manifest
-from cjepa_jax.data.records import Records
+from cjepa_jax.data import build
+from cjepa_jax.data.materialise import builders, dataset_spec
+from cjepa_jax.data.sources.records import Records
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import ConfigError, DataError, StorageError
-from cjepa_jax.workdir import Workdir
+from cjepa_jax.runtime.workdir import Workdir
 
 FLAGS = ["--world=balls", "--size=16", "--frames=3", "--shard=4", "--workers=1", "--log=warning"]
 WORLD = dict(size=16, frames=3, count=10)
@@ -52,9 +53,9 @@ def test_files_and_manifest(built):
     shards = [f"scenes-train.array_record-0000{k}-of-00003" for k in range(3)]
     others = ["dataset_info.json", "features.json", "manifest-train.json", "manifest-eval.json"]
     assert sorted(content(built)) == sorted([*shards, "scenes-eval.array_record-00000-of-00001", *others])
-    stored = manifest.read(built, "train")
+    stored = dataset_spec.read(built, "train")
     assert [entry["scenes"] for entry in stored["files"]] == [4, 4, 2]
-    assert stored["files"][1]["sha256"] == manifest.sha256(built / shards[1])
+    assert stored["files"][1]["sha256"] == dataset_spec.sha256(built / shards[1])
     spec = stored["spec"]
     assert (spec["world"], spec["split"], spec["count"], spec["size"]) == ("balls", "train", 10, 16)
     assert spec["options"]["boxes"] == Balls().boxes and {"numpy", "opencv", "pymunk"} <= spec["versions"].keys()
@@ -103,14 +104,14 @@ def test_a_stopped_build_writes_only_what_is_missing(built, tmp_path):
     with Workdir(tmp_path) as workdir:
         build.prepare(tmp_path, spec, {}, workdir, [0, 1, 2])
         builders.write_shard(str(tmp_path), spec, 1)
-        name = manifest.shard_name(spec, 2)
-        (manifest.parts_of(tmp_path, "train") / f"{name}.0123").write_bytes(b"half")
+        name = dataset_spec.shard_name(spec, 2)
+        (dataset_spec.parts_of(tmp_path, "train") / f"{name}.0123").write_bytes(b"half")
         (tmp_path / name).write_bytes(b"renamed, but killed before its entry was written")
     with pytest.raises(DataError, match="split train is unfinished, 1 of 3 files"):
         Records(path=str(tmp_path), size=16, frames=3)
-    written = (tmp_path / manifest.shard_name(spec, 1)).stat().st_mtime_ns
+    written = (tmp_path / dataset_spec.shard_name(spec, 1)).stat().st_mtime_ns
     run(tmp_path)
-    assert (tmp_path / manifest.shard_name(spec, 1)).stat().st_mtime_ns == written
+    assert (tmp_path / dataset_spec.shard_name(spec, 1)).stat().st_mtime_ns == written
     run(tmp_path, "--split=eval", count=3)
     assert content(tmp_path) == content(built)
     before = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir() if file.name != ".lock"}
@@ -124,8 +125,8 @@ NAME = "scenes-train.array_record-00000-of-00003"
 def unfinished(folder):
     """Makes of a finished folder one whose build was stopped after the first two files."""
     stored = json.loads((folder / "manifest-train.json").read_text())
-    (folder / "manifest-train.json").write_text(manifest.text(stored["spec"], []))
-    (folder / manifest.shard_name(stored["spec"], 2)).unlink()
+    (folder / "manifest-train.json").write_text(dataset_spec.text(stored["spec"], []))
+    (folder / dataset_spec.shard_name(stored["spec"], 2)).unlink()
     (folder / ".parts-train").mkdir()
     for entry in stored["files"][:2]:
         left = entry | {"fingerprint": stored["fingerprint"]}
@@ -136,11 +137,11 @@ def unfinished(folder):
 def test_a_damaged_entry_of_a_stopped_build_is_as_none(built, copy):
     file = unfinished(copy) / f"{NAME}.json"
     whole = json.loads(file.read_text())
-    assert sorted(manifest.parts(copy, specification())) == [0, 1]
+    assert sorted(dataset_spec.parts(copy, specification())) == [0, 1]
     changed = ({"bytes": whole["bytes"] + 0.0}, {"sha256": "0"}, {"scenes": None}, {"name": "../../escaped"})
     for text in ("{}", "[]", "", *(json.dumps(whole | change) for change in changed)):
         file.write_text(text)
-        assert sorted(manifest.parts(copy, specification())) == [1]
+        assert sorted(dataset_spec.parts(copy, specification())) == [1]
     run(copy)
     assert content(copy) == content(built)
     assert not list(copy.parent.rglob("*escaped*"))
@@ -199,7 +200,7 @@ def test_a_full_disk_ends_with_6_and_loses_nothing(tmp_path):
         ended = subprocess.run([sys.executable, "-c", command, small / "out"], capture_output=True, text=True)
         assert ended.returncode == 6, ended.stderr
         assert ended.stderr.startswith("error: cannot write: ") and ended.stderr.count("\n") == 1
-        done = len(manifest.parts(small / "out", spec))
+        done = len(dataset_spec.parts(small / "out", spec))
         assert done > 3
         os.system(f"mount -o remount,size=80m {small}")
         run(small / "out", count=400)
@@ -340,7 +341,7 @@ def test_a_manifest_that_no_build_writes_is_named(copy, harm, text):
     file = copy / "manifest-train.json"
     stored = json.loads(file.read_text())
     harm(stored)
-    stored["fingerprint"] = manifest.fingerprint(stored["spec"])
+    stored["fingerprint"] = dataset_spec.fingerprint(stored["spec"])
     file.write_text(json.dumps(stored))
     for read in (lambda: Records(path=str(copy), size=16, frames=3), lambda: build.verify(copy), lambda: run(copy)):
         with pytest.raises(DataError, match=f"{file}: not a manifest that can be read: .*{text}"):
@@ -364,6 +365,6 @@ def test_a_manifest_names_worlds_only(copy, changed):
     file = copy / "manifest-train.json"
     stored = json.loads(file.read_text())
     changed(stored)
-    file.write_text(manifest.text(stored["spec"], stored["files"]))
+    file.write_text(dataset_spec.text(stored["spec"], stored["files"]))
     with pytest.raises(DataError, match=f"{file}: no world of this version"):
         Records(path=str(copy), size=16, frames=3)

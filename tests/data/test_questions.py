@@ -7,7 +7,7 @@ import pytest
 
 from cjepa_jax.data import questions
 from cjepa_jax.data.worlds import Balls, Blocks, Craft, Ramps, Shadows
-from cjepa_jax.data.worlds.craft_layouts import ROLES
+from cjepa_jax.data.worlds.craft.layouts import ROLES
 from cjepa_jax.errors import ConfigError, DataError
 
 WORLDS = pytest.mark.parametrize(

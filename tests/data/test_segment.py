@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 from cjepa_jax import cli
-from cjepa_jax.data import annotations, batching, pipeline, rle
+from cjepa_jax.data import batching, pipeline
 from cjepa_jax.data import segment as command_module
-from cjepa_jax.data.coco import Coco
+from cjepa_jax.data.formats import rle
+from cjepa_jax.data.sources import annotations
+from cjepa_jax.data.sources.coco import Coco
 from cjepa_jax.masks import objects
 from tests.data import sams
 

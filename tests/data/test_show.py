@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cjepa_jax.data import batching, drawing, sheet, show
-from cjepa_jax.data.folder import Folder
+from cjepa_jax.data import batching, show
+from cjepa_jax.data.drawing import marks, sheet
+from cjepa_jax.data.sources.folder import Folder
 from cjepa_jax.data.worlds import Balls, Craft, Shadows
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import objects
@@ -30,7 +31,7 @@ def clips():
 
 def has(picture, k):
     """Whether an outline of object k's colour is in the picture."""
-    return bool((np.asarray(picture) == drawing.colour(k)).all(-1).any())
+    return bool((np.asarray(picture) == marks.colour(k)).all(-1).any())
 
 
 def test_a_scene_is_what_training_draws(clips):
@@ -59,7 +60,7 @@ def test_hatching_is_on_the_hidden_patches_of_the_factual_side(clips):
         clips[1][0], factual=sheet.Clip(clips[1][0].factual.video, np.zeros((0, 8, 32, 32), bool))
     )
     for time in range(8):
-        plain = drawing.enlarge(scene.factual.video[time], SIDE)
+        plain = marks.enlarge(scene.factual.video[time], SIDE)
         touched = (np.asarray(scene.picture(False, time, SIDE)) != plain).any(-1)
         hidden = scene.hidden[time // 2].repeat(SIDE // 4, 0).repeat(SIDE // 4, 1)
         assert not touched[~hidden].any() and touched[hidden].mean() > 0.9

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cjepa_jax.evals import base, resample
+from cjepa_jax.evals import base, stats
 
 
 def test_a_share_has_the_normal_interval_of_its_count():
@@ -33,7 +33,7 @@ def test_pooling_is_the_mean_of_what_is_chosen_and_0_of_nothing():
 
 def test_the_bootstrap_of_a_mean_is_1_96_standard_errors_wide_on_either_side():
     values = np.random.default_rng(0).normal(size=400)
-    half = resample.half_width(lambda rows: values[rows].mean(), 400, 0)
+    half = stats.half_width(lambda rows: values[rows].mean(), 400, 0)
     assert half == pytest.approx(1.96 * values.std() / 20, rel=0.08)  # of 1000 draws: 3 of its own deviations
-    assert half == resample.half_width(lambda rows: values[rows].mean(), 400, 0)
-    assert half != resample.half_width(lambda rows: values[rows].mean(), 400, 1)
+    assert half == stats.half_width(lambda rows: values[rows].mean(), 400, 0)
+    assert half != stats.half_width(lambda rows: values[rows].mean(), 400, 1)

@@ -9,9 +9,10 @@ import pytest
 from cjepa_jax.data import pipeline
 from cjepa_jax.data.worlds import Shadows
 from cjepa_jax.errors import ConfigError, DataError
-from cjepa_jax.evals import do_questions, do_readouts
 from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Model, Seen
-from cjepa_jax.evals.do_judge import Judge
+from cjepa_jax.evals.counterfactual import questions as do_questions
+from cjepa_jax.evals.counterfactual import readouts
+from cjepa_jax.evals.counterfactual.judge import Judge
 from cjepa_jax.evals.interventional import Interventional
 from cjepa_jax.masks import objects
 
@@ -165,7 +166,7 @@ def test_readouts_are_means_over_the_tokens_that_they_name():
 
     model = dataclasses.replace(plain, hide=hide, target=lambda video: 3 * plain.encode(video))
     part = test.part(slice(8))
-    found = do_readouts.features(model, part, 2, 0, 3, (*do_readouts.READOUTS, do_readouts.REMOVAL), True)
+    found = readouts.features(model, part, 2, 0, 3, (*readouts.READOUTS, readouts.REMOVAL), True)
     full, without = model.encode(part.video), model.encode(part.without)
     for i in range(8):
         k, j = (part.object_patches[i, row[i]] for row in (part.removed, part.asked))
@@ -197,7 +198,7 @@ def _masks(number):
 
 def test_an_anchor_leaves_the_beginning_visible():
     (_, test) = asked()
-    gone = ~do_readouts.hide(test, test.removed, 2, 1).context
+    gone = ~readouts.hide(test, test.removed, 2, 1).context
     patches = test.object_patches[np.arange(len(test.removed)), test.removed]
     assert not gone[:, :16].any() and (gone[:, 16:] == patches[:, 16:]).all() and gone.any()
 
@@ -220,7 +221,7 @@ def test_questions_keep_their_balance_and_their_films_are_the_worlds():
 def test_response_is_the_change_of_untouched_tokens_over_the_variance():
     (_, test), model = asked(), colours()
     part = test.part(slice(16))
-    response, (error, spread) = do_readouts.responses(model, part, 2, 0, 5)
+    response, (error, spread) = readouts.responses(model, part, 2, 0, 5)
     full, without = (model.encode(v).astype(np.float64) for v in (part.video, part.without))
     variance = np.square(full - full.mean(0)).sum(-1).mean()
     rest = ~part.object_patches[np.arange(16), part.removed]
@@ -236,7 +237,7 @@ def _all_at_once(model, asked):
     rest = ~asked.object_patches[np.arange(len(asked.video)), asked.removed]
     change = (np.square(full - without).sum(-1) * rest).sum(1) / np.maximum(rest.sum(1), 1)
     response = change / max(float(full.var(0).sum(-1).mean()), 1e-12)
-    seen = model.hide(do_readouts.hide(asked, asked.removed, 2, 0))
+    seen = model.hide(readouts.hide(asked, asked.removed, 2, 0))
     real = model.target(asked.video) - model.target(asked.without)
     error, spread = np.square(seen.change - real), np.square(real - real[rest].mean(0))
     return response, [(value.sum(-1) * rest).sum(1) for value in (error, spread)]
@@ -255,7 +256,7 @@ def test_response_by_batches_is_that_of_all_at_once(batch):
 
     model = Model(TRAINED, encode, hide, lambda video: 2 * plain.encode(video))
     whole = dataclasses.replace(model, hide=lambda hidden: Seen(None, None, plain.encode(hidden.video) ** 2))
-    response, foreseen = do_readouts.responses(model, test, 2, 0, batch)
+    response, foreseen = readouts.responses(model, test, 2, 0, batch)
     expected, others = _all_at_once(whole, test)
     assert response == pytest.approx(expected, rel=1e-3)  # of float32, at 30
     for value, other in zip(foreseen, others, strict=True):
@@ -293,7 +294,7 @@ def test_a_model_without_the_readouts_is_refused_before_all_is_encoded(cache):
 
 
 def test_every_readout_has_its_random_row():
-    assert Interventional().random_readouts == do_readouts.READOUTS
+    assert Interventional().random_readouts == readouts.READOUTS
 
 
 def test_a_cache_gives_the_same_numbers_and_tells_models_apart(tmp_path):

@@ -12,10 +12,10 @@ from multiprocessing import get_context
 import jax
 import numpy as np
 
-from cjepa_jax import config as config_lib
 from cjepa_jax import experiment
-from cjepa_jax.checkpoint import Checkpoints
+from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError
+from cjepa_jax.runtime.checkpoint import Checkpoints
 from configs import tiny
 from tests import running
 from tests.faults import launch

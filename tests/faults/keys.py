@@ -7,7 +7,7 @@ import sys
 import time
 
 from cjepa_jax import cli
-from cjepa_jax.config import flatten
+from cjepa_jax.configuration.check import flatten
 from configs import tiny
 from tests.faults.record import Outcome
 

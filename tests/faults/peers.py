@@ -12,7 +12,7 @@ import time
 from cjepa_jax.errors import PeerError
 from tests import running
 from tests.faults.record import Outcome
-from tests.test_processes import PEERS, environments
+from tests.runtime.test_distributed import PEERS, environments
 
 HEARTBEAT = 10.0
 LIMIT = 2 * HEARTBEAT

@@ -65,7 +65,7 @@ def _text(value: object) -> str:
 
 
 def _cut_short(left: int) -> None:
-    from cjepa_jax.workdir import Workdir
+    from cjepa_jax.runtime.workdir import Workdir
 
     whole = Workdir.append_metrics
 

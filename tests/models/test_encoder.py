@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+from cjepa_jax.configuration.sizes import SIZES, parse
 from cjepa_jax.data.batching import lay_out
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.tokenizers import normalise
 from cjepa_jax.positions import sincos
-from cjepa_jax.sizes import SIZES, parse
 from cjepa_jax.types import Rows
 
 B, DEPTH = 4, 2

@@ -3,7 +3,7 @@
 from tests.mutants.mutant import of, tests_of
 
 PIPELINE, BATCHING, PACKING, PROCESSES = tests_of("data/", "pipeline", "batching", "packing", "processes")
-QUESTIONS, TRANSFORMS, RLE = tests_of("data/", "questions", "transforms", "rle")
+QUESTIONS, TRANSFORMS, RLE = tests_of("data/", "questions", "transforms", "formats/rle")
 WORLDS, BALLS, PHYSICS = tests_of("data/worlds/", "worlds", "balls", "physics")
 (SELECT,) = tests_of("data/segmenters/", "select")
 
@@ -201,7 +201,7 @@ DATA = (
         ("known.final[k + 1, j]", "known.final[0, j]", f"{QUESTIONS}answers_are_what_the_simulation_shows"),
     ),
     *of(
-        "cjepa_jax/data/rle.py",
+        "cjepa_jax/data/formats/rle.py",
         ("np.arange(len(runs)) % 2 == 1", "np.arange(len(runs)) % 2 == 0", f"{RLE}list_of_runs"),
         (".reshape(width, height).T", ".reshape(height, width)", f"{RLE}list_of_runs"),
         ("(data & 31) << (5 * place)", "(data & 31) << (4 * place)", f"{RLE}round_trip_and_the_reference"),

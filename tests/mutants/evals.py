@@ -2,12 +2,12 @@
 
 from tests.mutants.mutant import of, tests_of
 
-AUCCESS, RIDGE, HEADS, COPHY = tests_of("evals/", "auccess", "ridge", "heads", "cophy")
+AUCCESS, RIDGE, HEADS, COPHY = tests_of("evals/", "benchmarks/auccess", "ridge", "heads", "benchmarks/cophy")
 SURPRISE, CLASSIFY, COLLAPSE, FINETUNE = tests_of("evals/", "surprise", "classify", "collapse", "finetune")
 
 EVALS = (
     *of(
-        "cjepa_jax/evals/auccess.py",
+        "cjepa_jax/evals/benchmarks/auccess.py",
         (
             "weights = np.log(k + 1) - np.log(k)",
             "weights = np.log(k + 2) - np.log(k + 1)",
@@ -78,7 +78,7 @@ EVALS = (
         ),
     ),
     *of(
-        "cjepa_jax/evals/cophy.py",
+        "cjepa_jax/evals/benchmarks/cophy.py",
         (
             "error = ((prediction - truth) ** 2).mean(-1)",
             "error = ((prediction - truth) ** 2).sum(-1)",

@@ -2,16 +2,16 @@
 
 from tests.mutants.mutant import of, tests_of
 
-BUNDLE, MODELING, EXPORTED = tests_of("exporting/", "bundle", "modeling", "public")
-(LAYOUTS,) = tests_of("weights/", "layouts")
+BUNDLE, MODELING, EXPORTED = tests_of("export/", "bundle", "modeling", "other_layouts")
+(LAYOUTS,) = tests_of("weights/", "canonical")
 HUGGING = tests_of("weights/", "huggingface")[0] + "hugging_faces_ijepa_layer_by_layer"
-CONFIG, PINNED = tests_of("", "config", "pinned")
+CONFIG, PINNED = tests_of("", "configuration/check", "pinned")
 OUTPUTS = f"{MODELING}outputs_are_those_of_our_networks"
 VITL = f"{PINNED}vitl_is_the_documents_table_and_ours_and_nothing_else"
 
 EXPORTS = (
     *of(
-        "cjepa_jax/weights/layouts.py",
+        "cjepa_jax/weights/canonical.py",
         (
             "transpose(4, 3, 0, 1, 2)",
             "transpose(4, 3, 0, 2, 1)",
@@ -31,7 +31,7 @@ EXPORTS = (
         ('"scale" if "norm" in layer else "kernel"', '"kernel"', f"{LAYOUTS}an_encoder_goes_there_and_back"),
     ),
     *of(
-        "cjepa_jax/weights/naming.py",
+        "cjepa_jax/weights/name_maps.py",
         (
             'QKV = ("query", "key", "value")',
             'QKV = ("key", "query", "value")',
@@ -40,7 +40,7 @@ EXPORTS = (
         ('"layernorm_after.": "norm2."', '"layernorm_after.": "norm1."', HUGGING),
     ),
     *of(
-        "cjepa_jax/exporting/bundle.py",
+        "cjepa_jax/export/bundle.py",
         (
             "np.ascontiguousarray(arrays[name], np.float32) for name in sorted(arrays)",
             "np.ascontiguousarray(arrays[name], np.float16) for name in sorted(arrays)",
@@ -59,8 +59,8 @@ EXPORTS = (
         ),
     ),
     *of(
-        "cjepa_jax/exporting/modeling_cjepa.py",
-        ("return torch.where(some, out, 0)", "return out", "tests/exporting/test_modeling.py"),
+        "cjepa_jax/export/modeling_cjepa.py",
+        ("return torch.where(some, out, 0)", "return out", "tests/export/test_modeling.py"),
         ("clip.float() / 255 - self.mean.float()", "clip.float() / 256 - self.mean.float()", OUTPUTS),
         ("boxes.permute(0, 1, 3, 5, 7, 2, 4, 6)", "boxes.permute(0, 1, 3, 5, 7, 2, 6, 4)", OUTPUTS),
         ("row & column, row ^ column", "row & column, row | column", OUTPUTS),
@@ -72,7 +72,7 @@ EXPORTS = (
         ("_mean(full - change, ~hidden)", "_mean(full + change, ~hidden)", OUTPUTS),
         ("full = self.encode(clip, target=self.target is not None)", "full = self.encode(clip)", OUTPUTS),
         ("for key in reversed(keys):", "for key in keys:", f"{MODELING}ranks_are_ours"),
-        ('"tanh" if options.get("gelu") == "tanh" else "none"', '"none"', "tests/exporting/test_modeling.py"),
+        ('"tanh" if options.get("gelu") == "tanh" else "none"', '"none"', "tests/export/test_modeling.py"),
         (
             "x.repeat(1, 2) if tile else x.repeat_interleave(2, 1)",
             "x.repeat_interleave(2, 1)",
@@ -87,7 +87,7 @@ EXPORTS = (
         ("4 * width, cross)\n        self.cross", "2 * width, cross)\n        self.cross", OUTPUTS),
     ),
     *of(
-        "cjepa_jax/exporting/public.py",
+        "cjepa_jax/export/other_layouts.py",
         (
             '"mlp_ratio": size.hidden / size.width',
             '"mlp_ratio": 4.0',
@@ -141,7 +141,7 @@ CONFIGS = (
         ("ratio=0.75)", "ratio=0.9)", f"{PINNED}the_mask_of_every_config"),
     ),
     *of(
-        "cjepa_jax/config.py",
+        "cjepa_jax/configuration/check.py",
         ("if values[size] % patch:", "if False:", f"{CONFIG}impossible_values_are_refused_in_one_line"),
         (
             "0 <= v[0] <= v[1] <= 1",

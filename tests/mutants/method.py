@@ -150,7 +150,7 @@ METHOD = (
         (
             "own == frozen, part)",
             "own != frozen, part)",
-            "tests/test_initial.py::test_frozen_parts_keep_their_bits_and_the_others_learn_as_ever",
+            "tests/loading/test_init_from.py::test_frozen_parts_keep_their_bits_and_the_others_learn_as_ever",
         ),
         ("optim.base * batch / 256", "optim.base * batch / 512", f"{OPTIM}peak_by_the_linear_scaling_rule"),
         ("return optim.peak or optim.base", "return optim.base", f"{OPTIM}peak_by_the_linear_scaling_rule"),

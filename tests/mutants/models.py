@@ -5,8 +5,10 @@ from tests.mutants.mutant import of, tests_of
 GOLDEN = tests_of("", "three_steps")[0] + "three_steps_are_the_documents"
 PLAIN, CROSS = f"{GOLDEN}[plain]", f"{GOLDEN}[cross-drop_tokens]"
 (POSITIONS,) = tests_of("", "positions")
-TOKENS, ROWS, ENCODER, PREDICTOR = tests_of("models/", "tokenizers", "rows", "encoder", "predictor")
-ATTENTION, PLACES, PRODUCT, SLOTS, DECODER = tests_of("models/", "attention", "places", "product", "slots", "decoder")
+TOKENS, ROWS, ENCODER, PREDICTOR = tests_of("models/", "tokenizers", "packing", "encoder", "predictor")
+ATTENTION, PLACES, PRODUCT, SLOTS, DECODER = tests_of(
+    "models/", "attention", "position_encoding", "matmul", "slots", "decoder"
+)
 RANKS = f"{PREDICTOR}rank_is_lowest_patch_then_area_then_centroid"
 
 MODELS = (
@@ -111,7 +113,7 @@ MODELS = (
         ),
         ("packing.of_slots(rotation, rows)", "rotation[None, : packed.shape[1]]", f"{PLACES}rotations_match_float64"),
         ("units=size.hidden,", "", PLAIN),
-        ("size.width // size.heads)", "size.width // 2)", f"{PLACES}rotations_match_float64"),
+        ("size.width // size.heads", "size.width // 2", f"{PLACES}rotations_match_float64"),
     ),
     *of(
         "cjepa_jax/models/predictor.py",
@@ -136,7 +138,7 @@ MODELS = (
             "masked = covers",
             f"{PREDICTOR}a_mask_token_is_vector_plus_position_plus_the_sum_of_its_objects",
         ),
-        ("x = places.add(self, x.astype(jnp.float32), grid)", "x = x.astype(jnp.float32)", PLAIN),
+        ("x = position_encoding.add(self, x.astype(jnp.float32), grid)", "x = x.astype(jnp.float32)", PLAIN),
         (
             "jnp.where(kind == 0, 0, 3 - kind)",
             "kind",
@@ -233,7 +235,7 @@ MODELS = (
         ),
     ),
     *of(
-        "cjepa_jax/models/rows.py",
+        "cjepa_jax/models/packing.py",
         (
             "return _move(gradient, back, source), None, None",
             "return 2 * _move(gradient, back, source), None, None",
@@ -247,7 +249,7 @@ MODELS = (
         ),
     ),
     *of(
-        "cjepa_jax/models/places.py",
+        "cjepa_jax/models/position_encoding.py",
         (
             "own * rotation[..., 0, :] + swapped * rotation[..., 1, :]",
             "own * rotation[..., 0, :] - swapped * rotation[..., 1, :]",
@@ -261,7 +263,7 @@ MODELS = (
         ("return x + positions.sincos(grid, x.shape[-1])", "return x", PLAIN),
     ),
     *of(
-        "cjepa_jax/models/product.py",
+        "cjepa_jax/models/matmul.py",
         (
             '_einsum(f"{out},{right}->{left}", gradient, b)',
             '_einsum(f"{out},{right}->{left}", 2 * gradient, b)',

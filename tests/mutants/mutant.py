@@ -43,5 +43,9 @@ def of(file: str, *rows: tuple) -> tuple[Mutant, ...]:
 
 
 def tests_of(folder: str, *names: str) -> tuple[str, ...]:
-    """The beginnings of the ids of the tests in some files: what follows is a test's name without "test_"."""
-    return tuple(f"tests/{folder}test_{name}.py::test_" for name in names)
+    """The beginnings of the ids of the tests in some files: what follows is a test's name without "test_".
+
+    A name may begin with folders below `folder`: "benchmarks/phyre".
+    """
+    paths = [f"{folder}{name}".rpartition("/") for name in names]
+    return tuple(f"tests/{where}{slash}test_{name}.py::test_" for where, slash, name in paths)

@@ -2,14 +2,14 @@
 
 from tests.mutants.mutant import of, tests_of
 
-DO, STATES, CRAFT, PHYRE = tests_of("evals/", "interventional", "states", "craft_questions", "phyre_agent")
-BASE, PROBE, ANSWERS, WORDS = tests_of("evals/", "base", "probe", "answers", "words")
+DO, STATES, CRAFT, PHYRE = tests_of("evals/", "interventional", "states", "benchmarks/craft", "benchmarks/phyre")
+BASE, PROBE, ANSWERS, WORDS = tests_of("evals/", "base", "probe", "benchmarks/language_head", "benchmarks/words")
 COLLAPSE = tests_of("evals/", "collapse")[0]
 READOUTS = f"{DO}readouts_are_means_over_the_tokens_that_they_name"
 
 QUESTIONS = (
     *of(
-        "cjepa_jax/evals/do_readouts.py",
+        "cjepa_jax/evals/counterfactual/readouts.py",
         ("expected = base() - seen.change", "expected = base() + seen.change", READOUTS),
         (
             "_joined(pool(seen.prediction, gone), pool(seen.context, own))",
@@ -45,12 +45,12 @@ QUESTIONS = (
         ),
     ),
     *of(
-        "cjepa_jax/evals/do_questions.py",
+        "cjepa_jax/evals/counterfactual/questions.py",
         (">= anchor * (patches.shape[-1] // times)", ">= anchor", f"{DO}tokens_that_cover_the_scene_hide_nothing"),
         ("return gone & ~gone.all(-1, keepdims=True)", "return gone", f"{DO}tokens_that_cover_the_scene_hide_nothing"),
     ),
     *of(
-        "cjepa_jax/evals/do_judge.py",
+        "cjepa_jax/evals/counterfactual/judge.py",
         (
             "(scores[:, 1] > scores[:, 0]) == self.test.answer",
             "(scores[:, 1] > scores[:, 0])",
@@ -102,7 +102,7 @@ QUESTIONS = (
         ),
     ),
     *of(
-        "cjepa_jax/evals/craft.py",
+        "cjepa_jax/evals/benchmarks/craft.py",
         (
             "hidden = (patches & removed[:, :, None]).any(1)",
             "hidden = patches.any(1)",
@@ -125,7 +125,7 @@ QUESTIONS = (
         ),
     ),
     *of(
-        "cjepa_jax/evals/phyre.py",
+        "cjepa_jax/evals/benchmarks/phyre.py",
         (
             "half = min(count // 2, *(len(side) for side in sides))",
             "half = count // 2",
@@ -185,7 +185,7 @@ QUESTIONS = (
         ),
     ),
     *of(
-        "cjepa_jax/evals/answers.py",
+        "cjepa_jax/evals/benchmarks/language_head.py",
         (
             "len(sums) / (len(sums) - 1)",
             "1.0",
@@ -219,7 +219,7 @@ QUESTIONS = (
         ),
     ),
     *of(
-        "cjepa_jax/evals/words.py",
+        "cjepa_jax/evals/benchmarks/words.py",
         (
             "if count >= least",
             "if count > least",
@@ -232,7 +232,7 @@ QUESTIONS = (
         ),
     ),
     *of(
-        "cjepa_jax/evals/resample.py",
+        "cjepa_jax/evals/stats.py",
         (
             "(0.025, 0.975)",
             "(0.05, 0.95)",

@@ -2,9 +2,11 @@
 
 from tests.mutants.mutant import of, tests_of
 
-SHARDING, CHECKPOINT, DAMAGE, MANIFEST, TRAIN = tests_of("", "sharding", "checkpoint", "damage", "manifest", "train")
-ALARMS, WINDOW, TIMING, API = tests_of("", "alarms", "window", "timing", "api")
-EXPERIMENT, TREES = tests_of("", "experiment", "trees")
+SHARDING, CHECKPOINT, DAMAGE, MANIFEST, TRAIN = tests_of(
+    "", "sharding", "runtime/checkpoint", "runtime/damage", "runtime/run_manifest", "train"
+)
+ALARMS, WINDOW, TIMING, API = tests_of("", "runtime/collapse_monitor", "runtime/accumulator", "runtime/timing", "api")
+EXPERIMENT, TREES = tests_of("", "experiment", "runtime/trees")
 LIVES = f"{SHARDING}parameters_target_and_optimiser_live_alike_and_counters_everywhere"
 FILES = f"{DAMAGE}damage_in_any_file_is_found_and_the_older_checkpoint_serves"
 ARRAYS = f"{DAMAGE}checksums_of_arrays_tell_round_values_apart"
@@ -46,7 +48,7 @@ RUNS = (
         ('split.remove("fsdp")', "split.clear()", f"{SHARDING}what_fsdp_does_not_divide_stays_whole"),
     ),
     *of(
-        "cjepa_jax/checkpoint.py",
+        "cjepa_jax/runtime/checkpoint.py",
         (
             "checkpoint_managers.LatestN(keep)",
             "checkpoint_managers.LatestN(keep + 1)",
@@ -93,7 +95,7 @@ RUNS = (
         ("math.prod(leaf.shape) * leaf.dtype.itemsize", "math.prod(leaf.shape)", f"{CHECKPOINT}size"),
     ),
     *of(
-        "cjepa_jax/manifest.py",
+        "cjepa_jax/runtime/run_manifest.py",
         ('if content["step"] != step:', "if False:", f"{DAMAGE}files_that_changed_places_are_found"),
         (
             "sorted(known)[part::parts]",
@@ -112,7 +114,7 @@ RUNS = (
         ),
     ),
     *of(
-        "cjepa_jax/trees.py",
+        "cjepa_jax/runtime/trees.py",
         (
             "if lengths[0] != lengths[1]]",
             "if lengths[0] < lengths[1]]",
@@ -162,7 +164,7 @@ RUNS = (
             "step % config.checkpoint.every == 0 or scores or step == start + 1 or stop",
             "step % config.checkpoint.every == 0 or scores or step == start + 1",
             f"{TRAIN}everything_is_in_the_folder",
-            "the last step has a probe, whose scores are not empty; a stop by a signal: tests/test_signals.py",
+            "the last step has a probe, whose scores are not empty; signals: tests/runtime/test_preemption.py",
         ),
         (
             "config.probe.every and step % config.probe.every == 0",
@@ -176,7 +178,7 @@ RUNS = (
         ),
     ),
     *of(
-        "cjepa_jax/alarms.py",
+        "cjepa_jax/runtime/collapse_monitor.py",
         ("LEAST_STD * first", "0.1 * LEAST_STD * first", f"{ALARMS}a_hundred_of_each"),
         (
             "if rankme < least and limit >= FEWEST:",
@@ -192,7 +194,7 @@ RUNS = (
         ),
     ),
     *of(
-        "cjepa_jax/window.py",
+        "cjepa_jax/runtime/accumulator.py",
         (
             '[m for m in metrics if not m["skipped"]] or metrics',
             "metrics",
@@ -212,7 +214,7 @@ RUNS = (
         ),
     ),
     *of(
-        "cjepa_jax/timing.py",
+        "cjepa_jax/runtime/timing.py",
         ("now - self._since - self._away", "now - self._since", f"{TIMING}laps"),
         ('"eta_s": self._pace * (self._total - step)', '"eta_s": self._pace * self._total', f"{TIMING}laps"),
         (
@@ -223,19 +225,19 @@ RUNS = (
         ("self._batch / pace", "1 / pace", f"{TIMING}laps"),
     ),
     *of(
-        "cjepa_jax/flops.py",
+        "cjepa_jax/bench/flops.py",
         (
             "total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left",
             "total += math.prod(equation.outvars[0].aval.shape) * math.prod(left",
-            "tests/test_flops.py",
+            "tests/bench/test_flops.py",
         ),
-        ('if equation.primitive.name == "scan" else 1', "if False else 1", "tests/test_flops.py"),
-        ("square * (counts**2).sum()", "square * counts.sum() ** 2", "tests/test_flops.py"),
+        ('if equation.primitive.name == "scan" else 1', "if False else 1", "tests/bench/test_flops.py"),
+        ("square * (counts**2).sum()", "square * counts.sum() ** 2", "tests/bench/test_flops.py"),
     ),
     *of(
-        "cjepa_jax/seeds.py",
-        ("spawn_key=(TAGS[purpose], *words)", "spawn_key=(*words,)", "tests/test_seeds.py"),
-        ("divmod(int(number), 2**32)", "(int(number) % 2**32,)", "tests/test_seeds.py"),
+        "cjepa_jax/configuration/seeds.py",
+        ("spawn_key=(TAGS[purpose], *words)", "spawn_key=(*words,)", "tests/configuration/test_seeds.py"),
+        ("divmod(int(number), 2**32)", "(int(number) % 2**32,)", "tests/configuration/test_seeds.py"),
     ),
     *of(
         "cjepa_jax/api.py",

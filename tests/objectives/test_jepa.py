@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from cjepa_jax import config, losses, optim, train_step
+from cjepa_jax import losses, optim, train_step
+from cjepa_jax.configuration import check
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import multiblock, tubes
 from cjepa_jax.models import tokenizers
@@ -127,7 +128,7 @@ def test_a_fast_test_trains_a_step_under_every_choice():
     for name in REST:
         for key, value in (ALONE[name][0] | ALONE[name][1]).items():
             rest.setdefault(key, set()).add(value)
-    for key, choices in config.CHOICES.items():
+    for key, choices in check.CHOICES.items():
         name = key.rpartition(".")[2]
         if key.startswith(("objective.", "data.", "dtype")) and name != "positions":
             run = {getattr(setting, name) for setting in settings if hasattr(setting, name)} | rest.get(name, set())

@@ -10,7 +10,7 @@ import pytest
 
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import objects
-from cjepa_jax.models import rows as packing
+from cjepa_jax.models import packing
 from cjepa_jax.objectives import joint
 from cjepa_jax.objectives.base import Interventional
 from tests import scenes

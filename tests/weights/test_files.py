@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from cjepa_jax.weights import files, plain
+from cjepa_jax.weights import files, safetensors_file
 from tests.weights import hostile
 from tests.weights.hostile import refusal, refused_or_read, saved
 
@@ -263,13 +263,13 @@ def test_a_header_longer_than_the_file_or_the_limit_is_not_read(tmp_path, monkey
     refusal(lambda: files.tensors(path), "a header of 4611686018427387904 bytes in 10")
     path.write_bytes(b"{}")
     refusal(lambda: files.tensors(path), "is no safetensors file")
-    monkeypatch.setattr(plain, "MOST_HEADER", 10)
+    monkeypatch.setattr(safetensors_file, "MOST_HEADER", 10)
     refusal(lambda: files.tensors(saved(path, a=A)), "is no safetensors file: a header of")
 
 
 @pytest.mark.parametrize("notes", [False, True])
 def test_a_header_of_too_many_names_is_refused(tmp_path, monkeypatch, notes):
-    monkeypatch.setattr(plain, "MOST_ENTRIES", 3)
+    monkeypatch.setattr(safetensors_file, "MOST_ENTRIES", 3)
     none = {str(i): {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(3)}
     texts = {str(i): "" for i in range(3)}
     path = raw(tmp_path / "w.safetensors", {"__metadata__": texts} | dict(list(none.items())[:2]))

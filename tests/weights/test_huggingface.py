@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cjepa_jax.errors import CheckpointError
-from cjepa_jax.weights.pretrained import read
+from cjepa_jax.weights.read import read
 from tests.weights.parity import CLOSE, encode, normal, pixels, predict
-from tests.weights.test_layouts import equal
+from tests.weights.test_canonical import equal
 
 pytestmark = pytest.mark.needs("torch")
 torch = pytest.importorskip("torch")

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax import door
-from cjepa_jax.data import files
+from cjepa_jax.data.formats import files
 from cjepa_jax.data.segmenters import needs, select
 from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.host import door
 
 SETTINGS = {
     "points_per_side": 32,  # a grid of so many points each way

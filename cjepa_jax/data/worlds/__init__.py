@@ -2,7 +2,7 @@
 
 from cjepa_jax.data.worlds.balls import Balls
 from cjepa_jax.data.worlds.blocks import Blocks
-from cjepa_jax.data.worlds.craft import Craft
+from cjepa_jax.data.worlds.craft.world import Craft
 from cjepa_jax.data.worlds.ramps import Ramps
 from cjepa_jax.data.worlds.shadows import Shadows
 

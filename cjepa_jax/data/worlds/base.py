@@ -8,9 +8,9 @@ from typing import Any, ClassVar, NamedTuple, get_type_hints
 import msgpack
 import numpy as np
 
-from cjepa_jax import memory
 from cjepa_jax.data.worlds import layout
 from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.host import memory
 
 SPLITS = {"train": 0, "eval": 1, "test": 4, "count": 5, "colour": 6, "layout": 7}  # with their words in seeds
 PER_PIXEL = 6  # bytes that a scene takes at least while it is drawn: its colours, and masks of three objects

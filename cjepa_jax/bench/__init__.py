@@ -1,0 +1,1 @@
+"""Measures the training step: `python -m cjepa_jax.bench`."""

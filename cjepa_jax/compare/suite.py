@@ -1,0 +1,268 @@
+"""What a suite compares, its cells, and each cell's config.
+
+A suite file (configs/suites) has a function `get_suite()` that returns a dict:
+
+    about     a sentence: what is compared, on which hardware
+    flops     operations (matrix products) of each training run, the same for every method; steps follow from it
+    seeds     of the runs, at least 3 for an interval
+    shared    overrides of every config, dotted keys
+    worlds    name -> {label, overrides}
+    methods   name -> {label, config: as for --config a name such as "baselines/ijepa", or a module, overrides};
+              steps=n instead of the budget makes it one smoke cell, labelled so; steps=0 scores the network at
+              initialisation; tuned_as=NAME takes that method's tuned value
+    tuning    {key, values, share, seed, world}: for each method the key's value with the highest mean of the online
+              probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported;
+              it serves in all worlds. {}: none
+    evals     the section evals of every config; {folder} in a text stands for the comparison's folder
+    columns   title -> (protocol, metric), or (protocol, metric, row) for another row than the model's own
+    contrasts pairs of methods whose differences are printed, paired by seed
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cjepa_jax.configuration import build, locate
+from cjepa_jax.configuration import check as config_lib
+from cjepa_jax.errors import ConfigError, did_you_mean
+from cjepa_jax.host import door
+from cjepa_jax.reports.results import is_well_formed
+from cjepa_jax.runtime.workdir import read_object
+
+FIELDS = ("about", "flops", "seeds", "shared", "worlds", "methods", "tuning", "evals", "columns", "contrasts")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training run with its evaluation. value: of the key that is being tuned; None once that is settled."""
+
+    world: str
+    method: str
+    seed: int
+    value: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Also the name of its folder."""
+        return f"{self.world}-{self.method}-" + (f"seed{self.seed}" if self.value is None else f"tune{self.value:g}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """The dict of a suite file, checked. `name` is the file's."""
+
+    name: str
+    about: str
+    flops: float
+    seeds: tuple[int, ...]
+    shared: Mapping[str, Any]
+    worlds: Mapping[str, Mapping]
+    methods: Mapping[str, Mapping]
+    tuning: Mapping[str, Any]
+    evals: Mapping[str, Any]
+    columns: Mapping[str, tuple[str, ...]]
+    contrasts: tuple[tuple[str, str], ...]
+
+    def cells(self) -> list[Cell]:
+        """Every cell of the table, the first seed of all first: a comparison that is stopped is broad."""
+        return [
+            Cell(world, method, seed)
+            for index, seed in enumerate(self.seeds)
+            for world in self.worlds
+            for method in self.methods
+            if not self.smoke(method) or (index == 0 and world == next(iter(self.worlds)))
+        ]
+
+    def tuned(self) -> list[Cell]:
+        """The runs that settle the tuned key, for methods with a budget."""
+        if not self.tuning:
+            return []
+        return [
+            Cell(self.tuning["world"], method, self.tuning["seed"], value)
+            for method in self.methods
+            if not {"steps", "tuned_as"} & self.methods[method].keys()
+            for value in self.tuning["values"]
+        ]
+
+    def smoke(self, method: str) -> bool:
+        """Whether the method only has a smoke cell."""
+        return self.methods[method].get("steps", 0) > 0
+
+    def untrained(self, method: str) -> bool:
+        """Whether the method is the network at initialisation."""
+        return self.methods[method].get("steps") == 0
+
+    def tuned_as(self, method: str) -> str:
+        """The method whose tuning serves this one: its own name but for members of a pair."""
+        return self.methods[method].get("tuned_as", method)
+
+    def read(self, file: pathlib.Path, cell: Cell) -> dict[str, Any] | None:
+        """The record of a cell in a file, or None if there is none.
+
+        Raises: ConfigError if it is of another suite, other settings or another budget.
+        """
+        if not file.exists():
+            return None
+        record = read_object(file)
+        if wrong := _damage(record) or _strange(record, cell):
+            raise ConfigError(f"{file}: is no record of a cell ({wrong}); delete it")
+        now = json.loads(json.dumps(self.overrides(cell, record["steps"], next(iter(record["tuned"].values()), None))))
+        then = record.get("overrides", {})
+        changed = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
+        if cell.value is not None:  # tuning does not look at the evaluation
+            changed = [key for key in changed if not key.startswith("evals.")]
+        changed += ["suite"] if record["suite"] != self.name else []
+        if "steps" not in self.methods[cell.method]:
+            wanted = self.flops * (1.0 if cell.value is None else self.tuning["share"])
+            changed += ["flops"] if abs(record["flops"] - wanted) > record["flops"] / max(record["steps"], 1) else []
+        if changed:
+            raise ConfigError(
+                f"{file}: was made by other settings ({', '.join(changed)}); another --workdir starts afresh"
+            )
+        return record
+
+    def overrides(self, cell: Cell, steps: int, value: float | None) -> dict[str, Any]:
+        """What the cell changes of its method's config, by dotted keys."""
+        found = {**self.shared, **self.worlds[cell.world]["overrides"]}
+        found |= {f"evals.{key}": item for key, item in config_lib.flatten(self.evals)}
+        found |= self.methods[cell.method].get("overrides", {})
+        found |= {"seed": cell.seed, "train.steps": steps}
+        if value is not None:
+            found[self.tuning["key"]] = value
+        return found
+
+    def config(self, cell: Cell, steps: int = 1, value: float | None = None) -> ConfigDict:
+        """The cell's config. Raises ConfigError for a key that its method's config does not have."""
+        name = self.methods[cell.method]["config"]
+        try:
+            config = importlib.import_module(locate.module_of(name)).get_config()
+        except (ImportError, AttributeError) as error:
+            hint = f" ({error})" if "." in name else did_you_mean(name, locate.names())
+            raise ConfigError(f"{name}: is no config{hint}") from error
+        return config_lib.override(config, self.overrides(cell, steps, value))
+
+
+def config_file(name: str, overrides: Mapping[str, Any]) -> str:
+    """The text of a config file that stands for a cell's config, to be run by hand like any other."""
+    module = locate.module_of(name)
+    lines = "".join(f"    {key!r}: {value!r},\n" for key, value in overrides.items())
+    return (
+        f'"""A cell of python -m cjepa_jax.compare: {module} with other values."""\n\n'
+        f"from cjepa_jax.configuration.check import override\nfrom {module} import get_config as parent\n\n"
+        f"OVERRIDES = {{\n{lines}}}\n\n\ndef get_config():\n    return override(parent(), OVERRIDES)\n"
+    )
+
+
+def load(path: str) -> Suite:
+    """Reads and checks a suite file, by path or name. Raises ConfigError, one line, for what is wrong."""
+    file = locate.find(path, "suite", "suites")
+    locate.make_importable(file)
+    spec = importlib.util.spec_from_file_location("suite", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        found = module.get_suite()
+        _check(found)
+        suite = Suite(file.stem, **found | {"seeds": tuple(found["seeds"])})
+        for cell in [*suite.cells(), *suite.tuned()]:
+            suite.config(cell, value=cell.value)
+    except (Exception, SystemExit) as error:  # a suite file is a program: whatever it raises is reported in one line
+        text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"--suite={path}: {text}") from error
+    return suite
+
+
+RECORD = {  # what a cell's record has, and what its evaluation's scores have
+    "suite": str,
+    "cell": dict,
+    "overrides": dict,
+    "steps": int,
+    "flops": int | float,
+    "tuned": dict,
+}
+CELL = {"world": str, "method": str, "seed": int, "value": int | float | None}
+SCORE = {"metric": str, "row": str, "kind": str, "value": int | float | None, "interval": int | float | None}
+
+
+def _damage(record: Mapping[str, Any]) -> str:
+    """What keeps a JSON object from being a cell's record; "" if nothing does."""
+
+    def wrong(where: str, found: Any, fields: Mapping[str, Any]) -> str:
+        if not isinstance(found, dict):
+            return f"{where or 'it'} is no object"
+        bad = (name for name, kind in fields.items() if name not in found or not isinstance(found[name], kind))
+        return next((f"{where}{'.' if where else ''}{name} is {str(found.get(name))[:40]!r}" for name in bad), "")
+
+    texts = [wrong("", record, RECORD), wrong("cell", record.get("cell"), CELL)]
+    if not any(texts):
+        texts += [wrong("tuned", record["tuned"], dict.fromkeys(record["tuned"], int | float))]
+        texts += [wrong("", record, {"result": dict})] if record["cell"]["value"] is not None else []
+    if "protocols" in record:
+        texts += [wrong("", record, {"parameters": dict, "protocols": dict})]
+        protocols = record["protocols"].values() if isinstance(record["protocols"], dict) else ()
+        for protocol in protocols:
+            texts += [wrong("protocols", protocol, {"scores": list})]
+            scores = protocol["scores"] if not texts[-1] else []
+            texts += [wrong("protocols.scores", score, SCORE) for score in scores]
+    return next(filter(None, texts), "")
+
+
+def _strange(record: Mapping[str, Any], cell: Cell) -> str:
+    """What a record has that no comparison writes; "" if nothing. Tables and plots show what it has."""
+    if record["cell"] != dataclasses.asdict(cell):
+        return f"it is of {str(record['cell'])[:80]}"
+    if not 0 <= record["steps"] <= door.LARGEST_STEP:
+        return f"steps is {str(record['steps'])[:40]}"
+    if not all(map(is_well_formed, record.get("protocols", {}).values())):
+        return "protocols has other fields than results have"
+    if not all(type(size) is int for size in record.get("parameters", {}).values()):
+        return "parameters has other values than whole numbers"
+    texts = [record[key] for key in ("trained by", "evaluated by") if key in record]
+    return "" if all(isinstance(text, str) and len(text) < 100 for text in texts) else "commits are no short texts"
+
+
+def _check(found: Mapping[str, Any]) -> None:
+    """Raises ConfigError, or what a value of the wrong type leads to."""
+    _fields("", found, FIELDS, FIELDS)
+    for world in found["worlds"].values():
+        _fields("worlds: ", world, ("label", "overrides"), ("label", "overrides"))
+    for method in found["methods"].values():
+        _fields("methods: ", method, ("label", "config", "overrides", "steps", "tuned_as"), ("label", "config"))
+        if method.get("steps", 0) < 0 or method.get("tuned_as", "") not in ("", *found["methods"]):
+            raise ConfigError(f"methods: {method['label']}: steps must be 0 or more, and tuned_as a method")
+    if not found["flops"] > 0 or not found["seeds"] or len(set(found["seeds"])) < len(found["seeds"]):
+        raise ConfigError("flops must be above 0, and seeds at least one and all different")
+    if tuning := found["tuning"]:
+        known = ("key", "values", "share", "seed", "world")
+        _fields("tuning: ", tuning, known, known)
+        if tuning["seed"] in found["seeds"] or not 0 < tuning["share"] <= 1:
+            raise ConfigError("tuning.seed must not be one of seeds, and tuning.share in (0, 1]")
+        if tuning["world"] not in found["worlds"] or len(set(tuning["values"])) < len(tuning["values"]):
+            raise ConfigError("tuning.world must be one of worlds, and tuning.values all different")
+    for name in [*found["worlds"], *found["methods"]]:
+        if not name.replace("_", "").isalnum():
+            raise ConfigError(f"{name!r}: names must consist of letters, digits and _")
+    for one, other in found["contrasts"]:
+        for name in (one, other):
+            if name not in found["methods"]:
+                raise ConfigError(f"contrasts: there is no method {name!r}{did_you_mean(name, found['methods'])}")
+    protocols = found["evals"].get("protocols", {})
+    for section in protocols.values():
+        build.build(section)
+    for title, (protocol, *_) in found["columns"].items():
+        if protocol not in protocols:
+            raise ConfigError(f"columns: {title}: there is no protocol {protocol!r}{did_you_mean(protocol, protocols)}")
+
+
+def _fields(where: str, found: Mapping[str, Any], known: Sequence[str], needed: Sequence[str]) -> None:
+    for key in found:
+        if key not in known:
+            raise ConfigError(f"{where}unknown field {key}{did_you_mean(key, known)}")
+    if missing := [key for key in needed if key not in found]:
+        raise ConfigError(f"{where}{', '.join(missing)} missing")

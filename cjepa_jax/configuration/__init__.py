@@ -1,0 +1,1 @@
+"""Configs: rules per section, sizes, and from "module:Name" to objects. No JAX."""

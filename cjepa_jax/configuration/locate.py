@@ -1,0 +1,92 @@
+"""Config and suite files by path or by name, and their own imports. No JAX.
+
+--config=tiny, --config=baselines/ijepa and --config=configs/tiny.py name configs that come with the package, from any
+folder. A path to a file of one's own comes first. The shipped files are `cjepa_jax.configs`, in a clone configs/.
+"""
+
+import importlib
+import pathlib
+import sys
+
+import cjepa_jax
+from cjepa_jax.errors import ConfigError, did_you_mean
+from cjepa_jax.host import paths
+
+PACKAGE = pathlib.Path(cjepa_jax.__file__).parent
+PREFIX = "configs/"
+EXAMPLE = "examples/folder"  # the pictures that come with the package
+
+
+def shipped() -> pathlib.Path:
+    """The folder of the configs that come with the package."""
+    return pathlib.Path(importlib.import_module("cjepa_jax.configs").__path__[0])
+
+
+def clone() -> pathlib.Path | None:
+    """The clone that this package lies in; None where it is installed from a wheel."""
+    above = shipped().parent
+    return above if above != PACKAGE else None
+
+
+def names(below: str = "") -> list[str]:
+    """The names of all shipped configs, such as "baselines/ijepa", or of those in the folder `below`."""
+    root = shipped() / below
+    return sorted(file.relative_to(root).with_suffix("").as_posix() for file in root.rglob("[!_]*.py"))
+
+
+def find(word: str, flag: str = "config", below: str = "") -> pathlib.Path:
+    """The file that --flag=word names: a Python file, or the name of a shipped one in the folder `below`.
+
+    A word that ends in .py is looked for as a path first; any other word is a name first.
+    Raises ConfigError, with the nearest path or name, where there is no such file.
+    """
+    path, name = (
+        paths.given(word, f"--{flag}") if word else pathlib.Path(),
+        word.removeprefix(PREFIX).removeprefix(f"{below}/").removesuffix(".py"),
+    )
+    known = names(below)
+    own = [path] if path.is_file() and path.suffix == ".py" else []
+    ours = [shipped() / below / f"{name}.py"] if name in known else []
+    found = own + ours if path.suffix == ".py" else ours + own
+    if found:
+        return found[0]
+    if path.is_file():
+        raise ConfigError(f"--{flag}={word}: must be a Python file, NAME.py, or the name of a shipped config")
+    if path.suffix == ".py" or word.startswith((PREFIX, ".", "/")):
+        beside = [str(file) for file in path.parent.glob("[!_]*.py")] if path.parent.is_dir() else []
+        beside += [PREFIX + "/".join(filter(None, (below, other))) + ".py" for other in known]
+        raise ConfigError(f"--{flag}={word}: there is no such file{did_you_mean(word, beside)}")
+    same_leaf = [other for other in known if other.split("/")[-1] == name.split("/")[-1]]
+    hint = did_you_mean(name, same_leaf or known)
+    raise ConfigError(f"--{flag}={word}: there is no such file and no shipped {flag} of that name{hint}")
+
+
+def module_of(name: str) -> str:
+    """The module of a config that code names: of a shipped one by its name, otherwise `name` as it is."""
+    return f"cjepa_jax.configs.{name.replace('/', '.')}" if name in names() else name
+
+
+def portable(file: pathlib.Path, root: str) -> str:
+    """What --config finds the file by on another machine, in the folder `root`: its path there, an absolute path, or
+    the name of a config that a wheel has installed."""
+    file = file.absolute()
+    if file.is_relative_to(shipped()) and not clone():
+        return file.relative_to(shipped()).with_suffix("").as_posix()
+    return str(file.relative_to(root) if file.is_relative_to(root) else file)
+
+
+def example(path: str) -> str:
+    """`path`, or for examples/folder, where it is not in the working directory, the pictures that the package has."""
+    return str((clone() or PACKAGE) / EXAMPLE) if path == EXAMPLE and not pathlib.Path(path).exists() else path
+
+
+def make_importable(file: pathlib.Path) -> None:
+    """Lets a config file of one's own import its siblings from any working directory.
+
+    `from configs import mine` finds the folder configs/ that the file is in; in a clone, the clone's otherwise.
+    Shipped files import each other as cjepa_jax.configs and need nothing.
+    """
+    file = file.absolute()
+    own = [] if file.is_relative_to(shipped()) else [up.parent for up in file.parents if up.name == "configs"][:1]
+    for folder in filter(None, (clone(), *own)):
+        sys.path.insert(0, str(folder))

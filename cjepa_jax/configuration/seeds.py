@@ -1,0 +1,44 @@
+"""NumPy's random streams: each purpose has a tag, so that no two purposes share one, whatever numbers they add.
+
+`np.random.default_rng([s, i])` and `([s, i, 0])` are one stream: NumPy fills a seed up to four words with zeros. So
+tags stand behind these four words, in the spawn key, where every word counts, and each number takes two words.
+
+Scenes, masks and the order of scenes keep the seeds with which finished runs and data sets were made. These are four
+words [seed, word, number, last], written where they are used. `word` is the split's (data/worlds/base.py and
+data/sources/phyre.py), 2 for masks or 3 for the order (data/pipeline.py). `last` is 1 for Craft's questions, the epoch
+for masks, 0 otherwise.
+"""
+
+import numpy as np
+
+FORMAT = 2  # of what is drawn, raised when that changes: finished results of other draws are not gone on with
+TAGS = {  # never reuse a number; above 1000, so that none is the last word of a scene's seed
+    "order of PHYRE's tasks": 1001,
+    "choice among a scene's questions": 1002,
+    "the other object of a question": 1003,
+    "bootstrap": 1004,
+    "bootstrap of questions": 1005,
+    "bootstrap of scenes": 1006,
+    "bootstrap of fine-tuning's rows": 1007,
+    "order of classified scenes": 1008,
+    "views of a scene": 1009,
+    "objects that surprise": 1010,
+    "order of fine-tuning": 1011,
+    "PHYRE's tasks of an agent": 1012,
+    "PHYRE's candidate actions": 1013,
+    "balanced actions": 1014,
+    "pictures for principal components": 1015,
+    "batches of a layout": 1016,
+    "masks that may name objects": 1017,
+}
+
+
+def generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
+    """The generator of one of the purposes of `TAGS`, for these numbers (a scene, an epoch, a count), in 0 .. 2^64 - 1.
+
+    `seed` is in 0 .. 2^128 - 1, the room in front of the tag. Raises KeyError, ValueError for others.
+    """
+    if not 0 <= seed < 2**128 or not all(0 <= number < 2**64 for number in numbers):
+        raise ValueError(f"seed = {seed}, numbers {numbers}: must be in 0 .. 2^128 - 1 and 0 .. 2^64 - 1")
+    words = [word for number in numbers for word in divmod(int(number), 2**32)]
+    return np.random.default_rng(np.random.SeedSequence(int(seed), spawn_key=(TAGS[purpose], *words)))

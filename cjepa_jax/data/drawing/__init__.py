@@ -1,0 +1,1 @@
+"""Pictures of scenes: marks on frames, contact sheets, animations."""

@@ -1,0 +1,55 @@
+"""Files that came from elsewhere: names that stay inside their folder, JSON that is what it says."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from cjepa_jax.errors import DataError
+from cjepa_jax.host import door
+
+MOST_NAME, MOST_PATH = 255, 4095  # bytes of a name and of a path, on Linux; beyond, the system calls raise
+BREAKS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")  # no name has these; they would break up an error's line
+
+
+def is_name(name: Any) -> bool:
+    """Whether this is a text that can be a file's name or relative path, on one line."""
+    if not isinstance(name, str) or not name or BREAKS.search(name):
+        return False
+    try:
+        return all(len(part) <= MOST_NAME for part in os.fsencode(name).split(b"/"))
+    except UnicodeError:
+        return False
+
+
+def inside(root: Path, name: str) -> Path:
+    """root / name, for a name out of a json, an archive or a list.
+
+    Raises DataError for what is no name (`is_name`) or too long a path, and for a name that is absolute or leads out of
+    `root`, by ".." or by a symbolic link.
+    """
+    home = os.path.realpath(root)
+    if not is_name(name) or len(os.fsencode(os.path.join(home, name))) > MOST_PATH:
+        raise DataError(f"{root}: {str(name)[:80]!r} is no file name")
+    if os.path.isabs(name) or not os.path.realpath(os.path.join(home, name)).startswith(os.path.join(home, "")):
+        raise DataError(f"{root}: {name[:80]!r} leads out of this folder")
+    return Path(root) / name
+
+
+def read_json(path: Path, limit_bytes: int = 1 << 30) -> Any:
+    """The content of a JSON file. Raises DataError, naming it, if it is missing, over the limit or not JSON."""
+    try:
+        data = door.read(path, limit_bytes, links=True)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    try:
+        return json.loads(data)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: not JSON at line {error.lineno}: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not JSON: byte {error.start} is no text") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON that can be read: {error}") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not JSON that can be read: too deeply nested") from error

@@ -1,0 +1,101 @@
+"""Frames of video files, and the size that they are reduced to. OpenCV with its FFmpeg."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cjepa_jax.data.formats.image_bytes import MOST_PIXELS, check_room
+from cjepa_jax.errors import DataError
+from cjepa_jax.host import door
+
+# How video files begin, and where. Anything else is refused: FFmpeg also follows playlists, which name other files.
+MP4 = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
+OTHERS = (b"\0\0\1\xba", b"\0\0\1\xb3", b"RIFF", b"\x1aE\xdf\xa3")  # MPEG with and without packets, AVI, Matroska
+
+
+def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> np.ndarray:
+    """The frames of these numbers (from 0, ascending): RGB, uint8 [T,H,W,3].
+
+    `expect` is the number of frames that the file should have (None: unknown) and `where` says which clip it is; both
+    are for the message: a longer file passes, and so does one that ends after the last wanted frame. What lies between
+    wanted frames is decoded, for frames build on each other, but not converted; nothing after the last is.
+
+    Raises DataError for a file that is missing, no video, ends before the last wanted frame, or whose frames are
+    larger than can be held.
+    """
+    wanted = list(frames)
+    if not wanted or wanted != sorted(set(wanted)) or wanted[0] < 0:
+        raise ValueError(f"frames {wanted}: must be ascending numbers from 0")
+    capture, out, number = _open(path, where), [], -1
+    try:
+        for number in range(wanted[-1] + 1):
+            if not capture.grab():
+                total = max(expect or 0, wanted[-1] + 1)
+                raise DataError(f"{path}: truncated after {number} of {total} frames ({where})")
+            if number == wanted[len(out)]:
+                done, frame = capture.retrieve()
+                if not done:
+                    raise DataError(f"{path}: frame {number} is unreadable ({where})")
+                check_room(f"{path}: frames ({where})", len(wanted), *frame.shape)
+                out.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+                if out[-1].shape != out[0].shape:
+                    raise DataError(f"{path}: frame {number} has another size than those before ({where})")
+    except cv2.error as error:
+        raise DataError(f"{path}: frame {number} is unreadable: {error.err} ({where})") from error
+    finally:
+        capture.release()
+    return np.stack(out)
+
+
+def reduced(height: int, width: int, short: int) -> tuple[int, int]:
+    """The size of frames reduced to a short side of `short` pixels; smaller ones keep theirs."""
+    scale = short / min(height, width)
+    if scale >= 1:
+        return height, width
+    return max(short, round(height * scale)), max(short, round(width * scale))
+
+
+def reduce_frames(frames: np.ndarray, short: int) -> np.ndarray:
+    """Frames uint8 [T,H,W,3] at the size that `reduced` gives them, by area."""
+    height, width = reduced(*frames.shape[1:3], short)
+    if frames.shape[1:3] == (height, width):
+        return frames
+    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in frames])
+
+
+def reduce_masks(masks: np.ndarray, short: int) -> np.ndarray:
+    """Masks [...,H,W] at the size that `reduced` gives their frames, by the nearest pixel centre."""
+    old = masks.shape[-2:]
+    new = reduced(*old, short)
+    if new == old:
+        return masks
+    rows, columns = (((np.arange(n) + 0.5) * o / n).astype(int) for n, o in zip(new, old, strict=True))
+    return masks[..., rows[:, None], columns]
+
+
+def _open(path: Path, where: str) -> cv2.VideoCapture:
+    # Decoders and OpenCV print without naming the clip; the error that is raised here says once what is wrong.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    quiet = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
+    quiet(2)  # errors only
+    try:
+        with door.regular(path, links=True) as file:
+            head = file.read(8)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror} ({where})") from error
+    if not head:
+        raise DataError(f"{path}: the file is empty ({where})")
+    if not (head[4:].startswith(MP4) or head.startswith(OTHERS)):
+        raise DataError(f"{path}: not a video, or of a kind other than mp4, mpg, avi, mkv ({where})")
+    # One thread: the loader's own threads and processes are the parallel ones.
+    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not capture.isOpened():
+        raise DataError(f"{path}: not readable as a video, or cut short ({where})")
+    width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if not 0 < width * height <= MOST_PIXELS:
+        capture.release()
+        raise DataError(f"{path}: frames of {width}x{height} pixels, at most {MOST_PIXELS} in all ({where})")
+    return capture

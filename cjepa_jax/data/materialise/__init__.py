@@ -1,0 +1,1 @@
+"""Simulated scenes written to disk, and what is known of such a folder."""

@@ -1,0 +1,201 @@
+"""Your own images: a folder of pictures, each with a PNG instance map of its objects.
+
+    DIR/images/NAME.{png,jpg,jpeg,webp,bmp}     any size; colour, grey, palette, alpha, 8 or 16 bits
+    DIR/masks/NAME.png                          same size. Grey, 8 or 16 bits: 0 is background, every other value is
+                                                one object. Colour: black is background, every other colour one object
+    DIR/eval/{images,masks}/                    optional held-out scenes
+
+Without DIR/eval, a tenth of the names, chosen by their hash, is held out: an image stays in its split when others are
+added. At least one image is on each side; a folder of one image uses it on both.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cjepa_jax.configuration import locate
+from cjepa_jax.data.formats import image_bytes
+from cjepa_jax.data.transforms import centre_square
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.host import door
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MOST_BYTES = 1 << 30  # of a picture's file
+HELD_OUT = 0.1  # share of the names in the eval split of a folder without eval/
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Images with instance masks, sorted by name; a source of scenes with T = 1.
+
+    Scenes come at their own size H x W, which differs between images: a crop (data/transforms.py) brings them to
+    size x size. An image whose short side exceeds 2 x size is first reduced to 2 x size (area for the
+    image, nearest for the map), so that large photographs stay cheap and a crop of a third keeps its resolution.
+
+    Labels describe the centred square, which is what a scene without a random crop shows: the number of objects in it,
+    the mean x and y of their centroids and the share of it that they cover, all but the first in [0, 1] (0 where there
+    is no object).
+
+    Raises ConfigError for frames != 1; DataError, naming the file, for a folder that is missing or empty or whose
+    images and masks do not pair up (when built) and for files that cannot be read or differ in size (when read).
+    """
+
+    split: str = "train"
+    path: str = ""
+    size: int = 224
+    frames: int = 1
+    count: int = 0  # at most so many scenes; 0: all
+    seed: int = 0  # unused: nothing is drawn here
+    max_masks: int = 256  # a map with more values is refused: it is a photograph or was smoothed, not an instance map
+    names: tuple[tuple[str, str], ...] = field(init=False, repr=False)  # (image, mask) of each scene
+
+    label_names = ("count", "position/x", "position/y", "size/area")
+    can_rerender = False
+
+    def __post_init__(self):
+        if self.split not in ("train", "eval"):
+            raise ConfigError(f"split is {self.split!r}: must be train or eval")
+        if self.frames != 1:
+            raise ConfigError(f"data.frames is {self.frames}: a folder of images has 1 frame per scene")
+        if not self.path:
+            raise ConfigError("data.path is empty: name the folder that holds images/ and masks/")
+        object.__setattr__(self, "path", locate.example(self.path))
+        names = pairs(Path(self.path), self.split)
+        object.__setattr__(self, "names", tuple(names[: self.count or None]))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        """Scene `index`: video uint8 [1,H,W,3] (RGB), masks bool [K,1,H,W], labels float32 [4]."""
+        image_file, mask_file = (Path(name) for name in self.names[index])
+        image, ids = to_rgb(read(image_file)), to_ids(read(mask_file))
+        if image.shape[:2] != ids.shape:
+            (h, w), (mh, mw) = image.shape[:2], ids.shape
+            raise DataError(f"{mask_file}: the mask is {mw}x{mh} pixels, its image {w}x{h}")
+        values = np.setdiff1d(ids, [0])
+        if len(values) > self.max_masks:
+            why = "an instance map has one value per object"
+            raise DataError(f"{mask_file}: {len(values)} objects, at most {self.max_masks}: {why}")
+        image, ids = shrink(image, ids, 2 * self.size)
+        image_bytes.check_room(f"{mask_file}: masks", len(values), *ids.shape)
+        masks = ids[None] == values[:, None, None]
+        return {"video": image[None], "masks": masks[:, None], "labels": labels(masks)}
+
+
+def pairs(root: Path, split: str) -> list[tuple[str, str]]:
+    """The (image, mask) files of one split, sorted by name. Raises DataError if they do not pair up."""
+    if not root.exists():
+        raise DataError(f"data.path {root}: no such folder")
+    if not root.is_dir():
+        raise DataError(f"data.path {root}: not a folder")
+    own_eval = (root / "eval").is_dir()
+    found = listing(root / "eval" if own_eval and split == "eval" else root)
+    if own_eval:
+        return list(found.values())
+    held_out = hold_out(found)
+    chosen = held_out if split == "eval" or len(found) == 1 else found.keys() - held_out
+    return [found[name] for name in found if name in chosen]
+
+
+def listing(root: Path) -> dict[str, tuple[str, str]]:
+    """Name -> (image, mask) of root/images and root/masks, sorted by name."""
+    for folder in (root / "images", root / "masks"):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder (images/NAME.png needs masks/NAME.png)")
+    images, masks = {}, {p.stem: p for p in visible(root / "masks") if p.suffix.lower() == ".png"}
+    for file in visible(root / "images"):
+        if file.suffix.lower() in SUFFIXES:
+            if file.stem in images:
+                raise DataError(f"{file}: another image has this name, {images[file.stem].name}")
+            images[file.stem] = file
+    if not images:
+        raise DataError(f"{root / 'images'}: no images ({', '.join(SUFFIXES)})")
+    for what, names in (
+        ("image without a mask", images.keys() - masks),
+        ("mask without an image", masks - images.keys()),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+            raise DataError(f"{root}: {len(names)} {what}: {shown}")
+    return {name: (str(images[name]), str(masks[name])) for name in sorted(images)}
+
+
+def visible(folder: Path) -> list[Path]:
+    """The files of a folder by name, without hidden ones (such as ._NAME.png)."""
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+
+
+def hold_out(names: Iterable[str]) -> set[str]:
+    """The names of the eval split: those whose hash is in the lowest tenth; at least one, and not all of several."""
+    score = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names}
+    order = sorted(score, key=score.get)
+    below = sum(value < HELD_OUT for value in score.values())
+    return set(order[: max(1, min(below, len(order) - 1))])
+
+
+def read(file: Path) -> np.ndarray:
+    """Decode an image file as `encoded.picture` does.
+
+    Raises DataError, naming it, if it is not readable or too large.
+    """
+    try:
+        data = door.read(file, MOST_BYTES, links=True)
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from error
+    if not data:
+        raise DataError(f"{file}: the file is empty")
+    pixels = image_bytes.picture(data, f"{file}: the image")
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{file}: pixels are {pixels.dtype}, must be 8 or 16 bit integers")
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+
+
+def to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Any decoded image -> uint8 RGB [H,W,3]: grey is repeated, 16 bits are scaled, alpha is composed on black."""
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    top = np.iinfo(pixels.dtype).max
+    colour = pixels[..., 2::-1].astype(np.float32) * (255 / top)
+    if pixels.shape[2] == 4:
+        colour *= pixels[..., 3:] / np.float32(top)
+    return np.ascontiguousarray(np.rint(colour).astype(np.uint8))
+
+
+def to_ids(pixels: np.ndarray) -> np.ndarray:
+    """Any decoded instance map -> int64 [H,W]: 0 for background (black, or wholly transparent), else one id each."""
+    if pixels.ndim == 2:
+        return pixels.astype(np.int64)
+    blue, green, red = (pixels[..., channel].astype(np.int64) for channel in range(3))
+    # A grey map saved as colour keeps its grey values, so that its objects keep their order.
+    grey = (blue == green).all() and (green == red).all()
+    ids = blue if grey else (red << 32) | (green << 16) | blue
+    return np.where(pixels[..., 3] == 0, 0, ids) if pixels.shape[2] == 4 else ids
+
+
+def shrink(image: np.ndarray, ids: np.ndarray, short: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reduce an image [H,W,3] and its map [H,W] to a short side of `short` pixels, if it is longer."""
+    height, width = ids.shape
+    scale = short / min(height, width)
+    if scale >= 1:
+        return image, ids
+    new = (max(short, round(height * scale)), max(short, round(width * scale)))
+    rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(new, ids.shape, strict=True))
+    return cv2.resize(image, new[::-1], interpolation=cv2.INTER_AREA), ids[rows[:, None], columns]
+
+
+def labels(masks: np.ndarray) -> np.ndarray:
+    """Probe targets float32 [4] from masks bool [K,H,W], within the centred square (see `Folder`)."""
+    square = centre_square(*masks.shape[1:])
+    masks = masks[:, square.top : square.top + square.height, square.left : square.left + square.width]
+    masks = masks[masks.any((1, 2))]
+    if not len(masks):
+        return np.zeros(4, np.float32)
+    area = masks.sum((1, 2))
+    centres = (np.arange(square.height) + 0.5) / square.height
+    x, y = (masks.sum(1) @ centres / area).mean(), (masks.sum(2) @ centres / area).mean()
+    return np.array([len(masks), x, y, masks.any(0).mean()], np.float32)

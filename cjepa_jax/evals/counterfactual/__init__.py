@@ -1,0 +1,1 @@
+"""Counterfactual questions: arrays, readouts, heads and pictures."""

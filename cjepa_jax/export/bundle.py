@@ -1,0 +1,164 @@
+"""A model as a folder of its own: weights, settings, model card and the PyTorch code that reads them.
+
+model.safetensors   float32: encoder.*, target.* and predictor.*, where the model has them (see weights.layouts)
+model.safetensors.sha256    as `sha256sum -c` reads it
+config.json         what the numbers are: the fields of weights.pretrained.Pretrained but the arrays
+modeling_cjepa.py   encode, features and intervene in plain PyTorch
+README.md           the model card
+LICENSE             whose terms the weights are under
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from safetensors import numpy as safetensors
+
+from cjepa_jax.configuration.check import resolve
+from cjepa_jax.configuration.sizes import parse
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.runtime.ending import storage_error
+from cjepa_jax.weights import canonical
+from cjepa_jax.weights.published import MEAN, STD
+from cjepa_jax.weights.read import Pretrained, foresees
+
+FORMAT, VERSION = "cjepa_jax", 1
+WEIGHTS, SUM, CONFIG, CARD = "model.safetensors", "model.safetensors.sha256", "config.json", "README.md"
+CODE = pathlib.Path(__file__).parent / "modeling_cjepa.py"
+GRAPH = "encoder.onnx"
+OWN = {WEIGHTS, SUM, CONFIG, CARD, CODE.name, "LICENSE", GRAPH, f"{GRAPH}.data", "__pycache__"}  # of an export's folder
+
+
+def write(folder: pathlib.Path, model: Pretrained, card: str) -> None:
+    """Everything but the card's text is derived from the model. Raises OSError."""
+    write_weights(folder, tensors(model))
+    write_json(folder / CONFIG, description(model))
+    shutil.copyfile(CODE, folder / CODE.name)
+    write_texts(folder, model, card)
+
+
+def tensors(model: Pretrained) -> dict[str, np.ndarray]:
+    """Every array under its canonical name, "encoder.", "target." or "predictor." before it."""
+    patch, tubelet = parse(model.encoder["variant"]).patch, model.encoder["tubelet"]
+    parts = {part: canonical.to_canonical(params, patch, tubelet) for part, params in model.params.items()}
+    return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
+
+
+def description(model: Pretrained) -> dict[str, Any]:
+    """What config.json holds, plain values only."""
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    del fields["params"], fields["layout"]
+    for name in ("encoder", "predictor"):  # how it is computed is no part of what it computes
+        part = fields[name]
+        fields[name] = part and {key: value for key, value in part.items() if key not in ("remat", "dtype")}
+    fields["source"], fields["about"] = pathlib.PurePath(model.source).name, _without_folders(model.about)
+    fields["encoder"] = {"mean": MEAN, "std": STD} | fields["encoder"]
+    fields["input"] = {"encoder_input": "context"} | model.input | {"change": foresees(model)}
+    return plain({"format": FORMAT, "version": VERSION, **fields})
+
+
+def _without_folders(about: Any, key: str = "") -> Any:
+    """Paths cut down to their last name: where things lay on this disk is nobody's business."""
+    if hasattr(about, "items"):
+        return {name: _without_folders(value, name) for name, value in about.items()}
+    is_path = key in ("path", "source", "init_from") and isinstance(about, str)
+    return pathlib.PurePath(about).name if is_path else about
+
+
+def scene_shape(model: Pretrained) -> tuple[int, ...]:
+    """One scene as the training had it: (size, size, 3), or (frames, size, size, 3) of clips."""
+    size, frames = model.input["size"], model.input["frames"]
+    return (size, size, 3) if frames == 1 else (frames, size, size, 3)
+
+
+def write_weights(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """model.safetensors and its SHA-256. The same arrays always give the same bytes. Raises OSError."""
+    file = folder / WEIGHTS
+    safetensors.save_file({name: np.ascontiguousarray(arrays[name], np.float32) for name in sorted(arrays)}, file)
+    with open(file, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        os.fsync(stream.fileno())
+    (folder / SUM).write_text(f"{found}  {WEIGHTS}\n")
+
+
+def write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Raises OSError."""
+    file.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_texts(folder: pathlib.Path, model: Pretrained, card: str) -> None:
+    """The card, and a note on the weights' licence. Raises OSError."""
+    (folder / CARD).write_text(card, encoding="utf-8")
+    name = pathlib.PurePath(model.source).name
+    terms = f"These weights: {model.licence}.\nThey come from: {name} (SHA-256 {model.digest}).\n"
+    if model.licence == "unspecified":
+        terms += "Whoever trained them has not said under which licence they may be used.\n"
+    if (folder / CODE.name).exists():
+        terms += f"\n{CODE.name}: Apache-2.0, https://www.apache.org/licenses/LICENSE-2.0\n"
+    (folder / "LICENSE").write_text(terms, encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """As JSON: no tuples, no arrays' numbers, no NaN (null)."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in resolve(value).items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def require_free(out: pathlib.Path, overwrite: bool) -> None:
+    """Raises ConfigError where an export may not be put: anything but an empty folder, or an export to overwrite."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ConfigError(f"--out={out}: exists and is no folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / SUM).is_file():
+            raise ConfigError(f"--out={out}: is not empty, and no export")
+        if not overwrite:
+            raise ConfigError(f"--out={out}: holds an export already: give --overwrite to replace it")
+        if foreign := sorted({file.name for file in out.iterdir()} - OWN):
+            raise ConfigError(f"--out={out}: holds {foreign[0]!r}, which is no part of an export, and would be deleted")
+
+
+@contextlib.contextmanager
+def whole(out: pathlib.Path, overwrite: bool = False) -> Iterator[pathlib.Path]:
+    """A folder beside `out` that takes its name when the block ends well, and is gone when it does not: a half-written
+    export never stands under that name.
+
+    Raises: ConfigError as `require_free`, or where no folder can be made; OSError.
+    """
+    require_free(out, overwrite)
+    out = out.absolute()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = pathlib.Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    except OSError as error:
+        if storage_error(error):
+            raise
+        raise ConfigError(f"--out={out}: cannot be made ({error.strerror})") from error
+    try:
+        made = beside / "new"
+        made.mkdir()
+        yield made
+        require_free(out, overwrite)  # nobody has put anything there since
+        if out.exists():
+            os.replace(out, beside / "old")
+        try:
+            os.replace(made, out)
+        except OSError:
+            if (beside / "old").exists():
+                os.replace(beside / "old", out)
+            raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,159 @@
+"""The model card that goes with exported weights. It says what is known, and of the rest that it is not."""
+
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cjepa_jax.configuration.sizes import parse
+from cjepa_jax.weights import licences
+from cjepa_jax.weights.read import Pretrained
+
+METHODS = {
+    "jepa:Jepa": "Causal-JEPA: an encoder sees the tokens of the objects that stay, an EMA copy of it the whole scene; "
+    "a narrow predictor infers the latents of the removed objects and the change of the rest",
+    "joint:Joint": "Causal-JEPA whose objects are slots, found while it learns",
+    "mae:Mae": "masked autoencoder",
+    "siamese:Byol": "BYOL: two views, an EMA target, no negatives",
+    "siamese:LeJepa": "LeJEPA: several views and the Epps-Pulley statistic",
+}
+SETTINGS = (
+    ("scenes", "data.source"),
+    ("training scenes", "data.count"),
+    ("the scene under do(remove)", "data.intervened"),
+    ("masks", "mask.type"),
+    ("objects removed, at most", "mask.max_objects"),
+    ("prediction loss", "objective.prediction_loss"),
+    ("target norm", "objective.target_norm"),
+    ("weight of the causal term", "objective.causal_weight"),
+    ("visible tokens of the causal term", "objective.causal_tokens"),
+    ("weight of SIGReg", "objective.sigreg_weight"),
+    ("EMA of the target", "objective.ema"),
+    ("scenes per step", "train.batch"),
+    ("steps of the whole run", "train.steps"),
+    ("peak learning rate", "optim.peak"),
+    ("weight decay", "optim.weight_decay"),
+    ("started from", "init_from"),
+    ("seed", "seed"),
+)
+OURS = """\
+In PyTorch 2.10 or newer, with the file `modeling_cjepa.py` of this folder and nothing else:
+
+```python
+from modeling_cjepa import CausalJEPA
+
+model = CausalJEPA.from_pretrained("{folder}")   # checks the SHA-256 of the weights
+tokens = model.encode(video)                     # {video} uint8 or float in 0..255 -> [B, N, {width}]
+features = model.features(video)                 # [B, {width}]{intervene}
+```
+
+In JAX:
+
+```python
+import cjepa_jax
+
+model = cjepa_jax.load("{folder}")
+tokens = model.encode(video)
+```
+"""
+INTERVENE = """
+answer = model.intervene(video, masks, remove=[0])  # masks: bool, the objects' pixels"""
+
+
+def text(model: Pretrained, folder: str, use: str = "") -> str:
+    """The card of weights in `folder`; `use`: how to load them, where not as a bundle of ours."""
+    size, training = parse(model.encoder["variant"]), model.about.get("training") or {}
+    parts = [
+        "\n".join(_front(model)),
+        f"# {_title(model)}\n\n{_summary(model)}",
+        "## Use\n\n" + (use or _use(model, folder)),
+        "## Data and method\n\n" + "\n".join(_method(model, training)),
+        "## Measured\n\n" + "\n".join(_measured(model, training)),
+        "## Limits\n\n" + "\n".join(_limits(model, size.patch)),
+        f"## Licence\n\nThe weights: {_licence(model)}",
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _front(model: Pretrained) -> Iterator[str]:
+    """What model hubs read."""
+    yield from ("---", *licences.write(model.licence))
+    yield from ("library_name: pytorch", "tags:", "- jepa", "- self-supervised", "- vision-transformer", "---")
+
+
+def _title(model: Pretrained) -> str:
+    return f"{model.encoder['variant']} encoder" + (" and predictor" if model.params.get("predictor") else "")
+
+
+def _summary(model: Pretrained) -> str:
+    frames, size, tubelet = (model.input.get("frames", 1), model.input.get("size"), model.encoder["tubelet"])
+    what = f"clips of {frames} frames, {tubelet} to a token," if frames > 1 else "images"
+    at = f" at {size} x {size} pixels" if size else ""
+    origin = model.about.get("objective") or model.layout
+    name = pathlib.PurePath(model.source).name  # where it lay on the exporter's disk is nobody's business
+    return f"For {what}{at}, trained as `{origin}`. From `{name}` (SHA-256 `{model.digest}`)."
+
+
+def _use(model: Pretrained, folder: str) -> str:
+    video = "[B, T, H, W, 3]" if model.input.get("frames", 1) > 1 else "[B, H, W, 3]"
+    intervene = INTERVENE if model.params.get("predictor") else ""
+    return OURS.format(folder=folder, video=video, width=parse(model.encoder["variant"]).width, intervene=intervene)
+
+
+def _method(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
+    kind = str(model.about.get("objective", "")).removeprefix("cjepa_jax.objectives.")
+    if kind in METHODS:
+        yield f"{METHODS[kind]}.\n"
+    if not training:
+        yield f"These weights are of the layout `{model.layout}`. Those who published them say how they were trained."
+    for name, key in SETTINGS:
+        value: Any = training
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value not in (None, ""):
+            yield f"- {name}: {_cell(value)}"
+    for note in model.about.get("notes", ()):
+        yield f"- {note}"
+
+
+def _measured(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
+    """The last probe's table: the weights beside the same network at random and the pixels' principal components."""
+    found = model.about.get("metrics") or {}
+    if not found:
+        yield "Nothing is known of how these weights score."
+        return
+    probes = training.get("probe", {})
+    yield (
+        f"The last probe of the run up to these weights (step {model.about.get('step')}, seed {training.get('seed')}; "
+        f"one run, no spread): frozen features of held-out scenes, {probes.get('train')} to fit on, "
+        f"{probes.get('test')} to score.\n"
+    )
+    yield from ("| probe | trained | random init | pixel PCA |", "|---|---|---|---|")
+    rows = [name for name in found if not name.endswith(("_random", "_pixels"))]
+    for name in rows:
+        cells = [_number(found.get(f"{name}{other}")) for other in ("", "_random", "_pixels")]
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _limits(model: Pretrained, patch: int) -> Iterator[str]:
+    yield f"- Height and width are multiples of {patch} pixels. Other sizes than the training's run, unmeasured."
+    if model.params.get("predictor"):
+        if not model.input.get("names_objects", True):
+            yield "- The predictor was trained without being told which objects are hidden: it takes any masks as one."
+        yield "- What the predictor says of a removed object is a latent, no picture, and no simulation of physics."
+    if model.about.get("metrics"):
+        yield "- The scores above are of the training's own kind of scenes. Elsewhere they say nothing."
+
+
+def _licence(model: Pretrained) -> str:
+    if model.licence == "unspecified":
+        return "unspecified. Whoever trained them has not said under which licence they may be used."
+    note = " They may not be used commercially." if "-NC" in model.licence else ""
+    return f"{model.licence}.{note}"
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else ""

@@ -1,0 +1,1 @@
+"""From a path to a model in memory: runs, exports and published weights."""

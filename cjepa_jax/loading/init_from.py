@@ -1,0 +1,213 @@
+"""What a model starts from when not from scratch: config.init_from, a run's weights, an export's or public ones.
+
+The weights fix the encoder: objective.encoder is set to what they are, a line for each key that was different. Their
+predictor is taken where objective.predictor is already what they are, and fresh otherwise: unlike the encoder's, its
+size is the experiment's own choice. The target starts from the weights' own moving average, where they have one, or
+from their encoder; from the encoder too, whose average it stays, where optim.freeze names that.
+
+A run keeps all of that in init_from.json and in its config.json, and is resumed without the weights.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from cjepa_jax.configuration import check as config_lib
+from cjepa_jax.configuration import sizes
+from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.host import door
+from cjepa_jax.loading import pretrained
+from cjepa_jax.runtime import distributed, foreign, trees
+from cjepa_jax.runtime.workdir import tuples, write_atomically
+from cjepa_jax.types import Params, TrainState
+from cjepa_jax.weights import diff
+from cjepa_jax.weights.read import Pretrained
+
+RECORD = "init_from.json"
+FRESH = "predictor: fresh, because"
+
+
+def prepare(config: Any, folder: pathlib.Path, trust: tuple[str, ...] = ()) -> tuple[Pretrained | None, list[str]]:
+    """Opens config.init_from, if there is one, and sets the config to it: (weights, lines to print).
+
+    Of a run's folder, code is named only below this package and in `trust` (see foreign.trusted).
+
+    A run that has a checkpoint needs no weights, which may be gone: what they fixed is in its folder. None then, and
+    the lines of the keys that this command asks otherwise; config.init_from becomes what the run was started with.
+
+    Raises: ConfigError for an objective without an encoder, and for data that the weights' patches do not divide;
+      CheckpointError for what cannot be read.
+    """
+    if not config.init_from:
+        return None, []
+    known = recorded(folder)
+    if known and _has_checkpoint(folder) and _same(config.init_from, known):
+        config.init_from = known.get("init_from", config.init_from)
+        return None, adopt(config, known["encoder"])
+    weights = pretrained.open(config.init_from, trust=(*trust, *foreign.named(config)))
+    return weights, use(config, weights)
+
+
+def use(config: Any, weights: Pretrained) -> list[str]:
+    """Sets the config to the weights. What to tell the user: what they are and their licence, which keys changed."""
+    lines = adopt(config, settings(config, weights))
+    return [*weights.summary().splitlines(), *lines, *filter(None, [predictor_line(config, weights)])]
+
+
+def settings(config: Any, weights: Pretrained) -> dict[str, Any]:
+    """The keys of objective.encoder that the weights fix, for the config's data: an image's patches are tokens of one
+    frame in a clip too."""
+    images = {"tubelet": 1} if config.data.frames > 1 and _frames(weights) == 1 else {}
+    return {"depth": 0} | weights.encoder | images
+
+
+def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
+    """Sets objective.encoder to these values, and checks the config. A line for each key that changes.
+
+    Raises: ConfigError for an objective that has no such encoder, and as config.check.
+    """
+    section = config.objective.get("encoder")
+    if not hasattr(section, "keys") or "variant" not in section:
+        raise ConfigError(
+            f"init_from: objective.type = {config.objective.type!r} has no encoder that weights can start"
+        )
+    lines = []
+    with config.unlocked():
+        for key, value in tuples(dict(encoder)).items():
+            if key not in section:
+                raise CheckpointError(f"init_from: {key[:60]!r} is no key of objective.encoder")
+            before = section[key]
+            if config_lib.resolve({"": before}) != config_lib.resolve({"": value}):
+                lines.append(f"objective.encoder.{key} = {value!r} (was {before!r}): the weights' own")
+                try:
+                    section[key] = value
+                except TypeError as error:
+                    raise CheckpointError(f"init_from: objective.encoder.{key} cannot be {value!r}"[:200]) from error
+    config_lib.check(config)
+    return lines
+
+
+def predictor_line(config: Any, weights: Pretrained) -> str:
+    """Whether the weights' predictor is taken, and if not why; "" for an objective that has none."""
+    section = config.objective.get("predictor")
+    if section is None:
+        return ""
+    if weights.predictor is None or "predictor" not in weights.params:
+        return f"{FRESH} the weights have none"
+    wanted = config_lib.resolve(weights.predictor)
+    asked = config_lib.resolve({key: section.get(key) for key in wanted})
+    other = [f"objective.predictor.{key} = {asked[key]!r} (theirs: {wanted[key]!r})" for key in wanted]
+    other = [text for text, key in zip(other, wanted, strict=True) if asked[key] != wanted[key]]
+    return f"{FRESH} {', '.join(other)}" if other else "predictor: taken"
+
+
+def start(
+    config: Any,
+    state: TrainState,
+    weights: Pretrained | None,
+    folder: pathlib.Path | None = None,
+    trust: tuple[str, ...] = (),
+) -> TrainState:
+    """The state with the weights' parameters and target in the place of its own, and init_from.json in the folder.
+
+    Without config.init_from and weights the state as it is. Weights that are not given are opened.
+
+    Raises: CheckpointError listing the arrays that do not fit.
+    """
+    if weights is None and not config.init_from:
+        return state
+    if weights is None:  # of a run whose checkpoints are gone
+        weights = pretrained.open(config.init_from, trust=(*trust, *foreign.named(config)))
+        if adopt(config, settings(config, weights)):
+            raise CheckpointError(f"{config.init_from}: is not what the run was started from")
+    if folder is not None and distributed.first():
+        write_atomically(folder / RECORD, json.dumps(record(config, weights), indent=1) + "\n")
+    where, encoder = weights.source, _on_frames(config, weights, "encoder")
+    params = state.params | {"encoder": _placed(state.params["encoder"], encoder, f"{where}: the encoder")}
+    if "predictor" in params and not predictor_line(config, weights).startswith(FRESH):
+        found = weights.params["predictor"]
+        params["predictor"] = _placed(params["predictor"], found, f"{where}: the predictor")
+    target = state.target
+    if jax.tree.leaves(target):
+        own = "target" in weights.params and "encoder" not in config.optim.freeze
+        average = _on_frames(config, weights, "target") if own else encoder
+        inner = target.get("encoder", target)
+        inner = _placed(inner, average, f"{where}: the target")
+        target = target | {"encoder": inner} if "encoder" in target else inner
+    return dataclasses.replace(state, params=params, target=target)
+
+
+def record(config: Any, weights: Pretrained) -> dict[str, Any]:
+    """What a run keeps of the weights that it was started from, as JSON."""
+    return config_lib.resolve(
+        {
+            "init_from": config.init_from,
+            "path": _absolute(config.init_from),  # which the same command has in another folder too
+            **{name: getattr(weights, name) for name in ("source", "layout", "digest", "licence")},
+            "encoder": settings(config, weights),
+            "predictor": predictor_line(config, weights).removeprefix("predictor: "),
+        }
+    )
+
+
+def recorded(folder: pathlib.Path) -> dict[str, Any] | None:
+    """A run's init_from.json, None where there is none. Raises CheckpointError for a damaged one."""
+    file = pathlib.Path(folder) / RECORD
+    if not file.exists():
+        return None
+    content = foreign.record(file)
+    if not isinstance(content.get("encoder"), dict):
+        raise CheckpointError(f"{file}: encoder: must be an object")
+    return content
+
+
+def _same(path: str, known: Mapping[str, Any]) -> bool:
+    """Whether a run was started from this path, however it is written."""
+    return path == known.get("init_from") or _absolute(path) == known.get("path")
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _has_checkpoint(folder: pathlib.Path) -> bool:
+    return bool(door.steps(pathlib.Path(folder) / "checkpoints"))
+
+
+def _frames(weights: Pretrained) -> int:
+    """Frames of the boxes that the weights' first layer takes."""
+    box = 3 * sizes.parse(weights.encoder["variant"]).patch ** 2
+    return weights.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // box
+
+
+def _on_frames(config: Any, weights: Pretrained, part: str) -> Params:
+    """An encoder's parameters for the config's data: of an image a clip's first layer sees what it would see of the
+    image repeated, so its weights are summed over their frames."""
+    params, frames = weights.params[part], _frames(weights)
+    if config.data.frames > 1 or frames == 1:
+        return params
+    projection = params["tokenizer"]["projection"]
+    kernel = projection["kernel"].reshape(frames, -1, projection["kernel"].shape[-1]).sum(0)
+    return params | {"tokenizer": params["tokenizer"] | {"projection": projection | {"kernel": kernel}}}
+
+
+def _placed(home: Params, found: Params, where: str) -> Params:
+    """Arrays on the devices, each divided as the one in its place is."""
+
+    def named(tree: Params) -> dict[str, Any]:
+        return {trees.name_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+    own, given = named(home), named(found)
+    diff.compare({n: a.shape for n, a in given.items()}, {n: a.shape for n, a in own.items()}, where)
+
+    def place(path: tuple, leaf: jax.Array) -> jax.Array:
+        array = np.asarray(given[trees.name_of(path)], leaf.dtype)
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: array[index])
+
+    return jax.tree_util.tree_map_with_path(place, home)

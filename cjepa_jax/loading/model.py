@@ -1,0 +1,232 @@
+"""A trained model brought back from its run, and the same network at random initialisations, as plain functions."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cjepa_jax import experiment, optim, train_step
+from cjepa_jax.configuration import check as config_lib
+from cjepa_jax.data import assemble, batching
+from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.evals.base import RANDOM, TRAINED, Model, Seen
+from cjepa_jax.loading import init_from, pretrained
+from cjepa_jax.masks.naming import names_objects
+from cjepa_jax.objectives.base import Interventional, Masking
+from cjepa_jax.runtime import foreign, trees
+from cjepa_jax.runtime.checkpoint import Checkpoints
+from cjepa_jax.runtime.workdir import tuples
+from cjepa_jax.types import Batch, Rows, TrainState
+from cjepa_jax.weights.read import Pretrained
+
+NOT_THE_MODEL = ("objective.causal_tokens",)  # of the training's loss alone; runs from before it was a key lack it
+INIT = 2**30  # random initialisations beside a result are seeded from here: no run has their bits
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A model and where it is from.
+
+    Attributes:
+      objective, state: as trained, or as initialised from config.seed.
+      run: the run's folder; None for a random network, an export or public weights.
+      about: for the record: checkpoint, step, a digest of the parameters, the training's seed, batch, mask, optim and
+        data, and `transfer`: where those data are not the evaluation's, a line for each key. Of an export or public
+        weights also `weights`: layout, digest and licence; their seed is None where it is not known.
+      fresh: seed -> TrainState at initialisation.
+      names_objects: whether training told the predictor which objects are hidden.
+      rate: the peak learning rate of the training.
+      notes: what to tell the user of weights that are not a run's.
+      predicts, changes: whether the predictor and its residual head are the training's, where the objective has them.
+    """
+
+    objective: Any
+    state: TrainState
+    run: pathlib.Path | None
+    about: dict[str, Any]
+    fresh: Any
+    names_objects: bool
+    rate: float
+    notes: tuple[str, ...] = ()
+    predicts: bool = True
+    changes: bool = True
+
+    @classmethod
+    def of(cls, config: Any, checkpoint: str, trust: tuple[str, ...] = ()) -> "Restored":
+        """The newest readable checkpoint of a run's folder; an export or public weights; or, for "random", the network
+        at initialisation.
+
+        How a run was trained is read from its own config.json; the model and its input are the config's, which must
+        be the same. Nothing is written to the run's folder. To an encoder that comes from elsewhere, now or when the
+        run was started, objective.encoder of the config is set (see initial); data, predictor and the rest are the
+        config's.
+
+        The run's config may name code of this package, what `config` names itself, and what is in `trust`
+        (foreign.trusted).
+
+        Raises: ConfigError for a folder without checkpoints, and for data that an encoder from elsewhere cannot take;
+          CheckpointError for one of another architecture, or without a readable config.json; DataError if no scene is
+          readable.
+        """
+        trust = (*trust, *foreign.named(config))
+        run, weights = _opened(checkpoint, trust)
+        notes = init_from.use(config, weights) if weights else []
+        training = config if run is None else _training(run, config, trust)
+        objective = experiment.make_objective(config, config.train.steps or 1)
+        source = assemble.make_source(config, "train")
+        scenes = assemble.make_scenes(config, source, objective.patch, objective.tubelet, objective.max_removed)
+        arrays = batching.collate([scenes(0, 0)])
+        batch = Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
+        init = functools.partial(train_step.init_state, objective, optim.make(training.optim))
+        fresh = jax.jit(lambda seed: init(seed, batch))
+        step, state = (0, fresh(config.seed)) if run is None else _newest(run, jax.eval_shape(fresh, config.seed))
+        if weights:
+            state = init_from.start(config, state, weights)
+        about = {
+            "checkpoint": str(run or checkpoint),
+            "step": step,
+            "digest": trees.digest((state.params, state.extra, state.target)),
+            "seed": training.seed,
+            "batch": training.train.batch,
+            "mask": training.mask,
+            "optim": training.optim,
+            "data": {key: training.data[key] for key in ("source", "options")},
+        }
+        now = {key: config.data[key] for key in about["data"]}
+        about["transfer"] = config_lib.differences({"data": about["data"]}, {"data": now}, ignore=())
+        rate = optim.peak_rate(training.optim, training.train.batch)
+        names = names_objects(training.mask, scenes.grid)
+        if weights:
+            about |= {"weights": {name: getattr(weights, name) for name in ("layout", "digest", "licence")}}
+            about |= {"step": weights.about.get("step", 0), "seed": weights.about.get("training", {}).get("seed")}
+            names = bool(weights.input.get("names_objects"))
+        predicts = not weights or not init_from.predictor_line(config, weights).startswith(init_from.FRESH)
+        changes = predicts and (not weights or weights.layout == "cjepa_jax")  # others have no such head
+        return cls(objective, state, run, about, fresh, names, rate, tuple(notes), predicts, changes)
+
+    def trained(self, batch: int) -> Model:
+        """The model, compiled for `batch` scenes."""
+        return self._model(TRAINED, self.state, batch)
+
+    def random(self, index: int, batch: int) -> Model:
+        """The same network at the index-th random initialisation."""
+        return self._model(f"{RANDOM} {index}", self.fresh(INIT + index), batch)
+
+    def _model(self, name: str, state: TrainState, batch: int) -> Model:
+        objective, params = self.objective, state.params | state.extra
+        encode, hide = self._compiled
+        target = state.target if jax.tree.leaves(state.target) and isinstance(objective, Interventional) else None
+        return Model(
+            name,
+            lambda video: in_batches(batch, functools.partial(encode, params), video),
+            lambda hidden: Seen(*in_batches(batch, functools.partial(hide, params), *hidden)),
+            None if target is None else lambda video: in_batches(batch, functools.partial(encode, target), video),
+            params,
+            objective.encode,
+        )
+
+    @functools.cached_property
+    def _compiled(self):
+        """encode and hide, jitted, on parameters: shared by all models of this network."""
+        objective = self.objective
+
+        def encode(params, video):
+            return objective.encode(params, video).astype(jnp.float32)
+
+        def hide(params, video, context, index, segment, object_patches, removed):
+            batch = Batch(
+                scene=None,
+                epoch=None,
+                video=video,
+                object_patches=object_patches,
+                object_valid=object_patches.any(-1),
+                removed=removed & self.names_objects,
+                context=context,
+                rows=Rows(index, segment),
+                valid=jnp.ones(len(video), bool),
+                hidden=~context,
+            )
+            if not isinstance(objective, Masking):
+                return None, None, None
+            tokens = objective.encode_context(params, batch)
+            if not (isinstance(objective, Interventional) and self.predicts):
+                return tokens.astype(jnp.float32), None, None
+            prediction, change = objective.predict(params, tokens, batch)
+            learned = self.changes and getattr(objective, "causal_weight", 1.0)
+            return tokens.astype(jnp.float32), prediction, change if learned else None
+
+        compiled = jax.jit(hide)
+
+        def with_rows(params, video, context, object_patches, removed):
+            index, segment = batching.lay_out(context, 1, context.shape)
+            return compiled(params, video, context, index, segment, object_patches, removed)
+
+        return jax.jit(encode), with_rows
+
+
+def in_batches(batch: int, function, *arrays):
+    """`function` over arrays with a common first axis, `batch` rows at a time; the last rows are filled up."""
+    parts = []
+    for start in range(0, len(arrays[0]), batch):
+        chunk = [array[start : start + batch] for array in arrays]
+        count = len(chunk[0])
+        filled = [np.concatenate([a, np.repeat(a[:1], batch - count, 0)]) if count < batch else a for a in chunk]
+        parts.append(jax.tree.map(lambda out, count=count: np.asarray(out)[:count], function(*filled)))
+    return jax.tree.map(lambda *out: np.concatenate(out), *parts)
+
+
+def _opened(checkpoint: str, trust: tuple[str, ...]) -> tuple[pathlib.Path | None, Pretrained | None]:
+    """(a run's folder, weights that are no run's): one of them, or for "random" neither."""
+    if checkpoint == "random":
+        return None, None
+    path = pathlib.Path(checkpoint).absolute()
+    path = path.parent if path.name == "checkpoints" else path
+    if (path / "checkpoints").is_dir():
+        return path, None
+    if path.is_file() or (path / "config.json").is_file():
+        return None, pretrained.open(path, trust=trust)
+    raise ConfigError(f"--checkpoint={checkpoint}: there is no folder {path / 'checkpoints'}, and no weights are there")
+
+
+def _training(run: pathlib.Path, config: Any, trust: tuple[str, ...]) -> ConfigDict:
+    """The config with what the run's own says of its training. Of a run that was started from weights, the encoder
+    that they fixed is set in `config` itself.
+
+    Raises: CheckpointError for a run whose model or input is not the config's, for an unreadable config.json, and as
+      foreign.read.
+    """
+    if known := init_from.recorded(run):
+        init_from.adopt(config, known["encoder"])
+    file = run / "config.json"
+    try:
+        saved = foreign.read(file, trust).to_dict()
+        data = saved["data"]
+        keys = {"objective": saved["objective"], "data": {key: data[key] for key in ("size", "frames")}}
+        training = config.copy_and_resolve_references().unlock()
+        training.seed, training.train.batch = saved["seed"], saved["train"]["batch"]
+        training.mask, training.optim = ConfigDict(tuples(saved["mask"])), ConfigDict(saved["optim"])
+        training.data.source, training.data.options = data["source"], ConfigDict(data["options"])
+    except (foreign.NoConfig, ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"{file}: is not readable as a run's config, which says what the checkpoint is"
+        raise CheckpointError(f"{text} ({type(error).__name__}: {error})") from error
+    wanted = {"objective": config.objective, "data": {key: config.data[key] for key in keys["data"]}}
+    different = config_lib.differences(keys, wanted, ignore=(*config_lib.MAY_CHANGE, *NOT_THE_MODEL))
+    if different:
+        raise CheckpointError(f"{run}: belongs to another model: {'; '.join(different)} (run -> config)")
+    return training
+
+
+def _newest(run: pathlib.Path, abstract: TrainState) -> tuple[int, TrainState]:
+    checkpoints = Checkpoints(run / "checkpoints", read_only=True)
+    try:
+        found = checkpoints.restore(abstract)
+    finally:
+        checkpoints.close()
+    if found is None:
+        raise ConfigError(f"--checkpoint={run}: there is no checkpoint in {run / 'checkpoints'}")
+    return found

@@ -1,0 +1,184 @@
+"""Any trained encoder as plain arrays: of a run of ours, of an export, or from elsewhere.
+
+    weights = opened.open("runs/tiny")           the newest checkpoint that is readable
+    weights = opened.open("runs/tiny", step=500, strict=True)
+    weights = opened.open("exported")            or public weights: see weights.pretrained
+
+Of a run its folder alone is needed: not the data that it was trained on, nor the code of its source or masks. The
+folder may come from somebody else: what it names is this package's, or of a package that `trust` names (see foreign).
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cjepa_jax import optim, train_step
+from cjepa_jax.configuration import build, sizes
+from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.host import door
+from cjepa_jax.masks.naming import names_objects
+from cjepa_jax.models.encoder import Encoder
+from cjepa_jax.models.predictor import Predictor
+from cjepa_jax.runtime import foreign, trees
+from cjepa_jax.runtime.checkpoint import Checkpoints
+from cjepa_jax.runtime.workdir import Workdir
+from cjepa_jax.types import Batch, Rows, TrainState
+from cjepa_jax.weights import read
+from cjepa_jax.weights.read import Pretrained
+from cjepa_jax.weights.safety import short
+
+OBJECTIVES = "cjepa_jax.objectives."
+PREDICTING = (f"{OBJECTIVES}jepa:Jepa", f"{OBJECTIVES}joint:Joint")  # by models.predictor.Predictor
+OTHERS = (f"{OBJECTIVES}mae:Mae", f"{OBJECTIVES}siamese:Byol", f"{OBJECTIVES}siamese:LeJepa")
+MASKS = "cjepa_jax.masks."
+NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module that say nothing about its weights
+
+
+def open(
+    path: str | os.PathLike, step: int | None = None, strict: bool = False, trust: str | Iterable[str] = ()
+) -> Pretrained:
+    """The weights of a run's folder (or of its checkpoints' folder), of an export, or public ones.
+
+    Of a run the newest readable checkpoint is taken; damaged ones are passed over with a warning. `about` then has the
+    step, the objective's type, the scores of the last probe up to that step ("metrics"), the config ("training"), and
+    what the run itself was started from, if anything ("init_from").
+
+    Args:
+      path: a run has a folder "checkpoints"; everything else is read by weights.pretrained.
+      step: this checkpoint of the run and no other.
+      strict: a damaged newest checkpoint is refused.
+      trust: packages or modules of your own that the run's config may name for its mask, source, objective or protocols
+        ("mine", or several with commas between, or a sequence); everything else that is not this package's is refused.
+    Raises: ConfigError where there is nothing, and for a step that is not there; CheckpointError for what is damaged,
+      and for a model without an encoder of patches.
+    """
+    try:
+        path = pathlib.Path(path).expanduser()
+        folder = path.parent if path.name == "checkpoints" else path
+        is_run, exists = (folder / "checkpoints").is_dir(), path.exists()
+    except (OSError, RuntimeError) as error:  # too long, not to be searched; a home that is not known
+        raise ConfigError(f"{short(path)}: {getattr(error, 'strerror', None) or error}") from error
+    if is_run:
+        return _run(folder.absolute(), step, strict, foreign.trusted(trust))
+    if step is not None:
+        raise ConfigError(f"step = {step}: {path} has no folder of checkpoints to choose from")
+    if not exists:
+        raise ConfigError(f"{path}: there is no such file or folder")
+    return read.read(path)
+
+
+def _run(folder: pathlib.Path, step: int | None, strict: bool, trust: tuple[str, ...]) -> Pretrained:
+    started = foreign.record(folder / "init_from.json") if (folder / "init_from.json").exists() else {}
+    config = foreign.read(folder / "config.json", trust, (*PREDICTING, *OTHERS))
+    kind = config.objective.type
+    abstract, fields = _model(folder / "config.json", config, trust)
+    step, state = _restore(folder, abstract, step, strict)
+    params = {"encoder": state.params["encoder"], "target": state.target.get("encoder", state.target)}
+    if kind in PREDICTING:
+        params["predictor"] = state.params["predictor"]
+    about = {"step": step, "objective": kind, "metrics": _metrics(folder, step), "training": config.to_dict()}
+    if started:  # without where it lay on this disk, which is for resuming and not for exports
+        about["init_from"] = {key: value for key, value in started.items() if key != "path"}
+    return Pretrained(
+        layout="cjepa_jax",
+        source=str(folder),
+        digest=trees.digest((state.params, state.extra, state.target)),
+        licence=started.get("licence", "unspecified"),
+        params={name: jax.tree.map(np.asarray, tree) for name, tree in params.items() if tree},
+        about=about,
+        **fields,
+    )
+
+
+def _model(file: pathlib.Path, config: ConfigDict, trust: tuple[str, ...]) -> tuple[TrainState, dict[str, Any]]:
+    """The shapes of a run's state, and the fields of Pretrained that its config decides."""
+    section, data = config.objective, config.data
+    try:
+        encoder, predictor = Encoder(**section.encoder), None
+        foreign.few(encoder.position_grid)
+        if section.type in PREDICTING:
+            predictor = Predictor(**section.predictor)
+            foreign.few(predictor.position_grid)
+        objective, optimizer = build.build(section, steps=1, dtype="float32"), optim.make(config.optim)
+        batch = _made_up(objective, data.frames)
+        state = jax.eval_shape(lambda batch: train_step.init_state(objective, optimizer, 0, batch), batch)
+        anchor = config.mask.get("anchor", 0)
+        seen = {"size": data.size, "frames": data.frames, "anchor": anchor}
+        times = 1 if data.frames == 1 else min(data.frames // encoder.tubelet, anchor + 2)
+        side = min(data.size // encoder.patch, 16)  # the answer does not depend on the grid
+        seen["encoder_input"] = section.get("encoder_input", "context")
+        seen["change"] = bool(section.get("causal_weight", 0.0))  # whether the residual head was trained
+        known = config.mask.type.startswith(MASKS) or foreign.is_there(config.mask.type, trust)
+        seen["names_objects"] = (
+            names_objects(config.mask, (times, side, side)) if known else True
+        )  # whose code is not here
+    except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:  # whatever values cannot be used
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file}: is not usable as a run's config: {text}") from error
+    settings = _settings(encoder)
+    if encoder.depth:  # a size of its own
+        size = sizes.parse(encoder.variant)
+        settings["variant"] = f"{size.width}x{encoder.depth}x{size.heads}x{size.hidden}/{size.patch}"
+        settings["depth"] = 0
+    return state, {"encoder": settings, "predictor": predictor and _settings(predictor), "input": seen}
+
+
+def _settings(module: Encoder | Predictor) -> dict[str, Any]:
+    """The keyword arguments with which a module is what it is."""
+    return {
+        field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name not in NOT_OF_IT
+    }
+
+
+def _made_up(objective: Any, frames: int) -> Batch:
+    """The shapes of one scene of four patches; the size of the scenes changes no parameter."""
+    frames, side = (1 if frames == 1 else objective.tubelet), 2 * objective.patch
+    of = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
+    tokens, flag = of(bool, 1, 4), of(bool, 1)
+    number, video, rows = of(jnp.int32, 1), of(jnp.uint8, 1, frames, side, side, 3), of(jnp.int32, 1, 1, 4)
+    return Batch(
+        number, number, video, of(bool, 1, 1, 4), of(bool, 1, 1), of(bool, 1, 1), tokens, Rows(rows, rows), flag
+    )
+
+
+def _restore(folder: pathlib.Path, abstract: TrainState, step: int | None, strict: bool) -> tuple[int, TrainState]:
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    try:
+        steps = checkpoints.steps()
+        # What was not written to its end Orbax may not even list.
+        there = set(door.steps(checkpoints.folder)) | set(steps)
+        if not there:
+            raise ConfigError(f"{folder}: there is no checkpoint in {checkpoints.folder}")
+        if step is not None and step not in there:
+            raise ConfigError(
+                f"step = {step}: {folder} has checkpoints of the steps {', '.join(map(str, sorted(there)))}"
+            )
+        if strict or step is not None:
+            step = max(there) if step is None else step
+            return step, checkpoints.read(step, abstract)
+        found = checkpoints.restore(abstract)
+    finally:
+        checkpoints.close()
+    if found is None:
+        raise CheckpointError(f"{folder}: no checkpoint is complete")
+    return found
+
+
+def _metrics(folder: pathlib.Path, step: int) -> dict[str, float]:
+    """The scores of the last probe up to a step, without "probe/"; none where none can be read."""
+    try:
+        entries = Workdir(folder).read_metrics()
+    except OSError:
+        return {}
+    probes = [entry for entry in entries if entry["step"] <= step and "probe/rankme" in entry]
+    last = probes[-1] if probes else {}
+    numbers = {name: value for name, value in last.items() if isinstance(value, int | float) and math.isfinite(value)}
+    return {name.removeprefix("probe/"): value for name, value in numbers.items() if name.startswith("probe/")}

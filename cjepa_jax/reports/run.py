@@ -1,0 +1,103 @@
+"""A run folder as data: config.json, metrics.jsonl, result.json and report.npz, as far as they are there."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cjepa_jax.errors import DataError
+from cjepa_jax.host import door
+from cjepa_jax.reports import pictures
+from cjepa_jax.runtime.workdir import Workdir
+
+MOST_GROUPS = 100  # of the probe that are drawn
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds. `notes` says what was missing or damaged."""
+
+    workdir: Path
+    rows: list[dict]  # metrics.jsonl
+    config: dict = field(default_factory=dict)
+    result: dict = field(default_factory=dict)
+    scenes: pictures.Scenes | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def series(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, values) of a metric, each [n]; empty if it was never logged."""
+        found = [(row["step"], value) for row in self.rows if (value := numeric(row.get(name))) is not None]
+        return tuple(np.array(found, float).reshape(-1, 2).T)
+
+    def last(self, name: str) -> float | None:
+        """The final value of a metric: the result's if it has one, else the last that was logged."""
+        value = numeric(self.result.get(name))
+        if value is not None:
+            return value
+        values = self.series(name)[1]
+        return float(values[-1]) if len(values) else None
+
+    def setting(self, name: str) -> Any:
+        """A config value by its dotted name, or None."""
+        value = self.config
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def groups(self) -> list[str]:
+        """The probe's label groups."""
+        names = dict.fromkeys(name for row in [*self.rows, self.result] for name in row)
+        found = [match[1] for name in names if (match := re.fullmatch(r"probe/(.+)_r2", name))]
+        return found[:MOST_GROUPS]
+
+
+def numeric(value: Any) -> float | None:
+    """A logged value as a float; non-finite ones are logged as text. None for anything else."""
+    try:
+        return float(value) if isinstance(value, int | float) or value in ("nan", "inf", "-inf") else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+
+
+def read(workdir: Path) -> Run:
+    """Read a run folder. Raises DataError if it or its metrics.jsonl is missing; all else may be absent."""
+    if not workdir.is_dir():
+        raise DataError(f"{workdir}: no such run folder")
+    metrics, notes = workdir / "metrics.jsonl", []
+    if not metrics.is_file():
+        raise DataError(f"{metrics}: no such file; the run has not logged a step, or this is not a run folder")
+    try:
+        rows, broken, cut = Workdir(workdir).look_at_metrics()
+    except OSError as error:
+        raise DataError(f"{metrics}: {error.strerror}") from error
+    if lost := broken + cut:
+        what = "an unreadable line was" if lost == 1 else f"{lost} unreadable lines were"
+        notes.append(f"metrics.jsonl: {what} left out")
+    found = {}
+    for name in ("config", "result"):
+        file = workdir / f"{name}.json"
+        try:
+            found[name] = parse(door.read_text(file, errors="replace")) if file.exists() else {}
+        except OSError as error:
+            notes.append(f"{name}.json: {error.strerror}")
+            found[name] = {}
+        if not found[name] and name == "config":
+            notes.append("config.json is missing or unreadable")
+    scenes = None
+    if (workdir / "report.npz").is_file():
+        try:
+            scenes = pictures.Scenes.load(workdir / "report.npz")
+        except DataError as error:
+            notes.append(str(error))
+    return Run(workdir, rows, found["config"], found["result"], scenes, notes)
+
+
+def parse(text: str) -> dict:
+    """A JSON object, or {} for anything else (a killed run may leave half a line)."""
+    try:
+        value = door.parsed(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

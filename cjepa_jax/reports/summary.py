@@ -1,0 +1,74 @@
+"""What a run says about itself: in words when it begins, in result.json when it ends."""
+
+import dataclasses
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from cjepa_jax import __version__
+from cjepa_jax.experiment import Experiment
+from cjepa_jax.host import door
+from cjepa_jax.objectives.base import Masking
+from cjepa_jax.reports import snapshot
+from cjepa_jax.runtime import distributed as processes
+from cjepa_jax.runtime.workdir import Workdir
+
+PICTURES = 8  # held-out scenes in the report
+
+
+def devices(mesh: jax.sharding.Mesh) -> str:
+    """Such as "8 x TPU v4 (tpu)"; with several processes, how many."""
+    processes = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{mesh.size} x {jax.devices()[0].device_kind} ({jax.default_backend()}{processes})"
+
+
+def plan(config: Any, workdir: Workdir, run: Experiment, start: int) -> str:
+    """What the run is about to do."""
+    lines = {
+        "run": workdir.path,
+        "devices": devices(run.mesh),
+        "data": f"{type(run.source).__name__}, {len(run.source)} scenes, {config.data.frames} x {config.data.size}^2, "
+        f"{run.scenes.tokens} tokens; intervened by {config.data.intervened}",
+        "steps": f"{run.steps} of {config.train.batch} scenes" + (f", resumed at {start}" if start else ""),
+    }
+    return "\n".join(f"{name:8} {value}" for name, value in lines.items())
+
+
+def probes(result: Mapping[str, Any]) -> str:
+    """The probe's scores of a step or a result, each with its yardsticks."""
+    shown = [key for key in result if key.startswith("probe/") and not key.endswith(("_random", "_pixels"))]
+    text = []
+    for key in shown:
+        # float: a stored result has its non-finite numbers as text.
+        yardsticks = [kind for kind in ("random", "pixels") if f"{key}_{kind}" in result]
+        beside = [f"{kind} {float(result[f'{key}_{kind}']):.3f}" for kind in yardsticks]
+        text.append(f"{key.removeprefix('probe/')} {float(result[key]):.3f} ({', '.join(beside)})")
+    return "  ".join(text)
+
+
+def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, start: int, seconds: float) -> None:
+    """Writes what the report shows, then result.json: from there on the run is finished."""
+    pictures = config.log.report and isinstance(run.objective, Masking)
+    if pictures:  # every process's part: the arrays may be spread over all of them
+        state, params = processes.local((state, run.init(run.example()).params))
+    if not processes.first():
+        return
+    if pictures:
+        pictured = dataclasses.replace(run.unseen_scenes, with_masks=True)
+        arrays = snapshot.take(run.objective, state, params, pictured, PICTURES)
+        with door.replacing(workdir.path / "report.npz") as file:
+            np.savez_compressed(file, **arrays)
+    about = {
+        "command": shlex.join(["python", "-m", "cjepa_jax.train", *sys.argv[1:]]),
+        "devices": devices(run.mesh),
+        "version": f"{__version__}, jax {jax.__version__}, Python {platform.python_version()}",
+        "seconds": seconds,
+        "resumed_at": start,
+    }
+    last = {name: value for row in workdir.read_metrics() if row["step"] == run.steps for name, value in row.items()}
+    workdir.finish(last | about)

@@ -1,0 +1,291 @@
+"""The report of a run: one self-contained report.html from the files of its folder. No JAX, no scripts, no network.
+
+python -m cjepa_jax.report --workdir=DIR        (re)build it, also while the run goes on
+"""
+
+import json
+import math
+import os
+from html import escape
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from cjepa_jax import __version__
+from cjepa_jax.reports import pictures
+from cjepa_jax.reports.charts import Line, Panel, panels
+from cjepa_jax.reports.html import document, key, number, section, table
+from cjepa_jax.reports.run import Run, numeric, read
+from cjepa_jax.reports.text import GLOSSARY
+from cjepa_jax.runtime import ending
+from cjepa_jax.runtime.workdir import write_atomically
+
+HIGHLIGHTS = {  # title -> config values worth a glance, each with its own label where the key alone says too little
+    "data": {"data.source": "", "data.path": "", "data.size": "", "data.frames": "", "data.intervened": ""},
+    "model": {
+        "objective.encoder.variant": "encoder",
+        "objective.predictor.depth": "predictor depth",
+        "objective.predictor.width": "predictor width",
+        "dtype": "",
+    },
+    "masks": {"mask.type": "", "mask.max_objects": "at most", "mask.area": "", "mask.anchor": ""},
+    "loss": {
+        "objective.prediction_loss": "prediction",
+        "objective.target_norm": "target norm",
+        "objective.causal_weight": "causal weight λ",
+        "objective.causal_tokens": "causal tokens",
+        "objective.sigreg_weight": "SIGReg weight μ",
+    },
+    "training": {
+        "train.batch": "",
+        "train.steps": "",
+        "train.epochs": "",
+        "optim.peak": "explicit peak rate",
+        "seed": "",
+    },
+}
+
+
+def header(run: Run) -> str:
+    """Name, state, provenance and config highlights."""
+    steps, total = run.last("step") or (run.rows[-1]["step"] if run.rows else 0), numeric(run.setting("train.steps"))
+    state = "finished" if run.result else "not finished (no result.json)"
+    facts = [["state", f"{state}, step {steps:,.0f}" + (f" of {total:,.0f}" if total else "")]]
+    recorded = {"version": __version__ + " (of this report)"} | run.result
+    for name in ("command", "seconds", "resumed_at", "devices", "version"):
+        value = recorded.get(name, "not recorded")
+        if value != "not recorded" or name in ("command", "devices"):
+            value = (
+                number(value) if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+            )
+            facts.append([name, f"<code>{escape(value)}</code>"])
+    for title, names in HIGHLIGHTS.items():
+        known = {label or name.rsplit(".", 1)[-1]: run.setting(name) for name, label in names.items()}
+        if known.get("steps"):
+            del known["epochs"]  # not used
+        cells = [f"{label} <b>{escape(show(value))}</b>" for label, value in known.items() if value not in (None, "")]
+        if cells:
+            facts.append([title, " · ".join(cells)])
+    facts += [["note", f"<span class=bad>{escape(note)}</span>"] for note in run.notes]
+    return f"<h1>{escape(run.workdir.resolve().name)}</h1>{tiles(run)}<section>{table([], facts, 'facts')}</section>"
+
+
+def show(value: Any) -> str:
+    """A config value in few characters: the name of a dotted path, a list in brackets."""
+    return value.rpartition(".")[2] if isinstance(value, str) and ":" in value else str(value)
+
+
+def tiles(run: Run) -> str:
+    """The run at a glance."""
+    found = []
+    for group in run.groups()[:1]:
+        r2, init = run.last(f"probe/{group}_r2"), run.last(f"probe/{group}_r2_random")
+        found.append((f"{group} R²", number(r2), f"random init {number(init)}"))
+    for name, title in (("rankme", "effective rank"), ("response", "response")):
+        value = run.last(f"probe/{name}")
+        if value is not None:
+            found.append((title, number(value), f"random init {number(run.last(f'probe/{name}_random'))}"))
+    loss, speed = run.last("loss"), run.series("scenes_per_s")[1]
+    if loss is not None:
+        found.append(("loss, last logged", number(loss), "not a measure of progress"))
+    if len(speed):
+        found.append(("scenes per second", f"{median(speed):.3g}", "median over the run"))
+    cells = (
+        f"<div class=tile><small>{escape(t)}</small><b>{v}</b><small>{escape(s)}</small></div>" for t, v, s in found
+    )
+    return f"<div class=tiles>{''.join(cells)}</div>"
+
+
+def verdict(value: float | None, others: dict[str, float | None]) -> str:
+    """In words: how a value compares with each that was measured."""
+    words = []
+    for name, other in others.items():
+        if value is not None and other is not None and np.isfinite(value - other):
+            change = value - other
+            sign = "same as" if abs(change) < 0.005 * max(1, abs(other)) else "above" if change > 0 else "below"
+            kind = {"above": "good", "below": "bad"}.get(sign, "")
+            words.append(f"<span class='{kind}'>{sign} {name} ({change:+.3g})</span>")
+    return ", ".join(words) or "–"
+
+
+def headline(run: Run) -> str:
+    """The result table: trained, random init and the pixel floor, with what is better and what is worse."""
+    rows, better, worse = [], [], []
+    for group in run.groups():
+        value, init, floor = (run.last(f"probe/{group}_r2{kind}") for kind in ("", "_random", "_pixels"))
+        rows.append(
+            [
+                f"{escape(group)} R²",
+                *map(number, (value, init, floor)),
+                verdict(value, {"random": init, "pixels": floor}),
+            ]
+        )
+        if value is not None and init is not None:
+            (better if value > init else worse).append(group)
+    for name, title in (
+        ("rankme", "effective rank (RankMe)"),
+        ("feature_std", "feature std"),
+        ("response", "response"),
+    ):
+        value, init = run.last(f"probe/{name}"), run.last(f"probe/{name}_random")
+        if value is not None:
+            rows.append([title, number(value), number(init), "–", verdict(value, {"random": init})])
+            if init is not None:
+                (better if value > init else worse).append(title)
+    if not rows:
+        return section(
+            "Result", "", "<p>No probe was recorded, so nothing can be said about what the features hold.</p>"
+        )
+    steps = [row["step"] for row in run.rows if any(name.startswith("probe/") for name in row)]
+    text = f"Above random init: {', '.join(better) or 'nothing'}. Not above it: {', '.join(worse) or 'nothing'}. "
+    text += "This is one run: it has no spread, and differences of a few hundredths are within what a seed changes. "
+    few = run.setting("probe.test")
+    few = few if numeric(few) else math.inf
+    text += f"Only {few} scenes are tested: far too few for these numbers to mean anything. " if few < 100 else ""
+    text += f"Last probe at step {steps[-1]:,.0f}." if steps else ""
+    head = ["", "trained", "random init", "pixel PCA", "trained is"]
+    return section("Result", "Frozen features of held-out scenes.", f"<p>{escape(text)}</p>{table(head, rows)}")
+
+
+def curve(run: Run, *named: tuple[str, str], title: str, **options) -> Panel:
+    """A panel of logged metrics, given as (role, metric)."""
+    return Panel(title, [Line(role, *run.series(name)) for role, name in named], **options)
+
+
+def losses(run: Run) -> str:
+    """The loss and its terms."""
+    steps, skipped = run.series("skipped")
+    marks = [int(step) for step in steps[skipped > 0]]
+    chart = panels(
+        [
+            curve(run, ("loss", "loss"), title="total", log=True, marks=marks),
+            curve(run, ("trained", "loss/prediction"), title="prediction", log=True),
+            curve(run, ("other", "loss/causal"), title="causal consistency", log=True),
+            curve(run, ("random", "loss/sigreg_floor"), ("loss", "loss/sigreg"), title="SIGReg and its floor (dashed)"),
+        ]
+    )
+    weights = {name: run.setting(f"objective.{name}_weight") for name in ("causal", "sigreg")}
+    known = ", ".join(f"{name} {weight}" for name, weight in weights.items() if weight is not None)
+    note = f"Terms before their weights ({known}). " if known else ""
+    note += "Long runs show the mean and range of each bin. "
+    note += f"Red ticks: logged windows with skipped updates ({len(marks)})." if marks else "No update was skipped."
+    return section("Loss", note, chart)
+
+
+def probes(run: Run) -> str:
+    """Probe R² of every group over steps."""
+    kinds = (("pixels", "_r2_pixels"), ("random", "_r2_random"), ("trained", "_r2"))
+    charts = [
+        curve(run, *[(role, f"probe/{group}{end}") for role, end in kinds], title=group, zero=True)
+        for group in run.groups()
+    ]
+    note = "R² of a ridge regression on frozen features of held-out scenes. Blue above grey: training added something."
+    legend = key(("trained", "trained"), ("random", "random init"), ("pixels", "pixel PCA"))
+    chart = panels(charts)
+    return section("Probes over training", note, chart and legend + chart)
+
+
+def health(run: Run) -> str:
+    """Collapse monitors and the optimiser."""
+    pair = [("random", "probe/{}_random"), ("trained", "probe/{}")]
+    charts = [
+        curve(run, *[(r, n.format("rankme")) for r, n in pair], ("other", "rankme"), title="effective rank", zero=True),
+        curve(
+            run,
+            *[(r, n.format("feature_std")) for r, n in pair],
+            ("other", "feature_std"),
+            title="feature std",
+            zero=True,
+        ),
+        curve(run, *[(r, n.format("response")) for r, n in pair], title="response to a true removal", zero=True),
+        curve(run, ("loss", "ema_momentum"), title="EMA momentum τ"),
+        curve(run, ("loss", "learning_rate"), title="learning rate", zero=True),
+        curve(run, ("loss", "grad_norm"), title="gradient norm", log=True),
+        curve(run, ("loss", "update_norm"), title="update norm", log=True),
+        curve(run, ("loss", "context_fraction"), title="context fraction"),
+    ]
+    note = "Effective rank or feature std falling towards the axis is collapse. Rank grows with the number of scenes: "
+    note += "compare blue with grey, which see the same ones, and green only with itself."
+    legend = key(("trained", "trained, held-out"), ("random", "random init, held-out"), ("other", "training batches"))
+    chart = panels(charts)
+    return section("Collapse monitors and optimiser", note, chart and legend + chart)
+
+
+def scenes(run: Run) -> str:
+    """The picture sections, each as far as its arrays are there."""
+    found = run.scenes
+    if found is None:
+        return section("Pictures", "", "<p>There is no readable report.npz, so there are no pictures.</p>")
+    what = "the first frame of each tubelet, left to right" if found.video.shape[1] > 1 else "one image each"
+    note = f"Pink outline: removed objects. Blue tint: patches that the context encoder did not see; {what}."
+    parts = [section("Scenes and what was hidden", note, pictures.sheet(found))]
+    note = "The first three principal components of the patch features of all shown scenes, as red, green and blue: "
+    note += "patches of one colour have similar features. Objects that stand out are what one hopes for; colours "
+    note += "that only follow the place, the same in every scene, are the positional code."
+    body = "" if found.pca is None else pictures.features(found)
+    parts.append(section("Patch features", note, body))
+    if found.painted is not None:
+        note = "The patches that were hidden, as the decoder paints them from the visible ones. A normalised patch is "
+        note += "shown with its true mean and contrast. What cannot be known from the rest comes out blurred."
+        parts.append(section("Painted scenes", note, pictures.paintings(found)))
+    if found.predicted_change is None or found.true_change is None:
+        return "".join(parts)
+    note = "How much the residual head expects each visible patch to change when the outlined objects go (norm of its "
+    note += "output), and how much it did (norm of s_full - s_int). Both share one colour scale per scene."
+    parts.append(section("Predicted and true change", note, pictures.changes(found)))
+    return "".join(parts)
+
+
+def throughput(run: Run) -> str:
+    """Speed and counted events."""
+    rows = []
+    for name, title in (
+        ("scenes_per_s", "scenes per second"),
+        ("step_time_ms", "step time, ms"),
+        ("data_wait", "data wait, share"),
+    ):
+        values = run.series(name)[1]
+        values = values[np.isfinite(values)]
+        if len(values):
+            low, high = np.percentile(values, (10, 90))
+            rows.append([title, number(float(np.median(values))), f"10 to 90 %: {number(low)} to {number(high)}"])
+    for name in ("compilations", "skipped_total", "replaced_scenes", "fallback_scenes"):
+        value = run.last(name)
+        if value is not None:
+            rows.append([name.replace("_", " "), f"{value:.4g}", "last logged"])
+    return section("Throughput and counts", "Over the logged steps.", rows and table(["", "median or value", ""], rows))
+
+
+def page(run: Run) -> str:
+    """The whole document."""
+    terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in GLOSSARY.items())
+    config = escape(json.dumps(run.config, indent=1)) if run.config else "config.json was not found"
+    parts = [header(run), headline(run), losses(run), probes(run), health(run), scenes(run), throughput(run)]
+    parts.append(section("Glossary", "Every quantity on this page.", f"<dl>{terms}</dl>"))
+    parts.append(f"<section><details><summary>Resolved config</summary><pre>{config}</pre></details></section>")
+    side = f":root{{--side:{run.scenes.side() if run.scenes else 0}px}}"
+    return document(f"{run.workdir.resolve().name}: report", "".join(parts), side)
+
+
+def write(workdir: str | os.PathLike) -> Path:
+    """Write workdir/report.html from config.json, metrics.jsonl, result.json and report.npz; returns its path.
+
+    The file appears whole or not at all. Raises DataError without the folder or its metrics.jsonl, OSError when it
+    cannot be written.
+    """
+    target = Path(workdir) / "report.html"
+    write_atomically(target, page(read(Path(workdir))))
+    return target
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = ending.Parser(prog="python -m cjepa_jax.report", description="Rebuild a run's report.html.")
+    parser.add_argument("--workdir", required=True, type=ending.path_argument, help="the run's folder")
+    return ending.guard(lambda: print(write(parser.parse_args(argv).workdir)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

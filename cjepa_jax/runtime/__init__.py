@@ -1,0 +1,1 @@
+"""What keeps a run alive and accounts for it: run folder, checkpoints, processes, signals, metrics, time."""

@@ -1,0 +1,377 @@
+"""Checkpoints through Orbax: asynchronous, the newest and the best kept, verified when they are read.
+
+Orbax alone restores most flipped bits silently, casts dtypes without a word and does not name a mismatching array.
+So every checkpoint carries the SHA-256 of each of its files, and a checksum of each array for what was written without
+them or is wrong in memory; and its tree is compared with the model's before anything is read.
+"""
+
+import errno
+import json
+import logging
+import math
+import os
+import pathlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from orbax.checkpoint import checkpoint_managers
+
+from cjepa_jax.errors import CheckpointError, did_you_mean
+from cjepa_jax.host import door
+from cjepa_jax.runtime import run_manifest, trees
+
+log = logging.getLogger(__name__)
+
+# What the system says of files that are gone or whose content is wrong. Every other error (a disk or a server that
+# does not answer, too many open files, no permission) may pass, and says nothing about the checkpoint.
+DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP, None}
+MOST_METRICS = 2**20  # bytes of a step's metrics
+OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in the text of TensorStore, which raises ValueError
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      folder: where they are; created when it does not exist.
+      keep: how many of the newest are kept.
+      best: a metric's name; the checkpoint with the highest value is kept besides. "": none. Saves whose metrics
+        lack it warn, once.
+      read_only: nothing in the folder is ever changed, so that a run that trains there is not disturbed: no unfinished
+        save is cleaned up, no unreadable step is set aside, and nothing is saved.
+    """
+
+    def __init__(self, folder: str | os.PathLike, keep: int = 2, best: str = "", read_only: bool = False):
+        self.folder = pathlib.Path(folder).absolute()
+        self._best, self._read_only = best, read_only
+
+        def value(metrics: Mapping[str, float] | None) -> float:
+            number = (metrics or {}).get(best, -math.inf)
+            return number if math.isfinite(number) else -math.inf
+
+        policies = [checkpoint_managers.LatestN(keep)]
+        if best:
+            by_value = checkpoint_managers.BestN(get_metric_fn=value, n=1, keep_checkpoints_without_metrics=False)
+            policies.append(by_value)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            best_fn=value if best else None,  # without it Orbax does not store the metrics
+            cleanup_tmp_directories=True,
+            # Called in Orbax's thread by the first process once all files are there, right before they are committed:
+            # what is committed has its checksums, whenever a kill comes, and no step waits for them.
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+        )
+        if read_only:
+            options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+            logging.getLogger("absl").addFilter(_of_interest)
+        self._look_around()
+        # Orbax makes folders anew that are gone. By a path through the run's folder itself, whatever becomes of its
+        # name, nothing comes into a folder that is not this run's. Several processes must have the same path.
+        alone = jax.process_count() == 1 and not read_only
+        self._place = door.through(self.folder) if alone else self.folder
+        self._manager = ocp.CheckpointManager(
+            self._place, options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
+        self._pending, self._saving = False, -1
+
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> None:
+        """Starts to save a pytree of arrays and returns; a step that is saved already is left as it is.
+
+        A failure of this save, or of the one before, may come only from a later call. Raises: door.Lost if the run's
+        folder is no longer at its path.
+        """
+        if self._read_only:
+            raise RuntimeError(f"{self.folder}: opened for reading only")
+        door.require_own(self.folder)
+        if step in self._manager.all_steps():
+            return
+        numbers = {key: float(number) for key, number in (metrics or {}).items()}
+        if numbers and self._best and self._best not in numbers:
+            hint = did_you_mean(self._best, numbers)
+            log.warning("checkpoint.best = %r: not among the probe's metrics%s", self._best, hint)
+            self._best = ""
+        self.wait()
+        self._saving = step
+        leaves = jax.tree.leaves(state)
+        tree = {"state": trees.nested(state), "checksums": jax.device_put(_checksums(leaves), _everywhere(leaves))}
+        self._manager.save(step, args=ocp.args.StandardSave(tree), metrics=numbers, force=True)
+        self._pending = True
+
+    def restore(self, abstract_state: Any) -> tuple[int, Any] | None:
+        """The newest readable checkpoint as (step, state), or None when there is none at all.
+
+        An unreadable one is passed over with a warning and, once an older one has been read, renamed to `<step>.bad`
+        (not when read_only).
+
+        Args:
+          abstract_state: the state's tree with `jax.ShapeDtypeStruct` (or array) leaves; their shardings are the
+            result's, and a leaf without one goes to the first device.
+        Raises:
+          CheckpointError: the checkpoint has other arrays than the model (all of them are listed); checkpoints exist
+            and none is readable; or the system fails in a way that may pass, which leaves every checkpoint in place.
+        """
+        failures: dict[int, Exception] = {}
+        for step in reversed(self.steps()):
+            try:
+                state = self._attempt(step, abstract_state)
+            except Unreachable:
+                raise
+            except Exception as error:  # which class damage raises depends on the file; Orbax has a bare Exception too
+                failures[step] = error
+                continue
+            for bad, error in failures.items():
+                aside = "" if self._read_only else " and set aside"
+                log.warning("checkpoint %d is passed over%s: %s", bad, aside, _first_line(error))
+                if not self._read_only:
+                    self._set_aside(bad)
+            return step, state
+        for error in failures.values():
+            if isinstance(error, CheckpointError):  # the model's own arrays: no damage, another model
+                raise error
+        if failures:
+            reasons = "; ".join(f"step {step}: {_first_line(error)}" for step, error in failures.items())
+            raise CheckpointError(f"{self.folder}: no checkpoint is readable ({reasons})")
+        return None
+
+    def read(self, step: int, abstract_state: Any) -> Any:
+        """The state of this step's checkpoint and of no other; nothing in the folder is changed.
+
+        Args: as `restore`'s.
+        Raises: CheckpointError, naming the step, for one that is damaged or of another model, and where the system
+          fails in a way that may pass.
+        """
+        try:
+            return self._attempt(step, abstract_state)
+        except CheckpointError:
+            raise
+        except Exception as error:  # as above
+            raise CheckpointError(f"{self.folder}, step {step}: is damaged: {_first_line(error)}") from error
+
+    def check_for_errors(self) -> None:
+        """Raises what the last asynchronous save failed with, if it has ended. Cheap: call it at every step."""
+        if self._pending and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk; raises what it failed with."""
+        self._pending = False
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for the last save and ends Orbax's threads."""
+        self._manager.close()
+
+    def _seal(self) -> None:
+        final = self._place / str(self._saving)
+        if self._place == self.folder:
+            door.require_own(self.folder)
+        for folder in [final] if final.exists() else self._place.glob(f"{final.name}.orbax-checkpoint-tmp*"):
+            if not (folder / "default" / "manifest.ocdbt").exists():  # Orbax commits without a word if it finds nothing
+                raise CheckpointError(f"{folder}: Orbax has written no manifest.ocdbt, so its arrays would be lost")
+            run_manifest.seal(folder, self._saving)
+
+    def _attempt(self, step: int, abstract_state: Any) -> Any:
+        self._together(step, lambda: self._verify(step))
+        target = self._together(step, lambda: self._examine(step, abstract_state))
+        return self._together(step, lambda: self._read(step, target, abstract_state))
+
+    def _together(self, step: int, work: Callable[[], Any]) -> Any:
+        """What `work` returns, if no process fails at it; otherwise raises on all of them, so that they agree."""
+        result = error = passing = None
+        try:
+            result = work()
+        except Exception as problem:
+            error = problem
+            passing = problem if _may_pass(problem) else _refusal(self.folder / str(step))
+        verdict = _highest(2 if passing else 1 if error else 0)
+        if verdict == 2:
+            why = _first_line(passing) if passing else "by another process"
+            text = f"{self.folder}, step {step}: cannot be read at present, nothing was changed ({why})"
+            raise Unreachable(text) from passing
+        if verdict == 1:
+            raise error or ValueError("another process cannot read it")
+        return result
+
+    def _verify(self, step: int) -> None:
+        wrong = run_manifest.verify(self.folder / str(step), step, jax.process_index(), jax.process_count())
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise ValueError(f"its files are not what was written: {', '.join(wrong[:3])}{more}")
+
+    def _examine(self, step: int, abstract_state: Any) -> Any:
+        """What to ask Orbax for, if the arrays are those of the model."""
+        metadata = self._manager.item_metadata(step)
+        if metadata is None or "state" not in metadata or "checksums" not in metadata:
+            raise ValueError("its files are missing or unreadable")
+        paths, tree = jax.tree_util.tree_flatten_with_path(abstract_state)
+        wanted = {trees.name_of(path): _abstract(leaf) for path, leaf in paths}
+        saved = {trees.name_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(metadata["state"])[0]}
+        problems = trees.differences(saved, wanted)
+        if problems:
+            raise CheckpointError(f"{self.folder}, step {step}: belongs to another model: {'; '.join(problems)}")
+        home = _everywhere(list(wanted.values()))
+        sums = jax.ShapeDtypeStruct(metadata["checksums"].shape, jnp.uint32, sharding=home)
+        return {"state": trees.nested(jax.tree.unflatten(tree, wanted.values())), "checksums": sums}
+
+    def _read(self, step: int, target: Any, abstract_state: Any) -> Any:
+        restored = self._manager.restore(step, args=ocp.args.StandardRestore(target))
+        flat = {trees.name_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(restored["state"])[0]}
+        paths, tree = jax.tree_util.tree_flatten_with_path(abstract_state)
+        names = [trees.name_of(path) for path, _ in paths]
+        leaves = [flat[name] for name in names]
+        saved = np.atleast_2d(np.asarray(restored["checksums"]))  # earlier versions have the first row only
+        altered = np.flatnonzero((np.asarray(_checksums(leaves))[: len(saved)] != saved).any(0))
+        if altered.size:
+            raise ValueError(f"checksum mismatch in {', '.join(names[i] for i in altered[:3])}")
+        return jax.tree.unflatten(tree, leaves)
+
+    def _look_around(self) -> None:
+        """What has to be looked at before Orbax, which opens whatever is there. Raises CheckpointError."""
+        problem = None
+        if jax.process_index() == 0:
+            problem = self._find_odd() or self._hide_damaged_metrics()
+        if _highest(problem is not None):
+            raise problem or Unreachable(f"{self.folder}: the first process cannot read what is in it")
+
+    def _find_odd(self) -> CheckpointError | None:
+        """Links, pipes and devices, which Orbax would follow and wait for; and folders that it takes for steps by names
+        that `door.step_of` does not."""
+        try:
+            if self.folder.is_symlink():
+                text = "is a symbolic link, which is not followed: link the run's folder as a whole"
+                return CheckpointError(f"{self.folder}: {text}")
+            door.require_plain(self.folder)
+            names = os.listdir(self.folder) if self.folder.exists() else []
+        except door.Refused as error:
+            return CheckpointError(str(error))
+        except OSError as error:
+            return Unreachable(f"{self.folder}: cannot be read at present, nothing was changed ({error})")
+        for name in names:
+            if name.split("_")[-1].isdigit() and door.step_of(name) is None and (self.folder / name).is_dir():
+                limit = f"a whole number up to {door.LARGEST_STEP}, without zeros before it"
+                return CheckpointError(f"{self.folder / name[:100]}: is no step's folder: a step is {limit}")
+        return None
+
+    def _hide_damaged_metrics(self) -> CheckpointError | None:
+        """Orbax reads every step's metrics before anything is verified, and raises whatever JSON does. A step whose
+        metrics are hidden is one with files missing, to be passed over like any other that is damaged."""
+        for step in door.steps(self.folder):
+            file = self.folder / str(step) / "metrics" / "metrics"
+            try:
+                if isinstance(json.loads(door.read(file, MOST_METRICS)), dict):
+                    continue
+            except (FileNotFoundError, NotADirectoryError):  # none, or the run that trains here has just deleted it
+                continue
+            except (OSError, ValueError, RecursionError) as error:  # not JSON, or not UTF-8
+                if _may_pass(error):
+                    return Unreachable(f"{file}: cannot be read at present, nothing was changed ({error})")
+            if self._read_only:
+                return CheckpointError(f"{file}: damaged; without the folder {file.parts[-3]} the other steps serve")
+            file.parent.rename(file.parent.with_name("metrics.bad"))
+        return None
+
+    def _set_aside(self, step: int) -> None:
+        if jax.process_index() == 0:
+            door.require_own(self.folder)
+            taken = (self.folder / f"{step}.bad{again}" for again in ("", *map(str, range(2, 10**6))))
+            os.rename(self.folder / str(step), next(aside for aside in taken if not os.path.lexists(aside)))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"checkpoint {step} is set aside")
+        self._manager.reload()
+
+
+class Unreachable(CheckpointError):
+    """The system cannot read a checkpoint now, which says nothing about the checkpoint."""
+
+
+def size_in_bytes(state: Any) -> int:
+    """What a checkpoint of this state takes at most, uncompressed."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def _checksums(leaves: list[jax.Array]) -> jax.Array:
+    """uint32 [2, len(leaves)]: per array, two sums over its elements modulo 2^32: of the bits times odd weights by
+    position, and of bits and position mixed, as round values have many zeros at the end, which weights leave there.
+
+    Computed where the array is; whole numbers, hence equal for every sharding. Any single wrong element is found.
+    """
+    return jax.jit(_checksum_each, out_shardings=_everywhere(leaves))(leaves)
+
+
+def _checksum_each(leaves: list[jax.Array]) -> jax.Array:
+    def checksum(leaf: jax.Array) -> jax.Array:
+        leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
+        bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
+        position = jnp.uint32(0)  # in row-major order; an array that is divided among devices stays so
+        for axis, length in enumerate(leaf.shape):
+            position = position * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+        mixed = bits ^ (position * jnp.uint32(0x9E3779B9))
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):  # the end of MurmurHash3, one to one
+            mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+        return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in (bits * (2 * position + 1), mixed)])
+
+    return jnp.stack([checksum(leaf) for leaf in leaves], axis=1)
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the error, or what caused it, is the machine's (I/O, memory) rather than the checkpoint's."""
+    while error is not None:
+        codes = {int(code) for code in OS_ERROR.findall(str(error))}
+        if isinstance(error, OSError):
+            codes.add(error.errno)
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or codes - DAMAGE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _refusal(folder: pathlib.Path) -> OSError | None:
+    """The system's error, if it is one that may pass, when all files below are read: Orbax hides some of them."""
+    try:
+        os.listdir(folder)  # a folder that cannot be read has no files below
+        run_manifest.sums(folder)
+    except OSError as error:
+        return error if _may_pass(error) else None
+    return None
+
+
+def _highest(number: int) -> int:
+    """The highest of all processes' numbers."""
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+def _of_interest(record: logging.LogRecord) -> bool:
+    """Not Orbax's warning that a folder is only read, where that was asked for."""
+    return "directory is read only" not in str(record.msg)
+
+
+def _first_line(error: Exception) -> str:
+    return (door.named(str(error)).strip().splitlines() or [""])[0][:1000] or type(error).__name__
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or _first_device())
+
+
+def _everywhere(leaves: list[Any]) -> jax.sharding.Sharding:
+    """Where a small array lives beside these: on each of their devices."""
+    homes = [leaf.sharding for leaf in leaves if getattr(leaf, "sharding", None)]
+    meshes = [home.mesh for home in homes if isinstance(home, NamedSharding)]
+    return NamedSharding(meshes[0], PartitionSpec()) if meshes else homes[0] if homes else _first_device()
+
+
+def _first_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

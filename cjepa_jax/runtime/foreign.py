@@ -1,0 +1,277 @@
+"""The config of a run's folder, which may come from somebody else: data, of which nothing is imported or called.
+
+    config = foreign.read("runs/tiny/config.json")
+    config = foreign.read("theirs/config.json", trust=("their_package",))
+
+The config comes back locked and checked. Its masks, objective, source and protocols are this package's own, found in
+its sources (`catalogue`), or below a package that the user trusts. Its keys are known, its numbers bounded.
+
+A config file (--config) is a program that the user chose to run, so it is not read here. What it names may be named by
+a run too (`named`).
+"""
+
+import importlib.util
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cjepa_jax.configuration import catalogue, sizes
+from cjepa_jax.configuration import check as config_lib
+from cjepa_jax.errors import CheckpointError, ConfigError, did_you_mean, printable
+from cjepa_jax.runtime.workdir import tuples
+from cjepa_jax.weights import files
+from cjepa_jax.weights.safety import short
+
+NEEDED = ("objective", "data", "mask", "optim")
+KEYS = {  # of each section whose keys no class decides; "": no section
+    "": "seed init_from dtype",
+    "train": "batch epochs steps accumulate nonfinite_budget watchdog heartbeat collapse",
+    "sharding": "mode data fsdp tensor rules",
+    "data": "source path size frames count eval_count eval_split options crop max_objects intervened row_lengths pack"
+    " workers threads prefetch max_replaced",
+    "optim": "base peak warmup_epochs warmup_share b1 b2 eps weight_decay clip freeze",
+    "checkpoint": "every keep best",
+    "probe": "every train test batch",
+    "evals": "seed fit fit_split test test_split random_inits batch protocols",
+    "log": "every level tensorboard wandb report",
+}
+MODELS = "cjepa_jax.models."
+PARTS = {  # of an objective, and the class whose keywords its section has
+    "encoder": f"{MODELS}encoder:Encoder",
+    "predictor": f"{MODELS}predictor:Predictor",
+    "decoder": f"{MODELS}decoder:Decoder",
+    "slots": f"{MODELS}slots:Slots",
+    "projector": f"{MODELS}heads:Projector",
+}
+MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+KEY = re.compile(r"[A-Za-z][\w-]{0,63}", re.ASCII)
+RESERVED = frozenset(dir(ConfigDict()))  # keys that would stand for the methods of a config
+MOST_DEPTH, MOST_VALUES, MOST_LETTERS = 8, 10_000, 4096  # of sections, of values, of a text
+LARGEST = 2**53  # the whole numbers that JSON keeps
+LIMITS = {  # the largest whole number by a key's last part; in `objective` and `mask` every other is at most OTHERS
+    "anchor": 255, "depth": 256, "frames": 4096, "heads": 512, "hidden": 2**17, "iterations": 64, "layers": 64,
+    "max_objects": 1024, "out": 2**17, "size": 8192, "slices": 2**16, "tubelet": 64, "width": 2**15, "classes": 2**20,
+    "row_lengths": 1, "pack": 2**16, "kinds": 1024, "blocks": 64,
+}  # fmt: skip
+OTHERS = 4096
+MOST_TOKENS = 2**16  # of a table of positions
+
+
+class NoConfig(CheckpointError):
+    """What should be a config is none."""
+
+
+def read(file: Path, trust: Iterable[str] = (), objectives: tuple[str, ...] = ()) -> ConfigDict:
+    """A run's config.json, locked.
+
+    Args:
+      trust: packages or modules whose names are accepted besides this package's, as `trusted` gives them.
+      objectives: the types of objectives that the caller can use; (): all.
+    Raises: NoConfig for what is not a config at all; CheckpointError, one line that names the field, for a name, key or
+      value that is refused.
+    """
+    try:
+        found = files.json(file)
+    except CheckpointError as error:
+        raise NoConfig(str(error)) from error
+    if not all(isinstance(found.get(name), dict) for name in NEEDED):
+        raise NoConfig(f"{file}: is no run's config, which has {', '.join(NEEDED[:-1])} and {NEEDED[-1]}")
+    try:
+        bounded(found)
+        if objectives and (kind := found["objective"].get("type")) not in objectives:
+            text = "only encoders of patches are opened, those of Jepa, Joint, Mae, Byol and LeJepa"
+            raise ConfigError(f"objective.type = {str(kind)[:100]!r}: {text}")
+        for where, kind, name in _names(found):
+            _require(where, kind, name, tuple(trust))
+        for where, key, known in _keys(found):
+            if key not in known:
+                raise ConfigError(f"{where}{key}: unknown key{did_you_mean(key, known)}")
+        config = ConfigDict(tuples(found))
+        config_lib.check(config)
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    return config.lock()
+
+
+def trusted(given: str | Iterable[str]) -> tuple[str, ...]:
+    """What --trust=A,B or trust=("A", "B") says: packages or modules. Raises ConfigError for what is none."""
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
+    for name in filter(None, names):
+        if (
+            not isinstance(name, str)
+            or not all(map(MODULE.fullmatch, name.split(":", 1)))
+            or name.partition(".")[0] == "cjepa_jax"
+        ):
+            raise ConfigError(f"--trust={str(name)[:100]}: must be a package or module of your own, such as my_masks")
+    return tuple(filter(None, names))
+
+
+def is_trusted(name: str, trust: Iterable[str]) -> bool:
+    """Whether "module:Name" is below a trusted package, or itself in `trust` (as `named` gives it)."""
+    module = name.partition(":")[0]
+    return any(each == name if ":" in each else f"{module}.".startswith(f"{each}.") for each in trust)
+
+
+def is_there(name: str, trust: Iterable[str]) -> bool:
+    """Whether "module:Name" is trusted, and its module can be imported here. Imports the packages above it."""
+    if not is_trusted(name, trust):
+        return False
+    try:
+        return importlib.util.find_spec(name.partition(":")[0]) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def named(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names outside this package that the user's own config uses: this process imports them in any case."""
+    names = (name for _, _, name in _names(config) if isinstance(name, str) and ":" in name)
+    return tuple(name for name in names if not name.startswith("cjepa_jax."))
+
+
+def outside(found: Mapping[str, Any]) -> list[str]:
+    """Texts "mask.type = 'theirs:draw'" for what a config names that is not this package's."""
+    return [f"{where} = {short(name)}" for where, kind, name in _names(found) if name and _refusal(kind, name, ())]
+
+
+def bounded(found: Any) -> None:
+    """Raises ConfigError, naming the field, for a value that no config has: deep nesting, very many or very long ones,
+    keys that are no plain names, numbers beyond their limits."""
+    left, stack = MOST_VALUES, [("", found)]
+    while stack:
+        where, value = stack.pop()
+        left -= 1
+        if left < 0 or where.count(".") + where.count("[") > MOST_DEPTH:
+            raise ConfigError(f"{where[:100]}: more than {MOST_VALUES} values, or nested deeper than {MOST_DEPTH}")
+        if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str) or not KEY.fullmatch(key) or key in RESERVED:
+                    raise ConfigError(f"{where}{short(key)}: is no name that a key of a config has")
+            stack += [(f"{where}.{key}" if where else key, item) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            stack += [(f"{where}[{i}]", item) for i, item in enumerate(value[: left + 1])]
+        else:
+            _bounded(where, value)
+
+
+def encoder(found: Mapping[str, Any], where: str) -> None:
+    """Checks the keywords of an encoder that a file tells. Raises CheckpointError, one line."""
+    known = catalogue.keywords("model", PARTS["encoder"])
+    try:
+        bounded({"objective": {"encoder": dict(found)}})
+    except ConfigError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    for key in found:
+        if key not in known:
+            raise CheckpointError(f"{where}: {short(key)} is no key of objective.encoder")
+
+
+def _bounded(where: str, value: Any) -> None:
+    if isinstance(value, str):
+        if len(value) > MOST_LETTERS:
+            raise ConfigError(f"{where}: has {len(value)} letters, at most {MOST_LETTERS} are read")
+        if printable(value) != value:
+            raise ConfigError(f"{where} = {short(value)}: has control characters")
+        if where.endswith(".variant"):
+            size = sizes.parse(value)
+            for name, number in size._asdict().items():
+                _limited(f"{where} = {short(value)}: {name}", number, LIMITS.get(name, OTHERS))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        section, key = where.partition(".")[0], re.sub(r"\[.*", "", where).rpartition(".")[2]
+        limit = LIMITS.get(key, OTHERS) if section in ("objective", "mask") else LARGEST
+        limit = LIMITS[key] if section == "data" and where.count(".") == 1 and key in LIMITS else limit
+        _limited(f"{where} = {value}" if abs(value) < 2**64 else where, abs(value), limit)
+
+
+def _limited(where: str, number: int, limit: int) -> None:
+    if number > limit:
+        raise ConfigError(f"{where}: must be at most {limit}")
+
+
+def _names(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(field, kind, value) of every field that names code."""
+
+    def section(*keys: str) -> Mapping[str, Any]:
+        place: Any = found
+        for key in keys:
+            place = place.get(key) if hasattr(place, "items") else None
+        return place if hasattr(place, "items") else {}
+
+    yield "objective.type", "objective", section("objective").get("type")
+    for part, value in section("objective").items():
+        if hasattr(value, "items") and "type" in value:
+            yield f"objective.{part}.type", "model", value["type"]
+    yield "mask.type", "mask", section("mask").get("type")
+    yield "data.source", "source", section("data").get("source")
+    if "of" in (options := section("data", "options")):
+        yield "data.options.of", "source", options["of"]
+    for name, protocol in section("evals", "protocols").items():
+        yield f"evals.protocols.{name}.type", "protocol", protocol.get("type") if hasattr(protocol, "items") else None
+
+
+def _require(where: str, kind: str, name: Any, trust: tuple[str, ...]) -> None:
+    if reason := _refusal(kind, name, trust):
+        raise ConfigError(f"{where} = {short(name)}: {reason}")
+
+
+def _refusal(kind: str, name: Any, trust: tuple[str, ...]) -> str:
+    """Why a name is refused, or ""."""
+    module, colon, rest = str(name).partition(":")
+    if not isinstance(name, str) or not (colon and MODULE.fullmatch(module) and MODULE.fullmatch(rest)):
+        return "must be 'module:Name'"
+    if module.partition(".")[0] == "cjepa_jax":
+        return "" if catalogue.keywords(kind, name) is not None else f"is no {kind} of this package"
+    if is_trusted(name, trust) and "." not in rest:
+        return ""
+    package = module.partition(".")[0]
+    return f"is code of another package: --trust={package} (in Python trust={package!r}) if it is yours"
+
+
+def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
+    """(section with its dot, key, the keys that it knows) of every key that is decided here or by this package's code;
+    code of others decides its own."""
+    known = {name: keys.split() for name, keys in KEYS.items()}
+    top = [*known[""], *filter(None, known), "objective", "mask"]
+    yield from (("", key, top) for key in found)
+    for name, keys in known.items():
+        if name and hasattr(found.get(name), "items"):
+            yield from ((f"{name}.", key, keys) for key in found[name])
+    places = {where.rpartition(".")[0]: (kind, name) for where, kind, name in _names(found)}
+    of = found["data"].get("options", {})
+    places |= {"data.options": places.pop("data"), "data.options.of_options": places.pop("data.options", ("", ""))}
+    if not hasattr(of, "items"):
+        raise ConfigError("data.options: must be a section")
+    for part in found["objective"]:
+        if part in PARTS and f"objective.{part}" not in places:
+            projector = part == "predictor" and "projector" in found["objective"]  # BYOL's
+            places[f"objective.{part}"] = "model", PARTS["projector" if projector else part]
+    for where, (kind, name) in places.items():
+        section: Any = found
+        for key in where.split("."):
+            section = section.get(key) if hasattr(section, "items") else None
+        keywords = catalogue.keywords(kind, name) if kind else None
+        if hasattr(section, "items") and keywords is not None:
+            yield from ((f"{where}.", key, {*keywords, "type"}) for key in section)
+
+
+def record(file: Path) -> dict[str, Any]:
+    """A run's init_from.json: what is shown of it is printable. Raises CheckpointError for a damaged one."""
+    found = files.json(file)
+    for key in ("init_from", "path", "source", "layout", "digest", "licence", "predictor"):
+        if key in found and not isinstance(found[key], str):
+            raise CheckpointError(f"{file}: {key} = {short(found[key])}: must be text")
+        if key in found and key not in ("init_from", "path"):  # which are compared, not shown
+            found[key] = printable(found[key])[:MOST_LETTERS]
+    if "encoder" in found and not isinstance(found["encoder"], dict):
+        raise CheckpointError(f"{file}: encoder: must be an object")
+    encoder(found.get("encoder", {}), f"{file}: init_from")
+    return found
+
+
+def few(grid: tuple[int, ...]) -> None:
+    """Raises ConfigError for a table of too many positions."""
+    if math.prod(grid) > MOST_TOKENS:
+        raise ConfigError(f"position_grid = {grid}: has more than {MOST_TOKENS} tokens")

@@ -1,0 +1,185 @@
+"""Requests to stop: SIGTERM (preemption), SIGUSR1 and SIGUSR2 (SLURM's warning), SIGINT (Ctrl-C)."""
+
+import atexit
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType, TracebackType
+from typing import TypeVar
+
+from cjepa_jax.errors import PREEMPTED
+from cjepa_jax.host import clock
+
+STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+SAVING = "saving, then stopping"  # of the line with which a process that saves answers the first signal
+PARENT = "CJEPA_JAX_PARENT"  # the variable with which a command tells those that it starts its process's number
+WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
+PATIENCE = 10.0  # seconds for what needs no saving, and for tidying up after the last save
+Result = TypeVar("Result")
+
+
+def leave_at_once() -> None:
+    """From here on a stop signal ends the process (75): nothing is unsaved before `Signals` is entered, or after.
+
+    A thread waits for it, as the main one may be in a call in C that takes minutes.
+    """
+    received, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup)
+
+    def watch() -> None:
+        with open(received, "rb", buffering=0) as numbers:
+            while (byte := numbers.read(1)) and byte[0] not in STOP:
+                pass
+        _flush_and_leave()
+
+    threading.Thread(target=watch, name="early signals", daemon=True).start()
+    for number in STOP:
+        signal.signal(number, _wake)
+    # Called last of all at Python's end, which forgets handlers: what comes then no longer changes the exit code.
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in STOP])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # see hold_back
+
+
+def end_with_parent(environment: Mapping[str, str] = os.environ) -> None:
+    """If a command of ours has started this process (PARENT), its end, even by SIGKILL, is SIGTERM for this one.
+
+    On Linux the kernel sees to it; elsewhere a thread looks once a second.
+    """
+    parent = environment.get(PARENT, "")
+    if not parent.isdecimal():
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(WITH_PARENT, int(signal.SIGTERM), 0, 0, 0)
+    else:
+
+        def watch() -> None:
+            while os.getppid() == int(parent):
+                time.sleep(1.0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=watch, name="parent", daemon=True).start()
+    if os.getppid() != int(parent):  # it has ended already
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def hold_back() -> None:
+    """Right before `os.exec*`, which forgets handlers: signals wait until the new program calls `leave_at_once`, too.
+
+    Nothing happens unless this one has.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [number for number in STOP if signal.getsignal(number) is _wake])
+
+
+def _wake(number: int, frame: FrameType | None) -> None:
+    """A handler there must be, for C to write to the pipe; the thread at its other end does the rest."""
+
+
+def _flush_and_leave() -> None:
+    try:
+        sys.stdout.flush()
+    finally:  # even if nobody reads it any more
+        os._exit(PREEMPTED)
+
+
+class Stopped(BaseException):
+    """A signal has come while nothing needed saving. Not an Exception, so that nobody takes it for a failure."""
+
+
+class Signals:
+    """While entered, the first stop signal sets `received`; the loop saves and leaves when it suits it:
+
+        with Signals() as signals:
+            while not signals.received: ...
+
+    Two kinds of work need not be waited for, and are broken off: `unless_stopped` and `nothing_to_save`.
+
+    A second signal ends the process at once, exit code 130, whatever it is doing: Python runs handlers only between
+    two steps of the main thread, which may be compiling for minutes, so a thread of its own watches for the second.
+    The handlers that were there come back on leaving.
+
+    Args:
+      alone: whether this is the run's only process. Otherwise a signal sets `received` even when nothing needs saving:
+        the others must hear of it first.
+    """
+
+    def __init__(self, alone: bool = True) -> None:
+        self._alone = alone
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, object] = {}
+        self._break_off = self._nothing_to_save = False
+
+    def __enter__(self) -> "Signals":
+        self._bytes, self._wakeup = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._wakeup)  # a byte per signal, from the handler in C
+        threading.Thread(target=self._watch, name="signals", daemon=True).start()
+        self._before = {number: signal.signal(number, self._handle) for number in STOP}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._wakeup)  # ends the thread
+
+    def unless_stopped(self, work: Callable[[], Result]) -> Result | None:
+        """The result of `work`; None if a signal has come, or comes meanwhile and breaks the work off."""
+        try:
+            self._break_off = True
+            return None if self.received else work()
+        except Stopped:
+            return None
+        finally:
+            self._break_off = False
+
+    @contextlib.contextmanager
+    def nothing_to_save(self) -> Iterator[None]:
+        """A signal ends the block by `Stopped`; if a call in C keeps Python from it, the process ends (75) soon."""
+        try:
+            self._break_off = self._nothing_to_save = self._alone
+            if self.received and self._alone:
+                raise Stopped
+            yield
+        finally:
+            self._break_off = self._nothing_to_save = False
+
+    def leave_soon(self) -> None:
+        """All is saved: what hangs from here on, such as a data worker, is not waited for (exit code 75)."""
+        self._later(lambda: True)
+
+    def _watch(self) -> None:
+        with open(self._bytes, "rb", buffering=0) as received:
+            stops = 0
+            while byte := received.read(1):
+                stops += byte[0] in STOP
+                if stops > 1:
+                    os._exit(130)
+                if stops:
+                    self._later(lambda: self._nothing_to_save)
+
+    def _later(self, condition: Callable[[], bool]) -> None:
+        def leave() -> None:
+            clock.sleep(PATIENCE)
+            if condition():
+                _flush_and_leave()
+
+        threading.Thread(target=leave, name="leaving", daemon=True).start()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(130)  # not sys.exit: a hanging save or a stuck data worker must not keep the process alive
+        self.received = signal.Signals(number)
+        # os.write, not print: the signal may have interrupted a print, whose lock is not re-entrant.
+        # Nobody may be there to read it (`2>&1 | tee`, stopped by the same Ctrl-C), or there is no stderr at all.
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            line = f"{self.received.name}: {SAVING}; again: at once\n"
+            os.write(sys.__stderr__.fileno(), line.encode())
+        if self._break_off:
+            self._break_off = False
+            raise Stopped

@@ -1,0 +1,91 @@
+"""Where the time goes: scenes per second, steps' times, the share of waiting for data, what is left, compilations."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from cjepa_jax.runtime.goodput import Goodput
+
+SLOWEST = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
+
+
+class Clock:
+    """Measures the training loop between two log lines, and books its time for the whole run.
+
+        clock = Clock(goodput, step=0, total=1000, batch=32)
+        clock.stepped(1, waited=0.02)      # the device was idle until the next batch came
+        with clock.outside("probe"):       # not training
+            probe(state)
+        metrics |= clock.lap(step)
+
+    Args:
+      goodput: where the time is booked.
+      step: steps that are done already (a resumed run).
+      total: steps of the whole run.
+      batch: scenes per step.
+      now: a clock in seconds.
+    """
+
+    def __init__(
+        self, goodput: Goodput, step: int, total: int, batch: int, now: Callable[[], float] = time.perf_counter
+    ):
+        self._goodput, self._total, self._batch, self._now = goodput, total, batch, now
+        self._step, self._since = step, now()
+        self._waited = self._away = 0.0
+        self._times: list[float] = []
+        self._laps, self._pace = 0, 0.0  # pace: seconds per step, smoothed over laps
+
+    def stepped(self, step: int, waited: float = 0.0, compiled: bool = False) -> None:
+        """Step number `step` is done; for `waited` seconds of it the device had nothing to do for want of a batch."""
+        self._waited += waited
+        self._times.append(self._goodput.stepped(step, waited, compiled))
+
+    @contextlib.contextmanager
+    def outside(self, kind: str) -> Iterator[None]:
+        """Leaves what happens inside out of every measure, and books it as `kind` (goodput.KINDS)."""
+        start = self._now()
+        try:
+            with self._goodput.spending(kind):
+                yield
+        finally:
+            self._away += self._now() - start
+
+    def lap(self, step: int) -> dict[str, float]:
+        """The metrics of the steps since the last lap, of which there must be at least one; starts the next lap.
+
+        scenes_per_s; step_time_ms, the mean, and step_time_p50_ms, _p95_ms, _p99_ms, _max_ms; data_wait, a share from
+        0 to 1; eta_s, seconds left at the pace of the last laps; goodput, a share of the run's whole time.
+        """
+        now = self._now()
+        steps, seconds = step - self._step, max(now - self._since - self._away, 1e-9)
+        pace = seconds / steps
+        # The first lap compiles, which says nothing about the rest: smoothing starts from the second.
+        self._pace = pace if self._laps < 2 else 0.7 * self._pace + 0.3 * pace
+        self._laps += 1
+        waited, times = self._waited, self._times
+        self._step, self._since, self._waited, self._away, self._times = step, now, 0.0, 0.0, []
+        slowest = zip(SLOWEST, np.percentile(times, list(SLOWEST.values())), strict=True)
+        return {
+            "scenes_per_s": self._batch / pace,
+            "step_time_ms": 1e3 * pace,
+            **{f"step_time_{name}_ms": 1e3 * float(value) for name, value in slowest},
+            "data_wait": min(waited / seconds, 1.0),
+            "eta_s": self._pace * (self._total - step),
+            "goodput": self._goodput.share,
+        }
+
+
+def peak_memory() -> dict[str, float]:
+    """peak_memory_gib, of this process's fullest device since it began; {} where devices do not tell (CPUs)."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [stat["peak_bytes_in_use"] for stat in stats if "peak_bytes_in_use" in stat]
+    return {"peak_memory_gib": max(peaks) / 2**30} if peaks else {}
+
+
+def compilations(jitted: Callable) -> int:
+    """For how many shapes a step has been compiled; 0 where this JAX does not tell of a `jax.jit` function (it is not
+    public)."""
+    return getattr(jitted, "_cache_size", int)()

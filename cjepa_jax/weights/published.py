@@ -1,0 +1,275 @@
+"""Published encoders and predictors in canonical names, as keyword arguments and parameters of ours."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cjepa_jax import positions
+from cjepa_jax.configuration.sizes import parse
+from cjepa_jax.errors import CheckpointError
+from cjepa_jax.weights import canonical, diff, shapes
+from cjepa_jax.weights.files import Tensors
+from cjepa_jax.weights.name_maps import derived
+
+PATCHES, BIAS = f"{canonical.PATCHES}.weight", f"{canonical.PATCHES}.bias"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, with which all of them were trained
+UNUSED = re.compile(r"(head|fc_norm|classifier|pooler)\.|mask_token$")  # classifiers, and what stands for masked pixels
+REMOVED = 3  # rows of the object embedding that a published predictor gets
+NON_COMMERCIAL = "CC-BY-NC-4.0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a layout says that its arrays do not.
+
+    Attributes: name; licence; rotary, the positions where none are stored ("" where they are); reference, pixels to
+    whose grid rotations are scaled (0: they are not); frames and size of the training's input (frames 0: unknown; size
+    0: as the stored positions tell); grid of the stored positions, () where it is to be inferred; heads of the encoder
+    (0: by its width), of the predictor (0: the encoder's); epsilon; gelu; mean; std.
+    """
+
+    name: str
+    licence: str = "unknown"
+    rotary: str = ""
+    reference: int = 0
+    frames: int = 0
+    size: int = 0
+    grid: tuple[int, ...] = ()
+    heads: int = 0
+    predictor_heads: int = 0
+    epsilon: float = 1e-6
+    gelu: str = "exact"
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+
+LAYOUTS = {
+    layout.name: layout
+    for layout in (
+        Layout("ijepa", NON_COMMERCIAL, frames=1),
+        Layout("vjepa", NON_COMMERCIAL, frames=16),
+        Layout("vjepa2", "MIT", "rope_tile", frames=64, size=256, predictor_heads=12),
+        Layout("vjepa2.1", "MIT", "rope", 256, frames=64, size=384, predictor_heads=12),
+        Layout("timm"),
+    )
+}
+
+
+def recognised(parts: Mapping[str, Tensors], tensors: Tensors) -> Layout:
+    """The layout of the parts of a checkpoint (see naming.raw) with these arrays.
+
+    Raises: CheckpointError where they do not tell.
+    """
+    encoder = next((view for part, view in parts.items() if part != "predictor"), {})
+    if PATCHES not in encoder:
+        huggingface = any("embeddings.patch_embeddings." in name for name in tensors)
+        text = "transformers' names: give the folder, with its config.json" if huggingface else "no name of one"
+        raise CheckpointError(f"{tensors.source}: no encoder of I-JEPA, V-JEPA or timm found: {text}")
+    if any(name.startswith(("norms_block.", "patch_embed_img.")) for name in encoder):
+        return LAYOUTS["vjepa2.1"]
+    if "" in parts:
+        return LAYOUTS["timm"]
+    if len(encoder.shapes[PATCHES]) == 4:
+        return LAYOUTS["ijepa"]
+    # V-JEPA 2's files still hold the positions of V-JEPA, which it does not use.
+    mask_tokens = sum(name.startswith("mask_tokens.") for name in parts.get("predictor", ()))
+    if "pos_embed" not in encoder or mask_tokens > 2 or encoder.shapes[PATCHES][0] == 1408:
+        return LAYOUTS["vjepa2"]
+    if not mask_tokens:
+        text = "V-JEPA or V-JEPA 2, which an encoder alone does not tell: give it, as read(path, layout='vjepa2')"
+        raise CheckpointError(f"{tensors.source}: {text}")
+    return LAYOUTS["vjepa"]
+
+
+def encoder(view: Tensors, layout: Layout, images: bool = False) -> tuple[dict[str, Any], dict, list[str]]:
+    """(keyword arguments of Encoder, its parameters, notes of what was left out).
+
+    Args:
+      view: an encoder in canonical names (see naming).
+      images: a clip's tokeniser becomes one of images, which it sees as clips that stand still.
+
+    Raises: CheckpointError naming what is missing, too much or of another shape, all of it, or cannot be inferred.
+    """
+    where, notes = str(view.source), []
+    shape = view.shapes.get(PATCHES, ())
+    if len(shape) not in (4, 5) or shape[1] != 3 or shape[-1] != shape[-2] or 0 in shape:
+        text = "must be [D, 3, p, p], or [D, 3, t, p, p] of clips"
+        raise CheckpointError(f"{where}: {PATCHES} has the shape {list(shape)}: {text}")
+    width, patch, tubelet = shape[0], shape[-1], shape[2] if len(shape) == 5 else 1
+    view = _plain(view, layout, images and len(shape) == 5, notes)
+    depth, hidden = shapes.depth(view), next(iter(view.shapes.get("blocks.0.mlp.fc1.bias", ())), 4 * width)
+    heads = shapes.heads(layout.heads, width, bool(layout.rotary), where)
+    wanted = shapes.stack(width, depth, hidden) | {PATCHES: view.shapes[PATCHES], BIAS: (width,)}
+    times = 1 if len(shape) == 4 else layout.frames // tubelet
+    places, view = _positions(view, layout, (patch, width), (times, layout.grid), wanted)
+    diff.compare(view.shapes, wanted, where)
+    options = {
+        "variant": shapes.variant(width, depth, heads, hidden, patch, where),
+        "tubelet": 1 if images else tubelet,
+        "gelu": layout.gelu,
+        **places,
+        "epsilon": layout.epsilon,
+        "mean": layout.mean,
+        "std": layout.std,
+        "depth": 0,
+    }
+    return options, canonical.from_canonical(view), notes
+
+
+def predictor(
+    view: Tensors, layout: Layout, encoder: Mapping[str, Any], mask_token: int = 1
+) -> tuple[dict[str, Any] | None, dict | None, list[str]]:
+    """(keyword arguments of Predictor without `out`, its parameters, notes), or (None, None, notes) where its form is
+    not that of ours.
+
+    It knows no objects and has no residual head: what ours has for them is zero, untrained.
+
+    Args:
+      encoder: the keyword arguments of its encoder.
+      mask_token: which it takes, of several: one for each kind of mask it was trained with.
+    """
+    where, size = f"{view.source}: the predictor", parse(encoder["variant"])
+    view, notes = _one_mask_token(view, mask_token)
+    view = derived(view, ["pos_embed"] if layout.rotary else [], _no_biases(view))
+    width, depth = next(iter(view.shapes.get("embed.weight", ())), 0), shapes.depth(view)
+    heads = layout.predictor_heads or size.heads
+    wanted = shapes.stack(width, depth, 4 * width) | {"mask_token": (width,)}
+    wanted |= {"embed.weight": (width, size.width), "embed.bias": (width,)}
+    wanted |= {"prediction.weight": (size.width, width), "prediction.bias": (size.width,)}
+    other = _other_form(view, width, heads, size.width, {*wanted, "pos_embed"})
+    if other:
+        return None, None, [f"the predictor is left out: {other}"]
+    grid = tuple(encoder["position_grid"]) if encoder["positions"] == "table" else layout.grid
+    places, view = _positions(view, layout, (size.patch, width), (grid[0] if grid else 0, grid), wanted)
+    diff.compare(view.shapes, wanted, where)
+    zeros = {
+        "object_embedding": (REMOVED, width),
+        "residual.weight": (size.width, width),
+        "residual.bias": (size.width,),
+    }
+    view = derived(view, added={name: (shape, lambda shape=shape: np.zeros(shape)) for name, shape in zeros.items()})
+    options = {"depth": depth, "width": width, "heads": heads, "attention": "joint", "max_objects": REMOVED}
+    options |= {"gelu": layout.gelu, **places, "epsilon": layout.epsilon}
+    untrained = "the predictor's object embedding and residual head are zeros, untrained"
+    return options, canonical.from_canonical(view), [*notes, untrained]
+
+
+def _other_form(view: Tensors, width: int, heads: int, out: int, known: set[str]) -> str:
+    """What this predictor has that ours cannot take, "" if nothing."""
+    extra = [name for name in view if name not in known]
+    found = view.shapes.get("prediction.bias", (out,))[0]
+    hidden = view.shapes.get("blocks.0.mlp.fc1.bias", (4 * width,))[0]
+    if extra:
+        return f"it has {extra[0]!r}, ours has not"
+    if not width:
+        return "it has no 'embed.weight'"
+    if width % heads:
+        return f"its {heads} heads do not divide its width {width}"
+    if hidden != 4 * width:
+        return f"its MLPs have {hidden} units, ours {4 * width}"
+    return f"it predicts {found} numbers, the encoder has {out}" if found != out else ""
+
+
+def _plain(view: Tensors, layout: Layout, images: bool, notes: list[str]) -> Tensors:
+    """The view as a plain encoder's: what ours has not and needs not is folded into the rest, or left out."""
+    without, added = [name for name in view if UNUSED.match(name)], {}
+    if without:
+        notes.append(f"left out: {', '.join(sorted({name.split('.')[0] for name in without}))}")
+    if layout.rotary:
+        without.append("pos_embed")
+    if layout.name == "vjepa2.1":
+        gone, added = _modern(view, images)
+        without += gone
+        notes.append("of its four levels the last")
+    elif images:
+        shape = view.shapes[PATCHES]
+        added[PATCHES] = (shape[:2] + shape[3:], lambda: view[PATCHES].sum(2))
+        notes.append("it takes an image as a clip that stands still")
+    return derived(view, without, added | _no_biases(view))
+
+
+def _no_biases(view: Tensors) -> dict:
+    """Zeros for the biases of queries, keys and values, where there are none (see naming.derived)."""
+    if any(name.endswith("attn.qkv.bias") for name in view):
+        return {}
+    sizes = {name: view.shapes[name][:1] for name in view if name.endswith("attn.qkv.weight")}
+    return {
+        name.removesuffix("weight") + "bias": (size, lambda size=size: np.zeros(size, np.float32))
+        for name, size in sizes.items()
+    }
+
+
+def _modern(view: Tensors, images: bool) -> tuple[list[str], dict]:
+    """V-JEPA 2.1 has a norm for each of its levels, and a tokeniser and a code for each of clips and images.
+
+    Returns: names that go, and what comes in their place (see naming.derived).
+    """
+    norms = [name for name in view if name.startswith("norms_block.")]
+    last = max((int(name.split(".")[1]) for name in norms if name.split(".")[1].isdecimal()), default=0)
+    added = {}
+    for leaf in ("weight", "bias"):
+        name = f"norms_block.{last}.{leaf}"
+        if name in view:
+            added[f"norm.{leaf}"] = (view.shapes[name], lambda name=name: view[name])
+    own, code = ("patch_embed_img.proj", "img_mod_embed") if images else (canonical.PATCHES, "video_mod_embed")
+    if f"{own}.bias" in view and code in view:
+        if math.prod(view.shapes[code]) != math.prod(view.shapes[f"{own}.bias"]):
+            text = f"{code} has the shape {list(view.shapes[code])}, which is not the encoder's width"
+            raise CheckpointError(f"{view.source}: {text}")
+        added[BIAS] = (view.shapes[f"{own}.bias"], lambda: view[f"{own}.bias"] + view[code].reshape(-1))
+    if images and len(view.shapes.get(f"{own}.weight", ())) == 5:
+        shape = view.shapes[f"{own}.weight"]
+        added[PATCHES] = (shape[:2] + shape[3:], lambda: view[f"{own}.weight"].sum(2))
+    others = ["patch_embed_img.proj.weight", "patch_embed_img.proj.bias", "img_mod_embed", "video_mod_embed"]
+    return norms + others, added
+
+
+def _one_mask_token(view: Tensors, index: int) -> tuple[Tensors, list[str]]:
+    """The view with one `mask_token` [W], of several the index-th."""
+    several = sorted(name for name in view if name.startswith("mask_tokens."))  # [1, 1, W] each
+    together = view.shapes.get("mask_tokens", ())  # [M, 1, 1, W]
+    count = together[0] if together else len(several)
+    if not count:
+        if "mask_token" not in view:
+            return view, []
+        size = (math.prod(view.shapes["mask_token"]),)
+        return derived(view, added={"mask_token": (size, lambda: view["mask_token"].reshape(-1))}), []
+    chosen = index % count
+    name = f"mask_tokens.{chosen}"
+    size = (math.prod(together[1:] if together else view.shapes.get(name, ())),)
+    read = (lambda: view["mask_tokens"][chosen].reshape(-1)) if together else (lambda: view[name].reshape(-1))
+    notes = [f"the predictor's mask token is number {chosen} of 0..{count - 1}"] if count > 1 else []
+    return derived(view, ["mask_tokens", *several], {"mask_token": (size, read)}), notes
+
+
+def _positions(
+    view: Tensors, layout: Layout, size: tuple[int, int], known: tuple[int, tuple[int, ...]], wanted: dict
+) -> tuple[dict[str, Any], Tensors]:
+    """`positions` and `position_grid`; what is stored goes into `wanted`, or out of the view if it is our formula.
+
+    Args:
+      size: (patch, width); known: (times, grid) of the stored positions, 0 and () where they are to be inferred.
+    """
+    (patch, width), (times, grid) = size, known
+    if layout.rotary:
+        side = layout.reference // patch
+        return {"positions": layout.rotary, "position_grid": (1, side, side) if side else ()}, view
+    count = math.prod(view.shapes.get("pos_embed", (1,))[:-1])
+    wanted["pos_embed"] = (1, count, width)
+    if view.shapes.get("pos_embed") != wanted["pos_embed"]:
+        return {}, view  # the comparison of shapes will say
+    grids = [grid] if grid else shapes.squares(count)
+    table = view["pos_embed"][0]
+    if any(np.array_equal(table, positions.sincos(each, width)) for each in grids if math.prod(each) == count):
+        del wanted["pos_embed"]
+        return {"positions": "sincos", "position_grid": ()}, derived(view, ["pos_embed"])
+    found = next((each for each in grids if math.prod(each) == count and (grid or each[0] == times)), None)
+    if not found:
+        text = f"square grid of {times or 'so many'} times: give the clips' length, as read(path, frames=...)"
+        text = f"grid of {grid}" if grid else text
+        raise CheckpointError(f"{view.source}: pos_embed has {count} places, which are no {text}")
+    return {"positions": "table", "position_grid": found}, view

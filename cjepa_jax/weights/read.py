@@ -1,0 +1,177 @@
+"""Weights that were trained elsewhere or exported, under one roof.
+
+found = read("IN1K-vit.h.14-300e.pth.tar")      I-JEPA, V-JEPA, V-JEPA 2 and 2.1 as published
+found = read("ijepa_vith14_1k")                 a folder of transformers' IJepaModel or VJEPA2Model
+found = read("exported")                        a folder that this package exported
+print(found.summary())
+Encoder(**found.encoder).apply({"params": found.params["encoder"]}, video)
+"""
+
+import dataclasses
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cjepa_jax.configuration.sizes import parse
+from cjepa_jax.errors import CheckpointError
+from cjepa_jax.weights import export_format, files, huggingface, name_maps, published, safety
+
+ENCODERS = ("encoder", "", "target_encoder", "ema_encoder")  # the first that there is; the EMA of it is the target
+TARGETS = ("target_encoder", "ema_encoder")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """Parameters, and what is known of them.
+
+    Attributes:
+      layout: "cjepa_jax", "ijepa", "vjepa", "vjepa2", "vjepa2.1", "timm", "hf-ijepa" or "hf-vjepa2".
+      source, digest: where they are from, and a SHA-256 of it.
+      licence: "CC-BY-NC-4.0", "MIT", ..., or "unknown".
+      encoder, predictor: the keyword arguments of models' Encoder and Predictor (but `out`) that the weights fix;
+        predictor None where there is none, or none that ours can take.
+      params: nested float32 arrays, "encoder" and, where they are, "target" (its moving average) and "predictor".
+      input: size in pixels, frames, anchor, names_objects, as the training had them.
+      about: whatever else is known; of public weights "encoder" and "target", the stored parts they are, and "notes".
+    """
+
+    layout: str
+    source: str
+    digest: str
+    licence: str
+    encoder: dict[str, Any]
+    predictor: dict[str, Any] | None
+    params: dict[str, Any]
+    input: dict[str, Any]
+    about: dict[str, Any]
+
+    def summary(self) -> str:
+        """A line of what it is and under which licence, and one for each thing to know."""
+        count = sum(math.prod(array.shape) for array in _arrays(self.params["encoder"]))
+        parts = ", ".join(name for name in ("encoder", "target", "predictor") if name in self.params)
+        head = f"{self.source}: {self.layout}, {self.encoder['variant']}, {count / 1e6:.1f} M parameters ({parts})"
+        stored = [f"{name}: {self.about[name]!r}" for name in ("encoder", "target") if self.about.get(name)]
+        notes = [", ".join(stored)] * bool(stored) + list(self.about.get("notes", ()))
+        return "\n".join([f"{head}, licence {self.licence}", *(f"  {note}" for note in notes)])
+
+
+def read(
+    path: str | os.PathLike,
+    part: str = "",
+    *,
+    layout: str = "",
+    heads: int = 0,
+    frames: int = 0,
+    mask_token: int = 1,
+    images: bool = False,
+) -> Pretrained:
+    """Public weights, or an export of ours.
+
+    Args:
+      path: a checkpoint, or a folder with model.safetensors.
+      part: which encoder of a checkpoint that has several: "encoder", "target_encoder" or "ema_encoder", and no target.
+        By default "encoder", and the moving average as its target; the only one there is, where there is one.
+      layout: of a checkpoint that does not show it: "ijepa", "vjepa", "vjepa2", "vjepa2.1" or "timm".
+      heads: of an encoder whose width no published one has.
+      frames: the length of the clips that stored positions are for, where it is not V-JEPA's 16.
+      mask_token: which one a predictor takes that has several, V-JEPA's for each kind of mask; by default the one that
+        the original code and transformers take when they are not told.
+      images: a clip's encoder, made one of images: what it gives for a clip of one repeated frame. Stored positions
+        are those of the middle of the clip.
+
+    Raises: CheckpointError, one line, for what is unreadable, not recognised, or does not fit together.
+    """
+    path = Path(path)
+    beside = ("config.json", export_format.SUM)  # a file with one of them is of a folder that was written as a whole
+    if path.name == files.SINGLE and any((path.parent / name).is_file() for name in beside):
+        path = path.parent
+    config = files.json(files.member(path, "config.json"), links=True) if (path / "config.json").exists() else {}
+    tensors = files.tensors(path)  # before the digest: what is no such file is not read to its end
+    if config.get("format") == export_format.FORMAT:
+        return Pretrained(**export_format.read(path, config, _digest(path)))
+    if (path / export_format.SUM).is_file() and (path / files.SINGLE).is_file():
+        export_format.verify(path, _digest(path / files.SINGLE))
+    if config and "pretrained_cfg" not in config:
+        known = huggingface.layout(config, path)
+        parts = name_maps.huggingface(tensors, known.name == "hf-vjepa2")
+    else:
+        parts = name_maps.raw(tensors)
+        told = _told(layout) if layout else published.recognised(parts, tensors)
+        known = huggingface.timm(config, path) if config else told
+    chosen, target = _which(parts, part, str(path))
+    known = dataclasses.replace(known, heads=heads or known.heads, frames=frames or known.frames)
+    encoder, params, notes = published.encoder(parts[chosen], known, images)
+    trees, about = {"encoder": params}, {"encoder": chosen}
+    if target:
+        other, trees["target"], _ = published.encoder(parts[target], known, images)
+        about["target"] = target
+        if other != encoder:
+            raise CheckpointError(f"{path}: {chosen} and {target} are not of one size")
+    predictor = None
+    if "predictor" in parts:
+        stored = published.predictor(parts["predictor"], known, encoder, mask_token)
+        predictor, notes = stored[0], notes + stored[2]
+        trees |= {"predictor": stored[1]} if predictor else {}
+    about["notes"] = notes
+    size, frames = _input(encoder, known, parts[chosen].shapes.get("pos_embed", (1, 0)))
+    seen = {"size": size, "frames": 1 if images else frames, "anchor": 0, "names_objects": False}
+    licence = huggingface.licence(path) or known.licence  # beside a lone file a README may be of anything
+    return Pretrained(known.name, str(path), _digest(path), licence, encoder, predictor, trees, seen, about)
+
+
+def frames(model: Pretrained) -> int:
+    """Of the boxes that the first layer takes: 1 of images."""
+    box = 3 * parse(model.encoder["variant"]).patch ** 2
+    return model.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // box
+
+
+def foresees(model: Pretrained) -> bool:
+    """Whether the predictor's residual head says something: its term had a weight, and it is not all zeros."""
+    head = model.params.get("predictor", {}).get("residual", {}).get("kernel")
+    return bool(model.input.get("change", True)) and head is not None and bool(np.any(head))
+
+
+def _which(parts: Mapping[str, Any], part: str, where: str) -> tuple[str, str]:
+    """(the encoder, its moving average or "") of a checkpoint's parts."""
+    there = [name for name in ENCODERS if name in parts]
+    if part and part not in there:
+        raise CheckpointError(f"{where}: part = {part!r}: must be one of {', '.join(map(repr, there))}")
+    chosen = part or next(iter(there), "")
+    if chosen not in parts:
+        raise CheckpointError(f"{where}: has no encoder, only {', '.join(parts)}")
+    return chosen, "" if part else next((name for name in TARGETS if name in there and name != chosen), "")
+
+
+def _told(layout: str) -> published.Layout:
+    if layout not in published.LAYOUTS:
+        raise CheckpointError(f"layout = {layout!r}: must be one of {', '.join(published.LAYOUTS)}")
+    return published.LAYOUTS[layout]
+
+
+def _input(encoder: Mapping[str, Any], layout: published.Layout, table: tuple[int, ...]) -> tuple[int, int]:
+    """Pixels and frames of the training's input."""
+    patch = parse(encoder["variant"]).patch
+    if encoder["positions"] == "table":
+        times, rows, _ = encoder["position_grid"]
+        return rows * patch, times * encoder["tubelet"] if times > 1 else layout.frames or 1
+    return layout.size or math.isqrt(table[1]) * patch, layout.frames or 1
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, of a folder's one safetensors file, or of the digests of several in their names' order."""
+    names = sorted(each.name for each in path.glob("*.safetensors")) if path.is_dir() else []
+    found = []
+    for each in [files.member(path, name) for name in names] or [path]:
+        with safety.regular(each) as file:
+            found.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def _arrays(tree: Mapping[str, Any]):
+    for value in tree.values():
+        yield from _arrays(value) if isinstance(value, Mapping) else [value]

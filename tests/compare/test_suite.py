@@ -1,0 +1,87 @@
+"""Suites: what a file may say, which cells follow, and what a cell changes of its method's config."""
+
+import runpy
+
+import pytest
+
+from cjepa_jax.compare import suite as suites
+from cjepa_jax.compare.suite import Cell
+from cjepa_jax.errors import ConfigError
+from tests.running import ROOT
+
+MICRO = ROOT / "configs/suites/micro.py"
+
+
+@pytest.fixture(scope="module")
+def micro():
+    return suites.load(str(MICRO))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs/suites").glob("[!_]*.py")), ids=lambda file: file.stem)
+def test_every_shipped_suite_loads_with_three_seeds_and_documents_its_command(file):
+    suite = suites.load(str(file))
+    assert len(suite.seeds) >= 3 and f"--suite=configs/suites/{file.name}" in file.read_text()
+    assert len({cell.name for cell in [*suite.cells(), *suite.tuned()]}) == len(suite.cells()) + len(suite.tuned())
+
+
+def test_the_first_seed_of_everything_comes_first_and_smoke_cells_once(micro):
+    cells = micro.cells()
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+    assert sum(cell.method == "byol" for cell in cells) == 1 and sum(cell.method == "cjepa" for cell in cells) == 6
+
+
+def test_tuning_leaves_out_reported_seeds_and_untrained_methods(micro):
+    assert {cell.seed for cell in micro.tuned()}.isdisjoint(micro.seeds)
+    assert {cell.method for cell in micro.tuned()}.isdisjoint({"random", "byol"})
+    assert len(micro.tuned()) == 3 * len({cell.method for cell in micro.tuned()})
+    assert "displaced" not in {cell.method for cell in micro.tuned()} and micro.tuned_as("displaced") == "cjepa_anchor"
+
+
+def test_a_cells_config_file_is_its_config(micro, tmp_path):
+    cell = Cell("balls", "cjepa", 2)
+    text = suites.config_file("configs.tiny", micro.overrides(cell, 7, 2e-3))
+    (tmp_path / "config.py").write_text(text)
+    config = runpy.run_path(str(tmp_path / "config.py"))["get_config"]()
+    assert config.to_json() == micro.config(cell, 7, 2e-3).to_json()
+    assert (config.seed, config.train.steps, config.optim.peak, config.data.size) == (2, 7, 2e-3, 48)
+    assert config.data.options.objects == (3, 4) and "interventional" in config.evals.protocols
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ('"about"', '"abuot"', "unknown field abuot; did you mean 'about'?"),
+        ('"flops": 3.375e12', '"flops": 0', "flops must be above 0"),
+        ('"seeds": (1, 2, 3)', '"seeds": (1, 1)', "all different"),
+        ('"seed": 0', '"seed": 1', "tuning.seed must not be one of seeds"),
+        ('"data.size": 48', '"data.sise": 48', "data.sise: there is no such key"),
+        ('("objects", "displaced")', '("objects", "displacd")', "no method 'displacd'; did you mean 'displaced'?"),
+        ("def get_suite", "def suite", "AttributeError: module 'suite' has no attribute 'get_suite'"),
+        ("def get_suite():", "def get_suite(:", "SyntaxError: invalid syntax"),
+        ('"data.size": 48', '"data.size": "48"', "TypeError"),
+        ('"overrides": CONTROL |', '"override": CONTROL |', "methods: unknown field override"),
+        ('"steps": 60', '"steps": -1', "steps must be 0 or more"),
+        ('"world": "balls"', '"world": "bals"', "tuning.world must be one of worlds"),
+        ('"key": "optim.peak"', '"key": "optim.peek"', "optim.peek: there is no such key"),
+        (
+            '("states", "scene/count")',
+            '("stats", "scene/count")',
+            "there is no protocol 'stats'; did you mean 'states'?",
+        ),
+        ('"scenes": 256', '"scenses": 256', "scenses: cjepa_jax.evals.collapse:Collapse has no such parameter"),
+        ('"baselines/byol"', '"configs.baselines.boyl"', "configs.baselines.boyl: is no config"),
+        ('"baselines/byol"', '"baselines/boyl"', "boyl: is no config; did you mean 'baselines/byol'?"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, old, new, message):
+    text = MICRO.read_text()
+    assert old in text
+    (tmp_path / "mine.py").write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=message.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")) as error:
+        suites.load(str(tmp_path / "mine.py"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean '.*micro.py'"):
+        suites.load(str(MICRO.with_name("mikro.py")))

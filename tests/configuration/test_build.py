@@ -1,0 +1,100 @@
+"""Sections become objects; what does not exist is refused with the nearest name."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from cjepa_jax.configuration.build import bind, build, locate
+from cjepa_jax.errors import ConfigError
+
+HERE = "tests.configuration.test_build"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    sides: int
+    colour: str = "red"
+    options: object = None
+
+
+def area(width, height, scale=1.0):
+    return width * height * scale
+
+
+def anything(**keywords):
+    return keywords
+
+
+def test_builds_a_frozen_object_and_passes_nested_sections_on():
+    options = ConfigDict({"a": 1})
+    section = ConfigDict({"type": f"{HERE}:Shape", "sides": 3, "options": options}).lock()
+    shape = build(section, colour="blue")
+    assert shape == Shape(3, "blue", options)
+    assert section.type == f"{HERE}:Shape"  # the section is left as it was
+
+
+def test_extra_overrides_the_section():
+    assert build({"type": f"{HERE}:Shape", "sides": 3}, sides=4).sides == 4
+
+
+def test_binds_a_function():
+    assert bind({"type": f"{HERE}:area", "scale": 2.0})(3, 4) == 24.0
+    assert bind({"type": f"{HERE}:area"}, height=5)(3) == 15.0
+
+
+def test_open_keywords_are_all_taken():
+    assert build({"type": f"{HERE}:anything", "x": 1}) == {"x": 1}
+
+
+@pytest.mark.parametrize("make", [build, bind])
+def test_unknown_keyword_names_the_nearest(make):
+    with pytest.raises(
+        ConfigError, match=r"^hieght: tests.configuration.test_build:area has no such .*; did you mean 'height'\?$"
+    ):
+        make({"type": f"{HERE}:area", "hieght": 1})
+
+
+def test_missing_keyword_is_named():
+    with pytest.raises(ConfigError, match="tests.configuration.test_build:Shape: missing a required argument: 'sides'"):
+        build({"type": f"{HERE}:Shape"})
+
+
+@pytest.mark.parametrize(
+    "path,text",
+    [
+        (f"{HERE}:Shap", "has no 'Shap'; did you mean 'Shape'"),
+        (
+            "tests.configuration.test_biuld:Shape",
+            "no module 'tests.configuration.test_biuld'; did you mean 'tests.configuration.test_build'",
+        ),
+        ("tsets.test_build:Shape", "no module 'tsets'"),
+        (HERE, "must be written as 'module:Name'"),
+        (":Shape", "must be written as 'module:Name'"),
+    ],
+)
+def test_unknown_names(path, text):
+    with pytest.raises(ConfigError, match=text):
+        locate(path)
+
+
+def test_a_module_whose_dependency_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "needs_other.py").write_text("import a_package_that_nobody_has")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="needs the package 'a_package_that_nobody_has', which is not installed"):
+        locate("needs_other:Thing")
+
+
+@pytest.mark.parametrize("section", [{}, {"type": 3}, {"type": f"{HERE}:HERE"}])
+def test_a_section_without_a_usable_type(section):
+    with pytest.raises(ConfigError):
+        build(section)
+
+
+def test_light_modules_do_not_import_jax():
+    names = ("configuration.build", "configuration.check", "cli", "runtime.workdir", "runtime.writers")
+    modules = ", ".join(f"cjepa_jax.{name}" for name in names)
+    code = f"import sys, {modules}; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
