@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from cjepa_jax import sharding
 from cjepa_jax.models.matmul import product
+from cjepa_jax.models.visibility import BLOCK, visibility
 from cjepa_jax.types import Array
 
-BLOCK = 128  # tokens that the TPU kernel works on at a time
 _only: contextvars.ContextVar[str] = contextvars.ContextVar("only", default="")
 
 
@@ -80,11 +80,6 @@ def einsum(q, k, v, q_segment=None, k_segment=None) -> Array:
         weights = jax.nn.softmax(jnp.where(visible, logits, jnp.finfo(jnp.float32).min))
         weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)
     return product("bhtu,bhud->bhtd", weights, v, v.dtype).astype(v.dtype)
-
-
-def visibility(q_segment: Int[Array, "B T"], k_segment: Int[Array, "B U"]) -> Bool[Array, "B T U"]:
-    """Which query sees which key."""
-    return (q_segment[:, :, None] == k_segment[:, None, :]) & (q_segment != 0)[:, :, None]
 
 
 def cudnn(q, k, v, q_segment=None, k_segment=None, implementation: str = "cudnn") -> Array:

@@ -6,7 +6,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cjepa_jax.models.attention import BLOCK, visibility
+from cjepa_jax.models.visibility import BLOCK, visibility
 from cjepa_jax.types import Array
 
 UNSEEN_QUERY, UNSEEN_KEY = -1, -2  # ids that meet no other

@@ -165,15 +165,9 @@ MODELS = (
     *of(
         "cjepa_jax/models/attention.py",
         ("q.shape[-1] ** -0.5", "q.shape[-1] ** -1.0", f"{ATTENTION}everything_sees_everything_without_segments"),
-        ("& (q_segment != 0)[:, :, None]", "& True", f"{ATTENTION}tokens_see_their_own_segment_only"),
         (
             "weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)",
             "weights = weights",
-            f"{ATTENTION}tokens_see_their_own_segment_only",
-        ),
-        (
-            "(q_segment[:, :, None] == k_segment[:, None, :])",
-            "(q_segment[:, :, None] >= k_segment[:, None, :])",
             f"{ATTENTION}tokens_see_their_own_segment_only",
         ),
         (
@@ -184,6 +178,15 @@ MODELS = (
         ("queries % 2 == keys % 2 == 0", "queries % 2 == keys % 2", f"{ATTENTION}the_kernel_suits_the_device"),
         ("width % 8 == 0 and width <= 128", "width % 8 == 0", f"{ATTENTION}the_kernel_suits_the_device"),
         ("min(queries, keys) >= BLOCK", "max(queries, keys) >= BLOCK", f"{ATTENTION}the_kernel_suits_the_device"),
+    ),
+    *of(
+        "cjepa_jax/models/visibility.py",
+        ("& (q_segment != 0)[:, :, None]", "& True", f"{ATTENTION}tokens_see_their_own_segment_only"),
+        (
+            "(q_segment[:, :, None] == k_segment[:, None, :])",
+            "(q_segment[:, :, None] >= k_segment[:, None, :])",
+            f"{ATTENTION}tokens_see_their_own_segment_only",
+        ),
     ),
     *of(
         "cjepa_jax/models/layers.py",

@@ -25,32 +25,11 @@ The definitions are those of CRAFT (Ates et al., Findings of ACL 2022, after the
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cjepa_jax.data.worlds.craft.layouts import BASKET
-from cjepa_jax.data.worlds.physics import simulate
-
-if TYPE_CHECKING:
-    from cjepa_jax.data.worlds.craft.world import Craft, Setup
-
-EVENTS = {"basket": ("enter", "entering", "the basket"), "ground": ("touch", "touching", "the ground")}
-
-
-class Facts(NamedTuple):
-    """What the questions need to know of a scene with K objects."""
-
-    names: list[str]
-    kinds: list[str]  # names without colour: equal if alike
-    movers: list[int]
-    basket: int
-    rest: np.ndarray  # bool [K] at rest at the start
-    low: np.ndarray  # bool [K] on the ground at the start
-    left: np.ndarray  # bool [K] in the left half at the end
-    entry: np.ndarray  # [K] the frame in which it enters for good, infinity: never
-    touched: list[list[tuple[float, int]]]  # [K] when it first touches each moving object, in order
-    happens: dict[str, np.ndarray]  # events to bool [K+1,K]: row 0 as it is, row k + 1 without k
+from cjepa_jax.data.worlds.craft.facts import EVENTS, Facts
 
 
 class Candidate(NamedTuple):
@@ -65,37 +44,6 @@ class Candidate(NamedTuple):
     removed: int = -1
     asked: int = -1
     copy: str | None = None  # the answer that what is seen suggests, which must then be a possible one
-
-
-def facts(world: "Craft", setup: "Setup") -> Facts:
-    """Simulate a scene as it is and without each of its objects. Raises nothing."""
-    names, count = world.names(setup), len(setup.role)
-    movers = np.nonzero(setup.role < 0)[0].tolist()
-    kinds = [f"{n.split()[0]} {n.split()[2]}" if k in movers else n for k, n in enumerate(names)]
-    happens = {event: np.zeros((count + 1, count), bool) for event in EVENTS}
-    for row, removed in enumerate(np.eye(count + 1, count, -1, dtype=bool)):
-        motion, contacts = simulate(setup.bodies, setup.physics, world.frames, world.dt, removed)
-        within = world.inside(setup, motion, removed)
-        happens["basket"][row] = within[-1]
-        happens["ground"][row, contacts[contacts[:, 3] == -2, 2].astype(int)] = True
-        if row == 0:
-            seen, first = motion, contacts
-            entry = entries(within)
-    touched: list[dict[int, float]] = [{} for _ in names]
-    for time, _, a, b in first.tolist():
-        for x, y in ((int(a), int(b)), (int(b), int(a))):
-            if x in movers and y in movers:
-                touched[x].setdefault(y, time)
-    low = np.zeros(count, bool)
-    low[first[(first[:, 3] == -2) & (first[:, 0] < 1), 2].astype(int)] = True
-    rest, left = (setup.bodies.velocity == 0).all(1), seen[-1, :, 0] < 0.5
-    order = [sorted((time, k) for k, time in row.items()) for row in touched]
-    return Facts(names, kinds, movers, setup.role.tolist().index(BASKET), rest, low, left, entry, order, happens)
-
-
-def entries(within: np.ndarray) -> np.ndarray:
-    """The frame [K] from which on each object is inside to the end, from `within` bool [T,K]; infinity: it isn't."""
-    return np.where(within[-1], np.logical_and.accumulate(within[::-1])[::-1].argmax(0), np.inf)
 
 
 def draw(facts: Facts, rng: np.random.Generator) -> list[dict[str, Any]]:

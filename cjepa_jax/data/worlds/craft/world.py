@@ -8,8 +8,8 @@ import numpy as np
 
 from cjepa_jax.data.worlds import draw, layout
 from cjepa_jax.data.worlds.base import SPLITS, check_range, check_removed
-from cjepa_jax.data.worlds.craft import layouts
-from cjepa_jax.data.worlds.craft import questions as craft_questions
+from cjepa_jax.data.worlds.craft import layouts, questions
+from cjepa_jax.data.worlds.craft.facts import EVENTS, Facts, entries
 from cjepa_jax.data.worlds.craft.layouts import BASKET, GRAVITY, LAUNCHER, LAYOUTS, ROLES, Fixture, Plan, Zone
 from cjepa_jax.data.worlds.physics import MOVING, WALL, Bodies, Physics, simulate
 from cjepa_jax.data.worlds.rigid import Rigid
@@ -42,7 +42,7 @@ class Setup(NamedTuple):
 @dataclass(frozen=True)
 class Craft(Rigid):
     """Small and large discs, boxes and triangles among a basket, launchers, turning bars, lifts, shelves and ramps,
-    with do(remove) of any of them, and questions in CRAFT's five types (`questions`, see craft_questions).
+    with do(remove) of any of them, and questions in CRAFT's five types (`questions`, see craft/questions.py).
 
     Units and what a scene holds: see Rigid. Four walls, 0.03 thick inside the view, keep what moves in it and are seen
     as a frame; the lower one is the ground. Fixtures are black: none moves, but turning bars and lifts move for ever as
@@ -193,13 +193,38 @@ class Craft(Rigid):
                 result.append(side + ROLES[role])
         return result
 
-    def questions(self, i: int) -> list[dict[str, Any]]:
-        """Questions about scene i with their answers; see craft_questions. Raises IndexError."""
-        return self.questions_of(craft_questions.facts(self, self.setup(i)), i)
+    def facts(self, setup: Setup) -> Facts:
+        """Simulate a scene as it is and without each of its objects. Raises nothing."""
+        names, count = self.names(setup), len(setup.role)
+        movers = np.nonzero(setup.role < 0)[0].tolist()
+        kinds = [f"{n.split()[0]} {n.split()[2]}" if k in movers else n for k, n in enumerate(names)]
+        happens = {event: np.zeros((count + 1, count), bool) for event in EVENTS}
+        for row, removed in enumerate(np.eye(count + 1, count, -1, dtype=bool)):
+            motion, contacts = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed)
+            within = self.inside(setup, motion, removed)
+            happens["basket"][row] = within[-1]
+            happens["ground"][row, contacts[contacts[:, 3] == -2, 2].astype(int)] = True
+            if row == 0:
+                seen, first = motion, contacts
+                entry = entries(within)
+        touched: list[dict[int, float]] = [{} for _ in names]
+        for time, _, a, b in first.tolist():
+            for x, y in ((int(a), int(b)), (int(b), int(a))):
+                if x in movers and y in movers:
+                    touched[x].setdefault(y, time)
+        low = np.zeros(count, bool)
+        low[first[(first[:, 3] == -2) & (first[:, 0] < 1), 2].astype(int)] = True
+        rest, left = (setup.bodies.velocity == 0).all(1), seen[-1, :, 0] < 0.5
+        order = [sorted((time, k) for k, time in row.items()) for row in touched]
+        return Facts(names, kinds, movers, setup.role.tolist().index(BASKET), rest, low, left, entry, order, happens)
 
-    def questions_of(self, facts: craft_questions.Facts, i: int) -> list[dict[str, Any]]:
+    def questions(self, i: int) -> list[dict[str, Any]]:
+        """Questions about scene i with their answers; see craft/questions.py. Raises IndexError."""
+        return self.questions_of(self.facts(self.setup(i)), i)
+
+    def questions_of(self, facts: Facts, i: int) -> list[dict[str, Any]]:
         """The same from the scene's facts, which hold the simulations."""
-        return craft_questions.draw(facts, np.random.default_rng([self.seed, SPLITS[self.split], i, QUESTIONS]))
+        return questions.draw(facts, np.random.default_rng([self.seed, SPLITS[self.split], i, QUESTIONS]))
 
 
 def classes(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -271,7 +296,7 @@ def obstacle(fixture: Fixture) -> tuple[float, ...]:
 def events(states: np.ndarray, contacts: np.ndarray, removed: np.ndarray) -> np.ndarray:
     """The events float32 [E,3] (time in frames, kind, object), from states [T,K,S] and contacts [C,4]."""
     rows = [(first, TOUCHES_GROUND, int(a)) for first, _, a, b in contacts.tolist() if b == -2]
-    entry = craft_questions.entries(states[..., -1] > 0)
+    entry = entries(states[..., -1] > 0)
     rows += [(entry[k], ENTERS, k) for k in np.nonzero(np.isfinite(entry))[0].tolist()]
     gone = (np.abs(states[..., 1:3] - 0.5) > 0.5).any(-1) & ~removed
     rows += [(np.argmax(gone[:, k]), LEAVES, k) for k in np.nonzero(gone.any(0))[0].tolist()]

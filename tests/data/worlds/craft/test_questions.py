@@ -12,6 +12,7 @@ import pytest
 
 from cjepa_jax.data.worlds import Craft
 from cjepa_jax.data.worlds.craft import questions
+from cjepa_jax.data.worlds.craft.facts import entries
 from cjepa_jax.data.worlds.craft.world import ENTERS, PALETTE, TOUCHES_GROUND
 
 TYPES = ("descriptive", "counterfactual", "cause", "enable", "prevent")
@@ -60,8 +61,8 @@ def test_an_image_has_nothing_to_ask_of_what_moves():
 
 def test_the_frame_of_entry_is_the_first_from_which_it_stays():
     within = np.array([[1, 0, 0, 1, 1], [1, 0, 1, 0, 1], [1, 1, 1, 1, 0]], bool)
-    assert questions.entries(within).tolist() == [0, 2, 1, 2, np.inf]
-    assert questions.entries(within[:1]).tolist() == [0, np.inf, np.inf, 0, 0]
+    assert entries(within).tolist() == [0, 2, 1, 2, np.inf]
+    assert entries(within[:1]).tolist() == [0, np.inf, np.inf, 0, 0]
 
 
 @functools.cache
@@ -143,7 +144,7 @@ def test_rivals_are_alike_in_everything_but_colour():
     """The question with the other answer exists in the same scene, and differs in colours only."""
     world, pairs = Craft(size=8, frames=16), 0
     for i in range(10):
-        facts = questions.facts(world, world.setup(i))
+        facts = world.facts(world.setup(i))
         groups = collections.defaultdict(set)
         for c in questions.candidates(facts):
             free = [*PALETTE, "left", "right"] if c.template == "count/side" else PALETTE
@@ -205,7 +206,7 @@ def test_without_the_scene_the_questions_cannot_be_answered():
         world = Craft(size=8, frames=16, split=split)
         fair, unfair = [], []
         for i in range(count):
-            facts = questions.facts(world, world.setup(i))
+            facts = world.facts(world.setup(i))
             rows = world.questions_of(facts, i)
             for q in rows:
                 if (seen := seen_answer(facts, q)) is not None:
