@@ -14,14 +14,17 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cjepa_jax.configuration.renamed import current
 from cjepa_jax.errors import ConfigError, did_you_mean
 
 
 def locate(path: str) -> Any:
     """The attribute `Name` of `module`, for a path "module:Name".
 
-    Raises ConfigError when the path is malformed, or when the module or the attribute does not exist.
+    A name from before a move is the present one. Raises ConfigError when the path is malformed, or when the module or
+    the attribute does not exist.
     """
+    path = current(path)
     module_name, colon, name = path.partition(":")
     if not (module_name and colon and name):
         raise ConfigError(f"{path!r}: must be written as 'module:Name'")

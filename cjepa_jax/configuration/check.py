@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from cjepa_jax.configuration.renamed import current
 from cjepa_jax.configuration.sizes import SIZES, parse
 from cjepa_jax.errors import ConfigError, did_you_mean
 from cjepa_jax.host.paths import shown
@@ -268,12 +269,14 @@ def flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as plain dicts, lists, numbers, text and None, as `config.json` keeps it."""
+    """The config as plain dicts, lists, numbers, text and None, as `config.json` keeps it, with present names."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "items"):
             return {str(key): plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return current(value) if isinstance(value, str) else value
 
     return plain(config)
 

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from cjepa_jax.configuration import catalogue, sizes
 from cjepa_jax.configuration import check as config_lib
+from cjepa_jax.configuration.renamed import renewed
 from cjepa_jax.errors import CheckpointError, ConfigError, did_you_mean, printable
 from cjepa_jax.runtime.workdir import tuples
 from cjepa_jax.weights import files
@@ -82,6 +83,7 @@ def read(file: Path, trust: Iterable[str] = (), objectives: tuple[str, ...] = ()
         raise NoConfig(f"{file}: is no run's config, which has {', '.join(NEEDED[:-1])} and {NEEDED[-1]}")
     try:
         bounded(found)
+        found = renewed(found)
         if objectives and (kind := found["objective"].get("type")) not in objectives:
             text = "only encoders of patches are opened, those of Jepa, Joint, Mae, Byol and LeJepa"
             raise ConfigError(f"objective.type = {str(kind)[:100]!r}: {text}")
