@@ -1,4 +1,4 @@
-"""Packaging. The reason for each dependency is in README.md, "Dependencies"."""
+"""Packaging. The reason for each dependency is in docs/DEPENDENCIES.md."""
 
 import pathlib
 import re

@@ -1,4 +1,6 @@
-"""Your own images: a folder of pictures and instance maps (README, "Your own images"), here the 20 of the example.
+"""Your own images: a folder of pictures and instance maps, by default the 20 of the example.
+
+See docs/DATA.md, "Your own images".
 
     python -m cjepa_jax.train --config=configs/folder.py
     python -m cjepa_jax.train --config=configs/folder.py --config.data.path=DIR --config.train.steps=2000

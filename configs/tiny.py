@@ -2,7 +2,7 @@
 
     python -m cjepa_jax.train --config=configs/tiny.py
 
-Expected: README, "Measured". Settings that differ from the document's were chosen on seed 0, so score other seeds:
+Expected: docs/RESULTS.md, "tiny". Settings that differ from the document's were chosen on seed 0, so score other seeds:
 `mask.anchor` shows a removed object once, so that there is something to infer from; an elementwise loss on normed
 targets bounds the scale of the three terms, and lambda follows it (the causal term is summed over D = 96).
 

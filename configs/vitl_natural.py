@@ -3,7 +3,7 @@
     python -m cjepa_jax.train --config=configs/vitl_natural.py \
         --config.data.source=cjepa_jax.data.sources.folder:Folder --config.data.path=DIR --config.data.count=0
 
-DIR holds images and their instance maps (README, "Your own images"). Not run to its end by us.
+DIR holds images and their instance maps (docs/DATA.md, "Your own images"). Not run to its end by us.
 """
 
 from cjepa_jax.configs import vitl
