@@ -59,14 +59,14 @@ def load(
     """The model of a run's folder, of an export, or of public weights; a log line says what it is and its licence.
 
     Args:
-      path: see opened.open.
+      path: see loading.pretrained.load_weights.
       weights: what encodes: the trained "encoder", or its moving average, the "target".
       dtype: of the computation, "float32" or "bfloat16"; results are float32.
       batch: scenes that are computed together; more are taken in turn, fewer are filled up. A scene that comes alone
         is computed alone.
       step: which checkpoint of a run; None: the newest that is readable.
       trust: packages of your own that the run's config may name, such as "my_masks" (docs/API.md).
-    Raises: InputError for an argument that cannot be; ConfigError and CheckpointError as opened.open.
+    Raises: InputError for an argument that cannot be; ConfigError and CheckpointError as load_weights.
     """
     for name, value, choices in (
         ("weights", weights, ("encoder", "target")),
@@ -77,7 +77,7 @@ def load(
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"path = {path!r}: must be the path of a run's folder, of an export, or of public weights")
     batch = _whole("batch", batch, 1)
-    found = opened.open(path, step=step, trust=trust)
+    found = opened.load_weights(path, step=step, trust=trust)
     if weights not in found.params:
         raise InputError(f"weights = {weights!r}: {found.source} has no target, only the encoder")
     first, *notes = found.summary().split("\n")

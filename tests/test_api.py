@@ -204,7 +204,7 @@ def test_load_says_what_it_is_and_refuses_what_cannot_be(run, model, caplog):
         assert cjepa_jax.load(str(run)).info == model.info
     assert f"{run}: cjepa_jax, 96x1x3x384/8, 0.1 M parameters (encoder, target, predictor), licence" in caplog.text
     expected = dict(layout="cjepa_jax", step=4, width=96, depth=1, patch=8, tubelet=2, size=32, frames=2, max_objects=3)
-    assert model.info.items() >= expected.items() and model.info["digest"] == pretrained.open(run).digest
+    assert model.info.items() >= expected.items() and model.info["digest"] == pretrained.load_weights(run).digest
     assert "licence unspecified" in repr(model)
     for options, text in (
         ({"weights": "teacher"}, "weights = 'teacher': must be 'encoder' or 'target'"),

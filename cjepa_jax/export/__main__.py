@@ -59,7 +59,7 @@ def export(arguments, command: str) -> int:
 
 def _opened(arguments):
     """The Pretrained. A part of public weights is chosen where they are read; one of ours, where it is written."""
-    from cjepa_jax.loading import pretrained as opened
+    from cjepa_jax.loading import pretrained
     from cjepa_jax.weights import read
 
     path = pathlib.Path(arguments.checkpoint)
@@ -67,7 +67,7 @@ def _opened(arguments):
     if arguments.part and not ours and path.exists() and arguments.step is None:
         model = read.read(path, "" if arguments.part == "target" else arguments.part)
     else:
-        model = opened.open(path, arguments.step, strict=True, trust=arguments.trust)
+        model = pretrained.load_weights(path, arguments.step, strict=True, trust=arguments.trust)
     if _part_written(model, arguments) and arguments.layout != "timm":
         raise ConfigError(f"--part={arguments.part}: goes with --layout=timm; the others hold every part")
     return model

@@ -18,11 +18,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from cjepa_jax.configuration import build, sizes
 from cjepa_jax.configuration import check as config_lib
-from cjepa_jax.configuration import sizes
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.host import door
 from cjepa_jax.loading import pretrained
+from cjepa_jax.objectives import base
 from cjepa_jax.runtime import distributed, foreign, trees
 from cjepa_jax.runtime.workdir import tuples, write_atomically
 from cjepa_jax.types import Params, TrainState
@@ -50,7 +51,7 @@ def prepare(config: Any, folder: pathlib.Path, trust: tuple[str, ...] = ()) -> t
     if known and _has_checkpoint(folder) and _same(config.init_from, known):
         config.init_from = known.get("init_from", config.init_from)
         return None, adopt(config, known["encoder"])
-    weights = pretrained.open(config.init_from, trust=(*trust, *foreign.named(config)))
+    weights = pretrained.load_weights(config.init_from, trust=(*trust, *foreign.named(config)))
     return weights, use(config, weights)
 
 
@@ -73,7 +74,8 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
     Raises: ConfigError for an objective that has no such encoder, and as config.check.
     """
     section = config.objective.get("encoder")
-    if not hasattr(section, "keys") or "variant" not in section:
+    exported = "encoder" in base.exports(build.locate(config.objective.type))
+    if not exported or not hasattr(section, "keys") or "variant" not in section:
         raise ConfigError(
             f"init_from: objective.type = {config.objective.type!r} has no encoder that weights can start"
         )
@@ -100,6 +102,8 @@ def predictor_line(config: Any, weights: Pretrained) -> str:
         return ""
     if weights.predictor is None or "predictor" not in weights.params:
         return f"{FRESH} the weights have none"
+    if "predictor" not in base.exports(build.locate(config.objective.type)):
+        return f"{FRESH} that of {config.objective.type} is another network"
     wanted = config_lib.resolve(weights.predictor)
     asked = config_lib.resolve({key: section.get(key) for key in wanted})
     other = [f"objective.predictor.{key} = {asked[key]!r} (theirs: {wanted[key]!r})" for key in wanted]
@@ -123,7 +127,7 @@ def start(
     if weights is None and not config.init_from:
         return state
     if weights is None:  # of a run whose checkpoints are gone
-        weights = pretrained.open(config.init_from, trust=(*trust, *foreign.named(config)))
+        weights = pretrained.load_weights(config.init_from, trust=(*trust, *foreign.named(config)))
         if adopt(config, settings(config, weights)):
             raise CheckpointError(f"{config.init_from}: is not what the run was started from")
     if folder is not None and distributed.first():

@@ -16,10 +16,10 @@ from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Model, Seen
 from cjepa_jax.loading import init_from, pretrained
+from cjepa_jax.loading.pretrained import restore
 from cjepa_jax.masks.naming import names_objects
-from cjepa_jax.objectives.base import Interventional, Masking
+from cjepa_jax.objectives.base import Masking
 from cjepa_jax.runtime import foreign, trees
-from cjepa_jax.runtime.checkpoint import Checkpoints
 from cjepa_jax.runtime.workdir import tuples
 from cjepa_jax.types import Batch, Rows, TrainState
 from cjepa_jax.weights.read import Pretrained
@@ -84,7 +84,7 @@ class Restored:
         batch = Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
         init = functools.partial(train_step.init_state, objective, optim.make(training.optim))
         fresh = jax.jit(lambda seed: init(seed, batch))
-        step, state = (0, fresh(config.seed)) if run is None else _newest(run, jax.eval_shape(fresh, config.seed))
+        step, state = (0, fresh(config.seed)) if run is None else restore(run, jax.eval_shape(fresh, config.seed))
         if weights:
             state = init_from.start(config, state, weights)
         about = {
@@ -120,7 +120,8 @@ class Restored:
     def _model(self, name: str, state: TrainState, batch: int) -> Model:
         objective, params = self.objective, state.params | state.extra
         encode, hide = self._compiled
-        target = state.target if jax.tree.leaves(state.target) and isinstance(objective, Interventional) else None
+        asked = getattr(objective, "predicts", False)  # only protocols that ask for predictions look at the target
+        target = state.target if jax.tree.leaves(state.target) and asked else None
         return Model(
             name,
             lambda video: in_batches(batch, functools.partial(encode, params), video),
@@ -154,7 +155,7 @@ class Restored:
             if not isinstance(objective, Masking):
                 return None, None, None
             tokens = objective.encode_context(params, batch)
-            if not (isinstance(objective, Interventional) and self.predicts):
+            if not (getattr(objective, "predicts", False) and self.predicts):
                 return tokens.astype(jnp.float32), None, None
             prediction, change = objective.predict(params, tokens, batch)
             learned = self.changes and getattr(objective, "causal_weight", 1.0)
@@ -189,7 +190,7 @@ def _opened(checkpoint: str, trust: tuple[str, ...]) -> tuple[pathlib.Path | Non
     if (path / "checkpoints").is_dir():
         return path, None
     if path.is_file() or (path / "config.json").is_file():
-        return None, pretrained.open(path, trust=trust)
+        return None, pretrained.load_weights(path, trust=trust)
     raise ConfigError(f"--checkpoint={checkpoint}: there is no folder {path / 'checkpoints'}, and no weights are there")
 
 
@@ -219,14 +220,3 @@ def _training(run: pathlib.Path, config: Any, trust: tuple[str, ...]) -> ConfigD
     if different:
         raise CheckpointError(f"{run}: belongs to another model: {'; '.join(different)} (run -> config)")
     return training
-
-
-def _newest(run: pathlib.Path, abstract: TrainState) -> tuple[int, TrainState]:
-    checkpoints = Checkpoints(run / "checkpoints", read_only=True)
-    try:
-        found = checkpoints.restore(abstract)
-    finally:
-        checkpoints.close()
-    if found is None:
-        raise ConfigError(f"--checkpoint={run}: there is no checkpoint in {run / 'checkpoints'}")
-    return found

@@ -1,8 +1,8 @@
 """Any trained encoder as plain arrays: of a run of ours, of an export, or from elsewhere.
 
-    weights = opened.open("runs/tiny")           the newest checkpoint that is readable
-    weights = opened.open("runs/tiny", step=500, strict=True)
-    weights = opened.open("exported")            or public weights: see weights.pretrained
+    weights = pretrained.load_weights("runs/tiny")           the newest checkpoint that is readable
+    weights = pretrained.load_weights("runs/tiny", step=500, strict=True)
+    weights = pretrained.load_weights("exported")            or public weights: see weights.read
 
 Of a run its folder alone is needed: not the data that it was trained on, nor the code of its source or masks. The
 folder may come from somebody else: what it names is this package's, or of a package that `trust` names (see foreign).
@@ -21,12 +21,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cjepa_jax import optim, train_step
-from cjepa_jax.configuration import build, sizes
-from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.configuration import build, catalogue, sizes
+from cjepa_jax.errors import CheckpointError, ConfigError, did_you_mean
 from cjepa_jax.host import door
 from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
+from cjepa_jax.objectives import base
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.checkpoint import Checkpoints
 from cjepa_jax.runtime.workdir import Workdir
@@ -35,14 +36,12 @@ from cjepa_jax.weights import read
 from cjepa_jax.weights.read import Pretrained
 from cjepa_jax.weights.safety import short
 
-OBJECTIVES = "cjepa_jax.objectives."
-PREDICTING = (f"{OBJECTIVES}jepa:Jepa", f"{OBJECTIVES}joint:Joint")  # by models.predictor.Predictor
-OTHERS = (f"{OBJECTIVES}mae:Mae", f"{OBJECTIVES}siamese:Byol", f"{OBJECTIVES}siamese:LeJepa")
+MODULES = {"encoder": Encoder, "predictor": Predictor}  # the parts that an objective can export (objectives.base)
 MASKS = "cjepa_jax.masks."
 NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module that say nothing about its weights
 
 
-def open(
+def load_weights(
     path: str | os.PathLike, step: int | None = None, strict: bool = False, trust: str | Iterable[str] = ()
 ) -> Pretrained:
     """The weights of a run's folder (or of its checkpoints' folder), of an export, or public ones.
@@ -52,7 +51,7 @@ def open(
     what the run itself was started from, if anything ("init_from").
 
     Args:
-      path: a run has a folder "checkpoints"; everything else is read by weights.pretrained.
+      path: a run has a folder "checkpoints"; everything else is read by weights.read.
       step: this checkpoint of the run and no other.
       strict: a damaged newest checkpoint is refused.
       trust: packages or modules of your own that the run's config may name for its mask, source, objective or protocols
@@ -77,13 +76,13 @@ def open(
 
 def _run(folder: pathlib.Path, step: int | None, strict: bool, trust: tuple[str, ...]) -> Pretrained:
     started = foreign.record(folder / "init_from.json") if (folder / "init_from.json").exists() else {}
-    config = foreign.read(folder / "config.json", trust, (*PREDICTING, *OTHERS))
+    config = foreign.read(folder / "config.json", trust)
     kind = config.objective.type
-    abstract, fields = _model(folder / "config.json", config, trust)
-    step, state = _restore(folder, abstract, step, strict)
+    parts = _exported(folder / "config.json", kind)
+    abstract, fields = _model(folder / "config.json", config, parts, trust)
+    step, state = restore(folder, abstract, step, strict)
     params = {"encoder": state.params["encoder"], "target": state.target.get("encoder", state.target)}
-    if kind in PREDICTING:
-        params["predictor"] = state.params["predictor"]
+    params |= {part: state.params[part] for part in parts}
     about = {"step": step, "objective": kind, "metrics": _metrics(folder, step), "training": config.to_dict()}
     if started:  # without where it lay on this disk, which is for resuming and not for exports
         about["init_from"] = {key: value for key, value in started.items() if key != "path"}
@@ -98,15 +97,36 @@ def _run(folder: pathlib.Path, step: int | None, strict: bool, trust: tuple[str,
     )
 
 
-def _model(file: pathlib.Path, config: ConfigDict, trust: tuple[str, ...]) -> tuple[TrainState, dict[str, Any]]:
+def _exported(file: pathlib.Path, kind: str) -> tuple[str, ...]:
+    """The parts that the objective of a config exports. Its name has passed the guard. Raises CheckpointError."""
+    try:
+        parts = base.exports(build.locate(kind))
+    except ConfigError as error:  # a trusted package that is not installed here
+        raise CheckpointError(f"{file}: objective.type: {error}") from error
+    if "encoder" not in parts or not set(parts) <= MODULES.keys():
+        text = f"exports = {parts}: must be 'encoder', and may be 'predictor' too, for its weights to be loaded"
+        raise CheckpointError(f"{file}: objective.type = {kind!r}: {text}")
+    return parts
+
+
+def _part(section: ConfigDict, part: str) -> Any:
+    """The module of models/ that a part of an objective is. Raises ConfigError for keys and sizes that are refused."""
+    for key in section[part]:
+        if key not in (known := catalogue.keywords("model", foreign.PARTS[part])):
+            raise ConfigError(f"objective.{part}.{key}: unknown key{did_you_mean(key, known)}")
+    module = MODULES[part](**section[part])
+    foreign.few(module.position_grid)
+    return module
+
+
+def _model(
+    file: pathlib.Path, config: ConfigDict, parts: tuple[str, ...], trust: tuple[str, ...]
+) -> tuple[TrainState, dict[str, Any]]:
     """The shapes of a run's state, and the fields of Pretrained that its config decides."""
     section, data = config.objective, config.data
     try:
-        encoder, predictor = Encoder(**section.encoder), None
-        foreign.few(encoder.position_grid)
-        if section.type in PREDICTING:
-            predictor = Predictor(**section.predictor)
-            foreign.few(predictor.position_grid)
+        encoder = _part(section, "encoder")
+        predictor = _part(section, "predictor") if "predictor" in parts else None
         objective, optimizer = build.build(section, steps=1, dtype="float32"), optim.make(config.optim)
         batch = _made_up(objective, data.frames)
         state = jax.eval_shape(lambda batch: train_step.init_state(objective, optimizer, 0, batch), batch)
@@ -149,7 +169,10 @@ def _made_up(objective: Any, frames: int) -> Batch:
     )
 
 
-def _restore(folder: pathlib.Path, abstract: TrainState, step: int | None, strict: bool) -> tuple[int, TrainState]:
+def restore(
+    folder: pathlib.Path, abstract: TrainState, step: int | None = None, strict: bool = False
+) -> tuple[int, TrainState]:
+    """(step, state) of a run's folder, which is only read; see `load_weights` for the choice of the checkpoint."""
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
     try:
         steps = checkpoints.steps()

@@ -1,12 +1,25 @@
 """The contract between an objective and everything that runs it."""
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from cjepa_jax.types import Array, Batch, Params
 
 
 class Objective(Protocol):
-    """Built from config.objective (+ dtype and the total number of steps); frozen, so it can be closed over by jit."""
+    """Built from config.objective (+ dtype and the total number of steps); frozen, so it can be closed over by jit.
+
+    Its class may say three things more, each as a plain class attribute without annotation:
+
+      exports = ("encoder", "predictor")
+          Parts of `params` that other code can use, so that cjepa_jax.load, export and init_from take them: models'
+          Encoder(**objective.encoder) and, where it is named, models' Predictor(**objective.predictor).
+          The target, if there is one, is such an encoder's parameters, or a dict with them under "encoder".
+          Default: (), nothing.
+      predicts = True
+          `encode_context` and `predict` infer hidden tokens (`Interventional`), so protocols can ask. Default: False.
+      method = "masked autoencoder"
+          A phrase for the model card. Default: "".
+    """
 
     patch: int  # pixels per token side and
     tubelet: int  # frames per token, and
@@ -60,6 +73,11 @@ class PerScene:
     def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
         """What `loss` returns, from the scenes of the whole batch in any order; "per_scene" in the same order."""
         raise NotImplementedError
+
+
+def exports(objective: Any) -> tuple[str, ...]:
+    """The parts that an objective or its class exports. See `Objective`."""
+    return tuple(getattr(objective, "exports", ()))
 
 
 @runtime_checkable

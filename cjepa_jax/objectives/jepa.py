@@ -45,6 +45,13 @@ class Jepa(PerScene):
     ema: tuple[float, float] = (0.996, 1.0)
     ema_kind: str = "cosine"
 
+    exports = ("encoder", "predictor")
+    predicts = True
+    method = (
+        "Causal-JEPA: an encoder sees the tokens of the objects that stay, an EMA copy of it the whole scene; "
+        "a narrow predictor infers the latents of the removed objects and the change of the rest"
+    )
+
     def __post_init__(self):
         if self.sigreg_kind not in ("kl", "epps_pulley"):
             raise ConfigError(f"objective.sigreg_kind = {self.sigreg_kind!r}: must be kl or epps_pulley")

@@ -36,6 +36,8 @@ class Joint(Jepa):
     anchor: int = 0
     fallback: float = 0.5
 
+    method = "Causal-JEPA whose objects are slots, found while it learns"
+
     def __post_init__(self):
         super().__post_init__()
         for name, value in self.slots.items():

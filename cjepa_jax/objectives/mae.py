@@ -36,6 +36,8 @@ class Mae(PerScene):
     norm_pixels: bool = True
 
     max_removed = 0  # whatever is hidden, no object needs a name
+    exports = ("encoder",)
+    method = "masked autoencoder"
 
     def __post_init__(self):
         for name, value in self.decoder.items():

@@ -32,6 +32,7 @@ class Siamese:
     dtype: str = "float32"
 
     max_removed = 0  # nothing is removed, so any number may be
+    exports = ("encoder",)
 
     def __post_init__(self):
         _ = self._views, self._projector  # refused when built, not at the first step
@@ -89,6 +90,8 @@ class Byol(Siamese):
     predict: bool = True
     stop_gradient: bool = True
     ema: tuple[float, float] = (0.996, 1.0)
+
+    method = "BYOL: two views, an EMA target, no negatives"
 
     def __post_init__(self):
         super().__post_init__()
@@ -157,6 +160,8 @@ class LeJepa(Siamese):
     slices: int = 1024
     knots: int = 17
     t_max: float = 3.0
+
+    method = "LeJEPA: several views and the Epps-Pulley statistic"
 
     def __post_init__(self):
         super().__post_init__()

@@ -66,12 +66,11 @@ class NoConfig(CheckpointError):
     """What should be a config is none."""
 
 
-def read(file: Path, trust: Iterable[str] = (), objectives: tuple[str, ...] = ()) -> ConfigDict:
+def read(file: Path, trust: Iterable[str] = ()) -> ConfigDict:
     """A run's config.json, locked.
 
     Args:
       trust: packages or modules whose names are accepted besides this package's, as `trusted` gives them.
-      objectives: the types of objectives that the caller can use; (): all.
     Raises: NoConfig for what is not a config at all; CheckpointError, one line that names the field, for a name, key or
       value that is refused.
     """
@@ -79,14 +78,16 @@ def read(file: Path, trust: Iterable[str] = (), objectives: tuple[str, ...] = ()
         found = files.json(file)
     except CheckpointError as error:
         raise NoConfig(str(error)) from error
-    if not all(isinstance(found.get(name), dict) for name in NEEDED):
+    return checked(found, str(file), trust)
+
+
+def checked(found: Any, file: str, trust: Iterable[str] = ()) -> ConfigDict:
+    """A config out of a file's JSON, locked. `file` is named in errors. Arguments and errors as for `read`."""
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in NEEDED):
         raise NoConfig(f"{file}: is no run's config, which has {', '.join(NEEDED[:-1])} and {NEEDED[-1]}")
     try:
         bounded(found)
         found = renewed(found)
-        if objectives and (kind := found["objective"].get("type")) not in objectives:
-            text = "only encoders of patches are opened, those of Jepa, Joint, Mae, Byol and LeJepa"
-            raise ConfigError(f"objective.type = {str(kind)[:100]!r}: {text}")
         for where, kind, name in _names(found):
             _require(where, kind, name, tuple(trust))
         for where, key, known in _keys(found):
@@ -246,7 +247,8 @@ def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
     places |= {"data.options": places.pop("data"), "data.options.of_options": places.pop("data.options", ("", ""))}
     if not hasattr(of, "items"):
         raise ConfigError("data.options: must be a section")
-    for part in found["objective"]:
+    ours = catalogue.keywords("objective", str(found["objective"].get("type"))) is not None
+    for part in found["objective"] if ours else ():
         if part in PARTS and f"objective.{part}" not in places:
             projector = part == "predictor" and "projector" in found["objective"]  # BYOL's
             places[f"objective.{part}"] = "model", PARTS["projector" if projector else part]

@@ -13,7 +13,7 @@ from cjepa_jax import api, cli
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.export import __main__ as export
 from cjepa_jax.export import bundle, other_layouts
-from cjepa_jax.loading import pretrained as opened
+from cjepa_jax.loading import pretrained
 from cjepa_jax.weights import read
 from configs.baselines import ijepa
 from tests import run_folders
@@ -65,7 +65,7 @@ def test_a_run_is_exported_and_read_back(run, tmp_path, capsys):
     assert {file.name for file in out.iterdir()} == files
     out_text = capsys.readouterr().out
     assert all(name in out_text for name in files) and f"--out={out}" in out_text and "licence MIT" in out_text
-    found, source = read.read(out), opened.open(run)
+    found, source = read.read(out), pretrained.load_weights(run)
     same(found.params, source.params)
     assert found.licence == "MIT" and found.about["step"] == 4 and found.about["metrics"]["rankme"] == 13.0
     assert "| rankme | 13 | 3 |  |" in (out / "README.md").read_text()
@@ -78,7 +78,7 @@ def test_a_run_is_exported_and_read_back(run, tmp_path, capsys):
 def test_a_step_is_chosen_and_an_export_is_only_replaced_when_told(run, tmp_path, capsys):
     where = f"--checkpoint={run}", f"--out={tmp_path / 'out'}"
     assert exported(*where, "--step=2") == 0
-    same(read.read(tmp_path / "out").params, opened.open(run, step=2).params)
+    same(read.read(tmp_path / "out").params, pretrained.load_weights(run, step=2).params)
     assert "give --overwrite" in refused(2, capsys, *where)
     assert exported(*where, "--overwrite") == 0
     assert read.read(tmp_path / "out").about["step"] == 4
@@ -115,7 +115,7 @@ def test_other_layouts_and_parts(images, run, tmp_path, capsys):
     config = json.loads((tmp_path / "timm" / "config.json").read_text())
     assert config["model_args"]["img_size"] == 32 and config["num_features"] == 96
     assert exported(f"--checkpoint={images}", f"--out={tmp_path / 'ijepa'}", "--layout=ijepa") == 0
-    found, source = read.read(tmp_path / "ijepa" / "model.safetensors"), opened.open(images)
+    found, source = read.read(tmp_path / "ijepa" / "model.safetensors"), pretrained.load_weights(images)
     assert found.layout == "ijepa" and not source.input["names_objects"]
     for part in ("encoder", "target"):
         same(found.params[part], source.params[part])

@@ -297,7 +297,7 @@ def test_it_goes_on_and_is_evaluated_and_opened_without_the_weights(run, tmp_pat
     made = config(objective__predictor__heads=4, **SCORED)
     model = Restored.of(made, str(folder))
     assert made.objective.encoder.variant == VARIANT and model.predicts
-    opened_again = pretrained.open(folder)
+    opened_again = pretrained.load_weights(folder)
     assert opened_again.licence == "CC-BY-NC-4.0"
     equal(opened_again.params["encoder"], found.params["encoder"])
 

@@ -49,14 +49,14 @@ def same(tree, other):
 
 def refusal(kind, *args, **options):
     with pytest.raises(kind) as caught:
-        pretrained.open(*args, **options)
+        pretrained.load_weights(*args, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_runs_newest_checkpoint_with_what_the_config_says_of_it(run):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    found, state = pretrained.open(run), run_folders.state_of(run_folders.config(), 4)
+    found, state = pretrained.load_weights(run), run_folders.state_of(run_folders.config(), 4)
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
     same(found.params, {"encoder": state.params["encoder"], "target": state.target} | {
         "predictor": state.params["predictor"]
@@ -71,7 +71,7 @@ def test_a_runs_newest_checkpoint_with_what_the_config_says_of_it(run):
 
 
 def test_a_step_is_chosen_and_an_absent_one_lists_those_there_are(run):
-    newest, older = pretrained.open(str(run)), pretrained.open(run / "checkpoints", step=2)
+    newest, older = pretrained.load_weights(str(run)), pretrained.load_weights(run / "checkpoints", step=2)
     same(older.params["target"], run_folders.state_of(run_folders.config(), 2).target)
     assert older.digest != newest.digest
     assert refusal(ConfigError, run, step=3).endswith("has checkpoints of the steps 2, 4")
@@ -79,13 +79,13 @@ def test_a_step_is_chosen_and_an_absent_one_lists_those_there_are(run):
 
 def test_a_damaged_checkpoint_is_passed_over_or_refused(copy, caplog):
     damage(copy, 4)
-    assert pretrained.open(copy).about["step"] == 2
+    assert pretrained.load_weights(copy).about["step"] == 2
     assert "checkpoint 4 is passed over" in caplog.text
     for options in ({"strict": True}, {"step": 4}):
         assert "checkpoints, step 4: is damaged: its files are not what was written" in refusal(
             CheckpointError, copy, **options
         )
-    assert pretrained.open(copy, step=2, strict=True).about["step"] == 2
+    assert pretrained.load_weights(copy, step=2, strict=True).about["step"] == 2
     damage(copy, 2)
     assert "no checkpoint is readable" in refusal(CheckpointError, copy)
 
@@ -95,7 +95,7 @@ def test_a_half_written_checkpoint_is_refused_when_strict(copy, gone):
     place = copy / "checkpoints/4" / gone
     shutil.rmtree(place) if place.is_dir() else place.unlink()
     try:
-        found = pretrained.open(copy, strict=True)
+        found = pretrained.load_weights(copy, strict=True)
     except CheckpointError as error:
         assert "step 4" in str(error) and "\n" not in str(error)
     else:  # what is left is all that was written
@@ -106,21 +106,24 @@ def test_a_half_written_checkpoint_is_refused_when_strict(copy, gone):
 def test_neither_data_nor_the_code_of_source_and_mask_are_needed(copy):
     change(copy, data={"source": "nowhere:Source", "path": "/nowhere"}, mask={"type": "nowhere:draw"})
     assert "mask.type = 'nowhere:draw': is code of another package: --trust=nowhere" in refusal(CheckpointError, copy)
-    same(pretrained.open(copy, trust="nowhere").params["target"], run_folders.state_of(run_folders.config(), 4).target)
+    same(
+        pretrained.load_weights(copy, trust="nowhere").params["target"],
+        run_folders.state_of(run_folders.config(), 4).target,
+    )
 
 
 @pytest.mark.slow
 def test_scores_of_the_last_probe_before_the_checkpoint(copy):
     lines = [{"step": step, "probe/rankme": 10.0 + step, "probe/bad": "nan", "loss": 1.0} for step in (1, 3, 5)]
     (copy / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 6, "pro')
-    assert pretrained.open(copy).about["metrics"] == {"rankme": 13.0}
-    assert pretrained.open(copy, step=2).about["metrics"] == {"rankme": 11.0}
+    assert pretrained.load_weights(copy).about["metrics"] == {"rankme": 13.0}
+    assert pretrained.load_weights(copy, step=2).about["metrics"] == {"rankme": 11.0}
 
 
 def test_the_licence_of_what_the_run_was_started_from(copy):
     started = {"source": "elsewhere", "digest": "0", "licence": "CC-BY-NC-4.0"}
     (copy / "init_from.json").write_text(json.dumps(started | {"path": "/home/somebody"}))
-    found = pretrained.open(copy)
+    found = pretrained.load_weights(copy)
     assert found.licence == "CC-BY-NC-4.0" and found.about["init_from"] == started
     assert "licence CC-BY-NC-4.0" in found.summary()
 
@@ -130,7 +133,7 @@ def test_the_licence_of_what_the_run_was_started_from(copy):
     [
         ({"objective": 3}, "is no run's config"),
         ({"optim": None}, "is no run's config"),
-        ({"objective": {"type": "os:system"}}, "objective.type = 'os:system': only encoders of patches are opened"),
+        ({"objective": {"type": "os:system"}}, "objective.type = 'os:system': is code of another package: --trust=os "),
         ({"objective": {"encoder": None}}, "is not usable"),
         ({"objective": {"encoder": {"variant": "Mu/0"}}}, "objective.encoder.variant = 'Mu/0'"),
         ({"objective": {"encoder": {"variant": "Mu/8", "hands": 2}}}, "hands"),
@@ -155,7 +158,8 @@ def test_another_model_than_the_config_says_is_refused(copy):
 def test_a_backbone_without_patches_is_refused(copy):
     run_folders.write(copy, run_folders.config(supervised), steps=())
     line = refusal(CheckpointError, copy)
-    assert "objective.type = 'cjepa_jax.objectives.supervised:Supervised': only encoders of patches are opened" in line
+    text = "objective.type = 'cjepa_jax.objectives.supervised:Supervised': exports = (): must be 'encoder'"
+    assert f"{text}, and may be 'predictor' too, for its weights to be loaded" in line
 
 
 def test_where_there_is_nothing(tmp_path, run):
@@ -181,7 +185,7 @@ def test_where_there_is_nothing(tmp_path, run):
 )
 def test_every_objective_with_an_encoder_is_opened(tmp_path, base, frames, parts):
     c = run_folders.config(base, data__frames=frames)
-    found, state = pretrained.open(run_folders.write(tmp_path, c, steps=(1,))), run_folders.state_of(c, 1)
+    found, state = pretrained.load_weights(run_folders.write(tmp_path, c, steps=(1,))), run_folders.state_of(c, 1)
     assert sorted(found.params) == parts
     same(found.params["encoder"], state.params["encoder"])
     if "target" in parts:
@@ -197,7 +201,7 @@ def test_a_config_from_before_some_settings(copy):
             del saved["objective"][section][name]
     saved["optim"].pop("freeze"), saved.pop("init_from")
     (copy / "config.json").write_text(json.dumps(saved))
-    found = pretrained.open(copy)
+    found = pretrained.load_weights(copy)
     assert (found.encoder["epsilon"], found.encoder["positions"], found.predictor["position_grid"]) == (
         1e-6,
         "sincos",

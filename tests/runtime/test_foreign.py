@@ -89,7 +89,7 @@ def refusal(call, kind=CjepaError):
 
 ENTRIES = {
     "load": lambda folder, _: cjepa_jax.load(folder),
-    "open": lambda folder, _: pretrained.open(folder, step=2, strict=True),
+    "open": lambda folder, _: pretrained.load_weights(folder, step=2, strict=True),
     "export": lambda folder, tmp: export.main([f"--checkpoint={folder}", f"--out={tmp / 'out'}"]),
     "evaluate": lambda folder, _: model.Restored.of(run_folders.config(), str(folder)),
     "init_from": lambda folder, tmp: init_from.prepare(run_folders.config(init_from=str(folder)), tmp / "new"),
@@ -108,8 +108,7 @@ def test_no_entry_point_runs_what_a_folder_names(copy, tmp_path, witness, entry,
                 continue
         text = refusal(lambda: ENTRIES[entry](copy, tmp_path))
         assert field in text and (entry == "train" or name in text), text
-        only_some = field == "objective.type" and entry != "evaluate"  # objectives that the others open
-        assert ("--trust=witness" in text) == (entry != "train" and not only_some)
+        assert ("--trust=witness" in text) == (entry != "train")
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -198,7 +197,7 @@ REFUSED = {
 @pytest.mark.parametrize("field", REFUSED)
 def test_keys_and_values_that_no_config_has_are_one_line(copy, field):
     put(copy, field, REFUSED[field])
-    refusal(lambda: pretrained.open(copy), CheckpointError)
+    refusal(lambda: pretrained.load_weights(copy), CheckpointError)
     refusal(lambda: model.Restored.of(run_folders.config(), str(copy)), CheckpointError)
 
 
@@ -208,14 +207,14 @@ def test_a_package_that_the_user_names_is_trusted_and_only_that(copy, tmp_path, 
     monkeypatch.syspath_prepend(str(tmp_path / "path"))
     put(copy, "mask", {"type": "own_masks:draw"})
     put(copy, "data.source", "own_data.sources:Mine")
-    assert "--trust=own_masks" in refusal(lambda: pretrained.open(copy))
-    assert "--trust=own_data" in refusal(lambda: pretrained.open(copy, trust="own_masks"))
-    assert "--trust=own_data" in refusal(lambda: pretrained.open(copy, trust=("own_masks", "own_data.source")))
+    assert "--trust=own_masks" in refusal(lambda: pretrained.load_weights(copy))
+    assert "--trust=own_data" in refusal(lambda: pretrained.load_weights(copy, trust="own_masks"))
+    assert "--trust=own_data" in refusal(lambda: pretrained.load_weights(copy, trust=("own_masks", "own_data.source")))
     assert not (tmp_path / "path" / "saw").exists()
-    found = pretrained.open(copy, trust="own_masks, own_data")
+    found = pretrained.load_weights(copy, trust="own_masks, own_data")
     assert (tmp_path / "path" / "saw").read_text() == "called" and found.input["names_objects"]
     for wrong in ("cjepa_jax", "a b", "../x", "os.", ".os", "-"):
-        assert "--trust=" in refusal(lambda wrong=wrong: pretrained.open(copy, trust=wrong), ConfigError)
+        assert "--trust=" in refusal(lambda wrong=wrong: pretrained.load_weights(copy, trust=wrong), ConfigError)
 
 
 def test_what_the_user_s_own_config_names_may_be_named_by_its_runs():
@@ -231,14 +230,14 @@ def test_what_the_user_s_own_config_names_may_be_named_by_its_runs():
 def test_records_of_what_a_run_was_started_from_are_data(tmp_path, copy):
     texts = {"source": "a\x1b[2J\nb", "licence": "MIT\x1b]0;x\x07", "path": "/x", "encoder": {"variant": "Mu/8"}}
     (copy / "init_from.json").write_text(json.dumps(texts))
-    found = pretrained.open(copy)
+    found = pretrained.load_weights(copy)
     assert found.licence == r"MIT\x1b]0;x\x07" and found.summary().replace("\n", "").isprintable()
     wrong = [{"licence": 3}, {"encoder": []}, {"encoder": {"depth": 10**9}}, {"encoder": {"__class__": "x"}}]
     wrong += [{"encoder": {"variant": "9" * 9}}, {"encoder": {"position_grid": [1] * 20_000}}, {"init_from": ["x"]}]
     for change in wrong:
         (copy / "init_from.json").write_text(json.dumps(texts | change))
         refusal(lambda: init_from.recorded(copy), CjepaError)
-        refusal(lambda: pretrained.open(copy), CjepaError)
+        refusal(lambda: pretrained.load_weights(copy), CjepaError)
 
 
 def test_masks_are_named_the_same_with_few_and_with_very_many_tokens():
