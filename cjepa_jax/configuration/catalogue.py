@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 def keywords(kind: str, name: str) -> set[str] | None:
     """The keywords that a config may give to "module:Name" of this package; None if it is nothing of the kind: "mask",
-    "objective", "source", "protocol" or "model"."""
+    "objective", "source", "world", "protocol" or "model"."""
     match = NAME.fullmatch(name)
     found = match and _find(f"cjepa_jax{match[1]}", match[2])
     folder, fits = KINDS[kind]
@@ -75,6 +75,7 @@ KINDS = {  # kind -> the folder, and what lies in it
     "mask": ("cjepa_jax.masks", _is_mask),
     "objective": ("cjepa_jax.objectives", _has("init", "loss", "encode")),
     "source": ("cjepa_jax.data", _has("__len__", "__getitem__")),
+    "world": ("cjepa_jax.data.worlds", _has("setup", "play", "film")),
     "protocol": ("cjepa_jax.evals", _is_protocol),
     "model": ("cjepa_jax.models", _is_module),
 }

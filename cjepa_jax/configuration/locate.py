@@ -81,12 +81,15 @@ def example(path: str) -> str:
 
 
 def make_importable(file: pathlib.Path) -> None:
-    """Lets a config file of one's own import its siblings from any working directory.
+    """Lets a config file of one's own import its siblings from any working directory, and name them: "mine:Name".
 
     `from configs import mine` finds the folder configs/ that the file is in; in a clone, the clone's otherwise.
+    A module beside the file is found last, so it never takes the name of another one.
     Shipped files import each other as cjepa_jax.configs and need nothing.
     """
     file = file.absolute()
+    if not file.is_relative_to(shipped()) and str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
     own = [] if file.is_relative_to(shipped()) else [up.parent for up in file.parents if up.name == "configs"][:1]
     for folder in filter(None, (clone(), *own)):
         sys.path.insert(0, str(folder))

@@ -1,6 +1,7 @@
 """Writes a simulated world to disk: ArrayRecord files that data/sources/records.py reads with random access.
 
 python -m cjepa_jax.data.build --world=balls --split=train --count=10000 --out=DIR [--size=64 --frames=16 --seed=0]
+python -m cjepa_jax.data.build --world=pendulum:Pendulum ...     a world of your own, in pendulum.py
 python -m cjepa_jax.data.build --out=DIR --verify
 
 Splits of one world share a folder. A build that was stopped, in whatever way, goes on when the same command is run
@@ -38,7 +39,7 @@ def parser() -> cli.Parser:
     """The command line."""
     flags = cli.Parser(prog="python -m cjepa_jax.data.build", description=__doc__.split("\n")[0], allow_abbrev=False)
     flags.add_argument("--out", type=cli.path_argument, required=True, help="the folder; made if need be")
-    flags.add_argument("--world", help="balls, shadows, ...: a class of cjepa_jax.data.worlds in lower case")
+    flags.add_argument("--world", help="balls, shadows, ..., or module:Class of your own world")
     flags.add_argument("--split", default="train", help="which scenes; default: train")
     flags.add_argument("--count", type=int, help="how many scenes")
     flags.add_argument("--size", type=int, default=64, help="pixels, height = width; default: 64")
@@ -128,7 +129,7 @@ def prepare(root: Path, spec: dict[str, Any], done: dict[int, dict], workdir: Wo
     write_atomically(dataset_spec.path_of(root, spec["split"]), dataset_spec.text(spec, []))
     if missing:
         probe = range(min(PROBE, spec["count"]))
-        features, world = builders.features_of(spec["fields"]), builders.world_of(spec)
+        features, world = builders.features_of(spec["fields"]), builders.world_of(spec, spec["world"])
         file = parts / f"probe.{uuid.uuid4().hex}"
         size = builders.write_records(file, features, spec["fields"], world, probe) / len(probe)
         file.unlink()

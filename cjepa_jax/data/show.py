@@ -43,6 +43,7 @@ from cjepa_jax.host import paths
 from cjepa_jax.masks import objects
 from cjepa_jax.runtime.ending import storage_error
 
+NO_CONTACTS = np.zeros((0, 4), np.float32)
 SIDE = 192  # pixels, the width of a small frame as it is shown
 
 
@@ -122,7 +123,7 @@ def read(scenes: pipeline.SceneMap, index: int, remove: int | None = None) -> sh
     )
     removed = np.zeros(len(masks), bool)
     removed[kept] = drawn["removed"][: len(kept)]
-    factual = sheet.Clip(drawn["video"], masks, raw.get("contacts", np.zeros((0, 4), np.float32)))
+    factual = sheet.Clip(drawn["video"], masks, raw.get("contacts", NO_CONTACTS))
     return sheet.Scene(
         index,
         factual,
@@ -145,7 +146,7 @@ def changed(scenes, index, factual: sheet.Clip, video, removed, window) -> sheet
         if not hasattr(scenes.source, "rollout"):
             return sheet.Clip(video, factual.masks[:0])
         other = scenes.source.rollout(index, removed)
-        return sheet.Clip(video, window.masks(other["masks"], scenes.size), other["contacts"])
+        return sheet.Clip(video, window.masks(other["masks"], scenes.size), other.get("contacts", NO_CONTACTS))
     gone = np.append(removed, False)  # the last stands for a wall, -1
     pairs = factual.contacts[:, 2:].astype(int)
     return sheet.Clip(video, factual.masks & ~removed[:, None, None, None], factual.contacts[~gone[pairs].any(1)])

@@ -48,6 +48,7 @@ PARTS = {  # of an objective, and the class whose keywords its section has
     "slots": f"{MODELS}slots:Slots",
     "projector": f"{MODELS}heads:Projector",
 }
+RECORDS = ("cjepa_jax.data.sources.records:Records", "cjepa_jax.data.records:Records")  # now, and in older configs
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 KEY = re.compile(r"[A-Za-z][\w-]{0,63}", re.ASCII)
 RESERVED = frozenset(dir(ConfigDict()))  # keys that would stand for the methods of a config
@@ -209,8 +210,12 @@ def _names(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             yield f"objective.{part}.type", "model", value["type"]
     yield "mask.type", "mask", section("mask").get("type")
     yield "data.source", "source", section("data").get("source")
-    if "of" in (options := section("data", "options")):
-        yield "data.options.of", "source", options["of"]
+    source, where, options = section("data").get("source"), "data.options", section("data", "options")
+    if "of" in options:
+        source, where, options = options["of"], f"{where}.of_options", section("data", "options", "of_options")
+        yield "data.options.of", "source", source
+    if source in RECORDS and options.get("world"):
+        yield f"{where}.world", "world", options["world"]
     for name, protocol in section("evals", "protocols").items():
         yield f"evals.protocols.{name}.type", "protocol", protocol.get("type") if hasattr(protocol, "items") else None
 
@@ -242,7 +247,7 @@ def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
     for name, keys in known.items():
         if name and hasattr(found.get(name), "items"):
             yield from ((f"{name}.", key, keys) for key in found[name])
-    places = {where.rpartition(".")[0]: (kind, name) for where, kind, name in _names(found)}
+    places = {where.rpartition(".")[0]: (kind, name) for where, kind, name in _names(found) if kind != "world"}
     of = found["data"].get("options", {})
     places |= {"data.options": places.pop("data"), "data.options.of_options": places.pop("data.options", ("", ""))}
     if not hasattr(of, "items"):

@@ -215,11 +215,13 @@ def topology(devices: Sequence[Any]) -> dict[str, Any]:
 def fingerprint(source: Any) -> dict[str, Any]:
     """What tells a source's data from others: its class and options, scene 0's arrays, and the files of its `path`.
 
-    Where the files are and when they were written does not count, so a copy has the same fingerprint.
+    Where the files are and when they were written does not count, so a copy has the same fingerprint. Nor does an
+    option whose field has the metadata {"data": False}: it decides nothing of what is read.
     """
     options = {}
     if dataclasses.is_dataclass(source):
-        settable = [field.name for field in dataclasses.fields(source) if field.init and field.name != "path"]
+        settable = [field for field in dataclasses.fields(source) if field.init and field.name != "path"]
+        settable = [field.name for field in settable if field.metadata.get("data", True)]
         options = {name: repr(getattr(source, name)) for name in settable}
     kind = type(source)
     found = {"class": f"{kind.__module__}:{kind.__qualname__}", "options": options, "scenes": len(source)}

@@ -22,11 +22,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer, file_adapters
 
-from cjepa_jax.configuration import build
+from cjepa_jax.configuration import build, catalogue
 from cjepa_jax.data import worlds
-from cjepa_jax.data.materialise import dataset_spec
+from cjepa_jax.data.materialise import dataset_spec, import_closure
 from cjepa_jax.data.worlds.base import World
-from cjepa_jax.errors import ConfigError, did_you_mean
+from cjepa_jax.errors import ConfigError, did_you_mean, printable
 from cjepa_jax.runtime.workdir import write_atomically
 
 BITS = "bits"  # a bool array whose last axis is packed
@@ -37,14 +37,29 @@ Fields = dict[str, list]  # name -> [dtype, shape], None for a length that diffe
 
 
 def make_world(name: str, options: dict[str, Any], **fields: Any) -> World:
-    """The world of a lower-case name ("balls"). Raises ConfigError for an unknown one and for bad options."""
+    """The world of a short name ("balls") or of a "module:Class", which is imported: callers answer for such a name.
+
+    Raises ConfigError for an unknown name, for what is not a world, and for bad options.
+    """
     names = {own.lower(): own for own in worlds.__all__}
-    if name not in names:
-        raise ConfigError(f"--world={name}: there is no such world{did_you_mean(name, names)}")
+    if ":" not in name and name not in names:
+        raise ConfigError(f"--world={printable(name)}: there is no such world{did_you_mean(name, names)}")
+    path = name if ":" in name else f"{worlds.__name__}:{names[name]}"
+    kind = build.locate(path)
+    own = isinstance(kind, type) and issubclass(kind, World)
+    if not own or kind.setup is World.setup or kind.play is World.play:
+        raise ConfigError(f"--world={name}: must be a class that derives from {World.__module__}:World, with its "
+                          "own setup() and play()")  # fmt: skip
     taken = sorted(options.keys() & ({field.name for field in dataclasses.fields(World)} - {"hold_out"} | {"type"}))
     if taken:
         raise ConfigError(f"--options: {taken[0]} is no option of a world")
-    return build.build({**options, "type": f"cjepa_jax.data.worlds:{names[name]}"}, **fields)
+    return build.build({**options, "type": path}, **fields)
+
+
+def name_of(kind: type) -> str:
+    """The name that `make_world` finds a world's class by: a short one, or "module:Class"."""
+    own = getattr(worlds, kind.__name__, None) is kind and kind.__name__ in worlds.__all__
+    return kind.__name__.lower() if own else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def spec_of(world: World, shard: int) -> dict[str, Any]:
@@ -54,7 +69,7 @@ def spec_of(world: World, shard: int) -> dict[str, Any]:
     packages = {"numpy": np, "opencv": cv2, "pymunk": importlib.import_module("pymunk"), "tfds": tfds}
     spec = {
         "format": dataset_spec.FORMAT,
-        "world": type(world).__name__.lower(),
+        "world": name_of(type(world)),
         "options": options,
         **{name: getattr(world, name) for name in ("seed", "size", "frames", "split", "count")},
         "shard": shard,
@@ -68,22 +83,25 @@ def spec_of(world: World, shard: int) -> dict[str, Any]:
 
 
 def code_of(world: World) -> str:
-    """A checksum of the source files that simulate and draw this world: all in worlds/ but the other worlds'."""
-
-    def unit(kind: type) -> str:  # the file or the folder in worlds/ where a world is
-        return kind.__module__.removeprefix(f"{worlds.__name__}.").split(".")[0]
-
-    others = {unit(getattr(worlds, name)) for name in worlds.__all__} - {unit(type(world))}
-    folder = Path(worlds.__file__).parent
-    files = sorted(folder.rglob("[!_]*.py"), key=str)
-    files = [file for file in files if file.relative_to(folder).parts[0].removesuffix(".py") not in others]
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    """A checksum of the source files that simulate and draw this world: its module with what that imports."""
+    found = import_closure.files(type(world))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in found)).hexdigest()[:16]
 
 
-def world_of(spec: dict[str, Any], **changed: Any) -> World:
-    """The world that a spec describes, with other base fields if given."""
+def world_of(spec: dict[str, Any], allowed: str = "", **changed: Any) -> World:
+    """The world that a spec describes, with other base fields if given.
+
+    allowed: the world of another package ("module:Class") that the user has named. A spec that was read from a file is
+    data: only this one is imported, and worlds of this package. Raises ConfigError for any other.
+    """
+    name = spec["world"]
+    if ":" in name and name != allowed and catalogue.keywords("world", name) is None:
+        text = printable(name)[:80]
+        if name.startswith("cjepa_jax."):
+            raise ConfigError(f"{text}: is no world of this package")
+        raise ConfigError(f"{text}: is code of another package: data.options.world = {text!r} if it is yours")
     base = {name: spec[name] for name in ("seed", "size", "frames", "split", "count")}
-    return make_world(spec["world"], spec["options"], **(base | changed))
+    return make_world(name, spec["options"], **(base | changed))
 
 
 def arrays(world: World, i: int) -> dict[str, np.ndarray]:
@@ -205,9 +223,9 @@ def write_records(file: Path, features: Any, fields: Fields, world: World, scene
 
 @functools.lru_cache(maxsize=1)
 def _opened(spec: str) -> tuple[World, Any]:
-    """A worker writes many files of one spec; TFDS's features are slow to set up."""
+    """A worker writes many files of one spec, which the command line gave; TFDS's features are slow to set up."""
     content = json.loads(spec)
-    return world_of(content), features_of(content["fields"])
+    return world_of(content, content["world"]), features_of(content["fields"])
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from cjepa_jax.data.formats.files import inside
 from cjepa_jax.data.materialise import builders, dataset_spec
 from cjepa_jax.data.worlds.base import Outcomes, World, check_integer
-from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.errors import ConfigError, DataError, printable
 
 KEPT_SETUPS = 256  # of the scenes read last, so that an intervention does not read its scene again
 
@@ -29,7 +29,8 @@ class Records:
     A scene is what the world itself yields, to the bit. With a smaller `size` than the stored one, frames are reduced
     (area) and masks too (nearest); with fewer `frames`, each is the beginning of the stored clip.
 
-    count: the first so many scenes, 0: all. seed: unused, the scenes are drawn already.
+    count: the first so many scenes, 0: all. seed: unused, the scenes are drawn already. world: "module:Class" of your
+    own world, if `path` holds its scenes: the folder itself cannot name code of another package.
     Raises ConfigError for a size or a length that cannot be had; DataError for a folder that is unfinished, damaged or
     holds too few scenes (when built) and, naming file and record, for what cannot be read (when read).
     """
@@ -40,6 +41,7 @@ class Records:
     frames: int = 16
     count: int = 0
     seed: int = 0
+    world: str = field(default="", metadata={"data": False})
 
     label_names: tuple[str, ...] = field(init=False)
     state_names: tuple[str, ...] = field(init=False)
@@ -54,8 +56,12 @@ class Records:
             held = ", ".join(dataset_spec.splits(root)) or "no materialised scenes"
             raise DataError(f"{root}: no manifest-{self.split}.json; it holds {held}")
         spec = dataset_spec.check_sizes(root, self.split)["spec"]
+        if self.world and self.world != spec["world"]:
+            raise ConfigError(
+                f"data.options.world is {self.world!r}; {root} holds scenes of {printable(spec['world'])!r}"
+            )
         try:
-            world = builders.world_of(spec)
+            world = builders.world_of(spec, self.world)
         except ConfigError as error:
             raise DataError(f"{dataset_spec.path_of(root, self.split)}: no world of this version: {error}") from error
         for name, least in (("size", 8), ("frames", 1), ("count", 0)):
@@ -138,7 +144,7 @@ class Records:
 
     @property
     def _files(self) -> "Files":
-        return open_files(self.path, self.spec)
+        return open_files(self.path, self.spec, self.world)
 
     @property
     def _short(self) -> World:
@@ -149,9 +155,9 @@ class Records:
 class Files:
     """The files of one split, opened when first read, once per process; for any number of threads."""
 
-    def __init__(self, root: str, spec: dict[str, Any]):
+    def __init__(self, root: str, spec: dict[str, Any], world: str):
         self.root, self.spec, self.fields = Path(root), spec, spec["fields"]
-        self.world, self.features = builders.world_of(spec), builders.features_of(spec["fields"])
+        self.world, self.features = builders.world_of(spec, world), builders.features_of(spec["fields"])
         self.pixels = [name for name, (kind, _) in self.fields.items() if name == "video" or kind == builders.BITS]
         self.of_scene = {name for name in self.fields if "/" not in name and name not in ("setup", "index")}
         files = [
@@ -217,9 +223,9 @@ class Whole:
 
 
 @functools.lru_cache(maxsize=8)
-def open_files(path: str, spec: str) -> Files:
+def open_files(path: str, spec: str, world: str) -> Files:
     """The files of a split, once per process."""
-    return Files(path, json.loads(spec))
+    return Files(path, json.loads(spec), world)
 
 
 def cut(value: np.ndarray, name: str, frames: int) -> np.ndarray:

@@ -50,6 +50,7 @@ class World:
     label_names: ClassVar[tuple[str, ...]] = ()
     state_names: ClassVar[tuple[str, ...]] = ()
     setup_type: ClassVar[type] = tuple  # the NamedTuple that `setup` returns
+    ground_changes: ClassVar[bool] = False  # whether pixels of no object change, with time or under do(remove): shadows
     question: ClassVar[str] = ""  # what `outcomes` answers of object j, in words
 
     def __post_init__(self):
@@ -80,8 +81,8 @@ class World:
         raise NotImplementedError
 
     def film(self, setup: Any, removed: np.ndarray | None = None) -> np.ndarray:
-        """The video alone, uint8 [T,H,W,3]: the same bits as `play(setup, removed)["video"]`."""
-        raise NotImplementedError
+        """The video alone, uint8 [T,H,W,3]. Where less has to be computed for it, a world overrides this."""
+        return self.play(setup, removed)["video"]
 
     def outcome(self, setup: Any, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether the world's `question` is answered yes for each object, bool [K], and where each is at the end,

@@ -63,6 +63,7 @@ class Shadows(World):
     boxes: float = 0.5
 
     setup_type: ClassVar[type] = Setup
+    ground_changes: ClassVar[bool] = True
     question: ClassVar[str] = "Does object j get more light at the end than the objects that are there on average?"
     label_names: ClassVar[tuple[str, ...]] = ("count", "position/x", "position/y", "size/area")
     state_names: ClassVar[tuple[str, ...]] = (
