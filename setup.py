@@ -64,6 +64,7 @@ setup(
         "safetensors>=0.5",
         "google-crc32c>=1.5",
         "pillow>=11",
+        "simplejpeg>=1.8",
         "pyyaml>=6",
     ],
     extras_require={

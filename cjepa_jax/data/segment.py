@@ -22,7 +22,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from cjepa_jax import cli
-from cjepa_jax.data.formats import files, rle
+from cjepa_jax.data.formats import files, image_files, rle
 from cjepa_jax.data.sources import annotations, folder
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import door
@@ -173,7 +173,7 @@ def write(options: Namespace, names: list[str], todo: list[str], segment: Callab
     with logging_redirect_tqdm():
         for name in tqdm(todo, initial=len(names) - len(todo), total=len(names), unit="image", smoothing=0.05):
             try:
-                image = folder.to_rgb(folder.read(files.inside(options.images, name)))
+                image, _ = image_files.read(files.inside(options.images, name))
             except DataError as error:
                 broken += 1
                 if broken > options.max_broken * len(names):

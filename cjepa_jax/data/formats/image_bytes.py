@@ -1,32 +1,53 @@
-"""Pictures as bytes, from files and out of records: decoded by OpenCV, once their size is known and can be held."""
+"""Pictures as bytes, from files and out of records: decoded once their size is known and can be held.
+
+JPEGs are decoded by simplejpeg (libjpeg-turbo), which refuses damage inside the picture. OpenCV and Pillow fill it with
+garbage and say nothing. Palette indices are read by Pillow, everything else by OpenCV.
+"""
 
 import io
 import math
 import struct
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from cjepa_jax.errors import DataError
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+PALETTE = 3  # PNG's colour type, in byte 25
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+ORIENTATION = 0x0112  # EXIF's tag: 1 to 8
 MOST_PIXELS = 1 << 26  # of one picture; a small file can hold many more
 MOST_VALUES = 1 << 30  # of one scene's masks or video, a byte each
 
 
+class Head(NamedTuple):
+    """What a picture says before anything is decoded."""
+
+    format: str  # of FORMATS
+    width: int  # as stored, in pixels
+    height: int
+    orientation: int  # how EXIF says to show it; 1: as stored
+    lossy: bool  # its values are not those that were saved
+    palette: bool  # its values are indices of colours
+
+
 def frame(data: bytes, height: int, width: int, where: str, colour: bool = True) -> np.ndarray:
-    """A PNG of this size and 8 bits: RGB uint8 [H,W,3], or uint8 [H,W] as it stands.
+    """A PNG of this size and 8 bits: RGB uint8 [H,W,3], or uint8 [H,W] of the stored values or palette indices.
 
     Raises DataError, beginning with `where`. The size is checked before anything is decoded.
     """
-    if not data.startswith(PNG) or len(data) < 25:
+    if not data.startswith(PNG) or len(data) < 26:
         raise DataError(f"{where} is no PNG")
     size = struct.unpack(">II", data[16:24])
     if size != (width, height):
         raise DataError(f"{where} is {size[0]}x{size[1]} pixels, the video {width}x{height}")
+    if data[25] == PALETTE and not colour:
+        return indices(data, where)
     pixels = _decode(data, cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED, where)
     if pixels.dtype != np.uint8 or pixels.ndim != (3 if colour else 2):
         raise DataError(f"{where} has {pixels.dtype} pixels [{pixels.ndim} axes]; they must be 8 bits of one channel")
@@ -40,28 +61,88 @@ def jpeg(data: bytes, where: str) -> np.ndarray:
     return picture(data, where)[..., ::-1]
 
 
-def picture(data: bytes, where: str) -> np.ndarray:
-    """A picture of any of the FORMATS: [H,W] or [H,W,C] in OpenCV's order of channels, 8 or 16 bits as stored; a JPEG
-    always BGR and upright.
+def head(data: bytes, where: str) -> Head:
+    """Reads no further than the header.
 
-    Raises DataError, beginning with `where`, for one that is not readable, cut short or of over MOST_PIXELS pixels,
-    which its header says before anything is decoded.
+    Raises DataError, beginning with `where`, for what is none of the FORMATS, and for over MOST_PIXELS pixels.
     """
-    # OpenCV fills the missing part of a JPEG with grey: after the last scan must come the end marker.
-    jpeg = data.startswith(JPEG_START)
-    if jpeg and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
-        raise DataError(f"{where} is cut short")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:  # reads no further than the header
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             width, height = opened.size
+            kind, palette = opened.format, opened.mode == "P"
+            tags = opened.tag_v2 if kind == "TIFF" else _exif(opened.info.get("exif", b""))
+            orientation = tags.get(ORIENTATION, 1)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{where} has over {MOST_PIXELS} pixels, the most that are read") from error
     except Exception as error:  # what Pillow raises for broken headers has no common base
         raise DataError(f"{where} is not a readable image, or cut short ({type(error).__name__})") from error
     if width * height > MOST_PIXELS:
         raise DataError(f"{where} is {width}x{height} pixels, at most {MOST_PIXELS} in all are read")
-    # IMREAD_UNCHANGED keeps 16 bits and alpha, but ignores the orientation that cameras write into a JPEG.
-    return _decode(data, cv2.IMREAD_COLOR if jpeg else cv2.IMREAD_UNCHANGED, where)
+    lossy = kind == "JPEG" or (kind == "WEBP" and b"VP8L" not in data[:4096])
+    orientation = orientation if orientation in range(1, 9) else 1
+    if kind == "TIFF" and orientation >= 5:  # of which Pillow gives the size when turned
+        width, height = height, width
+    return Head(kind, width, height, orientation, lossy, palette)
+
+
+def _exif(data: bytes) -> Image.Exif:
+    tags = Image.Exif()
+    try:
+        tags.load(data)
+        tags.get(ORIENTATION)
+    except Exception:  # as in `head`; a broken EXIF says nothing, and the picture is still good
+        return Image.Exif()
+    return tags
+
+
+def picture(data: bytes, where: str, upright: bool = True) -> np.ndarray:
+    """A picture of any of the FORMATS: [H,W] or [H,W,C] in OpenCV's order of channels, 8 or 16 bits as stored; a JPEG
+    always BGR. It is turned as its EXIF says if `upright`.
+
+    Raises DataError, beginning with `where`, for one that is not readable, damaged, cut short or of over MOST_PIXELS
+    pixels, which its header says before anything is decoded.
+    """
+    # Decoders fill the missing part of a JPEG with grey: after the last scan must come the end marker.
+    if data.startswith(JPEG_START) and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
+        raise DataError(f"{where} is cut short")
+    found = head(data, where)
+    if found.format == "JPEG":
+        pixels = _jpeg(data, where)
+    else:
+        pixels = _decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, where)
+        if found.format == "TIFF":  # which OpenCV turns all the same
+            pixels = turned(pixels, {6: 8, 8: 6}.get(found.orientation, found.orientation))
+    return turned(pixels, found.orientation) if upright else pixels
+
+
+def indices(data: bytes, where: str) -> np.ndarray:
+    """The indices uint8 [H,W] of a picture with a palette, whatever its colours are. Raises DataError as `picture`."""
+    head(data, where)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            if opened.mode != "P":
+                raise DataError(f"{where} has no palette")
+            return np.array(opened)
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise DataError(f"{where} is not readable, or cut short ({type(error).__name__})") from error
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels [H,W,...] as EXIF's orientation, 1 to 8, says to show them (TIFF 6.0, tag 274)."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+
+
+def _jpeg(data: bytes, where: str) -> np.ndarray:
+    try:
+        if simplejpeg.decode_jpeg_header(data)[2] in ("CMYK", "YCCK"):  # which it does not turn into colours
+            return _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, where)
+        return simplejpeg.decode_jpeg(data, "BGR")
+    except ValueError as error:
+        raise DataError(f"{where} is damaged or cut short ({error})") from error
 
 
 def check_room(where: str, *shape: int) -> None:

@@ -8,6 +8,7 @@ pycocotools writes these texts and draws the polygons. It is not given texts fro
 end nor that the runs fit into the frame. They are read here.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,6 @@ from cjepa_jax.errors import DataError
 
 LONGEST = 7  # characters of one number: 7 x 5 bits hold every 32-bit run
 MOST_POLYGONS = 1000  # of one object; COCO's have some dozens
-SLACK = 1.0  # pixels that a polygon may lie outside the frame: annotators round
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -72,12 +72,13 @@ def _numbers(text: str | bytes, most: int, where: str) -> np.ndarray:
 def draw(polygons: Sequence[Sequence[float]], height: int, width: int, where: str) -> np.ndarray:
     """The union of polygons [x0, y0, x1, y1, ...] in pixels -> bool [height,width], as pycocotools rasterises them.
 
-    A polygon that covers no pixel, as small ones may not, gives an empty mask. Raises DataError, beginning with
-    `where`, for what is no polygon or leaves the frame by more than a pixel.
+    What lies outside the frame is cut off. A polygon that covers no pixel, as small ones may not, gives an empty mask.
+    Raises DataError, beginning with `where`, for what is no polygon, and for a corner that is farther outside than the
+    frame is long: then it is a polygon of another image.
     """
     if len(polygons) > MOST_POLYGONS:
         raise DataError(f"{where}: {len(polygons)} polygons, at most {MOST_POLYGONS} are read")
-    limits, checked = np.array([width, height]) + SLACK, []
+    size, checked = np.array([width, height]), []
     for number, polygon in enumerate(polygons):
         try:
             if not isinstance(polygon, Sequence) or {type(number) for number in polygon} - {int, float}:
@@ -87,9 +88,13 @@ def draw(polygons: Sequence[Sequence[float]], height: int, width: int, where: st
             raise DataError(f"{where}: polygon {number} is not a list of x, y pairs") from None
         if len(corners) < 3:
             raise DataError(f"{where}: polygon {number} has {len(corners)} corners, at least 3")
-        if not ((corners >= -SLACK) & (corners <= limits)).all():  # false for NaN as well
-            raise DataError(f"{where}: polygon {number} leaves its frame of {width}x{height} pixels")
+        if not ((corners >= -size) & (corners <= 2 * size)).all():  # false for NaN as well
+            raise DataError(f"{where}: polygon {number} is far outside its frame of {width}x{height} pixels")
         checked.append(corners.ravel().tolist())
     if not checked:
         return np.zeros((height, width), bool)
-    return coco.decode(coco.merge(coco.frPyObjects(checked, height, width))).astype(bool)
+    # Its rasteriser rounds negative numbers another way: what is left of the frame or above is moved into a larger one.
+    left, top = (max(0, -math.floor(min(min(corners[axis::2]) for corners in checked))) for axis in (0, 1))
+    moved = [[number + (left, top)[place % 2] for place, number in enumerate(corners)] for corners in checked]
+    found = coco.merge(coco.frPyObjects(moved, height + top, width + left))
+    return coco.decode(found).astype(bool)[top:, left:]

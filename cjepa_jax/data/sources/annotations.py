@@ -5,6 +5,7 @@ Neither holds the annotations: COCO's own file has 450 MB, and every data worker
 file only the places of its entries are kept, of a folder only the names.
 """
 
+import codecs
 import json
 import os
 import re
@@ -63,59 +64,83 @@ class OneEach:
 
 @dataclass(frozen=True)
 class OneFile:
-    """A JSON file with the lists `images` and `annotations`, as COCO publishes them; crowds are left out.
+    """A JSON file with the lists `images` and `annotations`, as COCO publishes them, in UTF-8 or UTF-16.
 
-    Raises DataError, naming the file, for what is not such a file, for an id that stands there twice and for an
-    annotation of an image that it does not list.
+    Annotations of crowds are left out; `crowds` is their number. Of annotations' ids nothing is asked: they only name
+    them in messages.
+
+    Raises DataError, naming the file, for what is not such a file, for an image's id that is there twice, for an
+    annotation of an image that it does not list and for an `iscrowd` other than 0 and 1.
     """
 
     file: str
     names: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _sizes: np.ndarray = field(init=False, repr=False, compare=False)  # int64 [N,2], height and width
-    _ids: np.ndarray = field(init=False, repr=False, compare=False)  # int64 [A], of the annotations, image by image
     _places: np.ndarray = field(init=False, repr=False, compare=False)  # int64 [A,2], of their bytes in the file
     _first: np.ndarray = field(init=False, repr=False, compare=False)  # int64 [N+1], of each image's annotations
+    _encoding: str = field(init=False, repr=False, compare=False)
+    crowds: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         try:
             data = door.read(self.file, MOST_BYTES, links=True)
         except OSError as error:
             raise DataError(f"{self.file}: {error.strerror}") from error
-        number, names, sizes, found = {}, [], [], {}
-        for section, entry, begin, end in _entries(data, self.file):
-            where = f"{self.file}: entry {len(names) if section == 'images' else len(found)} of {section}"
-            key = _whole(entry, "id", where)
-            if key in (number if section == "images" else found):
-                raise DataError(f"{where}: the id {key} stands there twice")
+        encoding, first, width, text = _units(data)
+        number, names, sizes, table, count, crowds = {}, [], [], [], 0, 0
+        for section, entry, begin, end in _entries(text, self.file):
+            place = first + width * begin, first + width * end
+            where = f"{self.file}: entry {len(names) if section == 'images' else count} of {section}"
             if section == "images":
+                key = _whole(entry, "id", where)
+                if key in number:
+                    raise DataError(f"{where}: the id {key} stands there twice")
                 number[key] = len(names)
-                names.append(_name(data[begin:end], where))
+                names.append(_name(data[slice(*place)].decode(encoding, "replace"), where))
                 sizes.append((_whole(entry, "height", where), _whole(entry, "width", where)))
             else:
+                count += 1
                 image = _whole(entry, "image_id", where)
-                found[key] = (image, begin, end) if not entry.get("iscrowd") else None
-        kept = [(image, key, *place) for key, (image, *place) in ((k, v) for k, v in found.items() if v)]
-        lost = next((image for image, *_ in kept if image not in number), None)
+                if is_crowd(entry, where):
+                    crowds += 1
+                else:
+                    table.append((image, *place))
+        lost = next((image for image, *_ in table if image not in number), None)
         if lost is not None:
             raise DataError(f"{self.file}: an annotation is of image {lost}, which images does not list")
-        table = np.array([(number[image], *rest) for image, *rest in kept], np.int64).reshape(-1, 4)
-        table = table[np.argsort(table[:, 0], kind="stable")]
+        places = np.array([(number[image], *place) for image, *place in table], np.int64).reshape(-1, 3)
+        places = places[np.argsort(places[:, 0], kind="stable")]
         object.__setattr__(self, "names", tuple(names))
         object.__setattr__(self, "_sizes", np.array(sizes, np.int64).reshape(-1, 2))
-        object.__setattr__(self, "_ids", table[:, 1])
-        object.__setattr__(self, "_places", table[:, 2:])
-        object.__setattr__(self, "_first", np.searchsorted(table[:, 0], np.arange(len(names) + 1)))
+        object.__setattr__(self, "_places", places[:, 1:])
+        object.__setattr__(self, "_first", np.searchsorted(places[:, 0], np.arange(len(names) + 1)))
+        object.__setattr__(self, "_encoding", encoding)
+        object.__setattr__(self, "crowds", crowds)
 
     def read(self, i: int) -> tuple[list[Any], list[str], list[int]]:
         """(annotations, what to call each in an error, [height, width] of the image)."""
         chosen = slice(self._first[i], self._first[i + 1])
-        where = [f"{self.file}: annotation {key}" for key in self._ids[chosen]]
         try:
             with door.regular(self.file, links=True) as file:
                 texts = [os.pread(file.fileno(), end - begin, begin) for begin, end in self._places[chosen].tolist()]
-            return [json.loads(text) for text in texts], where, self._sizes[i].tolist()
+            found = [json.loads(text.decode(self._encoding)) for text in texts]
         except (OSError, ValueError) as error:
             raise DataError(f"{self.file}: has changed, or cannot be read any more ({error})") from error
+        where = [f"{self.file}: {_called(entry, self.names[i], k)}" for k, entry in enumerate(found)]
+        return found, where, self._sizes[i].tolist()
+
+
+def is_crowd(entry: Any, where: str) -> bool:
+    """Whether an annotation is of a crowd. Raises DataError, beginning with `where`, for what is neither yes nor no."""
+    value = entry.get("iscrowd", 0)
+    if value not in (0, 1) or isinstance(value, float):
+        raise DataError(f"{where}: iscrowd is {value!r:.40}; it must be 0 or 1")
+    return bool(value)
+
+
+def _called(entry: Any, name: str, k: int) -> str:
+    key = entry.get("id") if isinstance(entry, dict) else None
+    return f"annotation {key}" if isinstance(key, int | str) and files.is_name(str(key)) else f"mask {k} of {name}"
 
 
 def _whole(entry: Any, key: str, where: str) -> int:
@@ -125,16 +150,28 @@ def _whole(entry: Any, key: str, where: str) -> int:
     return value
 
 
-def _name(text: bytes, where: str) -> str:
+def _name(text: str, where: str) -> str:
     name = json.loads(text).get("file_name")
     if not files.is_name(name):
         raise DataError(f"{where}: file_name is {str(name)[:40]!r}; it must be a file's name")
     return name
 
 
-def _entries(data: bytes, file: str) -> Iterator[tuple[str, Any, int, int]]:
-    """(section, entry, first byte, one past its last) of all entries of the lists `images` and `annotations`."""
-    text = data.decode("latin-1")  # one character per byte; none but the texts in it come out wrong
+def _units(data: bytes) -> tuple[str, int, int, str]:
+    """(encoding, bytes of the mark before the text, bytes of a unit, the text with one character for each unit).
+
+    None but the texts in it come out wrong.
+    """
+    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+        if data.startswith(mark):
+            units = np.frombuffer(data, "<u2" if encoding == "utf-16-le" else ">u2", len(data) // 2 - 1, 2)
+            return encoding, 2, 2, np.where(units < 256, units, ord("?")).astype(np.uint8).tobytes().decode("latin-1")
+    first = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    return "utf-8", first, 1, data[first:].decode("latin-1")
+
+
+def _entries(text: str, file: str) -> Iterator[tuple[str, Any, int, int]]:
+    """(section, entry, first character, one past its last) of all entries of the lists `images` and `annotations`."""
     decode = json.JSONDecoder().raw_decode
     at = 0
 
@@ -178,6 +215,6 @@ def _entries(data: bytes, file: str) -> Iterator[tuple[str, Any, int, int]]:
             if skip(",}") == "}":
                 break
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not a COCO annotation file, or cut short, at byte {at}") from error
+        raise DataError(f"{file}: not a COCO annotation file, or cut short, at character {at}") from error
     if len(seen) < 2:
         raise DataError(f"{file}: must hold the lists images and annotations")

@@ -7,13 +7,15 @@ DIR/images/**                                       your own images, with the ma
 DIR/segments/**.json                                python -m cjepa_jax.data.segment made for them
 """
 
+import logging
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cjepa_jax.data.formats import files, image_bytes, rle
+from cjepa_jax.data.formats import files, image_bytes, image_files, rle
 from cjepa_jax.data.sources import annotations, folder
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -29,10 +31,14 @@ class Coco:
         there is such a folder, else annotations/instances_{split}2017.json.
       images: the folder of the images. Default: images or {split}2017, accordingly.
       max_masks: a scene with more is refused.
+      missing: "skip" leaves out images that are listed but not there, and says how many.
+      exif, white: as of `Folder`. The masks of `segment` are made for the turned image.
 
     `{split}` in them is train or val. Where `masks` has no {split}, a tenth of the names, chosen by their hash, is held
     out, as in `cjepa_jax.data.sources.folder`. Crowds (`iscrowd`) are left out; where masks overlap, they stay so.
-    Images without an object are scenes too. Sizes and labels are those of `Folder`.
+    Images without an object are scenes too. Polygons that leave the frame are cut off at its border. An annotation
+    without a mask that can be read is left out; the first of a process is named in a warning. Names are compared in
+    Unicode's form C, and without the folder where that is unambiguous. Sizes and labels are those of `Folder`.
 
     Raises ConfigError for frames != 1; DataError, naming the file, for a data set that is missing, lists images that
     are not there or the same id twice (when built), and for an image or a mask that cannot be read or does not fit the
@@ -48,8 +54,12 @@ class Coco:
     masks: str = ""
     images: str = ""
     max_masks: int = 256
+    missing: str = ""
+    exif: str = ""
+    white: int = 0
     index: annotations.OneEach | annotations.OneFile = field(init=False, repr=False, compare=False)
     scenes: np.ndarray = field(init=False, repr=False, compare=False)  # int64 [N]: number in the index
+    found: dict[str, str] = field(init=False, repr=False, compare=False)  # listed names -> files, where they differ
 
     label_names = folder.Folder.label_names
     can_rerender = False
@@ -59,6 +69,9 @@ class Coco:
             raise ConfigError(f"data.split is {self.split!r}: must be train or eval")
         if self.frames != 1:
             raise ConfigError(f"data.frames is {self.frames}: a folder of images has 1 frame per scene")
+        image_files.check_options(self.exif, self.white)
+        if self.missing not in ("", "skip"):
+            raise ConfigError(f"data.options.missing is {self.missing!r}: must be '' or 'skip'")
         if not self.path:
             raise ConfigError("data.path is empty: name the folder that holds the images and the annotations")
         if not Path(self.path).is_dir():
@@ -66,8 +79,10 @@ class Coco:
         masks = self._place(self._layout()[0])
         index = annotations.OneEach(str(masks)) if masks.is_dir() else annotations.OneFile(str(masks))
         object.__setattr__(self, "index", index)
-        self._check_images(masks)
-        object.__setattr__(self, "scenes", self._chosen(masks))
+        there = self._match(masks)
+        object.__setattr__(self, "scenes", self._chosen(masks, there))
+        if crowds := getattr(index, "crowds", 0):
+            logging.getLogger(__name__).info("%s: %d annotations of crowds are left out (iscrowd)", masks, crowds)
 
     def _layout(self) -> tuple[str, str]:
         own = (Path(self.path) / "segments").is_dir()
@@ -77,23 +92,37 @@ class Coco:
     def _place(self, name: str) -> Path:
         return Path(self.path) / name.replace("{split}", SPLITS[self.split])
 
-    def _check_images(self, masks: Path) -> None:
-        root = self._place(self._layout()[1])
-        missing = sorted(set(self.index.names) - set(annotations.tree(root, folder.SUFFIXES)))
+    def _match(self, masks: Path) -> np.ndarray:
+        """Which of the listed images are there, bool [N]. Raises DataError for those that are not."""
+        root, names = self._place(self._layout()[1]), self.index.names
+        if len(set(names)) < len(names):
+            raise DataError(f"{masks}: lists {len(names)} images, some under the same file name")
+        files_there = annotations.tree(root, folder.SUFFIXES)
+        known = set(files_there)
+        others: dict[str, str] = {}  # other ways to write a file's name; "" where two files share one
+        for file in files_there:
+            normal = unicodedata.normalize("NFC", file)
+            for name in {normal, normal.rpartition("/")[2]}:
+                others[name] = "" if name in others else file
+        found = {name: others.get(unicodedata.normalize("NFC", name), "") for name in names if name not in known}
+        object.__setattr__(self, "found", {name: file for name, file in found.items() if file})
+        missing = sorted(name for name, file in found.items() if not file)
         if missing:
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise DataError(f"{masks}: {len(missing)} images are not in {root}: {shown}")
-        if len(set(self.index.names)) < len(self.index.names):
-            raise DataError(f"{masks}: lists {len(self.index.names)} images, some under the same file name")
+            text = f"{masks}: {len(missing)} images are not in {root}: {shown}"
+            if self.missing != "skip":
+                raise DataError(f"{text} (data.options.missing='skip' leaves them out)")
+            logging.getLogger(__name__).warning("%s; they are left out", text)
+        return np.isin(np.arange(len(names)), [k for k, name in enumerate(names) if found.get(name, name)])
 
-    def _chosen(self, masks: Path) -> np.ndarray:
+    def _chosen(self, masks: Path, there: np.ndarray) -> np.ndarray:
         names = self.index.names
-        if "{split}" in self._layout()[0]:
-            chosen = np.arange(len(names))
-        else:
+        keep = there
+        if "{split}" not in self._layout()[0]:
             held_out = folder.hold_out(names)
-            keep = [len(names) == 1 or (name in held_out) == (self.split == "eval") for name in names]
-            chosen = np.flatnonzero(keep)
+            own = [len(names) == 1 or (name in held_out) == (self.split == "eval") for name in names]
+            keep = there & np.array(own, bool)
+        chosen = np.flatnonzero(keep)
         if not len(chosen) or self.count > len(chosen):
             key = "data.count" if self.split == "train" else "data.eval_count"
             raise DataError(f"{masks}: {len(chosen)} images in split {self.split}, {key} is {self.count}")
@@ -105,21 +134,37 @@ class Coco:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Scene `index`: video uint8 [1,H,W,3] (RGB), masks bool [K,1,H,W], labels float32 [4]."""
         number = int(self.scenes[index])
-        file = files.inside(self._place(self._layout()[1]), self.index.names[number])
-        image = folder.to_rgb(folder.read(file))
+        name = self.index.names[number]
+        file = files.inside(self._place(self._layout()[1]), self.found.get(name, name))
+        own = isinstance(self.index, annotations.OneEach)
+        image, orientation = image_files.read(file, self.exif or ("apply" if own else ""), self.white)
         found, where, stated = self.index.read(number)
         height, width = image.shape[:2]
         if stated != [height, width]:
-            raise DataError(f"{file}: {width}x{height} pixels, its annotations are for {stated[1]}x{stated[0]}")
+            hint = f"; its EXIF says to turn it, data.options.exif is {self.exif!r}" if orientation > 1 else ""
+            raise DataError(f"{file}: {width}x{height} pixels, its annotations are for {stated[1]}x{stated[0]}{hint}")
         if len(found) > self.max_masks:
             raise DataError(f"{file}: {len(found)} objects, at most {self.max_masks} (data.options.max_masks)")
         pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
         image, pixels = folder.shrink(image, pixels, 2 * self.size)
         image_bytes.check_room(f"{file}: masks", len(found), *pixels.shape)
-        masks = np.zeros((len(found), *pixels.shape), bool)
-        for k, (annotation, place) in enumerate(zip(found, where, strict=True)):
-            masks[k] = to_mask(annotation, height, width, place).ravel()[pixels]
+        masks = [mask.ravel()[pixels] for mask in self._masks(found, where, height, width)]
+        masks = np.stack(masks) if masks else np.zeros((0, *pixels.shape), bool)
         return {"video": image[None], "masks": masks[:, None], "labels": folder.labels(masks)}
+
+    def _masks(self, found: list[Any], where: list[str], height: int, width: int) -> list[np.ndarray]:
+        """The masks bool [height,width] of those annotations that have one. Raises DataError if none of several has."""
+        masks, errors = [], []
+        for annotation, place in zip(found, where, strict=True):
+            try:
+                masks.append(to_mask(annotation, height, width, place))
+            except DataError as error:
+                errors.append(error)
+        if errors and not masks:
+            raise errors[0]
+        if errors:
+            image_files.warn_once("annotation", f"{errors[0]}; it is left out, and so are others like it")
+        return masks
 
 
 def to_mask(annotation: Any, height: int, width: int, where: str) -> np.ndarray:

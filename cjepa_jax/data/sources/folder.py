@@ -1,16 +1,20 @@
 """Your own images: a folder of pictures, each with a PNG instance map of its objects.
 
-    DIR/images/NAME.{png,jpg,jpeg,webp,bmp}     any size; colour, grey, palette, alpha, 8 or 16 bits
-    DIR/masks/NAME.png                          same size. Grey, 8 or 16 bits: 0 is background, every other value is
-                                                one object. Colour: black is background, every other colour one object
-    DIR/eval/{images,masks}/                    optional held-out scenes
+    DIR/images/NAME.{png,jpg,jpeg,webp,bmp,tif,tiff}    any size; colour, grey, palette, alpha, 8 or 16 bits
+    DIR/masks/NAME.png or NAME_mask.png                 the same size
+    DIR/eval/{images,masks}/                            optional held-out scenes
+
+In a grey map (8 or 16 bits) 0 is background and every other value one object. So it is with the indices of a palette,
+whatever its colours are. In a colour map black is background, every other colour one object. Sub-folders of images/
+have their masks in the same sub-folders of masks/.
 
 Without DIR/eval, a tenth of the names, chosen by their hash, is held out: an image stays in its split when others are
 added. At least one image is on each side; a folder of one image uses it on both.
 """
 
 import hashlib
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,13 +22,13 @@ import cv2
 import numpy as np
 
 from cjepa_jax.configuration import locate
-from cjepa_jax.data.formats import image_bytes
+from cjepa_jax.data.formats import image_bytes, image_files
+from cjepa_jax.data.sources import annotations
 from cjepa_jax.data.transforms import centre_square
 from cjepa_jax.errors import ConfigError, DataError
-from cjepa_jax.host import door
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-MOST_BYTES = 1 << 30  # of a picture's file
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+MASK = "_mask"  # may end a mask's name
 HELD_OUT = 0.1  # share of the names in the eval split of a folder without eval/
 
 
@@ -40,6 +44,13 @@ class Folder:
     the mean x and y of their centroids and the share of it that they cover, all but the first in [0, 1] (0 where there
     is no object).
 
+    Options:
+      max_masks: a map with more values is refused: it is a photograph or was smoothed, not an instance map.
+      ignore: a value of the maps that is no object, such as 255 in VOC's; -1: none.
+      exif: what is done where a file's EXIF says to turn it: "apply" or "ignore", for the image and for the mask alike.
+        A picture that is to be turned is refused without it: whether its mask is turned already, no file says.
+      white: the value that is white in 16-bit images; 0: 65535.
+
     Raises ConfigError for frames != 1; DataError, naming the file, for a folder that is missing or empty or whose
     images and masks do not pair up (when built) and for files that cannot be read or differ in size (when read).
     """
@@ -50,7 +61,10 @@ class Folder:
     frames: int = 1
     count: int = 0  # at most so many scenes; 0: all
     seed: int = 0  # unused: nothing is drawn here
-    max_masks: int = 256  # a map with more values is refused: it is a photograph or was smoothed, not an instance map
+    max_masks: int = 256
+    ignore: int = -1
+    exif: str = ""
+    white: int = 0
     names: tuple[tuple[str, str], ...] = field(init=False, repr=False)  # (image, mask) of each scene
 
     label_names = ("count", "position/x", "position/y", "size/area")
@@ -63,6 +77,7 @@ class Folder:
             raise ConfigError(f"data.frames is {self.frames}: a folder of images has 1 frame per scene")
         if not self.path:
             raise ConfigError("data.path is empty: name the folder that holds images/ and masks/")
+        image_files.check_options(self.exif, self.white)
         object.__setattr__(self, "path", locate.example(self.path))
         names = pairs(Path(self.path), self.split)
         object.__setattr__(self, "names", tuple(names[: self.count or None]))
@@ -73,14 +88,18 @@ class Folder:
     def __getitem__(self, index: int) -> dict:
         """Scene `index`: video uint8 [1,H,W,3] (RGB), masks bool [K,1,H,W], labels float32 [4]."""
         image_file, mask_file = (Path(name) for name in self.names[index])
-        image, ids = to_rgb(read(image_file)), to_ids(read(mask_file))
+        image, orientation = image_files.read(image_file, self.exif, self.white)
+        ids = image_files.read_map(mask_file, self.exif)
         if image.shape[:2] != ids.shape:
             (h, w), (mh, mw) = image.shape[:2], ids.shape
-            raise DataError(f"{mask_file}: the mask is {mw}x{mh} pixels, its image {w}x{h}")
+            hint = f"; the image's EXIF says to turn it, data.options.exif is {self.exif!r}" if orientation > 1 else ""
+            raise DataError(f"{mask_file}: the mask is {mw}x{mh} pixels, its image {w}x{h}{hint}")
+        ids[ids == self.ignore] = 0
         values = np.setdiff1d(ids, [0])
         if len(values) > self.max_masks:
             why = "an instance map has one value per object"
             raise DataError(f"{mask_file}: {len(values)} objects, at most {self.max_masks}: {why}")
+        image_files.check_sharp(ids, values, str(mask_file))
         image, ids = shrink(image, ids, 2 * self.size)
         image_bytes.check_room(f"{mask_file}: masks", len(values), *ids.shape)
         masks = ids[None] == values[:, None, None]
@@ -103,18 +122,17 @@ def pairs(root: Path, split: str) -> list[tuple[str, str]]:
 
 
 def listing(root: Path) -> dict[str, tuple[str, str]]:
-    """Name -> (image, mask) of root/images and root/masks, sorted by name."""
+    """Name -> (image, mask) of root/images and root/masks, sorted by name; a name has its sub-folders in it.
+
+    Names are compared in Unicode's form C: macOS writes form D into archives.
+    """
     for folder in (root / "images", root / "masks"):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder (images/NAME.png needs masks/NAME.png)")
-    images, masks = {}, {p.stem: p for p in visible(root / "masks") if p.suffix.lower() == ".png"}
-    for file in visible(root / "images"):
-        if file.suffix.lower() in SUFFIXES:
-            if file.stem in images:
-                raise DataError(f"{file}: another image has this name, {images[file.stem].name}")
-            images[file.stem] = file
+    images = by_name(root / "images", SUFFIXES)
     if not images:
         raise DataError(f"{root / 'images'}: no images ({', '.join(SUFFIXES)})")
+    masks = by_name(root / "masks", (".png",), lambda name: name if name in images else name.removesuffix(MASK))
     for what, names in (
         ("image without a mask", images.keys() - masks),
         ("mask without an image", masks - images.keys()),
@@ -122,12 +140,26 @@ def listing(root: Path) -> dict[str, tuple[str, str]]:
         if names:
             shown = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
             raise DataError(f"{root}: {len(names)} {what}: {shown}")
-    return {name: (str(images[name]), str(masks[name])) for name in sorted(images)}
+    pairs = {
+        stem(image): (str(root / "images" / image), str(root / "masks" / masks[key])) for key, image in images.items()
+    }
+    return dict(sorted(pairs.items()))
 
 
-def visible(folder: Path) -> list[Path]:
-    """The files of a folder by name, without hidden ones (such as ._NAME.png)."""
-    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+def by_name(folder: Path, endings: tuple[str, ...], rename: Callable[[str], str] = str) -> dict[str, str]:
+    """Name without its ending -> file, relative to the folder. Raises DataError for two files of one name."""
+    found = {}
+    for file in annotations.tree(folder, endings):
+        name = rename(unicodedata.normalize("NFC", stem(file)))
+        if name in found:
+            raise DataError(f"{folder / file}: another file has this name, {found[name]}")
+        found[name] = file
+    return found
+
+
+def stem(file: str) -> str:
+    """A relative path without its ending."""
+    return file[: -len(Path(file).suffix)]
 
 
 def hold_out(names: Iterable[str]) -> set[str]:
@@ -136,45 +168,6 @@ def hold_out(names: Iterable[str]) -> set[str]:
     order = sorted(score, key=score.get)
     below = sum(value < HELD_OUT for value in score.values())
     return set(order[: max(1, min(below, len(order) - 1))])
-
-
-def read(file: Path) -> np.ndarray:
-    """Decode an image file as `encoded.picture` does.
-
-    Raises DataError, naming it, if it is not readable or too large.
-    """
-    try:
-        data = door.read(file, MOST_BYTES, links=True)
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror}") from error
-    if not data:
-        raise DataError(f"{file}: the file is empty")
-    pixels = image_bytes.picture(data, f"{file}: the image")
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{file}: pixels are {pixels.dtype}, must be 8 or 16 bit integers")
-    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-
-
-def to_rgb(pixels: np.ndarray) -> np.ndarray:
-    """Any decoded image -> uint8 RGB [H,W,3]: grey is repeated, 16 bits are scaled, alpha is composed on black."""
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
-    top = np.iinfo(pixels.dtype).max
-    colour = pixels[..., 2::-1].astype(np.float32) * (255 / top)
-    if pixels.shape[2] == 4:
-        colour *= pixels[..., 3:] / np.float32(top)
-    return np.ascontiguousarray(np.rint(colour).astype(np.uint8))
-
-
-def to_ids(pixels: np.ndarray) -> np.ndarray:
-    """Any decoded instance map -> int64 [H,W]: 0 for background (black, or wholly transparent), else one id each."""
-    if pixels.ndim == 2:
-        return pixels.astype(np.int64)
-    blue, green, red = (pixels[..., channel].astype(np.int64) for channel in range(3))
-    # A grey map saved as colour keeps its grey values, so that its objects keep their order.
-    grey = (blue == green).all() and (green == red).all()
-    ids = blue if grey else (red << 32) | (green << 16) | blue
-    return np.where(pixels[..., 3] == 0, 0, ids) if pixels.shape[2] == 4 else ids
 
 
 def shrink(image: np.ndarray, ids: np.ndarray, short: int) -> tuple[np.ndarray, np.ndarray]:

@@ -118,10 +118,10 @@ def test_polygons():
         (["001011"], "pairs"),
         ([[0, 0, 1, 0, 10**400, 1]], "pairs"),
         ([[0, 0, 1, 0]], "2 corners"),
-        ([[0, 0, 1, 0, 1e12, 1]], "leaves its frame of 8x5"),
-        ([[0, 0, 1, 0, 1, 1], [0, 0, 1, 0, float("nan"), 1]], "polygon 1 leaves"),
-        ([[0, 0, 8, 0, 8, 6.5]], "leaves"),
-        ([[-2, 0, 8, 0, 8, 5]], "leaves"),
+        ([[0, 0, 1, 0, 1e12, 1]], "far outside its frame of 8x5"),
+        ([[0, 0, 1, 0, 1, 1], [0, 0, 1, 0, float("nan"), 1]], "polygon 1 is far"),
+        ([[0, 0, 8, 0, 8, 10.5]], "far"),
+        ([[-8.5, 0, 8, 0, 8, 5]], "far"),
     ],
 )
 def test_bad_polygons(bad, message):

@@ -91,7 +91,7 @@ def test_palette_image_and_map(tmp_path):
     indexed.save(tmp_path / "masks/a.png")
     indexed.save(tmp_path / "images/a.png")
     scene = one(tmp_path)
-    assert (scene["masks"][:, 0] == np.stack([ids == 3, ids == 7])).all()  # (10,200,30) before (250,0,0)
+    assert (scene["masks"][:, 0] == np.stack([ids == 3, ids == 7])).all()
     assert (scene["video"][0][ids == 3] == [10, 200, 30]).all()
 
 
@@ -212,7 +212,7 @@ def break_twins(root):
         (break_no_images, "images: no images"),
         (break_lone_images, "7 image without a mask: n0, n1, n2, n3, n4, ..."),
         (break_lone_mask, "1 mask without an image: b"),
-        (break_twins, "another image has this name"),
+        (break_twins, "another file has this name"),
     ],
 )
 def test_bad_folders(root, damage, message):

@@ -1,0 +1,144 @@
+"""Images and instance maps from files, by one rule for orientation, range and lossless values in all formats."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from cjepa_jax.data.formats import image_bytes
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.host import door
+
+MOST_BYTES = 1 << 30  # of a picture's file
+EXIF = ("", "apply", "ignore")
+FEW_BITS = 1 << 14  # a 16-bit image whose values are all below was probably stored from 14, 12 or 10 bits
+BLENDS = 3  # values of a map that may all be blends of their neighbours
+THIN = 16  # values of a map that may all have no inside
+_warned: set[str] = set()  # what this process has warned of
+
+
+def check_options(exif: str, white: int) -> None:
+    """Raises ConfigError for options that `read` and `read_map` do not take."""
+    if exif not in EXIF:
+        raise ConfigError(f"data.options.exif is {exif!r}: must be one of {', '.join(map(repr, EXIF))}")
+    if type(white) is not int or not 0 <= white < 1 << 16:
+        raise ConfigError(f"data.options.white is {white!r}: must be a whole number from 0 to {(1 << 16) - 1}")
+
+
+def read(file: Path, exif: str = "apply", white: int = 0) -> tuple[np.ndarray, int]:
+    """An image, uint8 RGB [H,W,3], and the orientation that its EXIF gives (1: as stored).
+
+    Args:
+      exif: "apply" turns the image as its EXIF says, "ignore" leaves it. "" refuses one that is to be turned: it is for
+        images whose masks are files of their own.
+      white: the value of 16 bits that becomes 255; 0: 65535.
+    Raises DataError, naming the file, if it is not readable, damaged or too large, or refused by `exif`.
+    """
+    data = _bytes(file)
+    pixels = image_bytes.picture(data, f"{file}: the image", upright=False)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{file}: pixels are {pixels.dtype}, must be 8 or 16 bit integers")
+    orientation = image_bytes.head(data, f"{file}: the image").orientation
+    pixels = image_bytes.turned(pixels, _orientation(file, orientation, exif))
+    brightest = (pixels if pixels.ndim == 2 else pixels[..., :3]).max()
+    if pixels.dtype == np.uint16 and not white and brightest < FEW_BITS:
+        warn_once(
+            "white",
+            f"{file}: the brightest of its 16-bit values is {brightest}: it will be nearly black; if white "
+            "is less than 65535, say so with data.options.white. Further files are not named",
+        )
+    return to_rgb(pixels, white), orientation
+
+
+def read_map(file: Path, exif: str = "apply") -> np.ndarray:
+    """An instance map, int64 [H,W]: 0 for background, else one id for each object (see `to_ids`).
+
+    The indices of a palette are the ids, whatever the colours. `exif` is as in `read`.
+    Raises DataError as `read`, and for a file whose values are not those that were saved.
+    """
+    data = _bytes(file)
+    head = image_bytes.head(data, f"{file}: the mask")
+    if head.lossy:
+        raise DataError(f"{file}: the mask is a lossy {head.format}, which changes its values; save it as PNG")
+    if head.palette:
+        pixels = image_bytes.indices(data, f"{file}: the mask")
+    else:
+        pixels = image_bytes.picture(data, f"{file}: the mask", upright=False)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{file}: pixels are {pixels.dtype}, must be 8 or 16 bit integers")
+    return to_ids(image_bytes.turned(pixels, _orientation(file, head.orientation, exif)))
+
+
+def to_rgb(pixels: np.ndarray, white: int = 0) -> np.ndarray:
+    """Any decoded image -> uint8 RGB [H,W,3]: grey is repeated, 16 bits are scaled, alpha is composed on black."""
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        pixels = np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+    top = np.iinfo(pixels.dtype).max
+    colour = pixels[..., 2::-1].astype(np.float32) * (255 / (white if white and top > 255 else top))
+    if pixels.shape[2] == 4:
+        colour *= pixels[..., 3:] / np.float32(top)
+    return np.ascontiguousarray(np.rint(np.minimum(colour, 255)).astype(np.uint8))
+
+
+def to_ids(pixels: np.ndarray) -> np.ndarray:
+    """Any decoded instance map -> int64 [H,W]: 0 for background (black, or wholly transparent), else one id each."""
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return pixels.reshape(pixels.shape[:2]).astype(np.int64)
+    blue, green, red = (pixels[..., channel].astype(np.int64) for channel in range(3))
+    # A grey map saved as colour keeps its grey values, so that its objects keep their order.
+    grey = (blue == green).all() and (green == red).all()
+    ids = blue if grey else (red << 32) | (green << 16) | blue
+    return np.where(pixels[..., 3] == 0, 0, ids) if pixels.shape[2] == 4 else ids
+
+
+def check_sharp(ids: np.ndarray, values: np.ndarray, where: str) -> None:
+    """Refuses a map [H,W] that was smoothed or compressed: most of its values are found at the rims of others only.
+
+    A value has an inside if one of its pixels has four neighbours of this value. Of a map with objects of one or two
+    pixels none has. So values without an inside count if they lie between those of their neighbours, as blends do, or
+    if they are many. Raises DataError, beginning with `where`.
+    """
+    if len(values) < BLENDS:
+        return
+    padded = np.pad(ids, 1, mode="edge")
+    beside = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
+    inside = np.logical_and.reduce([ids == other for other in beside])
+    thin = np.setdiff1d(values, ids[inside])
+    if 2 * len(thin) <= len(values):
+        return
+    between = (np.minimum.reduce(beside) < ids) & (ids < np.maximum.reduce(beside))
+    place = np.searchsorted(values, ids).clip(0, len(values) - 1)
+    counts = [np.bincount(place[chosen & (ids > 0)], minlength=len(values)) for chosen in (between, ids > 0)]
+    blends = np.intersect1d(thin, values[2 * counts[0] >= counts[1]])
+    if (len(blends) >= BLENDS and 2 * len(blends) > len(values)) or len(thin) >= THIN:
+        raise DataError(
+            f"{where}: {len(thin)} of {len(values)} values are found only at the rims of others: the map was smoothed, "
+            "resized with blending, or compressed with loss; save it as PNG, resized by the nearest pixel"
+        )
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        data = door.read(file, MOST_BYTES, links=True)
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}") from error
+    if not data:
+        raise DataError(f"{file}: the file is empty")
+    return data
+
+
+def _orientation(file: Path, orientation: int, exif: str) -> int:
+    """The orientation that is to be applied. Raises DataError where nobody has decided."""
+    if orientation > 1 and not exif:
+        raise DataError(
+            f"{file}: its EXIF says to turn it (orientation {orientation}), and its mask is a file of its own: set "
+            "data.options.exif to 'apply' if the masks are made for the turned image, else to 'ignore'"
+        )
+    return orientation if exif == "apply" else 1
+
+
+def warn_once(kind: str, text: str) -> None:
+    """A warning, of each kind the first in a process."""
+    if kind not in _warned:
+        _warned.add(kind)
+        logging.getLogger(__name__).warning(text)

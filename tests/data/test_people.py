@@ -1,0 +1,321 @@
+"""What people's own images and annotations look like: each kind is read rightly, or refused in a line that says why."""
+
+import io
+import json
+import logging
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageOps
+
+from cjepa_jax.data.formats import image_bytes, image_files, rle
+from cjepa_jax.data.sources.coco import Coco
+from cjepa_jax.data.sources.folder import Folder
+from cjepa_jax.errors import ConfigError, DataError
+
+HEIGHT, WIDTH = 96, 128
+IDS = np.zeros((HEIGHT, WIDTH), np.uint8)
+IDS[10:50, 10:50], IDS[40:90, 70:120] = 1, 2
+PHOTO = np.zeros((HEIGHT, WIDTH, 3), np.uint8)  # object 1 is white
+PHOTO[IDS == 1] = 255
+SQUARE = [[10, 10, 50, 10, 50, 50, 10, 50]]  # object 1
+
+
+@pytest.fixture(autouse=True)
+def nothing_warned_yet(monkeypatch):
+    monkeypatch.setattr(image_files, "_warned", set())
+
+
+@pytest.fixture
+def root(tmp_path):
+    for folder in ("images", "masks", "annotations"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(PHOTO).save(tmp_path / "images/a.png")
+    return tmp_path
+
+
+def masks_of(root: Path, mask: Image.Image, **options) -> np.ndarray:
+    """The masks bool [K,H,W] that a map gives."""
+    mask.save(root / "masks/a.png")
+    return Folder(path=str(root), **options)[0]["masks"][:, 0]
+
+
+def refused(call, *parts: str, error: type = DataError) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[image_bytes.ORIENTATION] = orientation
+    return tags
+
+
+def palette(colours: list[int], ids: np.ndarray = IDS) -> Image.Image:
+    image = Image.fromarray(ids).convert("P")
+    image.putdata(ids.ravel().tolist())
+    image.putpalette(colours + [0] * (768 - len(colours)))
+    return image
+
+
+# Instance maps that were not kept as they were.
+
+
+def discs() -> Image.Image:
+    large = Image.new("L", (4 * WIDTH, 4 * HEIGHT))
+    draw = ImageDraw.Draw(large)
+    draw.ellipse((40, 40, 200, 200), fill=255)
+    draw.ellipse((280, 160, 480, 360), fill=120)
+    return large
+
+
+@pytest.mark.parametrize("how", [Image.LANCZOS, Image.BILINEAR, Image.BOX])
+def test_a_smoothed_map_is_refused(root, how):
+    refused(lambda: masks_of(root, discs().resize((WIDTH, HEIGHT), how)), "masks/a.png", "rims", "nearest")
+    assert len(masks_of(root, discs().resize((WIDTH, HEIGHT), Image.NEAREST))) == 2
+
+
+def test_a_map_that_was_a_jpeg_once_is_refused(root):
+    lossy = io.BytesIO()
+    discs().resize((WIDTH, HEIGHT), Image.NEAREST).save(lossy, "JPEG", quality=90)
+    refused(lambda: masks_of(root, Image.open(lossy)), "masks/a.png", "rims")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_a_png_that_is_something_lossy_inside_is_refused(root, kind):
+    Image.fromarray(IDS).convert("RGB").save(root / "masks/a.png", kind)
+    refused(lambda: Folder(path=str(root))[0], "masks/a.png", f"lossy {kind}", "PNG")
+
+
+def test_small_and_thin_objects_are_no_rims(root):
+    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for k in range(12):
+        ids[4 * k : 4 * k + 2, 8 * k : 8 * k + 2] = k + 1
+    assert len(masks_of(root, Image.fromarray(ids))) == 12
+    ids[:], ids[:, ::2] = 0, np.arange(HEIGHT)[:, None] // 12 + 100  # lines, one pixel wide
+    assert len(masks_of(root, Image.fromarray(ids))) == 8
+
+
+# Palettes.
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [[0, 0, 0, 200, 0, 0, 200, 0, 0], [255, 255, 255, 255, 0, 0, 0, 255, 0], []],
+    ids=["two indices of one colour", "a white ground", "all black"],
+)
+def test_a_palette_is_read_by_index(root, colours):
+    assert (masks_of(root, palette(colours)) == [IDS == 1, IDS == 2]).all()
+
+
+def test_transparency_deletes_no_object(root):
+    image = palette([0, 0, 0, 200, 0, 0, 0, 200, 0])
+    image.info["transparency"] = 1
+    assert (masks_of(root, image) == [IDS == 1, IDS == 2]).all()
+
+
+def test_the_border_of_class_maps_can_be_ignored(root):
+    ids = IDS.copy()
+    ids[60:64] = 255
+    assert len(masks_of(root, palette([], ids))) == 3
+    assert (masks_of(root, palette([], ids), ignore=255) == [ids == 1, ids == 2]).all()
+
+
+# Orientation.
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+def test_every_format_is_turned_by_one_rule(root, ending, orientation):
+    (root / "images/a.png").unlink()
+    file = root / f"images/a.{ending}"
+    Image.fromarray(PHOTO).save(file, exif=exif(orientation), **({"lossless": True} if ending == "webp" else {}))
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
+    pixels, found = image_files.read(file)
+    assert found == orientation and pixels.shape == upright.shape
+    assert np.abs(pixels.astype(int) - upright).max() <= 1
+    assert image_files.read(file, "ignore")[0].shape == PHOTO.shape
+
+    mask = Image.fromarray(IDS)
+    refused(lambda: masks_of(root, mask), file.name, f"orientation {orientation}", "data.options.exif")
+    scene = Folder(path=str(root), exif="ignore")[0]
+    assert scene["video"][0][scene["masks"][0, 0]].mean() > 250
+    ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+    turned = image_bytes.turned(IDS, orientation)
+    Image.fromarray(np.ascontiguousarray(turned)).save(root / "masks/a.png")
+    scene = Folder(path=str(root), exif="apply")[0]
+    assert scene["video"][0][scene["masks"][0, 0]].mean() > 250
+    if orientation >= 5:
+        refused(lambda: Folder(path=str(root), exif="ignore")[0], "128x96", "EXIF")
+
+
+def test_an_option_for_orientation_is_checked():
+    refused(lambda: Folder(path="x", exif="yes"), "data.options.exif is 'yes'", error=ConfigError)
+    refused(lambda: Folder(path="x", white=1 << 16), "data.options.white is 65536", error=ConfigError)
+
+
+# Damage and range.
+
+
+def test_a_jpeg_that_is_damaged_inside_is_named(root):
+    (root / "images/a.png").unlink()
+    data, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 255, PHOTO.shape, np.uint8)
+    Image.fromarray(noise).save(data, "JPEG")
+    damaged = bytearray(data.getvalue())
+    begin = damaged.find(image_bytes.JPEG_SCAN) + 40
+    del damaged[begin : begin + 200]
+    (root / "images/a.jpg").write_bytes(bytes(damaged))
+    Image.fromarray(IDS).save(root / "masks/a.png")
+    refused(lambda: Folder(path=str(root))[0], "images/a.jpg", "damaged")
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_are_decoded_as_opencv_does(subsampling, progressive):
+    import cv2
+
+    data, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+    image = Image.fromarray(noise).resize((131, 77), Image.BICUBIC)
+    image.save(data, "JPEG", quality=90, subsampling=subsampling, progressive=progressive)
+    ours = image_bytes.picture(data.getvalue(), "it")
+    assert (ours == cv2.imdecode(np.frombuffer(data.getvalue(), np.uint8), cv2.IMREAD_COLOR)).all()
+    for mode in ("L", "CMYK"):
+        data = io.BytesIO()
+        image.convert(mode).save(data, "JPEG")
+        ours = image_bytes.picture(data.getvalue(), "it")
+        assert (ours == cv2.imdecode(np.frombuffer(data.getvalue(), np.uint8), cv2.IMREAD_COLOR)).all()
+
+
+def test_12_bits_in_16_warn_once_and_have_a_white(root, caplog):
+    values = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 4096).astype(np.uint16)
+    Image.fromarray(values).save(root / "images/a.png")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            masks_of(root, Image.fromarray(IDS))
+    assert [record.message.count("4095") for record in caplog.records] == [1]
+    assert "data.options.white" in caplog.text and "images/a.png" in caplog.text
+    caplog.clear()
+    scene = Folder(path=str(root), white=4095)[0]
+    np.testing.assert_array_equal(scene["video"][0, :, :, 0], np.rint(values / 4095 * 255))
+    assert not caplog.records
+
+
+# Annotations.
+
+
+def coco(root: Path, entries: list, encoding: str = "utf-8", name: str = "a.png", **options) -> Coco:
+    image = {"id": 0, "width": WIDTH, "height": HEIGHT, "file_name": name}
+    for number, entry in enumerate(entries):
+        entry.setdefault("id", number)
+    content = {"images": [image], "annotations": [{"image_id": 0} | entry for entry in entries]}
+    (root / "annotations/x.json").write_text(json.dumps(content, ensure_ascii=False), encoding)
+    return Coco(path=str(root), masks="annotations/x.json", images="images", **options)
+
+
+@pytest.mark.parametrize("value", ["0", "1", 2, 0.0, None, [0]])
+def test_a_crowd_is_yes_or_no(root, value):
+    refused(lambda: coco(root, [{"iscrowd": value, "segmentation": SQUARE}]), "x.json", "iscrowd", "0 or 1")
+
+
+def test_crowds_are_left_out_and_counted(root, caplog):
+    with caplog.at_level(logging.INFO):
+        source = coco(root, [{"iscrowd": crowd, "segmentation": SQUARE} for crowd in (0, 1, True, False)])
+    assert len(source[0]["masks"]) == 2
+    assert "2 annotations of crowds" in caplog.text
+
+
+BOX_ONLY, CORNERS = {"segmentation": []}, {"segmentation": [[1, 1, 9, 9]]}
+FAR = {"segmentation": [[10, 10, 1e6, 10, 50, 50]]}
+
+
+@pytest.mark.parametrize("bad", [BOX_ONLY, CORNERS, FAR, {}], ids=["box", "two corners", "far outside", "nothing"])
+def test_a_bad_annotation_is_left_out_and_said(root, bad, caplog):
+    source = coco(root, [dict(bad, id=77), {"segmentation": SQUARE}])
+    assert source[0]["masks"].sum() == (IDS == 1).sum() and len(source[0]["masks"]) == 1
+    assert "annotation 77" in caplog.text and "left out" in caplog.text
+    refused(lambda: coco(root, [dict(bad)])[0], "x.json", "annotation 0")
+
+
+@pytest.mark.parametrize("shift", [(-1.5, 0), (90.25, 0), (0, 60.5), (-30, -30), (100, 70)])
+def test_a_polygon_is_cut_off_at_the_border(shift):
+    """As if the frame were larger and the picture were cut out of it."""
+    outline = (np.array([10, 10, 50, 14, 44, 50, 12, 40.0]).reshape(-1, 2) + shift).ravel()
+    whole = rle.draw([(outline.reshape(-1, 2) + [WIDTH, HEIGHT]).ravel().tolist()], 3 * HEIGHT, 3 * WIDTH, "it")
+    assert (rle.draw([outline.tolist()], HEIGHT, WIDTH, "it") == whole[HEIGHT:-HEIGHT, WIDTH:-WIDTH]).all()
+
+
+@pytest.mark.parametrize("ids", [("7", 7), (1.5, 1.5), (0, 0), (None, {"x": 1})])
+def test_ids_of_annotations_only_name_them(root, ids):
+    source = coco(root, [{"id": key, "segmentation": SQUARE} for key in ids])
+    assert len(source[0]["masks"]) == 2
+
+
+def test_an_annotation_without_an_id_is_named_by_its_image(root, caplog):
+    coco(root, [{"segmentation": SQUARE}, {"id": None, "segmentation": []}])[0]
+    assert "mask 1 of a.png" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_encodings_that_windows_writes(root, encoding):
+    name = "ä日本🙂.png"
+    (root / "images/a.png").rename(root / "images" / name)
+    source = coco(root, [{"segmentation": SQUARE, "note": "日本🙂"}, {"segmentation": SQUARE}], encoding, name)
+    assert source.index.names == (name,) and len(source[0]["masks"]) == 2
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_of_another_unicode_form(root, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    (root / "images/a.png").rename(root / "images" / unicodedata.normalize(other, "é.png"))
+    source = coco(root, [{"segmentation": SQUARE}], name=unicodedata.normalize(form, "é.png"))
+    assert len(source[0]["masks"]) == 1
+    Image.fromarray(IDS).save(root / "masks" / unicodedata.normalize(form, "é.png"))
+    assert len(Folder(path=str(root))[0]["masks"]) == 2
+
+
+def test_images_that_are_listed_but_not_there(root, caplog):
+    content = {"images": [], "annotations": []}
+    for number, name in enumerate(("a.png", "gone.png", "sub/b.png")):
+        content["images"].append({"id": number, "width": WIDTH, "height": HEIGHT, "file_name": name})
+        content["annotations"].append({"id": number, "image_id": number, "segmentation": SQUARE})
+    (root / "images/deeper").mkdir()
+    Image.fromarray(PHOTO).save(root / "images/deeper/c.png")
+    (root / "annotations/train.json").write_text(json.dumps(content))
+    options = {"path": str(root), "masks": "annotations/{split}.json", "images": "images"}
+    refused(lambda: Coco(**options), "2 images are not in", "gone.png, sub/b.png", "data.options.missing")
+    source = Coco(**options, missing="skip")
+    assert len(source) == 1 and source[0]["masks"].any() and "2 images are not in" in caplog.text
+    refused(lambda: Coco(**options, missing="maybe"), "data.options.missing is 'maybe'", error=ConfigError)
+    content["images"][1]["file_name"] = "c.png"  # only one file has this name, in a sub-folder
+    (root / "annotations/train.json").write_text(json.dumps(content))
+    source = Coco(**options, missing="skip")
+    assert len(source) == 2 and source[1]["masks"].any()
+
+
+# Names and folders.
+
+
+def test_sub_folders_endings_and_masks_called_mask(root):
+    (root / "images/a.png").unlink()
+    for where, image, mask in (
+        ("", "a.tif", "a.png"), ("one", "a.TIFF", "a_mask.png"), ("one/two", "b_mask.jpg", "b_mask.png"),
+    ):  # fmt: skip
+        for kind, name, pixels in (("images", image, PHOTO), ("masks", mask, IDS)):
+            (root / kind / where).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / kind / where / name)
+    sources = [Folder(split, path=str(root)) for split in ("train", "eval")]
+    assert sorted(Path(image).name for source in sources for image, _ in source.names) == [
+        "a.TIFF",
+        "a.tif",
+        "b_mask.jpg",
+    ]
+    for source in sources:
+        for i in range(len(source)):
+            assert (source[i]["masks"][:, 0] == [IDS == 1, IDS == 2]).all()
+    Image.fromarray(IDS).save(root / "masks/one/a.png")
+    refused(lambda: Folder(path=str(root)), "another file has this name")
