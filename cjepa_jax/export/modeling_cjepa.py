@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 import pathlib
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -351,15 +350,20 @@ def _angles(grid: Sequence[int], widths: Sequence[int], device: torch.device, sc
 
 
 def _clips(video: Any, device: torch.device) -> Tensor:
-    """[B, T, H, W, 3] of images or clips; what is no tensor goes to the device. Raises ValueError for anything else."""
+    """[B, T, H, W, 3] of images or clips; what is no tensor goes to the device.
+
+    Raises ValueError for anything else, and for values outside 0..255 or floats below 2, which are fractions of white.
+    """
     video = video if isinstance(video, Tensor) else torch.as_tensor(video, device=device)
     video = video[:, None] if video.ndim == 4 else video
     if video.ndim != 5 or video.shape[-1] != 3:
         raise ValueError(f"video {list(video.shape)}: must be [B, H, W, 3] or [B, T, H, W, 3], channels last")
-    if video.is_floating_point() and not torch.compiler.is_compiling() and video.numel():
-        least, most = map(float, video.detach().aminmax())
-        if least < 0 or most > 255 or 0 < most <= 1:
-            warnings.warn(f"video: values from {least:g} to {most:g}: pixels must be in 0..255", stacklevel=3)
+    if video.dtype in (torch.bool, torch.complex64, torch.complex128):
+        raise ValueError(f"video: dtype {video.dtype}: must be uint8 or float, values in 0..255")
+    if video.dtype != torch.uint8 and not torch.compiler.is_compiling() and video.numel():
+        least, most = map(float, (video.min(), video.max()) if video.dtype != torch.uint16 else video.int().aminmax())
+        if not (0 <= least and most <= 255) or (video.is_floating_point() and 0 < most < 2):  # NaN too
+            raise ValueError(f"video: values from {least:g} to {most:g}: pixels must be in 0..255")
     return video
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import objects
 
+SMALL = 2.0  # floats that are all below are fractions of white
+
 
 class InputError(ConfigError, ValueError):
     """An argument that a model cannot use: a ValueError for programs, an exit code 2 for commands."""
@@ -33,7 +35,8 @@ def pixels(images: Any, takes: Takes) -> np.ndarray:
     """uint8 or float32 [B, T, H, W, 3], values in 0..255, of an image [H, W, 3], images [B, H, W, 3] or clips
     [B, T, H, W, 3]. Other integers become uint8, other floats float32.
 
-    Raises: InputError, also for floats in 0..1, which are pixels divided by 255 that this model divides again.
+    Raises: InputError, also for floats below 2, which are pixels divided by 255 that this model divides again: resizing
+      by cubic or Lanczos filters brings some of them above 1.
     """
     array = as_array("images", images)
     if array.ndim not in (3, 4, 5) or array.shape[-1] != 3:
@@ -50,7 +53,7 @@ def pixels(images: Any, takes: Takes) -> np.ndarray:
         if not (least >= 0 and most <= 255):  # also for NaN
             hint = "; do not normalise: the model does" if floats and least < 0 else ""
             raise InputError(f"images: values from {least:g} to {most:g}: must be in 0..255{hint}")
-        if floats and 0 < most <= 1:
+        if floats and 0 < most < SMALL:
             raise InputError(f"images: floats up to {most:g}: pixels are 0..255 here; multiply by 255")
     video = array if floats else array.astype(np.uint8, copy=False)
     video = video[None] if video.ndim == 3 else video
@@ -62,7 +65,9 @@ def pixels(images: Any, takes: Takes) -> np.ndarray:
 def _check_size(given: tuple[int, ...], shape: tuple[int, ...], takes: Takes) -> None:
     _, frames, height, width, _ = shape
     if frames == 1 and takes.frames > 1:
-        clip = "; a single clip is images[None]" if len(given) == 4 else ""
+        clip = ""
+        if len(given) == 4:
+            clip = f"; frames of one clip: images[None]; single pictures: np.repeat(images[:, None], {takes.frames}, 1)"
         text = f"one frame each, the model takes clips [B, T, H, W, 3] with T a multiple of {takes.frames}{clip}"
         raise InputError(f"images: shape {given}: {text}")
     if frames > 1 and not takes.clips:

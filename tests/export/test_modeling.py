@@ -196,13 +196,15 @@ def test_what_cannot_be_meant_is_refused_in_a_line_that_names_it(exported, given
         (lambda: exported.intervene(video, masks[:, :, :2], [0]), r"masks .*: must be \[3, K, 4, 16, 16\]"),
         (lambda: exported.intervene(video, masks, [3]), r"remove = \[3\]: must be from 0 to 2"),
         (lambda: exported.intervene(video, masks.repeat(1, 2, 1, 1, 1), range(4)), "4 objects .* at most 3"),
+        (lambda: exported.encode(video / 255), "pixels must be in 0..255"),
+        (lambda: exported.encode(video / 250), "to 1.02: pixels must be in 0..255"),
+        (lambda: exported.encode((video.float() - 128) / 50), "values from -2.56 to 2.*: pixels must be in 0..255"),
+        (lambda: exported.encode(video.int() * 2), "pixels must be in 0..255"),
+        (lambda: exported.encode(video.to(torch.uint16) * 16), "pixels must be in 0..255"),
+        (lambda: exported.encode(video > 9), "dtype torch.bool"),
     ):
         with pytest.raises(ValueError, match=text):
             call()
-    with pytest.warns(UserWarning, match="pixels must be in 0..255"):
-        exported.encode(video / 255)
-    with pytest.warns(UserWarning, match="values from -2.56 to 2.*: pixels must be in 0..255"):
-        exported.encode((video.float() - 128) / 50)
 
 
 @pytest.mark.parametrize("remove", [2, [2], (2, 2), range(2, 3), np.array([2]), {2}, [False, False, True],

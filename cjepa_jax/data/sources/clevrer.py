@@ -10,7 +10,7 @@ SPLIT is train (videos 0 to 9999), validation (10000 to 14999) or test (15000 to
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,6 +85,8 @@ class Clevrer(Clips):
         name = f"{thousand('video', number)}/video_{number:05d}.mp4"
         pixels = video.read(files.inside(home_of(root, "video", split), name), frames, self.length, where)
         truth = None if split == "test" else Annotation(self.annotation(number), self.length)
+        if truth is not None:
+            require_entries(truth.path, truth.described, frames, where)
         shape = (len(truth.looks) if truth else 0, *pixels.shape[:3])
         image_bytes.check_room(f"video_{number:05d}.mp4: masks", *shape)
         masks = np.zeros(shape, bool)
@@ -129,11 +131,13 @@ class Clevrer(Clips):
 class Annotation:
     """What an annotation file says. Raises DataError, naming it.
 
-    looks: (colour, material, shape) of each object. states: float32 [L,K,13], columns as Clevrer.state_names.
+    looks: (colour, material, shape) of each object. states: float32 [L,K,13], columns as Clevrer.state_names; 0 in
+    frames that are not in `described`, which published files have (7648 and 9777 end after 104 of 128 frames).
     """
 
     def __init__(self, path: Path, length: int):
-        self._path, found = path, files.read_json(path, MOST_BYTES)
+        self.path, found = path, files.read_json(path, MOST_BYTES)
+        self.described: set[int] = set()
         try:
             objects = found["object_property"]
             self.rows = {thing["object_id"]: k for k, thing in enumerate(objects)}
@@ -145,6 +149,7 @@ class Annotation:
                 if type(moment["frame_id"]) is not int:  # 1.0 and true are in a range, but no index
                     raise TypeError(f"frame_id {moment['frame_id']!r}")
                 if moment["frame_id"] in range(length):
+                    self.described.add(moment["frame_id"])
                     for thing in moment["objects"]:
                         motion = [np.asarray(thing[key], np.float32).reshape(3) for key in MOTION]
                         row = self.states[moment["frame_id"], self.rows[thing["object_id"]]]
@@ -178,6 +183,7 @@ def read_outlines(
     if not all(type(n) is int and isinstance(o, list) and all(map(is_outline, o)) for n, o in pairs):
         raise DataError(f"{path}: a frame needs a frame_index and objects of mask, {', '.join(LOOKS)} ({where})")
     at = dict(pairs)
+    require_entries(path, at, frames, where)
     if looks is None:
         looks = sorted({look(thing) for objects in at.values() for thing in objects})
     if len(looks) > MOST_OBJECTS:
@@ -190,6 +196,13 @@ def read_outlines(
             if looks[k] in best:
                 masks[k, t] = rle.decode(best[looks[k]]["mask"], height, width, f"{path}: frame {frame} ({where})")
     return masks
+
+
+def require_entries(path: Path, entries: Container[int], frames: np.ndarray, where: str) -> None:
+    """Raises DataError where a wanted frame has no entry in a file of one entry a frame: nothing is known of it."""
+    lost = next((frame for frame in frames.tolist() if frame not in entries), None)
+    if lost is not None:
+        raise DataError(f"{path}: frame {lost} has no entry ({where})")
 
 
 def is_outline(thing: Any) -> bool:

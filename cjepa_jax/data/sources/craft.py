@@ -148,11 +148,15 @@ def read_masks(path: Path, frames: np.ndarray, height: int, width: int, where: s
         raise DataError(f"{path}: needs a list of at most {MOST_OBJECTS} objects ({where})")
     image_bytes.check_room(f"{path}: masks ({where})", len(objects), len(frames), height, width)
     masks = np.zeros((len(objects), len(frames), height, width), bool)
+    last = -1
     for k, thing in enumerate(objects):
         shown = thing.get("frames") if isinstance(thing, Mapping) else None
         if not isinstance(shown, Mapping):
             raise DataError(f"{path}: object {k} has no frames ({where})")
+        last = max([last, *(int(frame) for frame in shown if str(frame).isdecimal() and len(frame) < 10)])
         for t, frame in enumerate(frames):
             if str(frame) in shown:
                 masks[k, t] = rle.decode(shown[str(frame)], height, width, f"{path}: object {k}, frame {frame}")
+    if objects and frames[-1] > last:  # an object that is not seen has no entry, but then others have
+        raise DataError(f"{path}: ends with frame {last}, frame {frames[-1]} is wanted ({where})")
     return masks

@@ -253,6 +253,19 @@ def test_masks_that_are_broken(broken, change, named):
     assert str(path) in message(caught)
 
 
+@pytest.mark.parametrize("kind", ["annotation_validation/annotation_10000-11000/annotation", "processed_proposals/sim"])
+def test_a_table_that_is_shorter_than_its_clip(broken, kind):
+    """As the published scenes 7648 and 9777: frames from 104 on are not empty, nothing is known of them."""
+    path = broken / f"{kind}_10000.json"
+    key = "frames" if "proposals" in kind else "motion_trajectory"
+    edit(path, lambda content: content[key].__delitem__(slice(104, None)))
+    source = clevrer(broken, "eval", masks="processed_proposals", frames=4, stride=8)
+    assert source[2]["masks"].any()  # frames 64 to 88
+    with pytest.raises(DataError, match=r"frame 104 has no entry \(clip 10000\)") as caught:
+        source[3]
+    assert str(path) in message(caught)
+
+
 def test_masks_that_are_missing(broken):
     (broken / "processed_proposals/sim_10000.json").unlink()
     with pytest.raises(DataError, match="sim_10000.json: No such file"):

@@ -78,6 +78,19 @@ def test_it_goes_through_the_loader(published, masks, objects):
     assert len(source) == 2 * 3 and source[0]["masks"].shape == (objects, 4, SIZE, SIZE)
 
 
+def test_masks_that_end_before_the_clip(broken):
+    path = broken / f"masks/{VIDEOS[7]}.json"
+    content = json.loads(path.read_text())
+    for thing in content["objects"]:
+        thing["frames"] = {frame: mask for frame, mask in thing["frames"].items() if int(frame) < 20}
+    path.write_text(json.dumps(content))
+    source = craft(broken, "eval", 5, stride=3, masks="masks")
+    assert source[0]["masks"].any()  # frames 0 to 12
+    with pytest.raises(DataError, match=r"ends with frame 19, frame 27 is wanted \(clip 7\)") as caught:
+        source[1]
+    assert str(path) in str(caught.value)
+
+
 def test_frames_masks_and_labels(published):
     source = craft(published, "eval", 5, stride=3, masks="masks")
     frames, masks = video(7)
