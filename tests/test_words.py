@@ -12,7 +12,13 @@ from tests.running import ROOT
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 SOURCES = [path for top in ("cjepa_jax", "configs", "launch", "examples") for path in (ROOT / top).rglob("*.py")]
 GENERATED = ("docs/results/",)
-NOT_YET = ("cjepa_jax/", "configs/", "launch/", "examples/")  # still to be rewritten. This list only gets shorter.
+# Files and folders that are still to be rewritten, below cjepa_jax/ or at the top. This list only gets shorter.
+NOT_YET = """bench compare configuration data/assemble.py data/base.py data/batching.py data/bench.py data/build.py
+data/checks.py data/drawing data/materialise data/pipeline.py data/questions.py data/segment.py data/show.py
+data/transforms.py data/worlds evals export host loading masks models objectives reports runtime weights __init__.py
+api.py cli.py doctor.py errors.py evaluate.py experiment.py losses.py optim.py positions.py report.py schedules.py
+sharding.py train.py train_step.py types.py"""
+NOT_YET = tuple(f"cjepa_jax/{name}" for name in NOT_YET.split()) + ("configs/", "launch/", "examples/")
 COMMAND = re.compile(r"^ {4,}(?:python|--|\.venv|cjepa|pip|[$]).*$", flags=re.M)  # a line of a docstring
 MOST = 20  # semicolons per 10,000 words
 A_FILE = 2  # semicolons that a short file may have

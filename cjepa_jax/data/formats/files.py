@@ -1,4 +1,4 @@
-"""Files that came from elsewhere: names that stay inside their folder, JSON that is what it says."""
+"""Files of unknown origin: names that stay inside their folder, and checked JSON."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from typing import Any
 from cjepa_jax.errors import DataError
 from cjepa_jax.host import door
 
-MOST_NAME, MOST_PATH = 255, 4095  # bytes of a name and of a path, on Linux; beyond, the system calls raise
-BREAKS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")  # no name has these; they would break up an error's line
+MOST_NAME, MOST_PATH = 255, 4095  # bytes of a name and of a path on Linux, beyond which system calls raise
+BREAKS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")  # not allowed in a name, because they would break an error's line
 
 
 def is_name(name: Any) -> bool:
-    """Whether this is a text that can be a file's name or relative path, on one line."""
+    """Whether this text can be a file's name or relative path, on one line."""
     if not isinstance(name, str) or not name or BREAKS.search(name):
         return False
     try:
@@ -24,10 +24,10 @@ def is_name(name: Any) -> bool:
 
 
 def inside(root: Path, name: str) -> Path:
-    """root / name, for a name out of a json, an archive or a list.
+    """root / name, for a name from a JSON file, an archive or a list.
 
-    Raises DataError for what is no name (`is_name`) or too long a path, and for a name that is absolute or leads out of
-    `root`, by ".." or by a symbolic link.
+    Raises DataError for an invalid name (`is_name`), a path that is too long, and a name that is absolute or leads out
+    of `root`, by ".." or by a symbolic link.
     """
     home = os.path.realpath(root)
     if not is_name(name) or len(os.fsencode(os.path.join(home, name))) > MOST_PATH:

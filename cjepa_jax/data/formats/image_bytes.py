@@ -21,7 +21,7 @@ PALETTE = 3  # PNG's colour type, in byte 25
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 ORIENTATION = 0x0112  # EXIF's tag: 1 to 8
-MOST_PIXELS = 1 << 26  # of one picture; a small file can hold many more
+MOST_PIXELS = 1 << 26  # of one picture (a small file can claim many more)
 MOST_VALUES = 1 << 30  # of one scene's masks or video, a byte each
 
 
@@ -74,7 +74,7 @@ def head(data: bytes, where: str) -> Head:
             orientation = tags.get(ORIENTATION, 1)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{where} has over {MOST_PIXELS} pixels, the most that are read") from error
-    except Exception as error:  # what Pillow raises for broken headers has no common base
+    except Exception as error:  # Pillow's errors for broken headers have no common base
         raise DataError(f"{where} is not a readable image, or cut short ({type(error).__name__})") from error
     if width * height > MOST_PIXELS:
         raise DataError(f"{where} is {width}x{height} pixels, at most {MOST_PIXELS} in all are read")
@@ -146,8 +146,8 @@ def _jpeg(data: bytes, where: str) -> np.ndarray:
 
 
 def check_room(where: str, *shape: int) -> None:
-    """Raises DataError, beginning with `where`, for masks [K,T,H,W] or a video of more than MOST_VALUES values: the
-    sizes of a hostile file must not decide how much memory is taken."""
+    """Raises DataError, beginning with `where`, for masks [K,T,H,W] or a video of more than MOST_VALUES values, because
+    the sizes of a hostile file must not decide how much memory is allocated."""
     if math.prod(shape) > MOST_VALUES:
         raise DataError(f"{where}: {' x '.join(map(str, shape))} values, at most {MOST_VALUES} are held")
 

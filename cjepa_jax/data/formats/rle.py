@@ -1,11 +1,12 @@
 """Masks as COCO stores them: run lengths down the columns, first run background, and polygons.
 
 The format is that of pycocotools (github.com/cocodataset/cocoapi, common/maskApi.c): {"size": [H, W], "counts": ...}.
-`counts` is a list of run lengths, or a text of them: 5 bits a character from "0" on, lowest first, bit 5 for "more to
-come", bit 4 of the last the sign; from the fourth on, a number is the difference to the one two before it.
+`counts` is a list of run lengths, or a text of them. A character holds 5 bits, starting at "0", lowest first. Bit 5
+means "more to come", and bit 4 of the last character is the sign. From the fourth number on, a number is the difference
+to the number two before it.
 
-pycocotools writes these texts and draws the polygons. It is not given texts from a file: it checks neither where they
-end nor that the runs fit into the frame. They are read here.
+pycocotools writes these texts and draws the polygons. Texts from a file are read here and not by pycocotools, which
+checks neither where they end nor that the runs fit into the frame.
 """
 
 import math
@@ -18,7 +19,7 @@ from pycocotools import mask as coco
 from cjepa_jax.errors import DataError
 
 LONGEST = 7  # characters of one number: 7 x 5 bits hold every 32-bit run
-MOST_POLYGONS = 1000  # of one object; COCO's have some dozens
+MOST_POLYGONS = 1000  # of one object (COCO's have some dozens)
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def decode(rle: Mapping[str, Any], height: int, width: int, where: str) -> np.nd
 
 
 def _numbers(text: str | bytes, most: int, where: str) -> np.ndarray:
-    """The run lengths in a text, int64 [at most `most`]; anything from -2^40 to 2^55 can come out."""
+    """The run lengths in a text, int64 [at most `most`]. Values lie between -2^40 and 2^55."""
     if len(text) > LONGEST * most:
         raise DataError(f"{where}: counts hold {len(text)} characters, a frame of {most - 1} pixels fewer")
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text

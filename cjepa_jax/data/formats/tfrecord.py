@@ -4,8 +4,8 @@ A record is its length (uint64), the masked CRC32C of these eight bytes, the dat
 little-endian (tensorflow.org/tutorials/load_data/tfrecord, "TFRecords format details").
 
 An Example maps names to lists of bytes, floats or integers (tensorflow/core/example/{example,feature}.proto). Only the
-features asked for are decoded, and the others stepped over: a record of MOVi holds six million integers of optical
-flow, which a general parser would unpack each time.
+requested features are decoded, and the others are skipped. A record of MOVi holds six million integers of optical flow,
+which a general parser would unpack each time.
 """
 
 import math
@@ -31,10 +31,10 @@ def masked_crc(data: bytes) -> int:
 
 
 def read(path: Path, number: int, total: int) -> bytes:
-    """Record `number` of a file that should hold `total`. The records before it are stepped over by their lengths.
+    """Record `number` of a file that should hold `total`. The records before it are skipped by their lengths.
 
     Raises DataError, naming file and record, for a file that is missing, cut short or damaged up to this record, and
-    for one that ends too early or, when its last record is read, too late.
+    for one that ends too early. When the last record is read, also for a file that ends too late.
     """
     try:
         with door.regular(path, links=True) as file:
@@ -87,7 +87,7 @@ def example(data: bytes, names: Collection[str], where: str) -> dict[str, Values
 
 
 def array(features: dict[str, Values], name: str, shape: tuple[int, ...], kind: type, where: str) -> np.ndarray:
-    """A feature of numbers, float32 or int64 as `kind` says, in its shape, whose first length may be -1.
+    """A feature of numbers, float32 or int64 (`kind`), in this shape, whose first length may be -1.
 
     Raises DataError, beginning with `where`, if it is of another kind or does not fit.
     """
@@ -113,7 +113,7 @@ def _values(feature: memoryview) -> Values:
 
 
 def _integers(data: bytes) -> np.ndarray:
-    """Varints one after another -> int64 [n]: seven bits a byte, lowest first, bit 7 for "more to come"."""
+    """Consecutive varints -> int64 [n]: seven bits a byte, lowest first, bit 7 for "more to come"."""
     digits = np.frombuffer(data, np.uint8)
     last = np.flatnonzero(digits < 128)
     if not digits.size:

@@ -1,4 +1,4 @@
-"""Frames of video files, and the size that they are reduced to. OpenCV with its FFmpeg."""
+"""Frames of video files, and their reduced size. Uses OpenCV with its FFmpeg."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from cjepa_jax.data.formats.image_bytes import MOST_PIXELS, check_room
 from cjepa_jax.errors import DataError
 from cjepa_jax.host import door
 
-# How video files begin, and where. Anything else is refused: FFmpeg also follows playlists, which name other files.
+# The first bytes of video files. Anything else is refused, because FFmpeg also follows playlists, which name other
+# files.
 MP4 = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 OTHERS = (b"\0\0\1\xba", b"\0\0\1\xb3", b"RIFF", b"\x1aE\xdf\xa3")  # MPEG with and without packets, AVI, Matroska
 
@@ -19,12 +20,13 @@ OTHERS = (b"\0\0\1\xba", b"\0\0\1\xb3", b"RIFF", b"\x1aE\xdf\xa3")  # MPEG with 
 def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> np.ndarray:
     """The frames of these numbers (from 0, ascending): RGB, uint8 [T,H,W,3].
 
-    `expect` is the number of frames that the file should have (None: unknown) and `where` says which clip it is; both
-    are for the message: a longer file passes, and so does one that ends after the last wanted frame. What lies between
-    wanted frames is decoded, for frames build on each other, but not converted; nothing after the last is.
+    `expect` is the number of frames that the file should have (None: unknown), and `where` says which clip it is. Both
+    are only used in messages: a longer file is accepted, and so is one that ends after the last wanted frame. Frames
+    between wanted ones are decoded, because frames depend on each other, but not converted. Frames after the last
+    wanted one are not decoded.
 
-    Raises DataError for a file that is missing, no video, ends before the last wanted frame, or whose frames are
-    larger than can be held.
+    Raises DataError for a file that is missing, not a video, ends before the last wanted frame, or has frames that are
+    too large.
     """
     wanted = list(frames)
     if not wanted or wanted != sorted(set(wanted)) or wanted[0] < 0:
@@ -51,7 +53,7 @@ def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> n
 
 
 def reduced(height: int, width: int, short: int) -> tuple[int, int]:
-    """The size of frames reduced to a short side of `short` pixels; smaller ones keep theirs."""
+    """The size of frames reduced to a short side of `short` pixels. Smaller frames keep their size."""
     scale = short / min(height, width)
     if scale >= 1:
         return height, width
@@ -77,7 +79,7 @@ def reduce_masks(masks: np.ndarray, short: int) -> np.ndarray:
 
 
 def _open(path: Path, where: str) -> cv2.VideoCapture:
-    # Decoders and OpenCV print without naming the clip; the error that is raised here says once what is wrong.
+    # Decoders and OpenCV print without naming the clip. The error that is raised here names it.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     quiet = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
     quiet(2)  # errors only
@@ -90,7 +92,7 @@ def _open(path: Path, where: str) -> cv2.VideoCapture:
         raise DataError(f"{path}: the file is empty ({where})")
     if not (head[4:].startswith(MP4) or head.startswith(OTHERS)):
         raise DataError(f"{path}: not a video, or of a kind other than mp4, mpg, avi, mkv ({where})")
-    # One thread: the loader's own threads and processes are the parallel ones.
+    # One thread, because the loader already runs threads and processes in parallel.
     capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
         raise DataError(f"{path}: not readable as a video, or cut short ({where})")

@@ -1,9 +1,9 @@
-"""What cuts an image into masks. Each module has `SETTINGS`, its options with their defaults, and
+"""Segmenters of images. Each module has `SETTINGS`, its options with their defaults, and a function
 `make(settings, device, batch)`, which returns a function
 
     image uint8 [H,W,3] RGB -> list of (mask bool [H,W], {score's name: value}), no pixel in two masks
 
-and what identifies it beside the settings (such as the weights' checksum), as a dict.
+and a dict of what else identifies it (such as the weights' checksum).
 """
 
 import importlib
@@ -13,7 +13,7 @@ from cjepa_jax.errors import ConfigError
 
 
 def needs(package: str, backend: str) -> ModuleType:
-    """An optional package. Raises ConfigError, with the command that installs it, where it is missing."""
+    """Imports an optional package. Raises ConfigError, with the command that installs it, if it is missing."""
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:

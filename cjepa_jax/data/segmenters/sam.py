@@ -1,15 +1,16 @@
 """Segment Anything (Kirillov et al. 2023) and SAM 2 (Ravi et al. 2024): masks of everything, from a grid of points.
 
-The models are those of `transformers`, read from a local folder: safetensors only, nothing that could run code. Its
-mask-generation pipeline needs torchvision, for box suppression and for SAM 2's images; so its steps are taken here:
+The models are those of `transformers`, read from a local folder (safetensors only, nothing that could run code). Its
+mask-generation pipeline needs torchvision, for box suppression and for SAM 2's images, so its steps are implemented
+here:
 
     1. the image once through the encoder, the points through the decoder: three masks each, at low resolution
     2. kept: predicted IoU >= score, stability >= stability, share of the image within area
-    3. box suppression at IoU 0.7, by predicted IoU; then the `top` largest
-    4. brought to the image's size, and each pixel given to the smallest mask (`select.share_out`); what then is below
-       the smallest area is dropped
+    3. box suppression at IoU 0.7, by predicted IoU, then the `top` largest
+    4. resized to the image's size, and each pixel given to the smallest mask (`select.share_out`). Masks that are then
+       below the smallest area are dropped
 
-SAM's own generator measures step 2 and 3 at the image's size, which takes far more time and memory; the logits hold no
+SAM's own generator measures steps 2 and 3 at the image's size, which takes far more time and memory. The logits have no
 more detail there. Stability is the IoU of the mask cut at logit +1 with the one cut at -1.
 """
 
@@ -29,11 +30,11 @@ from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import door
 
 SETTINGS = {
-    "points_per_side": 32,  # a grid of so many points each way
+    "points_per_side": 32,  # points along each side of the grid
     "score": 0.88,  # least IoU that the model predicts for its mask
     "stability": 0.95,  # least stability
     "area": (0.05, 0.40),  # share of the image
-    "top": 20,  # so many masks, the largest
+    "top": 20,  # the largest masks that are kept
 }
 MODELS = {"sam": "SamModel", "sam2": "Sam2Model", "sam2_video": "Sam2Model"}  # model_type in config.json -> class
 SAME = 0.7  # IoU of boxes above which two masks are the same
@@ -41,14 +42,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def make(settings: Mapping[str, Any], device: str, batch: int) -> tuple[Callable, dict[str, str]]:
-    """See `cjepa_jax.data.segmenters`; `settings["weights"]` is the folder, `batch` points are decoded at a time.
+    """See `cjepa_jax.data.segmenters`. `settings["weights"]` is the folder, and `batch` points are decoded at a time.
 
-    Raises ConfigError for a folder without SAM, a device that is not there or a package that is not installed.
+    Raises ConfigError for a folder without SAM, a missing device or a package that is not installed.
     """
     folder = Path(settings["weights"])
     kind, checksum = identify(folder)
     torch = needs("torch", "sam")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported: nothing may be fetched
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported, so that nothing is downloaded
     transformers = needs("transformers", "sam")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -175,11 +176,11 @@ class Segmenter:
         return logits[:, :rows, :columns]
 
     def distinct(self, logits: np.ndarray, scores: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """The places of the masks that are not the same as a better one."""
+        """The indices of the masks that are not duplicates of a better one."""
         return select.distinct(select.boxes(self.seen(logits, image) > 0), scores[:, 0], SAME)
 
     def enlarge(self, logits: np.ndarray, image: np.ndarray) -> np.ndarray:
-        """Logits [N,h,w] at the image's size, [N,H,W]: SAM's by way of its padded input."""
+        """Logits [N,h,w] at the image's size, [N,H,W]. SAM's are first resized to its padded input."""
         if not len(logits):
             return np.zeros((0, *image.shape[:2]), np.float32)
         resize = functools.partial(self.torch.nn.functional.interpolate, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""From many proposals to a few masks that do not overlap. NumPy."""
+"""Selects a few masks that do not overlap from many proposals. NumPy."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def boxes(masks: np.ndarray) -> np.ndarray:
 
 
 def distinct(boxes: np.ndarray, scores: np.ndarray, most: float) -> np.ndarray:
-    """Non-maximum suppression of boxes [N,4]: the places of those to keep, by falling score.
+    """Non-maximum suppression of boxes [N,4]: the indices of those to keep, by decreasing score.
 
     From the highest score [N] on, a box is left out if its intersection over union with one that is kept exceeds
     `most`. Ties keep their order.
@@ -31,10 +31,10 @@ def distinct(boxes: np.ndarray, scores: np.ndarray, most: float) -> np.ndarray:
 
 
 def share_out(masks: np.ndarray) -> np.ndarray:
-    """Give every pixel of masks bool [N,H,W] to one mask alone: the smallest that has it, the later one of equals.
+    """Gives every pixel of masks bool [N,H,W] to one mask: the smallest that contains it, the later one of equals.
 
-    Segmenters offer an object and its parts as well as what stands before it. Were the larger to win, whatever lies
-    wholly inside another mask would vanish; so it keeps its pixels, and the larger is what is left to see of it.
+    Segmenters return an object, its parts, and objects in front of it. If the larger mask won, a mask entirely inside
+    another would vanish. So the smaller mask keeps its pixels, and the larger one gets the rest.
     """
     owner = np.full(masks.shape[1:], -1)
     for k in np.argsort(-masks.sum((1, 2)), kind="stable"):
@@ -43,6 +43,6 @@ def share_out(masks: np.ndarray) -> np.ndarray:
 
 
 def left(masks: np.ndarray, least: float) -> np.ndarray:
-    """The places of those of masks bool [N,H,W] that hold at least this share of the pixels, and at least one: smaller
-    ones may have taken all of it."""
+    """The indices of the masks, bool [N,H,W], that hold at least this share of the pixels, and at least one pixel,
+    because smaller masks may have taken all of them."""
     return np.flatnonzero(masks.any((1, 2)) & (masks.mean((1, 2)) >= least))

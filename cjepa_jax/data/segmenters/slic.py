@@ -1,8 +1,8 @@
-"""SLIC superpixels: objects that know nothing of objects, for the ablation of object-level masks.
+"""SLIC superpixels, for the ablation of object-level masks.
 
 Achanta et al., "SLIC Superpixels Compared to State-of-the-art Superpixel Methods", 2012, as scikit-image has it:
-k-means on colour and place from a regular grid, then every segment made connected. All segments are kept: together
-they are the whole image, so that no rule of ours decides what counts as an object.
+k-means on colour and place from a regular grid, then every segment is made connected. All segments are kept. Together
+they cover the whole image, so no rule of ours decides what counts as an object.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ import numpy as np
 from cjepa_jax.data.segmenters import needs
 
 SETTINGS = {
-    "segments": 16,  # seeds: pieces below half the mean size are merged, so 6 to 13 are left of a photograph
+    "segments": 16,  # seeds. Pieces below half the mean size are merged, so 6 to 13 remain of a photograph
     "compactness": 10.0,  # weight of place against colour
 }
 

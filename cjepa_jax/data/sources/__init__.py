@@ -1,1 +1,1 @@
-"""Sources of scenes: readers of published data sets and of folders of one's own."""
+"""Sources of scenes: readers of published data sets and of image folders."""

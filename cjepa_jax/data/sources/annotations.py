@@ -1,8 +1,8 @@
-"""Where the annotations of COCO-style images are: in one JSON file for all, as COCO publishes them, or one per image.
+"""Annotations of COCO-style images: one JSON file for all, as COCO publishes them, or one file per image.
 
 Both classes give `names`, the images' file names relative to their folder, and `read(i)`, the annotations of image i.
-Neither holds the annotations: COCO's own file has 450 MB, and every data worker gets a copy of its source. Of the one
-file only the places of its entries are kept, of a folder only the names.
+Neither keeps the annotations in memory, because COCO's file has 450 MB and every data worker gets a copy of its source.
+For the single file only the byte offsets of its entries are kept, for a folder only the names.
 """
 
 import codecs
@@ -20,13 +20,13 @@ from cjepa_jax.data.formats import files
 from cjepa_jax.errors import DataError
 from cjepa_jax.host import door
 
-MOST_BYTES = 1 << 33  # of an annotation file; COCO's largest has 0.5 GB
+MOST_BYTES = 1 << 33  # of an annotation file (COCO's largest has 0.5 GB)
 SETTINGS = "settings.json"  # how the masks of a folder were made
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
 def tree(root: Path, endings: tuple[str, ...]) -> list[str]:
-    """Names, relative to `root`, of the files below it that end so (in lower case), sorted; hidden ones are left out.
+    """Sorted names, relative to `root`, of the files below it with this ending (in lower case), without hidden ones.
 
     Raises DataError if `root` is not a folder. Links to folders are not followed.
     """

@@ -25,22 +25,23 @@ RANGES = {"train": range(10_000), "validation": range(10_000, 15_000), "test": r
 MOTION = ("location", "orientation", "velocity", "angular_velocity")
 LOOKS = ("color", "material", "shape")  # no two objects of a video share all three
 MOST_OBJECTS = 64
-MOST_BYTES = 1 << 27  # of one video's JSON files; the published ones have under a megabyte
+MOST_BYTES = 1 << 27  # of one video's JSON files (the published ones have under a megabyte)
 
 
 @dataclass(frozen=True)
 class Clevrer(Clips):
-    """CLEVRER's videos that are in the folder; splits train, eval (the published validation) and test.
+    """The CLEVRER videos in the folder. Splits: train, eval (the published validation) and test.
 
-    masks: a folder, in DIR or absolute, of the published outlines ("processed_proposals" or "derender_proposals"); ""
-    for none: then all masks are empty, and blocks are hidden instead of objects. An outline belongs to the object of
-    its colour, material and shape; the surest of several counts, and one that fits no annotated object is left out.
+    masks: a folder, in DIR or absolute, of the published outlines ("processed_proposals" or "derender_proposals"). With
+    "" all masks are empty, and blocks are hidden instead of objects. An outline belongs to the object of its colour,
+    material and shape. Of several the one with the highest score is used, and one that fits no annotated object is left
+    out.
 
     In train and eval a scene has a row for each annotated object, in the order of object_property. It holds `states`
     float32 [T,K,13] (state_names, in the simulator's units) and `contacts` float32 [C,4] of the collisions within the
     window: first and last time in frames (equal), object a, object b. Labels: the number of objects in the camera's
-    view and their mean location and velocity in the middle frame. In test the rows are the looks that the outlines
-    have, sorted; labels are 0, and there are no states or contacts.
+    view and their mean location and velocity in the middle frame. In test the rows are the sorted looks of the
+    outlines, labels are 0, and there are no states or contacts.
     """
 
     masks: str = ""
@@ -110,7 +111,7 @@ class Clevrer(Clips):
         return files.inside(home, f"{thousand('annotation', number)}/annotation_{number:05d}.json")
 
     def outlines(self, number: int) -> Path:
-        """The file of video `number`'s masks: of the two published names the one that is there."""
+        """The file of video `number`'s masks, under the one of the two published names that exists."""
         home = Path(self.path) / self.masks
         named = [files.inside(home, f"{kind}_{number:05d}.json") for kind in ("proposal", "sim")]
         return next(filter(Path.is_file, named), named[-1])
@@ -118,7 +119,7 @@ class Clevrer(Clips):
     def questions(self, i: int) -> list[dict[str, Any]]:
         """The questions about the video of scene i, as published: question_id, question, question_type,
         question_subtype, program and answer (descriptive), or choices of choice_id, choice, program and answer
-        ("correct" or "wrong"); in test without programs and answers. Raises IndexError, DataError."""
+        ("correct" or "wrong"). In test without programs and answers. Raises IndexError, DataError."""
         number, _ = self.locate(i)
         root, name = Path(self.path), f"{self.splits[self.split]}.json"
         path = root / "questions" / name if (root / "questions").is_dir() else root / name
@@ -129,7 +130,7 @@ class Clevrer(Clips):
 
 
 class Annotation:
-    """What an annotation file says. Raises DataError, naming it.
+    """Contents of an annotation file. Raises DataError, naming it.
 
     looks: (colour, material, shape) of each object. states: float32 [L,K,13], columns as Clevrer.state_names; 0 in
     frames that are not in `described`, which published files have (7648 and 9777 end after 104 of 128 frames).
@@ -146,7 +147,7 @@ class Annotation:
                 raise DataError(f"{path}: object_property has an id twice, or over {MOST_OBJECTS} objects")
             self.states = np.zeros((length, len(objects), 1 + 3 * len(MOTION)), np.float32)
             for moment in found["motion_trajectory"]:
-                if type(moment["frame_id"]) is not int:  # 1.0 and true are in a range, but no index
+                if type(moment["frame_id"]) is not int:  # 1.0 and true are in a range, but cannot be an index
                     raise TypeError(f"frame_id {moment['frame_id']!r}")
                 if moment["frame_id"] in range(length):
                     self.described.add(moment["frame_id"])
@@ -173,8 +174,8 @@ class Annotation:
 def read_outlines(
     path: Path, frames: np.ndarray, height: int, width: int, looks: Sequence[tuple] | None, where: str
 ) -> np.ndarray:
-    """Masks bool [K,T,H,W] of these frames, from the published outlines; `looks` names the rows (None: one row for
-    each look in the file, sorted). Raises DataError."""
+    """Masks bool [K,T,H,W] of these frames, from the published outlines. `looks` names the rows (None: one row for each
+    look in the file, sorted). Raises DataError."""
     found = files.read_json(path, MOST_BYTES)
     moments = found.get("frames") if isinstance(found, Mapping) else None
     if not isinstance(moments, list) or not all(isinstance(moment, Mapping) for moment in moments):
@@ -218,7 +219,7 @@ def look(thing: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def home_of(root: Path, kind: str, split: str) -> Path:
-    """Where a split's thousands are: of the usual places the first that is there. Raises DataError."""
+    """The folder of a split's thousands: the first of the usual ones that exists. Raises DataError."""
     places = [root / f"{kind}_{split}", root / f"{kind}s" / split]
     for place in places:
         if place.is_dir():

@@ -1,4 +1,4 @@
-"""What the readers of published videos share: their fields, and windows of clips of one length."""
+"""Base of the readers of published videos: their fields, and windows of clips of equal length."""
 
 import operator
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from cjepa_jax.data.formats import video
 from cjepa_jax.data.worlds.base import check_integer
 from cjepa_jax.errors import ConfigError, DataError
 
-# Labels of a source that knows its objects' motion in 3-D: how many are there, and the means over them.
+# Labels of a source that knows its objects' motion in 3-D: their number, and means over them.
 MOTION_LABELS = ("count", *(f"{what}/{axis}" for what in ("position", "velocity") for axis in "xyz"))
 
 
 @dataclass(frozen=True)
 class Clips:
-    """A source of windows of video clips. A clip of L frames holds L // (frames * stride) windows, one scene each,
-    which follow each other in index; frames = 1 gives single images.
+    """A source of windows of video clips. A clip of L frames holds L // (frames * stride) windows, one scene each, with
+    consecutive indices. frames = 1 gives single images.
 
-    split: a key of `splits`. path: the data set's folder. size: frames of a longer short side are reduced to it.
-    frames: T. count: of the scenes, in order; 0: all. seed: unused, nothing is drawn here. stride: frames from one
-    taken frame to the next.
+    split: a key of `splits`. path: the data set's folder. size: frames with a longer short side are reduced to it.
+    frames: T. count: number of scenes, in order (0: all). seed: unused, nothing is drawn here. stride: frames from one
+    used frame to the next.
 
-    Raises ConfigError for values out of their limits, DataError for a folder that does not hold what it should, both
-    when built; errors.DataError for a clip that is broken, when read.
+    Raises, when built, ConfigError for values out of their limits and DataError for a folder without the expected
+    contents. Raises errors.DataError, when read, for a broken clip.
     """
 
     split: str = "train"
@@ -36,9 +36,9 @@ class Clips:
     count: int = 0
     seed: int = 0
     stride: int = 1
-    clips: tuple = field(init=False, repr=False, compare=False)  # what a scene's clip is, as `scan` gave it
+    clips: tuple = field(init=False, repr=False, compare=False)  # one entry per clip, from `scan`
 
-    splits: ClassVar[dict[str, str]] = {}  # name asked for -> the data set's own
+    splits: ClassVar[dict[str, str]] = {}  # our name -> the data set's name
     can_rerender: ClassVar[bool] = False
 
     def __post_init__(self):
@@ -94,8 +94,8 @@ class Clips:
 
 
 def mean_labels(states: np.ndarray, present: np.ndarray, columns: Sequence[int]) -> np.ndarray:
-    """Probe targets float32 [1 + columns]: how many are present, bool [K], and the means of columns of states [K,S]
-    over them (0 where there is none)."""
+    """Probe targets float32 [1 + columns]: the number of present objects (bool [K]), and the means of columns of states
+    [K,S] over them (0 if there is none)."""
     means = states[present][:, columns].mean(0) if present.any() else np.zeros(len(columns))
     return np.concatenate([[present.sum()], means]).astype(np.float32)
 

@@ -24,32 +24,32 @@ SPLITS = {"train": "train", "eval": "val"}  # ours -> COCO's
 
 @dataclass(frozen=True)
 class Coco:
-    """Images with the masks of their objects; a source of scenes with T = 1.
+    """Images with the masks of their objects. A source of scenes with T = 1.
 
     Options:
       masks: the annotation file, or the folder that `segment` wrote, in DIR (or an absolute path). Default: segments if
-        there is such a folder, else annotations/instances_{split}2017.json.
+        that folder exists, else annotations/instances_{split}2017.json.
       images: the folder of the images. Default: images or {split}2017, accordingly.
       max_masks: a scene with more is refused.
       missing: "skip" leaves out images that are listed but not there, and says how many.
       exif, white: as of `Folder`. The masks of `segment` are made for the turned image.
 
     `{split}` in them is train or val. Where `masks` has no {split}, a tenth of the names, chosen by their hash, is held
-    out, as in `cjepa_jax.data.sources.folder`. Crowds (`iscrowd`) are left out; where masks overlap, they stay so.
-    Images without an object are scenes too. Polygons that leave the frame are cut off at its border. An annotation
-    without a mask that can be read is left out; the first of a process is named in a warning. Names are compared in
-    Unicode's form C, and without the folder where that is unambiguous. Sizes and labels are those of `Folder`.
+    out, as in `cjepa_jax.data.sources.folder`. Crowds (`iscrowd`) are left out. Overlapping masks are kept. Images
+    without an object are scenes too. Polygons that leave the frame are cut off at its border. An annotation without a
+    mask that can be read is left out; the first of a process is named in a warning. Names are compared in Unicode's
+    form C, and without the folder where that is unambiguous. Sizes and labels are those of `Folder`.
 
-    Raises ConfigError for frames != 1; DataError, naming the file, for a data set that is missing, lists images that
-    are not there or the same id twice (when built), and for an image or a mask that cannot be read or does not fit the
-    other (when read).
+    Raises ConfigError for frames != 1. Raises DataError, naming the file: when built, for a data set that is missing,
+    lists missing images or has a duplicate id; when read, for an image or a mask that cannot be read or does not fit
+    the other.
     """
 
     split: str = "train"
     path: str = ""
     size: int = 224
     frames: int = 1
-    count: int = 0  # scenes; 0: all
+    count: int = 0  # scenes, 0 for all
     seed: int = 0  # unused: nothing is drawn here
     masks: str = ""
     images: str = ""
@@ -170,7 +170,7 @@ class Coco:
 def to_mask(annotation: Any, height: int, width: int, where: str) -> np.ndarray:
     """The mask bool [height,width] of an annotation, whose `segmentation` is run lengths or a list of polygons.
 
-    Raises DataError, beginning with `where`, if it is neither, or not of this frame.
+    Raises DataError, beginning with `where`, if it is neither, or has another size than this frame.
     """
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
     if isinstance(segmentation, dict):

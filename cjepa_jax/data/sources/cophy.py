@@ -23,13 +23,13 @@ from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import door
 from cjepa_jax.weights import npz
 
-MOST_BYTES = 1 << 24  # of an array or a text; the published ones hold some tens of kB
+MOST_BYTES = 1 << 24  # of an array or a text (the published ones hold some tens of kB)
 NEAR = 60.0  # RGB distance at which a pixel of the compressed segmentation still has an object's colour
 MARGIN = 2  # pixels by which an object may exceed its bounding box
 
 
 class Scenario(NamedTuple):
-    """length: frames. colours: the objects' slots. objects: how many there can be. settings: kinds of split."""
+    """length: frames. colours: the objects' slots. objects: possible numbers of objects. settings: kinds of split."""
 
     length: int
     colours: tuple[str, ...]
@@ -49,19 +49,21 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class CoPhy(Clips):
-    """CoPhy's videos, at 224 or 448 pixels; splits train, eval (the published val) and test.
+    """CoPhy's videos, at 224 or 448 pixels. Splits: train, eval (the published val) and test.
 
-    scenario: ballsCF, blocktowerCF or collisionCF. objects: balls (2 to 6) or blocks (3, 4); 0 for collisionCF.
-    setting: normal or generalization (towers); normal, moving_sphere or moving_cylinder (collisions); "" for balls.
+    scenario: ballsCF, blocktowerCF or collisionCF. objects: number of balls (2 to 6) or blocks (3, 4), 0 for
+    collisionCF. setting: normal or generalization (towers), normal, moving_sphere or moving_cylinder (collisions), ""
+    for balls.
     video: "ab", "cd" or "both" (then the scenes of a clip are its AB windows, then its CD windows).
 
-    A scene holds `states` float32 [T,K,13] (state_names; K slots, one per colour; rows of absent objects are 0) and
-    `masks` with one row per slot. Labels: the number of present objects and their mean position and velocity in the
-    middle frame, in the simulator's units.
+    A scene holds `states` float32 [T,K,13] (columns: state_names) and `masks`, with one row per slot. There are K
+    slots, one per colour. Rows of absent objects are 0. Labels: the number of present objects and their mean position
+    and velocity in the middle frame, in the simulator's units.
 
-    The segmentation is a compressed video whose colours are not documented. Each object's colour is read off where its
-    bounding box has its centre and no other box reaches, over the whole clip; a pixel belongs to the nearest of these
-    colours (see NEAR) whose object's box holds it. An object that is never seen so has empty masks.
+    The segmentation is a compressed video whose colours are not documented. Each object's colour is read over the whole
+    clip at the centre of its bounding box, in frames where no other box reaches this point. A pixel belongs to the
+    nearest of these colours (see NEAR) whose object's box contains it. An object whose centre is always covered by
+    other boxes has empty masks.
     """
 
     scenario: str = "ballsCF"
@@ -135,14 +137,14 @@ class CoPhy(Clips):
         return {**self.reduce(pixels, masks), "states": states[frames], "labels": labels}
 
     def pair(self, i: int) -> dict[str, Any]:
-        """Both videos' truth for the clip of scene i, whole: what the published metric compares (given AB and the
-        first frame of CD, predict the 3-D positions of CD).
+        """True states of both videos for the whole clip of scene i. The published metric compares them (given AB and
+        the first frame of CD, predict the 3-D positions of CD).
 
-        `states_ab`, `states_cd` float32 [L,K,13], `present_ab`, `present_cd` bool [K]; `slots` int [n], the slot of
-        each object number in AB's colours.txt; `confounders` float32 [K,h] as published (mass and friction, and for
-        balls and collisions restitution; towers number their rows by object, so that row j is of slot slots[j], the
-        others by slot); `gravity` float32 [2] (towers, else 0); `do` the text of the intervention ("" for towers).
-        Raises IndexError, DataError.
+        Keys: `states_ab`, `states_cd` float32 [L,K,13]. `present_ab`, `present_cd` bool [K]. `slots` int [n], the slot
+        of each object number in AB's colours.txt. `confounders` float32 [K,h] as published: mass and friction, and for
+        balls and collisions restitution. Towers number these rows by object, so that row j belongs to slot slots[j].
+        The others number them by slot. `gravity` float32 [2] (towers, else 0). `do`, the text of the intervention (""
+        for towers). Raises IndexError, DataError.
         """
         (identity, _), _ = self.locate(i)
         home = files.inside(self.folder(Path(self.path)), identity)
@@ -172,7 +174,7 @@ class CoPhy(Clips):
 
 
 def presence(states: np.ndarray) -> np.ndarray:
-    """bool [K] from states [L,K,13]: the position of an object that is not there is 0 in the first frame."""
+    """bool [K] from states [L,K,13]: the position of an absent object is 0 in the first frame."""
     return np.abs(states[0, :, :3]).sum(-1) > 0
 
 
@@ -201,8 +203,8 @@ def segment(coded: np.ndarray, boxes: np.ndarray, present: np.ndarray, frames: n
 
 
 def own_colour(coded: np.ndarray, boxes: np.ndarray, k: int, present: np.ndarray) -> np.ndarray | None:
-    """The colour float32 [3] at the centre of object k's box, median over the frames in which no other box holds that
-    point; None if there is no such frame."""
+    """The colour float32 [3] at the centre of object k's box, median over the frames in which no other box contains
+    that point. None if there is no such frame."""
     x, y = (boxes[:, k, :2] + boxes[:, k, 2:]).T / 2
     height, width = coded.shape[1:3]
     seen = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (boxes[:, k, 2] > boxes[:, k, 0])

@@ -6,7 +6,7 @@ T. Ates et al., "CRAFT: A Benchmark for Causal Reasoning About Forces and inTera
                                               "question_index", "video_file_path": "./videos/sid_1/000000.mpg", ...}]
     DIR/split_info_{random,hard}.json       {"train", "validation", "test": [{"video_index", "question_index"}]}
     DIR/videos/sid_K/NNNNNN.mpg             10 s at 256 x 256
-    DIR/MASKS/sid_K/NNNNNN.json             one's own masks, if there are any (see `Craft`)
+    DIR/MASKS/sid_K/NNNNNN.json             custom masks, if there are any (see `Craft`)
 """
 
 import functools
@@ -29,16 +29,16 @@ MOST_OBJECTS = 256  # in one file of masks
 
 @dataclass(frozen=True)
 class Craft(Clips):
-    """CRAFT's videos; splits train, eval (the published validation) and test, of the setting random or hard.
+    """CRAFT's videos. Splits train, eval (the published validation) and test, of the setting random or hard.
 
     setting: "random" (called easy in the paper) or "hard" (test scenes of layouts that no training video has).
-    clip_frames: frames of a video that are used; a shorter one counts as truncated.
-    masks: CRAFT publishes no object masks: "" gives none (K = 0, so that blocks are hidden instead of objects), else a
-    folder, in DIR or absolute, with a file for each video: {"objects": [{"frames": {"12": RLE, ...}}, ...]}, where an
-    RLE is COCO's {"size": [H, W], "counts": text} in the video's own size and a frame that is not named shows nothing
-    of the object.
+    clip_frames: frames of a video that are used. A shorter video counts as truncated.
+    masks: CRAFT publishes no object masks. "" gives none (K = 0, so that blocks are hidden instead of objects).
+    Otherwise it is a folder, in DIR or absolute, with a file for each video: {"objects": [{"frames": {"12": RLE, ...}},
+    ...]}. An RLE is COCO's {"size": [H, W], "counts": text} in the video's size. In frames that are not named the
+    object is not visible.
 
-    Labels are those of data/sources/folder.py, of the middle frame's masks; without masks they are 0.
+    Labels are those of data/sources/folder.py, of the middle frame's masks. Without masks they are 0.
     """
 
     setting: str = "random"
@@ -141,7 +141,7 @@ def read_pairs(root: Path, setting: str, split: str) -> frozenset[tuple[int, int
 
 
 def read_masks(path: Path, frames: np.ndarray, height: int, width: int, where: str) -> np.ndarray:
-    """Masks bool [K,T,H,W] of these frames, from one's own file (see `Craft`). Raises DataError."""
+    """Masks bool [K,T,H,W] of these frames, from a custom file (see `Craft`). Raises DataError."""
     found = files.read_json(path, 1 << 28)
     objects = found.get("objects") if isinstance(found, Mapping) else None
     if not isinstance(objects, list) or len(objects) > MOST_OBJECTS:

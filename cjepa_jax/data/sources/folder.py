@@ -8,8 +8,8 @@ In a grey map (8 or 16 bits) 0 is background and every other value one object. S
 whatever its colours are. In a colour map black is background, every other colour one object. Sub-folders of images/
 have their masks in the same sub-folders of masks/.
 
-Without DIR/eval, a tenth of the names, chosen by their hash, is held out: an image stays in its split when others are
-added. At least one image is on each side; a folder of one image uses it on both.
+Without DIR/eval, a tenth of the names, chosen by their hash, is held out. An image stays in its split when others are
+added. Each split has at least one image. A folder with one image uses it in both.
 """
 
 import hashlib
@@ -34,15 +34,15 @@ HELD_OUT = 0.1  # share of the names in the eval split of a folder without eval/
 
 @dataclass(frozen=True)
 class Folder:
-    """Images with instance masks, sorted by name; a source of scenes with T = 1.
+    """Images with instance masks, sorted by name. A source of scenes with T = 1.
 
-    Scenes come at their own size H x W, which differs between images: a crop (data/transforms.py) brings them to
-    size x size. An image whose short side exceeds 2 x size is first reduced to 2 x size (area for the
-    image, nearest for the map), so that large photographs stay cheap and a crop of a third keeps its resolution.
+    Scenes have the size H x W of their image. A crop (data/transforms.py) brings them to size x size. An image whose
+    short side exceeds 2 x size is first reduced to 2 x size (area for the image, nearest for the map), so that large
+    photographs stay cheap and a crop of a third keeps its resolution.
 
-    Labels describe the centred square, which is what a scene without a random crop shows: the number of objects in it,
-    the mean x and y of their centroids and the share of it that they cover, all but the first in [0, 1] (0 where there
-    is no object).
+    Labels describe the centred square, which a scene without a random crop shows: the number of objects in it, the mean
+    x and y of their centroids, and the share of it that they cover. All except the first are in [0, 1] (0 if there is
+    no object).
 
     Options:
       max_masks: a map with more values is refused: it is a photograph or was smoothed, not an instance map.
@@ -51,15 +51,15 @@ class Folder:
         A picture that is to be turned is refused without it: whether its mask is turned already, no file says.
       white: the value that is white in 16-bit images; 0: 65535.
 
-    Raises ConfigError for frames != 1; DataError, naming the file, for a folder that is missing or empty or whose
-    images and masks do not pair up (when built) and for files that cannot be read or differ in size (when read).
+    Raises ConfigError for frames != 1. Raises DataError, naming the file: when built, for a folder that is missing or
+    empty or whose images and masks do not pair up; when read, for files that cannot be read or differ in size.
     """
 
     split: str = "train"
     path: str = ""
     size: int = 224
     frames: int = 1
-    count: int = 0  # at most so many scenes; 0: all
+    count: int = 0  # most scenes, 0 for all
     seed: int = 0  # unused: nothing is drawn here
     max_masks: int = 256
     ignore: int = -1
@@ -163,7 +163,7 @@ def stem(file: str) -> str:
 
 
 def hold_out(names: Iterable[str]) -> set[str]:
-    """The names of the eval split: those whose hash is in the lowest tenth; at least one, and not all of several."""
+    """The names of the eval split: those whose hash is in the lowest tenth. At least one, and not all of several."""
     score = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names}
     order = sorted(score, key=score.get)
     below = sum(value < HELD_OUT for value in score.values())

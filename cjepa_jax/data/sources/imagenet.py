@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012) as TensorFlow Datasets prepares it, with object masks of one's own if there are any.
+"""ImageNet (ILSVRC 2012) as TensorFlow Datasets prepares it, with custom object masks if there are any.
 
     DIR/dataset_info.json                                                    DIR is e.g. imagenet2012/5.1.0
     DIR/imagenet2012-{train,validation}.array_record-00000-of-01024          or .tfrecord-...
@@ -25,24 +25,25 @@ SPLITS = {"train": "train", "eval": "validation", "validation": "validation", "t
 
 @dataclass(frozen=True)
 class ImageNet:
-    """Photographs, each of one of 1000 classes; a source of scenes with T = 1.
+    """Photographs, each of one of 1000 classes. A source of scenes with T = 1.
 
-    masks: the folder with the masks. "": none, then K = 0, for methods that remove no objects.
+    masks: the folder with the masks. "" for none: then K = 0, for methods that remove no objects.
     max_masks: a scene with more is refused.
 
-    A scene also holds `class`, int64 []: the class's number in TFDS's order, -1 in the test split. It is no probe
-    target: those are numbers. With masks, `label_names` are those of `Folder`; without, there are none. Sizes are those
-    of `Folder`. With `count`, only the shards that hold the first `count` records need to be there.
+    A scene also holds `class`, int64 []: the class's number in TFDS's order, -1 in the test split. The probe does not
+    use it, because the probe predicts quantities. With masks, `label_names` are those of `Folder`. Without masks there
+    are none. Sizes are those of `Folder`. With `count`, only the shards that hold the first `count` records need to be
+    there.
 
-    Raises ConfigError for values out of their limits; DataError for a data set that is not there or not whole (when
-    built) and for a record or a mask that cannot be read, naming file and record (when read).
+    Raises ConfigError for values out of their limits. Raises DataError, when built, for a missing or incomplete data
+    set, and when read, naming file and record, for a record or a mask that cannot be read.
     """
 
     split: str = "train"
     path: str = ""
     size: int = 224
     frames: int = 1
-    count: int = 0  # scenes; 0: all
+    count: int = 0  # scenes, 0 for all
     seed: int = 0  # unused: nothing is drawn here
     masks: str = ""
     max_masks: int = 256

@@ -1,11 +1,11 @@
-"""MOVi-A to MOVi-E: falling objects, simulated and rendered with everything known about them.
+"""MOVi-A to MOVi-E: falling objects, simulated and rendered, with full ground truth.
 
 K. Greff et al., "Kubric: a scalable dataset generator", CVPR 2022 (github.com/google-research/kubric, challenges/movi).
 
     DIR/dataset_info.json                                              DIR is e.g. movi_a/128x128/1.0.0
     DIR/movi_a-{train,validation,test}.tfrecord-00000-of-01024         test: MOVi-C to E
 
-Each record is one clip of 24 frames. Names in it are "video", "segmentations", "instances/positions" and so on; nested
+Each record is one clip of 24 frames. Names in it are "video", "segmentations", "instances/positions" and so on. Nested
 lists are split into NAME/ragged_flat_values and NAME/ragged_row_lengths_0.
 """
 
@@ -22,8 +22,8 @@ from cjepa_jax.data.sources.prepared import Prepared
 from cjepa_jax.data.worlds.base import check_integer
 from cjepa_jax.errors import DataError
 
-BACKGROUND = 65535  # as an instance of a collision: the floor, or whatever is no instance
-BEFORE = 1  # frames simulated before the video begins: collisions count from there
+BACKGROUND = 65535  # as an instance of a collision: the floor, or anything else that is not an instance
+BEFORE = 1  # frames simulated before the video begins, from which collisions are counted
 MOST_OBJECTS = 255  # that 8 bits can tell apart
 MOST_SIDE = 4096  # pixels
 MOVING = {"positions": 3, "quaternions": 4, "velocities": 3, "angular_velocities": 3}  # of an object in a frame
@@ -39,19 +39,19 @@ NUMBERS = (
 
 @dataclass(frozen=True)
 class Movi(Clips):
-    """MOVi's clips at 128 or 256 pixels; splits train, eval (the published validation) and, of MOVi-C to E, test.
+    """MOVi's clips at 128 or 256 pixels. Splits: train, eval (the published validation) and, of MOVi-C to E, test.
 
-    Options: stride; length: frames of every clip as published.
+    Options: stride. length: frames of every clip as published.
 
     With `count`, only the shards that hold the first `count` scenes need to be there. A scene has a row of `masks` for
-    each of its instances, those that are seen in some frame of the clip, the most visible first. Besides it holds
+    each of its instances that is visible in some frame of the clip, the most visible first. It also holds
 
       states    float32 [T,K,S], columns: state_names
       contacts  float32 [C,4]: first and last frame, instance a < b, or -1 for the floor. Collisions of one pair in
-                consecutive frames are one contact. Collisions are counted from the simulation's frame 0, which is
-                one frame before the video's first (Kubric renders frames 1 to 24); those before it are left out.
+                consecutive frames are one contact. Collisions are counted from the simulation's frame 0, which is one
+                frame before the video's first (Kubric renders frames 1 to 24). Those before the video are left out.
 
-    Labels: the number of instances that are seen in the middle frame, and means over them.
+    Labels: the number of instances that are visible in the middle frame, and means over them.
     """
 
     length: int = 24
@@ -63,9 +63,9 @@ class Movi(Clips):
     state_names: ClassVar[tuple[str, ...]] = (
         "visible",  # 1 if it has pixels in this frame, else 0
         "position/x", "position/y",  # centre of mass in the picture, 0 .. 1 from the left and from the top
-        "size/area",  # seen share of the picture
-        "box/top", "box/left", "box/bottom", "box/right",  # what is seen of it, 0 .. 1; 0 where nothing is
-        "world/x", "world/y", "world/z",  # metres; z up
+        "size/area",  # visible share of the picture
+        "box/top", "box/left", "box/bottom", "box/right",  # of its visible part, 0 .. 1 (0 if nothing is visible)
+        "world/x", "world/y", "world/z",  # metres, z up
         "rotation/w", "rotation/x", "rotation/y", "rotation/z",  # quaternion
         "velocity/x", "velocity/y", "velocity/z",  # metres / s
         "spin/x", "spin/y", "spin/z",  # radians / s
@@ -147,7 +147,7 @@ class Movi(Clips):
         return np.concatenate(columns, 2)
 
     def _boxes(self, found: dict, count: int, where: str) -> np.ndarray:
-        """[K,L,4]: top, left, bottom, right; 0 in frames in which an instance is not seen."""
+        """[K,L,4]: top, left, bottom, right. 0 in frames in which an instance is not visible."""
         name = "instances/bbox_frames"
         lengths = tfrecord.array(found, f"{name}/{ROWS}", (count,), np.int64, where)
         frames = tfrecord.array(found, f"{name}/{BOXES}", (-1,), np.int64, where)

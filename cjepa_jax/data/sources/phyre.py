@@ -1,4 +1,4 @@
-"""PHYRE: rollouts of the real simulator, and what its benchmark needs (Bakhtin et al. 2019, arXiv:1908.05656).
+"""PHYRE: rollouts of the real simulator, and functions for its benchmark (Bakhtin et al. 2019, arXiv:1908.05656).
 
 The simulator has no build for this Python, so it runs in a worker under the user's Python 3.9 (docs/DATA.md, PHYRE).
 """
@@ -28,31 +28,32 @@ PALETTE = np.array(
     ],
     np.uint8,
 )  # fmt: skip
-MOVING = (1, 2, 3, 5)  # codes of objects that move: the user's, green, blue, grey; purple and black ones are fixed
+MOVING = (1, 2, 3, 5)  # codes of moving objects: the user's, green, blue, grey (purple and black: fixed)
 
 
 @dataclass(frozen=True)
 class Phyre:
     """Scene i is one random valid action at a task of one split of a fold, simulated by PHYRE.
 
-    split: "train", "eval" (PHYRE's dev) or "test". size: pixels, height = width. PHYRE draws 256, which a smaller size
-    shrinks (area for pixels, nearest for masks) and a larger one leaves. frames: T. count: scenes, any number, 0: one
-    for each task. Scenes go through all tasks in a drawn order, again and again. seed: of that order and the actions,
-    which derive from (seed, split, i) and are uniform over the valid ones: solving ones are neither sought nor avoided.
+    split: "train", "eval" (PHYRE's dev) or "test". size: pixels, height = width. PHYRE draws 256. A smaller size
+    reduces this (area for pixels, nearest for masks), a larger one leaves it unchanged. frames: T. count: any number of
+    scenes, 0: one for each task. Scenes cycle through all tasks in a random order. seed: of that order and of the
+    actions. Actions derive from (seed, split, i) and are uniform over the valid ones: solving actions are neither
+    preferred nor avoided.
     setup: PHYRE's evaluation setup. fold: 0 .. 9. stride: simulated steps, of 1/60 s, between frames. python: the
     interpreter that has `phyre`, "": the environment variable CJEPA_PHYRE_PYTHON. timeout: seconds that the simulator
     may take for a request.
 
-    A scene holds video uint8 [T,H,W,3] in PHYRE's colours, visible `masks` bool [K,T,H,W], to the pixel those that
-    PHYRE draws (the task's objects in its order, then the user's balls), `states` float32 [T,K,S] (columns:
-    state_names), `action` float64 [D] in 0 .. 1, and `labels` float32 [P] (label_names: the count of objects, then
-    means over those that move, at frame T // 2). Frame 0 is one step after the start. All T frames are simulated:
-    PHYRE's own rollouts (`simulate`) end when the task is solved or after 1000 steps, here time goes on.
+    A scene holds video uint8 [T,H,W,3] in PHYRE's colours, visible `masks` bool [K,T,H,W], equal to PHYRE's drawing to
+    the pixel (the task's objects in its order, then the user's balls), `states` float32 [T,K,S] (columns: state_names),
+    `action` float64 [D] in 0 .. 1, and `labels` float32 [P] (label_names: the count of objects, then means over those
+    that move, at frame T // 2). Frame 0 is one step after the start. All T frames are simulated, while PHYRE's own
+    rollouts (`simulate`) end when the task is solved or after 1000 steps.
 
-    do(remove) is PHYRE's own simulation of the same start without these objects, be they balls, bars or the user's.
-    A removed object keeps its row: its states are 0, its masks empty.
+    do(remove) is PHYRE's own simulation of the same start without these objects (balls, bars or the user's balls). A
+    removed object keeps its row: its states are 0, its masks empty.
 
-    Raises ConfigError for a value out of its limits or an interpreter that cannot be used; DataError where the
+    Raises ConfigError for a value out of its limits or an interpreter that cannot be used. Raises DataError if the
     simulator fails or no drawn action is valid.
     """
 
@@ -68,7 +69,7 @@ class Phyre:
     python: str = ""
     timeout: float = 60.0
     tasks: tuple[str, ...] = field(init=False, repr=False, compare=False)  # names "TTTTT:III" of the split, sorted
-    order: tuple[int, ...] = field(init=False, repr=False, compare=False)  # in which scenes go through them
+    order: tuple[int, ...] = field(init=False, repr=False, compare=False)  # in which scenes use them
 
     can_rerender: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = (
@@ -128,7 +129,7 @@ class Phyre:
         return self.rollout(i, removed)["video"]
 
     def rollout(self, i: int, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Scene i under do(remove), `removed` bool [K]; None: nothing is removed. Raises IndexError, DataError."""
+        """Scene i under do(remove), `removed` bool [K] (None: nothing is removed). Raises IndexError, DataError."""
         i = operator.index(i)
         if not 0 <= i < len(self):
             raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
@@ -154,7 +155,7 @@ class Phyre:
         return {"video": video, "masks": masks, "states": states, "action": actions[index], "labels": labels}
 
     def _draw(self, seen: np.ndarray, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Video and masks from the object seen at each pixel, uint8 [T,256,256] (rows upwards; 0 is none)."""
+        """Video and masks from the object visible at each pixel, uint8 [T,256,256] (rows upwards, 0 is none)."""
         seen = np.ascontiguousarray(seen[:, ::-1])
         palette = np.zeros((256, 1, 3), np.uint8)
         palette[: len(colours) + 1, 0] = PALETTE[np.concatenate([[0], colours])]
@@ -176,18 +177,18 @@ class Phyre:
         return states
 
     def initial_scenes(self, tasks: Sequence[str]) -> np.ndarray:
-        """What an agent sees before it acts: uint8 [N,256,256,3] for N tasks."""
+        """The picture that an agent sees before it acts: uint8 [N,256,256,3] for N tasks."""
         parts = [tasks[first : first + CHUNK] for first in range(0, len(tasks), CHUNK)]
         codes = [self.ask("scenes", names=list(part)) for part in parts]
         return PALETTE[np.concatenate(codes)[:, ::-1]] if codes else np.zeros((0, 256, 256, 3), np.uint8)
 
     def valid(self, task: str, actions: np.ndarray) -> np.ndarray:
-        """Which actions [N,D] are attempts: bool [N]. The others leave the scene or cover an object."""
+        """Which actions [N,D] are valid: bool [N]. Invalid ones leave the scene or cover an object."""
         return self.ask("valid", name=task, actions=np.asarray(actions, float))
 
     def valid_actions(self, task: str, count: int, rng: np.random.Generator) -> np.ndarray:
-        """`count` uniform draws among the valid actions of a task: float64 [count,D]. Raises DataError if there are
-        hardly any."""
+        """`count` uniform draws among the valid actions of a task: float64 [count,D]. Raises DataError if valid actions
+        are too rare."""
         found = np.zeros((0, self.dimensions))
         for _ in range(1000):
             if len(found) >= count:
@@ -197,7 +198,7 @@ class Phyre:
         raise DataError(f"PHYRE's task {task}: only {len(found)} of {1000 * CHUNK} drawn actions are valid")
 
     def statuses(self, task: str, actions: np.ndarray) -> np.ndarray:
-        """PHYRE's verdict on actions [N,D]: int8 [N], 1 solved, -1 not solved, 0 invalid, which is no attempt."""
+        """PHYRE's result for actions [N,D]: int8 [N], 1 solved, -1 not solved, 0 invalid (not an attempt)."""
         actions = np.asarray(actions, float)
         parts = [actions[first : first + CHUNK] for first in range(0, len(actions), CHUNK)]
         return np.concatenate(
@@ -205,7 +206,7 @@ class Phyre:
         )
 
     def simulate(self, task: str, action: np.ndarray, stride: int = FPS) -> tuple[int, np.ndarray | None]:
-        """PHYRE's own rollout of an action [D]: the status as in `statuses` and its frames uint8 [F,256,256,3], a frame
-        each `stride` steps until the task is solved or 1000 steps are over; None for an invalid action."""
+        """PHYRE's own rollout of an action [D]: the status as in `statuses` and its frames uint8 [F,256,256,3], one
+        every `stride` steps until the task is solved or 1000 steps are over. None for an invalid action."""
         status, codes = self.ask("simulate", name=task, action=np.asarray(action, float), stride=int(stride))
         return status, None if codes is None else PALETTE[codes[:, ::-1]]

@@ -1,4 +1,4 @@
-"""The trainer's end of PHYRE's pipe: starts the worker when it is needed, and replaces one that died or hangs."""
+"""The trainer's end of PHYRE's pipe. It starts the worker when needed, and replaces one that died or hangs."""
 
 import functools
 import logging
@@ -16,7 +16,7 @@ from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import clock
 
 SETUP = "make it with: python3.9 -m venv ~/phyre && ~/phyre/bin/pip install phyre msgpack"
-RESTARTS = 10  # of a simulator without an answer in between, after which every further request is refused
+RESTARTS = 10  # without an answer in between, after which every further request is refused
 TRIES = 2  # of a request
 HEADER = phyre_worker.HEADER.size
 EPITAPH = 5.0  # seconds for a worker that closed its stdout to end
@@ -24,15 +24,15 @@ CHUNK = 1 << 16  # bytes written at a time: the capacity of a pipe
 
 
 class Failure(Exception):
-    """The worker did not answer; the text says what it did instead."""
+    """The worker did not answer. The text says what it did instead."""
 
 
 class Simulator:
-    """One worker process, started by the first request. Threads take turns; another process needs its own.
+    """One worker process, started by the first request. Threads take turns. Another process needs its own worker.
 
-    Requests leave nothing behind in the worker, so a fresh one takes up where the old one failed: a request is tried
-    twice, and after ten restarts without an answer in between there are no more. The worker ends with this object, with
-    this process however that ends, and with a request that takes too long.
+    The worker keeps no state between requests, so a new worker can repeat a failed request. A request is tried twice.
+    After ten restarts without an answer in between, no more worker is started. The worker ends with this object, with
+    this process (even if that is killed), and with a request that takes too long.
     """
 
     def __init__(self, command: Sequence[str], timeout: float = 60.0, start_timeout: float = 120.0) -> None:
@@ -47,8 +47,8 @@ class Simulator:
     def __call__(self, op: str, **arguments: Any) -> Any:
         """The worker's reply to one request.
 
-        Raises ConfigError if there is no worker to be had from the start; DataError, naming the request, if it fails
-        there, or if the worker died, hung or talked nonsense twice.
+        Raises ConfigError if the first worker cannot be started. Raises DataError, naming the request, if it fails in
+        the worker, or if the worker died, hung or wrote invalid messages twice.
         """
         text = ", ".join(f"{key} {value}" for key, value in arguments.items() if isinstance(value, str | int))
         message = phyre_worker.pack({"op": op, **arguments})
@@ -74,7 +74,7 @@ class Simulator:
             raise DataError(f"PHYRE's worker failed {self._failed} times: it is not started again")
         pipe = subprocess.PIPE
         try:
-            # A session of its own: Ctrl-C at the terminal is for the trainer, which finishes its batch.
+            # In a new session, so that Ctrl-C at the terminal reaches only the trainer, which finishes its batch.
             self._process = subprocess.Popen(
                 [*self._command, str(self._timeout)], stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0,
                 start_new_session=True,
@@ -98,7 +98,7 @@ class Simulator:
         """Writes a message and reads one. Raises Failure."""
         try:
             return exchange(self._process, message, seconds)
-        except BaseException:  # Ctrl-C too: half a reply in the pipe would answer the next request
+        except BaseException:  # also Ctrl-C: half a reply in the pipe would answer the next request
             self._end()
             self._process = None
             raise
@@ -107,14 +107,14 @@ class Simulator:
 @functools.cache
 def simulator(python: str, timeout: float) -> Simulator:
     """This process's worker under the interpreter `python`: all sources share it."""
-    # -I: neither the trainer's PYTHONPATH nor the folder of phyre.py, which is not PHYRE, may be searched.
+    # -I: do not search the trainer's PYTHONPATH, nor the folder of phyre.py, which is not PHYRE.
     return Simulator([python, "-I", phyre_worker.__file__], timeout)
 
 
 def exchange(process: subprocess.Popen, message: bytes, seconds: float) -> dict:
     """The reply to a message, while stderr is drained. Raises Failure.
 
-    seconds: the most that it may take, without those for which this process was suspended.
+    seconds: time limit, not counting the time for which this process was suspended.
     """
     unsent, deadline = memoryview(message), clock.Deadline(seconds)
     received = {process.stdout: bytearray(), process.stderr: bytearray()}
@@ -153,7 +153,7 @@ def length(answer: bytearray) -> int:
 
 
 def value(body: bytearray) -> dict:
-    # Not only ValueError: what msgpack and reshape raise for nonsense has no common base.
+    # Not only ValueError: the errors of msgpack and reshape for invalid messages have no common base.
     try:
         reply = phyre_worker.unpack(bytes(body))
     except Exception as error:
@@ -164,7 +164,7 @@ def value(body: bytearray) -> dict:
 
 
 def write(stream: Any, data: memoryview) -> int:
-    """Bytes written. All of them if the reader is gone: reading will tell how it ended."""
+    """Number of bytes written. All of them if the reader is gone: the next read reports how it ended."""
     try:
         return os.write(stream.fileno(), data)
     except BrokenPipeError:
@@ -191,7 +191,7 @@ def last_line(errors: bytearray) -> str:
 
 
 def end(process: subprocess.Popen) -> None:
-    """Kills a worker, if it lives, and waits for it: no zombie stays."""
+    """Kills a worker, if it is alive, and waits for it, so that no zombie is left."""
     process.kill()
     for stream in (process.stdin, process.stdout, process.stderr):
         stream.close()

@@ -1,12 +1,13 @@
-"""PHYRE's simulator behind a pipe. Runs under the Python 3.9 that has `phyre`, not under the trainer's.
+"""PHYRE's simulator behind a pipe. It runs under the Python 3.9 that has `phyre`, not under the trainer's Python.
 
     python -I phyre_worker.py SECONDS        SECONDS: the most that a request may take
 
 stdin and stdout carry messages: b"PHYR", the length (uint32, little endian), msgpack. A request is a map of "op", the
-name of one of OPERATIONS, and its arguments; the reply is {"ok": result} or {"error": line}. An array travels as
-{"dtype", "shape", "raw"}. What the simulator prints goes to stderr. No request needs what another one left behind.
+name of one of OPERATIONS, and its arguments. The reply is {"ok": result} or {"error": line}. An array is sent as
+{"dtype", "shape", "raw"}. The simulator's own output goes to stderr. Requests are independent of each other.
 
-Ends with stdin, which ends with the parent; in the middle of a request, at the latest after SECONDS.
+The worker ends when stdin is closed, which happens when the parent ends. During a request it ends at the latest after
+SECONDS.
 """
 
 import copy
@@ -23,7 +24,7 @@ import numpy as np
 MAGIC, LIMIT = b"PHYR", 1 << 28  # first bytes of a message, most bytes that follow its header
 HEADER = struct.Struct("<4sI")
 DTYPES = ("|b1", "|i1", "|u1", "<i4", "<i8", "<f4", "<f8")
-WALLS = 4  # the first bodies of every PHYRE scene stand round the picture, out of sight
+WALLS = 4  # the first bodies of every PHYRE scene surround the picture, out of sight
 LEFT_WALL, RIGHT_WALL = 1, 3
 
 
@@ -43,7 +44,7 @@ def valid(name: str, actions: np.ndarray) -> np.ndarray:
 
 
 def statuses(name: str, actions: np.ndarray) -> np.ndarray:
-    """PHYRE's verdict on each of the actions [N,D]: int8 [N], 1 solved, -1 not solved, 0 invalid."""
+    """PHYRE's result for each of the actions [N,D]: int8 [N], 1 solved, -1 not solved, 0 invalid."""
     simulator = official_simulator(name)
     verdicts = [simulator.simulate_action(0, action, need_images=False).status for action in actions.tolist()]
     return np.array([int(verdict) for verdict in verdicts], np.int8)
@@ -56,18 +57,18 @@ def simulate(name: str, action: np.ndarray, stride: int) -> tuple:
 
 
 def rollout(name: str, actions: np.ndarray, frames: int, stride: int, removed: list) -> list:
-    """What follows the first valid one of the actions [N,D], whether or not it solves the task.
+    """The simulation of the first valid one of the actions [N,D], whether or not it solves the task.
 
-    removed: indices of objects (the user's balls last) that are taken away before time starts.
-    Returns None if no action is valid, else its index, the objects' colour codes uint8 [K], the object seen at each
-    pixel uint8 [frames,256,256] (index + 1; 0: none) and PHYRE's features float32 [frames+1,K,14] (removed: 0).
+    removed: indices of objects (the user's balls last) that are removed before the start. Returns None if no action is
+    valid, else its index, the objects' colour codes uint8 [K], the object seen at each pixel uint8 [frames,256,256]
+    (index + 1, 0 for none) and PHYRE's features float32 [frames+1,K,14] (removed: 0).
     """
     inputs = enumerate(user_inputs(name, actions))
     index, user_input = next(((i, user_input) for i, user_input in inputs if user_input is not None), (-1, None))
     if user_input is None:
         return None
     task = copy.copy(tasks()[name])
-    task.bodyId1, task.bodyId2 = LEFT_WALL, RIGHT_WALL  # a goal out of reach: time goes on in every scene
+    task.bodyId1, task.bodyId2 = LEFT_WALL, RIGHT_WALL  # an unreachable goal, so that no scene ends early
     task.scene = phyre.simulator.add_user_input_to_scene(task.scene, user_input, keep_space_around_bodies=False)
     walls, objects = task.scene.bodies[:WALLS], task.scene.bodies[WALLS:] + task.scene.user_input_bodies
     kept = [k for k in range(len(objects)) if k not in removed]
@@ -77,7 +78,7 @@ def rollout(name: str, actions: np.ndarray, frames: int, stride: int, removed: l
     features = np.zeros((frames + 1, len(objects), phyre.simulator.OBJECT_FEATURE_SIZE), np.float32)
     if kept:
         features[:, kept] = run(task, frames * stride + 1, stride, need_featurized_objects=True)[3]
-    # Drawn again with its number as its colour, each object shows where PHYRE itself draws it.
+    # The second drawing, with each object's number as its colour, shows where PHYRE draws each object.
     for body in walls:
         body.color = 0
     for k, body in enumerate(objects):
@@ -133,7 +134,7 @@ def pack(value) -> bytes:
 
 
 def length(header: bytes) -> int:
-    """Bytes that follow the header of a message. Raises ValueError for what is not one."""
+    """Number of bytes that follow the header of a message. Raises ValueError for an invalid header."""
     magic, size = HEADER.unpack(header)
     if magic != MAGIC or size > LIMIT:
         raise ValueError(f"not a message: {header!r}")
@@ -141,7 +142,7 @@ def length(header: bytes) -> int:
 
 
 def unpack(body: bytes):
-    """The value that a message carries. Raises ValueError (or what msgpack raises) for what is not one."""
+    """The value that a message carries. Raises ValueError (or msgpack's errors) for an invalid message."""
 
     def array(x):
         if x.keys() != {"dtype", "shape", "raw"}:
@@ -158,20 +159,20 @@ def answer(body: bytes) -> dict:
     try:
         request = unpack(body)
         return {"ok": OPERATIONS[request.pop("op")](**request)}
-    except Exception as error:  # whatever it is, the trainer reports it
+    except Exception as error:  # the trainer reports it
         return {"error": f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:
     source, sink = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # the simulator and its libraries may print, but not among the messages
+    os.dup2(2, 1)  # output of the simulator and its libraries must not mix with the messages
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # they are for the trainer, which closes the pipe when it leaves
+        signal.signal(number, signal.SIG_IGN)  # they are for the trainer, which closes the pipe when it ends
     seconds = math.ceil(float(sys.argv[1])) + 1
     while len(header := source.read(HEADER.size)) == HEADER.size:
         body = source.read(length(header))
-        # Ends the process even in the simulator's own code, and with the trainer gone. It counts the time of the
-        # processor: a suspended run's simulations do not get older.
+        # Ends the process even inside the simulator's code and without the trainer. It counts processor time, so the
+        # time of a suspension does not count.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         sink.write(pack(answer(body)))
         sink.flush()
@@ -181,7 +182,7 @@ def main() -> None:
 if __name__ == "__main__":
     import phyre
 
-    # All tasks by name. PHYRE would read them anew (2 s) for each split of a fold.
+    # All tasks by name. PHYRE would read them again (2 s) for each split of a fold.
     tasks = phyre.loader.load_compiled_task_dict = functools.cache(phyre.loader.load_compiled_task_dict)
     tasks()
     main()

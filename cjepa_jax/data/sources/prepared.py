@@ -18,15 +18,16 @@ from cjepa_jax.errors import DataError
 FORMATS = ("tfrecord", "array_record")
 NAME = re.compile(r"\w{1,100}")
 MOST_RECORDS = 1 << 48  # so that their numbers are 64-bit ones
-OPEN_FILES = 64  # of a process; a split may have more shards than it may open files
+OPEN_FILES = 64  # of a process (a split may have more shards than a process may open)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The records of one split; record i is always the same bytes. `count`: only the first so many are wanted, 0: all.
+    """The records of one split. Record i is always the same bytes. `count`: number of records in use, from the first
+    (0: all).
 
-    Raises DataError for a folder that is not such a data set, lacks the split, has fewer records than `count`, or lacks
-    one of the shards that hold the wanted records (when built); for a record that cannot be read (when read).
+    Raises DataError, when built, for a folder that is not such a data set, lacks the split, has fewer records than
+    `count`, or lacks one of the shards in use. Raises DataError, when read, for an unreadable record.
     """
 
     root: str
@@ -75,7 +76,7 @@ class Prepared:
         return self.file(shard), i - first, int(self.ends[shard]) - first
 
     def where(self, i: int) -> str:
-        """What an error calls record i."""
+        """The name of record i in errors."""
         file, number, _ = self.place(i)
         return f"{file}: record {number}"
 

@@ -24,15 +24,16 @@ KEPT_SETUPS = 256  # of the scenes read last, so that an intervention does not r
 
 @dataclass(frozen=True)
 class Records:
-    """Scenes of a world, as `path` holds them; do(remove) is simulated again from the stored initial state.
+    """Scenes of a world from the folder `path`. do(remove) is simulated again from the stored initial state.
 
-    A scene is what the world itself yields, to the bit. With a smaller `size` than the stored one, frames are reduced
-    (area) and masks too (nearest); with fewer `frames`, each is the beginning of the stored clip.
+    A scene has the same bits as from the world itself. With a smaller `size` than the stored one, frames are reduced
+    (by area) and masks too (nearest). With fewer `frames`, each scene is the beginning of the stored clip.
 
-    count: the first so many scenes, 0: all. seed: unused, the scenes are drawn already. world: "module:Class" of your
-    own world, if `path` holds its scenes: the folder itself cannot name code of another package.
-    Raises ConfigError for a size or a length that cannot be had; DataError for a folder that is unfinished, damaged or
-    holds too few scenes (when built) and, naming file and record, for what cannot be read (when read).
+    count: number of scenes, from the first (0: all). seed: unused, the scenes are drawn already. world: "module:Class"
+    of your world, if `path` holds its scenes. The folder itself cannot name code of another package.
+
+    Raises ConfigError for a size or a length above the stored one. Raises DataError, when built, for a folder that is
+    unfinished, damaged or holds too few scenes, and when read, naming file and record, for an unreadable record.
     """
 
     split: str = "train"
@@ -80,7 +81,7 @@ class Records:
         return self.count
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        """Scene i with all that its world tells of it. Raises IndexError, DataError."""
+        """Scene i with all fields of its world. Raises IndexError, DataError."""
         stored, values = self._files, self._files.read(self._index(i))
         scene = {name: value for name, value in values.items() if name in stored.of_scene}
         if self.frames < stored.world.frames:
@@ -97,7 +98,8 @@ class Records:
     def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
         """The video of scene i under do(remove), uint8 [T,H,W,3].
 
-        Raises: IndexError; DataError, also if the installed packages do not simulate the stored scenes to the bit.
+        Raises: IndexError, DataError. DataError also if the installed packages do not reproduce the stored scenes to
+        the bit.
         """
         stored = self._files
         self._index(i)
@@ -118,11 +120,11 @@ class Records:
 
     @property
     def question(self) -> str:
-        """What `outcomes` answers, in words."""
+        """The question that `outcomes` answers, in words."""
         return self._files.world.question
 
     def questions(self, i: int) -> list[dict]:
-        """The questions that the world asks in words about scene i; [] for a world that has none. Raises IndexError."""
+        """The world's questions in words about scene i, [] for a world without any. Raises IndexError."""
         world = dataclasses.replace(self._files.world, frames=self.frames)
         return world.questions(self._index(i)) if hasattr(world, "questions") else []
 
@@ -132,7 +134,7 @@ class Records:
         values = stored.read(self._index(i))
         if any(f"outcomes/{name}" not in values for name in Outcomes._fields):
             raise DataError(f"{self.path}: the world {type(stored.world).__name__} asks no question")
-        if self.frames < stored.world.frames:  # "at the end" is earlier then
+        if self.frames < stored.world.frames:  # "at the end" is then earlier
             return self._short.outcomes(i)
         return Outcomes(*(values[f"outcomes/{name}"] for name in Outcomes._fields))
 
@@ -148,12 +150,12 @@ class Records:
 
     @property
     def _short(self) -> World:
-        """The world of fewer frames, tiny: for all that is not pixels."""
+        """The world with fewer frames and tiny pixels, for everything except pixels."""
         return dataclasses.replace(self._files.world, frames=self.frames, size=8)
 
 
 class Files:
-    """The files of one split, opened when first read, once per process; for any number of threads."""
+    """The files of one split, opened at the first read, once per process, for any number of threads."""
 
     def __init__(self, root: str, spec: dict[str, Any], world: str):
         self.root, self.spec, self.fields = Path(root), spec, spec["fields"]
@@ -171,7 +173,7 @@ class Files:
         return str(inside(self.root, dataset_spec.shard_name(self.spec, shard)))
 
     def read(self, i: int) -> dict[str, np.ndarray]:
-        """All that record i holds. Raises DataError, naming the file and the record."""
+        """All fields of record i. Raises DataError, naming the file and the record."""
         try:
             record = self.records[i]
             values = builders.decode(self.fields, self.features.deserialize_example_np(record))
@@ -200,7 +202,7 @@ class Files:
         return DataError(f"{self.file(shard)}: record {place} (scene {i}) {what}: {reason}")
 
     def check_replay(self, i: int) -> None:
-        """Once: that the packages installed here make the stored bits. Raises DataError otherwise."""
+        """Checks once that the installed packages reproduce the stored bits. Raises DataError otherwise."""
         if not self.replays:
             video = self.replay(i, self.world.film)
             if not np.array_equal(video, self.read(i)["video"]):
@@ -211,7 +213,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Whole:
-    """A file and the number of its records, which need not be opened to count them (array_record's protocol)."""
+    """A file and the number of its records, known without opening it (array_record's protocol)."""
 
     filename: str
     take: int

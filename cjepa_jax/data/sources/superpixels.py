@@ -1,4 +1,4 @@
-"""Superpixels in place of objects: any source's scenes with masks that know nothing of objects, for an ablation."""
+"""Superpixels in place of objects: any source's scenes with masks that ignore objects, for an ablation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,19 +14,19 @@ from cjepa_jax.errors import ConfigError
 
 @dataclass(frozen=True)
 class Superpixels:
-    """The videos and labels of another source; masks are SLIC's segments (Achanta et al., 2012), which fill the frame.
+    """The videos and labels of another source. Masks are SLIC's segments (Achanta et al., 2012), which fill the frame.
 
-    A clip's segments are supervoxels: k-means on colour, place and time. While the clip is no longer than a segment is
-    wide (about (T size^2 / segments)^(1/3) pixels and frames) a segment goes through nearly all frames and follows what
-    moves; longer clips have segments that begin and end. Everything that belongs to an object (states, contacts,
-    questions) is left out, and nothing can be simulated without a segment.
+    A clip's segments are supervoxels: k-means on colour, place and time. If the clip is not longer than a segment is
+    wide (about (T size^2 / segments)^(1/3) pixels and frames), a segment spans nearly all frames and follows motion.
+    Longer clips have segments that begin and end. Everything that belongs to an object (states, contacts, questions) is
+    left out, and do(remove) of a segment is not available.
 
     Options:
-      of: the source, "module:Class", which is given split, path, size, frames, count and seed; of_options: its own.
-      segments: seeds; about as many segments, less those below half the mean size, which are merged.
+      of: the source, "module:Class", which is given split, path, size, frames, count and seed. of_options: its options.
+      segments: number of seeds. About as many segments result, because those below half the mean size are merged.
       compactness: weight of place against colour.
 
-    Raises ConfigError for options that cannot work and where scikit-image is missing.
+    Raises ConfigError for options that cannot work and if scikit-image is missing.
     """
 
     split: str = "train"
@@ -71,7 +71,7 @@ class Superpixels:
         scene = self.source[i]
         video = scene["video"]
         segment, _ = slic.make(self._settings, "cpu", 1)
-        # A single frame as an image: seeds would else be laid out in three dimensions.
+        # A single frame is passed as an image. Otherwise seeds would be laid out in three dimensions.
         pieces = [mask for mask, _ in segment(video if len(video) > 1 else video[0])]
         masks = np.stack(pieces).reshape(len(pieces), *video.shape[:3])
         return {"video": video, "masks": masks, "labels": scene["labels"]}
