@@ -1,4 +1,4 @@
-"""I-JEPA-style random blocks (arXiv 2301.08243, section 3): the fallback where no object can be removed."""
+"""I-JEPA-style random blocks (arXiv 2301.08243, section 3): the fallback of METHOD, Algorithm 2, line 8."""
 
 import numpy as np
 from jaxtyping import Bool
@@ -19,13 +19,13 @@ def draw(
     """Masks the union of `count` rectangles of (rows, cols), each through all times.
 
     Args:
-      object_patches, object_valid: bool [K, N], [K]; only their shapes are used.
+      object_patches, object_valid: bool [K, N], [K]. Only their shapes are used.
       count: rectangles.
       scale: each one's share of the (rows, cols) plane, uniform between the two.
       aspect: height / width, uniform between the two.
-      grid: (rows, cols) or (times, rows, cols); None scatters single tokens, count x scale of them.
+      grid: (rows, cols) or (times, rows, cols). None scatters single tokens, count x scale of them.
       anchor: the first times that stay visible.
-    Returns: masked bool [N] with at least one token masked and one not; removed bool [K], all False.
+    Returns: masked bool [N] with at least one token masked and one not, and removed bool [K], all False.
     """
     objects, tokens = object_patches.shape
     removed = np.zeros(objects, bool)

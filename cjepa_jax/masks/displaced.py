@@ -1,4 +1,4 @@
-"""Object masks beside their objects: the control that keeps amount and shape, and takes away what they lie on."""
+"""Displaced object masks: the control that keeps their amount and shape, but not their content."""
 
 import numpy as np
 from jaxtyping import Bool
@@ -16,15 +16,15 @@ def draw(
     grid: tuple[int, ...] = (),
     anchor: int = 0,
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
-    """As `objects.draw` from the same generator, and the hidden tokens moved elsewhere as one rigid shape.
+    """As `objects.draw` from the same generator, with the hidden tokens moved to another place as one rigid shape.
 
-    The union over objects and times moves by one step of the plane, uniform among those that keep all of it inside and
-    leave the fewest tokens hidden as before; it may still touch objects. A shape as high and as wide as the plane
-    becomes one of its mirror images instead, or stays if it equals them all. The blocks of a scene without an eligible
-    object are left in place.
+    The union over objects and times moves by one offset in the plane, uniform among those that keep all of it inside
+    and keep the fewest tokens hidden that were hidden before. It may still touch objects. A shape as high and as wide
+    as the plane becomes one of its mirror images instead, or stays if it equals all of them. The blocks of a scene
+    without an eligible object are left in place.
 
-    Args: as `objects.draw`; the grid is needed.
-    Returns: masked bool [N], as many tokens at each time as `objects.draw` masks; removed bool [K], all False.
+    Args: as `objects.draw`. The grid is needed.
+    Returns: masked bool [N], as many tokens at each time as `objects.draw` masks, and removed bool [K], all False.
     Raises: ValueError for a grid that does not have N tokens, or for N = 1.
     """
     shape = geometry.shape(object_patches.shape[1], grid)
@@ -43,14 +43,14 @@ def in_place(
     grid: tuple[int, ...] = (),
     anchor: int = 0,
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
-    """`objects.draw`, but for `removed`, which is all False: the other half of the pair with `draw`, in which the
-    predictor is not told which objects are hidden either."""
+    """`objects.draw` with `removed` all False. It is the partner of `draw` in a comparison: the predictor of both is
+    not told which objects are hidden."""
     masked, removed = objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)
     return masked, np.zeros_like(removed)
 
 
 def _elsewhere(rng: np.random.Generator, clip: Bool[np.ndarray, "T R C"]) -> Bool[np.ndarray, "T R C"]:
-    """The clip's shape at another place of the plane, or its mirror image where there is none."""
+    """The clip's shape at another place of the plane, or its mirror image if there is no other place."""
     plane = np.any(clip, axis=0)
     steps = [
         range(-int(taken[0]), side - int(taken[-1]))  # up to either border
@@ -58,7 +58,7 @@ def _elsewhere(rng: np.random.Generator, clip: Bool[np.ndarray, "T R C"]) -> Boo
     ]
     moves = [(down, right) for down in steps[0] for right in steps[1] if (down, right) != (0, 0)]
     if moves:
-        moved = [np.roll(clip, move, (1, 2)) for move in moves]  # nothing wraps round
+        moved = [np.roll(clip, move, (1, 2)) for move in moves]  # nothing wraps around
         shared = [(image & clip).sum() for image in moved]
         apart = [image for image, common in zip(moved, shared, strict=True) if common == min(shared)]
         return apart[rng.integers(len(apart))]

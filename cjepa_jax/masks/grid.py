@@ -1,4 +1,4 @@
-"""Geometry that every mask shares."""
+"""Geometry shared by all masks."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from cjepa_jax.errors import ConfigError
 
 
 def require(fits: bool, name: str, value: Any, limit: str) -> None:
-    """Raises ConfigError, one line, where a value of the config's mask section does not fit."""
+    """Raises ConfigError, one line, for an invalid value of the config's mask section."""
     if not fits:
         raise ConfigError(f"mask.{name} = {value!r}: {limit}")
 
@@ -24,7 +24,8 @@ def require_range(name: str, value: Any, high: float | int = np.inf) -> None:
 def shape(tokens: int, grid: tuple[int, ...]) -> tuple[int, int, int]:
     """(times, rows, cols) of a grid of these, or of (rows, cols).
 
-    Raises: ValueError if it does not have so many tokens, or has only one (nothing can be both hidden and seen).
+    Raises: ValueError if it does not have this number of tokens, or has only one (one token cannot be both hidden and
+    visible).
     """
     anchored(tokens, grid, 0)
     times, rows, cols = (1, *grid) if len(grid) == 2 else grid
@@ -40,8 +41,8 @@ def sides(area: float | int, ratio: float, rows: int, cols: int) -> tuple[int, i
 def rectangle(
     rng: np.random.Generator, height: int, width: int, rows: int, cols: int, last: bool = True
 ) -> Bool[np.ndarray, "{rows} {cols}"]:
-    """A rectangle somewhere in the plane, every place as likely as any other; `last` False: none that reaches the last
-    row or column, where there are others."""
+    """A rectangle in the plane, with all places equally likely. With `last` False it does not reach the last row or
+    column, if there is another place."""
     free = [max(side - own + last, 1) for side, own in ((rows, height), (cols, width))]
     top, left = rng.integers(0, free[0]), rng.integers(0, free[1])
     plane = np.zeros((rows, cols), bool)
@@ -50,7 +51,7 @@ def rectangle(
 
 
 def first(mask: Bool[np.ndarray, "*shape"], count: int) -> Bool[np.ndarray, "*shape"]:
-    """The mask's first `count` tokens, in the order of the grid: what published collators keep of a longer one."""
+    """The mask's first `count` tokens, in the order of the grid, as published collators cut longer masks."""
     kept: Bool[np.ndarray, "*shape"] = mask & (np.cumsum(mask).reshape(mask.shape) <= count)
     return kept
 
@@ -63,7 +64,7 @@ def through(plane: Bool[np.ndarray, "rows cols"], times: int) -> Bool[np.ndarray
 def anchored(tokens: int, grid: tuple[int, ...] | None, anchor: int) -> Bool[np.ndarray, " {tokens}"]:
     """bool [N], True for the tokens of the first `anchor` times, which are never masked.
 
-    Raises: ValueError if `grid` does not have N tokens, if there is only one (nothing can be both hidden and seen), or
+    Raises: ValueError if `grid` does not have N tokens, if there is only one (it cannot be both hidden and visible), or
     if the anchor leaves nothing to mask.
     """
     if tokens < 2:

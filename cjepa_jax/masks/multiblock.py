@@ -7,9 +7,9 @@ from jaxtyping import Bool
 
 from cjepa_jax.masks.grid import first, rectangle, require, require_range, shape, sides, through
 
-TRIES = 20  # places of the context block that are tried before one target gives way to it
+TRIES = 20  # places of the context block that are tried before a target is ignored
 PLANE = 14 * 14  # tokens of the plane that `min_keep` is meant for
-MOST_SCENES = 10_000  # of a batch to whose least the context is cut
+MOST_SCENES = 10_000  # of a batch to whose smallest context all are cut
 
 
 def draw(
@@ -26,25 +26,27 @@ def draw(
     batch: int = 1,
     grid: tuple[int, ...] = (),
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"], Bool[np.ndarray, " N"]]:
-    """Hides the union of the target blocks; the rest of a large square stays visible; what is left is dropped.
+    """Hides the union of the target blocks. The rest of a large square stays visible. The other tokens are dropped.
 
     All targets of a scene have one size. By default area and shape are independent, blocks reach the last row and
-    column, and a scene's context is its own. The published sampler is `tied=True, corner=True` and, as `batch`, its
-    images a GPU, but for one thing: there a batch shares the sizes too. Clips are allowed: blocks go through all times.
+    column, and contexts are not cut to equal length. The published sampler is `tied=True, corner=True` and `batch`
+    equal to its images per GPU, with one difference: there a batch shares the sizes too. For clips, blocks span all
+    times.
 
     Args:
-      object_patches, object_valid: bool [K, N], [K]; only their shapes are used.
+      object_patches, object_valid: bool [K, N], [K]. Only their shapes are used.
       targets: blocks to predict.
-      target_scale: a target's share of the (rows, cols) plane; aspect: its height / width; context_scale: the context
-        block's share before the targets are cut out, height = width. Uniform between the two.
-      min_keep: context tokens of one time must be more than these, on a plane of 14 x 14; in proportion on a smaller.
-        After 20 vain places for the context block one target after the other no longer limits it.
+      target_scale: a target's share of the (rows, cols) plane. aspect: its height / width. context_scale: the context
+        block's share before the targets are cut out, height = width. Each is uniform between its two numbers.
+      min_keep: least number of context tokens of one time (exclusive), on a plane of 14 x 14, in proportion on smaller
+        planes. After 20 failed places for the context block, one target after the other is ignored.
       tied: one uniform number gives a target's area and its shape: larger ones are taller.
-      corner: no block reaches the last row or column; so the context square, 13 of 14 wide, has one place.
-      batch: the context is cut to the fewest tokens of so many scenes, from the first on. The other scenes are made up,
-        with the same sizes: a mask has the published distribution, and does not depend on the scene's neighbours.
+      corner: no block reaches the last row or column, so the context square, 13 of 14 wide, has one place.
+      batch: the context is cut to the fewest tokens of a batch of this size, keeping the first ones. The other scenes
+        are simulated with the same sizes, so a mask has the published distribution and does not depend on the scene's
+        neighbours.
       grid: (rows, cols) or (times, rows, cols).
-    Returns: masked bool [N], predicted; removed bool [K], all False; dropped bool [N], neither seen nor predicted.
+    Returns: masked bool [N], predicted. removed bool [K], all False. dropped bool [N], neither seen nor predicted.
     Raises: ConfigError naming an option that cannot work.
     """
     require(isinstance(targets, int) and targets >= 1, "targets", targets, "must be a whole number, at least 1")
@@ -58,7 +60,7 @@ def draw(
     require_range("context_scale", context_scale, 1)
     require_range("aspect", aspect)
     times, rows, cols = shape(object_patches.shape[1], grid)
-    if rows * cols == 1:  # nothing of such a plane could be hidden and seen at once: the last time is hidden
+    if rows * cols == 1:  # one token per time cannot be both hidden and visible, so the last time is hidden
         masked = np.arange(times) == times - 1
         return masked, np.zeros(len(object_patches), bool), np.zeros(times, bool)
     if tied:
@@ -66,7 +68,7 @@ def draw(
     else:
         area = int(rng.uniform(*target_scale) * rows * cols)
         height, width = sides(area, rng.uniform(*aspect), max(rows - 1, 1), max(cols - 1, 1))
-    # The first scene's targets come before its context's size: an order that seeds depend on.
+    # The first scene's targets are drawn before its context's size. The seeds depend on this order.
     blocks = [rectangle(rng, height, width, rows, cols, not corner) for _ in range(targets)]
     area = int(rng.uniform(*context_scale) * rows * cols)
     square = sides(area, 1.0, max(rows - 1, 1), max(cols - 1, 1))
@@ -89,7 +91,7 @@ def draw(
 def tied_sides(
     u: float, scale: tuple[float, float], aspect: tuple[float, float], rows: int, cols: int
 ) -> tuple[int, int]:
-    """Height and width of a block of which u in 0..1 gives the place in both ranges, as in the published sampler."""
+    """Height and width of a block, where u in 0..1 is the position in both ranges, as in the published sampler."""
     (smallest, largest), (lowest, highest) = scale, aspect
     area = int((smallest + u * (largest - smallest)) * rows * cols)
     return sides(area, lowest + u * (highest - lowest), max(rows - 1, 1), max(cols - 1, 1))

@@ -8,15 +8,15 @@ import numpy as np
 from cjepa_jax.configuration import build, seeds
 
 MOST = 2**26  # objects times tokens
-DRAWS = 16  # masks drawn to see it
+DRAWS = 16  # masks drawn for this check
 
 
 def names_objects(mask: Any, grid: tuple[int, int, int]) -> bool:
-    """Whether the masks of a config's section say which objects they hide, seen from draws on made-up objects: one of
-    every size, so that some can be hidden whatever the limits, behind any anchor."""
+    """Whether the masks of a config's section say which objects they hide. This is checked by draws on artificial
+    objects of every size, so that some can be hidden under any limits and anchor."""
     count = math.prod(grid)
     objects = min(count, max(1, MOST // count))
-    sizes = np.linspace(1, count, objects).astype(int)  # 1, 2, 3, ... where they are few enough
+    sizes = np.linspace(1, count, objects).astype(int)  # 1, 2, 3, ... if they are few enough
     patches, draw = np.arange(count) >= count - sizes[:, None], build.bind(mask)
     rngs = (seeds.generator(0, "masks that may name objects", i) for i in range(DRAWS))
     drawn = (draw(rng, patches, np.ones(objects, bool), grid=grid) for rng in rngs)

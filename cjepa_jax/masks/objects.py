@@ -1,4 +1,4 @@
-"""Object-level intervention masking: Algorithm 2 of the document."""
+"""Object-level intervention masking: METHOD, Algorithm 2."""
 
 import numpy as np
 from jaxtyping import Bool
@@ -10,12 +10,12 @@ REDRAWS = 8  # draws that hide nothing or everything are tried again this often 
 
 
 def patches(masks: Bool[np.ndarray, "K *frames H W"], patch: int, tubelet: int = 1) -> Bool[np.ndarray, "K N"]:
-    """The patches that each object touches with *any* pixel.
+    """The patches that each object touches with *any* pixel: P_k of METHOD (1).
 
     Args:
       masks: bool [K, H, W], or [K, T, H, W] for clips.
-      patch: pixels; H and W must be multiples of it.
-      tubelet: frames per token; a clip's object touches a token if it does in any of the token's frames.
+      patch: in pixels. H and W must be multiples of it.
+      tubelet: frames per token. A clip's object touches a token if it does in any of the token's frames.
     Returns: bool [K, N], N time-major, then row-major.
     Raises: ValueError if a size does not divide.
     """
@@ -41,16 +41,16 @@ def draw(
     grid: tuple[int, ...] | None = None,
     anchor: int = 0,
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
-    """Selects objects to remove and the tokens to hide with them (Algorithm 2).
+    """Selects objects to remove and the tokens to hide with them: METHOD, Algorithm 2.
 
     Args:
-      rng: the scene's own generator; how many padded objects there are does not change the draw.
+      rng: the scene's generator. The number of padded objects does not change the draw.
       object_patches: bool [K, N].
       object_valid: bool [K], False for padding.
-      max_objects: M_max; M = min(uniform 1..M_max, eligible objects).
+      max_objects: M_max, with M = min(uniform 1..M_max, eligible objects).
       area: an eligible object's share of the N tokens, both ends included.
-      grid: (rows, cols) or (times, rows, cols), the fallback's geometry; None lets it scatter single tokens.
-      anchor: tokens of the first `anchor` times stay visible (needs a grid with times); 0 is the document.
+      grid: (rows, cols) or (times, rows, cols), the fallback's geometry. None lets it scatter single tokens.
+      anchor: tokens of the first `anchor` times stay visible (needs a grid with times). 0: none, as in METHOD (1).
     Returns: masked bool [N], removed bool [K]. At least one token is masked and one is not. Without an eligible
       object, or if every draw would hide nothing or everything, I-JEPA-style blocks are masked and `removed` is empty.
     Raises: ValueError for a grid that does not have N tokens, or for N = 1.
@@ -58,7 +58,7 @@ def draw(
     objects, tokens = object_patches.shape
     maskable = ~anchored(tokens, grid, anchor)
     share = object_patches.sum(1) / tokens
-    # The tolerance keeps bounds inclusive where N * bound is an integer that binary fractions miss (0.05 * 160 = 8).
+    # The tolerance keeps bounds inclusive if N * bound is an integer that floating point misses (0.05 * 160 = 8).
     eligible = np.flatnonzero(object_valid & (share >= area[0] - 1e-9) & (share <= area[1] + 1e-9))
     removed = np.zeros(objects, bool)
     for _ in range(REDRAWS if len(eligible) else 0):

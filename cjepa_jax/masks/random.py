@@ -1,4 +1,4 @@
-"""Random tokens and random tubes: what is left of a mask when its shape says nothing."""
+"""Random tokens and random tubes: masks without any shape."""
 
 import numpy as np
 from jaxtyping import Bool
@@ -21,12 +21,12 @@ def draw(
     """Masks tokens drawn uniformly without replacement.
 
     Args:
-      object_patches, object_valid: bool [K, N], [K]; only their shapes are used.
+      object_patches, object_valid: bool [K, N], [K]. Only their shapes are used.
       ratio: the share of the N tokens to mask, as nearly as whole tokens (or tubes) allow.
       tubes: draw places of the plane and mask them at all times after the anchor.
       grid: (rows, cols) or (times, rows, cols).
       anchor: tokens of the first `anchor` times stay visible.
-    Returns: masked bool [N] with at least one token masked and one not; removed bool [K], all False.
+    Returns: masked bool [N] with at least one token masked and one not, and removed bool [K], all False.
     Raises: ConfigError naming an option that cannot work.
     """
     require(isinstance(ratio, int | float) and 0 < ratio < 1, "ratio", ratio, "must be above 0 and below 1")
@@ -46,7 +46,7 @@ def matched(
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
     """As `draw`, masking in every scene as many tokens as `objects.draw` would mask there from the same generator.
 
-    The control for object masks: the same amount is hidden of the same scenes, only not whole objects. The arguments
+    The control for object masks: the same amount is hidden in the same scenes, but not as whole objects. The arguments
     are those of both functions. With tubes the amount is met to half a tube.
     """
     masked, _ = objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)
@@ -67,12 +67,12 @@ def matched_blocks(
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
     """I-JEPA-style blocks (masks/blocks.py) of as many tokens as `objects.draw` would mask from the same generator.
 
-    The blocks' areas are drawn as I-JEPA's and scaled to the amount together. They go through all times after the
-    anchor. Where they overlap, further blocks of these sizes make up for it, and the last one is cut to the amount.
+    The blocks' areas are drawn as I-JEPA's and scaled together to the amount. They span all times after the anchor. If
+    they overlap, further blocks of these sizes are added, and the last one is cut to the amount.
 
-    Args: those of `objects.draw`. blocks: how many at least. scale: their areas, relative to each other. aspect: height
-      / width, uniform between the two. grid: (rows, cols) or (times, rows, cols).
-    Returns: masked bool [N]; removed bool [K], all False.
+    Args: those of `objects.draw`. blocks: least number of blocks. scale: their areas, relative to each other. aspect:
+      height / width, uniform between the two. grid: (rows, cols) or (times, rows, cols).
+    Returns: masked bool [N], and removed bool [K], all False.
     Raises: ConfigError naming an option that cannot work.
     """
     require(isinstance(blocks, int) and blocks >= 1, "blocks", blocks, "must be a whole number, at least 1")
@@ -89,7 +89,7 @@ def matched_blocks(
     for i in range(MOST_BLOCKS):
         height, width = sides(areas[i % blocks], rng.uniform(*aspect), rows, cols)
         new = np.argwhere(rectangle(rng, height, width, rows, cols) & ~plane)
-        # Along the longer side, so that what a cut leaves is a block.
+        # Along the longer side, so that a cut leaves a block.
         new = new[np.lexsort(new.T if width > height else new.T[::-1])]
         order += map(tuple, new[: places - len(order)])
         plane[tuple(np.transpose(order))] = True
@@ -122,6 +122,6 @@ def _choose(
     masked = np.zeros(places.shape, bool)
     masked[:, rng.choice(plane, count, replace=False)] = True
     hidden: Bool[np.ndarray, " N"] = masked.ravel() & maskable
-    if hidden.all():  # one tube is all there is: leave a token visible
+    if hidden.all():  # there is only one tube: leave a token visible
         hidden[rng.integers(tokens)] = False
     return hidden

@@ -21,22 +21,22 @@ def draw(
     batch: int = 1,
     grid: tuple[int, ...] = (),
 ) -> tuple[Bool[np.ndarray, "..."], ...]:
-    """Masks the union of a scene's tubes, which is of one of the kinds; the context is all the rest.
+    """Masks the union of a scene's tubes, which are of one kind. The context is all other tokens.
 
-    V-JEPA predicts every clip once for each kind and averages; here a clip has one, drawn with equal chances, which
-    has the same expectation. By default a clip's masks are its own; the published ones are those of `batch=` the clips
-    a GPU, but for one thing: there the clips of a batch share the tubes' size too.
+    V-JEPA predicts every clip once for each kind and averages. Here a clip has one kind, drawn with equal chances,
+    which has the same expectation. By default masks are not cut to equal length. The published masks have `batch` equal
+    to the clips per GPU, with one difference: there the clips of a batch share the tubes' size too.
 
     Args:
-      object_patches, object_valid: bool [K, N], [K]; only their shapes are used.
+      object_patches, object_valid: bool [K, N], [K]. Only their shapes are used.
       kinds: (tubes, each one's share of the plane): short-range, many small ones, and long-range, few large ones.
-      aspect: height / width, uniform between the two; a scene's tubes have one size.
-      batch: hidden tokens and context are cut to the fewest of so many clips, from the first time on, so that late
-        times go. The other clips are made up, with tubes of the same size: a mask has the published distribution, and
-        does not depend on the clip's neighbours.
+      aspect: height / width, uniform between the two. A scene's tubes have one size.
+      batch: hidden tokens and context are cut to the fewest of a batch of this size, keeping the first ones, so late
+        times are dropped. The other clips are simulated with tubes of the same size, so a mask has the published
+        distribution and does not depend on the clip's neighbours.
       grid: (rows, cols) or (times, rows, cols).
-    Returns: masked bool [N] with at least one token masked and one not; removed bool [K], all False; with `batch` above
-      1 also dropped bool [N], neither seen nor predicted.
+    Returns: masked bool [N] with at least one token masked and one not, and removed bool [K], all False. With `batch`
+      above 1 also dropped bool [N], neither seen nor predicted.
     Raises: ConfigError naming an option that cannot work.
     """
     limit = "must be pairs (tubes, at least 1; share of the plane, above 0 and up to 1)"
@@ -62,7 +62,7 @@ def draw(
 def _plane(
     rng: np.random.Generator, count: int, height: int, width: int, rows: int, cols: int
 ) -> Bool[np.ndarray, "{rows} {cols}"]:
-    """The union of so many rectangles of this size, which is not the whole plane where that can be helped."""
+    """The union of `count` rectangles of this size, which does not cover the whole plane if that is possible."""
     for _ in range(REDRAWS):
         tubes = [rectangle(rng, height, width, rows, cols) for _ in range(count)]
         plane: Bool[np.ndarray, "rows cols"] = np.any(tubes, axis=0)

@@ -1,1 +1,1 @@
-"""Weights in and out: the names and files of PyTorch code of the JEPA family. NumPy, no JAX."""
+"""Import and export of weights: names and files of PyTorch code of the JEPA family. NumPy, no JAX."""

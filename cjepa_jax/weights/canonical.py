@@ -1,7 +1,7 @@
 """Our parameters under the names that PyTorch code of this family uses (I-JEPA's and timm's, without prefix), and back.
 
 An encoder: `patch_embed.proj` (a convolution, [D, 3, p, p] of images, [D, 3, t, p, p] of clips), `pos_embed` [1, N, D]
-where positions are stored, `blocks.i.{norm1,attn.qkv,attn.proj,norm2,mlp.fc1,mlp.fc2}`, `norm`. A predictor: `embed`,
+if positions are stored, `blocks.i.{norm1,attn.qkv,attn.proj,norm2,mlp.fc1,mlp.fc2}`, `norm`. A predictor: `embed`,
 `mask_token` [W], `object_embedding` [M, W], `pos_embed`, `blocks.i` (with `norm_cross`, `cross.{q,kv,proj}` where it
 attends across), `norm`, `prediction`, `residual`. Each layer has `weight` [out, in] and `bias`.
 """
@@ -40,9 +40,9 @@ BLOCKS = "stack.blocks."
 def to_canonical(part: Mapping, patch: int, tubelet: int) -> dict[str, np.ndarray]:
     """The nested parameters of an `Encoder` or `Predictor` as one flat dict of float32 arrays.
 
-    patch in pixels; tubelet in frames. A predictor has neither, and any will do.
+    patch is in pixels, tubelet in frames. A predictor has neither, so any value is accepted.
 
-    Raises: CheckpointError for a parameter that neither network has, or boxes of another size.
+    Raises: CheckpointError for an unknown parameter, or boxes of another size.
     """
     places = {place: name for name, place in LAYERS.items()}
     inner = {place: name for name, place in BLOCK.items()}
@@ -67,11 +67,11 @@ def to_canonical(part: Mapping, patch: int, tubelet: int) -> dict[str, np.ndarra
 
 
 def from_canonical(tensors: Mapping[str, np.ndarray]) -> dict:
-    """The nested float32 parameters that flax keeps of what `to_canonical` returns, blocks stacked by layer.
+    """The nested float32 parameters of flax from the result of `to_canonical`, with blocks stacked by layer.
 
-    Each array is asked for once, and those of one stacked parameter together.
+    Each array is read once, and those of one stacked parameter together.
 
-    Raises: CheckpointError for a name that neither network has, and for blocks that are not alike.
+    Raises: CheckpointError for an unknown name, and for blocks with different shapes.
     """
     tree, blocks = {}, {}
     for name in tensors:

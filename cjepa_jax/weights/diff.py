@@ -1,4 +1,4 @@
-"""What a file's arrays and a model's differ in, all of it at once."""
+"""All differences between a file's arrays and a model's, in one message."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -6,18 +6,19 @@ from collections.abc import Iterable, Mapping
 from cjepa_jax.errors import CheckpointError
 
 SHOWN = 20  # of each kind
-COMPARED = 2000  # names among which the closest is looked for
+COMPARED = 2000  # names that are searched for the closest match
 LIKENESS = 0.6
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def compare(found: Shapes, wanted: Shapes, where: str, strict: bool = True) -> None:
-    """Raises CheckpointError, one line that begins with `where`, unless `found` has every name of `wanted`, in shape.
+    """Raises CheckpointError, one line that begins with `where`, unless `found` has every name of `wanted` with its
+    shape.
 
     Args:
       found, wanted: shapes by name.
-      strict: whether names of which `wanted` knows nothing are refused too; they are listed in any case.
+      strict: whether names that `wanted` lacks are refused too. They are always listed.
     """
     missing = [name for name in wanted if name not in found]
     extra = [name for name in found if name not in wanted]

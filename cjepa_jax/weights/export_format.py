@@ -31,7 +31,7 @@ WORDS = {
 }
 MAYBE_ZERO = ("depth", "mean", "anchor")
 INPUT = {"size": int, "frames": int, "anchor": int, "names_objects": bool, "encoder_input": str, "change": bool}
-LEFT_OUT = {"anchor": 0, "names_objects": True, "encoder_input": "context"}  # what an input without it means
+LEFT_OUT = {"anchor": 0, "names_objects": True, "encoder_input": "context"}  # the meaning of a missing input
 PARTS = ("encoder", "target", "predictor")
 
 
@@ -39,8 +39,8 @@ def read(path: Path, config: Mapping[str, Any], digest: str) -> dict[str, Any]:
     """The fields of a Pretrained, for the folder `path` whose config.json is `config` and whose weights' SHA-256 is
     `digest`.
 
-    Raises: CheckpointError for another version, weights that are not those that were written, or a config.json that
-      they do not fit.
+    Raises: CheckpointError for another version, weights that differ from the written ones, or a config.json that does
+      not match them.
     """
     where = path / "config.json"
     if config.get("version") != VERSION:
@@ -84,7 +84,7 @@ def _listed(value: Any) -> list:
 
 
 def verify(path: Path, digest: str) -> None:
-    """Raises CheckpointError unless the sum beside a folder's model.safetensors is `digest`, its SHA-256."""
+    """Raises CheckpointError unless the sum next to a folder's model.safetensors is `digest`, its SHA-256."""
     with safety.regular(files.member(path, SUM)) as file:
         written = file.read(64).decode("ascii", "replace")
     if written != digest:
@@ -92,7 +92,7 @@ def verify(path: Path, digest: str) -> None:
 
 
 def _options(found: Any, kinds: Mapping[str, type], where: str) -> dict[str, Any]:
-    """Keyword arguments out of a json, each of the kind it must be."""
+    """Keyword arguments from a JSON file, each checked for its type."""
     if not isinstance(found, dict):
         raise CheckpointError(f"{where}: must be a table")
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}

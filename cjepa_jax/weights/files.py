@@ -1,11 +1,11 @@
-"""Weights and settings out of files that came from elsewhere: nothing in them is run, followed or believed.
+"""Weights and settings from untrusted files: nothing in them is run or followed, and every claim is checked.
 
     found = tensors("model.safetensors")     also a Hugging Face folder, or PyTorch's .pth, .pt, .pth.tar, .bin
-    found.shapes["blocks.0.norm1.bias"]      known before anything is read
-    found["blocks.0.norm1.bias"]             float32, read and converted now
+    found.shapes["blocks.0.norm1.bias"]      known before arrays are read found["blocks.0.norm1.bias"]
+    float32, read and converted now
 
-What a file claims is checked against its size before memory is asked for, so what is read is never more than a few
-times the file. Whatever is wrong is a CheckpointError of one line.
+A file's claims are checked against its size before memory is allocated, so the arrays are never more than a few times
+as large as the file. Every problem is a CheckpointError of one line.
 """
 
 import os
@@ -26,10 +26,10 @@ ZIP, OLD_PICKLE, TAR = b"PK\3\4", b"\x80", b"ustar"
 
 
 class Tensors(Mapping[str, np.ndarray]):
-    """Arrays by name, float32, each read anew when it is asked for. Only what is asked for is converted and checked.
+    """Arrays by name, float32. Each access reads the array again. Only accessed arrays are converted and checked.
 
-    Attributes: source, the file or folder; shapes, of all arrays by name.
-    Raises (on reading): CheckpointError for an array that is no floating-point one or has non-finite numbers.
+    Attributes: source, the file or folder. shapes, of all arrays by name. Raises (on reading): CheckpointError for an
+    array that is not floating-point or has non-finite numbers.
     """
 
     def __init__(self, source: Path, shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], np.ndarray]):
@@ -56,12 +56,12 @@ class Tensors(Mapping[str, np.ndarray]):
 
 
 def tensors(path: str | os.PathLike) -> Tensors:
-    """The arrays of a file, told by its first bytes, or of a folder with model.safetensors or its index.
+    """The arrays of a file, recognised by its first bytes, or of a folder with model.safetensors or its index.
 
     Nested dicts of a pickled checkpoint are flattened: "encoder.module.norm.weight". Integers, optimiser state and
-    whatever else is in it are listed but not read.
+    other contents are listed but not read.
 
-    Raises: CheckpointError, one line, for what is missing, damaged, too large or of another kind.
+    Raises: CheckpointError, one line, for a file that is missing, damaged, too large or of another kind.
     """
     path = Path(path)
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""What a folder of Hugging Face's says beside its weights, transformers' or timm's: its config.json and README."""
+"""config.json and README of a Hugging Face folder of transformers or timm."""
 
 import dataclasses
 import functools
@@ -11,13 +11,13 @@ from cjepa_jax.weights import files, licences, safety
 from cjepa_jax.weights.published import LAYOUTS, Layout
 
 GELU = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "gelu_tanh": "tanh"}
-MOST_README = 1 << 20  # bytes that are looked at
+MOST_README = 1 << 20  # bytes that are read
 
 
 def layout(config: Mapping[str, Any], path: Path) -> Layout:
-    """What config.json says; what it leaves out is transformers' default.
+    """The settings in config.json. Missing ones have transformers' defaults.
 
-    Raises: CheckpointError for another model, and for values that make no sense or that ours has not.
+    Raises: CheckpointError for another model, and for invalid or unsupported values.
     """
     kind = config.get("model_type")
     if kind not in ("ijepa", "vjepa2"):
@@ -37,7 +37,7 @@ def layout(config: Mapping[str, Any], path: Path) -> Layout:
             epsilon=number("layer_norm_eps", 1e-6, float),
             **common,
         )
-    if isinstance(config.get("image_size"), list):  # no square, whose grid the number of positions does not tell
+    if isinstance(config.get("image_size"), list):  # not square, so the number of positions does not determine the grid
         height, width = _sides(config["image_size"], path)
         patch = number("patch_size", 16)
         common |= {"grid": (1, height // patch, width // patch), "size": height}
@@ -51,9 +51,9 @@ def layout(config: Mapping[str, Any], path: Path) -> Layout:
 
 
 def timm(config: Mapping[str, Any], path: Path) -> Layout:
-    """What the config.json of a folder of timm's says, of a VisionTransformer without class token.
+    """The settings in the config.json of a timm folder, for a VisionTransformer without class token.
 
-    Raises: CheckpointError for values that make no sense or that ours has not.
+    Raises: CheckpointError for invalid or unsupported values.
     """
     trained, built = (config.get(key) or {} for key in ("pretrained_cfg", "model_args"))
     if not isinstance(trained, dict) or not isinstance(built, dict):
@@ -88,7 +88,7 @@ def _gelu(config: Mapping[str, Any], key: str, path: Path) -> str:
 
 
 def _processor(path: Path) -> dict[str, tuple[float, ...]]:
-    """mean and std of the folder's processor, where it has one."""
+    """mean and std of the folder's processor, if it has one."""
     for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
         if (path / name).is_file():
             return _colours(files.json(files.member(path, name), links=True), ("image_mean", "image_std"), path / name)
@@ -106,7 +106,7 @@ def _colours(config: Mapping[str, Any], keys: tuple[str, str], where: Path) -> d
 
 
 def licence(folder: Path) -> str:
-    """The licence in the front matter of the folder's README.md, "" where there is none."""
+    """The licence in the front matter of the folder's README.md, "" if there is none."""
     if not (folder / "README.md").is_file():
         return ""
     with safety.regular(files.member(folder, "README.md")) as file:

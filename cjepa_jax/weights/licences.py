@@ -1,4 +1,4 @@
-"""Names of licences, as model cards write them and as they are shown."""
+"""Names of licences in model cards, and the names that are shown."""
 
 import json
 import re
@@ -9,20 +9,20 @@ MOST = 100  # letters
 
 
 def canonical(name: str) -> str:
-    """One name for each licence, "unknown" for what cannot be one."""
+    """One name for each licence, "unknown" for an invalid name."""
     plain = name if name.isprintable() and 0 < len(name) <= MOST else "unknown"
     return {known.lower(): known for known in KNOWN}.get(name.lower(), plain)
 
 
 def write(name: str) -> Iterator[str]:
-    """Lines of a card's front matter: hubs know few licences, the rest is "other" with a name."""
+    """Lines of a card's front matter. Hubs know few licences, the others are "other" with a name."""
     yield f"license: {name.lower() if name in KNOWN else 'other'}"
     if name not in KNOWN:
         yield f"license_name: {json.dumps(name, ensure_ascii=False)}"
 
 
 def read(card: str) -> str:
-    """The licence in a card's front matter, "" where there is none."""
+    """The licence in a card's front matter, "" if there is none."""
     front = re.match(r"---\s*\n(.*?)\n---", card, re.DOTALL)
     for key in ("license_name", "license"):
         found = front and re.search(rf"^{key}:[ \t]*(\S.*?)[ \t]*$", front[1], re.MULTILINE)

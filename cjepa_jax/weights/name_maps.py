@@ -1,6 +1,6 @@
-"""Published names to the canonical ones of `layouts`: I-JEPA, V-JEPA 1, 2 and 2.1, timm, and two of transformers.
+"""Maps published names to canonical ones (canonical.py): I-JEPA, V-JEPA 1, 2 and 2.1, timm, and two of transformers.
 
-Nothing is read here: a part is a view of the file under other names, which reads an array when it is asked for it.
+Nothing is read here. A part is a view of the file under other names, which reads an array on access.
 """
 
 import re
@@ -44,14 +44,14 @@ VJEPA2_PREDICTOR = {
 }
 VJEPA2_BLOCK = {"attention.": "attn."}
 QKV = ("query", "key", "value")
-HEADS = ("ijepa.", "vjepa2.", "classifier.", "pooler.")  # of models with a classifier: two prefixes, two parts
+HEADS = ("ijepa.", "vjepa2.", "classifier.", "pooler.")  # of models with a classifier: two prefixes and two parts
 
 
 def raw(tensors: Tensors) -> dict[str, Tensors]:
     """The parts of a checkpoint of the published training code, or of a bare state dict, which is the part "".
 
-    Parts are "encoder", "target_encoder", "ema_encoder" and "predictor"; a bare encoder whose names begin with
-    "module." is "encoder". What is beside them (optimiser, counters) is left out.
+    Parts are "encoder", "target_encoder", "ema_encoder" and "predictor". A bare encoder whose names begin with
+    "module." is "encoder". Other contents (optimiser, counters) are left out.
     """
     plans: dict[str, dict[str, list[str]]] = {}
     for stored in tensors:
@@ -102,7 +102,7 @@ def derived(
     without: Iterable[str] = (),
     added: Mapping[str, tuple[tuple[int, ...], Callable[[], np.ndarray]]] | None = None,
 ) -> Tensors:
-    """The view without some names, and with others: name -> (shape, what reads it)."""
+    """The view without some names, and with others: name -> (shape, function that reads it)."""
     added = added or {}
     shapes = {name: shape for name, shape in view.shapes.items() if name not in without}
     shapes |= {name: shape for name, (shape, _) in added.items()}
@@ -110,7 +110,7 @@ def derived(
 
 
 def _view(tensors: Tensors, plan: dict[str, list[str]]) -> Tensors:
-    """Each name's stored arrays, one after the other along the first axis."""
+    """Each name's stored arrays, concatenated along the first axis."""
 
     def read(name: str) -> np.ndarray:
         arrays = [tensors[stored] for stored in plan[name]]

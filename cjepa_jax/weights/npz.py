@@ -1,4 +1,4 @@
-"""NumPy's .npz archives that came from elsewhere: arrays of numbers and text, no larger than allowed, never pickles."""
+"""Untrusted .npz archives of NumPy: arrays of numbers and text of bounded size, never pickles."""
 
 import math
 import os
@@ -14,19 +14,19 @@ import numpy as np
 from cjepa_jax.errors import DataError
 from cjepa_jax.host import door
 
-MOST_BYTES = 1 << 30  # of all arrays together, as they are in memory
+MOST_BYTES = 1 << 30  # of all arrays together, in memory
 MOST_RECORDS = 10_000
 MOST_AXES = 16
 PIECE = 1 << 20  # bytes that are unpacked at a time
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-# What a broken archive raises, or a broken header, which is Python source.
+# Errors of a broken archive, or of a broken header, which is Python source.
 UNREADABLE = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError)
 UNREADABLE += (SyntaxError, OverflowError, TypeError, KeyError, MemoryError, RecursionError, tokenize.TokenError)
 
 
 def read(path: str | os.PathLike, most: int = MOST_BYTES) -> dict[str, np.ndarray]:
-    """All arrays by name. Their sizes are checked, against `most` bytes and against what is stored, before memory is
-    asked for. Raises: DataError, one line, naming the file."""
+    """All arrays by name. Their sizes are checked against `most` bytes and against the stored bytes, before memory is
+    allocated. Raises: DataError, one line, naming the file."""
     path = Path(path)
     try:
         with door.regular(path, links=True) as stream, zipfile.ZipFile(stream) as archive:
@@ -51,7 +51,7 @@ def read(path: str | os.PathLike, most: int = MOST_BYTES) -> dict[str, np.ndarra
 
 
 def array(file: BinaryIO, size: int) -> np.ndarray:
-    """The array of a NumPy file of so many bytes. Raises ValueError, and the rest of UNREADABLE for a broken header."""
+    """The array of a NumPy file of `size` bytes. Raises ValueError, and the rest of UNREADABLE for a broken header."""
     read_header = HEADERS.get(np.lib.format.read_magic(file))
     if read_header is None:
         raise ValueError("an array of an unknown version")

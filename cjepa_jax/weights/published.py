@@ -1,4 +1,4 @@
-"""Published encoders and predictors in canonical names, as keyword arguments and parameters of ours."""
+"""Converts published encoders and predictors in canonical names to keyword arguments and parameters of ours."""
 
 import dataclasses
 import math
@@ -17,19 +17,19 @@ from cjepa_jax.weights.name_maps import derived
 
 PATCHES, BIAS = f"{canonical.PATCHES}.weight", f"{canonical.PATCHES}.bias"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, with which all of them were trained
-UNUSED = re.compile(r"(head|fc_norm|classifier|pooler)\.|mask_token$")  # classifiers, and what stands for masked pixels
+UNUSED = re.compile(r"(head|fc_norm|classifier|pooler)\.|mask_token$")  # classifiers, and the token of masked pixels
 REMOVED = 3  # rows of the object embedding that a published predictor gets
 NON_COMMERCIAL = "CC-BY-NC-4.0"
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What a layout says that its arrays do not.
+    """Properties of a layout that its arrays do not show.
 
-    Attributes: name; licence; rotary, the positions where none are stored ("" where they are); reference, pixels to
-    whose grid rotations are scaled (0: they are not); frames and size of the training's input (frames 0: unknown; size
-    0: as the stored positions tell); grid of the stored positions, () where it is to be inferred; heads of the encoder
-    (0: by its width), of the predictor (0: the encoder's); epsilon; gelu; mean; std.
+    Attributes: name, licence, epsilon, gelu, mean, std. rotary: the positions if none are stored ("" if they are).
+    reference: pixels to whose grid rotations are scaled (0: they are not). frames and size of the training's input
+    (frames 0: unknown, size 0: from the stored positions). grid of the stored positions, () to infer it. heads of the
+    encoder (0: by its width) and of the predictor (0: the encoder's).
     """
 
     name: str
@@ -60,9 +60,9 @@ LAYOUTS = {
 
 
 def recognised(parts: Mapping[str, Tensors], tensors: Tensors) -> Layout:
-    """The layout of the parts of a checkpoint (see naming.raw) with these arrays.
+    """The layout of the parts of a checkpoint (see name_maps.raw) with these arrays.
 
-    Raises: CheckpointError where they do not tell.
+    Raises: CheckpointError if it cannot be inferred.
     """
     encoder = next((view for part, view in parts.items() if part != "predictor"), {})
     if PATCHES not in encoder:
@@ -75,7 +75,7 @@ def recognised(parts: Mapping[str, Tensors], tensors: Tensors) -> Layout:
         return LAYOUTS["timm"]
     if len(encoder.shapes[PATCHES]) == 4:
         return LAYOUTS["ijepa"]
-    # V-JEPA 2's files still hold the positions of V-JEPA, which it does not use.
+    # V-JEPA 2's files still contain the positions of V-JEPA, which it does not use.
     mask_tokens = sum(name.startswith("mask_tokens.") for name in parts.get("predictor", ()))
     if "pos_embed" not in encoder or mask_tokens > 2 or encoder.shapes[PATCHES][0] == 1408:
         return LAYOUTS["vjepa2"]
@@ -86,13 +86,13 @@ def recognised(parts: Mapping[str, Tensors], tensors: Tensors) -> Layout:
 
 
 def encoder(view: Tensors, layout: Layout, images: bool = False) -> tuple[dict[str, Any], dict, list[str]]:
-    """(keyword arguments of Encoder, its parameters, notes of what was left out).
+    """Returns (keyword arguments of Encoder, its parameters, notes of what was left out).
 
     Args:
-      view: an encoder in canonical names (see naming).
-      images: a clip's tokeniser becomes one of images, which it sees as clips that stand still.
+      view: an encoder in canonical names (see name_maps).
+      images: a clip's tokeniser becomes an image tokeniser, as for clips of one repeated frame.
 
-    Raises: CheckpointError naming what is missing, too much or of another shape, all of it, or cannot be inferred.
+    Raises: CheckpointError naming all missing, unexpected or mis-shaped arrays, or a value that cannot be inferred.
     """
     where, notes = str(view.source), []
     shape = view.shapes.get(PATCHES, ())
@@ -123,14 +123,14 @@ def encoder(view: Tensors, layout: Layout, images: bool = False) -> tuple[dict[s
 def predictor(
     view: Tensors, layout: Layout, encoder: Mapping[str, Any], mask_token: int = 1
 ) -> tuple[dict[str, Any] | None, dict | None, list[str]]:
-    """(keyword arguments of Predictor without `out`, its parameters, notes), or (None, None, notes) where its form is
-    not that of ours.
+    """Returns (keyword arguments of Predictor without `out`, its parameters, notes), or (None, None, notes) if its form
+    differs from ours.
 
-    It knows no objects and has no residual head: what ours has for them is zero, untrained.
+    It has no object embeddings and no residual head. Ours are then zero and untrained.
 
     Args:
       encoder: the keyword arguments of its encoder.
-      mask_token: which it takes, of several: one for each kind of mask it was trained with.
+      mask_token: index of the mask token, if there are several (one for each kind of mask in training).
     """
     where, size = f"{view.source}: the predictor", parse(encoder["variant"])
     view, notes = _one_mask_token(view, mask_token)
@@ -159,7 +159,7 @@ def predictor(
 
 
 def _other_form(view: Tensors, width: int, heads: int, out: int, known: set[str]) -> str:
-    """What this predictor has that ours cannot take, "" if nothing."""
+    """The property of this predictor that ours does not support, "" if there is none."""
     extra = [name for name in view if name not in known]
     found = view.shapes.get("prediction.bias", (out,))[0]
     hidden = view.shapes.get("blocks.0.mlp.fc1.bias", (4 * width,))[0]
@@ -175,7 +175,7 @@ def _other_form(view: Tensors, width: int, heads: int, out: int, known: set[str]
 
 
 def _plain(view: Tensors, layout: Layout, images: bool, notes: list[str]) -> Tensors:
-    """The view as a plain encoder's: what ours has not and needs not is folded into the rest, or left out."""
+    """The view as a plain encoder: parts that ours lacks are folded into other arrays, or left out."""
     without, added = [name for name in view if UNUSED.match(name)], {}
     if without:
         notes.append(f"left out: {', '.join(sorted({name.split('.')[0] for name in without}))}")
@@ -193,7 +193,7 @@ def _plain(view: Tensors, layout: Layout, images: bool, notes: list[str]) -> Ten
 
 
 def _no_biases(view: Tensors) -> dict:
-    """Zeros for the biases of queries, keys and values, where there are none (see naming.derived)."""
+    """Zeros for missing biases of queries, keys and values (see name_maps.derived)."""
     if any(name.endswith("attn.qkv.bias") for name in view):
         return {}
     sizes = {name: view.shapes[name][:1] for name in view if name.endswith("attn.qkv.weight")}
@@ -204,9 +204,9 @@ def _no_biases(view: Tensors) -> dict:
 
 
 def _modern(view: Tensors, images: bool) -> tuple[list[str], dict]:
-    """V-JEPA 2.1 has a norm for each of its levels, and a tokeniser and a code for each of clips and images.
+    """V-JEPA 2.1 has a norm for each level, and a tokeniser and a code for each of clips and images.
 
-    Returns: names that go, and what comes in their place (see naming.derived).
+    Returns: names to remove, and their replacements (see name_maps.derived).
     """
     norms = [name for name in view if name.startswith("norms_block.")]
     last = max((int(name.split(".")[1]) for name in norms if name.split(".")[1].isdecimal()), default=0)
@@ -229,7 +229,7 @@ def _modern(view: Tensors, images: bool) -> tuple[list[str], dict]:
 
 
 def _one_mask_token(view: Tensors, index: int) -> tuple[Tensors, list[str]]:
-    """The view with one `mask_token` [W], of several the index-th."""
+    """The view with one `mask_token` [W], the index-th of several."""
     several = sorted(name for name in view if name.startswith("mask_tokens."))  # [1, 1, W] each
     together = view.shapes.get("mask_tokens", ())  # [M, 1, 1, W]
     count = together[0] if together else len(several)
@@ -249,10 +249,11 @@ def _one_mask_token(view: Tensors, index: int) -> tuple[Tensors, list[str]]:
 def _positions(
     view: Tensors, layout: Layout, size: tuple[int, int], known: tuple[int, tuple[int, ...]], wanted: dict
 ) -> tuple[dict[str, Any], Tensors]:
-    """`positions` and `position_grid`; what is stored goes into `wanted`, or out of the view if it is our formula.
+    """Sets `positions` and `position_grid`. Stored positions go into `wanted`, or out of the view if they equal our
+    formula.
 
     Args:
-      size: (patch, width); known: (times, grid) of the stored positions, 0 and () where they are to be inferred.
+      size: (patch, width). known: (times, grid) of the stored positions, 0 and () to infer them.
     """
     (patch, width), (times, grid) = size, known
     if layout.rotary:
@@ -261,7 +262,7 @@ def _positions(
     count = math.prod(view.shapes.get("pos_embed", (1,))[:-1])
     wanted["pos_embed"] = (1, count, width)
     if view.shapes.get("pos_embed") != wanted["pos_embed"]:
-        return {}, view  # the comparison of shapes will say
+        return {}, view  # the comparison of shapes reports it
     grids = [grid] if grid else shapes.squares(count)
     table = view["pos_embed"][0]
     if any(np.array_equal(table, positions.sincos(each, width)) for each in grids if math.prod(each) == count):

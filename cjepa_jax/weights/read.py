@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere or exported, under one roof.
+"""Reads public weights and exports of this package.
 
 found = read("IN1K-vit.h.14-300e.pth.tar")      I-JEPA, V-JEPA, V-JEPA 2 and 2.1 as published
 found = read("ijepa_vith14_1k")                 a folder of transformers' IJepaModel or VJEPA2Model
@@ -21,23 +21,23 @@ from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights import export_format, files, huggingface, name_maps, published, safety
 
-ENCODERS = ("encoder", "", "target_encoder", "ema_encoder")  # the first that there is; the EMA of it is the target
+ENCODERS = ("encoder", "", "target_encoder", "ema_encoder")  # in order of preference; the EMA is the target
 TARGETS = ("target_encoder", "ema_encoder")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Parameters, and what is known of them.
+    """Parameters and their description.
 
     Attributes:
       layout: "cjepa_jax", "ijepa", "vjepa", "vjepa2", "vjepa2.1", "timm", "hf-ijepa" or "hf-vjepa2".
-      source, digest: where they are from, and a SHA-256 of it.
+      source, digest: their file or folder, and its SHA-256.
       licence: "CC-BY-NC-4.0", "MIT", ..., or "unknown".
-      encoder, predictor: the keyword arguments of models' Encoder and Predictor (but `out`) that the weights fix;
-        predictor None where there is none, or none that ours can take.
-      params: nested float32 arrays, "encoder" and, where they are, "target" (its moving average) and "predictor".
-      input: size in pixels, frames, anchor, names_objects, as the training had them.
-      about: whatever else is known; of public weights "encoder" and "target", the stored parts they are, and "notes".
+      encoder, predictor: the keyword arguments of models' Encoder and Predictor (without `out`) that the weights
+        determine. predictor is None if there is none, or if ours does not support it.
+      params: nested float32 arrays, "encoder" and, if they exist, "target" (its moving average) and "predictor".
+      input: size in pixels, frames, anchor, names_objects of the training.
+      about: further information. Of public weights: "encoder" and "target", the names of the stored parts, and "notes".
     """
 
     layout: str
@@ -51,7 +51,7 @@ class Pretrained:
     about: dict[str, Any]
 
     def summary(self) -> str:
-        """A line of what it is and under which licence, and one for each thing to know."""
+        """A line with the kind of weights and their licence, and one line for each note."""
         count = sum(math.prod(array.shape) for array in _arrays(self.params["encoder"]))
         parts = ", ".join(name for name in ("encoder", "target", "predictor") if name in self.params)
         head = f"{self.source}: {self.layout}, {self.encoder['variant']}, {count / 1e6:.1f} M parameters ({parts})"
@@ -74,24 +74,24 @@ def read(
 
     Args:
       path: a checkpoint, or a folder with model.safetensors.
-      part: which encoder of a checkpoint that has several: "encoder", "target_encoder" or "ema_encoder", and no target.
-        By default "encoder", and the moving average as its target; the only one there is, where there is one.
-      layout: of a checkpoint that does not show it: "ijepa", "vjepa", "vjepa2", "vjepa2.1" or "timm".
-      heads: of an encoder whose width no published one has.
-      frames: the length of the clips that stored positions are for, where it is not V-JEPA's 16.
-      mask_token: which one a predictor takes that has several, V-JEPA's for each kind of mask; by default the one that
-        the original code and transformers take when they are not told.
-      images: a clip's encoder, made one of images: what it gives for a clip of one repeated frame. Stored positions
-        are those of the middle of the clip.
+      part: which encoder of a checkpoint with several, and no target: "encoder", "target_encoder" or "ema_encoder". By
+        default "encoder", with the moving average as its target. If there is only one encoder, that one.
+      layout: of a checkpoint whose layout cannot be recognised: "ijepa", "vjepa", "vjepa2", "vjepa2.1" or "timm".
+      heads: of an encoder with an unpublished width.
+      frames: the length of the clips that stored positions are for, if it differs from V-JEPA's 16.
+      mask_token: which one to use, if a predictor has several (V-JEPA has one for each kind of mask). The default is
+        that of the original code and of transformers.
+      images: converts a clip encoder to an image encoder, with the outputs for a clip of one repeated frame. Stored
+        positions are those of the middle of the clip.
 
-    Raises: CheckpointError, one line, for what is unreadable, not recognised, or does not fit together.
+    Raises: CheckpointError, one line, for weights that are unreadable, not recognised, or inconsistent.
     """
     path = Path(path)
-    beside = ("config.json", export_format.SUM)  # a file with one of them is of a folder that was written as a whole
+    beside = ("config.json", export_format.SUM)  # next to one of them, the file is part of a folder
     if path.name == files.SINGLE and any((path.parent / name).is_file() for name in beside):
         path = path.parent
     config = files.json(files.member(path, "config.json"), links=True) if (path / "config.json").exists() else {}
-    tensors = files.tensors(path)  # before the digest: what is no such file is not read to its end
+    tensors = files.tensors(path)  # before the digest, so that other files are not read to their end
     if config.get("format") == export_format.FORMAT:
         return Pretrained(**export_format.read(path, config, _digest(path)))
     if (path / export_format.SUM).is_file() and (path / files.SINGLE).is_file():
@@ -120,18 +120,18 @@ def read(
     about["notes"] = notes
     size, frames = _input(encoder, known, parts[chosen].shapes.get("pos_embed", (1, 0)))
     seen = {"size": size, "frames": 1 if images else frames, "anchor": 0, "names_objects": False}
-    licence = huggingface.licence(path) or known.licence  # beside a lone file a README may be of anything
+    licence = huggingface.licence(path) or known.licence  # a README next to a single file may belong to anything
     return Pretrained(known.name, str(path), _digest(path), licence, encoder, predictor, trees, seen, about)
 
 
 def frames(model: Pretrained) -> int:
-    """Of the boxes that the first layer takes: 1 of images."""
+    """Frames per token of the first layer: 1 for images."""
     box = 3 * parse(model.encoder["variant"]).patch ** 2
     return model.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // box
 
 
 def foresees(model: Pretrained) -> bool:
-    """Whether the predictor's residual head says something: its term had a weight, and it is not all zeros."""
+    """Whether the predictor's residual head was trained: its term had a weight, and it is not all zeros."""
     head = model.params.get("predictor", {}).get("residual", {}).get("kernel")
     return bool(model.input.get("change", True)) and head is not None and bool(np.any(head))
 

@@ -1,4 +1,4 @@
-"""safetensors: eight bytes of header length, a JSON header, and the numbers one after the other."""
+"""safetensors: eight bytes of header length, a JSON header, and then the numbers."""
 
 import math
 import os
@@ -11,8 +11,8 @@ import numpy as np
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights.safety import contents, parse, regular, require_small, short
 
-MOST_HEADER = 10 << 20  # bytes; the largest published models have some 100 KB
-MOST_ENTRIES = 100_000  # arrays, and as many texts about them
+MOST_HEADER = 10 << 20  # bytes (the largest published models have some 100 KB)
+MOST_ENTRIES = 100_000  # arrays, and as many texts
 MOST_AXES = 8
 FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # bfloat16: the upper half of a float32
 SIZES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
@@ -24,9 +24,9 @@ Reader = tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]
 def read(path: Path) -> Reader:
     """Shapes by name, and a function that reads one array as float32.
 
-    The arrays must fill the file, without gaps and without sharing a byte, so that they are no larger than it is.
+    The arrays must fill the file without gaps or overlaps, so they are not larger than the file.
 
-    Raises: CheckpointError, one line, for anything else.
+    Raises: CheckpointError, one line, for any other file.
     """
     with regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -59,7 +59,7 @@ def read(path: Path) -> Reader:
             raise CheckpointError(f"{path}: {short(name)}: the file has become shorter")
         if kind == "BF16":
             found = (found.astype("<u4") << 16).view("<f4")
-        with np.errstate(over="ignore"):  # to infinity, which is refused
+        with np.errstate(over="ignore"):  # overflow gives infinity, which is refused
             return found.astype(np.float32, copy=False).reshape(shape)
 
     return {name: entry[1] for name, entry in entries.items()}, array

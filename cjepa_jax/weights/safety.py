@@ -1,4 +1,4 @@
-"""Files and JSON that came from elsewhere: opened, parsed and followed only as far as is safe."""
+"""Untrusted files and JSON: opened, parsed and followed only as far as is safe."""
 
 import json as json_lib
 import math
@@ -17,18 +17,18 @@ CACHE = re.compile(r"(models|datasets|spaces)--[^/]+")  # a repository in Huggin
 
 
 def short(name: Any) -> str:
-    """A name out of a file, quoted on one line, of bounded length."""
+    """A name from a file, quoted on one line, of bounded length."""
     text = str(name)
     return repr(text if len(text) <= 100 else f"{text[:97]}...")
 
 
 def member(folder: str | os.PathLike, name: str) -> Path:
-    """folder / name, a file of that folder itself, for a name out of a json.
+    """folder / name, a file directly in that folder, for a name from a JSON file.
 
-    A symbolic link must stay in the folder. In a snapshot of Hugging Face's cache, where every file is one, it must
-    stay among the same repository's files.
+    A symbolic link must stay in the folder. In a snapshot of Hugging Face's cache, where every file is a link, it must
+    stay within the same repository.
 
-    Raises: CheckpointError for what is no plain file name, is missing, leads out of the folder or is no file.
+    Raises: CheckpointError if it is not a plain file name, is missing, leads out of the folder or is not a file.
     """
     folder = Path(folder)
     if not isinstance(name, str) or not name or name in (".", "..") or re.search(r"[/\\\0-\x1f\x7f]", name):
@@ -58,8 +58,8 @@ def regular(path: Path, links: bool = True) -> BinaryIO:
 
 
 def contents(file: BinaryIO, count: int, path: str | os.PathLike) -> bytes:
-    """So many bytes of an open file, or as many as are left. Raises CheckpointError where the system cannot read them,
-    as of /proc/self/mem."""
+    """`count` bytes of an open file, or as many as are left. Raises CheckpointError if the system cannot read them, as
+    for /proc/self/mem."""
     try:
         return file.read(count)
     except OSError as error:
@@ -67,17 +67,18 @@ def contents(file: BinaryIO, count: int, path: str | os.PathLike) -> bytes:
 
 
 def require_small(where: str, shape: Sequence[int]) -> None:
-    """Raises CheckpointError for an axis of 0 beside huge ones: such an array has no bytes, but NumPy refuses it."""
+    """Raises CheckpointError for an axis of 0 together with huge axes: such an array has no bytes, but NumPy refuses
+    it."""
     if 0 in shape and math.prod(max(1, int(axis)) for axis in shape) > MOST_NUMBERS:
         raise CheckpointError(f"{where}: shape = {short(list(shape))}: its other axes are too large")
 
 
 def json(path: str | os.PathLike, limit: int = MOST_JSON, links: bool = False) -> dict[str, Any]:
-    """The object of a JSON file of at most `limit` bytes; with `links` the path may be a symbolic link (`member` has
-    looked where to).
+    """The object of a JSON file of at most `limit` bytes. With `links` the path may be a symbolic link (`member` has
+    checked its target).
 
-    Raises: CheckpointError if it is missing, larger, not JSON, too deeply nested, no object, has a key twice or a
-      number that is not finite.
+    Raises: CheckpointError if it is missing, larger, not JSON, too deeply nested, not an object, or has a duplicate key
+      or a number that is not finite.
     """
     with regular(Path(path), links) as file:
         size = os.fstat(file.fileno()).st_size
@@ -88,7 +89,7 @@ def json(path: str | os.PathLike, limit: int = MOST_JSON, links: bool = False) -
 
 
 def parse(data: bytes, where: str) -> dict[str, Any]:
-    """The JSON object that some bytes are; see `json`."""
+    """The JSON object in these bytes. See `json`."""
     try:
         found = json_lib.loads(data, object_pairs_hook=_unique, parse_constant=_number, parse_float=_number)
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or one of ours below

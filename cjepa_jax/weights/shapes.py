@@ -1,4 +1,4 @@
-"""What the names and shapes of an encoder or predictor tell of it, in canonical names (see layouts)."""
+"""Sizes of an encoder or predictor, inferred from its canonical names and shapes (see canonical.py)."""
 
 import math
 import re
@@ -12,7 +12,7 @@ ROTARY_HEADS = HEADS | {1408: 22, 1664: 26}  # V-JEPA 2's and 2.1's
 
 
 def depth(names: Iterable[str]) -> int:
-    """How many blocks there are: the highest number, and one more."""
+    """Number of blocks: the highest index plus one."""
     found = (re.match(r"blocks\.(\d{1,4})\.", name, re.ASCII) for name in names)
     return max((int(match[1]) + 1 for match in found if match), default=1)
 
@@ -36,9 +36,9 @@ def stack(width: int, depth: int, hidden: int, cross: bool = False) -> dict[str,
 
 
 def heads(told: int, width: int, rotary: bool, where: str) -> int:
-    """The heads of an encoder, which no array shows: `told`, or those of the published one of this width.
+    """The heads of an encoder, which no array shows: `told`, or those of the published encoder of this width.
 
-    Raises: CheckpointError where there is none, or they do not divide the width.
+    Raises: CheckpointError if there is none, or if they do not divide the width.
     """
     count = told or (ROTARY_HEADS if rotary else HEADS).get(width, 0)
     if not count:
@@ -52,7 +52,7 @@ def heads(told: int, width: int, rotary: bool, where: str) -> int:
 def variant(width: int, depth: int, heads: int, hidden: int, patch: int, where: str) -> str:
     """ "H/14", or the numbers of a size without a name (see sizes.parse).
 
-    Raises: CheckpointError where there can be no such encoder: with MLPs of no units.
+    Raises: CheckpointError for an impossible encoder: MLPs without units.
     """
     known = next((name for name, size in SIZES.items() if size == (width, depth, heads, hidden)), None)
     found = f"{known or f'{width}x{depth}x{heads}x{hidden}'}/{patch}"

@@ -1,9 +1,9 @@
-"""PyTorch's checkpoints, which are pickles in a zip archive. The only place where one is unpickled.
+"""PyTorch's checkpoints, which are pickles in a zip archive. The only place that unpickles one.
 
-Never outside torch.load(weights_only=True), and not even there before the archive and every instruction of the pickle
-have been looked at: records are stored, not compressed, and no larger together than the file; only what builds plain
-dense tensors is called. TorchScript and the format from before PyTorch 1.6 are refused. The file is mapped, so what
-nobody asks for (the optimiser's state, the other encoder) takes no memory.
+This is only done by torch.load(weights_only=True), after the archive and every instruction of the pickle have been
+checked. Records must be stored, not compressed, and together not larger than the file. Only functions that build plain
+dense tensors may be called. TorchScript and the format before PyTorch 1.6 are refused. The file is memory-mapped, so
+unused contents (the optimiser's state, the other encoder) take no memory.
 """
 
 import io
@@ -20,11 +20,11 @@ import numpy as np
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights.safety import regular, require_small, short
 
-MOST_AT_ONCE = 4 << 20  # bytes of the pickle, and of the archive's list of records; ViT-g with its optimiser: 0.7 MB
+MOST_AT_ONCE = 4 << 20  # bytes of the pickle, and of the archive's list of records (ViT-g with its optimiser: 0.7 MB)
 MOST_RECORDS = 50_000
 MOST_ENTRIES = 100_000  # of all dicts together
 MOST_DEPTH = 12  # dicts in dicts
-MOST_TOGETHER = 4  # what all tensors claim together, in sizes of the file; two names may share one tensor
+MOST_TOGETHER = 4  # claimed by all tensors together, in sizes of the file (names may share a tensor)
 MOST_AXES = 8
 CALLED = {
     "collections OrderedDict",
@@ -33,7 +33,7 @@ CALLED = {
     "torch._utils _rebuild_parameter",
     *(
         f"torch {kind}Storage"
-        for kind in "Double Float Half BFloat16 Long Int Short Char Byte Bool".split()  # no quantised or complex ones
+        for kind in "Double Float Half BFloat16 Long Int Short Char Byte Bool".split()  # not quantised or complex ones
     ),
 }
 INSTRUCTIONS = set(
@@ -48,9 +48,9 @@ Reader = tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]
 def read(path: Path) -> Reader:
     """Shapes by name, nested dicts flattened with ".", and a function that reads one tensor as float32.
 
-    Whatever is no tensor is left out.
+    Other values than tensors are left out.
 
-    Raises: CheckpointError, one line, for an archive, a pickle or a tensor that is not what is described above.
+    Raises: CheckpointError, one line, for an archive, a pickle or a tensor outside the rules above.
     """
     _examine(path)
     tensors, total, size = {}, 0, os.path.getsize(path)
@@ -74,7 +74,7 @@ def read(path: Path) -> Reader:
 
 
 class _Bounded(io.FileIO):
-    """A file that gives no more than a few megabytes at once, whatever an archive says the size of its list is."""
+    """A file that returns at most a few megabytes at once, independent of the claimed size of the archive's list."""
 
     def read(self, size: int = -1) -> bytes:
         data = super().read(min(size, MOST_AT_ONCE + 1) if size >= 0 else MOST_AT_ONCE + 1)
@@ -84,13 +84,13 @@ class _Bounded(io.FileIO):
 
 
 def _examine(path: Path) -> None:
-    """Raises CheckpointError unless the archive is plain and its pickle makes nothing but tensors."""
+    """Raises CheckpointError unless the archive is plain and its pickle only makes tensors."""
     regular(path).close()
     try:
         with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
             records = archive.infolist()
             _check_records(path, records)
-            if _directory(file) != archive.start_dir:  # else PyTorch might see another list of records than is checked
+            if _directory(file) != archive.start_dir:  # PyTorch might use another list than is checked
                 raise zipfile.BadZipFile("its list of records is not where it should be")
             (root,) = {record.filename.partition("/")[0] for record in records}
             names = {record.filename.partition("/")[2]: record for record in records}
@@ -127,7 +127,7 @@ def _check_records(path: Path, records: list[zipfile.ZipInfo]) -> None:
 
 
 def _directory(file: io.FileIO) -> int:
-    """Where the archive's last bytes, without any comment, say that its list of records begins."""
+    """Offset of the list of records, according to the archive's last bytes, without any comment."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 98))
     tail = file.read(98)
