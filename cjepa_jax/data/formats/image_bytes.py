@@ -1,4 +1,4 @@
-"""Pictures as bytes, from files and out of records: decoded once their size is known and can be held.
+"""Pictures as bytes, from files and records. They are decoded after their size has been checked.
 
 JPEGs are decoded by simplejpeg (libjpeg-turbo), which refuses damage inside the picture. OpenCV and Pillow fill it with
 garbage and say nothing. Palette indices are read by Pillow, everything else by OpenCV.
@@ -26,13 +26,13 @@ MOST_VALUES = 1 << 30  # of one scene's masks or video, a byte each
 
 
 class Head(NamedTuple):
-    """What a picture says before anything is decoded."""
+    """Header of a picture, known before anything is decoded."""
 
     format: str  # of FORMATS
     width: int  # as stored, in pixels
     height: int
-    orientation: int  # how EXIF says to show it; 1: as stored
-    lossy: bool  # its values are not those that were saved
+    orientation: int  # EXIF's orientation (1: as stored)
+    lossy: bool  # its values differ from those that were saved
     palette: bool  # its values are indices of colours
 
 
@@ -64,7 +64,7 @@ def jpeg(data: bytes, where: str) -> np.ndarray:
 def head(data: bytes, where: str) -> Head:
     """Reads no further than the header.
 
-    Raises DataError, beginning with `where`, for what is none of the FORMATS, and for over MOST_PIXELS pixels.
+    Raises DataError, beginning with `where`, for other formats than FORMATS, and for over MOST_PIXELS pixels.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
@@ -90,19 +90,19 @@ def _exif(data: bytes) -> Image.Exif:
     try:
         tags.load(data)
         tags.get(ORIENTATION)
-    except Exception:  # as in `head`; a broken EXIF says nothing, and the picture is still good
+    except Exception:  # as in `head`. A broken EXIF is ignored, because the picture is still good
         return Image.Exif()
     return tags
 
 
 def picture(data: bytes, where: str, upright: bool = True) -> np.ndarray:
-    """A picture of any of the FORMATS: [H,W] or [H,W,C] in OpenCV's order of channels, 8 or 16 bits as stored; a JPEG
-    always BGR. It is turned as its EXIF says if `upright`.
+    """A picture of any of the FORMATS: [H,W] or [H,W,C] in OpenCV's order of channels, 8 or 16 bits as stored. A JPEG
+    is always BGR. The picture is turned as its EXIF says if `upright`.
 
-    Raises DataError, beginning with `where`, for one that is not readable, damaged, cut short or of over MOST_PIXELS
-    pixels, which its header says before anything is decoded.
+    Raises DataError, beginning with `where`, for a picture that is not readable, damaged, cut short or of over
+    MOST_PIXELS pixels. The header gives the size before anything is decoded.
     """
-    # Decoders fill the missing part of a JPEG with grey: after the last scan must come the end marker.
+    # Decoders fill the missing part of a JPEG with grey, so the end marker after the last scan is required.
     if data.startswith(JPEG_START) and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
         raise DataError(f"{where} is cut short")
     found = head(data, where)
@@ -110,13 +110,13 @@ def picture(data: bytes, where: str, upright: bool = True) -> np.ndarray:
         pixels = _jpeg(data, where)
     else:
         pixels = _decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, where)
-        if found.format == "TIFF":  # which OpenCV turns all the same
+        if found.format == "TIFF":  # which OpenCV turns in any case
             pixels = turned(pixels, {6: 8, 8: 6}.get(found.orientation, found.orientation))
     return turned(pixels, found.orientation) if upright else pixels
 
 
 def indices(data: bytes, where: str) -> np.ndarray:
-    """The indices uint8 [H,W] of a picture with a palette, whatever its colours are. Raises DataError as `picture`."""
+    """The indices uint8 [H,W] of a picture with a palette, for any colours. Raises DataError as `picture`."""
     head(data, where)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:

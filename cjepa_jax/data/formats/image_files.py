@@ -14,7 +14,7 @@ EXIF = ("", "apply", "ignore")
 FEW_BITS = 1 << 14  # a 16-bit image whose values are all below was probably stored from 14, 12 or 10 bits
 BLENDS = 3  # values of a map that may all be blends of their neighbours
 THIN = 16  # values of a map that may all have no inside
-_warned: set[str] = set()  # what this process has warned of
+_warned: set[str] = set()  # warnings that this process has given
 
 
 def check_options(exif: str, white: int) -> None:
@@ -29,9 +29,9 @@ def read(file: Path, exif: str = "apply", white: int = 0) -> tuple[np.ndarray, i
     """An image, uint8 RGB [H,W,3], and the orientation that its EXIF gives (1: as stored).
 
     Args:
-      exif: "apply" turns the image as its EXIF says, "ignore" leaves it. "" refuses one that is to be turned: it is for
-        images whose masks are files of their own.
-      white: the value of 16 bits that becomes 255; 0: 65535.
+      exif: "apply" turns the image as its EXIF says, "ignore" leaves it. "" refuses an image with an orientation. Use
+        it for images whose masks are separate files.
+      white: the 16-bit value that becomes 255 (0: 65535).
     Raises DataError, naming the file, if it is not readable, damaged or too large, or refused by `exif`.
     """
     data = _bytes(file)
@@ -53,8 +53,8 @@ def read(file: Path, exif: str = "apply", white: int = 0) -> tuple[np.ndarray, i
 def read_map(file: Path, exif: str = "apply") -> np.ndarray:
     """An instance map, int64 [H,W]: 0 for background, else one id for each object (see `to_ids`).
 
-    The indices of a palette are the ids, whatever the colours. `exif` is as in `read`.
-    Raises DataError as `read`, and for a file whose values are not those that were saved.
+    The indices of a palette are the ids, for any colours. `exif` is as in `read`. Raises DataError as `read`, and for a
+    lossy file.
     """
     data = _bytes(file)
     head = image_bytes.head(data, f"{file}: the mask")
@@ -85,18 +85,18 @@ def to_ids(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return pixels.reshape(pixels.shape[:2]).astype(np.int64)
     blue, green, red = (pixels[..., channel].astype(np.int64) for channel in range(3))
-    # A grey map saved as colour keeps its grey values, so that its objects keep their order.
+    # A grey map saved as colour keeps its grey values, so its objects keep their order.
     grey = (blue == green).all() and (green == red).all()
     ids = blue if grey else (red << 32) | (green << 16) | blue
     return np.where(pixels[..., 3] == 0, 0, ids) if pixels.shape[2] == 4 else ids
 
 
 def check_sharp(ids: np.ndarray, values: np.ndarray, where: str) -> None:
-    """Refuses a map [H,W] that was smoothed or compressed: most of its values are found at the rims of others only.
+    """Refuses a map [H,W] that was smoothed or compressed: most of its values occur only at the edges of others.
 
-    A value has an inside if one of its pixels has four neighbours of this value. Of a map with objects of one or two
-    pixels none has. So values without an inside count if they lie between those of their neighbours, as blends do, or
-    if they are many. Raises DataError, beginning with `where`.
+    A value has an inside if one of its pixels has four neighbours of this value. In a map with objects of one or two
+    pixels, no value has an inside. So values without an inside count only if they lie between those of their
+    neighbours, as blends do, or if there are many. Raises DataError, beginning with `where`.
     """
     if len(values) < BLENDS:
         return
@@ -128,7 +128,7 @@ def _bytes(file: Path) -> bytes:
 
 
 def _orientation(file: Path, orientation: int, exif: str) -> int:
-    """The orientation that is to be applied. Raises DataError where nobody has decided."""
+    """The orientation to apply. Raises DataError if no option decides."""
     if orientation > 1 and not exif:
         raise DataError(
             f"{file}: its EXIF says to turn it (orientation {orientation}), and its mask is a file of its own: set "
@@ -138,7 +138,7 @@ def _orientation(file: Path, orientation: int, exif: str) -> int:
 
 
 def warn_once(kind: str, text: str) -> None:
-    """A warning, of each kind the first in a process."""
+    """Logs a warning, once per kind and process."""
     if kind not in _warned:
         _warned.add(kind)
         logging.getLogger(__name__).warning(text)

@@ -74,7 +74,7 @@ def draw(polygons: Sequence[Sequence[float]], height: int, width: int, where: st
     """The union of polygons [x0, y0, x1, y1, ...] in pixels -> bool [height,width], as pycocotools rasterises them.
 
     What lies outside the frame is cut off. A polygon that covers no pixel, as small ones may not, gives an empty mask.
-    Raises DataError, beginning with `where`, for what is no polygon, and for a corner that is farther outside than the
+    Raises DataError, beginning with `where`, for an invalid polygon, and for a corner that is farther outside than the
     frame is long: then it is a polygon of another image.
     """
     if len(polygons) > MOST_POLYGONS:

@@ -4,9 +4,9 @@
     DIR/masks/NAME.png or NAME_mask.png                 the same size
     DIR/eval/{images,masks}/                            optional held-out scenes
 
-In a grey map (8 or 16 bits) 0 is background and every other value one object. So it is with the indices of a palette,
-whatever its colours are. In a colour map black is background, every other colour one object. Sub-folders of images/
-have their masks in the same sub-folders of masks/.
+In a grey map (8 or 16 bits) 0 is background and every other value one object. The same holds for the indices of a
+palette, for any colours. In a colour map black is background, and every other colour is one object. Sub-folders of
+images/ have their masks in the same sub-folders of masks/.
 
 Without DIR/eval, a tenth of the names, chosen by their hash, is held out. An image stays in its split when others are
 added. Each split has at least one image. A folder with one image uses it in both.
@@ -46,10 +46,10 @@ class Folder:
 
     Options:
       max_masks: a map with more values is refused: it is a photograph or was smoothed, not an instance map.
-      ignore: a value of the maps that is no object, such as 255 in VOC's; -1: none.
-      exif: what is done where a file's EXIF says to turn it: "apply" or "ignore", for the image and for the mask alike.
-        A picture that is to be turned is refused without it: whether its mask is turned already, no file says.
-      white: the value that is white in 16-bit images; 0: 65535.
+      ignore: a value of the maps that marks no object, such as 255 in VOC's. -1: none.
+      exif: "apply" or "ignore" a file's EXIF orientation, for the image and for the mask. Without it a picture with an
+        orientation is refused, because no file says whether its mask is already turned.
+      white: the value that is white in 16-bit images (0: 65535).
 
     Raises ConfigError for frames != 1. Raises DataError, naming the file: when built, for a folder that is missing or
     empty or whose images and masks do not pair up; when read, for files that cannot be read or differ in size.
@@ -122,7 +122,7 @@ def pairs(root: Path, split: str) -> list[tuple[str, str]]:
 
 
 def listing(root: Path) -> dict[str, tuple[str, str]]:
-    """Name -> (image, mask) of root/images and root/masks, sorted by name; a name has its sub-folders in it.
+    """Name -> (image, mask) of root/images and root/masks, sorted by name. A name includes its sub-folders.
 
     Names are compared in Unicode's form C: macOS writes form D into archives.
     """
