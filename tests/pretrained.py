@@ -1,5 +1,6 @@
 """Weights of almost no size, in memory, as an export and as the files that are published."""
 
+import functools
 import hashlib
 import json
 
@@ -17,9 +18,19 @@ VARIANT = "24x2x3x40/8"  # no published size: width, depth, heads and hidden uni
 PREDICTOR = {"depth": 1, "width": 16, "heads": 4, "attention": "joint", "max_objects": 3}
 
 
+@functools.cache
+def _shapes(module, inputs, named):
+    def start():
+        arrays = (np.zeros(x.shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x for x in inputs)
+        return module.init(jax.random.key(0), *arrays, **dict(named))
+
+    return jax.eval_shape(start)["params"]
+
+
 def drawn(module, seed, *inputs, **named):
     """Random parameters of a module: nothing is zero."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, **named))["params"]
+    kinds = (jax.ShapeDtypeStruct(x.shape, x.dtype) if isinstance(x, np.ndarray) else x for x in inputs)
+    shapes = _shapes(module, tuple(kinds), tuple(named.items()))
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(scale=0.1, size=leaf.shape).astype(np.float32), shapes)
 

@@ -5,6 +5,7 @@ import json
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from cjepa_jax import optim, train_step
 from cjepa_jax.configuration import build
@@ -23,11 +24,17 @@ def config(base=tiny, **values):
     return config_lib.override(c, {key: value for key, value in values.items() if key in known})
 
 
-def state_of(c, seed=0):
-    """A state of the config's shapes with random numbers in it."""
+@functools.cache
+def _shapes(config_as_json):
+    c = ConfigDict(json.loads(config_as_json))
     objective = build.build(c.objective, steps=1, dtype="float32")
     init = functools.partial(train_step.init_state, objective, optim.make(c.optim), 0)
-    shapes = jax.eval_shape(init, abstract_batch(c, objective))
+    return jax.eval_shape(init, abstract_batch(c, objective))
+
+
+def state_of(c, seed=0):
+    """A state of the config's shapes with random numbers in it."""
+    shapes = _shapes(c.to_json())
     rng = np.random.default_rng(seed)
 
     def fill(leaf):

@@ -1,5 +1,7 @@
 """Runs the training command as a user does, in processes of its own, on a model of almost no size."""
 
+import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tests import QUICK
+from tests import QUICK, forkserver
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMPILED = tempfile.TemporaryDirectory()
@@ -55,8 +57,12 @@ def command(workdir, config=TINY, module="cjepa_jax.train", **values):
     return [sys.executable, "-m", module, f"--config={config}", *where, *overrides]
 
 
-def start(argv, devices=1, optimised=False, **options):
-    """The command as a process with its output in pipes. Compiled code is kept from one run to the next."""
+def start(argv, devices=1, optimised=False, fresh=False, **options):
+    """The command as a process with its output in pipes. Compiled code is kept from one run to the next.
+
+    A command of this package, or code (`python -c`), begins where the package is imported, unless `fresh` asks for a
+    new Python.
+    """
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {'' if optimised else QUICK}",
         "JAX_PLATFORMS": "cpu",
@@ -65,8 +71,18 @@ def start(argv, devices=1, optimised=False, **options):
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONUNBUFFERED": "1",
     }
+    if not fresh and set(options) <= {"start_new_session"}:
+        server = _server(json.dumps(forkserver.fixed(environment), sort_keys=True))
+        if server.serves(argv):
+            return server.start(argv, environment, **options)
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+@functools.cache
+def _server(environment):
+    """The processes that have imported the commands, one for each environment."""
+    return forkserver.Server(json.loads(environment), ROOT)
 
 
 def run(argv, code=0, **options):
@@ -79,6 +95,21 @@ def run(argv, code=0, **options):
     assert process.returncode == code, f"exit code {process.returncode}, not {code}\n{out}\n{err}"
     assert "Traceback" not in out + err, err
     return out, err
+
+
+def finished(folder):
+    """A finished run with everything on: (its folder, argv, stdout). Whoever of pytest's workers asks first makes it.
+
+    It is there to be read. A test that writes into it takes a copy. It is started as a user starts it.
+    """
+    argv, said = command(folder / "run", log__tensorboard=True, log__report=True), folder / "said"
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            out, err = run(argv, fresh=True)
+            assert err == ""
+            said.write_text(out)
+    return folder / "run", argv, said.read_text()
 
 
 def error(argv, code, **options):

@@ -17,7 +17,6 @@ from cjepa_jax.loading.model import Restored
 from cjepa_jax.reports import evaluation as page
 from cjepa_jax.reports import results
 from cjepa_jax.runtime import trees
-from tests import running
 from tests.loading.test_model import config
 
 HERE = "tests.test_evaluate"
@@ -76,10 +75,8 @@ class Stored:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    running.run(running.command(folder))
-    return folder
+def run(finished):
+    return finished[0]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -24,16 +25,6 @@ METRICS = (
 GROUPS = ("count", "position", "velocity", "size")
 PROBES = [f"probe/{group}_r2{beside}" for group in GROUPS for beside in ("", "_random", "_pixels")]
 PROBES += [f"probe/{name}{beside}" for name in ("rankme", "feature_std", "response") for beside in ("", "_random")]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run with everything on: (folder, argv, stdout)."""
-    workdir = tmp_path_factory.mktemp("run")
-    argv = running.command(workdir, log__tensorboard=True, log__report=True)
-    out, err = running.run(argv)
-    assert err == ""
-    return workdir, argv, out
 
 
 def test_it_says_what_it_will_do_then_how_it_goes_then_where_things_are(finished):
@@ -93,8 +84,15 @@ def test_the_logged_rate_and_momentum_are_the_configs(finished):
         np.testing.assert_allclose([line[name] for line in logged], expected, atol=tolerance, err_msg=name)
 
 
-def test_a_finished_run_only_prints_its_result(finished):
-    workdir, argv, out = finished
+@pytest.fixture
+def copied(finished, tmp_path):
+    """(folder, argv) of a copy to write into."""
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    return workdir, [word.replace(str(finished[0]), str(workdir)) for word in finished[1]]
+
+
+def test_a_finished_run_only_prints_its_result(finished, copied):
+    (workdir, argv), out = copied, finished[2]
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.name not in (".lock", "config.json")}
     again, err = running.run(argv)
     result = out[out.index("probe at step 24: ") :].splitlines()[0].removeprefix("probe at step 24: ")
@@ -102,8 +100,8 @@ def test_a_finished_run_only_prints_its_result(finished):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_another_config_is_refused_by_name_and_harmless_keys_may_change(finished):
-    workdir, argv, _ = finished
+def test_another_config_is_refused_by_name_and_harmless_keys_may_change(copied):
+    workdir, argv = copied
     line = running.error([*argv, "--config.optim.peak=0.5", "--config.seed=3"], 2)
     assert "belongs to another config (optim.peak: 0.001 -> 0.5, seed: 0 -> 3)" in line
     harmless = ("data.workers=1", "log.every=5", "checkpoint.keep=7", "data.prefetch=1", "probe.every=0")
@@ -121,7 +119,7 @@ def get_config():
     return tiny.get_config()
 """
     (tmp_path / "slow.py").write_text(slow)
-    process = running.start(running.command(tmp_path / "run", tmp_path / "slow.py"))
+    process = running.start(running.command(tmp_path / "run", tmp_path / "slow.py"), fresh=True)
     running.read_until(process, "here")
     process.send_signal(signal.SIGUSR1)
     assert process.communicate(timeout=20) == ("", "") and process.returncode == PREEMPTED
@@ -158,8 +156,10 @@ def poisoned(tmp_path_factory):
     )
 
     def command(workdir, **values):
-        values = {"train__steps": 8, "log__every": 1, "checkpoint__every": 1, "checkpoint__keep": 9} | values
-        return running.command(workdir, file, **values)
+        kept = {"log__every": 1, "checkpoint__every": 1, "checkpoint__keep": 9}
+        return running.command(
+            workdir, file, **kept | {"train__steps": 8, "probe__train": 1, "probe__test": 1} | values
+        )
 
     return command
 
@@ -199,7 +199,7 @@ def test_past_the_budget_the_run_stops_and_says_where_and_why(poisoned, tmp_path
 
 def faulty(workdir, **values):
     options = {name: values.pop(name) for name in ("broken", "buggy", "deadly") if name in values}
-    values = {"data__max_replaced": 1.0, "data__options": options} | values
+    values = {"data__max_replaced": 1.0, "data__options": options, "probe__train": 1, "probe__test": 1} | values
     return running.command(workdir, data__source="tests.broken_source:Faulty", **values)
 
 

@@ -306,22 +306,26 @@ def _checksums(leaves: list[jax.Array]) -> jax.Array:
 
     Computed where the array is; whole numbers, hence equal for every sharding. Any single wrong element is found.
     """
-    return jax.jit(_checksum_each, out_shardings=_everywhere(leaves))(leaves)
+    everywhere = _everywhere(leaves)
+    # One program for all arrays of one shape and type, of which a state has several each.
+    checksum, beside = (jax.jit(function, out_shardings=everywhere) for function in (_checksum, _beside))
+    return beside([checksum(leaf) for leaf in leaves])
 
 
-def _checksum_each(leaves: list[jax.Array]) -> jax.Array:
-    def checksum(leaf: jax.Array) -> jax.Array:
-        leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
-        bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
-        position = jnp.uint32(0)  # in row-major order; an array that is divided among devices stays so
-        for axis, length in enumerate(leaf.shape):
-            position = position * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-        mixed = bits ^ (position * jnp.uint32(0x9E3779B9))
-        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):  # the end of MurmurHash3, one to one
-            mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
-        return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in (bits * (2 * position + 1), mixed)])
+def _beside(columns: list[jax.Array]) -> jax.Array:
+    return jnp.stack(columns, axis=1)
 
-    return jnp.stack([checksum(leaf) for leaf in leaves], axis=1)
+
+def _checksum(leaf: jax.Array) -> jax.Array:
+    leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
+    bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
+    position = jnp.uint32(0)  # in row-major order; an array that is divided among devices stays so
+    for axis, length in enumerate(leaf.shape):
+        position = position * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+    mixed = bits ^ (position * jnp.uint32(0x9E3779B9))
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):  # the end of MurmurHash3, one to one
+        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+    return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in (bits * (2 * position + 1), mixed)])
 
 
 def _may_pass(error: BaseException | None) -> bool:

@@ -12,9 +12,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from cjepa_jax import sharding
 from cjepa_jax.data.batching import lay_out
-from cjepa_jax.models import packing
+from cjepa_jax.models import packing as plain
 from cjepa_jax.types import Rows
+from tests.compiled import whole
 
+packing = whole(plain, "grid")
 B, N, D = 8, 6, 3
 
 
@@ -66,13 +68,13 @@ def plain_scatter(packed, rows, grid):
 def test_gradients_equal_those_of_plain_indexing(seed, shards):
     x, _, rows = example(seed, shards, 1)
     weight = np.random.default_rng(seed).normal(size=(B, N + 1, D)).astype(np.float32)
-    value, gradient = jax.value_and_grad(lambda x: (weight * packing.gather(x, rows)[0] ** 2).sum())(x)
-    expected = jax.value_and_grad(lambda x: (weight * plain_gather(x, rows) ** 2).sum())(x)
+    value, gradient = jax.jit(jax.value_and_grad(lambda x: (weight * packing.gather(x, rows)[0] ** 2).sum()))(x)
+    expected = jax.jit(jax.value_and_grad(lambda x: (weight * plain_gather(x, rows) ** 2).sum()))(x)
     np.testing.assert_allclose(value, expected[0], rtol=1e-5)
     np.testing.assert_allclose(gradient, expected[1], rtol=1e-6)
     target = np.random.default_rng(seed + 1).normal(size=(B, N, D)).astype(np.float32)
-    gradient = jax.grad(lambda p: (target * packing.scatter(p, rows, (B, N)) ** 2).sum())(weight)
-    expected = jax.grad(lambda p: (target * plain_scatter(p, rows, (B, N)) ** 2).sum())(weight)
+    gradient = jax.jit(jax.grad(lambda p: (target * packing.scatter(p, rows, (B, N)) ** 2).sum()))(weight)
+    expected = jax.jit(jax.grad(lambda p: (target * plain_scatter(p, rows, (B, N)) ** 2).sum()))(weight)
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 

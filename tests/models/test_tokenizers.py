@@ -19,7 +19,7 @@ def test_tokens_match_loops(frames, tubelet):
     patch, width = 4, 8
     video = np.random.default_rng(0).integers(0, 256, (2, frames, 8, 12, 3), np.uint8)
     module = tokenizers.Tokenizer(patch, tubelet, width)
-    params = module.init(jax.random.key(0), video)["params"]
+    params = jax.jit(module.init)(jax.random.key(0), video)["params"]
     out = module.apply({"params": params}, video)
     times, rows, cols = grid = tokenizers.grid(video.shape, patch, tubelet)
     depth = 1 if frames == 1 else tubelet

@@ -3,12 +3,9 @@
 import dataclasses
 import functools
 import logging
-import os
-import pathlib
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 
@@ -21,8 +18,7 @@ import pytest
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.runtime import run_manifest
 from cjepa_jax.runtime.checkpoint import Checkpoints, size_in_bytes
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests import running
 
 
 @functools.partial(
@@ -162,11 +158,9 @@ def test_a_best_metric_that_no_probe_has_is_warned_of_once(tmp_path, caplog):
     ]
 
 
-def script(body, *arguments, **environment):
+def script(body, *arguments, devices=1):
     code = "import sys\nimport jax, jax.numpy as jnp\nfrom cjepa_jax.runtime.checkpoint import Checkpoints\n"
-    command = [sys.executable, "-c", code + textwrap.dedent(body), *map(str, arguments)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return running.start([sys.executable, "-c", code + textwrap.dedent(body), *map(str, arguments)], devices)
 
 
 def test_a_full_disk_surfaces_as_a_storage_error_and_the_last_good_one_stays(tmp_path):
@@ -212,8 +206,7 @@ def test_other_device_counts_and_shardings(tmp_path):
         checkpoints.close()
         """
     for what, devices in (("save", 8), ("restore", 8), ("restore", 2)):
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        out, err = script(body, tmp_path, what, XLA_FLAGS=flags, JAX_PLATFORMS="cpu").communicate(timeout=180)
+        out, err = script(body, tmp_path, what, devices=devices).communicate(timeout=180)
         assert out == ("" if what == "save" else f"{devices}\n"), err
 
 

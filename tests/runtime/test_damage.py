@@ -258,7 +258,7 @@ def test_two_processes_save_together_and_agree_on_what_is_damaged(tmp_path):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
-        pair = [script(PROCESSES, port, rank, tmp_path, what, JAX_PLATFORMS="cpu", XLA_FLAGS="") for rank in (0, 1)]
+        pair = [script(PROCESSES, port, rank, tmp_path, what) for rank in (0, 1)]
         results = [process.communicate(timeout=240) for process in pair]
         assert [process.returncode for process in pair] == [0, 0], results
         return [out.splitlines()[-1] if out else "" for out, _ in results]
