@@ -21,7 +21,7 @@ sharding.py train.py train_step.py types.py"""
 NOT_YET = tuple(f"cjepa_jax/{name}" for name in NOT_YET.split()) + ("configs/", "launch/", "examples/")
 COMMAND = re.compile(r"^ {4,}(?:python|--|\.venv|cjepa|pip|[$]).*$", flags=re.M)  # a line of a docstring
 MOST = 20  # semicolons per 10,000 words
-A_FILE = 2  # semicolons that a short file may have
+A_FILE = 4  # semicolons that a short file may have
 TURNS = {  # what to write instead
     r"\bgo(es|ing)? on\b|\bwent on\b": "continue, resume",
     r"\b(stands?|stood|lies|lie) (beside|besides|next to)\b": "is reported next to, is stored next to",
