@@ -4,7 +4,7 @@
     bind(config.mask)                         the function that it names, with the section's values bound
     build({"type": config.data.source}, split="train", **config.data.options)
 
-A name that does not exist is refused with the nearest one. Nested sections are passed on as they are.
+An unknown name is refused, and the message gives the nearest one. Nested sections are passed on unchanged.
 """
 
 import functools
@@ -21,8 +21,8 @@ from cjepa_jax.errors import ConfigError, did_you_mean
 def locate(path: str) -> Any:
     """The attribute `Name` of `module`, for a path "module:Name".
 
-    A name from before a move is the present one. Raises ConfigError when the path is malformed, or when the module or
-    the attribute does not exist.
+    A name from before a move is replaced by the present one. Raises ConfigError if the path is malformed, or if the
+    module or the attribute does not exist.
     """
     path = current(path)
     module_name, colon, name = path.partition(":")
@@ -42,9 +42,10 @@ def locate(path: str) -> Any:
 
 
 def build(section: Mapping[str, Any], **extra: Any) -> Any:
-    """Calls what `section["type"]` names with the section's other values; `extra` adds to them or overrides them.
+    """Calls the object that `section["type"]` names with the section's other values. `extra` adds to them or overrides
+    them.
 
-    Raises ConfigError for a keyword that it does not take or one that it needs.
+    Raises ConfigError for an unknown keyword, or a missing one.
     """
     path, target, keywords = _resolve(section, extra)
     try:
@@ -57,7 +58,7 @@ def build(section: Mapping[str, Any], **extra: Any) -> Any:
 def bind(section: Mapping[str, Any], **extra: Any) -> Callable[..., Any]:
     """`functools.partial` of the function that `section["type"]` names, over the section's other values and `extra`.
 
-    Raises ConfigError for a keyword that it does not take.
+    Raises ConfigError for an unknown keyword.
     """
     _, target, keywords = _resolve(section, extra)
     return functools.partial(target, **keywords)
@@ -81,7 +82,7 @@ def _resolve(section: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[str,
 
 
 def _siblings(module_name: str) -> list[str]:
-    """Modules beside the missing one, as dotted names."""
+    """Modules in the same folder as the missing one, as dotted names."""
     parent, _, _ = module_name.rpartition(".")
     paths = importlib.import_module(parent).__path__ if parent else None
     prefix = f"{parent}." if parent else ""

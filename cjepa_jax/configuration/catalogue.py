@@ -1,9 +1,9 @@
-"""What this package holds that a config may name, found in its sources: nothing is imported.
+"""The objects of this package that a config may name, found in its sources without importing anything.
 
     keywords("mask", "cjepa_jax.masks.objects:draw")     {"max_objects", "area", "anchor"}
 
-A kind is told by the folder that the definition itself lies in, and by what it is. So a name that a module only
-imports from elsewhere, a helper, a private name and a class of another kind are all refused.
+The folder of the definition and its form determine the kind. So names that a module only imports from elsewhere,
+helpers, private names and classes of another kind are refused.
 """
 
 import ast
@@ -17,7 +17,7 @@ PACKAGE = pathlib.Path(__file__).parents[1]
 NAME = re.compile(r"cjepa_jax((?:\.[a-z]\w*)+):([A-Za-z]\w*)", re.ASCII)
 HOPS = 3  # imports that are followed from a package's __init__ to the definition
 MASK = ["rng", "object_patches", "object_valid"]  # a mask's first arguments
-GIVEN = {  # keywords that the program itself gives; no config does
+GIVEN = {  # keywords that the program gives, not a config
     "mask": {"grid"},
     "objective": {"steps", "dtype"},
     "model": {"parent", "name", "dtype"},
@@ -25,14 +25,14 @@ GIVEN = {  # keywords that the program itself gives; no config does
 
 
 class Found(NamedTuple):
-    """A definition: the module that it stands in, and its syntax."""
+    """A definition: its module and its syntax tree."""
 
     module: str
     node: ast.ClassDef | ast.FunctionDef
 
 
 def keywords(kind: str, name: str) -> set[str] | None:
-    """The keywords that a config may give to "module:Name" of this package; None if it is nothing of the kind: "mask",
+    """The keywords that a config may give to "module:Name" of this package. None if it is not of this kind: "mask",
     "objective", "source", "world", "protocol" or "model"."""
     match = NAME.fullmatch(name)
     found = match and _find(f"cjepa_jax{match[1]}", match[2])
@@ -52,7 +52,7 @@ def _is_mask(found: Found) -> bool:
 
 
 def _has(*methods: str) -> Callable[[Found], bool]:
-    """Whether something is a class, no mere Protocol, with these methods."""
+    """Whether something is a class with these methods, and not only a Protocol."""
 
     def fits(found: Found) -> bool:
         if not isinstance(found.node, ast.ClassDef) or any(_named(base) == "Protocol" for base in found.node.bases):
@@ -71,7 +71,7 @@ def _is_module(found: Found) -> bool:
     return isinstance(found.node, ast.ClassDef) and any(_named(base) == "Module" for base in found.node.bases)
 
 
-KINDS = {  # kind -> the folder, and what lies in it
+KINDS = {  # kind -> the folder, and the form of its definitions
     "mask": ("cjepa_jax.masks", _is_mask),
     "objective": ("cjepa_jax.objectives", _has("init", "loss", "encode")),
     "source": ("cjepa_jax.data", _has("__len__", "__getitem__")),

@@ -1,7 +1,7 @@
 """Checks and comparisons of a config: impossible values are refused in one line, before JAX starts.
 
-The rules are a table. A rule whose key a config does not have is skipped, so a variant may bring its own `mask` or
-`objective` section; what such a section needs, its own class checks.
+The rules are a table. A rule whose key a config does not have is skipped, so a variant may have a different `mask` or
+`objective` section. Its class then checks the section.
 """
 
 import fnmatch
@@ -33,10 +33,10 @@ MAY_CHANGE = (
     "checkpoint.*",
     "probe.every",
 )
-"""Keys that a resumed run may change: none of them changes what is computed (accumulation, sharding and the layout of
-rows: but for the order of sums, and for what an objective draws slice by slice, as Joint does its slots)."""
+"""Keys that a resumed run may change, because they do not change the results. Accumulation, sharding and the layout of
+rows change the order of sums, and the draws of an objective that draws per slice, as Joint does for its slots."""
 
-SINCE = {"tied": False, "corner": False, "batch": 1}  # options of masks: what older runs, which lack them, did
+SINCE = {"tied": False, "corner": False, "batch": 1}  # options of masks: the behaviour of runs without them
 
 CHOICES = {
     "train.collapse": ("warn", "stop"),
@@ -60,7 +60,7 @@ CHOICES = {
 }
 
 
-MOST_TOKENS = 2**20  # of a scene: 32 times those of the largest published models
+MOST_TOKENS = 2**20  # of a scene, 32 times those of the largest published models
 
 
 def _is_int(value: Any) -> bool:
@@ -132,7 +132,7 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         " evals.fit evals.test",
     ),
     (lambda v: _is_int(v) and 0 <= v < 2**31, f"must be a whole number from 0 to {2**31 - 1}", "seed evals.seed"),
-    # Beyond these nothing works: threads and processes run out, and numbers of scenes and steps have 32 bits.
+    # Larger values cannot work: threads and processes run out, and numbers of scenes and steps have 32 bits.
     (lambda v: v <= 1024, "must be at most 1024", "data.threads data.workers data.prefetch evals.random_inits"),
     (
         lambda v: v < 2**31,
@@ -214,7 +214,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
-    """Values that are fine alone but not together."""
+    """Values that are valid alone but not together."""
 
     def have(*keys: str) -> bool:
         return all(key in values for key in keys)
@@ -259,7 +259,7 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Pairs ("a.b", value) for every value, in order; the items of tuples and lists stay together."""
+    """Pairs ("a.b", value) for every value, in order. The items of tuples and lists stay together."""
     for key, value in section.items():
         name = f"{prefix}{key}"
         if hasattr(value, "items"):
@@ -269,7 +269,7 @@ def flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as plain dicts, lists, numbers, text and None, as `config.json` keeps it, with present names."""
+    """The config as plain dicts, lists, numbers, text and None, as in `config.json`, with present names."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "items"):
@@ -293,11 +293,10 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignore: tuple[
 
 
 def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A saved config with keys that it is too old for, as its run was computed: to be compared with `now`.
+    """A saved config with newer keys added, set to the behaviour of its run, for comparison with `now`.
 
-    Options of masks that have come since are SINCE. Runs without `objective.causal_tokens` averaged over "context".
-    Without an anchor or without the causal term that is what "remaining" gives too, to the bit, so these take whatever
-    `now` says.
+    Newer options of masks are SINCE. Runs without `objective.causal_tokens` averaged over "context". Without an anchor
+    or without the causal term, "remaining" gives the same bits, so these runs take the value of `now`.
     """
     objective, mask, wanted = saved.get("objective"), saved.get("mask"), now.get("objective")
     if not (isinstance(objective, Mapping) and isinstance(mask, Mapping) and isinstance(wanted, Mapping)):
@@ -314,9 +313,9 @@ def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, 
 
 
 def override(config: Any, values: Mapping[str, Any]) -> Any:
-    """The ConfigDict itself with other values, by dotted keys; a mask, options and protocols may get new keys.
+    """The ConfigDict itself with other values, by dotted keys. A mask, options and protocols may get new keys.
 
-    Raises ConfigError for any other key that it does not have, and for values that `check` refuses.
+    Raises ConfigError for any other unknown key, and for values that `check` refuses.
     """
     known = dict(flatten(config))
     with config.unlocked():

@@ -1,7 +1,7 @@
-"""Config and suite files by path or by name, and their own imports. No JAX.
+"""Finds config and suite files by path or by name, and supports their imports. No JAX.
 
 --config=tiny, --config=baselines/ijepa and --config=configs/tiny.py name configs that come with the package, from any
-folder. A path to a file of one's own comes first. The shipped files are `cjepa_jax.configs`, in a clone configs/.
+folder. A path to your own file takes precedence. The shipped files are `cjepa_jax.configs`, in a clone configs/.
 """
 
 import importlib
@@ -23,7 +23,7 @@ def shipped() -> pathlib.Path:
 
 
 def clone() -> pathlib.Path | None:
-    """The clone that this package lies in; None where it is installed from a wheel."""
+    """The clone that contains this package. None if it is installed from a wheel."""
     above = shipped().parent
     return above if above != PACKAGE else None
 
@@ -37,8 +37,8 @@ def names(below: str = "") -> list[str]:
 def find(word: str, flag: str = "config", below: str = "") -> pathlib.Path:
     """The file that --flag=word names: a Python file, or the name of a shipped one in the folder `below`.
 
-    A word that ends in .py is looked for as a path first; any other word is a name first.
-    Raises ConfigError, with the nearest path or name, where there is no such file.
+    A word that ends in .py is first tried as a path. Any other word is first tried as a name. Raises ConfigError, with
+    the nearest path or name, if there is no such file.
     """
     path, name = (
         paths.given(word, f"--{flag}") if word else pathlib.Path(),
@@ -62,13 +62,13 @@ def find(word: str, flag: str = "config", below: str = "") -> pathlib.Path:
 
 
 def module_of(name: str) -> str:
-    """The module of a config that code names: of a shipped one by its name, otherwise `name` as it is."""
+    """The module of a config that code names: of a shipped one by its name, otherwise `name` unchanged."""
     return f"cjepa_jax.configs.{name.replace('/', '.')}" if name in names() else name
 
 
 def portable(file: pathlib.Path, root: str) -> str:
-    """What --config finds the file by on another machine, in the folder `root`: its path there, an absolute path, or
-    the name of a config that a wheel has installed."""
+    """The value of --config that finds the file on another machine, in the folder `root`: its path there, an absolute
+    path, or the name of a config in an installed wheel."""
     file = file.absolute()
     if file.is_relative_to(shipped()) and not clone():
         return file.relative_to(shipped()).with_suffix("").as_posix()
@@ -76,12 +76,12 @@ def portable(file: pathlib.Path, root: str) -> str:
 
 
 def example(path: str) -> str:
-    """`path`, or for examples/folder, where it is not in the working directory, the pictures that the package has."""
+    """`path`. For examples/folder, if it is not in the working directory, the path of the package's pictures."""
     return str((clone() or PACKAGE) / EXAMPLE) if path == EXAMPLE and not pathlib.Path(path).exists() else path
 
 
 def make_importable(file: pathlib.Path) -> None:
-    """Lets a config file of one's own import its siblings from any working directory, and name them: "mine:Name".
+    """Lets your own config file import its siblings from any working directory, and name them: "mine:Name".
 
     `from configs import mine` finds the folder configs/ that the file is in; in a clone, the clone's otherwise.
     A module beside the file is found last, so it never takes the name of another one.

@@ -55,7 +55,7 @@ NAME = re.compile(r"cjepa_jax\.([a-z_.]+)(:\w+)?", re.ASCII)
 
 
 def current(name: str) -> str:
-    """The present name of "cjepa_jax.module:Name" or "cjepa_jax.module"; other texts come back unchanged."""
+    """The present name of "cjepa_jax.module:Name" or "cjepa_jax.module". Other texts are returned unchanged."""
     match = NAME.fullmatch(name)
     if match is None or match[1] not in MOVED:
         return name

@@ -1,7 +1,8 @@
-"""NumPy's random streams: each purpose has a tag, so that no two purposes share one, whatever numbers they add.
+"""NumPy's random streams. Each purpose has a tag, so no two purposes share a stream, for any numbers.
 
-`np.random.default_rng([s, i])` and `([s, i, 0])` are one stream: NumPy fills a seed up to four words with zeros. So
-tags stand behind these four words, in the spawn key, where every word counts, and each number takes two words.
+`np.random.default_rng([s, i])` and `([s, i, 0])` are the same stream, because NumPy fills a seed up to four words with
+zeros. So tags are placed after these four words, in the spawn key, where every word counts, and each number takes two
+words.
 
 Scenes, masks and the order of scenes keep the seeds with which finished runs and data sets were made. These are four
 words [seed, word, number, last], written where they are used. `word` is the split's (data/worlds/base.py and
@@ -11,8 +12,8 @@ for masks, 0 otherwise.
 
 import numpy as np
 
-FORMAT = 2  # of what is drawn, raised when that changes: finished results of other draws are not gone on with
-TAGS = {  # never reuse a number; above 1000, so that none is the last word of a scene's seed
+FORMAT = 2  # of the draws. Raised when they change, so that results of other draws are not reused
+TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a scene's seed
     "order of PHYRE's tasks": 1001,
     "choice among a scene's questions": 1002,
     "the other object of a question": 1003,
@@ -34,9 +35,9 @@ TAGS = {  # never reuse a number; above 1000, so that none is the last word of a
 
 
 def generator(seed: int, purpose: str, *numbers: int) -> np.random.Generator:
-    """The generator of one of the purposes of `TAGS`, for these numbers (a scene, an epoch, a count), in 0 .. 2^64 - 1.
+    """The generator of a purpose of `TAGS`, for these numbers (a scene, an epoch, a count), in 0 .. 2^64 - 1.
 
-    `seed` is in 0 .. 2^128 - 1, the room in front of the tag. Raises KeyError, ValueError for others.
+    `seed` is in 0 .. 2^128 - 1, the four words before the tag. Raises KeyError, ValueError for others.
     """
     if not 0 <= seed < 2**128 or not all(0 <= number < 2**64 for number in numbers):
         raise ValueError(f"seed = {seed}, numbers {numbers}: must be in 0 .. 2^128 - 1 and 0 .. 2^64 - 1")

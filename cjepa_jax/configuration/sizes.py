@@ -6,7 +6,7 @@ from typing import NamedTuple
 from cjepa_jax.errors import ConfigError
 
 SIZES = {  # width, depth, heads, units of the MLP
-    "Mu": (96, 4, 3, 384),  # for a laptop CPU; not a published size
+    "Mu": (96, 4, 3, 384),  # for a laptop CPU, not a published size
     "Ti": (192, 12, 3, 768),
     "S": (384, 12, 6, 1536),
     "B": (768, 12, 12, 3072),
@@ -17,7 +17,7 @@ SIZES = {  # width, depth, heads, units of the MLP
 
 
 class Size(NamedTuple):
-    """An encoder's size; patch in pixels, hidden: units of each MLP."""
+    """An encoder's size. patch is in pixels. hidden: units of each MLP."""
 
     width: int
     depth: int
@@ -29,7 +29,7 @@ class Size(NamedTuple):
 def parse(variant: str) -> Size:
     """ "L/16", or any size as "WIDTHxDEPTHxHEADSxHIDDEN/PATCH" ("1408x40x22x6144/16", V-JEPA 2's giant).
 
-    Raises: ConfigError naming the sizes there are, or the width that the heads do not divide.
+    Raises: ConfigError naming the available sizes, or the width that the heads do not divide.
     """
     size, _, patch = variant.partition("/")
     numbers = re.fullmatch(r"(\d{1,6})x(\d{1,6})x(\d{1,6})x(\d{1,6})", size, re.ASCII)

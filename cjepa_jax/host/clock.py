@@ -1,11 +1,11 @@
-"""Time in which this process was running: stopping it (Ctrl-Z, a suspended SLURM job) uses up nobody's patience.
+"""Running time of this process: time for which it is stopped (Ctrl-Z, a suspended SLURM job) counts for no timeout.
 
     deadline = clock.Deadline(60)
     while not ready(timeout=deadline.slice()):
         if deadline.over: ...
 
-The system's clocks go on while a process is stopped. A thread that wakes every TICK seconds therefore counts the time,
-and counts no wait as longer than MOST: whoever slept longer was stopped, or got no processor.
+The system's clocks continue while a process is stopped. A thread that wakes every TICK seconds therefore counts the
+time, and counts no wait as longer than MOST. A longer wait means that the process was stopped or got no processor.
 """
 
 import os
@@ -15,12 +15,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-TICK = 0.2  # seconds between two looks at the system's clock
-MOST = 0.6  # the longest time between two looks that is believed
+TICK = 0.2  # seconds between two readings of the system's clock
+MOST = 0.6  # the longest time between two readings that is counted
 
 
 class Running:
-    """Calling it gives the seconds for which this process has been running since some moment. Threads may share it."""
+    """Calling it returns the seconds for which this process has been running since a fixed moment. Threads may share
+    it."""
 
     def __init__(self) -> None:
         self._begin()
@@ -32,7 +33,7 @@ class Running:
     def __call__(self) -> float:
         with self._lock:
             if self._thread is None:
-                self._looked = time.monotonic()  # nobody has counted so far
+                self._looked = time.monotonic()  # nothing has been counted so far
                 self._thread = threading.Thread(target=self._tick, name="clock", daemon=True)
                 self._thread.start()
             return self._look()
@@ -51,11 +52,11 @@ class Running:
 
 
 running = Running()
-os.register_at_fork(after_in_child=running._begin)  # a child has no threads but the one that forked
+os.register_at_fork(after_in_child=running._begin)  # a child has only the thread that forked
 
 
 class Deadline:
-    """So many seconds of running time from now."""
+    """A deadline after `seconds` of running time from now."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -68,24 +69,24 @@ class Deadline:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left."""
+        """Whether the time is over."""
         return not self.left
 
     def slice(self) -> float:
-        """How long to wait before looking at the deadline again: a longer wait would go on while the process is
+        """How long to wait before checking the deadline again. A longer wait would continue while the process is
         stopped."""
         return min(self.left, TICK)
 
 
 def sleep(seconds: float) -> None:
-    """Returns after so many seconds of running time."""
+    """Returns after `seconds` of running time."""
     deadline = Deadline(seconds)
     while not deadline.over:
         time.sleep(deadline.slice())
 
 
 def wait(process: subprocess.Popen, seconds: float) -> int | None:
-    """The exit code of a process, or None if it has not ended after so many seconds of running time."""
+    """The exit code of a process, or None if it has not ended after `seconds` of running time."""
     deadline = Deadline(seconds)
     while (code := process.poll()) is None and not deadline.over:
         try:
@@ -98,8 +99,8 @@ def wait(process: subprocess.Popen, seconds: float) -> int | None:
 def output(command: Sequence[str], seconds: float, **options: Any) -> bytes:
     """stdout of a command, as subprocess.run(check=True) gives it.
 
-    Raises: OSError if it cannot be started; subprocess.SubprocessError if it fails, or takes longer than so many
-      seconds of running time.
+    Raises: OSError if it cannot be started. subprocess.SubprocessError if it fails, or takes longer than `seconds` of
+      running time.
     """
     deadline = Deadline(seconds)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **options) as process:

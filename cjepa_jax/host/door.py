@@ -1,13 +1,13 @@
-"""Files of a run's, an export's or a comparison's folder, which may come from somebody else.
+"""Files in the folder of a run, an export or a comparison, which may come from another person.
 
 Read: regular files of bounded size only. A pipe does not hang the reader, a device does not fill its memory.
-Written: never through a symbolic link, and never into a file that has a second name (a hard link).
+Written: never through a symbolic link, and never into a file with a second name (a hard link).
 
 The folder that the user names may itself be a link. Links below it are refused: `below` checks the folders between.
-What is refused raises Refused: an OSError for callers that report the system's errors, and one line for the user.
+Refused files raise Refused: an OSError for callers that report the system's errors, with one line for the user.
 
-A folder that a process owns (`owning`) may be renamed, deleted or replaced behind its back. Every function here that
-writes below it looks first whether the folder at that path, and its lock, are still the ones that were taken.
+A folder that a process owns (`owning`) may be renamed, deleted or replaced by others. Every function here that writes
+below it first checks that the folder at that path, and its lock, are still the original ones.
 """
 
 import contextlib
@@ -25,8 +25,8 @@ from typing import IO, Any, BinaryIO, TextIO
 from cjepa_jax.errors import ConfigError, one_line
 
 MOST_TEXT = 64 << 20  # bytes of a JSON or text file, unless a caller says otherwise
-PIECE = 1 << 16  # bytes that are read at a time where the size is not known
-MOST_DEPTH = 64  # of JSON: whoever walks it does so by recursion
+PIECE = 1 << 16  # bytes that are read at a time if the size is not known
+MOST_DEPTH = 64  # of JSON, because it is walked by recursion
 MOST_BYTES = 1 << 40  # of a file with arrays
 LARGEST_STEP = 2**31 - 1  # optimisers count steps in int32
 SAFE = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -52,14 +52,14 @@ class Lost(Refused):
 
 @dataclasses.dataclass(frozen=True)
 class Owned:
-    """A folder by an open descriptor, which stays its own whatever becomes of the path; `lock`: its lock's file."""
+    """A folder by an open descriptor, which stays valid if the path changes. `lock`: its lock's file."""
 
     number: int
     folder: os.stat_result
     lock: os.stat_result | None
 
 
-LOCK = ".lock"  # the name of the file that whoever owns a folder has locked
+LOCK = ".lock"  # the name of the file that a folder's owner has locked
 HERE = "/proc/self/fd"
 _owned: dict[pathlib.Path, Owned] = {}  # by absolute path
 _names: dict[int, pathlib.Path] = {}  # of descriptors that folders have had
@@ -67,8 +67,8 @@ _names: dict[int, pathlib.Path] = {}  # of descriptors that folders have had
 
 @contextlib.contextmanager
 def owning(root: str | os.PathLike, lock: IO | None = None) -> Iterator[None]:
-    """Inside, `require_own` compares the folder `root` with the one that it is now; and `root/.lock` with the open file
-    `lock`, if one is given. Raises Lost if they have been replaced already; OSError."""
+    """Inside, `require_own` compares the folder `root` with the present one, and `root/.lock` with the open file
+    `lock`, if one is given. Raises Lost if they have already been replaced, and OSError."""
     root = pathlib.Path(root).absolute()
     number = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -82,8 +82,8 @@ def owning(root: str | os.PathLike, lock: IO | None = None) -> Iterator[None]:
 
 
 def require_own(path: str | os.PathLike) -> None:
-    """Raises Lost if `path` is, or is below, a folder that this process owns and that is no longer there. OSError where
-    the system does not say."""
+    """Raises Lost if `path` is, or is below, a folder that this process owns and that is no longer there. Raises
+    OSError if the system gives no answer."""
     path = pathlib.Path(os.path.abspath(path))
     for root in (path, *path.parents):
         if owned := _owned.get(root):
@@ -91,9 +91,9 @@ def require_own(path: str | os.PathLike) -> None:
 
 
 def through(path: str | os.PathLike) -> pathlib.Path:
-    """The same file or folder by a path that leads through the descriptor of the folder that this process owns: what is
-    written there comes into that folder, whatever its name is meanwhile. `path` itself where there is no such folder,
-    or no such paths (outside Linux)."""
+    """The same file or folder by a path through the descriptor of the folder that this process owns. Writes there reach
+    that folder even if it has been renamed. Returns `path` itself if there is no such folder, or no such paths (outside
+    Linux)."""
     path = pathlib.Path(os.path.abspath(path))
     for root in (path, *path.parents):
         if (owned := _owned.get(root)) and os.path.isdir(f"{HERE}/{owned.number}"):
@@ -102,7 +102,7 @@ def through(path: str | os.PathLike) -> pathlib.Path:
 
 
 def named(text: str) -> str:
-    """A text in which paths as `through` gives them are those that the user knows."""
+    """The text with paths from `through` replaced by those that the user knows."""
     return re.sub(rf"{HERE}/(\d+)", lambda match: str(_names.get(int(match[1]), match[0])), text)
 
 
@@ -117,7 +117,7 @@ def _require_same(root: pathlib.Path, owned: Owned) -> None:
 
 
 def _stat(path: pathlib.Path) -> os.stat_result | None:
-    """Of a file or folder, None where there is none. A folder's path may be a link, a lock's may not."""
+    """Identity of a file or folder, None if there is none. A folder's path may be a link, a lock's may not."""
     try:
         return os.stat(path, follow_symlinks=path.name != LOCK)
     except (FileNotFoundError, NotADirectoryError):
@@ -125,7 +125,7 @@ def _stat(path: pathlib.Path) -> os.stat_result | None:
 
 
 def _fate(owned: Owned, taken: bool) -> str:
-    """What has become of a folder that is not at its path."""
+    """What happened to a folder that is not at its path."""
     now = ""
     with contextlib.suppress(OSError):
         now = os.readlink(f"{HERE}/{owned.number}")
@@ -139,12 +139,12 @@ def regular(path: str | os.PathLike, most: int | None = None, links: bool = Fals
     """A regular file, opened to read bytes. The caller closes it.
 
     Args:
-      most: bytes that it may have; None: any number.
+      most: bytes that it may have (None: any number).
       links: whether the path itself may be a symbolic link, as a path that the user typed may.
-    Raises: Refused for a link, a pipe, a device, a larger file, or a path that cannot be one; OSError.
+    Raises: Refused for a link, a pipe, a device, a larger file, or an invalid path. OSError.
     """
     try:
-        _require_regular(path, os.stat(path) if links else os.lstat(path))  # opening some devices does something
+        _require_regular(path, os.stat(path) if links else os.lstat(path))  # opening some devices has effects
         number = os.open(path, os.O_RDONLY | SAFE | (0 if links else os.O_NOFOLLOW))
     except ValueError as error:  # a null byte
         raise Refused(path, str(error)) from error
@@ -163,7 +163,7 @@ def read(path: str | os.PathLike, most: int = MOST_TEXT, links: bool = False) ->
     """The content of a regular file of at most `most` bytes. Raises as `regular`."""
     with regular(path, most, links) as file:
         data = file.read(os.fstat(file.fileno()).st_size)  # not `most`: Python asks for the memory at once
-        while more := file.read(PIECE):  # it grows, or is one of the system's, which tell no size
+        while more := file.read(PIECE):  # it grows, or is a file of the system without a size
             data += more
             if len(data) > most:
                 raise Refused(path, f"has more than {most} bytes, which are not read")
@@ -176,12 +176,12 @@ def read_text(path: str | os.PathLike, most: int = MOST_TEXT, errors: str = "str
 
 
 def read_json(path: str | os.PathLike, most: int = MOST_TEXT) -> Any:
-    """The content of a JSON file. Raises as `read`, and ValueError for what is not JSON or nested too deeply."""
+    """The content of a JSON file. Raises as `read`, and ValueError for a text that is not JSON or nested too deeply."""
     return parsed(read(path, most))
 
 
 def parsed(text: str | bytes) -> Any:
-    """What some JSON is. Raises ValueError for anything else, and for what is nested deeper than MOST_DEPTH."""
+    """The value of a JSON text. Raises ValueError for other texts, and for nesting deeper than MOST_DEPTH."""
     try:
         content = json.loads(text)
     except RecursionError as error:
@@ -199,9 +199,9 @@ def _items(value: dict | list) -> Iterable:
 
 
 def below(root: str | os.PathLike, *names: str) -> pathlib.Path:
-    """root/names..., of which no folder or file below `root` is a symbolic link. What does not exist is fine.
+    """root/names..., where no folder or file below `root` is a symbolic link. It need not exist.
 
-    Raises: Refused, naming the link; OSError.
+    Raises: Refused, naming the link. OSError.
     """
     path = pathlib.Path(root)
     for name in names:
@@ -215,9 +215,9 @@ def below(root: str | os.PathLike, *names: str) -> pathlib.Path:
 
 
 def folder(root: str | os.PathLike, *names: str) -> pathlib.Path:
-    """The folder root/names..., made where it is missing; no link below `root` is followed.
+    """The folder root/names..., created if it is missing. No link below `root` is followed.
 
-    Raises: Refused for a link, and for a file in a folder's place; OSError.
+    Raises: Refused for a link, and for a file in place of a folder. OSError.
     """
     path = below(root, *names)
     require_own(path)
@@ -231,33 +231,34 @@ def folder(root: str | os.PathLike, *names: str) -> pathlib.Path:
 
 
 def append(path: str | os.PathLike) -> TextIO:
-    """A text file opened to add to, made where it is missing. Raises Refused as `overwrite`, OSError."""
+    """A text file opened for appending, created if it is missing. Raises Refused as `overwrite`, OSError."""
     return os.fdopen(_writable(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8")
 
 
 def overwrite(path: str | os.PathLike) -> TextIO:
-    """A text file opened to be written anew, made where it is missing; for what must not wait for a second file, such
-    as a report of a crash. Raises Refused for a link, for what is no regular file and for one with a second name;
-    OSError."""
+    """A text file opened for overwriting, created if it is missing. It is for texts that cannot wait for a second file,
+    such as a report of a crash. Raises Refused for a link, for anything but a regular file, and for one with a second
+    name. Raises OSError."""
     number = _writable(path, os.O_WRONLY)
-    os.ftruncate(number, 0)  # only now: it is the file that was asked for
+    os.ftruncate(number, 0)  # only now that it is known to be the right file
     return os.fdopen(number, "w", encoding="utf-8")
 
 
 def lock_file(path: str | os.PathLike) -> TextIO:
-    """A lock's file, opened to read and add to, made where it is missing, its text untouched. Raises as `append`."""
+    """A lock's file, opened for reading and appending, created if it is missing, its text unchanged. Raises as
+    `append`."""
     return os.fdopen(_writable(path, os.O_RDWR | os.O_APPEND), "a+", encoding="utf-8", errors="replace")
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike, sync: bool = True) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends well; a reader, or a run killed at any moment, sees
-    the old content or the new one; after a power cut too, with `sync`. A link at `path` is replaced, not followed.
-    Raises OSError."""
+    """A new file that replaces `path` when the block ends without an error. A reader, or a run killed at any moment,
+    sees the old content or the new one. With `sync` this also holds after a power cut. A link at `path` is replaced,
+    not followed. Raises OSError."""
     path = pathlib.Path(path)
     require_own(path)
     beside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    beside.unlink(missing_ok=True)  # of a killed process with the same numbers, or put there: O_EXCL follows nothing
+    beside.unlink(missing_ok=True)  # of a killed process, or put there by others. O_EXCL follows no link
     number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
         with os.fdopen(number, "wb") as file:
@@ -284,14 +285,14 @@ def write_atomically(path: str | os.PathLike, text: str, sync: bool = True) -> N
 
 
 def step_of(name: str) -> int | None:
-    """The step that a checkpoint's folder is named for: ASCII digits without leading zeros, at most LARGEST_STEP. None
-    for every other name."""
+    """The step that a checkpoint's folder is named after: ASCII digits without leading zeros, at most LARGEST_STEP.
+    None for every other name."""
     plain = name.isascii() and name.isdecimal() and len(name) <= len(str(LARGEST_STEP)) and str(int(name)) == name
     return int(name) if plain and int(name) <= LARGEST_STEP else None
 
 
 def steps(checkpoints: str | os.PathLike) -> list[int]:
-    """The steps that a folder of checkpoints has folders for, in order; [] where there is no such folder."""
+    """The steps in a folder of checkpoints, in order. [] if there is no such folder."""
     try:
         names = os.listdir(checkpoints)
     except (FileNotFoundError, NotADirectoryError):
@@ -300,16 +301,16 @@ def steps(checkpoints: str | os.PathLike) -> list[int]:
 
 
 def is_own(path: str | os.PathLike) -> bool:
-    """Whether a folder is this user's and nobody else may write into it. Raises OSError."""
+    """Whether a folder belongs to this user and no other user may write into it. Raises OSError."""
     found = os.lstat(path)
     return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def require_plain(root: str | os.PathLike, most: int = MOST_BYTES) -> None:
-    """For folders whose files other libraries open by their paths. What is deleted meanwhile does not count.
+    """For folders whose files other libraries open by their paths. Files that are deleted in the meantime do not count.
 
-    Raises: Refused, naming it, for what is neither a folder nor a regular file of at most `most` bytes, anywhere below
-      `root`; OSError.
+    Raises: Refused, naming it, for anything below `root` that is neither a folder nor a regular file of at most `most`
+      bytes. OSError.
     """
     for where, folders, names in os.walk(root, onerror=_unless_gone):
         for name in (*folders, *names):

@@ -1,4 +1,4 @@
-"""How much memory there is, asked before something large is made."""
+"""The available memory, checked before something large is allocated."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def total() -> int:
-    """Bytes of memory that this process could have: the machine's, or its container's."""
+    """Bytes of memory available to this process: the machine's, or its container's."""
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for group in GROUPS:
         try:
@@ -21,9 +21,9 @@ def total() -> int:
 
 
 def require(needed: float, what: str, have: float | None = None) -> None:
-    """Raises ConfigError, "WHAT takes so much memory", where that is more than there is.
+    """Raises ConfigError, "WHAT takes ... of memory", if that is more than there is.
 
-    needed: bytes, an estimate from below: it tells what cannot work, not what does. have: bytes; None: the machine's.
+    needed: bytes, a lower bound: the check finds what cannot work. have: bytes (None: the machine's).
     """
     have = total() if have is None else have
     if needed > have:

@@ -1,4 +1,4 @@
-"""Paths that a user types, and the file systems that they lie on."""
+"""Paths that a user types, and their file systems."""
 
 import errno
 import os
@@ -12,8 +12,8 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.host import door
 
 MOST_NAME, MOST_PATH = 255, 4095  # bytes of a name and of a path, on Linux
-SHARED_MEMORY = pathlib.Path("/dev/shm")  # what data workers pass batches through
-LOW = 16 * 2**20  # a file system with fewer bytes left is what a failed write without a name is blamed on
+SHARED_MEMORY = pathlib.Path("/dev/shm")  # through which data workers pass batches
+LOW = 16 * 2**20  # bytes below which a file system counts as full, if an error does not name it
 ABSOLUTE = re.compile(r"(?<![\w/.])/[^\s'\":,;()]+")
 ESCAPED = re.compile(r"\\([0-7]{3})")  # how the kernel's table of mounts writes spaces and the like
 
@@ -22,7 +22,7 @@ def given(text: str | os.PathLike, setting: str) -> pathlib.Path:
     """The path that a flag or a key names, `~` expanded.
 
     setting: what messages begin with, such as "--out".
-    Raises ConfigError for what can be no path: nothing, a name or a path that is too long, an unknown home, a NUL.
+    Raises ConfigError for an invalid path: empty, a name or a path that is too long, an unknown home, a NUL.
     """
     text = os.fspath(text)
     if not text:
@@ -44,12 +44,12 @@ def given(text: str | os.PathLike, setting: str) -> pathlib.Path:
 
 
 def shown(text: str, most: int = 200) -> str:
-    """A user's text for a message: cut to so many letters."""
+    """A user's text for a message, cut to `most` letters."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text)} letters)"
 
 
 def file_system(path: str | os.PathLike) -> str:
-    """Where a path lies, in words: "the file system /dev/shm (tmpfs, 0.1 MiB of 64.0 MiB free)"."""
+    """The file system of a path, in words: "the file system /dev/shm (tmpfs, 0.1 MiB of 64.0 MiB free)"."""
     place = pathlib.Path(os.path.realpath(path))
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -65,10 +65,10 @@ def file_system(path: str | os.PathLike) -> str:
 
 
 def blamed(error: BaseException, places: Iterable[str | os.PathLike] = ()) -> str:
-    """The file system that an error about space is of, in words; "" where nothing tells.
+    """The file system that an error about space refers to, in words. "" if unknown.
 
-    It is that of the path which the error names. Without one, the first that is full of those that a run writes to:
-    `places`, the folder of temporary files, shared memory; or that of the first of `places`.
+    It is that of the path in the error. Without a path it is the first full one of those that a run writes to:
+    `places`, the folder of temporary files, shared memory. If none is full, it is that of the first of `places`.
     """
     named = [name for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if name]
     named += [] if named else ABSOLUTE.findall(str(error))
@@ -81,7 +81,7 @@ def blamed(error: BaseException, places: Iterable[str | os.PathLike] = ()) -> st
 
 
 def is_gone(error: OSError) -> bool:
-    """Whether the error says that what files lie on does not answer any more."""
+    """Whether the error says that the file system no longer answers."""
     return error.errno in (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENOTCONN, errno.ENXIO, errno.EREMOTEIO)
 
 
@@ -94,7 +94,7 @@ def _is_full(place: pathlib.Path) -> bool:
 
 
 def _kind(mount: pathlib.Path) -> str:
-    """ "tmpfs, " of the file system mounted last at a place; "" where the system does not say."""
+    """ "tmpfs, " of the file system mounted last at a place. "" if unknown."""
     try:
         lines = pathlib.Path("/proc/self/mounts").read_text(errors="replace").splitlines()
     except OSError:

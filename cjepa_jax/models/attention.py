@@ -28,10 +28,11 @@ def attention(
     """softmax(q k^T / sqrt(d)) v, softmax in float32.
 
     Args:
-      q, k, v: [B, H, T, d], [B, H, U, d], [B, H, U, d]. Heads come first: on XLA:CPU that is twice as fast as last.
-      q_segment, k_segment: int32 [B, T], [B, U]; a query sees the keys of its own id, and id 0 sees nothing and is
-        seen by nothing. None: everything sees everything.
-    Returns: [B, H, T, d]; a query that sees no key gets zeros (a plain softmax would give it the mean of all values).
+      q, k, v: [B, H, T, d], [B, H, U, d], [B, H, U, d]. Heads come first, which on XLA:CPU is twice as fast as heads
+        last.
+      q_segment, k_segment: int32 [B, T], [B, U]. A query sees the keys of its own id. Id 0 sees nothing and is seen by
+        nothing. None: everything sees everything.
+    Returns: [B, H, T, d]. A query that sees no key gets zeros (a plain softmax would give the mean of all values).
     """
     sizes = q.shape[2], k.shape[2], q.shape[3]
     kernel = _only.get() or choose(jax.default_backend(), _capability(), q.dtype, *sizes)
@@ -40,7 +41,7 @@ def attention(
 
 @contextlib.contextmanager
 def only(kernel: str) -> Iterator[None]:
-    """Whatever is traced inside uses this kernel, "einsum", "cudnn" or "flash", wherever it runs."""
+    """Code traced inside uses this kernel, "einsum", "cudnn" or "flash", on any device."""
     token = _only.set(kernel)
     try:
         yield
@@ -49,12 +50,12 @@ def only(kernel: str) -> Iterator[None]:
 
 
 def choose(backend: str, capability: str, dtype: DTypeLike, queries: int, keys: int, width: int) -> str:
-    """The kernel's name, "einsum", "cudnn" or "flash": what runs on such a device for T, U and d of such sizes.
+    """The name of the kernel for this device and sizes T, U and d: "einsum", "cudnn" or "flash".
 
     Args:
-      backend: "cpu", "gpu" or "tpu"; capability: of an NVIDIA GPU, as "9.0"; anything else for others.
-    cuDNN has no float32, wants d to be a multiple of 8, up to 128, and, under a mask with a gradient, even lengths;
-    and an Ampere GPU or a later one. The TPU kernel would pad what is shorter than a block to one.
+      backend: "cpu", "gpu" or "tpu". capability: of an NVIDIA GPU, as "9.0", and any other text for other devices.
+    cuDNN has no float32. It needs an Ampere GPU or later, d a multiple of 8 up to 128, and even lengths under a mask
+    with a gradient. The TPU kernel would pad sequences shorter than a block to one block.
     """
     nvidia = re.fullmatch(r"(\d+)\.\d+", capability)
     if backend == "gpu" and nvidia and int(nvidia[1]) >= 8:
@@ -71,7 +72,7 @@ def _capability() -> str:
 
 
 def einsum(q, k, v, q_segment=None, k_segment=None) -> Array:
-    """`attention` in plain products: what every other kernel is held to, and the fastest on a CPU."""
+    """`attention` in plain products: the reference of all other kernels, and the fastest on a CPU."""
     logits = product("bhtd,bhud->bhtu", q, k, q.dtype) * q.shape[-1] ** -0.5
     if q_segment is None:
         weights = jax.nn.softmax(logits)
@@ -83,11 +84,11 @@ def einsum(q, k, v, q_segment=None, k_segment=None) -> Array:
 
 
 def cudnn(q, k, v, q_segment=None, k_segment=None, implementation: str = "cudnn") -> Array:
-    """`attention` by cuDNN's flash attention. JAX divides it among devices as q is, and wants the mask divided alike.
+    """`attention` by cuDNN's flash attention. JAX divides it among devices like q, and the mask must be divided alike.
 
-    Its sums are float32; its weights are rounded to the operands' type before they meet the values, as above.
+    Its sums are float32. Its weights are rounded to the operands' type before the product with the values, as above.
     """
-    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # [B, T, H, d], which it asks for
+    q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # cuDNN's layout, [B, T, H, d]
     mask = None if q_segment is None else visibility(q_segment, k_segment)[:, None]
     mask = None if mask is None else sharding.pin(mask, sharding.SCENES, None, None, None)
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation).transpose(0, 2, 1, 3)

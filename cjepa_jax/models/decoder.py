@@ -12,9 +12,9 @@ from cjepa_jax.types import Array
 
 
 class Decoder(nn.Module):
-    """Decodes on the whole grid: context tokens in their places, one learned mask token in the others.
+    """Decodes on the whole grid: context tokens at their places, one learned mask token at the others.
 
-    Attributes: depth, width, heads (the paper's by default); out, values per token; gelu, remat, dtype as the
+    Attributes: depth, width, heads (the paper's by default). out: values per token. gelu, remat, dtype as the
     encoder's.
     """
 
@@ -30,7 +30,7 @@ class Decoder(nn.Module):
     def __call__(
         self, tokens: Float[Array, "B N D"], context: Bool[Array, "B N"], grid: tuple[int, int, int]
     ) -> Float[Array, "B N {self.out}"]:
-        """Encoded context tokens [B, N, D] (what stands elsewhere is not read), context bool [B, N] -> [B, N, out],
+        """Encoded context tokens [B, N, D] (other positions are not read), context bool [B, N] -> [B, N, out],
         float32."""
         mask_token = self.param("mask_token", nn.initializers.truncated_normal(0.02), (self.width,))
         x = Dense(self.width, self.dtype, name="embed")(tokens)

@@ -1,4 +1,4 @@
-"""The Vision Transformer that serves as context and target encoder (section 4.1 of the document)."""
+"""The Vision Transformer of the context encoder and the target encoder: METHOD (2), (3)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,11 +13,11 @@ from cjepa_jax.types import Array, Rows
 
 
 class Encoder(nn.Module):
-    """Tokens of a scene, or of the part of it that stays visible. No class token; pre-norm; final LayerNorm.
+    """Encodes all tokens of a scene, or its visible ones. No class token, pre-norm, final LayerNorm.
 
-    Attributes: variant as "L/16"; tubelet, frames per token of a clip; gelu "exact" or "tanh"; remat "none", "dots"
-    or "full"; depth, blocks (0: the variant's); positions, position_grid (see places); epsilon of the norms; mean, std
-    of RGB in 0..1, by which pixels are normalised; dtype of the computation (sums and norms are float32).
+    Attributes: variant as "L/16". tubelet: frames per token of a clip. gelu: "exact" or "tanh". remat: "none", "dots"
+    or "full". depth: blocks (0: the variant's). positions, position_grid: see position_encoding. epsilon of the norms.
+    mean, std of RGB in 0..1, by which pixels are normalised. dtype of the computation (sums and norms are float32).
     """
 
     variant: str = "L/16"
@@ -47,8 +47,8 @@ class Encoder(nn.Module):
         """[B, T, H, W, C] pixels in 0..255 -> [B, N, D].
 
         Args:
-          rows: encode these tokens only, each row's segments on their own; the result is 0 at all others.
-          keep: bool [B, N]; encode the whole grid with the other tokens set to zero.
+          rows: encode only these tokens, each segment of a row separately. The result is 0 at all others.
+          keep: bool [B, N]. Encode the whole grid with the other tokens set to zero.
         """
         size = parse(self.variant)
         x = Tokenizer(

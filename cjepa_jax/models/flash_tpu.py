@@ -1,4 +1,4 @@
-"""Flash attention for TPU: JAX's Pallas kernel, padded to its blocks and told how to divide itself among devices."""
+"""Flash attention for TPU: JAX's Pallas kernel, padded to its blocks, with a rule for dividing it among devices."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from cjepa_jax.models.visibility import BLOCK, visibility
 from cjepa_jax.types import Array
 
-UNSEEN_QUERY, UNSEEN_KEY = -1, -2  # ids that meet no other
+UNSEEN_QUERY, UNSEEN_KEY = -1, -2  # ids that match no other
 
 
 def flash(q: Array, k: Array, v: Array, q_segment: Array | None = None, k_segment: Array | None = None) -> Array:
-    """`models.attention.attention` with the arguments of the same names; lengths are padded to whole blocks.
+    """`models.attention.attention` with the arguments of the same names. Lengths are padded to whole blocks.
 
-    The backward pass runs the forward kernel again instead of keeping its logits' sums: attention is a few hundredths
-    of a step's work at the lengths of this package.
+    The backward pass runs the forward kernel again instead of keeping its logits' sums, because attention is only a few
+    percent of a step's work at the lengths of this package.
     """
     if q_segment is None:
         q_segment, k_segment = (jnp.ones((x.shape[0], x.shape[2]), jnp.int32) for x in (q, k))
@@ -47,7 +47,7 @@ def _gradients(q, k, v, q_segment, k_segment, gradient) -> tuple[Array, Array, A
 
 
 def _divided(function, rule: str, outputs: int):
-    """The function, which XLA may divide by scenes and heads: a kernel says nothing of itself to the partitioner."""
+    """The function, which XLA may divide by scenes and heads. The partitioner cannot infer this from a kernel."""
     divided = custom_partitioning(function)
 
     def partition(mesh, arguments, _):

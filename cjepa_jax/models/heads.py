@@ -1,4 +1,4 @@
-"""Small networks behind an encoder: the MLPs of the siamese methods."""
+"""Small networks after an encoder: the MLPs of the siamese methods."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from cjepa_jax.types import Array
 class BatchNorm(nn.Module):
     """Normalises by the mean and variance of the *global* batch, in float32, or with `train` False by running ones.
 
-    Attributes: momentum of the running statistics (collection "batch_stats"); zero, the learned scale starts at 0.
+    Attributes: momentum of the running statistics (collection "batch_stats"). zero: the learned scale starts at 0.
     """
 
     momentum: float = 0.9
@@ -21,7 +21,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch D"], valid: Bool[Array, "*ones"] | None = None, train: bool = True):
-        """[..., D] -> [..., D]; rows with `valid` False (one axis less than x, or broadcast to it) do not count."""
+        """[..., D] -> [..., D]. Rows with `valid` False (one axis less than x, or broadcast to it) do not count."""
         start = nn.initializers.zeros if self.zero else nn.initializers.ones
         norm = nn.BatchNorm(not train, momentum=self.momentum, epsilon=1e-5, dtype=self.dtype, scale_init=start)
         return norm(x, mask=None if valid is None else valid[..., None])
@@ -30,7 +30,7 @@ class BatchNorm(nn.Module):
 class Projector(nn.Module):
     """Dense, norm, ReLU for each width of `hidden`, then Dense to `out`: [..., D] -> [..., out], float32.
 
-    Attributes: hidden; out; norm "batch", "layer" or "none"; dtype of the products.
+    Attributes: hidden, out. norm: "batch", "layer" or "none". dtype of the products.
     """
 
     hidden: tuple[int, ...] = (256,)

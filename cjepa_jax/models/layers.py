@@ -14,11 +14,11 @@ from cjepa_jax.models.matmul import product
 from cjepa_jax.models.position_encoding import rotate
 from cjepa_jax.types import Array
 
-LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-6)  # statistics in float32 whatever the compute type
+LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-6)  # statistics in float32 for every compute type
 
 
 def _gelu(x: Array, approximate: bool) -> Array:
-    """In float32 whatever the compute type: a CPU would round every term of it to bfloat16, which takes longer."""
+    """In float32 for every compute type, because a CPU would round every term to bfloat16, which takes longer."""
     return jax.nn.gelu(x.astype(jnp.float32), approximate=approximate).astype(x.dtype)
 
 
@@ -28,9 +28,8 @@ GELU = {"exact": functools.partial(_gelu, approximate=False), "tanh": functools.
 class Dense(nn.Module):
     """x [..., in] -> [..., features], truncated normal 0.02, zero bias.
 
-    Attributes: features; dtype of the product; axis, the mesh axis that the features are divided by (see sharding);
-    result, the type that comes out, None for `dtype`. What a loss is computed of is kept in the float32 in which the
-    product is accumulated.
+    Attributes: features. dtype of the product. axis: the mesh axis that divides the features (see sharding). result:
+    the type of the output, None for `dtype`. Inputs of a loss keep the float32 in which the product is accumulated.
 
     The input is flattened to two axes first: XLA:CPU computes the weight gradient of a 3-D input several times slower.
     """
@@ -63,7 +62,7 @@ class Heads(nn.Module):
         kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), (width, self.parts * width))
         bias = self.param("bias", nn.initializers.zeros, (self.parts * width,))
         x2 = x.reshape(-1, width)
-        if sharding.divided("tensor"):  # by heads, which the columns of the flat kernel are not in the order of
+        if sharding.divided("tensor"):  # by heads: the flat kernel's columns have another order
             kernel, bias = sharding.pin(kernel, "tensor", None).reshape(width, *split), bias.reshape(split)
             out = product("mk,kphd->mphd", x2, sharding.pin(kernel, None, None, "tensor", None), self.dtype)
         else:
@@ -73,7 +72,7 @@ class Heads(nn.Module):
 
 
 def _parts(x):
-    """x[0], x[1], ..., whose gradient is one concatenation instead of a sum of arrays of zeros."""
+    """x[0], x[1], ..., with one concatenation as their gradient instead of a sum of zero-padded arrays."""
     return [part[0] for part in jnp.split(x, len(x))]
 
 
@@ -93,8 +92,7 @@ class Mlp(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head attention within segments: x [B, T, D], segment [B, T] or None -> [B, T, D].
 
-    `rotation` [B or 1, T, 2, M] turns queries and keys (see places).
-    """
+    `rotation` [B or 1, T, 2, M] turns queries and keys (see position_encoding)."""
 
     heads: int
     dtype: DTypeLike = jnp.float32
@@ -114,7 +112,7 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Multi-head attention of x [B, T, D] to the tokens of y [B, U, D] whose segment id equals its own.
 
-    `rotation` [B or 1, T, 2, M] turns queries and keys (see places); U is T then.
+    `rotation` [B or 1, T, 2, M] turns queries and keys (see position_encoding). Then U = T.
     """
 
     heads: int

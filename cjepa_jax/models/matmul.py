@@ -13,10 +13,11 @@ WIDE = {"preferred_element_type": jnp.float32}
 
 
 def product(spec: str, a: Array, b: Array, dtype: DTypeLike) -> Array:
-    """`einsum(spec, a, b)` with both operands and, in the gradient, the cotangent in `dtype`; float32 out.
+    """`einsum(spec, a, b)` with both operands and, in the gradient, the cotangent in `dtype`. The result is float32.
 
-    Plain differentiation would multiply a float32 cotangent with a bfloat16 operand, which no matrix unit does. On
-    CPU, too, only bfloat16 x bfloat16 -> float32 reaches the fast units. `spec` has no index that is summed alone.
+    Plain differentiation would multiply a float32 cotangent with a bfloat16 operand, which no matrix unit supports. On
+    CPU, too, only bfloat16 x bfloat16 -> float32 uses the fast units. Every index of `spec` occurs in two of the three
+    arrays.
     """
     if jnp.dtype(dtype) == jnp.float32:
         return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
@@ -58,14 +59,15 @@ def _einsum(spec, a, b):
 
 @functools.cache
 def _of_matrices(spec):
-    """The product of two matrices on a CPU, in the one form that XLA multiplies at the narrow type's rate.
+    """The product of two matrices on a CPU, in the only form that XLA multiplies at the narrow type's rate.
 
-    There the summed axis of `a` must be its last in memory. A weight gradient sums over tokens, the first axis; XLA
-    folds a transposition into the product again, and then computes it in float32, at half the rate or less. A fixed
-    layout is not folded. It also keeps XLA from folding what transposes the result, at a stage where it no longer asks
-    whether it can multiply what comes out ("Unsupported element type for DotThunk"). Without the barrier behind it,
-    XLA may read the result as if its transposition were in memory already (JAX 0.10): wrong numbers, and no error.
-    With more axes, and so under vmap, fixed layouts end the compiler; these products are left to XLA.
+    In this form the summed axis of `a` must be its last in memory. A weight gradient sums over tokens, the first axis.
+    XLA folds a transposition into the product, and then computes it in float32, at half the rate or less. A fixed
+    layout is not folded. It also prevents XLA from folding a transposition of the result at a stage that no longer
+    checks whether the new product is supported ("Unsupported element type for DotThunk"). Without the barrier after it,
+    XLA may read the result as if its transposition were already in memory (JAX 0.10), which gives wrong numbers without
+    an error. With more axes, and therefore under vmap, fixed layouts crash the compiler, so these products are left to
+    XLA.
     """
     operands, out = spec.split("->")
     left, right = operands.split(",")

@@ -1,4 +1,4 @@
-"""Moving tokens between the grid and packed rows, without communication between data shards."""
+"""Moves tokens between the grid and packed rows, without communication between data shards."""
 
 import functools
 
@@ -13,7 +13,8 @@ from cjepa_jax.types import Array, Rows
 def _move(x: Array, source: Array, back: Array) -> Array:
     """out[s, i] = x[s, source[s, i]], or 0 where source points past the end: [S, M, D], [S, I], [S, M] -> [S, I, D].
 
-    `back` is the inverse map, so the gradient is this same gather the other way round: no scatter of wide vectors.
+    `back` is the inverse map, so the gradient is the same gather in the other direction, without a scatter of wide
+    vectors.
     """
     return jax.vmap(functools.partial(jnp.take, axis=0, mode="fill", fill_value=0))(x, source)
 
@@ -31,7 +32,8 @@ _move.defvjp(_move_forward, _move_backward)
 
 
 def _maps(rows: Rows, tokens: int) -> tuple[Array, Array]:
-    """Row slot -> token [S, R*L] and token -> row slot [S, M] for M = `tokens` of a shard; past the end: nowhere."""
+    """Row slot -> token [S, R*L] and token -> row slot [S, M] for M = `tokens` of a shard. An index past the end means
+    none."""
     index = rows.index.reshape(rows.index.shape[0], -1)
     slots = index.shape[1]
 
@@ -58,7 +60,7 @@ def of_slots(table: Float[Array, "N 2 M"], rows: Rows) -> Float[Array, "SR L 2 M
 
 
 def scatter(packed: Float[Array, "SR L D"], rows: Rows, grid: tuple[int, int]) -> Float[Array, "B N D"]:
-    """Rows back on the grid: [S*R, L, D] -> [B, N, D] for `grid` = (B, N); zeros where no row has the token."""
+    """Rows back on the grid: [S*R, L, D] -> [B, N, D] for `grid` = (B, N). Zeros where no row has the token."""
     shards = rows.index.shape[0]
     index, place = _maps(rows, grid[0] * grid[1] // shards)
     return _move(packed.reshape(shards, -1, packed.shape[-1]), place, index).reshape(*grid, -1)

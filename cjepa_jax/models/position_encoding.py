@@ -1,9 +1,9 @@
-"""How tokens know their places: by codes added to them, or by rotations of queries and keys.
+"""Positions of tokens: codes that are added to them, or rotations of queries and keys.
 
-A module with such positions has three attributes. `positions`: "sincos", fixed codes of any grid; "table", codes stored
-as the parameter "positions" [N, D] of the grid `position_grid` (times, rows, cols), which is never trained and resized
-to other grids; "rope", rotations; "rope_tile", V-JEPA 2's (see positions.axis_rotation). With rotations nothing is
-added, and a `position_grid` that is not empty is the one to which rows and columns are scaled.
+A module with positions has two attributes. `positions` is "sincos" (fixed codes of any grid), "table" (codes stored as
+the parameter "positions" [N, D] of the grid `position_grid`, which is never trained and resized to other grids), "rope"
+(rotations) or "rope_tile" (V-JEPA 2's, see positions.axis_rotation). `position_grid` is (times, rows, cols). With
+rotations nothing is added, and rows and columns are scaled to `position_grid` if it is not empty.
 """
 
 import flax.linen as nn
@@ -17,7 +17,7 @@ from cjepa_jax.types import Array
 
 
 def add(module: nn.Module, x: Float[Array, "B N D"], grid: tuple[int, int, int]) -> Float[Array, "B N D"]:
-    """x [B, N, D] float32 plus the codes of a (times, rows, cols) grid, to be called in the module's own compact call.
+    """x [B, N, D] float32 plus the codes of a (times, rows, cols) grid. Call it inside the module's compact call.
 
     Raises: ConfigError for a table without its grid.
     """
@@ -33,7 +33,7 @@ def add(module: nn.Module, x: Float[Array, "B N D"], grid: tuple[int, int, int])
 
 
 def _resized(table: Array, old: tuple[int, int, int], new: tuple[int, int, int]) -> Array:
-    """[N, D] of one grid -> of another; in float32, which accelerators would by default not multiply in."""
+    """[N, D] of one grid -> of another. Multiplied in float32, which is not the default of accelerators."""
     if old == new:
         return table
     t, r, c = positions.resizing(old, new)
@@ -42,16 +42,15 @@ def _resized(table: Array, old: tuple[int, int, int], new: tuple[int, int, int])
 
 
 def rotation(module: nn.Module, grid: tuple[int, int, int], width: int) -> Float[Array, "N 2 M"] | None:
-    """What turns each token's queries and keys in heads of `width`, for `rotate`; None where codes are added."""
+    """The rotation of each token's queries and keys in heads of `width`, for `rotate`. None if codes are added."""
     if not module.positions.startswith("rope"):
         return None
     return jnp.asarray(positions.rotations(grid, width, module.positions == "rope_tile", tuple(module.position_grid)))
 
 
 def rotate(x: Float[Array, "B H T d"], rotation: Float[Array, "X T 2 M"] | None) -> Float[Array, "B H T d"]:
-    """Queries or keys x [B, H, T, d] turned by `rotation` [B or 1, T, 2, M]; the elements past M stay. In float32.
-
-    None: x as it is.
+    """Queries or keys x [B, H, T, d] turned by `rotation` [B or 1, T, 2, M]. The elements past M are unchanged. In
+    float32. None: x unchanged.
     """
     if rotation is None:
         return x

@@ -1,4 +1,4 @@
-"""The narrow Transformer that infers removed objects and the change of the rest (section 4.3 of the document)."""
+"""The narrow Transformer that infers removed objects and the change of the rest: METHOD (4), (5)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ from cjepa_jax.types import Array
 
 
 def ranks(object_patches: Bool[Array, "B K N"], removed: Bool[Array, "B K"]) -> Int[Array, "B K"]:
-    """Each removed object's place, from 0, in the order of its lowest patch index: [B, K, N], [B, K] -> int32 [B, K].
+    """Each removed object's rank (METHOD (4)), from 0, by its lowest patch index: [B, K, N], [B, K] -> int32 [B, K].
 
-    Ties go to the smaller area, then to the lower centroid; so an object's rank does not depend on where it stands
-    in K. Objects that stay have the meaningless rank K.
+    Ties go to the smaller area, then to the lower centroid, so an object's rank does not depend on its index in K.
+    Objects that are not removed have the meaningless rank K.
     """
     patches = object_patches & removed[..., None]
     index = jnp.arange(patches.shape[-1])
@@ -34,13 +34,13 @@ def ranks(object_patches: Bool[Array, "B K N"], removed: Bool[Array, "B K"]) -> 
 
 
 class Predictor(nn.Module):
-    """Predicts on the whole grid: context tokens in their places, mask tokens in the others, no padding.
+    """Predicts on the whole grid: context tokens at their places, mask tokens at the others, no padding.
 
     A mask token is a learned vector + its position + the embedding of each removed object that covers it (by rank).
 
-    Attributes: depth, width, heads; attention "joint" (self-attention over all) or "cross" (mask tokens attend to
-    each other and to the context, context tokens to mask tokens); max_objects, how many can be removed; out, the
-    encoder's width; gelu, remat, positions, position_grid, epsilon, dtype as the encoder's.
+    Attributes: depth, width, heads. attention: "joint" (self-attention over all) or "cross" (mask tokens attend to each
+    other and to the context, context tokens to mask tokens). max_objects: most objects that can be removed. out: the
+    encoder's width. gelu, remat, positions, position_grid, epsilon, dtype as the encoder's.
     """
 
     depth: int = 6
@@ -68,10 +68,10 @@ class Predictor(nn.Module):
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
         """Encoded context tokens [B, N, D], context bool [B, N], object_patches bool [B, K, N], removed bool [B, K].
 
-        `hidden` bool [B, N] names the tokens to predict, None all that are not context. A token that is neither stays
-        out of the attention, and its output means nothing.
+        `hidden` bool [B, N] names the tokens to predict (None: all that are not context). A token that is neither takes
+        no part in the attention, and its output is meaningless.
 
-        Returns: the predicted tokens and the predicted change, float32 [B, N, D] each; the first is meant for masked
+        Returns: the predicted tokens and the predicted change, float32 [B, N, D] each. The first is meant for masked
         tokens, the second (the residual head) for context tokens.
         """
         normal = nn.initializers.truncated_normal(0.02)
@@ -79,7 +79,7 @@ class Predictor(nn.Module):
         object_embedding = self.param("object_embedding", normal, (self.max_objects, self.width))
 
         order = jnp.equal(ranks(object_patches, removed)[..., None], jnp.arange(self.max_objects))  # [B, K, M]
-        order &= removed[..., None]  # rank K of those that stay may be below M
+        order &= removed[..., None]  # rank K of objects that are not removed may be below M
         covers = jnp.einsum("bkn,bkm->bnm", object_patches.astype(self.dtype), order.astype(self.dtype))
         masked = mask_token + covers @ object_embedding.astype(self.dtype)
         x = jnp.where(context[..., None], Dense(self.width, self.dtype, name="embed")(tokens), masked)

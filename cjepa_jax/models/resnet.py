@@ -1,4 +1,4 @@
-"""ResNet-50 v1.5 (arXiv 1512.03385; the stride is in the 3 x 3 convolution), frame by frame."""
+"""ResNet-50 v1.5 (arXiv 1512.03385, with the stride in the 3 x 3 convolution), frame by frame."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Conv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1 x 1, 3 x 3 with the stride, 1 x 1 to four times the width; added to x, which a 1 x 1 brings to that shape.
+    """1 x 1, 3 x 3 with the stride, 1 x 1 to four times the width, added to x, which a 1 x 1 brings to that shape.
 
     Submodules are named as torchvision's: conv1, bn1, ..., downsample_0, downsample_1.
     """
@@ -58,8 +58,8 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Feature maps of every frame as tokens.
 
-    Attributes: blocks per stage; width of the first stage (ResNet-50: (3, 4, 6, 3) and 64); zero_last, whether a
-    block's last norm starts at 0, so that the block starts as the identity; mean, std of RGB in 0..1; dtype of the
+    Attributes: blocks per stage and width of the first stage (ResNet-50: (3, 4, 6, 3) and 64). zero_last: whether a
+    block's last norm starts at 0, so that the block starts as the identity. mean, std of RGB in 0..1. dtype of the
     computation. Batch norm keeps running statistics, momentum 0.9, in the collection "batch_stats".
     """
 
@@ -84,11 +84,12 @@ class ResNet(nn.Module):
 
         Args:
           valid: [B] bool, the clips that count in the batch's statistics.
-          train: normalise by the batch's statistics and move the running ones; else by the running ones.
+          train: normalise by the batch's statistics and update the running ones. Otherwise normalise by the running
+            ones.
         """
         scenes, frames = video.shape[:2]
         x = normalise(video, self.mean, self.std).reshape(-1, *video.shape[2:]).astype(self.dtype)
-        if valid is not None:  # of every frame; broadcast over places
+        if valid is not None:  # of every frame, broadcast over places
             valid = jnp.repeat(valid, frames)[:, None, None]
         x = Conv(self.width, 7, 2, self.dtype, name="conv1")(x)
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, valid, train))

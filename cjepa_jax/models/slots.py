@@ -20,8 +20,8 @@ def hard(masks: Float[Array, "B K N"]) -> Bool[Array, "B K N"]:
 class SlotAttention(nn.Module):
     """Algorithm 1 of slot attention (arXiv 2006.15055).
 
-    Attributes: iterations, with the same weights each; hidden, width of the MLP; dtype of the projections' products
-    (softmax, norms and slots are float32). Width of keys and values is the slots'.
+    Attributes: iterations, which share their weights. hidden: width of the MLP. dtype of the projections' products
+    (softmax, norms and slots are float32). Keys and values have the width of the slots.
     """
 
     iterations: int = 3
@@ -35,7 +35,7 @@ class SlotAttention(nn.Module):
         """Tokens [B, N, D] and initial slots [B, K, S] -> slots and the last attention [B, K, N], which adds up to 1
         over the slots at every token."""
         width = slots.shape[-1]
-        # With the initialisation of models.layers.Dense the logits would start within a few hundredths of each other.
+        # With the initialisation of models.layers.Dense all logits would start nearly equal.
         project = {name: nn.Dense(width, use_bias=False, dtype=self.dtype, name=name) for name in ("q", "k", "v")}
         gru = nn.GRUCell(width, name="gru")
         mlp = nn.Sequential([nn.Dense(self.hidden, dtype=self.dtype), nn.relu, nn.Dense(width, dtype=self.dtype)])
@@ -54,13 +54,13 @@ class SlotAttention(nn.Module):
 
 
 class Slots(nn.Module):
-    """Slots and the decoder that must rebuild the tokens from them (DINOSAUR, arXiv 2209.14860, its MLP decoder).
+    """Slots and the decoder that reconstructs the tokens from them (DINOSAUR, arXiv 2209.14860, its MLP decoder).
 
-    Every slot is decoded at every place, by one MLP that sees slot + position, into a token and a weight; the softmax
-    of the weights over slots mixes them and is the segmentation. Positions are sin-cos codes (there: learned).
+    One MLP decodes every slot at every place, from slot + position, into a token and a weight. The softmax of the
+    weights over slots mixes the tokens and is the segmentation. Positions are sin-cos codes (there: learned).
 
-    Attributes: count, width, iterations of the slots; hidden, width of the MLPs; layers, hidden layers of the decoder's
-    (there: 3, 1024 and more wide); dtype.
+    Attributes: count, width, iterations of the slots. hidden: width of the MLPs. layers: hidden layers of the decoder's
+    MLP (there: 3, of width 1024 and more). dtype.
     """
 
     count: int = 7
@@ -74,9 +74,10 @@ class Slots(nn.Module):
     def __call__(
         self, tokens: Float[Array, "B N D"], grid: tuple[int, int, int], key: Key[Array, ""]
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B K N"]]:
-        """Tokens [B, N, D] -> the same rebuilt from the slots, and soft masks [B, K, N] that add up to 1 over slots.
+        """Tokens [B, N, D] -> their reconstruction from the slots, and soft masks [B, K, N] that add up to 1 over
+        slots.
 
-        `key` draws the initial slots from one learned normal distribution: any slot may take any object.
+        `key` draws the initial slots from one learned normal distribution, so any slot may take any object.
         """
         batch, places, width = tokens.shape
         mean = self.param("mean", nn.initializers.normal(0.02), (self.width,))
@@ -94,5 +95,6 @@ class Slots(nn.Module):
 
 
 def _wide(x, kernel, *_, **__):
-    """A dense layer's product, its float32 sums not rounded to the compute type: what comes out is in the loss."""
+    """A dense layer's product. Its float32 sums are not rounded to the compute type, because the output is in the
+    loss."""
     return product("mk,kn->mn", x, kernel, x.dtype)

@@ -9,7 +9,7 @@ from cjepa_jax.models import position_encoding
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.types import Array
 
-MEAN = (0.485, 0.456, 0.406)  # of the scaled RGB input; every model of the family was trained with these
+MEAN = (0.485, 0.456, 0.406)  # of the scaled RGB input, with which every model of the family was trained
 STD = (0.229, 0.224, 0.225)
 
 
@@ -21,7 +21,7 @@ def normalise(
 
 
 def grid(shape: tuple[int, ...], patch: int, tubelet: int) -> tuple[int, int, int]:
-    """(times, rows, cols) of a video [..., T, H, W, C]; an image (T = 1) has one time whatever the tubelet.
+    """(times, rows, cols) of a video [..., T, H, W, C]. An image (T = 1) has one time for every tubelet.
 
     Raises: ValueError naming the size that does not divide.
     """
@@ -42,18 +42,18 @@ def patchify(video: Num[Array, "B T H W C"], patch: int, tubelet: int) -> Num[Ar
 
 
 def unpatchify(boxes: Num[Array, "B N P"], shape: tuple[int, ...], patch: int, tubelet: int) -> Num[Array, "B T H W C"]:
-    """The video of this `shape` [B, T, H, W, C] whose boxes these are: the inverse of `patchify`."""
+    """The video of this `shape` [B, T, H, W, C] from its boxes: the inverse of `patchify`."""
     times, rows, cols = grid(shape, patch, tubelet)
     x = boxes.reshape(shape[0], times, rows, cols, shape[1] // times, patch, patch, shape[-1])
     return x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(shape)
 
 
 class Tokenizer(nn.Module):
-    """One linear map per tubelet x patch x patch x C box, plus the code of its place (see places).
+    """One linear map per tubelet x patch x patch x C box, plus its position code (see position_encoding).
 
-    [B, T, H, W, C] -> [B, N, D]. The positions are added here, before any token is dropped. With a table or rotations
-    (sin-cos codes of images are others than those of clips), an image given to parameters of clips is one tubelet that
-    stands still, as in V-JEPA 2.
+    [B, T, H, W, C] -> [B, N, D]. The positions are added here, before any token is dropped. With a table or rotations,
+    an image given to parameters of clips is one tubelet of a repeated frame, as in V-JEPA 2. Sin-cos codes of images
+    differ from those of clips.
     """
 
     patch: int

@@ -10,7 +10,7 @@ from cjepa_jax import sharding
 from cjepa_jax.models.layers import CrossAttention, LayerNorm, Mlp, SelfAttention
 from cjepa_jax.types import Array
 
-# What the backward pass recomputes: nothing, all but the matrix products, everything.
+# Recomputed in the backward pass: nothing, everything except the matrix products, or everything.
 REMAT = {
     "none": None,
     "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
@@ -20,7 +20,7 @@ UNROLLED = 12  # blocks
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)), the sums in float32 whatever the compute type.
+    """x + attention(norm(x)), then x + mlp(norm(x)), with sums in float32 for every compute type.
 
     With `cross`, also x + cross-attention(norm(x)) between them. The arguments of the call are those of `Stack`.
     """
@@ -53,15 +53,15 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """`depth` blocks under one scan (one compiled body; parameters get a leading layer axis), then a norm.
+    """`depth` blocks under one scan (one compiled body, parameters with a leading layer axis), then a norm.
 
-    `units` of each MLP; 0: 4 D. `epsilon` of every norm.
+    `units` of each MLP (0: 4 D). `epsilon` of every norm.
 
     Args of the call:
       x: [B, T, D].
       segment: int32 [B, T] or None, who attends to whom within the self-attention.
-      other: with `cross`, (query ids, key ids), each int32 [B, T], of the cross-attention; else None.
-      rotation: [B or 1, T, 2, M] float32 or None, what turns queries and keys (see places).
+      other: with `cross`, (query ids, key ids), each int32 [B, T], of the cross-attention. Otherwise None.
+      rotation: [B or 1, T, 2, M] float32 or None, of queries and keys (see position_encoding).
     Returns: [B, T, D].
     """
 
@@ -95,9 +95,10 @@ class Stack(nn.Module):
         return LayerNorm(epsilon=self.epsilon, dtype=jnp.float32, name="norm")(x)
 
     def _unrolled(self) -> bool:
-        """Whether each block is compiled on its own. A CPU then spends no time on copying what a scan saves, layer by
-        layer, for the backward pass: a tenth of a step. Deeper ones would compile for too long, and what unrolled
-        blocks recompute XLA may find to be the same as what it has. Several devices keep one body to divide.
+        """Whether each block is compiled separately. A CPU then does not copy what a scan saves, layer by layer, for
+        the backward pass, which takes a tenth of a step. Deeper stacks would compile for too long. With `remat`, XLA
+        may merge the recomputation of unrolled blocks with the first computation. Several devices keep one body to
+        divide.
         """
         one = jax.default_backend() == "cpu" and jax.device_count() == 1
         return one and self.remat == "none" and self.depth <= UNROLLED
