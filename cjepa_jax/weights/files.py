@@ -22,6 +22,8 @@ MOST_SHARDS = 1000
 MOST_NAME = 256  # letters of a tensor's name
 __all__ = ["Tensors", "json", "member", "tensors"]
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"  # of folders from before safetensors
+LFS = b"version https://"
 ZIP, OLD_PICKLE, TAR = b"PK\3\4", b"\x80", b"ustar"
 
 
@@ -70,6 +72,8 @@ def tensors(path: str | os.PathLike) -> Tensors:
         start = contents(file, 16, path)
         file.seek(257)
         tar = file.read(5) == TAR
+    if start == LFS:
+        raise CheckpointError(f"{path}: is a pointer of Git LFS, not the file itself: fetch it with git lfs pull")
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return Tensors(path, *safetensors_file.read(path))
     if start[:4] == ZIP:
@@ -83,8 +87,10 @@ def tensors(path: str | os.PathLike) -> Tensors:
 def _folder(path: Path) -> Tensors:
     if (path / SINGLE).exists():
         return Tensors(path, *safetensors_file.read(member(path, SINGLE)))
+    if not (path / INDEX).exists() and (path / PICKLED).exists():
+        return Tensors(path, *torch_pickle.read(member(path, PICKLED)))
     if not (path / INDEX).exists():
-        raise CheckpointError(f"{path}: has neither {SINGLE} nor {INDEX}")
+        raise CheckpointError(f"{path}: has neither {SINGLE} nor {INDEX} nor {PICKLED}")
     where = json(member(path, INDEX), links=True).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise CheckpointError(f"{path / INDEX}: weight_map must give each array's file")

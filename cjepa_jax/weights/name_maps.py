@@ -8,9 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights.files import Tensors
+from cjepa_jax.weights.safety import short
 
-RAW = r"(?:(?:model|state_dict)\.)?(?:(encoder|target_encoder|ema_encoder|predictor)\.)?((?:module\.|backbone\.)*)(.+)"
+WRAPPED = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # by PyTorch, anywhere
+AROUND = r"(?:(?:model|state_dict|net)\.)*"
+PART = r"(?:(encoder|target_encoder|ema_encoder|predictor|student|teacher)\.)?"
+RAW = re.compile(AROUND + PART + r"((?:module\.|backbone\.)*)" + AROUND + r"(.+)", re.DOTALL)
+ROLES = {"student": "encoder", "teacher": "target_encoder"}  # as self-distillation calls them
 PREDICTOR = {  # a predictor's beginnings of names, as published -> canonical
     "predictor_embed.": "embed.",
     "predictor_pos_embed": "pos_embed",
@@ -51,14 +57,22 @@ def raw(tensors: Tensors) -> dict[str, Tensors]:
     """The parts of a checkpoint of the published training code, or of a bare state dict, which is the part "".
 
     Parts are "encoder", "target_encoder", "ema_encoder" and "predictor". A bare encoder whose names begin with
-    "module." is "encoder". Other contents (optimiser, counters) are left out.
+    "module." is "encoder". Other contents (optimiser, counters) are left out. The names that PyTorch's compiler, FSDP
+    and activation checkpointing insert, and the prefixes of Lightning and DINO, are removed.
+
+    Raises: CheckpointError for two arrays with the same name after that.
     """
     plans: dict[str, dict[str, list[str]]] = {}
     for stored in tensors:
-        part, prefix, name = re.fullmatch(RAW, stored, re.DOTALL).groups()
-        part = part or ("encoder" if prefix else "")
+        plain = WRAPPED.sub("", stored)
+        # A bare array may be called like a wrapper itself: then its name stays.
+        part, prefix, name = RAW.fullmatch(plain).groups() if RAW.fullmatch(plain) else (None, "", stored)
+        part = ROLES.get(part, part) or ("encoder" if prefix else "")
         name = _renamed(name, PREDICTOR) if part == "predictor" else name
-        plans.setdefault(part, {})[name] = [stored]
+        if name in plans.setdefault(part, {}):
+            both = " and ".join(map(short, (plans[part][name][0], stored)))
+            raise CheckpointError(f"{tensors.source}: {both} have one name without their prefixes")
+        plans[part][name] = [stored]
     if "patch_embed.proj.weight" not in plans.get("", {}) or len(plans) > 1:
         plans.pop("", None)
     return {part: _view(tensors, plan) for part, plan in plans.items()}

@@ -71,18 +71,19 @@ def recognised(parts: Mapping[str, Tensors], tensors: Tensors) -> Layout:
         raise CheckpointError(f"{tensors.source}: no encoder of I-JEPA, V-JEPA or timm found: {text}")
     if any(name.startswith(("norms_block.", "patch_embed_img.")) for name in encoder):
         return LAYOUTS["vjepa2.1"]
-    if "" in parts:
-        return LAYOUTS["timm"]
     if len(encoder.shapes[PATCHES]) == 4:
-        return LAYOUTS["ijepa"]
-    # V-JEPA 2's files still contain the positions of V-JEPA, which it does not use.
-    mask_tokens = sum(name.startswith("mask_tokens.") for name in parts.get("predictor", ()))
-    if "pos_embed" not in encoder or mask_tokens > 2 or encoder.shapes[PATCHES][0] == 1408:
+        return LAYOUTS["timm" if "" in parts else "ijepa"]
+    # V-JEPA 2's files may still hold the positions of V-JEPA, which it does not use.
+    predictor = parts.get("predictor", ())
+    several = sum(name.startswith("mask_tokens.") for name in predictor) > 2
+    if "pos_embed" not in encoder or encoder.shapes[PATCHES][0] == 1408:
         return LAYOUTS["vjepa2"]
-    if not mask_tokens:
-        text = "V-JEPA or V-JEPA 2, which an encoder alone does not tell: give it, as read(path, layout='vjepa2')"
-        raise CheckpointError(f"{tensors.source}: {text}")
-    return LAYOUTS["vjepa"]
+    if not predictor:
+        text = (
+            "an encoder of clips alone does not tell whether its stored positions are used: give layout='vjepa2' if not"
+        )
+        raise CheckpointError(f"{tensors.source}: {text}, else layout='vjepa', or 'timm' for neither")
+    return LAYOUTS["vjepa2" if several or "pos_embed" not in predictor else "vjepa"]
 
 
 def encoder(view: Tensors, layout: Layout, images: bool = False) -> tuple[dict[str, Any], dict, list[str]]:
@@ -121,7 +122,7 @@ def encoder(view: Tensors, layout: Layout, images: bool = False) -> tuple[dict[s
 
 
 def predictor(
-    view: Tensors, layout: Layout, encoder: Mapping[str, Any], mask_token: int = 1
+    view: Tensors, layout: Layout, encoder: Mapping[str, Any], mask_token: int | None = None
 ) -> tuple[dict[str, Any] | None, dict | None, list[str]]:
     """Returns (keyword arguments of Predictor without `out`, its parameters, notes), or (None, None, notes) if its form
     differs from ours.
@@ -130,7 +131,8 @@ def predictor(
 
     Args:
       encoder: the keyword arguments of its encoder.
-      mask_token: index of the mask token, if there are several (one for each kind of mask in training).
+      mask_token: index of the mask token, if there are several (one for each kind of mask in training). None: number 1,
+        as in the original code and transformers. If that was never trained (it is 0), the first that is not 0.
     """
     where, size = f"{view.source}: the predictor", parse(encoder["variant"])
     view, notes = _one_mask_token(view, mask_token)
@@ -228,8 +230,8 @@ def _modern(view: Tensors, images: bool) -> tuple[list[str], dict]:
     return norms + others, added
 
 
-def _one_mask_token(view: Tensors, index: int) -> tuple[Tensors, list[str]]:
-    """The view with one `mask_token` [W], the index-th of several."""
+def _one_mask_token(view: Tensors, index: int | None) -> tuple[Tensors, list[str]]:
+    """The view with one `mask_token` [W], the index-th of several. Raises: CheckpointError if there is no such token."""
     several = sorted(name for name in view if name.startswith("mask_tokens."))  # [1, 1, W] each
     together = view.shapes.get("mask_tokens", ())  # [M, 1, 1, W]
     count = together[0] if together else len(several)
@@ -238,12 +240,21 @@ def _one_mask_token(view: Tensors, index: int) -> tuple[Tensors, list[str]]:
             return view, []
         size = (math.prod(view.shapes["mask_token"]),)
         return derived(view, added={"mask_token": (size, lambda: view["mask_token"].reshape(-1))}), []
-    chosen = index % count
-    name = f"mask_tokens.{chosen}"
-    size = (math.prod(together[1:] if together else view.shapes.get(name, ())),)
-    read = (lambda: view["mask_tokens"][chosen].reshape(-1)) if together else (lambda: view[name].reshape(-1))
-    notes = [f"the predictor's mask token is number {chosen} of 0..{count - 1}"] if count > 1 else []
+    tokens = list(view["mask_tokens"]) if together else [view[name] for name in sorted(several, key=_number)]
+    norms = [float(np.linalg.norm(token)) for token in tokens]
+    if index is None:
+        index = next((k for k in (1, *range(count)) if k < count and norms[k] > 0), min(1, count - 1))
+    if not 0 <= index < count:
+        raise CheckpointError(f"{view.source}: mask_token = {index}: the predictor has {count}, from 0")
+    read, size = (lambda: tokens[index].reshape(-1)), (tokens[index].size,)
+    shown = ", ".join(f"{norm:.3g}" for norm in norms)
+    notes = [f"the predictor's mask token is number {index} of 0..{count - 1}, of norms {shown}"] if count > 1 else []
     return derived(view, ["mask_tokens", *several], {"mask_token": (size, read)}), notes
+
+
+def _number(name: str) -> tuple[int, str]:
+    last = name.rpartition(".")[2]
+    return (int(last) if last.isdecimal() and len(last) < 6 else 10**6, name)
 
 
 def _positions(
@@ -270,7 +281,7 @@ def _positions(
         return {"positions": "sincos", "position_grid": ()}, derived(view, ["pos_embed"])
     found = next((each for each in grids if math.prod(each) == count and (grid or each[0] == times)), None)
     if not found:
-        text = f"square grid of {times or 'so many'} times: give the clips' length, as read(path, frames=...)"
+        text = f"square grid{f' of {times} times' if times else ''}: give the clips' length, frames=..."
         text = f"grid of {grid}" if grid else text
         raise CheckpointError(f"{view.source}: pos_embed has {count} places, which are no {text}")
     return {"positions": "table", "position_grid": found}, view

@@ -67,7 +67,7 @@ def read(
     layout: str = "",
     heads: int = 0,
     frames: int = 0,
-    mask_token: int = 1,
+    mask_token: int | None = None,
     images: bool = False,
 ) -> Pretrained:
     """Public weights, or an export of ours.
@@ -80,7 +80,7 @@ def read(
       heads: of an encoder with an unpublished width.
       frames: the length of the clips that stored positions are for, if it differs from V-JEPA's 16.
       mask_token: which one to use, if a predictor has several (V-JEPA has one for each kind of mask). The default is
-        that of the original code and of transformers.
+        number 1, as in the original code and transformers. If that was never trained (it is 0), the first that is not 0.
       images: converts a clip encoder to an image encoder, with the outputs for a clip of one repeated frame. Stored
         positions are those of the middle of the clip.
 
@@ -165,6 +165,8 @@ def _input(encoder: Mapping[str, Any], layout: published.Layout, table: tuple[in
 def _digest(path: Path) -> str:
     """SHA-256 of a file, of a folder's one safetensors file, or of the digests of several in their names' order."""
     names = sorted(each.name for each in path.glob("*.safetensors")) if path.is_dir() else []
+    if path.is_dir() and not names:
+        names = [files.PICKLED]
     found = []
     for each in [files.member(path, name) for name in names] or [path]:
         with safety.regular(each) as file:

@@ -43,7 +43,7 @@ def heads(told: int, width: int, rotary: bool, where: str) -> int:
     count = told or (ROTARY_HEADS if rotary else HEADS).get(width, 0)
     if not count:
         text = f"how many heads an encoder of width {width} has is not in the weights"
-        raise CheckpointError(f"{where}: {text}: give it, as weights.pretrained.read(path, heads=...)")
+        raise CheckpointError(f"{where}: {text}: give it, heads=...")
     if count < 0 or width % count:
         raise CheckpointError(f"{where}: heads = {count}: must divide the encoder's width {width}")
     return count

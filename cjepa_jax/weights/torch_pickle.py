@@ -36,6 +36,7 @@ CALLED = {
         for kind in "Double Float Half BFloat16 Long Int Short Char Byte Bool".split()  # not quantised or complex ones
     ),
 }
+ALONE = ": where you trust the file, load it with PyTorch and save the state dicts alone, torch.save({'encoder': ...})"
 INSTRUCTIONS = set(
     "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINSTRING"
     " EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 APPEND APPENDS SETITEM SETITEMS"
@@ -144,10 +145,10 @@ def _check_pickle(path: Path, data: bytes) -> None:
     for instruction, value, place in pickletools.genops(data):
         if instruction.name not in INSTRUCTIONS:
             raise CheckpointError(
-                f"{path}: its pickle has {instruction.name} at byte {place}, no part of saved weights"
+                f"{path}: its pickle has {instruction.name} at byte {place}, no part of saved weights{ALONE}"
             )
         if instruction.name == "GLOBAL" and value not in CALLED:
-            raise CheckpointError(f"{path}: its pickle asks for {short(value)}, no part of saved weights")
+            raise CheckpointError(f"{path}: its pickle asks for {short(value)}, no part of saved weights{ALONE}")
 
 
 def _load(path: Path) -> Any:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights.read import read
 from tests.weights.parity import CLOSE, encode, normal, pixels, predict
 
@@ -106,9 +107,24 @@ def test_a_predictors_mask_token_is_the_one_that_is_named(tmp_path):
     *_, predictor = vjepa(tmp_path / "vitl16.pth.tar", 1)
     for named, chosen in (({}, 1), ({"mask_token": 0}, 0), ({"mask_token": 1}, 1)):
         found = read(tmp_path / "vitl16.pth.tar", heads=HEADS, **named)
-        assert f"the predictor's mask token is number {chosen} of 0..1" in found.about["notes"]
+        assert f"the predictor's mask token is number {chosen} of 0..1, of norms" in found.about["notes"][0]
         theirs = predictor.mask_tokens[chosen].detach().flatten()
         np.testing.assert_array_equal(found.params["predictor"]["mask_token"], theirs)
+
+
+def test_a_mask_token_that_was_never_trained_is_not_taken(tmp_path):
+    """In runs with one clip length only number 0 is trained; the others stay 0."""
+    *_, predictor = vjepa(tmp_path / "vitl16.pth.tar", 1)
+    content = torch.load(tmp_path / "vitl16.pth.tar", weights_only=True)
+    (name,) = (name for name in content["predictor"] if name.endswith("mask_tokens.1"))
+    content["predictor"][name].zero_()
+    torch.save(content, tmp_path / "other.pth.tar")
+    found = read(tmp_path / "other.pth.tar", heads=HEADS)
+    assert found.about["notes"][0].startswith("the predictor's mask token is number 0 of 0..1, of norms ")
+    theirs = predictor.mask_tokens[0].detach().flatten()
+    np.testing.assert_array_equal(found.params["predictor"]["mask_token"], theirs)
+    with pytest.raises(CheckpointError, match="mask_token = 2: the predictor has 2, from 0"):
+        read(tmp_path / "vitl16.pth.tar", heads=HEADS, mask_token=2)
 
 
 @pytest.mark.slow
