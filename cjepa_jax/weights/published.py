@@ -231,7 +231,7 @@ def _modern(view: Tensors, images: bool) -> tuple[list[str], dict]:
 
 
 def _one_mask_token(view: Tensors, index: int | None) -> tuple[Tensors, list[str]]:
-    """The view with one `mask_token` [W], the index-th of several. Raises: CheckpointError if there is no such token."""
+    """The view with one `mask_token` [W], the index-th of several. Raises: CheckpointError if there is none of it."""
     several = sorted(name for name in view if name.startswith("mask_tokens."))  # [1, 1, W] each
     together = view.shapes.get("mask_tokens", ())  # [M, 1, 1, W]
     count = together[0] if together else len(several)

@@ -80,7 +80,7 @@ def read(
       heads: of an encoder with an unpublished width.
       frames: the length of the clips that stored positions are for, if it differs from V-JEPA's 16.
       mask_token: which one to use, if a predictor has several (V-JEPA has one for each kind of mask). The default is
-        number 1, as in the original code and transformers. If that was never trained (it is 0), the first that is not 0.
+        number 1, as in the original code and transformers. If that was never trained (it is 0), the first non-zero one.
       images: converts a clip encoder to an image encoder, with the outputs for a clip of one repeated frame. Stored
         positions are those of the middle of the clip.
 
