@@ -12,6 +12,7 @@ An entry module begins like this, and is imported, with JAX, only once the comma
 """
 
 import ctypes
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -45,17 +46,19 @@ ALLOCATOR = ":".join(
     f"glibc.malloc.{setting}" for setting in ("hugetlb=1", "mmap_max=0", "trim_threshold=1000000000000", "arena_max=1")
 )
 TRUST = "packages of your own that a run's folder may name for its masks, source, objective and protocols"
+Complete = Callable[[ConfigDict, Callable[[str], str], Callable[[str], ConfigDict]], ConfigDict]
 LEVELS = config_lib.CHOICES["log.level"]
 UNREADABLE = (flags.Error, ValueError, TypeError, AttributeError, KeyError, SyntaxError, RecursionError, MemoryError)
 ACCELERATORS = ("nvidia[0-9]*", "accel*", "vfio/[0-9]*", "kfd", "dxg")  # files in /dev: NVIDIA, TPU (two), AMD, WSL
 
 
-def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:
+def run(module_name: str, extra_flags: Callable[[], None] | None = None, complete: Complete | None = None) -> int:
     """Parses sys.argv, then calls `main(config, workdir)` of the module and returns the process's exit code.
 
     Args:
       module_name: the module whose `main` runs; it returns None (0) or an exit code.
       extra_flags: defines further absl flags; `main` reads them from `absl.flags.FLAGS`.
+      complete: see `parse`.
 
     Every problem is one line on stderr, "error: ...", and the exit code of its class (`cjepa_jax/errors.py`):
     2 for the command line and the config. A mistake in the program itself keeps its traceback.
@@ -67,7 +70,7 @@ def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:
         if {"-h", "--help"} & set(sys.argv[1:]):
             print(_usage(extra_flags))
             return 0
-        config, workdir = parse(sys.argv, extra_flags)
+        config, workdir = parse(sys.argv, extra_flags, complete)
         set_up_logging(config.log.level)
         restart_with_huge_pages(module_name)
         prepare_process()
@@ -76,18 +79,27 @@ def run(module_name: str, extra_flags: Callable[[], None] | None = None) -> int:
     return guard(work)
 
 
-def parse(argv: list[str], extra_flags: Callable[[], None] | None = None) -> tuple[ConfigDict, str]:
+def parse(
+    argv: list[str], extra_flags: Callable[[], None] | None = None, complete: Complete | None = None
+) -> tuple[ConfigDict, str]:
     """The checked, locked config and the run folder.
 
     The flags are absl's own, because Grain's worker processes look for parsed absl flags.
 
+    Args:
+      complete: makes a whole config of what the file says, before the command line's overrides. Its arguments are the
+        file's config, a function that gives the text of a flag ("" if it is not given), and one that loads a config.
     Raises ConfigError for whatever is wrong with the command line, the config file or a value.
     """
     _define_flags(extra_flags)
     word = _config_word(argv)
     file = locate.find(word)
-    locate.make_importable(file)
-    config = _load(word, file)
+    config = _load(word)
+    if complete:
+        config = complete(config, functools.partial(_word, argv), _load)
+        flags.FLAGS["config"].parser = _Ready(config)
+    if "log" not in config:
+        raise ConfigError(f"--config={word}: the section log is missing: start from vitl.get_config()")
     _check_overrides(config, argv)
     try:
         rest = flags.FLAGS(_with_file(argv, word, file))[1:]
@@ -134,15 +146,29 @@ def _usage(extra_flags: Callable[[], None] | None) -> str:
     return "\n".join([*lines, "  --config.a.b=value: overrides a value of the config file"])
 
 
-def _config_word(argv: list[str]) -> str:
-    """What --config names."""
+class _Ready(flags.ArgumentParser):
+    """For a config that is not just what its file says."""
+
+    def __init__(self, config: ConfigDict):
+        self.config = config
+
+    def parse(self, argument: str) -> ConfigDict:
+        return self.config
+
+
+def _word(argv: list[str], flag: str) -> str:
+    """The text of a flag before flags are parsed; "" if it is not given."""
+    found = ""
     for index, word in enumerate(argv):
         name, equals, value = word.lstrip("-").partition("=")
-        if word.startswith("-") and name == "config":
-            path = value if equals else "".join(argv[index + 1 : index + 2])
-            break
-    else:
-        path = ""
+        if word.startswith("-") and name == flag:
+            found = value if equals else "".join(argv[index + 1 : index + 2])
+    return found
+
+
+def _config_word(argv: list[str]) -> str:
+    """What --config names."""
+    path = _word(argv, "config")
     if not path:
         raise ConfigError("--config is missing: name a config, such as --config=tiny, or a file of your own")
     if ":" in path:
@@ -163,8 +189,10 @@ def _with_file(argv: list[str], word: str, file: pathlib.Path) -> list[str]:
     return changed
 
 
-def _load(word: str, file: pathlib.Path) -> ConfigDict:
+def _load(word: str) -> ConfigDict:
     """The config as its file makes it. A config file is a program: whatever it raises is reported in one line."""
+    file = locate.find(word)
+    locate.make_importable(file)
     try:
         spec = importlib.util.spec_from_file_location("config", file)
         module = importlib.util.module_from_spec(spec)
@@ -176,8 +204,6 @@ def _load(word: str, file: pathlib.Path) -> ConfigDict:
         raise ConfigError(f"--config={word}: {line_of(error)}{hint}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"--config={word}: get_config() must return a ConfigDict, not {type(config).__name__}")
-    if "log" not in config:
-        raise ConfigError(f"--config={word}: the section log is missing: start from vitl.get_config()")
     return config
 
 

@@ -2,10 +2,16 @@
 
     python -m cjepa_jax.evaluate --config=configs/evals/worlds.py --checkpoint=runs/tiny [--workdir=DIR]
 
---checkpoint names a run's folder, or its checkpoints' folder; an export, or public weights of I-JEPA, V-JEPA or V-JEPA
-2, to whose encoder objective.encoder is set; "random" scores the network as it is initialised from config.seed. Random
-initialisations beside a result are of the same network, from scratch. Public weights whose predictor is not
-objective.predictor's are scored without one, so protocols that need predictions refuse them.
+--checkpoint names a run's folder, or its checkpoints' folder. Objective, data and mask are the run's own. The config
+file gives the protocols, and `data` if it names a benchmark that the run was not trained on. The command line overrides
+both: --config.data.source=cjepa_jax.data.worlds:Blocks scores the run on another world. A config file with a section
+`objective`, such as configs/tiny.py, is used as a whole, and the run must be of that model.
+
+--checkpoint also names an export, or public weights of I-JEPA, V-JEPA or V-JEPA 2, to whose encoder objective.encoder
+is set. "random" scores the network as it is initialised from config.seed. Public weights and "random" have no config:
+--training names the one whose objective, data and mask they get (default: tiny). Random initialisations reported next
+to a result are of the same network, from scratch. Public weights whose predictor is not objective.predictor's are
+scored without one, so protocols that need predictions refuse them.
 
 --workdir, by default RUN/evaluation (runs/CONFIG-NAME for what is no run), gets results.json and report.html; what was
 finished there with the same parameters and settings is not computed again, and other protocols' results under them are
@@ -18,12 +24,15 @@ def _flags():
 
     text = 'a run\'s folder, an export, public weights, or "random" for the network at initialisation'
     flags.DEFINE_string("checkpoint", None, text)
+    text = "a training config: objective, data and mask of a checkpoint that has none (default: tiny)"
+    flags.DEFINE_string("training", "", text)
 
 
 if __name__ == "__main__":
     from cjepa_jax import cli
+    from cjepa_jax.loading import eval_config
 
-    raise SystemExit(cli.run("cjepa_jax.evaluate", _flags))
+    raise SystemExit(cli.run("cjepa_jax.evaluate", _flags, eval_config.complete))
 
 import dataclasses
 import functools
@@ -56,8 +65,6 @@ ALIASES = {"eval": "validation"}  # what published data call the split on which 
 def main(config, workdir: str) -> int:
     """Runs every protocol that has no result yet. Raises ConfigError, DataError or CheckpointError, one line each."""
     checkpoint = flags.FLAGS.checkpoint
-    if not checkpoint:
-        raise ConfigError('--checkpoint is missing: name the folder of a run, an export, public weights, or "random"')
     if checkpoint != "random":
         checkpoint = str(paths.given(checkpoint, "--checkpoint"))
     if not len(config.evals.protocols):

@@ -129,5 +129,6 @@ print(f"\nmoved by {np.abs(cjepa_jax.load(tuned).features(images) - before).max(
 #
 # * Was it worth it? `python -m cjepa_jax.evaluate --config=evals/imagenet --checkpoint=FOLDER` and the other protocols
 #   score the published weights, the frozen run and the tuned one alike ([How scores are made](../EVALUATION.md)).
+#   Published weights have no config: add `--training=data/imagenet`.
 # * To fine-tune for labels instead, with a head: `--config=evals/finetune`.
 # * The licence of the weights stays with the runs and with what is exported from them.

@@ -21,7 +21,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in (ROOT / "configs").rglob("*.py")
-    if path.stem != "__init__" and path.parent.name != "suites"  # those are compare's: tests/comparing
+    # Suites are compare's (tests/compare), protocols are for any run's config (tests/loading/test_eval_config.py).
+    if path.stem != "__init__" and path.parent.name not in ("suites", "evals")
 )
 shape = jax.ShapeDtypeStruct
 
@@ -49,7 +50,7 @@ def abstract_batch(c, objective):
 TRACED = set()  # many configs differ in where their data come from only
 
 
-SLOW = (".ablations.", ".evals.")  # many, and each a small change of what is traced anyway
+SLOW = (".ablations.",)  # many, and each a small change of what is traced anyway
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * any(s in n for s in SLOW)) for n in NAMES])

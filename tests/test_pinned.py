@@ -201,11 +201,11 @@ ABLATIONS = ("full", "superpixels", "no_causal", "no_sigreg", "predictor_wide", 
              "slots", "zeroed_input", "deep_predictor", "mse")  # fmt: skip
 MASKS = {  # of the configs whose mask is not tiny's
     **dict.fromkeys(("vitl", "vitl_natural", "vitl_video", "folder"), OBJECTS),
-    **dict.fromkeys(("data.coco", "data.imagenet", "evals.imagenet"), OBJECTS),
-    **dict.fromkeys(("data.clevrer", "evals.clevrer"), OBJECTS | {"area": (0.005, 0.40)}),  # small objects
-    **dict.fromkeys(("data.cophy", "evals.cophy"), OBJECTS | {"area": (0.01, 0.40)}),
-    **dict.fromkeys(("data.craft", "evals.craft_published"), OBJECTS | {"area": (0.01, 0.40)}),
-    **dict.fromkeys(("data.phyre", "evals.phyre"), SHOWN_ONCE | {"area": (0.002, 0.40)}),
+    **dict.fromkeys(("data.coco", "data.imagenet"), OBJECTS),
+    "data.clevrer": OBJECTS | {"area": (0.005, 0.40)},  # small objects
+    "data.cophy": OBJECTS | {"area": (0.01, 0.40)},
+    "data.craft": OBJECTS | {"area": (0.01, 0.40)},
+    "data.phyre": SHOWN_ONCE | {"area": (0.002, 0.40)},
     "baselines.ijepa": {key.removeprefix("mask."): value for key, value in BASELINES["ijepa"].items()
                         if key.startswith("mask.") and value is not ...},
     "baselines.vjepa": {"type": "cjepa_jax.masks.tubes:draw", "kinds": ((8, 0.15), (2, 0.7)), "aspect": (0.75, 1.5),
@@ -226,7 +226,7 @@ MASKS = {  # of the configs whose mask is not tiny's
 NAMES = sorted(
     ".".join(path.relative_to(ROOT / "configs").with_suffix("").parts)
     for path in (ROOT / "configs").rglob("*.py")
-    if path.stem != "__init__" and path.parent.name != "suites"
+    if path.stem != "__init__" and path.parent.name not in ("suites", "evals")  # which have no mask
 )
 
 

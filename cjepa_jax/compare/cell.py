@@ -17,7 +17,7 @@ import numpy as np
 
 from cjepa_jax import __version__, experiment
 from cjepa_jax.bench import flops
-from cjepa_jax.compare.suite import Cell, Suite, config_file
+from cjepa_jax.compare.suite import Cell, Suite, config_file, evals_file
 from cjepa_jax.compare.table import validation_score
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.configuration import locate
@@ -56,7 +56,7 @@ class Lab:
     trust: tuple[str, ...] = ()  # packages that runs of the suite's init_from may name
 
     def home(self, cell: Cell) -> pathlib.Path:
-        """config.py, run/, evaluation/, log.txt of a cell."""
+        """config.py, evals.py, run/, evaluation/, log.txt of a cell."""
         return door.below(self.folder, "cells", cell.name)
 
     def record(self, cell: Cell) -> pathlib.Path:
@@ -81,6 +81,7 @@ class Lab:
         overrides = self.suite.overrides(cell, steps, value)
         here = {k: v.replace("{folder}", str(self.folder)) if isinstance(v, str) else v for k, v in overrides.items()}
         write_atomically(home / "config.py", config_file(self.suite.methods[cell.method]["config"], here))
+        write_atomically(home / "evals.py", evals_file(here))
         record = {
             "suite": self.suite.name,
             "cell": dataclasses.asdict(cell),
@@ -100,7 +101,8 @@ class Lab:
 
     def _train(self, cell: Cell, home: pathlib.Path) -> dict[str, Any]:
         """Trains, or goes on, or finds that it is done; a tuning run that diverges has an empty result."""
-        code, commit_then = self._command(home, "cjepa_jax.train", f"--workdir={home / 'run'}"), commit()
+        asked = (f"--config={home / 'config.py'}", f"--workdir={home / 'run'}")
+        code, commit_then = self._command(home, "cjepa_jax.train", *asked), commit()
         file = home / "run" / "result.json"
         if code == NumericsError.exit_code and cell.value is not None:
             return {"result": {}, "trained by": commit_then}
@@ -111,7 +113,9 @@ class Lab:
 
     def _evaluate(self, home: pathlib.Path, checkpoint: pathlib.Path | str) -> dict[str, Any]:
         where, commit_then = home / "evaluation", commit()
-        code = self._command(home, "cjepa_jax.evaluate", f"--checkpoint={checkpoint}", f"--workdir={where}")
+        asked = [f"--config={home / 'evals.py'}", f"--checkpoint={checkpoint}", f"--workdir={where}"]
+        asked += [f"--training={home / 'config.py'}"] * (checkpoint == "random")
+        code = self._command(home, "cjepa_jax.evaluate", *asked)
         if code:
             raise CellError(_last_line(home, "cjepa_jax.evaluate", code))
         found = read_object(where / "results.json")  # evaluate has just verified or written it
@@ -173,13 +177,13 @@ class Lab:
         return mine[int(np.argmax(scores))].value
 
     def _command(self, home: pathlib.Path, module: str, *arguments: str) -> int:
-        """Runs a command of the project on the cell's config, its output in log.txt; returns its exit code.
+        """Runs a command of the project, its output in log.txt; returns its exit code.
 
         It ends with this process, however that ends. Raises: CellStopped if a signal stopped it, or is about to.
         """
         if self.stopping():
             raise CellStopped(f"{home.name}: not begun")
-        argv = [sys.executable, "-m", module, f"--config={home / 'config.py'}", *arguments]
+        argv = [sys.executable, "-m", module, *arguments]
         argv += [f"--trust={','.join(self.trust)}"] * bool(self.trust)
         environment = ({"JAX_COMPILATION_CACHE_DIR": str(self.compiled)} if self.compiled else {}) | os.environ
         environment |= {preemption.PARENT: str(os.getpid())}

@@ -159,6 +159,22 @@ def config_file(name: str, overrides: Mapping[str, Any]) -> str:
     )
 
 
+def evals_file(overrides: Mapping[str, Any]) -> str:
+    """The text of a config file with the protocols of a cell's overrides, for any run."""
+    evals: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if key.startswith("evals."):
+            *sections, name = key.removeprefix("evals.").split(".")
+            place = evals
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[name] = value
+    return (
+        '"""The protocols of a cell of python -m cjepa_jax.compare."""\n\nfrom ml_collections import ConfigDict\n\n'
+        f'EVALS = {evals!r}\n\n\ndef get_config():\n    return ConfigDict({{"evals": EVALS}}).lock()\n'
+    )
+
+
 def load(path: str) -> Suite:
     """Reads and checks a suite file, by path or name. Raises ConfigError, one line, for what is wrong."""
     file = locate.find(path, "suite", "suites")

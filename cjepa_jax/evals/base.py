@@ -51,6 +51,7 @@ class Model:
       hide: Hidden -> Seen.
       target: as `encode`, by the EMA target encoder; None where there is none.
       params, apply: the trained parameters and the differentiable (params, video) -> [B, N, D], for fine-tuning.
+      target_norm: of the tokens that `hide` predicts: "layer_norm" (zero mean and unit variance over D), or "none".
     """
 
     name: str
@@ -59,6 +60,7 @@ class Model:
     target: Callable[[np.ndarray], np.ndarray] | None = None
     params: Any = None
     apply: Callable | None = None
+    target_norm: str = "none"
 
 
 class Score(NamedTuple):

@@ -38,7 +38,7 @@ class Surprise:
 
     scenes: test scenes at most, 0: all. curtain: tubelets from the middle on that are grey in all clips and are not
     scored: with one, the change is not to be seen as it happens. target_norm: "layer_norm" (zero mean and unit
-    variance over D) or "none", as in the model's training.
+    variance over D) or "none"; "" for that of the model's training.
 
     Metrics, all better when larger, 0.5 by chance: "relative accuracy/vanishes" and "/appears", how often that clip
     surprises more than each of the two possible ones; "relative accuracy/sets", how often the two impossible ones
@@ -58,9 +58,9 @@ class Surprise:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ConfigError(f"evals.protocols: surprise.{name} = {value!r}: must be an integer from 0")
-        if self.target_norm not in ("layer_norm", "none"):
+        if self.target_norm not in ("layer_norm", "none", ""):
             text = f"evals.protocols: surprise.target_norm = {self.target_norm!r}"
-            raise ConfigError(f"{text}: must be layer_norm or none")
+            raise ConfigError(f"{text}: must be layer_norm, none, or '' for that of the model's training")
 
     def run(self, bench: Bench) -> Result:
         """Surprise of the model, of random initialisations and of the copies, in the same clips."""
@@ -80,9 +80,10 @@ class Surprise:
         frames = scenes.frames // times
         pair = self.pairs(bench, first * frames, (first + self.curtain) * frames)
         clips = functools.partial(spliced, first=first, curtain=self.curtain, times=times)
-        expect = functools.partial(predicted, times=times, objects=tokens.shape[1], norm=self.target_norm)
+        norm = self.target_norm or bench.model.target_norm
+        expect = functools.partial(predicted, times=times, objects=tokens.shape[1], norm=norm)
         judges = {model.name: functools.partial(expect, model) for model in bench.models}
-        judges["last features"] = functools.partial(copied, bench.model, times=times, norm=self.target_norm)
+        judges["last features"] = functools.partial(copied, bench.model, times=times, norm=norm)
         judges["last frame"] = functools.partial(pixels, times=times)
         surprise = {row: judged(judge, clips, *pair, bench.batch)[..., scored] for row, judge in judges.items()}
         metrics = {row: measured(each.mean(-1), bench.seed) for row, each in surprise.items()}

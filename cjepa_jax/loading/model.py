@@ -129,6 +129,7 @@ class Restored:
             None if target is None else lambda video: in_batches(batch, functools.partial(encode, target), video),
             params,
             objective.encode,
+            getattr(objective, "target_norm", "none"),
         )
 
     @functools.cached_property

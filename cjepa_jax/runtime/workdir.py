@@ -259,6 +259,12 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     return entry if whole else None
 
 
+def run_folder(path: pathlib.Path) -> pathlib.Path | None:
+    """The run's folder that a path names, itself or by its folder of checkpoints; None if it is not a run's."""
+    folder = path.parent if path.name == "checkpoints" else path
+    return folder if (folder / "checkpoints").is_dir() else None
+
+
 def read_object(file: pathlib.Path) -> dict[str, Any]:
     """A file's JSON object. Raises ConfigError for anything else."""
     try:

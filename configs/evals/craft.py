@@ -13,13 +13,16 @@ some five questions a scene name a removed object, each of which is hidden and e
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs.worlds import craft
-
 
 def get_config():
-    config = craft.get_config()
-    with config.unlocked():
-        config.evals.protocols.craft = ConfigDict(
-            dict(type="cjepa_jax.evals.benchmarks.craft:Craft", components=24, parts=1, interventional=True)
-        )
-    return config
+    evals = dict(
+        protocols=dict(
+            craft=dict(type="cjepa_jax.evals.benchmarks.craft:Craft", components=24, parts=1, interventional=True),
+        ),
+    )
+    data = dict(  # for a run that was trained on another source
+        source="cjepa_jax.data.worlds:Craft",
+        intervened="rerender",
+        max_objects=12,  # 7 to 9, and in the split "count" up to 11
+    )
+    return ConfigDict(dict(evals=evals, data=data)).lock()

@@ -11,16 +11,13 @@ Classes, such as those of configs/data/imagenet.py, need their number:
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs import tiny
-
 
 def get_config():
-    config = tiny.get_config()
-    with config.unlocked():
-        config.evals.protocols.finetune = ConfigDict(
-            dict(
+    evals = dict(
+        protocols=dict(
+            finetune=dict(
                 type="cjepa_jax.evals.finetune:Finetune",
-                classes=0,  # 0: regress all labels; more: so many classes
+                classes=0,  # 0: regress all labels; more: the number of classes
                 label="class",  # which: as the source says, or the name of a label
                 hidden=0,  # GELUs between mean token and output; 0: a linear head
                 steps=1000,
@@ -28,6 +25,7 @@ def get_config():
                 share=0.1,  # the encoder's learning rate, as a share of the peak of its training
                 head_share=0.1,  # the head's
                 stop=False,  # keep what is best on the last fifth of the fitting scenes, which are not learned from
-            )
-        )
-    return config
+            ),
+        ),
+    )
+    return ConfigDict(dict(evals=evals)).lock()

@@ -7,24 +7,22 @@ Where several models are judged, a folder keeps what they share:
 
     --config.evals.protocols.interventional.cache=runs/questions
     --config.evals.protocols.interventional.anchor=1     the removed object is shown at first, as in training
-    --config.data.source=cjepa_jax.data.worlds:Shadows     another world, that of the run
+    --config.data.source=cjepa_jax.data.worlds:Shadows     another world than the run's
 """
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs.worlds import balls
-
 
 def get_config():
-    config = balls.get_config()
-    with config.unlocked():
-        config.evals.protocols.interventional = ConfigDict(
-            dict(
+    evals = dict(
+        protocols=dict(
+            interventional=dict(
                 type="cjepa_jax.evals.interventional:Interventional",
                 questions_fit=1600,
                 questions_test=1000,
                 anchor=0,
                 cache="",
-            )
-        )
-    return config
+            ),
+        ),
+    )
+    return ConfigDict(dict(evals=evals)).lock()

@@ -5,23 +5,19 @@
 
 In sight, "nothing changes" finds every jump, so the number that says something is the one behind the curtain.
 
-    --config.data.source=cjepa_jax.data.worlds:Ramps     another world, that of the run
+    --config.data.source=cjepa_jax.data.worlds:Ramps     another world than the run's
 """
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs.worlds import balls
-
 
 def get_config():
-    config = balls.get_config()
-    with config.unlocked():
-        for name, curtain in (("surprise", 0), ("surprise_curtain", 1)):
-            config.evals.protocols[name] = ConfigDict(
-                dict(
-                    type="cjepa_jax.evals.surprise:Surprise",
-                    curtain=curtain,  # grey tubelets in the middle
-                    target_norm=config.objective.get_ref("target_norm"),
-                )
-            )
-    return config
+    evals = dict(
+        protocols=dict(
+            surprise=dict(type="cjepa_jax.evals.surprise:Surprise", curtain=0, target_norm=""),
+            surprise_curtain=dict(  # grey tubelets in the middle
+                type="cjepa_jax.evals.surprise:Surprise", curtain=1, target_norm=""
+            ),
+        ),
+    )
+    return ConfigDict(dict(evals=evals)).lock()

@@ -3,26 +3,22 @@
     python -m cjepa_jax.train --config=configs/tiny.py --workdir=runs/tiny
     python -m cjepa_jax.evaluate --config=configs/evals/worlds.py --checkpoint=runs/tiny
 
-The data and the model are tiny's; whatever was overridden in training is overridden here too.
+The data and the model are the run's, whatever its objective.
 
-    --config.data.source=cjepa_jax.data.worlds:Blocks     another world, that of the run
+    --config.data.source=cjepa_jax.data.worlds:Blocks     another world than the run's
     --config.evals.test_split=eval                        while a setting is being chosen
 """
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs import tiny
-
 
 def get_config():
-    config = tiny.get_config()
-    with config.unlocked():
-        config.evals.protocols = ConfigDict(
-            dict(
-                interventional=dict(type="cjepa_jax.evals.interventional:Interventional", anchor=0, cache=""),
-                states=dict(type="cjepa_jax.evals.states:States"),
-                count=dict(type="cjepa_jax.evals.classify:Classify", label="count", low_shot=0.1),
-                collapse=dict(type="cjepa_jax.evals.collapse:Collapse"),
-            )
-        )
-    return config
+    evals = dict(
+        protocols=dict(
+            interventional=dict(type="cjepa_jax.evals.interventional:Interventional", anchor=0, cache=""),
+            states=dict(type="cjepa_jax.evals.states:States"),
+            count=dict(type="cjepa_jax.evals.classify:Classify", label="count", low_shot=0.1),
+            collapse=dict(type="cjepa_jax.evals.collapse:Collapse"),
+        ),
+    )
+    return ConfigDict(dict(evals=evals)).lock()

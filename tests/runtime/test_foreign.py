@@ -171,7 +171,7 @@ def test_every_config_of_ours_is_read_and_locked(tmp_path):
         parts = file.relative_to(home).with_suffix("").parts
         module = importlib.import_module(".".join(("configs", *parts)))
         c = module.get_config() if hasattr(module, "get_config") else None
-        if isinstance(c, ConfigDict):
+        if isinstance(c, ConfigDict) and "objective" in c:
             (tmp_path / "config.json").write_text(json.dumps(config_lib.resolve(c)))
             found = foreign.read(tmp_path / "config.json")
             assert config_lib.resolve(found) == config_lib.resolve(c) and found.is_locked
