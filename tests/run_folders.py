@@ -11,6 +11,7 @@ from cjepa_jax import optim, train_step
 from cjepa_jax.configuration import build
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.runtime.checkpoint import Checkpoints
+from cjepa_jax.runtime.workdir import tuples
 from configs import tiny
 from tests.running import SMALL
 from tests.test_configs import abstract_batch
@@ -26,7 +27,7 @@ def config(base=tiny, **values):
 
 @functools.cache
 def _shapes(config_as_json):
-    c = ConfigDict(json.loads(config_as_json))
+    c = ConfigDict(tuples(json.loads(config_as_json)))  # JSON has no tuples
     objective = build.build(c.objective, steps=1, dtype="float32")
     init = functools.partial(train_step.init_state, objective, optim.make(c.optim), 0)
     return jax.eval_shape(init, abstract_batch(c, objective))

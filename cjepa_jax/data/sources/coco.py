@@ -37,7 +37,7 @@ class Coco:
     `{split}` in them is train or val. Where `masks` has no {split}, a tenth of the names, chosen by their hash, is held
     out, as in `cjepa_jax.data.sources.folder`. Crowds (`iscrowd`) are left out. Overlapping masks are kept. Images
     without an object are scenes too. Polygons that leave the frame are cut off at its border. An annotation without a
-    mask that can be read is left out; the first of a process is named in a warning. Names are compared in Unicode's
+    mask that can be read is left out. The first of a process is named in a warning. Names are compared in Unicode's
     form C, and without the folder where that is unambiguous. Sizes and labels are those of `Folder`.
 
     Raises ConfigError for frames != 1. Raises DataError, naming the file: when built, for a data set that is missing,
@@ -99,7 +99,7 @@ class Coco:
             raise DataError(f"{masks}: lists {len(names)} images, some under the same file name")
         files_there = annotations.tree(root, folder.SUFFIXES)
         known = set(files_there)
-        others: dict[str, str] = {}  # other ways to write a file's name; "" where two files share one
+        others: dict[str, str] = {}  # other ways to write a file's name, "" where two files share one
         for file in files_there:
             normal = unicodedata.normalize("NFC", file)
             for name in {normal, normal.rpartition("/")[2]}:
