@@ -113,9 +113,9 @@ class Lab:
 
     def _evaluate(self, home: pathlib.Path, checkpoint: pathlib.Path | str) -> dict[str, Any]:
         where, commit_then = home / "evaluation", commit()
-        asked = [f"--config={home / 'evals.py'}", f"--checkpoint={checkpoint}", f"--workdir={where}"]
-        asked += [f"--training={home / 'config.py'}"] * (checkpoint == "random")
-        code = self._command(home, "cjepa_jax.evaluate", *asked)
+        words = [f"--config={home / 'evals.py'}", f"--checkpoint={checkpoint}", f"--workdir={where}"]
+        words += [f"--training={home / 'config.py'}"] * (checkpoint == "random")
+        code = self._command(home, "cjepa_jax.evaluate", *words)
         if code:
             raise CellError(_last_line(home, "cjepa_jax.evaluate", code))
         found = read_object(where / "results.json")  # evaluate has just verified or written it

@@ -111,10 +111,11 @@ def _exported(file: pathlib.Path, kind: str) -> tuple[str, ...]:
 
 def _part(section: ConfigDict, part: str) -> Any:
     """The module of models/ that a part of an objective is. Raises ConfigError for keys and sizes that are refused."""
+    known = catalogue.keywords("model", foreign.PARTS[part]) or set()
     for key in section[part]:
-        if key not in (known := catalogue.keywords("model", foreign.PARTS[part])):
+        if key not in known:
             raise ConfigError(f"objective.{part}.{key}: unknown key{did_you_mean(key, known)}")
-    module = MODULES[part](**section[part])
+    module: Any = MODULES[part](**section[part])
     foreign.few(module.position_grid)
     return module
 

@@ -163,7 +163,7 @@ def bounded(found: Any) -> None:
 
 def encoder(found: Mapping[str, Any], where: str) -> None:
     """Checks the keywords of an encoder that a file tells. Raises CheckpointError, one line."""
-    known = catalogue.keywords("model", PARTS["encoder"])
+    known = catalogue.keywords("model", PARTS["encoder"]) or set()
     try:
         bounded({"objective": {"encoder": dict(found)}})
     except ConfigError as error:

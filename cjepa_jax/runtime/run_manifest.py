@@ -221,8 +221,8 @@ def fingerprint(source: Any) -> dict[str, Any]:
     options = {}
     if dataclasses.is_dataclass(source):
         settable = [field for field in dataclasses.fields(source) if field.init and field.name != "path"]
-        settable = [field.name for field in settable if field.metadata.get("data", True)]
-        options = {name: repr(getattr(source, name)) for name in settable}
+        names = [field.name for field in settable if field.metadata.get("data", True)]
+        options = {name: repr(getattr(source, name)) for name in names}
     kind = type(source)
     found = {"class": f"{kind.__module__}:{kind.__qualname__}", "options": options, "scenes": len(source)}
     try:

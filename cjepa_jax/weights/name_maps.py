@@ -66,8 +66,9 @@ def raw(tensors: Tensors) -> dict[str, Tensors]:
     for stored in tensors:
         plain = WRAPPED.sub("", stored)
         # A bare array may be called like a wrapper itself: then its name stays.
-        part, prefix, name = RAW.fullmatch(plain).groups() if RAW.fullmatch(plain) else (None, "", stored)
-        part = ROLES.get(part, part) or ("encoder" if prefix else "")
+        match = RAW.fullmatch(plain)
+        found, prefix, name = match.groups("") if match else ("", "", stored)
+        part = ROLES.get(found, found) or ("encoder" if prefix else "")
         name = _renamed(name, PREDICTOR) if part == "predictor" else name
         if name in plans.setdefault(part, {}):
             both = " and ".join(map(short, (plans[part][name][0], stored)))

@@ -148,8 +148,8 @@ class Coco:
         pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
         image, pixels = folder.shrink(image, pixels, 2 * self.size)
         image_bytes.check_room(f"{file}: masks", len(found), *pixels.shape)
-        masks = [mask.ravel()[pixels] for mask in self._masks(found, where, height, width)]
-        masks = np.stack(masks) if masks else np.zeros((0, *pixels.shape), bool)
+        read = [mask.ravel()[pixels] for mask in self._masks(found, where, height, width)]
+        masks = np.stack(read) if read else np.zeros((0, *pixels.shape), bool)
         return {"video": image[None], "masks": masks[:, None], "labels": folder.labels(masks)}
 
     def _masks(self, found: list[Any], where: list[str], height: int, width: int) -> list[np.ndarray]:

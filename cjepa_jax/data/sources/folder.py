@@ -148,7 +148,7 @@ def listing(root: Path) -> dict[str, tuple[str, str]]:
 
 def by_name(folder: Path, endings: tuple[str, ...], rename: Callable[[str], str] = str) -> dict[str, str]:
     """Name without its ending -> file, relative to the folder. Raises DataError for two files of one name."""
-    found = {}
+    found: dict[str, str] = {}
     for file in annotations.tree(folder, endings):
         name = rename(unicodedata.normalize("NFC", stem(file)))
         if name in found:
