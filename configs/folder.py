@@ -5,7 +5,7 @@ See docs/DATA.md, "Your own images".
     python -m cjepa_jax.train --config=configs/folder.py
     python -m cjepa_jax.train --config=configs/folder.py --config.data.path=DIR --config.train.steps=2000
 
-The example shows that the pieces fit; 12 pictures and 100 steps teach nothing.
+The example only shows that the pieces fit. 12 pictures and 100 steps teach nothing.
 """
 
 from cjepa_jax.configs import tiny

@@ -1,14 +1,14 @@
-"""The embedded default: the whole method on simulated clips, in minutes on two laptop cores.
+"""The default: the whole method on simulated clips, in minutes on two laptop cores.
 
     python -m cjepa_jax.train --config=configs/tiny.py
 
-Expected: docs/RESULTS.md, "tiny". Settings that differ from the document's were chosen on seed 0, so score other seeds:
-`mask.anchor` shows a removed object once, so that there is something to infer from; an elementwise loss on normed
-targets bounds the scale of the three terms, and lambda follows it (the causal term is summed over D = 96).
+Expected: docs/RESULTS.md, "tiny". Settings that differ from METHOD's were chosen on seed 0, so score other seeds.
+`mask.anchor` shows a removed object once, so that its features can be inferred. An elementwise loss on normed targets
+bounds the scale of the three terms, and lambda is adapted to it (the causal term is summed over D = 96).
 
     --config.seed=1
     --config.mask.anchor=0 --config.objective.prediction_loss=smooth_l1 --config.objective.target_norm=none \
-        --config.objective.causal_weight=0.5     the document's own objective
+        --config.objective.causal_weight=0.5     METHOD (10) unchanged
     --config.data.source=cjepa_jax.data.worlds:Shadows     another world
 """
 

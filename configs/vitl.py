@@ -1,16 +1,16 @@
-"""Causal-JEPA, ViT-L/16: the reference run (every value of section 5 of the document).
+"""Causal-JEPA, ViT-L/16: METHOD, "Hyper-parameters of the reference run".
 
     python -m cjepa_jax.train --config=configs/vitl.py
 
-Hardware it is meant for: 32 accelerators of 80 GB (the document reports 72 h on 32 A100). It has not been run to
-its end by us: no score is printed here. On one machine, or for a look:
+Intended hardware: 32 accelerators of 80 GB (the description reports 72 h on 32 A100). It has not been run to its end by
+us, so no score is printed here. On one machine, or for a look:
 
     --config.train.batch=64 --config.train.steps=1000 --config.optim.warmup_share=0.06     a short run
     --config.data.source=cjepa_jax.data.sources.folder:Folder --config.data.path=DIR     your own images and masks
     --config.data.source=cjepa_jax.data.worlds:Shadows    another simulated world
 
-This file is also the schema: every other config starts from it and changes a few lines, and a key that is not here
-is refused. "" and 0 mean "derive it", as each comment says.
+This file is also the schema. Every other config starts from it and changes a few lines, and a key that is not here is
+refused. "" and 0 mean "derive it", as each comment says.
 """
 
 from ml_collections import ConfigDict
@@ -20,16 +20,16 @@ def get_config():
     config = ConfigDict()
     config.seed = 0  # every random draw derives from it: same seed, same bits
     config.init_from = ""  # weights to start from: a run, an export, or public ones (I-JEPA, V-JEPA, V-JEPA 2)
-    config.dtype = "auto"  # compute: bfloat16 on accelerators, float32 on CPU; parameters are always float32
+    config.dtype = "auto"  # compute: bfloat16 on accelerators, float32 on CPU (parameters are always float32)
 
     config.train = ConfigDict(
         dict(
             batch=1024,  # scenes per step, over all devices and processes
             epochs=300,  # passes over data.count scenes
-            steps=0,  # optimiser steps; 0: from epochs
+            steps=0,  # optimiser steps (0: from epochs)
             accumulate=1,  # microbatches per step, one after the other: memory of one, the gradient of all
             nonfinite_budget=3,  # skipped (non-finite) steps before the run stops
-            watchdog=1800.0,  # seconds without a finished step until the run ends itself (exit code 70); 0: never
+            watchdog=1800.0,  # seconds without a finished step until the run ends itself with 70 (0: never)
             heartbeat=30.0,  # several processes: seconds of silence after which a peer counts as dead
             collapse="warn",  # when the features collapse: warn, or stop
         )
@@ -37,7 +37,7 @@ def get_config():
     config.sharding = ConfigDict(
         dict(
             mode="jit",  # or pmap: the same step under jax.pmap, every parameter on every device
-            data=0,  # devices among which scenes are divided; 0: all that the other two axes leave
+            data=0,  # devices among which scenes are divided (0: all that the other two axes leave)
             fsdp=1,  # devices among which parameters and optimiser state are divided, and scenes too
             tensor=1,  # devices among which each layer is divided
             rules=(),  # (regular expression, axis names) pairs that come before the built-in ones
@@ -46,15 +46,15 @@ def get_config():
     config.data = ConfigDict(
         dict(
             source="cjepa_jax.data.worlds:Balls",  # module:Class, built with the fields below and options
-            path="",  # where the source's files are; generated worlds have none
+            path="",  # folder of the source's files (simulated worlds have none)
             size=224,  # pixels, height = width
-            frames=1,  # 1: images; more: clips
-            count=100_000,  # training scenes; 0: all that the source has
+            frames=1,  # 1: images, more: clips
+            count=100_000,  # training scenes (0: all of the source)
             eval_count=2048,  # held-out scenes
-            eval_split="eval",  # the split that they are from; simulated worlds also have count, colour and layout
+            eval_split="eval",  # their split (simulated worlds also have count, colour and layout)
             options=ConfigDict(),  # further keyword arguments of the source
             crop=False,  # joint random crop and flip of image and masks (natural images)
-            max_objects=8,  # objects kept per scene (largest first); fewer are padded
+            max_objects=8,  # objects kept per scene, largest first (fewer are padded)
             intervened="zero_pixels",  # the scene under do(remove): zero_pixels, drop_tokens, rerender, none
             row_lengths=(
                 0.5,
@@ -62,8 +62,8 @@ def get_config():
                 0.85,
                 1.0,
             ),  # room for context tokens, as shares of the grid: at most 4 compiled shapes
-            pack=0,  # 0: one scene per row, as long as row_lengths says; k: rows of k grids, as many as it says
-            workers=4,  # data processes; 0: threads only
+            pack=0,  # 0: one scene per row of a length in row_lengths. k: rows of k grids, with row counts from it
+            workers=4,  # data processes (0: threads only)
             threads=4,  # data threads (per process)
             prefetch=4,  # batches kept ready
             max_replaced=0.001,  # share of unreadable scenes replaced before the run stops
@@ -82,15 +82,15 @@ def get_config():
             type="cjepa_jax.objectives.jepa:Jepa",
             encoder=ConfigDict(
                 dict(
-                    variant="L/16",  # size and patch; a size of your own as WIDTHxDEPTHxHEADSxHIDDEN
+                    variant="L/16",  # size and patch (custom sizes: WIDTHxDEPTHxHEADSxHIDDEN)
                     tubelet=2,  # frames per token of a clip
                     gelu="exact",  # or tanh
-                    remat="none",  # what the backward pass recomputes: none, dots (all but matrix products), full
-                    depth=0,  # blocks; 0: the variant's
+                    remat="none",  # recomputed in the backward pass: none, dots (all but matrix products), full
+                    depth=0,  # blocks (0: the variant's)
                     positions="sincos",  # or, for imported weights: table (a fixed array), rope, rope_tile (V-JEPA 2's)
-                    position_grid=(),  # times, rows, cols of the table; rope: to whose rows and cols it is scaled
+                    position_grid=(),  # times, rows, cols of the table (rope: rows and cols are scaled to these)
                     epsilon=1e-6,  # of every LayerNorm
-                    mean=(0.485, 0.456, 0.406),  # of RGB in 0..1, to which pixels are normalised
+                    mean=(0.485, 0.456, 0.406),  # of RGB in 0..1, by which pixels are normalised
                     std=(0.229, 0.224, 0.225),
                 )
             ),
@@ -107,47 +107,47 @@ def get_config():
                     epsilon=1e-6,
                 )
             ),
-            prediction_loss="smooth_l1",  # on the token's norm; or, by component, elementwise, l1, mse
+            prediction_loss="smooth_l1",  # on the token's norm, or by component: elementwise, l1, mse
             beta=1.0,  # smooth-l1 transition
             target_norm="none",  # or layer_norm
             causal_weight=0.5,  # lambda
-            causal_tokens="remaining",  # averaged: the visible tokens of what was not removed; or context: all visible
+            causal_tokens="remaining",  # mean over visible tokens that no removed object touches, or context: all
             sigreg_weight=0.01,  # mu
-            sigreg_kind="kl",  # of singular values to uniform; or epps_pulley, LeJEPA's sliced test against N(0, I)
+            sigreg_kind="kl",  # of singular values to uniform, or epps_pulley: LeJEPA's sliced test against N(0, I)
             encoder_input="context",  # or zeroed: the whole grid, masked positions zeroed
             ema=(0.996, 1.0),  # target momentum at the first and after the last step
-            ema_kind="cosine",  # or linear: the way between the two
+            ema_kind="cosine",  # or linear
         )
     )
     config.objective.predictor.max_objects = config.mask.get_ref("max_objects")
     config.optim = ConfigDict(
         dict(
             base=1.5e-4,  # peak learning rate = base x batch / 256
-            peak=0.0,  # explicit peak; 0: by the rule above
+            peak=0.0,  # explicit peak (0: by the rule above)
             warmup_epochs=40.0,  # linear warm-up
-            warmup_share=0.0,  # explicit warm-up as a share of all steps; 0: by epochs
+            warmup_share=0.0,  # explicit warm-up as a share of all steps (0: by epochs)
             b1=0.9,
             b2=0.95,
             eps=1e-8,
             weight_decay=0.05,  # on matrices only
-            clip=0.0,  # global gradient norm; 0: no clipping
-            freeze=(),  # parts that stay as they start, such as ("encoder",) of init_from
+            clip=0.0,  # global gradient norm (0: no clipping)
+            freeze=(),  # parts that are not trained, such as ("encoder",) of init_from
         )
     )
     config.checkpoint = ConfigDict(
-        dict(every=1000, keep=2, best="probe/count_r2")  # steps; newest kept; metric of the best one kept besides
+        dict(every=1000, keep=2, best="probe/count_r2")  # steps, newest kept, metric of the best one that is also kept
     )
     config.probe = ConfigDict(
-        dict(every=5000, train=1024, test=1024, batch=64)  # steps (0: only at the end); held-out scenes; encoding batch
+        dict(every=5000, train=1024, test=1024, batch=64)  # steps (0: only at the end), held-out scenes, encoding batch
     )
-    config.evals = ConfigDict(  # of python -m cjepa_jax.evaluate; training ignores it
+    config.evals = ConfigDict(  # of python -m cjepa_jax.evaluate (training ignores it)
         dict(
             seed=1000,  # of generated scenes and of questions: the same for every model
-            fit=2048,  # scenes that heads are fitted on; 0: all of the split
+            fit=2048,  # scenes that heads are fitted on (0: all of the split)
             fit_split="train",
             test=1024,  # scenes that they are scored on
             test_split="test",  # "eval" while a setting is being chosen
-            random_inits=3,  # random initialisations that stand beside each result
+            random_inits=3,  # random initialisations reported with each result
             batch=32,  # scenes encoded at a time
             protocols=ConfigDict(),  # name -> type = "module:Class" and its options (configs/evals)
         )

@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/deep_predictor.py
 
-Named by the document without a row in its table (section 9): depth 12 instead of 6. Tiny's predictor has 2 blocks, so
-the same factor gives 4. All else is that of full.py.
+Named in the description, but not in its table: depth 12 instead of 6. Tiny's predictor has 2 blocks, so the same factor
+gives 4. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs.ablations import full

@@ -1,12 +1,12 @@
-"""The document's method at tiny's size: the reference of the ablations, of which each of the others changes one thing.
+"""The description's method at tiny's size: the reference of the ablations. Each of the others changes one thing.
 
     python -m cjepa_jax.train --config=configs/ablations/full.py
 
-The row "Full Causal-JEPA" of the document's ablation table (section 9). Objective, masks, intervention and momentum are
-the document's, as in configs/vitl.py: smooth l1 of each token's error norm, raw targets, lambda 0.5, mu 0.01, pixels of
-removed objects set to zero, no anchor, 1 to 3 objects of 5 to 40 % of the tokens. Scenes, network, batch, steps and
-learning rate are tiny's. Compare an ablation with this one at the same seeds. configs/ablations/tiny has the ablations
-of tiny's own settings. Not tuned for its scores, and not run to its end by us.
+The ablation "Full Causal-JEPA" of the description. Objective, masks, intervention and momentum are those of METHOD, as
+in configs/vitl.py: smooth l1 of each token's error norm, raw targets, lambda 0.5, mu 0.01, pixels of removed objects
+set to zero, no anchor, 1 to 3 objects of 5 to 40 % of the tokens. Scenes, network, batch, steps and learning rate are
+tiny's. Compare an ablation with this one at the same seeds. configs/ablations/tiny has the ablations of tiny's own
+settings. Not tuned for its scores, and not run to its end by us.
 """
 
 from cjepa_jax.configs import tiny, vitl

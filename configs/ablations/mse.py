@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/mse.py
 
-Named by the document without a row in its table (section 9). The mean over D of the squared error, of raw targets;
-lambda and mu stay. All else is that of full.py.
+Named in the description, but not in its table. The mean over D of the squared error, of raw targets. lambda and mu are
+unchanged. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs.ablations import full

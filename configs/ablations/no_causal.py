@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/no_causal.py
 
-The row "No causal consistency loss" of the document's ablation table (section 9). All else is that of full.py; the
-scene under do(remove) is still made, and nothing looks at it.
+The ablation "No causal consistency loss" of the description. Everything else is as in full.py. The scene under
+do(remove) is still made but not used.
 """
 
 from cjepa_jax.configs.ablations import full

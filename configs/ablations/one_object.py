@@ -2,9 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/one_object.py
 
-The row "M_max = 1" of the document's ablation table (section 9). Less is hidden, on average 0.16 of the tokens
-(full.py: 0.30), which is part of what the row changes; the predictor has one object embedding. All else is that of
-full.py.
+The ablation "M_max = 1" of the description. Less is hidden, on average 0.16 of the tokens (full.py: 0.30), which is
+part of the ablation. The predictor has one object embedding. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs.ablations import full

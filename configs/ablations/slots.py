@@ -1,11 +1,11 @@
-"""Objects that are learned with the rest: slots, fitted to the target encoder's tokens.
+"""Objects that are learned together with the model: slots, fitted to the target encoder's tokens.
 
     python -m cjepa_jax.train --config=configs/ablations/slots.py
 
-The row "Joint segmentation learning" of the document's ablation table (section 9). Slot attention (arXiv 2006.15055)
-with the MLP decoder of DINOSAUR (arXiv 2209.14860; there 3 hidden layers of 1024 and more, and a frozen encoder). The
-patches of removed slots are set to zero. Which slots are removed is drawn inside the step; the data's own objects serve
-`slots/mbo`, pictures and probes only. All else is that of full.py.
+The ablation "Joint segmentation learning" of the description. Slot attention (arXiv 2006.15055) with the MLP decoder of
+DINOSAUR (arXiv 2209.14860; there 3 hidden layers of 1024 and more, and a frozen encoder). The patches of removed slots
+are set to zero. The removed slots are drawn inside the step. The objects of the data are only used for `slots/mbo`,
+pictures and probes. Everything else is as in full.py.
 
     --config.objective.slots.count=5     fewer slots
 """

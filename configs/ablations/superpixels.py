@@ -2,9 +2,9 @@
 
     python -m cjepa_jax.train --config=configs/ablations/superpixels.py
 
-The row "Superpixel masking" of the document's ablation table (section 9). A superpixel is hidden, and set to zero, as
-an object would be. On average 0.37 of the tokens are hidden (full.py: 0.30). SLIC took about 8 ms of processor time a
-clip on a laptop core, anew each epoch. It needs scikit-image (the extra "sam"). All else is that of full.py.
+The ablation "Superpixel masking" of the description. A superpixel is hidden, and set to zero, like an object. On
+average 0.37 of the tokens are hidden (full.py: 0.30). SLIC took about 8 ms of processor time a clip on a laptop core,
+again in each epoch. It needs scikit-image (the extra "sam"). Everything else is as in full.py.
 
     --config.data.options.segments=32     smaller ones
 """

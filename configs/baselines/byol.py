@@ -3,9 +3,9 @@
     python -m cjepa_jax.train --config=configs/baselines/byol.py
 
 As published: projector and predictor of one hidden layer with batch norm (narrower than 4096 and 256), an EMA target
-from 0.996 to 1, the loss 2 - 2 cos both ways, and the second view's rarer blur and its solarisation. Different: a ViT
-whose tokens are averaged, tiny's AdamW instead of LARS, crops of 0.3 and more of the frame instead of 0.08. All frames
-of a clip share a view.
+from 0.996 to 1, the loss 2 - 2 cos in both directions, and the second view's rarer blur and its solarisation.
+Different: a ViT whose tokens are averaged, tiny's AdamW instead of LARS, crops of 0.3 and more of the frame instead of
+0.08. All frames of a clip share a view.
 
     --config.objective.predict=False --config.objective.stop_gradient=False     a control that collapses
 """

@@ -3,10 +3,10 @@
     python -m cjepa_jax.train --config=configs/baselines/ijepa.py
 
 As published: 4 targets and a context block, layer-normed targets, smooth l1 of each component, linear EMA 0.996 to 1.
-Different: blocks go through all times of a clip; the four targets are predicted together, so that they see each other
-and a token that two of them share counts once (published: each in a forward of its own); a target's area and shape are
-independent, blocks reach the last row and column, and tokens are not cut to the batch's shortest, unless asked for as
-below; predictor, optimiser and schedule are tiny's.
+Different: blocks span all times of a clip. The four targets are predicted together, so they see each other and a shared
+token counts once (published: each in a separate forward pass). A target's area and shape are independent, blocks reach
+the last row and column, and tokens are not cut to the batch's shortest, unless set as below. Predictor, optimiser and
+schedule are tiny's.
 
     --config.data.frames=1     images, as published
     --config.mask.tied=True --config.mask.corner=True --config.mask.batch=64     masks as published, 64 images a GPU

@@ -3,8 +3,8 @@
     python -m cjepa_jax.train --config=configs/baselines/lejepa.py
 
 As in the paper's minimal listing: four views of one size, a projector of two hidden layers with batch norm (2048 wide
-there) to 16 numbers, lambda 0.02, 17 knots up to 3, 256 slices drawn anew each step, one statistic per view. Different:
-a ViT whose tokens are averaged, tiny's optimiser and schedule, crops of 0.3 and more of the frame. The paper's own
+there) to 16 numbers, lambda 0.02, 17 knots up to 3, 256 slices drawn in each step, one statistic per view. Different: a
+ViT whose tokens are averaged, tiny's optimiser and schedule, crops of 0.3 and more of the frame. The paper's main
 recipe has two large and six small views. All frames of a clip share a view.
 
     --config.objective.weight=0     a control that collapses

@@ -2,9 +2,9 @@
 
     python -m cjepa_jax.train --config=configs/baselines/mae.py
 
-75 % of the tokens are hidden at random, as in the paper for images; its clips hide 90 % (--config.mask.ratio=0.9). The
-decoder has the width and depth of tiny's predictor (the paper's: 8 blocks of 512 with 16 heads). No class token; a
-token paints all of its frames.
+75 % of the tokens are hidden at random, as in the paper for images. The paper hides 90 % of clips
+(--config.mask.ratio=0.9). The decoder has the width and depth of tiny's predictor (the paper's: 8 blocks of 512 with 16
+heads). There is no class token. A token reconstructs all of its frames.
 
     --config.objective.norm_pixels=False     pixels that are not normalised patch by patch
 """

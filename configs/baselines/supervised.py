@@ -4,11 +4,11 @@
 
 It learns the labels that the probe asks for (number of objects, mean position, velocity, area) by squared error on
 standardised labels: a ceiling for the probe, with labels of all training scenes and ten times the operations of tiny.
-The features are the last map of each frame; a clip's are their mean. AdamW and the schedule are tiny's. The random init
-beside it has batch norms without statistics (mean 0, variance 1).
+The features are the last map of each frame, and a clip's features are their mean. AdamW and the schedule are tiny's.
+The random initialisation has batch norms without statistics (mean 0, variance 1).
 
 Slow on a CPU: a step of 32 clips took about 18 s of processor time, on two cores shared with ten other processes (54 s
-by the clock there; not measured alone). All 750 steps are for a GPU.
+of wall time there, not measured alone). All 750 steps are for a GPU.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +26,7 @@ def get_config():
             backbone=ConfigDict(
                 dict(type="cjepa_jax.models.resnet:ResNet", blocks=(3, 4, 6, 3), width=64, zero_last=True)
             ),
-            classes=0,  # 0: regression of all labels; else the first label is one of so many classes
+            classes=0,  # 0: regression of all labels, otherwise the number of classes of the first label
         )
     )
     return config.lock()

@@ -2,9 +2,9 @@
 
     python -m cjepa_jax.train --config=configs/data/clevrer.py --config.data.path=CLEVRER
 
-CLEVRER holds what the project's page offers (CC0; docs/DATA.md): video_train/, video_validation/, annotation_train/,
-annotation_validation/ and the masks that a network found, in processed_proposals/. Without the last, add
---config.data.options.masks= : blocks are hidden instead of objects. Not run on the real data by us.
+CLEVRER holds the files of the project's page (CC0, see docs/DATA.md): video_train/, video_validation/,
+annotation_train/, annotation_validation/ and the masks that a network found, in processed_proposals/. Without the last,
+add --config.data.options.masks= : blocks are hidden instead of objects. Not run on the real data by us.
 
     --config.data.size=64 --config.train.batch=16 --config.train.steps=100 --config.data.workers=1     on a laptop
 """

@@ -3,7 +3,7 @@
     python -m cjepa_jax.train --config=configs/data/coco.py --config.data.path=DIR
 
 DIR holds annotations/instances_{train,val}2017.json, train2017/ and val2017/ (docs/DATA.md, "COCO-style folders").
-Annotations: CC BY 4.0, COCO Consortium; the pictures are Flickr's, under their owners' terms. With the masks that
+Annotations: CC BY 4.0, COCO Consortium. The pictures are Flickr's, under their owners' terms. With the masks that
 `python -m cjepa_jax.data.segment` made, DIR holds images/ and segments/ instead. On a laptop add
 
     --config.data.size=64 --config.objective.encoder.variant=Ti/8 --config.train.batch=16 --config.train.steps=200 \

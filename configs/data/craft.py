@@ -3,7 +3,7 @@
     python -m cjepa_jax.train --config=configs/data/craft.py --config.data.path=CRAFT
 
 CRAFT is what CRAFT.zip unpacks to (docs/DATA.md). It holds no object masks: blocks are hidden instead of objects, until
-you name a folder of your own. Not run on the real data by us.
+you name a folder of masks. Not run on the real data by us.
 
     --config.data.options.masks=masks     CRAFT/masks/sid_1/000000.json, ...
     --config.data.options.setting=hard    test scenes of unseen layouts

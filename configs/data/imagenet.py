@@ -1,4 +1,4 @@
-"""Causal-JEPA, ViT-S/16 on ImageNet (ILSVRC 2012: 1,281,167 images; 50,000 held out) with masks of one's own.
+"""Causal-JEPA, ViT-S/16 on ImageNet (ILSVRC 2012: 1,281,167 images, 50,000 held out) with custom masks.
 
     python -m cjepa_jax.train --config=configs/data/imagenet.py --config.data.path=DIR/imagenet2012/5.1.0 \\
         --config.data.options.masks=MASKS

@@ -2,7 +2,7 @@
 
     python -m cjepa_jax.train --config=configs/data/movi.py --config.data.path=DIR/movi_a/256x256/1.0.0
 
-DIR is a copy of gs://kubric-public/tfds (docs/DATA.md, "MOVi"); MOVi-B to E have the same layout. Kubric is licensed
+DIR is a copy of gs://kubric-public/tfds (docs/DATA.md, "MOVi"). MOVi-B to E have the same layout. Kubric is licensed
 under Apache-2.0. On a laptop, the 128 x 128 variant and
 
     --config.data.size=64 --config.data.frames=4 --config.objective.encoder.variant=Mu/8 --config.train.batch=16 \\

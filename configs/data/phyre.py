@@ -2,7 +2,7 @@
 
     CJEPA_PHYRE_PYTHON=~/phyre/bin/python python -m cjepa_jax.train --config=configs/data/phyre.py
 
-The interpreter is made in two lines, and the tasks come with it (docs/DATA.md, PHYRE; Apache-2.0). do(remove) is
+The interpreter is installed in two lines, and the tasks come with it (docs/DATA.md, PHYRE, Apache-2.0). do(remove) is
 simulated too. Hardware: as configs/vitl_video.py, at a fifteenth of its FLOPs. Not run to its end by us. On a laptop:
 
     --config.train.batch=8 --config.train.steps=50 --config.optim.warmup_share=0.06 --config.data.size=64 \

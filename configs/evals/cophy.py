@@ -1,4 +1,4 @@
-"""CoPhy's score, the mean squared error of D's positions, by a fine-tuned MLP (the document's protocol for CoPhy).
+"""CoPhy's score, the mean squared error of D's positions, by a fine-tuned MLP (METHOD, Algorithm 3, line 3).
 
     python -m cjepa_jax.train --config=configs/data/cophy.py --config.data.path=CoPhy_224 --workdir=runs/cophy
     python -m cjepa_jax.evaluate --config=configs/evals/cophy.py --checkpoint=runs/cophy

@@ -1,4 +1,5 @@
-"""Fine-tuning: the scenes' labels by an encoder that learns on with a linear head, at a tenth of its training's rate.
+"""Fine-tuning: the scenes' labels by an encoder that is trained further with a linear head, at a tenth of its
+training's rate.
 
     python -m cjepa_jax.train --config=configs/tiny.py --workdir=runs/tiny
     python -m cjepa_jax.evaluate --config=configs/evals/finetune.py --checkpoint=runs/tiny
@@ -19,7 +20,7 @@ def get_config():
                 type="cjepa_jax.evals.finetune:Finetune",
                 classes=0,  # 0: regress all labels; more: the number of classes
                 label="class",  # which: as the source says, or the name of a label
-                hidden=0,  # GELUs between mean token and output; 0: a linear head
+                hidden=0,  # GELUs between mean token and output (0: a linear head)
                 steps=1000,
                 batch=32,
                 share=0.1,  # the encoder's learning rate, as a share of the peak of its training

@@ -1,9 +1,9 @@
-"""What happens to an object when another one is removed, asked of a frozen model in every way that it can be asked.
+"""What happens to an object when another one is removed? Asks a frozen model by every readout.
 
     python -m cjepa_jax.train --config=configs/worlds/balls.py --workdir=runs/balls
     python -m cjepa_jax.evaluate --config=configs/evals/interventional.py --checkpoint=runs/balls
 
-Where several models are judged, a folder keeps what they share:
+For several models, a folder caches what they share:
 
     --config.evals.protocols.interventional.cache=runs/questions
     --config.evals.protocols.interventional.anchor=1     the removed object is shown at first, as in training

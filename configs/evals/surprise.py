@@ -3,7 +3,7 @@
     python -m cjepa_jax.train --config=configs/worlds/balls.py --workdir=runs/balls
     python -m cjepa_jax.evaluate --config=configs/evals/surprise.py --checkpoint=runs/balls
 
-In sight, "nothing changes" finds every jump, so the number that says something is the one behind the curtain.
+In sight, "nothing changes" finds every jump, so only the number behind the curtain is informative.
 
     --config.data.source=cjepa_jax.data.worlds:Ramps     another world than the run's
 """

@@ -1,9 +1,9 @@
-"""What can be asked of a model of a simulated world: states, counterfactuals, counts, collapse.
+"""Protocols for a model of a simulated world: states, counterfactuals, counts, collapse.
 
     python -m cjepa_jax.train --config=configs/tiny.py --workdir=runs/tiny
     python -m cjepa_jax.evaluate --config=configs/evals/worlds.py --checkpoint=runs/tiny
 
-The data and the model are the run's, whatever its objective.
+The data and the model are those of the run, for every objective.
 
     --config.data.source=cjepa_jax.data.worlds:Blocks     another world than the run's
     --config.evals.test_split=eval                        while a setting is being chosen

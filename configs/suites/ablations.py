@@ -1,9 +1,9 @@
-"""The document's ablation table (section 9) on its own objective, configs/ablations, at micro's size.
+"""The ablations of the description on its own objective, configs/ablations, at micro's size.
 
     python -m cjepa_jax.compare --suite=configs/suites/ablations.py --workdir=runs/ablations --jobs=2
 
 Not run yet. Every row is compared with `full`, from which it differs in one thing, and nothing is tuned: every row has
-full's learning rate. Superpixels are not here, because their scenes know no objects to ask about: train them by their
+full's learning rate. Superpixels are left out, because their scenes have no objects to ask about. Train them by their
 config and score the run as a model of the world, with --config=configs/evals/worlds.py.
 """
 

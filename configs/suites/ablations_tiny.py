@@ -1,9 +1,9 @@
-"""The ablations of tiny's own settings, configs/ablations/tiny, at micro's size: what each change does.
+"""The ablations of tiny's settings, configs/ablations/tiny, at micro's size: the effect of each change.
 
     python -m cjepa_jax.compare --suite=configs/suites/ablations_tiny.py --workdir=runs/ablations_tiny --jobs=2
 
 Not run yet. Rows that hide other amounts than `full` say so in their configs. Nothing is tuned: every row has full's
-learning rate. Superpixels are not here, because their scenes know no objects to ask about: train them by their config
+learning rate. Superpixels are left out, because their scenes have no objects to ask about. Train them by their config
 and score the run as a model of the world, with --config=configs/evals/worlds.py.
 """
 

@@ -3,8 +3,8 @@
     python -m cjepa_jax.compare --suite=configs/suites/micro.py --workdir=runs/micro --jobs=2
 
 Clips of 6 frames of 48 pixels, a ViT of width 96, about 165 steps of 32 scenes. Two worlds: discs that collide, where
-nobody can guess the answers from a question alone or from the first places, and blocks that rest on each other, where
-first places tell much. Both rows of Causal-JEPA train on the world's own scene without the removed objects, which no
+the answers cannot be guessed from the question or the first places, and blocks that rest on each other, where first
+places say much. Both rows of Causal-JEPA also train on the re-simulated scene without the removed objects, which no
 other row sees. `objects` and `displaced` are one pair: whole objects, and the same shapes elsewhere, hidden in
 otherwise equal trainings without a causal term and without telling the predictor which objects are hidden.
 """

@@ -2,7 +2,7 @@
 
     python -m cjepa_jax.compare --suite=configs/suites/vits.py --workdir=runs/vits
 
-Not run by us yet. The budget is a guess from operations alone: 1.5e17 of them are about 10 minutes at 250 TFLOP/s.
+Not run by us yet. The budget is an estimate from operations: 1.5e17 of them are about 10 minutes at 250 TFLOP/s.
 """
 
 from cjepa_jax.configs.suites import worlds

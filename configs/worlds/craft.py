@@ -3,7 +3,7 @@
 python -m cjepa_jax.data.show --config=configs/worlds/craft.py --out=craft.gif
 python -m cjepa_jax.train --config=configs/worlds/craft.py
 
-1,024 tokens a scene, eight times those of configs/tiny.py: on two laptop cores take fewer steps, or
+1,024 tokens a scene, eight times those of configs/tiny.py. On two laptop cores use fewer steps, or
 --config.data.frames=16.
 """
 

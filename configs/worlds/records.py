@@ -4,8 +4,8 @@
     python -m cjepa_jax.data.build --world=balls --split=eval --count=2048 --frames=4 --out=data/balls
     python -m cjepa_jax.train --config=configs/worlds/records.py --config.data.path=data/balls
 
-The scenes are those that the world itself yields, to the bit, and so is the run. 14 KB a clip; at 224 x 224 x 16
-60 KB. It pays where drawing is dear: large or long clips, other worlds, many runs.
+Scenes and run have the same bits as with the world itself. A clip takes 14 KB, at 224 x 224 x 16 60 KB. This pays if
+drawing is expensive: large or long clips, other worlds, many runs.
 
     --config.data.frames=2 --config.data.size=32     smaller than what is stored
 """

@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/cross_attention.py
 
-No row of the document's table. Hidden tokens attend to each other and to the context, context tokens to hidden ones; in
-full.py all attend to all. All else is that of full.py.
+Not an ablation of the description. Hidden tokens attend to each other and to the context, context tokens to hidden
+ones. In full.py all attend to all. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs import tiny

@@ -1,11 +1,10 @@
-"""Hidden is the shape of the objects' tokens at another place of the plane; no causal term.
+"""Hides the shape of the objects' tokens at another place of the plane, without a causal term.
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/displaced_objects.py
 
-No row of the document's table: the control for object shapes. As many tokens in each scene as object_tokens.py hides,
-in the same shape, moved as one to a random place, so that they are not those of the objects. They may overlap: of 300
-of tiny's scenes 40 % of the displaced tokens, against 26 % of those of random_tokens.py, lay where the hidden objects
-are.
+Not an ablation of the description: the control for object shapes. It hides as many tokens in each scene as
+object_tokens.py, in the same shape, moved as one to a random place away from the objects. They may overlap: of 300 of
+tiny's scenes 40 % of the displaced tokens, against 26 % of those of random_tokens.py, lay where the hidden objects are.
 """
 
 from cjepa_jax.configs.ablations.tiny import object_tokens

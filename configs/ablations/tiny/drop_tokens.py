@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/drop_tokens.py
 
-No row of the document's table. The target encoder sees the visible tokens alone. All else is that of full.py, which
-renders the scene as it would have been.
+Not an ablation of the description. The target encoder sees the visible tokens alone. Everything else is as in full.py,
+which renders the re-simulated scene.
 """
 
 from cjepa_jax.configs import tiny

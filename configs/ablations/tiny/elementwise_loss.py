@@ -1,8 +1,9 @@
-"""Smooth l1 by component, averaged over D, as I-JEPA's published code has it.
+"""Smooth l1 by component, averaged over D, as in I-JEPA's published code.
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/elementwise_loss.py
 
-No row of the document's table. Tiny's own choice, so this is full.py by another name: the partner of vector_loss.py.
+Not an ablation of the description. This is tiny's choice, so the config equals full.py. It is the partner of
+vector_loss.py.
 """
 
 from cjepa_jax.configs import tiny

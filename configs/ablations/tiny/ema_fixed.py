@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/ema_fixed.py
 
-The row "Fixed EMA" of the document's ablation table (section 9); the full model goes from 0.996 to 1 by a cosine. In
-tiny's 750 steps the target moves about half of the way only (1 - 0.999^750 = 0.53). All else is that of full.py.
+The ablation "Fixed EMA" of the description. The full model goes from 0.996 to 1 by a cosine. In tiny's 750 steps the
+target moves only about half of the way (1 - 0.999^750 = 0.53). Everything else is as in full.py.
 """
 
 from cjepa_jax.configs import tiny

@@ -1,10 +1,10 @@
-"""The reference of tiny's own ablations: configs/tiny.py, of which the others change what they say.
+"""The reference of the ablations of tiny's settings: configs/tiny.py. Each of the others changes one thing.
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/full.py
 
-The row "Full Causal-JEPA" of the document's ablation table (section 9) with the settings that tiny chose, which are not
-the document's: those are configs/ablations/full.py. Compare an ablation with this one at the same seeds. Written out
-here are the values that the others change.
+The ablation "Full Causal-JEPA" of the description with tiny's settings. The description's settings are in
+configs/ablations/full.py. Compare an ablation with this one at the same seeds. The values that the others change are
+written out here.
 """
 
 from cjepa_jax.configs import tiny

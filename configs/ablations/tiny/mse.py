@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/mse.py
 
-Named by the document without a row in its table (section 9). As full.py by component, averaged over D, of layer-normed
-targets; lambda and mu stay. All else is that of full.py.
+Named in the description, but not in its table. By component, averaged over D, of layer-normed targets, as in full.py.
+lambda and mu are unchanged. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs import tiny

@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/no_causal.py
 
-The row "No causal consistency loss" of the document's ablation table (section 9). No scene under do(remove) is drawn,
-since nothing would look at it. All else is that of full.py.
+The ablation "No causal consistency loss" of the description. No scene under do(remove) is drawn, because it would not
+be used. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs import tiny

@@ -2,8 +2,7 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/no_sigreg.py
 
-The row "No SIGReg" of the document's ablation table (section 9). The term is still computed and logged. All else is
-that of full.py.
+The ablation "No SIGReg" of the description. The term is still computed and logged. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs import tiny

@@ -1,10 +1,10 @@
-"""Hidden are the tokens of whole objects; the causal term is off.
+"""Hides the tokens of whole objects, without a causal term.
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/object_tokens.py
 
-No row of the document's table: the first of four that differ only in which tokens are hidden, as many in each scene
+Not an ablation of the description: the first of four that differ only in which tokens are hidden, as many in each scene
 (with tube_tokens.py, random_tokens.py and displaced_objects.py, which remove no object and so have no causal term). All
-have clips of 6 frames: of tiny's 4, the anchor leaves one token in time, and tubes would be tokens.
+have clips of 6 frames. With tiny's 4 frames the anchor would leave one token in time, and tubes would be single tokens.
 """
 
 from cjepa_jax.configs import tiny

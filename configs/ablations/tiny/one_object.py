@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/one_object.py
 
-The row "M_max = 1" of the document's ablation table (section 9). On average 0.08 of the tokens are hidden (full.py:
-0.14), which is part of what the row changes. All else is that of full.py.
+The ablation "M_max = 1" of the description. On average 0.08 of the tokens are hidden (full.py: 0.14), which is part of
+the ablation. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs import tiny

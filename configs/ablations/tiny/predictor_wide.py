@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/predictor_wide.py
 
-The row "D_pred = 768" of the document's ablation table (section 9). There the full model has 384; here it has tiny's
-48, so the same factor gives 96. The heads stay 4. All else is that of full.py.
+The ablation "D_pred = 768" of the description. There the full model has 384. Here it has tiny's 48, so the same factor
+gives 96. The heads stay 4. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs import tiny

@@ -2,10 +2,10 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/random_patches.py
 
-The row "Random patch masking (I-JEPA style)" of the document's ablation table (section 9): four blocks of 0.15 to 0.2
-of the plane, which the full model falls back to where no object is eligible. After the anchor, through all other times;
-the context is all the rest. On average 0.24 of the tokens are hidden (full.py: 0.14). No object is removed, so there is
-no causal term: compare with no_causal.py too. All else is that of full.py; I-JEPA itself is configs/baselines/ijepa.py.
+The ablation "Random patch masking (I-JEPA style)" of the description: four blocks of 0.15 to 0.2 of the plane, the full
+model's fallback for scenes without an eligible object. They span all times after the anchor. The context is all other
+tokens. On average 0.24 of the tokens are hidden (full.py: 0.14). No object is removed, so there is no causal term.
+Compare with no_causal.py too. Everything else is as in full.py. I-JEPA itself is configs/baselines/ijepa.py.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
-"""Hidden are random tokens, as many in each scene as of whole objects; no causal term.
+"""Hides random tokens, as many in each scene as of whole objects, without a causal term.
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/random_tokens.py
 
-No row of the document's table: compare with object_tokens.py, from which it differs in the choice of tokens only, here
-single tokens anywhere after the anchor. Drawn from the same generator, so that each scene hides the same amount.
+Not an ablation of the description: compare with object_tokens.py. It differs only in the choice of tokens: here single
+tokens anywhere after the anchor. They are drawn from the same generator, so each scene hides the same amount.
 """
 
 from cjepa_jax.configs.ablations.tiny import object_tokens

@@ -1,9 +1,9 @@
-"""The scene under do(remove) is simulated and rendered anew.
+"""The scene under do(remove) is simulated and rendered again.
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/rerender.py
 
-No row of the document's table. Tiny's own choice, so this is full.py by another name: the partner of zero_pixels.py and
-drop_tokens.py.
+Not an ablation of the description. This is tiny's choice, so the config equals full.py. It is the partner of
+zero_pixels.py and drop_tokens.py.
 """
 
 from cjepa_jax.configs import tiny

@@ -2,10 +2,10 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/slots.py
 
-The row "Joint segmentation learning" of the document's ablation table (section 9). Slot attention (arXiv 2006.15055)
-with the MLP decoder of DINOSAUR (arXiv 2209.14860; there 3 hidden layers of 1024 and more, and a frozen encoder). No
-world can be simulated again without a slot, so its patches are painted black: compare with zero_pixels.py. Which slots
-are removed is drawn inside the step; the data's own objects serve `slots/mbo`, pictures and probes only.
+The ablation "Joint segmentation learning" of the description. Slot attention (arXiv 2006.15055) with the MLP decoder of
+DINOSAUR (arXiv 2209.14860; there 3 hidden layers of 1024 and more, and a frozen encoder). No world can be simulated
+again without a slot, so its patches are painted black: compare with zero_pixels.py. Which slots are removed is drawn
+inside the step; the data's own objects serve `slots/mbo`, pictures and probes only.
 
     --config.objective.slots.count=5     fewer slots
 """

@@ -2,10 +2,10 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/superpixels.py
 
-The row "Superpixel masking" of the document's ablation table (section 9). A superpixel is hidden as an object would be;
-on average 0.19 of the tokens are (full.py: 0.14). It has no scene without it to render, so the one under do(remove) is
-the video with it painted black: compare with zero_pixels.py, from which this differs in the masks only. SLIC took about
-8 ms of processor time a clip on a laptop core, anew each epoch. It needs scikit-image (the extra "sam").
+The ablation "Superpixel masking" of the description. A superpixel is hidden as an object would be; on average 0.19 of
+the tokens are (full.py: 0.14). It has no scene without it to render, so the one under do(remove) is the video with it
+painted black: compare with zero_pixels.py, from which this differs in the masks only. SLIC took about 8 ms of processor
+time a clip on a laptop core, anew each epoch. It needs scikit-image (the extra "sam").
 
     --config.data.options.segments=32     smaller ones
 """

@@ -2,9 +2,9 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/tube_tokens.py
 
-No row of the document's table: compare with object_tokens.py, from which it differs in the choice of tokens only, here
-single places of the plane at all times after the anchor. Drawn from the same generator, so that each scene hides the
-same amount to half a tube.
+Not an ablation of the description: compare with object_tokens.py, from which it differs in the choice of tokens only,
+here single places of the plane at all times after the anchor. Drawn from the same generator, so that each scene hides
+the same amount to half a tube.
 """
 
 from cjepa_jax.configs.ablations.tiny import object_tokens

@@ -1,9 +1,9 @@
-"""Smooth l1 of each token's error norm, as the document writes it, instead of by component.
+"""Smooth l1 of each token's error norm, as in METHOD (6), instead of by component.
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/vector_loss.py
 
-No row of the document's table: it has this form only. The norm over D = 96 is about 10 times a component's error;
-lambda and mu stay, so they weigh less. All else is that of full.py.
+Not an ablation of the description: it has this form only. The norm over D = 96 is about 10 times a component's error;
+lambda and mu stay, so they weigh less. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs import tiny

@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/zero_pixels.py
 
-No row of the document's table. It needs no simulator; where objects interact, it shows what they caused without them.
-All else is that of full.py, which renders the scene as it would have been.
+Not an ablation of the description. It needs no simulator. If objects interact, it still shows the effects of the
+removed ones. Everything else is as in full.py, which renders the re-simulated scene.
 """
 
 from cjepa_jax.configs import tiny

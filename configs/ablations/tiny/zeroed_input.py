@@ -2,8 +2,7 @@
 
     python -m cjepa_jax.train --config=configs/ablations/tiny/zeroed_input.py
 
-Named by the document without a row in its table (section 9). It costs more: no token is left out. All else is that of
-full.py.
+Named in the description, but not in its table. It costs more: no token is left out. Everything else is as in full.py.
 """
 
 from cjepa_jax.configs import tiny
