@@ -31,7 +31,7 @@ def outline(rng: np.random.Generator, centre: np.ndarray, radius: float) -> np.n
 
 
 def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A picture uint8 [H,W,3] and its instance map uint8 [H,W]; later objects lie on top of earlier ones."""
+    """A picture uint8 [H,W,3] and its instance map uint8 [H,W]. Later objects lie on top of earlier ones."""
     image, ids = ground(rng), np.zeros((SIZE, SIZE), np.uint8)
     y, x = np.mgrid[:SIZE, :SIZE]
     for k in range(1, int(rng.integers(2, 6)) + 1):

@@ -80,7 +80,7 @@ print("the mask does what it should")
 # ## A module and a config
 #
 # A config names a mask as `module:function`, so the function goes into a file that Python can import. The config
-# replaces the `mask` section of `configs/tiny.py`; `nearest` is an option of ours.
+# replaces the `mask` section of `configs/tiny.py`. `nearest` is an option of our mask.
 
 # %%
 (out / "my_mask.py").write_text("import numpy as np\n\n\n" + inspect.getsource(draw))
@@ -122,8 +122,8 @@ run("cjepa_jax.data.show", config, "--scenes=3", f"--out={out / 'masks.png'}")
 #
 # ## Train with it
 #
-# The training step, checkpoints, probes and the report stay as they are. Compare the run with one of `configs/tiny.py`
-# at the same seeds and steps; a single seed says little.
+# The training step, checkpoints, probes and the report need no change. Compare the run with one of `configs/tiny.py` at
+# the same seeds and steps. A single seed says little.
 
 # %%
 settings = [f"--config.train.steps={args.steps}", f"--workdir={out / 'model'}"]
@@ -143,5 +143,5 @@ print(f"\npicture: {out / 'masks.png'}")
 # `PYTHONPATH`.
 #
 # To keep a mask in the package: one file in `cjepa_jax/masks/`, one config, one test in `tests/masks/`. CONTRIBUTING
-# tells the rest. Masks that are no objects (blocks, tubes) return `removed` all False; then there is no scene under
-# do(remove), and the config sets `data.intervened = "none"` and `objective.causal_weight = 0`.
+# tells the rest. Masks that do not follow objects (blocks, tubes) return `removed` all False; then there is no scene
+# under do(remove), and the config sets `data.intervened = "none"` and `objective.causal_weight = 0`.

@@ -7,7 +7,7 @@
 #
 #     DIR/images/NAME.png        the pictures
 #     DIR/masks/NAME.png         the maps, same names and sizes: 0 is background, each other value is one object
-#     DIR/eval/images, masks     held-out pictures; without them a tenth of the names is held out
+#     DIR/eval/images, masks     held-out pictures (without them a tenth of the names is held out)
 #
 # No maps? `python -m cjepa_jax.data.segment` makes them with SAM or as superpixels (see *Data*).
 

@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Fine-tune public weights
 #
-# Published encoders of I-JEPA, V-JEPA and V-JEPA 2 can start a training of Causal-JEPA. First the encoder stays as it
-# is and only the predictor learns. Then all parts learn, at a tenth of the rate.
+# Published encoders of I-JEPA, V-JEPA and V-JEPA 2 can start a training of Causal-JEPA. First the encoder is
+# fixed and only the predictor learns. Then all parts learn, at a tenth of the rate.
 #
 #     python examples/public_weights.py --weights=IN1K-vit.h.14-300e.pth.tar
 #
 # [PyTorch and public weights](../PYTORCH.md) lists what can be read and where it is published. Mind the licences: many
-# allow non-commercial use only. A `.pth` file needs PyTorch (`pip install -e '.[torch]'`); safetensors files do not.
+# allow non-commercial use only. A `.pth` file needs PyTorch (`pip install -e '.[torch]'`). A safetensors file does not.
 
 # %%
 import argparse
@@ -87,11 +87,11 @@ public = cjepa_jax.load(weights)
 print("\n".join(f"{name:16} {value}" for name, value in public.info.items()))
 
 # %% [markdown]
-# ## The encoder stays as it is
+# ## The encoder stays fixed
 #
-# `init_from` reads the weights and sets `objective.encoder` to what they are; a line is printed for each key that
-# changes. `optim.freeze` keeps the encoder. What is trained is the predictor: it learns to infer hidden objects, and
-# the change of the rest, in the feature space of the published encoder.
+# `init_from` reads the weights and sets `objective.encoder` to match them. A line is printed for each key that changes.
+# `optim.freeze` keeps the encoder. Only the predictor is trained: it learns to infer hidden objects, and the change of
+# the rest, in the feature space of the published encoder.
 
 # %%
 size = public.info["size"]
@@ -131,4 +131,4 @@ print(f"\nmoved by {np.abs(cjepa_jax.load(tuned).features(images) - before).max(
 #   score the published weights, the frozen run and the tuned one alike ([How scores are made](../EVALUATION.md)).
 #   Published weights have no config: add `--training=data/imagenet`.
 # * To fine-tune for labels instead, with a head: `--config=evals/finetune`.
-# * The licence of the weights stays with the runs and with what is exported from them.
+# * The licence of the weights stays with the runs and their exports.

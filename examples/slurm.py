@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Run on SLURM
 #
-# `python -m launch slurm` makes a batch job of a training command. By itself it only shows the job; with `--submit` it
+# `python -m launch slurm` makes a batch job of a training command. By default it only shows the job. With `--submit` it
 # submits it. The job saves before its time limit, goes back into the queue, and resumes in the same folder. This
 # tutorial prepares a job and reads it. It needs no SLURM.
 
@@ -39,7 +39,7 @@ job = [
 
 
 def launch(*flags: str) -> str:
-    """The output of `python -m launch slurm`; stops if it fails."""
+    """The output of `python -m launch slurm`. Stops if it fails."""
     done = subprocess.run([sys.executable, "-m", "launch", "slurm", *flags], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(1)

@@ -2,7 +2,7 @@
 # # What if an object were absent?
 #
 # This tutorial takes one object out of a simulated scene. It asks a trained model what follows, and compares the
-# answer with the world's own simulation without the object.
+# answer with the world's simulation without the object.
 #
 #     python examples/what_if.py                       trains configs/tiny.py first, for some minutes, into runs/tiny
 #     python examples/what_if.py --model=FOLDER        a run's folder or an export, with a predictor
@@ -71,8 +71,8 @@ print("\n".join(f"{name:16} {value}" for name, value in model.info.items()))
 # %% [markdown]
 # ## A scene
 #
-# It comes from the world that the model was trained on, or from *Balls* if that is no simulated world. `intervene`
-# simulates it again, from the same initial state, without some of its objects.
+# It comes from the world that the model was trained on, or from *Balls* if the data are not a simulated world.
+# `intervene` simulates it again, from the same initial state, without some of its objects.
 
 # %%
 trained = model.pretrained.about.get("training", {})
@@ -120,8 +120,8 @@ except CjepaError as error:
 # %% [markdown]
 # ## The truth
 #
-# The same features, of the scene as it is and as it is simulated without the object. Their difference at the patches
-# that the object does not touch is what the residual head should predict.
+# The same features, of the original scene and of the scene simulated without the object. Their difference at the
+# patches that the object does not touch is what the residual head should predict.
 
 # %%
 full, intervened = model.encode(np.concatenate([form(video), form(real)]))
@@ -206,7 +206,7 @@ def covered(time: int) -> np.ndarray:
 
 
 def heat(values: np.ndarray, time: int, top: float) -> np.ndarray:
-    """A map of the rest, RGB; grey where the object was."""
+    """A map of the other patches, RGB, with grey where the object was."""
     colours = HEAT(np.clip(on_grid(values, time) / top, 0, 1))[..., :3]
     return np.where(on_grid(rest, time)[..., None], colours, 0.78)
 
@@ -266,4 +266,4 @@ print(f"\npicture: {out / 'what_if.png'}")
 #
 # This one is of a run of `configs/tiny.py` with seed 1 (and `objective.causal_tokens=context`). The model has a rough
 # idea of where the rest changes, and predicts far too little of it. Another scene or seed gives another picture: one
-# scene is no evidence. `evaluate --config=evals/worlds` asks many questions with known answers.
+# scene does not prove anything. `evaluate --config=evals/worlds` asks many questions with known answers.

@@ -1,4 +1,4 @@
-"""Puts a training run onto a cluster: SLURM, Cloud TPU, or whatever SkyPilot reaches.
+"""Puts a training run onto a cluster: SLURM, Cloud TPU, or a cloud that SkyPilot supports.
 
     python -m launch slurm --config=configs/tiny.py --workdir=/shared/runs/tiny            # shows what it would do
     python -m launch slurm --config=configs/tiny.py --workdir=/shared/runs/tiny --submit   # does it

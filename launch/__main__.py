@@ -5,7 +5,7 @@
     python -m launch tpu   --config=... --workdir=... --project=... --zone=... --type=v5litepod-16
     python -m launch sky   --config=... --workdir=... --bucket=gs://... --accelerators=H100:8
 
-shows what it would do, as a bash script, and touches nothing; with --submit it does it. The name of the job is the last
+shows what it would do, as a bash script, and changes nothing. With --submit it does it. The name of the job is the last
 part of --workdir, or --name. A checkout that differs from its last commit is refused, or launched with --allow-dirty.
 """
 
@@ -29,7 +29,7 @@ from .job import NAME, ROOT, Job
 
 KINDS = {"slurm": slurm.Slurm, "sweep": sweep.Sweep, "tpu": tpu.Tpu, "sky": sky.Sky}
 PYTHON = {"tpu": tpu.PYTHON, "sky": sky.PYTHON}
-UNUSED = {  # of Job's fields, by what could not honour them
+UNUSED = {  # of Job's fields, by the launchers that do not support them
     "slurm": (),
     "sweep": ("container", "environment"),
     "tpu": ("nodes", "processes", "gpus", "cpus", "memory", "time", "restarts", "container"),
@@ -132,7 +132,7 @@ def _job(kind: str, given: argparse.Namespace, overrides: tuple[tuple[str, str],
             paths.given(path, f"--{flag}")
     if fields["secrets"]:
         fields["secrets"] = os.path.abspath(fields["secrets"])
-        secrets.read(fields["secrets"])  # refused now, not in the queue
+        secrets.read(fields["secrets"])  # refused before the job is queued
     if not given.config or not given.workdir:
         raise ConfigError(f"--{'workdir' if given.config else 'config'} is missing")
     config = locate.portable(locate.find(given.config), ROOT)
@@ -151,7 +151,8 @@ def _job(kind: str, given: argparse.Namespace, overrides: tuple[tuple[str, str],
 
 
 def _code(kind: str, allow_dirty: bool) -> str:
-    """What will run: the clone's commit, or the version that a wheel has installed and the commit of the folder."""
+    """The code that will run: the clone's commit, or the version of the installed wheel and the commit of the
+    folder."""
     if locate.clone():
         return git.commit(ROOT, allow_dirty)
     if kind in ("tpu", "sky"):
@@ -177,7 +178,7 @@ def _override(word: str) -> tuple[str, str]:
 
 
 def _check(config: str, jobs: Sequence[Job]) -> None:
-    """Whether the trainer would take the config and the overrides: better refused now than after a day in the queue."""
+    """Checks that the trainer accepts the config and the overrides, before the job waits in the queue."""
     before = sys.argv
     for member in jobs:
         cli.forget_flags()  # of the member before

@@ -1,4 +1,4 @@
-"""Which code a job runs."""
+"""The code that a job runs."""
 
 import subprocess
 
@@ -6,9 +6,9 @@ from cjepa_jax.errors import ConfigError
 
 
 def commit(root: str, allow_dirty: bool) -> str:
-    """The commit that is checked out in `root`, with "+changes" behind it where the tree differs from it.
+    """The commit that is checked out in `root`, followed by "+changes" if the tree differs from it.
 
-    Raises ConfigError where it differs, or where there is no repository, unless `allow_dirty`.
+    Raises ConfigError if it differs, or if there is no repository, unless `allow_dirty`.
     """
     head = _git(root, "rev-parse", "HEAD")
     if head is None:
@@ -31,8 +31,8 @@ def is_repository(root: str) -> bool:
 
 
 def archive(root: str, path: str) -> None:
-    """Writes what git knows of `root` as a tar file: the commit, with changes of its files if there are any."""
-    tree = (_git(root, "stash", "create") or "").strip() or "HEAD"  # makes a commit object; touches nothing
+    """Writes the commit of `root`, with changes of its files if there are any, as a tar file."""
+    tree = (_git(root, "stash", "create") or "").strip() or "HEAD"  # only makes a commit object
     if _git(root, "archive", "--format=tar.gz", f"--output={path}", tree) is None:
         raise ConfigError(f"{root}: git could not archive {tree}")
 

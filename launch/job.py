@@ -1,4 +1,4 @@
-"""What is to run, where, and with how much: one description, whatever the cluster."""
+"""A job: what runs, where, and with which resources. One description for all clusters."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from cjepa_jax.configuration import locate
 from cjepa_jax.errors import CjepaError, ConfigError
 from cjepa_jax.runtime import run_manifest
 
-ROOT = str(locate.clone() or pathlib.Path.cwd())  # the clone; with a wheel, the folder that the command is run in
+ROOT = str(locate.clone() or pathlib.Path.cwd())  # the clone, or with a wheel the folder that the command is run in
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -21,7 +21,7 @@ TIME = re.compile(r"(\d+-)?\d{1,3}:\d\d:\d\d", re.ASCII)
 
 
 class LaunchError(CjepaError):
-    """A cluster's own command that failed, or a cluster that did not give what was asked for."""
+    """A cluster's command failed, or a cluster did not provide the requested machines."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Job:
 
     Attributes:
       name: of the job, as every cluster accepts it: small letters, digits and hyphens, at most 63.
-      config, workdir, overrides: as for `python -m cjepa_jax.train`; `overrides` are (key, value) without `--config.`.
+      config, workdir, overrides: as for `python -m cjepa_jax.train`. `overrides` are (key, value) without `--config.`.
       nodes, processes, gpus: machines, processes on each (1, or one per GPU), GPUs of each.
-      cpus: per process. memory: per node, such as "64G"; "" leaves it to the cluster.
-      time: limit of one piece of the run, H:MM:SS or D-HH:MM:SS. restarts: how many further pieces there may be.
-      container: image that the command runs in; "" for none.
-      environment: names of variables that the run needs; their values are shown, so no secrets.
-      secrets: file of NAME=value lines, readable by its owner alone, whose values are never shown; "" for none.
+      cpus: per process. memory: per node, such as "64G" ("": the cluster's default).
+      time: limit of one part of the run, H:MM:SS or D-HH:MM:SS. restarts: most further parts.
+      container: image that the command runs in ("" for none).
+      environment: names of variables that the run needs. Their values are shown, so they must not be secrets.
+      secrets: file of NAME=value lines, readable only by its owner, whose values are never shown ("" for none).
       python, root: the interpreter and the folder that the command runs in, the clone if there is one, as the machines
         see them. commit: what is checked out there.
 
-    Raises ConfigError for a value that some cluster could misread.
+    Raises ConfigError for a value that a cluster could misread.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Job:
             require_text(text)
 
     def command(self) -> list[str]:
-        """argv of one process of the run. The same command starts it and goes on with it."""
+        """argv of one process of the run. The same command starts and resumes it."""
         overrides = [f"--config.{key}={value}" for key, value in self.overrides]
         return [
             self.python,
@@ -105,7 +105,7 @@ def require(field: str, value: str, pattern: re.Pattern, wanted: str) -> None:
 
 
 def require_text(text: str) -> None:
-    """Raises ConfigError for what no command line can carry: a NUL, or what is not UTF-8."""
+    """Raises ConfigError for a text that no command line can carry: with a NUL, or not UTF-8."""
     try:
         bad = b"\0" in text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What a launch does: files to write, then commands to run. It can be shown as a bash script, or done."""
+"""The steps of a launch: files to write, then commands to run. They can be shown as a bash script, or done."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ from .job import LaunchError
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A text file to write; `mode` as for chmod."""
+    """A text file to write. `mode` as for chmod."""
 
     path: str
     text: str
@@ -21,7 +21,7 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Files, then commands (argv lists), both seen from the folder `root`; `note`: what a reader has to know first."""
+    """Files, then commands (argv lists), both relative to the folder `root`. `note`: a note for the reader."""
 
     root: str
     files: tuple[File, ...] = ()
@@ -35,7 +35,7 @@ class Plan:
         return "\n".join([*note, "set -e", "cd -- " + shlex.quote(self.root), *steps])
 
     def act(self, environment: Mapping[str, str] | None = None) -> None:
-        """Writes the files and runs the commands, with `environment` added to this process's own.
+        """Writes the files and runs the commands, with `environment` added to this process's environment.
 
         Raises LaunchError for a command that is missing or fails.
         """
@@ -55,7 +55,7 @@ class Plan:
 
 
 def run(argv: Sequence[str], root: str, environment: Mapping[str, str] | None = None) -> int:
-    """The command's exit code. Raises LaunchError where there is no such command."""
+    """The command's exit code. Raises LaunchError if there is no such command."""
     try:
         return subprocess.run(argv, cwd=root, env=os.environ | (environment or {})).returncode
     except FileNotFoundError as error:
@@ -65,7 +65,7 @@ def run(argv: Sequence[str], root: str, environment: Mapping[str, str] | None = 
 
 
 def run_all(commands: Sequence[Sequence[str]], root: str) -> list[int]:
-    """Runs all the commands at the same time; their exit codes."""
+    """Runs all commands at the same time. Returns their exit codes."""
     started = [subprocess.Popen(argv, cwd=root) for argv in commands]
     try:
         return [process.wait() for process in started]

@@ -1,4 +1,4 @@
-"""Secrets: NAME=value lines in a file of one's own. Values go into processes' environments, never onto a screen."""
+"""Secrets: NAME=value lines in a private file. Values go into processes' environments and are never shown."""
 
 import os
 import pathlib
@@ -10,10 +10,10 @@ from .job import VARIABLE
 
 
 def read(path: str) -> dict[str, str]:
-    """The file's variables. Values are taken as they are, quotes included; blank lines and # lines are skipped.
+    """The file's variables. Values are taken literally, including quotes. Blank lines and # lines are skipped.
 
-    Raises ConfigError if others may read the file, or for a line of another form, which is not shown, such as one that
-    ends as on DOS: bash would keep the \\r.
+    Raises ConfigError if other users may read the file, or for a line of another form. The line is not shown. Lines
+    with DOS line ends are refused, because bash would keep the \\r.
     """
     try:
         mode = os.stat(path).st_mode
@@ -33,7 +33,8 @@ def read(path: str) -> dict[str, str]:
 
 
 def exporting(file: str) -> list[str]:
-    """Lines of bash that export a file's variables; `file` as quoted for bash. They are data: nothing is expanded."""
+    """Lines of bash that export a file's variables. `file` is quoted for bash. The values are data: nothing is
+    expanded."""
     return [
         'while IFS= read -r line || [ -n "$line" ]; do',
         '  case $line in [A-Za-z_]*=*) export "$line" ;; esac',

@@ -1,4 +1,4 @@
-"""SkyPilot: one YAML file for every cloud it reaches; its managed jobs replace machines that were taken away."""
+"""SkyPilot: one YAML file for every supported cloud. Its managed jobs replace machines that were taken away."""
 
 import dataclasses
 import os
@@ -22,12 +22,12 @@ WORD = re.compile(r"[-\w.:/+*]+", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class Sky:
-    """What only SkyPilot has.
+    """Options of SkyPilot.
 
     Attributes:
       accelerators, infra: as in its YAML, such as "H100:8" or "tpu-v5litepod-16", and "gcp/us-central1" or "slurm".
       spot: machines that may be taken away at any time.
-      bucket, mount: cloud storage such as "gs://mine/runs", and where the machines see it; the run's folder is in it.
+      bucket, mount: cloud storage such as "gs://mine/runs", and its path on the machines. The run's folder is in it.
       jax: the kind of JAX to install, "cuda12", "tpu" or "cpu".
     """
 
@@ -103,7 +103,7 @@ def _setup(sky: Sky) -> str:
 
 
 def _run(job: Job) -> str:
-    """The command; several nodes find each other by what SkyPilot tells them (on TPU, JAX knows without)."""
+    """The command. Several nodes find each other by SkyPilot's variables (on TPU, JAX does not need them)."""
     peers = [
         'export JAX_COORDINATOR_ADDRESS="$(echo "$SKYPILOT_NODE_IPS" | head -n 1):12355"',
         'export JAX_NUM_PROCESSES="$SKYPILOT_NUM_NODES" JAX_PROCESS_ID="$SKYPILOT_NODE_RANK"',
@@ -118,7 +118,7 @@ def _gigabytes(memory: str) -> int:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Scripts as blocks, so that one can read them; PyYAML quotes what no block can hold."""
+    """Scripts as readable blocks. PyYAML quotes texts that a block cannot hold."""
 
 
 def _represent(dumper: yaml.Dumper, value: str) -> yaml.Node:

@@ -1,4 +1,4 @@
-"""SLURM: a batch script that goes back into the queue when a signal stopped the run, and goes on from there."""
+"""SLURM: a batch script that requeues itself when a signal stopped the run, and then resumes the run."""
 
 import dataclasses
 import os
@@ -17,11 +17,11 @@ WARNING = 120  # seconds before the time limit
 
 @dataclasses.dataclass(frozen=True)
 class Slurm:
-    """What only SLURM has.
+    """Options of SLURM.
 
     Attributes:
-      options: (name, value) pairs for sbatch, such as ("partition", "gpu"); an empty value for a mere switch.
-      runtime: what runs `job.container`, "pyxis" (srun's own options) or "apptainer".
+      options: (name, value) pairs for sbatch, such as ("partition", "gpu"). A switch has an empty value.
+      runtime: of `job.container`, "pyxis" (options of srun) or "apptainer".
     """
 
     options: tuple[tuple[str, str], ...] = ()
@@ -37,10 +37,10 @@ class Slurm:
 def plan(job: Job, slurm: Slurm) -> Plan:
     """The batch script in the run's folder, and sbatch. The log, too, is in the run's folder.
 
-    The paths are on sbatch's command line, where nothing has to be quoted, not in the script's own options.
+    The paths are on sbatch's command line, where no quoting is needed, not in the script's options.
     """
     if "\\" in job.workdir or "\n" in job.workdir or not os.path.isabs(job.workdir):
-        # A backslash switches off the %j in a log's name.
+        # A backslash disables %j in a log's name.
         raise ConfigError(f"--workdir={job.workdir!r}: must be an absolute path without line ends and backslashes")
     text = script(job, slurm)
     if "\r\n" in text:
@@ -55,9 +55,10 @@ def plan(job: Job, slurm: Slurm) -> Plan:
 def script(job: Job, slurm: Slurm) -> str:
     """The batch script.
 
-    srun must not end the other processes when the first one leaves (--kill-on-bad-exit=0): with 1 it sends SIGTERM to
-    those that are still saving, which to them is the second signal, "now". The survivors of a crash end themselves,
-    by the trainer's heartbeat. The signal goes to the processes, not to this shell, which would die of it.
+    srun must not end the other processes when the first one exits (--kill-on-bad-exit=0). With 1 it sends SIGTERM to
+    those that are still saving, which they treat as the second signal, "exit now". After a crash the surviving
+    processes end themselves, by the trainer's heartbeat. The signal goes to the processes, not to this shell, which it
+    would end.
     """
     lines = [
         "#!/bin/bash",
@@ -95,13 +96,14 @@ def _directives(job: Job) -> list[str]:
         "mem": job.memory,
         "time": job.time,
         "signal": f"USR1@{WARNING}",
-        "open-mode": "append",  # one log for all pieces of the run
+        "open-mode": "append",  # one log for all parts of the run
     }
     return ["requeue", *(f"{name}={value}" for name, value in options.items() if value)]
 
 
 def _srun(job: Job, slurm: Slurm) -> str:
-    # srun does not take --cpus-per-task from sbatch (since 22.05). All GPUs are visible to all: JAX picks by rank.
+    # srun does not take --cpus-per-task from sbatch (since 22.05). All GPUs are visible to all processes: JAX picks by
+    # rank.
     words = ["--kill-on-bad-exit=0", "--wait=0", f"--cpus-per-task={job.cpus}"]
     words += ["--gpu-bind=none"] if job.gpus else []
     words += ["--label"] if job.nodes * job.processes > 1 else []
@@ -120,5 +122,5 @@ def _srun(job: Job, slurm: Slurm) -> str:
         f"--container-workdir={job.root}",
         *([f"--container-env={','.join(job.environment)}"] if job.environment else []),
     ]
-    # A name of its own for every piece: the container of the one before may still be there.
+    # A separate name for every part, because the previous container may still exist.
     return f'{shlex.join(words)} "--container-name={job.name}-$SLURM_JOB_ID-$restarts"'

@@ -21,12 +21,12 @@ PLAIN = re.compile(r"/[-\w./+=,@]*")
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What is varied, and how it is queued.
+    """The varied keys, and the options of the queue.
 
     Attributes:
-      vary: (key, values) pairs; all combinations are run, each in a folder of its own under the job's workdir.
+      vary: (key, values) pairs. All combinations are run, each in a separate folder under the job's workdir.
       options: (name, value) pairs for sbatch, such as ("partition", "gpu").
-      parallel: how many runs may be active at once; 0 for all.
+      parallel: most runs that are active at once (0 for all).
     """
 
     vary: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -45,7 +45,7 @@ class Sweep:
 
 
 def values(text: str) -> tuple[str, ...]:
-    """The values in "1e-3,1e-4", "(0.5, 1.0), (1.0,)" or "'kl','epps_pulley'", as overrides spell them."""
+    """The values in "1e-3,1e-4", "(0.5, 1.0), (1.0,)" or "'kl','epps_pulley'", in the syntax of overrides."""
     try:
         parsed = ast.literal_eval(f"[{text}]")
     except (ValueError, SyntaxError):
@@ -54,9 +54,9 @@ def values(text: str) -> tuple[str, ...]:
 
 
 def members(job: Job, sweep: Sweep) -> list[Job]:
-    """One job for each combination. Its folder is named after what varies.
+    """One job for each combination. Its folder is named after the varied keys.
 
-    Raises ConfigError for folders that submitit could not quote, or where two combinations would share one.
+    Raises ConfigError for folders that submitit could not quote, or if two combinations would share one.
     """
     require("workdir", job.workdir, PLAIN, "an absolute path of letters, digits and -_./+=,@ for a sweep")
     jobs = {}
@@ -71,10 +71,11 @@ def members(job: Job, sweep: Sweep) -> list[Job]:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """What submitit pickles and calls: the trainer, in submitit's own process.
+    """The object that submitit pickles and calls: the trainer, in submitit's process.
 
-    The trainer has to be the process that SLURM signals: beside it, submitit would answer the warning by requeueing at
-    once, which kills whatever is still saving. submitit's handlers serve until the trainer puts its own in place.
+    The trainer has to be the process that SLURM signals. In a separate process, submitit would react to the signal by
+    requeueing at once, which kills a trainer that is still saving. submitit's handlers are active until the trainer
+    installs its own.
     """
 
     argv: tuple[str, ...]
@@ -90,18 +91,18 @@ class Train:
         if code == PREEMPTED and again and environment.global_rank == 0:
             _requeue(environment.job_id)
         if code:
-            sys.exit(code)  # no result: to submitit the job has not ended well
+            sys.exit(code)  # no result: for submitit the job has failed
         return code
 
     def checkpoint(self):
-        """submitit asks what to run instead when a signal comes before the trainer is there: the same."""
+        """submitit asks what to run instead if a signal comes before the trainer has started: the same."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
 
 
 def _requeue(job_id: str) -> None:
-    """Puts the job back into the queue. Where that fails the exit code stays 75, which says how to go on."""
+    """Requeues the job. If that fails, the exit code stays 75, which means that the same command resumes."""
     try:
         subprocess.run(["scontrol", "requeue", job_id], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -109,7 +110,7 @@ def _requeue(job_id: str) -> None:
 
 
 def parameters(job: Job, sweep: Sweep) -> dict:
-    """submitit's parameters: how it fills in its batch script."""
+    """submitit's parameters, for its batch script."""
     tasks = ["--kill-on-bad-exit=0", "--wait=0", f"--cpus-per-task={job.cpus}"]
     chosen = {
         "job_name": job.name,
@@ -130,15 +131,14 @@ def parameters(job: Job, sweep: Sweep) -> dict:
 
 
 def submit(job: Job, sweep: Sweep) -> list[str]:
-    """Submits the array; SLURM's ids of its jobs. Logs, pickles and results are in the folder `slurm` of the workdir.
-
-    Raises ConfigError where submitit is not installed.
+    """Submits the array. Returns SLURM's ids of its jobs. Logs, pickles and results are in the folder `slurm` of the
+    workdir. Raises ConfigError if submitit is not installed.
     """
     try:
         import submitit
     except ImportError as error:
         raise ConfigError("a sweep needs submitit: pip install -e '.[slurm]'") from error
-    # job.python is what the machines see; submitit takes a command line of shell.
+    # job.python is the path on the machines. submitit expects a shell command line.
     executor = submitit.SlurmExecutor(
         os.path.join(job.workdir, "slurm"), max_num_timeout=job.restarts, python=shlex.quote(job.python)
     )

@@ -22,21 +22,22 @@ NOTE = """Not a script to paste, but the steps of a run without incidents: --sub
 copies, takes changed files along if they are allowed, and asks again when the machines are taken away."""
 WORD = re.compile(r"[a-z0-9][-a-z0-9.:]{0,99}", re.ASCII)
 SHARE = re.compile(r"[\w.-]+:/[-\w./]*", re.ASCII)
-SSH_LOST = 255  # ssh's own exit code, never the trainer's
+SSH_LOST = 255  # ssh's exit code, never the trainer's
 SURVIVORS = (1, PeerError.exit_code)  # gcloud's and the trainer's, if another machine is taken away
 LOST = ("SUSPENDING", "SUSPENDED", "FAILED", "DELETING")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tpu:
-    """What only Cloud TPU has.
+    """Options of Cloud TPU.
 
     Attributes:
-      project, zone, type, runtime: as gcloud has them, such as "v5litepod-16" and "tpu-ubuntu2204-base".
-      slices: how many TPUs of that type work together. spot: machines that may be taken away at any time.
-      share: an NFS share, SERVER:/PATH, mounted at /mnt/runs, for the run's folder: a TPU's own disk goes with it.
-      recreate: how often machines that were taken away are asked for again. patience: hours to wait for them each time.
-      autodelete: whether the machines are deleted when the run ends, however it ends.
+      project, zone, type, runtime: as in gcloud, such as "v5litepod-16" and "tpu-ubuntu2204-base".
+      slices: number of TPUs of that type that work together. spot: machines that may be taken away at any time.
+      share: an NFS share, SERVER:/PATH, mounted at /mnt/runs, for the run's folder. A TPU's own disk is deleted with
+      it.
+      recreate: how often machines that were taken away are requested again. patience: hours to wait for them each time.
+      autodelete: whether the machines are deleted when the run ends, in every case.
     """
 
     project: str = ""
@@ -67,7 +68,7 @@ class Commands:
 
     def __init__(self, job: Job, tpu: Tpu):
         self.job, self.tpu = job, tpu
-        self.folder = f"runs/launch/{job.name}"  # of the checkout; gcloud could not read every absolute path
+        self.folder = f"runs/launch/{job.name}"  # in the checkout (gcloud could not read every absolute path)
         self.nodes = [f"{job.name}-{i}" for i in range(tpu.slices)] if tpu.slices > 1 else [job.name]
         self._where = (f"--project={tpu.project}", f"--zone={tpu.zone}")
 
@@ -107,7 +108,7 @@ class Commands:
 
 
 def plan(job: Job, tpu: Tpu) -> Plan:
-    """What a run without incidents does, one command after the other; `submit` waits and repeats where it has to."""
+    """The commands of a run without incidents, in order. `submit` waits and repeats if necessary."""
     commands, nodes = Commands(job, tpu), Commands(job, tpu).nodes
     if os.path.isabs(job.config):
         raise ConfigError(f"--config={job.config}: is not in the checkout that is copied to the TPU")
@@ -123,7 +124,7 @@ def plan(job: Job, tpu: Tpu) -> Plan:
 
 
 def submit(job: Job, tpu: Tpu, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Runs the job to its end on machines that may be taken away; the trainer's exit code.
+    """Runs the job to its end on machines that may be taken away. Returns the trainer's exit code.
 
     Raises LaunchError when the machines were taken away, or did not come, more often than `recreate`.
     """
@@ -140,7 +141,7 @@ def submit(job: Job, tpu: Tpu, sleep: Callable[[float], None] = time.sleep) -> i
                 code = _run(commands)
                 if code not in (PREEMPTED, SSH_LOST, *SURVIVORS):
                     return code
-                sleep(60)  # a machine that is taken away may be called ACTIVE for a while
+                sleep(60)  # a machine that is taken away may be reported as ACTIVE for a while
                 if _state(commands) == "ACTIVE":
                     if code in SURVIVORS:
                         return code
@@ -156,7 +157,7 @@ def submit(job: Job, tpu: Tpu, sleep: Callable[[float], None] = time.sleep) -> i
 
 
 def _wait(commands: Commands, sleep: Callable[[float], None]) -> str:
-    """Polls, ever more seldom, until the request is ACTIVE or lost, or patience ends ("WAITING")."""
+    """Polls at growing intervals until the request is ACTIVE or lost, or `patience` hours are over ("WAITING")."""
     waited, pause = 0.0, 5.0
     while waited < commands.tpu.patience * 3600:
         state = _state(commands)
@@ -172,11 +173,12 @@ def _state(commands: Commands) -> str:
     try:
         return json.loads(shown.stdout)["state"]["state"] if shown.returncode == 0 else "UNKNOWN"
     except (ValueError, KeyError, TypeError):
-        return "UNKNOWN"  # not there yet, or another format
+        return "UNKNOWN"  # does not exist yet, or has another format
 
 
 def _run(commands: Commands) -> int:
-    """Copies, starts all slices at once, and waits: 0, 75 if all that failed did so with it, or another one's code."""
+    """Copies the code, starts all slices at once, and waits. Returns 0, 75 if all failures have this code, or another
+    failure's code."""
     for node in commands.nodes:
         for argv in commands.copy(node):
             code = run(argv, commands.job.root)
@@ -187,7 +189,7 @@ def _run(commands: Commands) -> int:
 
 
 def startup(tpu: Tpu) -> str:
-    """What root runs when a machine starts: Python, and the share with the runs."""
+    """The script that root runs when a machine starts: Python, and the share with the runs."""
     packages = "python3.11 python3.11-venv psmisc" + (" nfs-common" if tpu.share else "")
     mount = [f"mkdir -p {MOUNT}", f"mountpoint -q {MOUNT} || mount -t nfs {tpu.share} {MOUNT}"] if tpu.share else []
     lines = ["#!/bin/bash", "export DEBIAN_FRONTEND=noninteractive", f"apt-get update && apt-get install -y {packages}"]
@@ -205,7 +207,7 @@ END_THE_OLD = (
 
 
 def start(job: Job, tpu: Tpu) -> str:
-    """What every worker runs: the code in its own environment, then the trainer. JAX finds the other workers itself."""
+    """The script of every worker: the code in its environment, then the trainer. JAX finds the other workers."""
     kept = f'"$HOME"/{SECRETS}'
     lines = [
         "#!/bin/bash",

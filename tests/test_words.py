@@ -18,7 +18,7 @@ data/checks.py data/drawing data/materialise data/pipeline.py data/questions.py 
 data/transforms.py data/worlds evals export loading objectives reports runtime __init__.py
 api.py cli.py doctor.py errors.py evaluate.py experiment.py losses.py optim.py positions.py report.py schedules.py
 sharding.py train.py train_step.py types.py"""
-NOT_YET = tuple(f"cjepa_jax/{name}" for name in NOT_YET.split()) + ("launch/", "examples/")
+NOT_YET = tuple(f"cjepa_jax/{name}" for name in NOT_YET.split())
 COMMAND = re.compile(r"^ {4,}(?:python|--|\.venv|cjepa|pip|[$]).*$", flags=re.M)  # a line of a docstring
 MOST = 20  # semicolons per 10,000 words
 A_FILE = 4  # semicolons that a short file may have
