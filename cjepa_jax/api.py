@@ -26,12 +26,10 @@ from cjepa_jax.configuration import sizes
 from cjepa_jax.evals import base
 from cjepa_jax.evals.counterfactual.questions import hidden
 from cjepa_jax.loading import inputs
-from cjepa_jax.loading import pretrained as opened
 from cjepa_jax.loading.inputs import InputError, Takes
-from cjepa_jax.loading.model import Restored
-from cjepa_jax.objectives.jepa import Jepa
-from cjepa_jax.types import TrainState
-from cjepa_jax.weights import read as pretrained
+from cjepa_jax.loading.model import Network
+from cjepa_jax.loading.pretrained import load_weights
+from cjepa_jax.weights import read
 from cjepa_jax.weights.read import Pretrained
 
 log = logging.getLogger(__name__)
@@ -77,7 +75,7 @@ def load(
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"path = {path!r}: must be the path of a run's folder, of an export, or of public weights")
     batch = _whole("batch", batch, 1)
-    found = opened.load_weights(path, step=step, trust=trust)
+    found = load_weights(path, step=step, trust=trust)
     if weights not in found.params:
         raise InputError(f"weights = {weights!r}: {found.source} has no target, only the encoder")
     first, *notes = found.summary().split("\n")
@@ -199,7 +197,7 @@ class Model:
     def _takes(self) -> Takes:
         encoder = self.pretrained.encoder
         patch, tubelet = sizes.parse(encoder["variant"]).patch, encoder.get("tubelet", 2)
-        frames = pretrained.frames(self.pretrained)
+        frames = read.frames(self.pretrained)
         return Takes(patch, frames, frames == tubelet and self.pretrained.input["frames"] > 1)
 
     @property
@@ -210,7 +208,7 @@ class Model:
     @functools.cached_property
     def _foresees(self) -> bool:
         """Whether the predicted change was trained."""
-        return pretrained.foresees(self.pretrained)
+        return read.foresees(self.pretrained)
 
     def _models(self, scenes: int) -> base.Model:
         """The model that computes so many scenes."""
@@ -218,21 +216,7 @@ class Model:
 
     @functools.cached_property
     def _compiled(self):
-        found = self.pretrained
-        objective = Jepa(
-            encoder=found.encoder,
-            predictor=found.predictor or {},
-            steps=1,
-            dtype=self.dtype,
-            causal_weight=float(self._foresees),
-            encoder_input=found.input.get("encoder_input", "context"),
-        )
-        params, target = dict(found.params), found.params.get("target", {})
-        params.pop("target", None)
-        params, target = jax.device_put((params, target))  # once, not at every call
-        state = TrainState(0, params, target, {}, None, 0)
-        restored = Restored(objective, state, None, {}, None, self._names, 0.0)
-        return functools.cache(restored.trained)
+        return functools.cache(Network.of_weights(self.pretrained, self.dtype).functions)
 
 
 def _whole(name: str, value: Any, least: int) -> int:

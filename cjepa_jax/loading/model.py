@@ -1,8 +1,9 @@
-"""A trained model brought back from its run, and the same network at random initialisations, as plain functions."""
+"""A model in memory as plain functions: of a run, of an export, of published weights, or at random initialisations."""
 
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,108 +17,57 @@ from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Model, Seen
 from cjepa_jax.loading import init_from, pretrained
-from cjepa_jax.loading.pretrained import restore
 from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.objectives.base import Masking
+from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
-from cjepa_jax.runtime.workdir import tuples
+from cjepa_jax.runtime.workdir import run_folder, tuples
 from cjepa_jax.types import Batch, Rows, TrainState
-from cjepa_jax.weights.read import Pretrained
+from cjepa_jax.weights.read import Pretrained, foresees
 
 NOT_THE_MODEL = ("objective.causal_tokens",)  # of the training's loss alone; runs from before it was a key lack it
 INIT = 2**30  # random initialisations beside a result are seeded from here: no run has their bits
 
 
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """A model and where it is from.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """A model in memory: an objective and its parameters, from which the API and evaluations take functions.
 
     Attributes:
-      objective, state: as trained, or as initialised from config.seed.
-      run: the run's folder; None for a random network, an export or public weights.
-      about: for the record: checkpoint, step, a digest of the parameters, the training's seed, batch, mask, optim and
-        data, and `transfer`: where those data are not the evaluation's, a line for each key. Of an export or public
-        weights also `weights`: layout, digest and licence; their seed is None where it is not known.
-      fresh: seed -> TrainState at initialisation.
+      objective, state: as trained, or as initialised.
       names_objects: whether training told the predictor which objects are hidden.
-      rate: the peak learning rate of the training.
-      notes: what to tell the user of weights that are not a run's.
       predicts, changes: whether the predictor and its residual head are the training's, where the objective has them.
     """
 
     objective: Any
     state: TrainState
-    run: pathlib.Path | None
-    about: dict[str, Any]
-    fresh: Any
     names_objects: bool
-    rate: float
-    notes: tuple[str, ...] = ()
     predicts: bool = True
     changes: bool = True
 
     @classmethod
-    def of(cls, config: Any, checkpoint: str, trust: tuple[str, ...] = ()) -> "Restored":
-        """The newest readable checkpoint of a run's folder; an export or public weights; or, for "random", the network
-        at initialisation.
+    def of_weights(cls, weights: Pretrained, dtype: str) -> "Network":
+        """The network of loaded weights, on the devices. Whatever they were trained by, their parts are those of `Jepa`
+        (objectives.base.Objective, `exports`)."""
+        objective = Jepa(
+            encoder=weights.encoder,
+            predictor=weights.predictor or {},
+            steps=1,
+            dtype=dtype,
+            causal_weight=float(foresees(weights)),
+            encoder_input=weights.input.get("encoder_input", "context"),
+        )
+        params = {name: tree for name, tree in weights.params.items() if name != "target"}
+        params, target = jax.device_put((params, weights.params.get("target", {})))  # once, not at every call
+        names = bool(weights.input.get("names_objects", True))
+        return cls(objective=objective, state=TrainState(0, params, target, {}, None, 0), names_objects=names)
 
-        How a run was trained is read from its own config.json; the model and its input are the config's, which must
-        be the same. Nothing is written to the run's folder. To an encoder that comes from elsewhere, now or when the
-        run was started, objective.encoder of the config is set (see initial); data, predictor and the rest are the
-        config's.
+    def functions(self, batch: int, name: str = TRAINED, state: TrainState | None = None) -> Model:
+        """Encode, hide and predict, compiled for `batch` scenes; with the parameters of another state, if one is given.
 
-        The run's config may name code of this package, what `config` names itself, and what is in `trust`
-        (foreign.trusted).
-
-        Raises: ConfigError for a folder without checkpoints, and for data that an encoder from elsewhere cannot take;
-          CheckpointError for one of another architecture, or without a readable config.json; DataError if no scene is
-          readable.
+        All functions of a network share what is compiled.
         """
-        trust = (*trust, *foreign.named(config))
-        run, weights = _opened(checkpoint, trust)
-        notes = init_from.use(config, weights) if weights else []
-        training = config if run is None else _training(run, config, trust)
-        objective = experiment.make_objective(config, config.train.steps or 1)
-        source = assemble.make_source(config, "train")
-        scenes = assemble.make_scenes(config, source, objective.patch, objective.tubelet, objective.max_removed)
-        arrays = batching.collate([scenes(0, 0)])
-        batch = Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
-        init = functools.partial(train_step.init_state, objective, optim.make(training.optim))
-        fresh = jax.jit(lambda seed: init(seed, batch))
-        step, state = (0, fresh(config.seed)) if run is None else restore(run, jax.eval_shape(fresh, config.seed))
-        if weights:
-            state = init_from.start(config, state, weights)
-        about = {
-            "checkpoint": str(run or checkpoint),
-            "step": step,
-            "digest": trees.digest((state.params, state.extra, state.target)),
-            "seed": training.seed,
-            "batch": training.train.batch,
-            "mask": training.mask,
-            "optim": training.optim,
-            "data": {key: training.data[key] for key in ("source", "options")},
-        }
-        now = {key: config.data[key] for key in about["data"]}
-        about["transfer"] = config_lib.differences({"data": about["data"]}, {"data": now}, ignore=())
-        rate = optim.peak_rate(training.optim, training.train.batch)
-        names = names_objects(training.mask, scenes.grid)
-        if weights:
-            about |= {"weights": {name: getattr(weights, name) for name in ("layout", "digest", "licence")}}
-            about |= {"step": weights.about.get("step", 0), "seed": weights.about.get("training", {}).get("seed")}
-            names = bool(weights.input.get("names_objects"))
-        predicts = not weights or not init_from.predictor_line(config, weights).startswith(init_from.FRESH)
-        changes = predicts and (not weights or weights.layout == "cjepa_jax")  # others have no such head
-        return cls(objective, state, run, about, fresh, names, rate, tuple(notes), predicts, changes)
-
-    def trained(self, batch: int) -> Model:
-        """The model, compiled for `batch` scenes."""
-        return self._model(TRAINED, self.state, batch)
-
-    def random(self, index: int, batch: int) -> Model:
-        """The same network at the index-th random initialisation."""
-        return self._model(f"{RANDOM} {index}", self.fresh(INIT + index), batch)
-
-    def _model(self, name: str, state: TrainState, batch: int) -> Model:
+        state = self.state if state is None else state
         objective, params = self.objective, state.params | state.extra
         encode, hide = self._compiled
         asked = getattr(objective, "predicts", False)  # only protocols that ask for predictions look at the target
@@ -134,7 +84,7 @@ class Restored:
 
     @functools.cached_property
     def _compiled(self):
-        """encode and hide, jitted, on parameters: shared by all models of this network."""
+        """encode and hide, jitted, on parameters."""
         objective = self.objective
 
         def encode(params, video):
@@ -171,6 +121,105 @@ class Restored:
         return jax.jit(encode), with_rows
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restored(Network):
+    """A network for an evaluation, and where it is from.
+
+    Attributes (see Network for the others):
+      run: the run's folder; None for a random network, an export or public weights.
+      about: for the record: checkpoint, step, a digest of the parameters, the training's seed, batch, mask, optim and
+        data, and `transfer`: where those data are not the evaluation's, a line for each key. Of an export or public
+        weights also `weights`: layout, digest and licence; their seed is None where it is not known.
+      fresh: seed -> TrainState at initialisation.
+      rate: the peak learning rate of the training.
+      notes: what to tell the user of weights that are not a run's.
+    """
+
+    run: pathlib.Path | None
+    about: dict[str, Any]
+    fresh: Callable[[int], TrainState]
+    rate: float
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: Any, checkpoint: str, trust: tuple[str, ...] = ()) -> "Restored":
+        """The newest readable checkpoint of a run's folder; an export or public weights; or, for "random", the network
+        at initialisation.
+
+        How a run was trained is read from its own config.json; the model and its input are the config's, which must
+        be the same. Nothing is written to the run's folder. To an encoder that comes from elsewhere, now or when the
+        run was started, objective.encoder of the config is set (see initial); data, predictor and the rest are the
+        config's.
+
+        The run's config may name code of this package, what `config` names itself, and what is in `trust`
+        (foreign.trusted).
+
+        Raises: ConfigError for a folder without checkpoints, and for data that an encoder from elsewhere cannot take;
+          CheckpointError for one of another architecture, or without a readable config.json; DataError if no scene is
+          readable.
+        """
+        trust = (*trust, *foreign.named(config))
+        run, weights = _opened(checkpoint, trust)
+        notes = init_from.use(config, weights) if weights else []
+        training = config if run is None else _training(run, config, trust)
+        objective = experiment.make_objective(config, config.train.steps or 1)
+        source = assemble.make_source(config, "train")
+        scenes = assemble.make_scenes(config, source, objective.patch, objective.tubelet, objective.max_removed)
+        arrays = batching.collate([scenes(0, 0)])
+        batch = Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
+        init = functools.partial(train_step.init_state, objective, optim.make(training.optim))
+        fresh = jax.jit(lambda seed: init(seed, batch))
+        step, state = (
+            (0, fresh(config.seed)) if run is None else pretrained.restore(run, jax.eval_shape(fresh, config.seed))
+        )
+        if weights:
+            state = init_from.start(config, state, weights)
+        about = {"checkpoint": str(run or checkpoint), "step": step} | _about(state, training, config)
+        rate = optim.peak_rate(training.optim, training.train.batch)
+        names = names_objects(training.mask, scenes.grid)
+        if weights:
+            about |= {"weights": {name: getattr(weights, name) for name in ("layout", "digest", "licence")}}
+            about |= {"step": weights.about.get("step", 0), "seed": weights.about.get("training", {}).get("seed")}
+            names = bool(weights.input.get("names_objects"))
+        predicts = not weights or not init_from.predictor_line(config, weights).startswith(init_from.FRESH)
+        changes = predicts and (not weights or weights.layout == "cjepa_jax")  # others have no such head
+        return cls(
+            objective=objective,
+            state=state,
+            names_objects=names,
+            predicts=predicts,
+            changes=changes,
+            run=run,
+            about=about,
+            fresh=fresh,
+            rate=rate,
+            notes=tuple(notes),
+        )
+
+    def trained(self, batch: int) -> Model:
+        """The model, compiled for `batch` scenes."""
+        return self.functions(batch)
+
+    def random(self, index: int, batch: int) -> Model:
+        """The same network at the index-th random initialisation."""
+        return self.functions(batch, f"{RANDOM} {index}", self.fresh(INIT + index))
+
+
+def _about(state: TrainState, training: Any, config: Any) -> dict[str, Any]:
+    """What `Restored.about` says of every network."""
+    trained = {key: training.data[key] for key in ("source", "options")}
+    now = {key: config.data[key] for key in trained}
+    return {
+        "digest": trees.digest((state.params, state.extra, state.target)),
+        "seed": training.seed,
+        "batch": training.train.batch,
+        "mask": training.mask,
+        "optim": training.optim,
+        "data": trained,
+        "transfer": config_lib.differences({"data": trained}, {"data": now}, ignore=()),
+    }
+
+
 def in_batches(batch: int, function, *arrays):
     """`function` over arrays with a common first axis, `batch` rows at a time; the last rows are filled up."""
     parts = []
@@ -187,9 +236,9 @@ def _opened(checkpoint: str, trust: tuple[str, ...]) -> tuple[pathlib.Path | Non
     if checkpoint == "random":
         return None, None
     path = pathlib.Path(checkpoint).absolute()
+    if run := run_folder(path):
+        return run, None
     path = path.parent if path.name == "checkpoints" else path
-    if (path / "checkpoints").is_dir():
-        return path, None
     if path.is_file() or (path / "config.json").is_file():
         return None, pretrained.load_weights(path, trust=trust)
     raise ConfigError(f"--checkpoint={checkpoint}: there is no folder {path / 'checkpoints'}, and no weights are there")

@@ -30,7 +30,7 @@ from cjepa_jax.models.predictor import Predictor
 from cjepa_jax.objectives import base
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.checkpoint import Checkpoints
-from cjepa_jax.runtime.workdir import Workdir
+from cjepa_jax.runtime.workdir import Workdir, run_folder
 from cjepa_jax.types import Batch, Rows, TrainState
 from cjepa_jax.weights import read
 from cjepa_jax.weights.read import Pretrained
@@ -61,11 +61,10 @@ def load_weights(
     """
     try:
         path = pathlib.Path(path).expanduser()
-        folder = path.parent if path.name == "checkpoints" else path
-        is_run, exists = (folder / "checkpoints").is_dir(), path.exists()
+        folder, exists = run_folder(path), path.exists()
     except (OSError, RuntimeError) as error:  # too long, not to be searched; a home that is not known
         raise ConfigError(f"{short(path)}: {getattr(error, 'strerror', None) or error}") from error
-    if is_run:
+    if folder:
         return _run(folder.absolute(), step, strict, foreign.trusted(trust))
     if step is not None:
         raise ConfigError(f"step = {step}: {path} has no folder of checkpoints to choose from")
