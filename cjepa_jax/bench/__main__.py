@@ -4,10 +4,10 @@ python -m cjepa_jax.bench --config=configs/tiny.py [--steps=30] [--config.train.
 python -m cjepa_jax.bench --config=configs/tiny.py --against=torch [--torch_compile]
 python -m cjepa_jax.bench --config=configs/tiny.py --against=padded
 
-The step is the real one on the config's real data. FLOPs are those of the model's matrix products, counted from
-shapes without rematerialisation; the useful ones are those of tokens that exist. Their rate stands beside the best
-rate of one large matrix product measured here. With --against, another implementation of the same step takes turns
-with ours: the same algorithm in PyTorch, or ours with everything padded (see versus_torch.py and versus_padded.py).
+The step is the real one on the config's real data. FLOPs are those of the model's matrix products, counted from shapes
+without rematerialisation. Useful FLOPs are those of real tokens. Their rate is printed with the best rate of one large
+matrix product measured here. With --against, another implementation of the same step alternates with ours: the same
+algorithm in PyTorch, or ours with everything padded (see torch_step.py and padded_step.py).
 """
 
 
@@ -140,7 +140,7 @@ def _data_rate(loader, count: int, step_seconds: float) -> str:
     batches = loader.iterate(0, 10**6)
     next(batches)
     start = time.perf_counter()
-    count += loader.prefetch * max(loader.workers, 1)  # what was fetched ahead meanwhile should not weigh much
+    count += loader.prefetch * max(loader.workers, 1)  # prefetched batches should not count much
     for _ in range(count):
         next(batches)
     taken = (time.perf_counter() - start) / count
@@ -149,11 +149,11 @@ def _data_rate(loader, count: int, step_seconds: float) -> str:
 
 
 def _rates(config, run, state, arrays, seconds: float) -> dict[str, str]:
-    """FLOP/s of a step on these arrays, which takes `seconds`, beside the machine's own."""
+    """FLOP/s of a step on these arrays, which takes `seconds`, and the machine's best rate."""
     useful, padded = paired.count_flops(config, run.mesh, state, arrays)
     dtype = jnp.dtype(getattr(run.objective, "dtype", "float32"))
     size = 2048 if jax.default_backend() == "cpu" else 8192  # a small product leaves an accelerator idle
-    # A CPU's simulated devices are one: a product on any of them has all its cores.
+    # A CPU's simulated devices share its cores: a product on any of them uses all cores.
     devices = jax.process_count() if jax.default_backend() == "cpu" else jax.device_count()
     peak = _matmul_rate(dtype, size) * devices
     return {

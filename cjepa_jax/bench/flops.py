@@ -16,7 +16,7 @@ from cjepa_jax.models import attention
 def matmul_flops(function: Callable, *args: Any) -> int:
     """Multiply-adds x 2 of every matrix product and convolution that `function(*args)` runs, loops multiplied out.
 
-    Nothing is computed; `args` may be ShapeDtypeStructs. Elementwise work, which is small beside it, is not counted.
+    Nothing is computed, and `args` may be ShapeDtypeStructs. Elementwise work is small in comparison and not counted.
     """
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
@@ -43,7 +43,7 @@ def _inner(params: dict) -> list:
 
 
 def step_flops(objective: Any, state: Any, batch: Any) -> int:
-    """`matmul_flops` of a training step's loss and gradient; `state` and `batch` may be shapes only."""
+    """`matmul_flops` of a training step's loss and gradient. `state` and `batch` may be shapes only."""
     loss = functools.partial(objective.loss, key=jax.random.key(0), step=0)
     gradient = jax.value_and_grad(loss, has_aux=True)
     with attention.only("einsum"):  # a kernel's products cannot be counted from outside
@@ -51,11 +51,12 @@ def step_flops(objective: Any, state: Any, batch: Any) -> int:
 
 
 def useful_step_flops(objective: Any, state: Any, batch: Any, context: np.ndarray) -> int:
-    """`step_flops` if context rows held nothing but context tokens: no padding, no products across scenes.
+    """`step_flops` if context rows held only context tokens: no padding, no products across scenes.
 
     Args:
       context: bool [B, N], the tokens that are context.
-    A row of L tokens costs a L + b L^2, the second from attention; counting rows of 1, 2 and 3 tokens gives a and b.
+    A row of L tokens costs a L + b L^2, with the second term from attention. Counting rows of 1, 2 and 3 tokens gives a
+    and b.
     """
 
     def cost(length: int) -> int:

@@ -1,4 +1,4 @@
-"""The step with naive padding, to measure this package against: the same loss, more work.
+"""The step with naive padding, as a reference for this package: the same loss, more work.
 
 Context rows have room for the whole grid, and the predictor sees the (padded) context followed by the (padded) mask
 tokens, 2N in all, where ours puts both on one grid of N.
@@ -17,7 +17,7 @@ from cjepa_jax.types import Array, Batch, Params
 
 @dataclasses.dataclass(frozen=True)
 class Padded(Jepa):
-    """`Jepa` with a concatenated predictor; its parameters are the same. Give it data.row_lengths = (1.0,)."""
+    """`Jepa` with a concatenated predictor and the same parameters. Use it with data.row_lengths = (1.0,)."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,7 +1,8 @@
 """Two implementations of one step on the same scenes from the same weights, taking turns.
 
-PyTorch does so in a process of its own, which waits while this one computes: each side has the memory allocator and the
-threads that its users have. In one process our steps at ViT-S took a third longer than beside the padded ones.
+PyTorch runs in a separate process, which waits while this one computes. So each side has the memory allocator and the
+threads that its users have. In one process with PyTorch our steps at ViT-S took a third longer than next to the padded
+ones.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from cjepa_jax.errors import CjepaError, ConfigError, PeerError
 AGAINST = ("torch", "padded")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first step's loss, relative
 CYCLE = 4  # batches that the rounds go through
-GONE = EOFError, BrokenPipeError, ConnectionResetError  # what a pipe says when nobody is at its other end
+GONE = EOFError, BrokenPipeError, ConnectionResetError  # errors of a pipe whose other end is closed
 
 
 @dataclasses.dataclass
@@ -49,8 +50,8 @@ def compare(config: Any, against: str, rounds: int, compiled: bool = False) -> d
     Args:
       against: "torch" (the same algorithm in PyTorch; `compiled`: by torch.compile) or "padded" (naive padding).
 
-    Raises: ConfigError for what the other side cannot do, and if the losses of the first step differ; PeerError if
-      PyTorch's process dies.
+    Raises: ConfigError for settings that the other side does not support, and if the losses of the first step differ.
+      PeerError if PyTorch's process dies.
     """
     report = _load()
     if against == "torch" and config.data.pack:
@@ -116,12 +117,12 @@ def _start(config) -> tuple[Ours, list[dict]]:
 
 
 def _processors() -> int:
-    """Those that this process may run on; XLA:CPU has a thread for each."""
+    """The cores that this process may run on. XLA:CPU has a thread for each."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _load() -> dict[str, str]:
-    """How busy the machine is before anything is measured."""
+    """The load of the machine before the measurement."""
     load, processors = os.getloadavg()[0], _processors()
     report = {"load at the start": f"{load:.1f} on {processors} processors"}
     if load > processors:
@@ -163,13 +164,13 @@ def _torch(config: Any, ours: Ours, batches: list[dict], compiled: bool) -> Iter
         waiting = ", ".join(f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
         yield {"threads": f"{_processors()} here, {threads} torch ({waiting})"}, step
     finally:
-        here.close()  # which is how the other process is told to end
+        here.close()  # which tells the other process to end
         process.join()
 
 
 @contextlib.contextmanager
 def _blamed(process: multiprocessing.Process) -> Iterator[None]:
-    """Raises PeerError, one line, if the other process is gone when it is spoken to."""
+    """Raises PeerError, one line, if the other process is gone."""
     try:
         yield
     except GONE as error:
@@ -180,8 +181,8 @@ def _blamed(process: multiprocessing.Process) -> Iterator[None]:
 
 
 def _serve(connection: Connection, config: Any, steps: int, state: Any, batches: list[dict], compiled: bool) -> None:
-    """The other process: says how many threads it has, or what is wrong; then steps when it is asked to, until the one
-    that asks is gone."""
+    """The other process. It reports its number of threads, or an error. Then it computes steps on request, until the
+    requesting process is gone."""
     with contextlib.suppress(*GONE):
         try:
             from cjepa_jax.bench import torch_step  # optional
@@ -198,13 +199,13 @@ def _serve(connection: Connection, config: Any, steps: int, state: Any, batches:
 
 
 def _send(connection: Connection, answer: Any) -> None:
-    """As bytes: where nobody listens any more, `send` leaves a buffer behind whose collection ends Python 3.12.1."""
+    """Sends bytes: if the other end is closed, `send` leaves a buffer whose collection crashes Python 3.12.1."""
     connection.send_bytes(pickle.dumps(answer))
 
 
 @contextlib.contextmanager
 def _usual_allocator() -> Iterator[None]:
-    """Processes that start inside have the allocator's settings that the user has, without those of our commands."""
+    """Processes that start inside have the user's settings of the allocator, without those of our commands."""
     tunables = os.environ.get("GLIBC_TUNABLES")
     if tunables is not None:
         os.environ["GLIBC_TUNABLES"] = tunables.replace(cli.ALLOCATOR, "").strip(":")
@@ -216,6 +217,6 @@ def _usual_allocator() -> Iterator[None]:
 
 
 def _timed(step: Callable, *arguments: Any) -> tuple[Any, float, float]:
-    """The step's result, its seconds, and the seconds of all processors that this process had meanwhile."""
+    """The step's result, its seconds, and the processor seconds that this process used in this time."""
     start, before = time.perf_counter(), time.process_time()
     return step(*arguments), time.perf_counter() - start, time.process_time() - before

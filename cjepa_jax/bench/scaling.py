@@ -1,11 +1,12 @@
-"""What a step of a config costs on many chips, from shapes: FLOPs, memory, bytes sent, and where sending takes longer.
+"""The cost of a config's step on many chips, from shapes: FLOPs, memory, bytes sent, and the limit set by
+communication.
 
 python -m cjepa_jax.bench.scaling --config=configs/vitl.py --chips=32 [--size=1408,40,6144] [--peak=459 --link=600]
 XLA_FLAGS=--xla_force_host_platform_device_count=64 python -m cjepa_jax.bench.scaling --config=configs/vitl.py --hlo ...
 
-The first needs no chips; config.sharding.fsdp says how many of them divide the parameters. The second compiles the
-real step for the devices at hand, without running it, and counts the communication in XLA's program. For
-objective.type Jepa with image or clip targets in two passes (data.intervened "zero_pixels" or "rerender").
+The first needs no chips. config.sharding.fsdp is the number of chips that divide the parameters. The second compiles
+the real step for the available devices, without running it, and counts the communication in XLA's program. Both are for
+objective.type Jepa with targets in two passes (data.intervened "zero_pixels" or "rerender").
 """
 
 
@@ -64,7 +65,7 @@ class Stack:
         return self.depth * (9 * self.width + self.hidden) + 2 * self.width
 
     def flops(self, tokens: int, row: int) -> int:
-        """Of one forward pass over so many tokens in rows of length `row`."""
+        """FLOPs of one forward pass over `tokens` tokens in rows of length `row`."""
         return 2 * tokens * self.kernels + 4 * tokens * row * self.width * self.depth
 
 
@@ -85,7 +86,8 @@ class Model:
 
     @classmethod
     def of(cls, config, size: str = "", context: float = 1.0) -> "Model":
-        """Of a config; `size` "width,blocks,MLP units" replaces the encoder's. Raises ConfigError if it is no such."""
+        """Networks of a config. `size` "width,blocks,MLP units" replaces the encoder's. Raises ConfigError if it is
+        invalid."""
         for part, key in (("encoder", "variant"), ("predictor", "width")):
             if key not in (config.objective.get(part) or {}):
                 raise ConfigError(
@@ -119,15 +121,16 @@ class Model:
         """Elements of the encoder and of the predictor."""
         width, narrow = self.encoder.width, self.predictor.width
         encoder, predictor = self.kernels
-        extra = narrow + 2 * width + narrow * (1 + self.objects)  # biases of the ends; mask and object embeddings
+        extra = narrow + 2 * width + narrow * (1 + self.objects)  # biases of the ends, mask and object embeddings
         vectors = self.encoder.vectors + width, self.predictor.vectors + extra
         return tuple(map(sum, zip((encoder, predictor), vectors, self.tables, strict=True)))
 
     @property
     def flops(self) -> int:
-        """Of a scene's step: two target passes, context encoder and predictor forwards and twice that backwards."""
+        """FLOPs of a scene's step: two target passes, context encoder and predictor forwards, and twice that
+        backwards."""
         n, width, narrow = self.tokens, self.encoder.width, self.predictor.width
-        pixels = 2 * n * self.box * width  # no gradient goes on to the pixels
+        pixels = 2 * n * self.box * width  # the pixels get no gradient
         targets = 2 * (pixels + self.encoder.flops(n, n))
         context = 2 * pixels + 3 * self.encoder.flops(self.row, self.row)
         return targets + context + 3 * (self.predictor.flops(n, n) + 6 * n * width * narrow)
@@ -139,12 +142,13 @@ class Model:
 
 
 def payload(model: Model, batch: int, fsdp: int, slices: int = 1) -> dict[str, float]:
-    """Bytes of what a step's collectives yield on each chip.
+    """Output bytes of a step's collectives on each chip.
 
-    The blocks' kernels are gathered anew in the encoder's three passes, the predictor's one and both backward passes;
-    those at the ends once, of the tokenizer the trained one and the target's. In float32, whatever the products are in.
-    Several `slices` (train.accumulate under "jit") gather the blocks' kernels and add the gradients up for each slice,
-    for the sum is inside the loop; and a pass of the context encoder before them finds the features, gathered twice.
+    The blocks' kernels are gathered in the encoder's three passes, the predictor's one and both backward passes.
+    Kernels at the ends are gathered once, and the tokenizer's for the trained encoder and the target. All are gathered
+    in float32, for every type of the products. Several `slices` (train.accumulate under "jit") gather the blocks'
+    kernels and add the gradients up for each slice, because the sum is inside the loop. A pass of the context encoder
+    before them computes the features, with kernels gathered twice.
     """
     encoder, predictor = model.kernels
     first = slices > 1
@@ -157,8 +161,8 @@ def payload(model: Model, batch: int, fsdp: int, slices: int = 1) -> dict[str, f
 
 
 def sent(model: Model, batch: int, data: int, fsdp: int, slices: int = 1) -> float:
-    """Bytes that a chip sends in a step, by rings: n chips that gather X bytes send X (n-1)/n each; that reduce and
-    scatter them likewise; that reduce them everywhere, twice as many."""
+    """Bytes that a chip sends in a step, by rings: to gather X bytes, each of n chips sends X (n-1)/n. Reduce-scatter
+    sends the same, all-reduce twice as many."""
     amounts, n = payload(model, batch, fsdp, slices), data * fsdp
     total = amounts["parameters"] * (fsdp - 1) / fsdp + amounts["SIGReg"] * (n - 1) / n
     shard = amounts["gradients"] / fsdp
@@ -166,8 +170,8 @@ def sent(model: Model, batch: int, data: int, fsdp: int, slices: int = 1) -> flo
 
 
 def collectives(hlo: str) -> dict[str, tuple[int, int]]:
-    """kind -> (how often it runs, bytes that it yields on each device), from a compiled program's text; loops
-    multiplied out. Scalars' and vectors' small ones are among them."""
+    """kind -> (number of executions, output bytes on each device), from a compiled program's text, with loops
+    multiplied out. Small ones of scalars and vectors are included."""
     bodies, name = collections.defaultdict(list), ""
     for line in hlo.splitlines():
         start = re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line)
@@ -191,7 +195,7 @@ def collectives(hlo: str) -> dict[str, tuple[int, int]]:
 
 
 def _bytes(shapes: str) -> int:
-    """Of the arrays in a text like (f32[96,16]{1,0}, f32[])."""
+    """Bytes of the arrays in a text like (f32[96,16]{1,0}, f32[])."""
     arrays = re.findall(r"(\w+)\[([\d,]*)\]", shapes)
     return sum(BYTES[kind] * math.prod(map(int, filter(None, sizes.split(",")))) for kind, sizes in arrays)
 
@@ -233,7 +237,7 @@ def on_paper(config, given) -> dict[str, str]:
 
 
 def compiled(config) -> dict[str, str]:
-    """From XLA's program of the step for the devices at hand, beside what `payload` expects."""
+    """From XLA's program of the step for the available devices, next to the values that `payload` expects."""
     if config.sharding.mode != "jit":
         raise ConfigError(f"sharding.mode = {config.sharding.mode!r}: must be 'jit' with --hlo")
     model, slices = Model.of(config), config.train.accumulate

@@ -1,4 +1,4 @@
-"""The training step of `objectives.jepa.Jepa` in PyTorch, as its users write it, to measure this package against.
+"""The training step of `objectives.jepa.Jepa` in PyTorch, as its users write it, as a reference for speed.
 
 Float32 or bfloat16 autocast, scaled_dot_product_attention, fused AdamW, context rows padded to the batch's length, the
 predictor on the whole grid. It does less than our step: no monitors, no guard against non-finite steps.
@@ -69,7 +69,7 @@ class Transformer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """[B, T, H, W, C] pixels -> tokens [B, N, D]; or of the tokens `index` [B, L] only, of which `real` exist."""
+    """[B, T, H, W, C] pixels -> tokens [B, N, D], or only the tokens `index` [B, L], of which `real` exist."""
 
     def __init__(self, ours: encoder.Encoder, grid: tuple[int, int, int], frames: int):
         super().__init__()
@@ -95,7 +95,7 @@ class Encoder(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Context tokens in their places, mask tokens in the others -> predicted tokens and predicted change."""
+    """Context tokens at their places, mask tokens at the others -> predicted tokens and predicted change."""
 
     def __init__(self, ours: predictor.Predictor, grid: tuple[int, int, int]):
         super().__init__()
@@ -127,10 +127,10 @@ class Twin:
     """Encoder, target, predictor, AdamW and EMA.
 
     Args:
-      objective: ours; optim: config.optim; state: the TrainState whose weights it starts with.
+      objective: ours. optim: config.optim. state: the TrainState whose weights it starts with.
       arrays: a batch of the loader's, not packed (data.pack = 0), for its shapes.
       compiled: by torch.compile.
-    The precision is that of the objective. Raises ConfigError for what it has no twin of.
+    The precision is that of the objective. Raises ConfigError for settings without a counterpart here.
     """
 
     def __init__(self, objective: Jepa, optim: Any, state: Any, arrays: dict, compiled: bool = False):
@@ -236,7 +236,7 @@ def _covers(object_patches: np.ndarray, removed: np.ndarray, count: int) -> np.n
 
 
 def _copy(module: nn.Module, params: Mapping) -> None:
-    """Our parameters into the module of the same shape: kernels transposed, stacked layers taken apart."""
+    """Copies our parameters into the module of the same shape: kernels transposed, stacked layers split."""
     flat = dict(_flatten(params))
     with torch.no_grad():
         for name, parameter in module.named_parameters():

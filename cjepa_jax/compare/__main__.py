@@ -2,16 +2,16 @@
 
     python -m cjepa_jax.compare --suite=micro --workdir=runs/micro [--jobs=2]
     python -m cjepa_jax.compare --suite=... --workdir=... --list                the cells and what is done
-    python -m cjepa_jax.compare --suite=... --workdir=... --phase=table         the table of what is there
+    python -m cjepa_jax.compare --suite=... --workdir=... --phase=table         the table of the finished cells
 
-Run it again to go on: finished cells are kept, half-trained ones resume. As SLURM arrays, one cell a task:
+Run it again to resume: finished cells are kept, half-trained ones resume. As SLURM arrays, one cell a task:
 
     sbatch --array=0-$((TUNE - 1)) --wrap "COMMAND --phase=tune --index=\\$SLURM_ARRAY_TASK_ID"
     sbatch --array=0-$((CELLS - 1)) -d afterany:JOB --wrap "COMMAND --phase=cells --index=\\$SLURM_ARRAY_TASK_ID"
     COMMAND --phase=table
 
 TUNE and CELLS are what --list prints. The records of finished cells, the table (Markdown, JSON) and its plot are in the
-folder; --records=DIR reads records from elsewhere, such as docs/results/micro.
+folder. --records=DIR reads records from another folder, such as docs/results/micro.
 """
 
 import argparse
@@ -32,7 +32,7 @@ PHASES = ("all", "tune", "cells", "table")
 
 
 def main(argv: list[str]) -> int:
-    """Returns 0 when all that was asked for is done, 1 when a cell failed, 75 when a signal stopped one.
+    """Returns 0 if all requested cells are done, 1 if a cell failed, 75 if a signal stopped one.
 
     Raises ConfigError, one line.
     """
@@ -52,9 +52,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--list", action="store_true", help="print the cells of both phases, and stop")
     args = parser.parse_args(argv)
     cli.set_up_logging("info")
-    import jax  # only once the command line is known good
+    import jax  # only after the command line has been checked
 
-    jax.config.update("jax_platforms", "cpu")  # here operations are counted; an accelerator is for the cells' commands
+    jax.config.update("jax_platforms", "cpu")  # only counts operations (the cells' commands use the accelerator)
     from cjepa_jax.compare import suite as suites
     from cjepa_jax.compare import table
     from cjepa_jax.compare.cell import Lab, cores
@@ -97,8 +97,8 @@ def main(argv: list[str]) -> int:
 
 
 def run(lab, cells, jobs: int) -> list[int]:
-    """The cells in order, `jobs` at a time; returns an exit code for each that was not done before: 0, 1 for one that
-    failed, 75 for one that a signal stopped, after which none is begun."""
+    """Runs the cells in order, `jobs` at a time. Returns an exit code for each that was not done before: 0, 1 for one
+    that failed, 75 for one that a signal stopped. After a 75 no further cell is started."""
     from cjepa_jax.compare.cell import cores
 
     free = [cores()[job::jobs] for job in range(jobs)]

@@ -1,4 +1,4 @@
-"""Runs one cell: its config file, its training, its evaluation, its record. Every part is skipped if it is there."""
+"""Runs one cell: its config file, its training, its evaluation, its record. Every existing part is skipped."""
 
 import dataclasses
 import functools
@@ -29,26 +29,27 @@ from cjepa_jax.types import Batch, Rows
 
 log = logging.getLogger(__name__)
 
-TAIL, MOST_LOG = 4096, 1 << 26  # bytes of a log in which its last line is; that are looked through
+TAIL, MOST_LOG = 4096, 1 << 26  # bytes of a log: searched for its last line, and read at most
 COUNTED = 8  # batches whose shapes the operations of a step are counted from
 AT_ONCE = 130  # the exit code after a second signal
-LOOK, HEARD = 0.5, 2.0  # seconds between looks at a command; in which it answers a signal that it got itself
+LOOK, HEARD = 0.5, 2.0  # seconds between checks of a command, and in which it reacts to a signal
 COUNTED_OF = ("objective", "data", "mask", "train", "dtype")  # the config's sections that they depend on
 
 
 class CellError(CjepaError):
-    """A cell's command failed; its log says why. The others go on."""
+    """A cell's command failed. Its log says why. The others continue."""
 
 
 class CellStopped(CjepaError):
-    """A signal has stopped a cell's command, which has saved; the same comparison goes on with it."""
+    """A signal has stopped a cell's command, which has saved. The same comparison resumes it."""
 
     exit_code = PREEMPTED
 
 
 @dataclasses.dataclass(frozen=True)
 class Lab:
-    """A suite in its folder. `stopping` says whether the comparison is to stop: the command that runs is told."""
+    """A suite in its folder. `stopping` says whether the comparison is to stop. It is passed on to the running
+    command."""
 
     suite: Suite
     folder: pathlib.Path
@@ -60,17 +61,17 @@ class Lab:
         return door.below(self.folder, "cells", cell.name)
 
     def record(self, cell: Cell) -> pathlib.Path:
-        """What is kept of a finished cell."""
+        """The stored record of a finished cell."""
         return door.below(self.folder, "records", f"{cell.name}.json")
 
     def finished(self, cell: Cell) -> dict[str, Any] | None:
-        """The cell's record, or None. Raises ConfigError for a record that was made by other settings."""
+        """The cell's record, or None. Raises ConfigError for a record that was made with other settings."""
         return self.suite.read(self.record(cell), cell)
 
     def run(self, cell: Cell) -> None:
-        """Trains and evaluates the cell, as far as that is not done.
+        """Trains and evaluates the cell, unless that is done.
 
-        Raises: CellError if a command fails; CellStopped if a signal stopped one; ConfigError if a run that tuning
+        Raises: CellError if a command fails. CellStopped if a signal stopped one. ConfigError if a run that tuning
           needs is missing.
         """
         if self.finished(cell):
@@ -100,7 +101,7 @@ class Lab:
         write_atomically(self.record(cell), json.dumps(record, indent=1) + "\n")
 
     def _train(self, cell: Cell, home: pathlib.Path) -> dict[str, Any]:
-        """Trains, or goes on, or finds that it is done; a tuning run that diverges has an empty result."""
+        """Trains or resumes, unless it is done. A tuning run that diverges has an empty result."""
         asked = (f"--config={home / 'config.py'}", f"--workdir={home / 'run'}")
         code, commit_then = self._command(home, "cjepa_jax.train", *asked), commit()
         file = home / "run" / "result.json"
@@ -127,9 +128,9 @@ class Lab:
         return {"about": about, "protocols": asked, "evaluated by": commit_then}
 
     def cost(self, cell: Cell) -> dict[str, Any]:
-        """Operations of a step, the mean over the first batches, and parameters: counted, nothing is trained.
+        """Operations of a step, the mean over the first batches, and parameters. They are counted without training.
 
-        Counted for the seed 0, so that a method has as many steps whatever its seed.
+        Counted for seed 0, so that a method has the same number of steps for every seed.
         """
         config = self.suite.config(dataclasses.replace(cell, seed=0))
         resolved = json.loads(json.dumps(config_lib.resolve({key: config[key] for key in COUNTED_OF})))
@@ -158,9 +159,9 @@ class Lab:
         return max(1, round(share * self.suite.flops / cost["flops"]))
 
     def settled(self, cell: Cell) -> float | None:
-        """The tuned key's value for a cell; None if the method is not tuned.
+        """The tuned key's value for a cell. None if the method is not tuned.
 
-        Raises: ConfigError before it is known, and if no value of the grid trained to its end.
+        Raises: ConfigError if it is not known yet, and if no value of the grid trained to its end.
         """
         if cell.value is not None:
             return cell.value
@@ -177,9 +178,9 @@ class Lab:
         return mine[int(np.argmax(scores))].value
 
     def _command(self, home: pathlib.Path, module: str, *arguments: str) -> int:
-        """Runs a command of the project, its output in log.txt; returns its exit code.
+        """Runs a command of the project with its output in log.txt. Returns its exit code.
 
-        It ends with this process, however that ends. Raises: CellStopped if a signal stopped it, or is about to.
+        It ends with this process, even if that is killed. Raises: CellStopped if a signal stopped it, or is about to.
         """
         if self.stopping():
             raise CellStopped(f"{home.name}: not begun")
@@ -196,8 +197,9 @@ class Lab:
         return code
 
     def _ended(self, process: subprocess.Popen, log: pathlib.Path, before: int) -> int:
-        """The exit code of a command. When the comparison is to stop the command is told, unless it has been: whoever
-        signals a whole job (Ctrl-C, SLURM) has told it too, and a second signal would keep it from saving."""
+        """The exit code of a command. If the comparison is to stop, the command gets a signal, unless it has already
+        got one. A signal to a whole job (Ctrl-C, SLURM) has reached it too, and a second signal would prevent it from
+        saving."""
         while (code := clock.wait(process, LOOK)) is None and not self.stopping():
             pass
         if code is None:
@@ -208,8 +210,8 @@ class Lab:
 
     @functools.cached_property
     def compiled(self) -> pathlib.Path | None:
-        """Where evaluations share what is compiled: code that they run. None, with a warning, where somebody else may
-        have put it there; each command then uses the user's own cache."""
+        """The folder in which evaluations share compiled code, which they run. None, with a warning, if another user
+        may write there. Each command then uses the user's own cache."""
         try:
             folder = door.folder(self.folder, "compiled")
             others = [path for path in (self.folder, folder) if not door.is_own(path)]
@@ -236,7 +238,7 @@ def _counted(file: pathlib.Path, resolved: Mapping[str, Any]) -> dict[str, Any] 
 
 
 def _since(log: pathlib.Path, before: int) -> bytes:
-    """What has been written to a log since it had so many bytes, at most MOST_LOG of it."""
+    """The text written to a log since it had `size` bytes, at most MOST_LOG of it."""
     with door.regular(log) as file:
         file.seek(before)
         return file.read(MOST_LOG)
@@ -250,12 +252,12 @@ def _last_line(home: pathlib.Path, module: str, code: int) -> str:
 
 
 def cores() -> list[int]:
-    """The cores that this thread may use; all of them where the system does not say."""
+    """The cores that this thread may use. All of them if the system does not say."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def commit() -> str:
-    """The clone's commit, with "+" if files differ from it, "" outside git; of an installed wheel, its version."""
+    """The clone's commit, with "+" if files differ from it, "" outside git. For an installed wheel, its version."""
     if not (clone := locate.clone()):
         return f"cjepa_jax {__version__}"
     git = ["git", "-C", str(clone)]

@@ -3,18 +3,18 @@
 A suite file (configs/suites) has a function `get_suite()` that returns a dict:
 
     about     a sentence: what is compared, on which hardware
-    flops     operations (matrix products) of each training run, the same for every method; steps follow from it
+    flops     operations (matrix products) of each training run, the same for every method. They determine the steps
     seeds     of the runs, at least 3 for an interval
     shared    overrides of every config, dotted keys
     worlds    name -> {label, overrides}
-    methods   name -> {label, config: as for --config a name such as "baselines/ijepa", or a module, overrides};
-              steps=n instead of the budget makes it one smoke cell, labelled so; steps=0 scores the network at
-              initialisation; tuned_as=NAME takes that method's tuned value
+    methods   name -> {label, config: as for --config a name such as "baselines/ijepa", or a module, overrides}.
+              steps=n instead of the budget makes it one smoke cell, labelled so. steps=0 scores the network at
+              initialisation. tuned_as=NAME takes that method's tuned value
     tuning    {key, values, share, seed, world}: for each method the key's value with the highest mean of the online
-              probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported;
-              it serves in all worlds. {}: none
-    evals     the section evals of every config; {folder} in a text stands for the comparison's folder
-    columns   title -> (protocol, metric), or (protocol, metric, row) for another row than the model's own
+              probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported.
+              It is used in all worlds. {}: none
+    evals     the section evals of every config. {folder} in a text is replaced by the comparison's folder
+    columns   title -> (protocol, metric), or (protocol, metric, row) for another row than the model's
     contrasts pairs of methods whose differences are printed, paired by seed
 """
 
@@ -40,7 +40,7 @@ FIELDS = ("about", "flops", "seeds", "shared", "worlds", "methods", "tuning", "e
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One training run with its evaluation. value: of the key that is being tuned; None once that is settled."""
+    """One training run with its evaluation. value: of the key that is being tuned, None after tuning."""
 
     world: str
     method: str
@@ -49,7 +49,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Also the name of its folder."""
+        """Its name, which is also that of its folder."""
         return f"{self.world}-{self.method}-" + (f"seed{self.seed}" if self.value is None else f"tune{self.value:g}")
 
 
@@ -70,7 +70,8 @@ class Suite:
     contrasts: tuple[tuple[str, str], ...]
 
     def cells(self) -> list[Cell]:
-        """Every cell of the table, the first seed of all first: a comparison that is stopped is broad."""
+        """Every cell of the table, with the first seed of all first, so that a stopped comparison covers all
+        methods."""
         return [
             Cell(world, method, seed)
             for index, seed in enumerate(self.seeds)
@@ -80,7 +81,7 @@ class Suite:
         ]
 
     def tuned(self) -> list[Cell]:
-        """The runs that settle the tuned key, for methods with a budget."""
+        """The runs that tune the key, for methods with a budget."""
         if not self.tuning:
             return []
         return [
@@ -99,13 +100,13 @@ class Suite:
         return self.methods[method].get("steps") == 0
 
     def tuned_as(self, method: str) -> str:
-        """The method whose tuning serves this one: its own name but for members of a pair."""
+        """The method whose tuned value this one uses: itself, except for members of a pair."""
         return self.methods[method].get("tuned_as", method)
 
     def read(self, file: pathlib.Path, cell: Cell) -> dict[str, Any] | None:
         """The record of a cell in a file, or None if there is none.
 
-        Raises: ConfigError if it is of another suite, other settings or another budget.
+        Raises: ConfigError if it belongs to another suite, other settings or another budget.
         """
         if not file.exists():
             return None
@@ -128,7 +129,7 @@ class Suite:
         return record
 
     def overrides(self, cell: Cell, steps: int, value: float | None) -> dict[str, Any]:
-        """What the cell changes of its method's config, by dotted keys."""
+        """The cell's overrides of its method's config, by dotted keys."""
         found = {**self.shared, **self.worlds[cell.world]["overrides"]}
         found |= {f"evals.{key}": item for key, item in config_lib.flatten(self.evals)}
         found |= self.methods[cell.method].get("overrides", {})
@@ -149,7 +150,7 @@ class Suite:
 
 
 def config_file(name: str, overrides: Mapping[str, Any]) -> str:
-    """The text of a config file that stands for a cell's config, to be run by hand like any other."""
+    """The text of a config file equal to a cell's config, which can be run like any other."""
     module = locate.module_of(name)
     lines = "".join(f"    {key!r}: {value!r},\n" for key, value in overrides.items())
     return (
@@ -176,7 +177,7 @@ def evals_file(overrides: Mapping[str, Any]) -> str:
 
 
 def load(path: str) -> Suite:
-    """Reads and checks a suite file, by path or name. Raises ConfigError, one line, for what is wrong."""
+    """Reads and checks a suite file, by path or name. Raises ConfigError, one line, if it is invalid."""
     file = locate.find(path, "suite", "suites")
     locate.make_importable(file)
     spec = importlib.util.spec_from_file_location("suite", file)
@@ -188,7 +189,7 @@ def load(path: str) -> Suite:
         suite = Suite(file.stem, **found | {"seeds": tuple(found["seeds"])})
         for cell in [*suite.cells(), *suite.tuned()]:
             suite.config(cell, value=cell.value)
-    except (Exception, SystemExit) as error:  # a suite file is a program: whatever it raises is reported in one line
+    except (Exception, SystemExit) as error:  # a suite file is a program, and its errors are reported in one line
         text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         raise ConfigError(f"--suite={path}: {text}") from error
     return suite
@@ -207,7 +208,7 @@ SCORE = {"metric": str, "row": str, "kind": str, "value": int | float | None, "i
 
 
 def _damage(record: Mapping[str, Any]) -> str:
-    """What keeps a JSON object from being a cell's record; "" if nothing does."""
+    """The reason why a JSON object is not a cell's record, "" if it is one."""
 
     def wrong(where: str, found: Any, fields: Mapping[str, Any]) -> str:
         if not isinstance(found, dict):
@@ -230,7 +231,7 @@ def _damage(record: Mapping[str, Any]) -> str:
 
 
 def _strange(record: Mapping[str, Any], cell: Cell) -> str:
-    """What a record has that no comparison writes; "" if nothing. Tables and plots show what it has."""
+    """Content of a record that no comparison writes, "" if there is none. Tables and plots show a record's content."""
     if record["cell"] != dataclasses.asdict(cell):
         return f"it is of {str(record['cell'])[:80]}"
     if not 0 <= record["steps"] <= door.LARGEST_STEP:
@@ -244,7 +245,7 @@ def _strange(record: Mapping[str, Any], cell: Cell) -> str:
 
 
 def _check(found: Mapping[str, Any]) -> None:
-    """Raises ConfigError, or what a value of the wrong type leads to."""
+    """Raises ConfigError, or the error of a value of the wrong type."""
     _fields("", found, FIELDS, FIELDS)
     for world in found["worlds"].values():
         _fields("worlds: ", world, ("label", "overrides"), ("label", "overrides"))

@@ -20,7 +20,7 @@ COMMITS = ("trained by", "evaluated by")
 
 
 def write(suite: Suite, records: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """Writes table.md, table.json and table.svg of the records there are; returns the first's path.
+    """Writes table.md, table.json and table.svg of the existing records. Returns the path of the first.
 
     Raises: DataError if there is no record of a cell of the suite.
     """
@@ -34,9 +34,9 @@ def write(suite: Suite, records: pathlib.Path, folder: pathlib.Path) -> pathlib.
 
 
 def read(suite: Suite, folder: pathlib.Path) -> dict[str, dict]:
-    """The records of the suite's cells by name, those of tuning too.
+    """The records of the suite's cells by name, including those of tuning.
 
-    Raises: DataError if there is none; ConfigError for one of other settings.
+    Raises: DataError if there is none. ConfigError for one of other settings.
     """
     cells = [*suite.cells(), *suite.tuned()]
     known = {cell.name: suite.read(folder / f"{cell.name}.json", cell) for cell in cells}
@@ -47,7 +47,8 @@ def read(suite: Suite, folder: pathlib.Path) -> dict[str, dict]:
 
 
 def summarise(suite: Suite, records: Mapping[str, dict]) -> dict[str, Any]:
-    """world -> methods, yardsticks and contrasts, each by column; and what each method cost."""
+    """world -> methods, yardsticks (floors and ceilings) and contrasts, each by column. Also the cost of each
+    method."""
     summary: dict[str, Any] = {"suite": suite.name, "about": suite.about, "worlds": {}, "costs": {}}
     cells = [record for record in records.values() if "protocols" in record]
     for world in suite.worlds:
@@ -76,7 +77,7 @@ def summarise(suite: Suite, records: Mapping[str, dict]) -> dict[str, Any]:
 
 
 def validation_score(record: Mapping[str, Any]) -> float:
-    """The mean of the online probe's R2 over label groups, on validation scenes; -inf for a run without one."""
+    """The mean of the online probe's R2 over label groups, on validation scenes. -inf for a run without one."""
     names = [name for name in record["result"] if name.startswith("probe/") and name.endswith("_r2")]
     values = [float(record["result"][name]) for name in names]
     return float(np.mean(values)) if values and np.isfinite(values).all() else float("-inf")
@@ -89,14 +90,15 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def yardsticks(suite: Suite, records: Sequence[dict]) -> dict[str, dict[str, Any]]:
-    """row -> column -> value of the floors and ceilings that depend on the scenes alone: those equal in all records."""
+    """row -> column -> value of the floors and ceilings that depend only on the scenes, which are equal in all
+    records."""
     rows: dict[str, dict[str, Any]] = {}
     for title, (protocol, metric, *_) in suite.columns.items():
         scores = [s for r in records for s in r["protocols"].get(protocol, {}).get("scores", [])]
         scores = [score for score in scores if score["value"] is not None]
         for score in (s for s in scores if s["metric"] == metric and s["row"] not in (TRAINED, RANDOM)):
             same = [s["value"] for s in scores if (s["metric"], s["row"]) == (metric, score["row"])]
-            several = len({r["cell"]["method"] for r in records}) > 1  # else nothing tells what depends on the model
+            several = len({r["cell"]["method"] for r in records}) > 1  # otherwise dependence on the model is unknown
             if score["kind"] != "result" and several and np.ptp(same) <= 1e-6 * np.abs(same).max():
                 row = rows.setdefault(score["row"], {"kind": score["kind"]})
                 row[title] = {"mean": score["value"], "interval": _finite(score["interval"])}
@@ -104,7 +106,7 @@ def yardsticks(suite: Suite, records: Sequence[dict]) -> dict[str, dict[str, Any
 
 
 def contrasts(suite: Suite, values: Mapping[str, Mapping[str, dict[int, float]]]) -> list[dict[str, Any]]:
-    """The suite's pairs of methods, by column: the mean difference over the seeds that both have, with its interval."""
+    """The suite's pairs of methods, by column: the mean difference over their common seeds, with its interval."""
     found = []
     for one, other in suite.contrasts:
         if one in values and other in values:

@@ -4,7 +4,7 @@
     python -m cjepa_jax.export --checkpoint=runs/tiny --out=DIR --layout=timm     (ijepa: under I-JEPA's names)
 
 --checkpoint names a run's folder, an export, or public weights (docs/PYTORCH.md). A damaged newest checkpoint is
-refused, and --out never holds half of an export. Exit code 4: weights that cannot be used; 2: the command line.
+refused, and --out never holds half of an export. Exit codes: 4 for unusable weights, 2 for the command line.
 """
 
 import pathlib
@@ -18,7 +18,7 @@ LAYOUTS = ("cjepa_jax", "timm", "ijepa")
 
 
 def main(argv: list[str]) -> int:
-    """Raises ConfigError or CheckpointError, one line, before anything stands under --out."""
+    """Raises ConfigError or CheckpointError, one line, before anything is written to --out."""
     parser = cli.Parser(prog="python -m cjepa_jax.export", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", type=cli.path_argument, required=True, metavar="RUN_OR_EXPORT_OR_WEIGHTS")
     parser.add_argument(
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
 
 
 def export(arguments, command: str) -> int:
-    """Opens the weights, then writes; see `main`."""
+    """Opens the weights, then writes. See `main`."""
     from cjepa_jax.export import bundle, onnx
 
     out = pathlib.Path(arguments.out)
@@ -58,7 +58,7 @@ def export(arguments, command: str) -> int:
 
 
 def _opened(arguments):
-    """The Pretrained. A part of public weights is chosen where they are read; one of ours, where it is written."""
+    """The Pretrained. A part of public weights is chosen on reading, a part of our weights on writing."""
     from cjepa_jax.loading import pretrained
     from cjepa_jax.weights import read
 
@@ -74,12 +74,12 @@ def _opened(arguments):
 
 
 def _part_written(model, arguments) -> str:
-    """--part, unless it was chosen by reading; "" then."""
+    """--part, or "" if it was chosen on reading."""
     return arguments.part if model.layout == LAYOUTS[0] or arguments.part == "target" else ""
 
 
 def _licensed(model, licence: str):
-    """With the licence that the user gives to weights that have none. Raises ConfigError for others' weights."""
+    """Sets the user's licence for weights without one. Raises ConfigError for weights with a licence."""
     import dataclasses
 
     from cjepa_jax.weights import licences

@@ -1,11 +1,11 @@
-"""A model as a folder of its own: weights, settings, model card and the PyTorch code that reads them.
+"""A model as a folder: weights, settings, model card and the PyTorch code that reads them.
 
-model.safetensors   float32: encoder.*, target.* and predictor.*, where the model has them (see weights.layouts)
+model.safetensors           float32: encoder.*, target.* and predictor.*, if the model has them (weights/canonical.py)
 model.safetensors.sha256    as `sha256sum -c` reads it
-config.json         what the numbers are: the fields of weights.pretrained.Pretrained but the arrays
-modeling_cjepa.py   encode, features and intervene in plain PyTorch
-README.md           the model card
-LICENSE             whose terms the weights are under
+config.json                 the fields of weights.read.Pretrained without the arrays
+modeling_cjepa.py           encode, features and intervene in plain PyTorch
+README.md                   the model card
+LICENSE                     the terms of the weights
 """
 
 import contextlib
@@ -46,17 +46,17 @@ def write(folder: pathlib.Path, model: Pretrained, card: str) -> None:
 
 
 def tensors(model: Pretrained) -> dict[str, np.ndarray]:
-    """Every array under its canonical name, "encoder.", "target." or "predictor." before it."""
+    """Every array under its canonical name, with the prefix "encoder.", "target." or "predictor."."""
     patch, tubelet = parse(model.encoder["variant"]).patch, model.encoder["tubelet"]
     parts = {part: canonical.to_canonical(params, patch, tubelet) for part, params in model.params.items()}
     return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
 
 def description(model: Pretrained) -> dict[str, Any]:
-    """What config.json holds, plain values only."""
+    """Contents of config.json, plain values only."""
     fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     del fields["params"], fields["layout"]
-    for name in ("encoder", "predictor"):  # how it is computed is no part of what it computes
+    for name in ("encoder", "predictor"):  # settings that do not change the results
         part = fields[name]
         fields[name] = part and {key: value for key, value in part.items() if key not in ("remat", "dtype")}
     fields["source"], fields["about"] = pathlib.PurePath(model.source).name, _without_folders(model.about)
@@ -66,7 +66,7 @@ def description(model: Pretrained) -> dict[str, Any]:
 
 
 def _without_folders(about: Any, key: str = "") -> Any:
-    """Paths cut down to their last name: where things lay on this disk is nobody's business."""
+    """Paths cut down to their last name, so that folders of this disk are not published."""
     if hasattr(about, "items"):
         return {name: _without_folders(value, name) for name, value in about.items()}
     is_path = key in ("path", "source", "init_from") and isinstance(about, str)
@@ -74,7 +74,7 @@ def _without_folders(about: Any, key: str = "") -> Any:
 
 
 def scene_shape(model: Pretrained) -> tuple[int, ...]:
-    """One scene as the training had it: (size, size, 3), or (frames, size, size, 3) of clips."""
+    """Shape of one scene of the training: (size, size, 3), or (frames, size, size, 3) for clips."""
     size, frames = model.input["size"], model.input["frames"]
     return (size, size, 3) if frames == 1 else (frames, size, size, 3)
 
@@ -119,7 +119,7 @@ def plain(value: Any) -> Any:
 
 
 def require_free(out: pathlib.Path, overwrite: bool) -> None:
-    """Raises ConfigError where an export may not be put: anything but an empty folder, or an export to overwrite."""
+    """Raises ConfigError unless `out` is free, an empty folder, or an export to overwrite."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ConfigError(f"--out={out}: exists and is no folder")
     if out.is_dir() and any(out.iterdir()):
@@ -133,10 +133,10 @@ def require_free(out: pathlib.Path, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def whole(out: pathlib.Path, overwrite: bool = False) -> Iterator[pathlib.Path]:
-    """A folder beside `out` that takes its name when the block ends well, and is gone when it does not: a half-written
-    export never stands under that name.
+    """A folder next to `out` that is renamed to `out` if the block succeeds, and deleted otherwise. So `out` never
+    holds a half-written export.
 
-    Raises: ConfigError as `require_free`, or where no folder can be made; OSError.
+    Raises: ConfigError as `require_free`, or if no folder can be made. OSError.
     """
     require_free(out, overwrite)
     out = out.absolute()
@@ -151,7 +151,7 @@ def whole(out: pathlib.Path, overwrite: bool = False) -> Iterator[pathlib.Path]:
         made = beside / "new"
         made.mkdir()
         yield made
-        require_free(out, overwrite)  # nobody has put anything there since
+        require_free(out, overwrite)  # check that it is still free
         if out.exists():
             os.replace(out, beside / "old")
         try:

@@ -1,4 +1,4 @@
-"""The model card that goes with exported weights. It says what is known, and of the rest that it is not."""
+"""The model card of exported weights. It gives the known facts, and says which facts are unknown."""
 
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ answer = model.intervene(video, masks, remove=[0])  # masks: bool, the objects' 
 
 
 def text(model: Pretrained, folder: str, use: str = "") -> str:
-    """The card of weights in `folder`; `use`: how to load them, where not as a bundle of ours."""
+    """The card of weights in `folder`. `use`: how to load them, if not as a bundle of ours."""
     size, training = parse(model.encoder["variant"]), model.about.get("training") or {}
     parts = [
         "\n".join(_front(model)),
@@ -68,7 +68,7 @@ def text(model: Pretrained, folder: str, use: str = "") -> str:
 
 
 def _front(model: Pretrained) -> Iterator[str]:
-    """What model hubs read."""
+    """The front matter for model hubs."""
     yield from ("---", *licences.write(model.licence))
     yield from ("library_name: pytorch", "tags:", "- jepa", "- self-supervised", "- vision-transformer", "---")
 
@@ -82,7 +82,7 @@ def _summary(model: Pretrained) -> str:
     what = f"clips of {frames} frames, {tubelet} to a token," if frames > 1 else "images"
     at = f" at {size} x {size} pixels" if size else ""
     origin = model.about.get("objective") or model.layout
-    name = pathlib.PurePath(model.source).name  # where it lay on the exporter's disk is nobody's business
+    name = pathlib.PurePath(model.source).name  # without the folder on the exporter's disk
     return f"For {what}{at}, trained as `{origin}`. From `{name}` (SHA-256 `{model.digest}`)."
 
 
@@ -94,7 +94,7 @@ def _use(model: Pretrained, folder: str) -> str:
 
 def _method(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
     kind = str(model.about.get("objective", ""))
-    ours = catalogue.keywords("objective", kind) is not None  # a name in a file: nothing else is imported
+    ours = catalogue.keywords("objective", kind) is not None  # checked by name, without an import
     if ours and (method := getattr(build.locate(kind), "method", "")):
         yield f"{method}.\n"
     if not training:
@@ -110,7 +110,7 @@ def _method(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _measured(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
-    """The last probe's table: the weights beside the same network at random and the pixels' principal components."""
+    """The last probe's table: the weights, the same network at random, and the pixels' principal components."""
     found = model.about.get("metrics") or {}
     if not found:
         yield "Nothing is known of how these weights score."

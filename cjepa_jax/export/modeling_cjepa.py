@@ -1,4 +1,4 @@
-"""Causal-JEPA in plain PyTorch (2.10 or newer), in one file that needs nothing else of the project it comes from.
+"""Causal-JEPA in plain PyTorch (2.10 or newer), in one file without other parts of its project.
 
     from modeling_cjepa import CausalJEPA
 
@@ -8,7 +8,7 @@
     answer = model.intervene(video, masks, remove=[0])   # what if the first object were absent?
 
 Pixels: uint8 or float in 0..255, RGB, channels last: images [B, H, W, 3], clips [B, T, H, W, 3]. They are normalised
-here. H and W are multiples of the patch, T of the tubelet; N counts times x rows x columns, in that order. Everything
+here. H and W are multiples of the patch, T of the tubelet. N counts times x rows x columns, in that order. Everything
 is differentiable and follows `.to(device)`. B scenes, K objects, N tokens, D width of the encoder, d of a head.
 """
 
@@ -30,13 +30,13 @@ SIZES = {  # width, depth, heads, units of the MLP
 
 
 class Intervention(NamedTuple):
-    """Scenes under do(remove): which tokens are hidden with the removed objects, and what the model makes of it."""
+    """Scenes under do(remove): the tokens hidden with the removed objects, and the model's outputs."""
 
-    prediction: Tensor  # [B, N, D] inferred at the hidden tokens, standardised if target_norm = layer_norm; 0 elsewhere
-    change: Tensor | None  # [B, N, D] s_full - s_int foreseen at the visible ones; 0 elsewhere; None: was not trained
-    hidden: Tensor  # bool [B, N] tokens that the removed objects touch; all others are visible
-    tokens: Tensor  # [B, N, D] the visible ones, encoded on their own; 0 elsewhere
-    readouts: dict[str, Tensor]  # masked [B, D]; and where change was trained counterfactual [B, D], both [B, 2 D]
+    prediction: Tensor  # [B, N, D] at the hidden tokens, standardised if target_norm = layer_norm, else 0
+    change: Tensor | None  # [B, N, D] predicted s_full - s_int at visible tokens, else 0. None: not trained
+    hidden: Tensor  # bool [B, N] tokens that the removed objects touch (the others are visible)
+    tokens: Tensor  # [B, N, D] the visible ones, encoded without the others, 0 elsewhere
+    readouts: dict[str, Tensor]  # masked [B, D]. If change was trained, counterfactual [B, D], both [B, 2 D]
 
 
 class CausalJEPA(nn.Module):
@@ -56,7 +56,7 @@ class CausalJEPA(nn.Module):
     def from_pretrained(cls, folder: str | pathlib.Path) -> "CausalJEPA":
         """The model in an exported folder, on the CPU, in float32.
 
-        Raises: ValueError for a folder of another format, damaged or with other tensors; OSError for missing files.
+        Raises: ValueError for a folder of another format, damaged or with other tensors. OSError for missing files.
         """
         file = pathlib.Path(folder) / "model.safetensors"
         config = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
@@ -65,13 +65,13 @@ class CausalJEPA(nn.Module):
         data, expected = bytearray(file.read_bytes()), file.with_name(f"{file.name}.sha256").read_text()[:64]
         if (found := hashlib.sha256(data).hexdigest()) != expected:
             raise ValueError(f"{file}: damaged: its SHA-256 is {found}, {file.name}.sha256 says {expected!r}")
-        start, state = 8 + int.from_bytes(data[:8], "little"), {}  # the length of the header, a JSON; then numbers
+        start, state = 8 + int.from_bytes(data[:8], "little"), {}  # the length of the JSON header, then the numbers
         for name, about in json.loads(data[8:start]).items():
             if name != "__metadata__":
                 place = {"count": math.prod(about["shape"]), "offset": start + about["data_offsets"][0]}
                 state[name] = torch.frombuffer(data, dtype=torch.float32, **place).reshape(about["shape"])
         try:
-            with torch.device("meta"):  # nothing is drawn only to be replaced
+            with torch.device("meta"):  # no random initialisation
                 model = cls(config, {name: tuple(tensor.shape) for name, tensor in state.items()})
             model.load_state_dict(state, strict=True, assign=True)
         except (KeyError, RuntimeError) as error:  # PyTorch's lists every name that is missing, too many or mis-shaped
@@ -79,7 +79,7 @@ class CausalJEPA(nn.Module):
         return model.eval()
 
     def forward(self, video: Tensor, target: bool = False) -> Tensor:
-        """Tokens of whole scenes: [B, H, W, 3] or [B, T, H, W, 3] -> [B, N, D]; by the EMA copy if `target`."""
+        """Tokens of whole scenes: [B, H, W, 3] or [B, T, H, W, 3] -> [B, N, D], by the EMA copy if `target`."""
         if target and self.target is None:
             raise ValueError("encode(target=True): these weights have no target encoder")
         return (self.target if target else self.encoder)(_clips(video, self.encoder.mean.device))
@@ -98,11 +98,11 @@ class CausalJEPA(nn.Module):
         """The scenes without some of their objects, from what stays visible.
 
         Args:
-          masks: the objects' pixels, bool [B, K, H, W] or, of clips, [B, K, T, H, W]; or their tokens, [B, K, N].
-          remove: the objects taken away: their places in K, for all scenes alike, or bool [K] or [B, K].
-        The first `input.anchor` times stay visible; and all where nothing would (the Python API refuses such scenes).
-        The readouts are means over tokens. masked: of the prediction at hidden ones. counterfactual: of s_full - change
-        at visible ones, s_full being the whole scene as the target encodes it. both: the two side by side.
+          masks: the objects' pixels, bool [B, K, H, W] or, of clips, [B, K, T, H, W], or their tokens, [B, K, N].
+          remove: the removed objects: their indices in K, the same for all scenes, or bool [K] or [B, K].
+        The first `input.anchor` times stay visible, and all if nothing would (the Python API refuses such scenes). The
+        readouts are means over tokens. masked: of the prediction at hidden ones. counterfactual: of s_full - change at
+        visible ones, s_full being the whole scene as the target encodes it. both: the two side by side.
         """
         if self.predictor is None:
             raise ValueError("intervene: these weights have no predictor")
@@ -144,7 +144,7 @@ class Transformer(nn.Module):
         return x + sincos(grid, self.width, x.device).to(x.dtype) if self.positions == "sincos" else x
 
     def transformed(self, x: Tensor, grid, mask=None, across=None, order: Tensor | None = None) -> Tensor:
-        """x [B, T, D] through all blocks. `order` [B, T]: which token of the grid each of x is; None: all in order."""
+        """x [B, T, D] through all blocks. `order` [B, T]: the token of the grid of each in x (None: all in order)."""
         rotation = None
         if self.positions.startswith("rope"):
             rotation = rotations(grid, self.head, self.positions == "rope_tile", self.stored, x.device)
@@ -155,7 +155,7 @@ class Transformer(nn.Module):
 
 
 class Encoder(Transformer):
-    """A Vision Transformer without class token; `kernel`: its first layer's shape, [D, 3, p, p] or [D, 3, t, p, p]."""
+    """A Vision Transformer without class token. `kernel`: its first layer's shape, [D, 3, p, p] or [D, 3, t, p, p]."""
 
     def __init__(self, config: Mapping[str, Any], kernel: Sequence[int]):
         options = config["encoder"]
@@ -170,7 +170,7 @@ class Encoder(Transformer):
         self.register_buffer("std", torch.tensor(options["std"], device="cpu"), persistent=False)
 
     def forward(self, clip: Tensor, context: Tensor | None = None) -> Tensor:
-        """[B, T, H, W, 3] -> [B, N, D]. With `context`, bool [B, N], only its tokens see each other; 0 elsewhere.
+        """[B, T, H, W, 3] -> [B, N, D]. With `context`, bool [B, N], only its tokens see each other, 0 elsewhere.
 
         They are gathered into rows as long as the longest needs to be, so that hidden ones cost nothing. Weights that
         were trained so (input.encoder_input = "zeroed") get the whole grid, the hidden tokens as zeros.
@@ -231,7 +231,7 @@ class Predictor(Transformer):
     def forward(self, tokens: Tensor, grid: tuple[int, int, int], hidden: Tensor, patches: Tensor, removed: Tensor):
         """(prediction, which means something at hidden tokens, and change, at all others, or None), each [B, N, D].
 
-        tokens [B, N, D]: the encoded context; hidden [B, N]: what is predicted; patches [B, K, N]; removed [B, K].
+        tokens [B, N, D]: the encoded context. hidden [B, N]: what is predicted. patches [B, K, N], removed [B, K].
         """
         masked = self.mask_token.expand(*hidden.shape, -1)
         if self.most:
@@ -274,7 +274,7 @@ class Block(nn.Module):
             self.cross = nn.ModuleDict({k: nn.Linear(width, n * width) for k, n in (("q", 1), ("kv", 2), ("proj", 1))})
 
     def forward(self, x: Tensor, mask: Tensor | None, across: Tensor | None, rotation) -> Tensor:
-        """x [B, T, D]; mask, across: bool [B, 1, T or 1, T], who sees whom in the two attentions, None: all see all."""
+        """x [B, T, D]. mask, across: bool [B, 1, T or 1, T], who sees whom in the two attentions, None: all see all."""
         q, k, v = self._heads(self.attn["qkv"](self.norm1(x)), 3)
         x = x + self.attn["proj"](attend(q, k, v, mask, rotation))
         if across is not None:
@@ -333,7 +333,7 @@ def resized(table: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor
 
 def sincos(grid: tuple[int, int, int], width: int, device: torch.device) -> Tensor:
     """Fixed codes of a (times, rows, columns) grid, [N, width] float32: of images half of the width for rows and half
-    for columns, of clips a quarter for times and the rest for the two; sines, then cosines, of falling frequencies."""
+    for columns, of clips a quarter for times and the rest for the two. Sines, then cosines, of falling frequencies."""
     times = 0 if grid[0] == 1 else 2 * (width // 8)
     rows = 2 * ((width - times) // 4)
     angles = _angles(grid, (times, rows, width - times - rows), device)
@@ -342,7 +342,7 @@ def sincos(grid: tuple[int, int, int], width: int, device: torch.device) -> Tens
 
 
 def _angles(grid: Sequence[int], widths: Sequence[int], device: torch.device, scales=(1.0, 1.0, 1.0)) -> list[Tensor]:
-    """Time, row and column of each token, scaled, at width / 2 frequencies each; in float64 where the device has it."""
+    """Time, row and column of each token, scaled, at width / 2 frequencies each, in float64 if the device has it."""
     dtype = torch.float32 if device.type == "mps" else torch.float64
     places = torch.meshgrid(*(torch.arange(side, dtype=dtype, device=device) for side in grid), indexing="ij")
     halves = [torch.arange(width // 2, dtype=dtype, device=device) / max(width // 2, 1) for width in widths]
@@ -350,7 +350,7 @@ def _angles(grid: Sequence[int], widths: Sequence[int], device: torch.device, sc
 
 
 def _clips(video: Any, device: torch.device) -> Tensor:
-    """[B, T, H, W, 3] of images or clips; what is no tensor goes to the device.
+    """[B, T, H, W, 3] of images or clips. Other arrays than tensors go to the device.
 
     Raises ValueError for anything else, and for values outside 0..255 or floats below 2, which are fractions of white.
     """
@@ -382,7 +382,7 @@ def _patches(masks: Tensor, clip: Tensor, grid: tuple[int, int, int]) -> Tensor:
 
 
 def _removed(remove: Any, patches: Tensor, most: int) -> Tensor:
-    """bool [B, K] of a place in K, of several, or of bool [K] or [B, K]; `most` at a time, if it is not 0."""
+    """bool [B, K] of a place in K, of several, or of bool [K] or [B, K]. At most `most` at a time, if it is not 0."""
     remove = list(remove) if isinstance(remove, Iterable) and not hasattr(remove, "tolist") else remove
     objects, shown = patches.shape[1], f"{remove.tolist() if hasattr(remove, 'tolist') else remove!s:.60}"
     try:
@@ -400,5 +400,5 @@ def _removed(remove: Any, patches: Tensor, most: int) -> Tensor:
 
 
 def _mean(x: Tensor, where: Tensor) -> Tensor:
-    """The mean over chosen tokens, [B, N, D], bool [B, N] -> [B, D]; 0 where none is chosen."""
+    """The mean over chosen tokens, [B, N, D], bool [B, N] -> [B, D]. 0 where none is chosen."""
     return (x * where[..., None]).sum(1) / where.sum(1, keepdim=True).clamp(min=1)

@@ -12,20 +12,20 @@ from collections.abc import Sequence
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.export.bundle import GRAPH
 
-MOST = 2**30  # bytes of weights inside the file: of more than twice as many it could not be
+MOST = 2**30  # bytes of weights inside the file (the format's limit is twice as many)
 PACKAGES = ("torch", "onnx", "onnxscript")
 
 
 def require() -> None:
-    """Raises ConfigError, one line, where a package is missing."""
+    """Raises ConfigError, one line, if a package is missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"--onnx: needs {', '.join(missing)}: pip install 'cjepa_jax[onnx]'")
 
 
 def write(folder: pathlib.Path, shape: Sequence[int]) -> pathlib.Path:
-    """encoder.onnx (large weights in a file beside it) of the bundle in `folder`, for scenes of `shape`: (H, W, 3), or
-    (T, H, W, 3) of clips.
+    """encoder.onnx (with large weights in a separate file) of the bundle in `folder`, for scenes of `shape`: (H, W, 3),
+    or (T, H, W, 3) for clips.
 
     Input "video" [batch, *shape] float32, output "tokens" [batch, N, D] float32. Raises ConfigError as `require`.
     """
@@ -54,7 +54,7 @@ def write(folder: pathlib.Path, shape: Sequence[int]) -> pathlib.Path:
 
 @contextlib.contextmanager
 def _quiet():
-    """The exporter reports its progress by print, log and warning; only its errors matter."""
+    """Hides the exporter's progress in print, log and warnings. Only its errors matter."""
     with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         warnings.simplefilter("ignore")
         loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]

@@ -1,7 +1,7 @@
-"""An encoder of images under the names that others' code reads: timm's VisionTransformer, or I-JEPA's checkpoints.
+"""An image encoder under the parameter names of timm's VisionTransformer, or of I-JEPA's checkpoints.
 
 Both have no class token, a stored table of positions, a final norm, LayerNorms of epsilon 1e-6 and biases everywhere,
-and see images [B, 3, H, W] that are normalised already.
+and take normalised images [B, 3, H, W].
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ num_heads={heads}, mlp_ratio={ratio:g}). It takes [B, 3, {size}, {size}], RGB in
 
 
 def timm(model: Pretrained, part: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays by timm's names, the config.json that timm reads beside them) of the encoder or the target.
+    """(arrays by timm's names, timm's config.json) of the encoder or the target.
 
     Raises: ConfigError for weights that timm's VisionTransformer cannot hold.
     """
@@ -102,7 +102,7 @@ def timm(model: Pretrained, part: str) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def ijepa(model: Pretrained) -> dict[str, np.ndarray]:
-    """Arrays by the names of I-JEPA's checkpoints: encoder, target_encoder and, where it has the form, predictor.
+    """Arrays by the names of I-JEPA's checkpoints: encoder, target_encoder and, if its form allows, predictor.
 
     Raises: ConfigError for weights that I-JEPA's networks cannot hold.
     """
@@ -125,7 +125,7 @@ def encoder(model: Pretrained, part: str) -> dict[str, np.ndarray]:
 
 
 def predictor(model: Pretrained) -> dict[str, np.ndarray]:
-    """The predictor in I-JEPA's names, without what I-JEPA's has not: object embedding and residual head."""
+    """The predictor in I-JEPA's names, without object embedding and residual head, which I-JEPA's lacks."""
     arrays = canonical.to_canonical(model.params["predictor"], 1, 1)
     width = model.predictor["width"]
     arrays = _with_table(arrays, model.predictor, grid(model), width) | {
@@ -136,7 +136,7 @@ def predictor(model: Pretrained) -> dict[str, np.ndarray]:
 
 
 def other_predictor(model: Pretrained) -> str:
-    """What keeps the predictor from being I-JEPA's, "" if nothing: it knows no objects and attends to everything."""
+    """The reason why the predictor is not of I-JEPA's form (no object embeddings, full self-attention), "" if it is."""
     options = model.predictor
     if not options or "predictor" not in model.params:
         return "these weights have none"
@@ -166,7 +166,7 @@ def require_images(model: Pretrained, layout: str) -> None:
 
 
 def grid(model: Pretrained) -> tuple[int, int, int]:
-    """(1, rows, cols) that positions are stored for: the table's, if it is of square images, or the training's."""
+    """(1, rows, cols) of the stored positions: the table's, if it is of square images, or the training's."""
     stored = tuple(model.encoder.get("position_grid", ()))
     if model.encoder.get("positions", "sincos") == "table" and stored == (1, stored[-1], stored[-1]):
         return stored

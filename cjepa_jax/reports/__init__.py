@@ -1,1 +1,1 @@
-"""Parts of the report: the run folder as data, curves, pictures, words and looks."""
+"""Parts of the report: the run folder as data, curves, pictures, text and style."""

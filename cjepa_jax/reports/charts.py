@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-# One colour per role, on every chart of the page; readable on white and on near-black.
+# One colour per role, on every chart of the page, readable on white and on near-black.
 COLOURS = {
     "trained": "#2f7fe0",
     "random": "#8a8f98",
@@ -21,13 +21,13 @@ COLOURS = {
     "bad": "#d6455d",
 }
 DASHES = {"random": (0, (4, 2)), "pixels": (0, (1, 1.4))}
-INK, FAINT = "#010203", "#040506"  # stand-ins: `_themed` replaces them by the page's CSS variables
-BINS = 300  # points per curve: longer ones are averaged, with the range of each bin as a band
+INK, FAINT = "#010203", "#040506"  # placeholders that `_themed` replaces by the page's CSS variables
+BINS = 300  # points per curve. Longer ones are averaged, with the range of each bin as a band
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its role (a key of COLOURS), steps [n] and values [n]; values that are not finite are left out."""
+    """One curve: its role (a key of COLOURS), steps [n] and values [n]. Values that are not finite are left out."""
 
     role: str
     steps: np.ndarray

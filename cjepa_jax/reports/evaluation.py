@@ -16,9 +16,9 @@ from cjepa_jax.reports.results import is_well_formed
 from cjepa_jax.runtime.workdir import write_atomically
 from cjepa_jax.weights import npz
 
-LESS = re.compile(r"(^|[/_ -])(mse|mae|error|loss|distance)\b")  # metrics of which less is better
+LESS = re.compile(r"(^|[/_ -])(mse|mae|error|loss|distance)\b")  # metrics for which lower is better
 ROLES = ("other", "loss", "bad", "pixels")  # colours of curves that are neither trained nor random
-SHOWN = 24  # metrics drawn as dots; the table has all
+SHOWN = 24  # metrics drawn as dots (the table has all)
 LEAST_WIDTH = 240  # pixels to which small pictures are enlarged
 STYLE = """
 .wide { overflow-x: auto }
@@ -33,7 +33,7 @@ ul { margin: 14px 0 0; padding-left: 20px }
 
 
 def as_text(result: Result) -> str:
-    """A line per metric: each row's value, with half of its 95 % interval where it has one."""
+    """A line per metric: each row's value, with half of its 95 % interval if it has one."""
     lines = []
     for metric, scores in by_metric(result).items():
         cells = [f"{score.row} {number(score, places(scores))}" for score in scores]
@@ -48,7 +48,7 @@ def number(score: Score, digits: int = 3) -> str:
 
 
 def places(scores: list[Score]) -> int:
-    """Digits behind the point: 3, 1 for large values, and more for small errors."""
+    """Digits after the point: 3, 1 for large values, and more for small errors."""
     largest = max((abs(score.value) for score in scores if np.isfinite(score.value)), default=0)
     if 0 < largest < 0.01 and LESS.search(scores[0].metric):
         return min(2 - int(np.floor(np.log10(largest))), 7)
@@ -70,7 +70,7 @@ def save_pictures(folder: Path, name: str, result: Result) -> None:
 
 
 def write(folder: Path) -> Path:
-    """Writes report.html from results.json and the kept pictures; returns its path. Raises DataError without them."""
+    """Writes report.html from results.json and the stored pictures. Returns its path. Raises DataError without them."""
     file = folder / "results.json"
     try:
         saved = door.read_json(file)
@@ -92,7 +92,7 @@ def write(folder: Path) -> Path:
 
 
 def facts(about: dict, made: list[dict]) -> list[list[str]]:
-    """What was evaluated, on what, by which commands: the protocols may have been run one after the other."""
+    """What was evaluated, on which data, by which commands (the protocols may have been run separately)."""
     checkpoint, evals = about["checkpoint"], about["evals"]
     by = {key: dict.fromkeys(each[key] for each in made if key in each) for key in ("command", "devices", "version")}
     known = {
@@ -153,7 +153,7 @@ def protocol(name: str, result: Result, seconds: float | None) -> str:
 
 
 def tables(metrics: dict[str, list[Score]]) -> list[dict[str, list[Score]]]:
-    """Metrics that follow each other and have the same rows, or some of them, in one group."""
+    """Groups of consecutive metrics that have the same rows, or some of them."""
     groups, known = [], set()
     for metric, scores in metrics.items():
         rows = {score.row for score in scores}
@@ -185,7 +185,7 @@ def order(scores: list[Score]) -> list[str]:
 
 
 def interval_note(result: Result, seconds: float | None) -> str:
-    """Over what the intervals are."""
+    """The variation that the intervals cover."""
     counts = sorted({score.count for score in result.scores if score.count})
     text = f"Test items: {', '.join(f'{count:,}' for count in counts)}. " if counts else ""
     text += "± is half of the 95 % interval: over items; for random init over its initialisations."
@@ -199,8 +199,8 @@ def by_metric(result: Result) -> dict[str, list[Score]]:
 
 
 def floors(scores: list[Score]) -> tuple[list[Score], list[Score]] | None:
-    """The floors that are better than one metric's trained row, and those that differ from it by no more than the
-    intervals allow for; None if there is nothing to compare."""
+    """The floors that are better than one metric's trained row, and those within the intervals of it. None if there is
+    nothing to compare."""
     trained = next((s for s in scores if s.row == TRAINED and np.isfinite(s.value)), None)
     known = [s for s in scores if s.kind == "floor" and np.isfinite(s.value)]
     if trained is None or not known:
@@ -216,7 +216,7 @@ def floors(scores: list[Score]) -> tuple[list[Score], list[Score]] | None:
 
 
 def verdict(scores: list[Score]) -> str:
-    """How the trained row stands to the floors, in words."""
+    """The comparison of the trained row with the floors, in words."""
     compared = floors(scores)
     if compared is None:
         return "–"
@@ -238,7 +238,7 @@ def role(score: Score) -> str:
 
 
 def figure(title: str, picture: np.ndarray) -> str:
-    """A titled picture; a small one is enlarged without smoothing."""
+    """A titled picture. A small one is enlarged without smoothing."""
     times = max(1, LEAST_WIDTH // picture.shape[1])
     picture = picture.repeat(times, 0).repeat(times, 1)
     return f"<figure class=shot>{pictures.image(picture)}<figcaption>{escape(title)}</figcaption></figure>"
@@ -257,7 +257,7 @@ def curves(title: str, lines: dict) -> str:
 
 
 def _result(folder: Path, name: str, saved: dict) -> Result:
-    """A protocol's result as it was kept."""
+    """A protocol's stored result."""
     images, lines = {}, {}
     file = files.inside(folder / "pictures", f"{name}.npz")
     if file.is_file():
@@ -277,5 +277,5 @@ def _result(folder: Path, name: str, saved: dict) -> Result:
 
 
 def _score(saved: dict) -> Score:
-    """NaN is kept as null."""
+    """NaN is stored as null."""
     return Score(**{key: float("nan") if value is None else value for key, value in saved.items()})

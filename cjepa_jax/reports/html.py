@@ -1,4 +1,4 @@
-"""Pieces of HTML that the pages share. Cells, titles and bodies are HTML: what is not is escaped by the caller."""
+"""Pieces of HTML that the pages share. Cells, titles and bodies are HTML, so callers escape plain text."""
 
 from html import escape
 
@@ -9,7 +9,7 @@ from cjepa_jax.reports.text import STYLE
 
 
 def number(value: float | None) -> str:
-    """A value for a table; a dash for what was not measured."""
+    """A value for a table. A dash if it was not measured."""
     if value is None or not np.isfinite(value):
         return "–" if value is None else str(value)
     size = abs(value)
@@ -25,7 +25,7 @@ def number(value: float | None) -> str:
 
 
 def table(head: list[str], rows: list[list[str]], kind: str = "") -> str:
-    """An HTML table; the last column is text. Cells are HTML."""
+    """An HTML table whose last column is text. Cells are HTML."""
 
     def line(cells: list[str], tag: str) -> str:
         last = len(cells) - 1
@@ -36,7 +36,7 @@ def table(head: list[str], rows: list[list[str]], kind: str = "") -> str:
 
 
 def section(title: str, note: str, body: str) -> str:
-    """A titled block; a body that is empty says that nothing was recorded."""
+    """A titled block. An empty body is replaced by a note that nothing was recorded."""
     body = body or "<p>Nothing was recorded for this section.</p>"
     return f"<section><h2>{title}</h2><p class=note>{note}</p>{body}</section>"
 

@@ -1,6 +1,6 @@
 """Pictures of scenes for the report, from the arrays of report.npz: NumPy and OpenCV in, HTML out.
 
-n scenes, T frames, K objects, N = times * rows * cols tokens, time-major; a frame is shown per token time.
+n scenes, T frames, K objects, N = times * rows * cols tokens, time-major. One frame is shown per token time.
 """
 
 import base64
@@ -82,7 +82,7 @@ class Scenes:
         return [(int(t), int(t) * frames // count) for t in chosen]
 
     def side(self) -> int:
-        """The width of a shown frame in CSS pixels; its file has about twice as many (screens with fine pixels)."""
+        """The width of a shown frame in CSS pixels. Its file has about twice as many (for high-resolution screens)."""
         return 122 if len(self.times()) <= 2 else 102
 
     def on_grid(self, values: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ def sheet(scenes: Scenes) -> str:
 
 
 def caption(scenes: Scenes, i: int) -> str:
-    """What was removed from scene i, in words."""
+    """The objects removed from scene i, in words."""
     share = f"{scenes.masked[i].mean():.0%} of the patches masked"
     if scenes.fallback is not None and scenes.fallback[i]:
         return f"Scene {i}: no object removed; {share}"
@@ -111,7 +111,7 @@ def caption(scenes: Scenes, i: int) -> str:
 
 
 def features(scenes: Scenes) -> str:
-    """Scenes beside the first three principal components of their patch features as red, green and blue."""
+    """Scenes next to the first three principal components of their patch features as red, green and blue."""
     cards = []
     for i in range(min(SCENES, len(scenes.video))):
         rows = [("scene", strip([plain(scenes.video[i, frame], 2 * scenes.side()) for _, frame in scenes.times()]))]
@@ -124,7 +124,7 @@ def features(scenes: Scenes) -> str:
 
 
 def paintings(scenes: Scenes) -> str:
-    """Scenes, what of them was visible, and the same with the rest painted."""
+    """Scenes, their visible part, and the same with the rest reconstructed."""
     cards = []
     for i in range(min(SCENES, len(scenes.video))):
         hidden = scenes.on_grid(scenes.masked[i])
@@ -170,14 +170,14 @@ def changes(scenes: Scenes) -> str:
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> str:
-    """The correlation over patches as text; a constant map has none."""
+    """The correlation over patches as text. A constant map has none."""
     if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return "not defined (a constant map)"
     return f"{np.corrcoef(one, other)[0, 1]:.2f}"
 
 
 def heat(values: np.ndarray, top: float) -> np.ndarray:
-    """Values [...] -> uint8 colours [...,3], from 0 to `top`; NaN is grey."""
+    """Values [...] -> uint8 colours [...,3], from 0 to `top`. NaN is grey."""
     colours = (HEAT(np.clip(np.nan_to_num(values) / top, 0, 1))[..., :3] * 255).astype(np.uint8)
     return np.where(np.isnan(values)[..., None], np.uint8(128), colours)
 
@@ -196,7 +196,7 @@ def masked_frame(scenes: Scenes, i: int, time: int, frame: int, tint: bool = Tru
 
 
 def plain(frame: np.ndarray, width: int) -> str:
-    """A frame as it is, as an <img>; a small one is enlarged by the browser."""
+    """An unchanged frame as an <img>. The browser enlarges a small one."""
     return small(frame) if frame.shape[1] <= 96 else image(marks.enlarge(frame, width))
 
 
@@ -206,7 +206,7 @@ def image(picture: np.ndarray) -> str:
 
 
 def small(cells: np.ndarray) -> str:
-    """A map of few cells, uint8 RGB [rows,cols,3], as a lossless <img>; the browser enlarges it without smoothing."""
+    """A map of few cells, uint8 RGB [rows,cols,3], as a lossless <img>. The browser enlarges it without smoothing."""
     return _img(cells, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
@@ -228,7 +228,7 @@ def card(rows: list[tuple[str, str]], text: str = "", foot: str = "") -> str:
 
 
 def grid(cards: list[str]) -> str:
-    """Cards in as many columns as the page has room for."""
+    """Cards in as many columns as fit on the page."""
     return f'<div class="cards">{"".join(cards)}</div>'
 
 

@@ -1,7 +1,7 @@
-"""results.json of an evaluation: what was finished there, kept only where its digest says that it is what is asked now.
+"""results.json of an evaluation: finished results, reused only if their digest matches the present request.
 
-A digest tells damage, another setting, and results that were copied from another run. It is no signature: whoever
-writes the file can compute it. So results that another user of the machine has written are not taken over at all.
+A digest detects damage, another setting, and results that were copied from another run. It is not a signature, because
+the writer of the file can compute it. So results that another user of the machine has written are never reused.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ FIELDS = {"metric": str, "row": str, "kind": str, "of": str, "value": float, "in
 
 
 def digest(folder: Path, name: str, setting: Mapping[str, Any], section: Any, result: Mapping[str, Any]) -> str:
-    """SHA-256 of a protocol's result with its pictures, of its section and of the setting but for what only changes how
-    fast it goes."""
+    """SHA-256 of a protocol's result with its pictures, its section and its setting, without the keys that only change
+    the speed."""
     fixed = {key: value for key, value in config_lib.flatten(setting) if key not in SPEED}
     try:
         pictures = hashlib.sha256(door.read(door.below(folder, "pictures", f"{name}.npz"), 1 << 30)).hexdigest()
@@ -40,9 +40,9 @@ def digest(folder: Path, name: str, setting: Mapping[str, Any], section: Any, re
 def read(folder: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
     """`about`, `protocols` and `made` (by what command each was made) of results under the same setting, or none.
 
-    Results whose digest is another are left out, with a warning; the file with them is kept as ASIDE.
+    Results with another digest are left out, with a warning. The file with them is kept as ASIDE.
 
-    Raises: DataError for a file that is no results.json.
+    Raises: DataError for a file that is not a results.json.
     """
     file, empty = folder / NAME, {"about": {}, "protocols": {}, "made": {}}
     if not file.exists():
@@ -74,7 +74,7 @@ def read(folder: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_well_formed(result: Any) -> bool:
-    """Whether this is a protocol's result as results.json and a comparison's records keep it, so that pages and tables
+    """Whether this is a valid result of a protocol in results.json or a comparison's record, so that pages and tables
     can show it."""
     if not isinstance(result, dict) or not isinstance(result.get("scores"), list):
         return False

@@ -1,4 +1,4 @@
-"""A run folder as data: config.json, metrics.jsonl, result.json and report.npz, as far as they are there."""
+"""A run folder as data: those of config.json, metrics.jsonl, result.json and report.npz that exist."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ from cjepa_jax.host import door
 from cjepa_jax.reports import pictures
 from cjepa_jax.runtime.workdir import Workdir
 
-MOST_GROUPS = 100  # of the probe that are drawn
+MOST_GROUPS = 100  # groups of the probe that are drawn
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds. `notes` says what was missing or damaged."""
+    """Contents of a run folder. `notes` lists missing and damaged files."""
 
     workdir: Path
     rows: list[dict]  # metrics.jsonl
@@ -32,7 +32,7 @@ class Run:
         return tuple(np.array(found, float).reshape(-1, 2).T)
 
     def last(self, name: str) -> float | None:
-        """The final value of a metric: the result's if it has one, else the last that was logged."""
+        """The final value of a metric: from the result, or else the last logged one."""
         value = numeric(self.result.get(name))
         if value is not None:
             return value
@@ -54,7 +54,7 @@ class Run:
 
 
 def numeric(value: Any) -> float | None:
-    """A logged value as a float; non-finite ones are logged as text. None for anything else."""
+    """A logged value as a float. Non-finite ones are logged as text. None for anything else."""
     try:
         return float(value) if isinstance(value, int | float) or value in ("nan", "inf", "-inf") else None
     except OverflowError:  # a whole number of hundreds of digits
@@ -62,7 +62,7 @@ def numeric(value: Any) -> float | None:
 
 
 def read(workdir: Path) -> Run:
-    """Read a run folder. Raises DataError if it or its metrics.jsonl is missing; all else may be absent."""
+    """Read a run folder. Raises DataError if it or its metrics.jsonl is missing. The other files may be absent."""
     if not workdir.is_dir():
         raise DataError(f"{workdir}: no such run folder")
     metrics, notes = workdir / "metrics.jsonl", []

@@ -1,4 +1,4 @@
-"""What a trained model sees, as arrays: masks over scenes, features as colours, predicted against true change."""
+"""Pictures of a trained model, as arrays: masks over scenes, features as colours, predicted and true change."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ def take(
     """Arrays of the first `count` held-out scenes, for the report's pictures.
 
     Args:
-      objective: what it can show beside features, by its protocols in objectives.base, is shown.
-      state: the TrainState; random_params: trained parameters' values at initialisation.
+      objective: its protocols in objectives.base determine what is shown in addition to features.
+      state: the TrainState. random_params: values of the trained parameters at initialisation.
       scenes: a SceneMap with `with_masks`.
-    Returns: video uint8 [n, T, H, W, 3] and, where there is one, intervened; masks bool [n, K, T, H, W]; removed
-      bool [n, K]; masked bool [n, N]; fallback bool [n]; grid int [3]; pca and pca_random float32 [n, N, 3] in 0..1;
-      of a Painting one painted uint8 [n, T, H, W, 3]; of an Interventional one predicted_change and true_change
+    Returns: video uint8 [n, T, H, W, 3] and, if there is one, intervened. masks bool [n, K, T, H, W]. removed bool [n,
+      K]. masked bool [n, N]. fallback bool [n]. grid int [3]. pca and pca_random float32 [n, N, 3] in 0..1. For a
+      Painting objective, painted uint8 [n, T, H, W, 3]. For an Interventional one, predicted_change and true_change
       float32 [n, N], norms over D, NaN where a removed object is.
     """
     arrays = batching.collate(pipeline.held_out(scenes, 0, count))
@@ -31,7 +31,7 @@ def take(
     pictures |= {"masked": ~arrays["context"], "fallback": ~arrays["removed"].any(-1)}
     mesh = sharding.make_mesh({}, 1, devices=jax.local_devices()[:1])
     batch = sharding.put_batch(mesh, arrays)
-    state, random_params = jax.device_get((state, random_params))  # copies on one device, whatever the mesh was
+    state, random_params = jax.device_get((state, random_params))  # copies on one device, for any mesh
 
     encode = jax.jit(objective.encode)
     pictures["pca"] = principal_colours(np.asarray(encode(state.params, batch.video), np.float32))
@@ -44,7 +44,7 @@ def take(
 
 
 def _changes(objective: Interventional, state: Any, batch: Batch) -> dict[str, np.ndarray]:
-    """predicted_change and true_change; none without a true one."""
+    """predicted_change and true_change, or neither if there is no true one."""
 
     def change(state, batch: Batch):
         full, intervened = objective.targets(state.target, batch)
@@ -54,7 +54,7 @@ def _changes(objective: Interventional, state: Any, batch: Batch) -> dict[str, n
     predicted, true = jax.jit(change)(state, batch)
     if true is None:
         return {}
-    # Only where no removed object is: a clip's anchor shows it, and there its own absence is the change.
+    # Only where no removed object is. A clip's anchor shows it, and there its absence is the change.
     touched = (np.asarray(batch.object_patches) & np.asarray(batch.removed)[..., None]).any(1)
     return {
         name: np.where(touched, np.nan, np.linalg.norm(np.asarray(value, np.float32), axis=-1))
@@ -65,7 +65,7 @@ def _changes(objective: Interventional, state: Any, batch: Batch) -> dict[str, n
 def principal_colours(tokens: np.ndarray) -> np.ndarray:
     """The first three principal components of all scenes' tokens as colours: [n, N, D] -> [n, N, 3] in 0..1.
 
-    The mean over scenes at each position is taken off first: it is the position code, and would be all that shows.
+    The mean over scenes at each position is subtracted first. It is the position code, and would dominate the colours.
     Each component is stretched between its 1st and 99th percentile.
     """
     flat = (tokens - tokens.mean(0)).reshape(-1, tokens.shape[-1]).astype(np.float64)

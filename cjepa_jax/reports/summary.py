@@ -1,4 +1,4 @@
-"""What a run says about itself: in words when it begins, in result.json when it ends."""
+"""Summaries of a run: in words when it begins, in result.json when it ends."""
 
 import dataclasses
 import platform
@@ -22,13 +22,13 @@ PICTURES = 8  # held-out scenes in the report
 
 
 def devices(mesh: jax.sharding.Mesh) -> str:
-    """Such as "8 x TPU v4 (tpu)"; with several processes, how many."""
+    """Such as "8 x TPU v4 (tpu)", with the number of processes if there are several."""
     processes = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return f"{mesh.size} x {jax.devices()[0].device_kind} ({jax.default_backend()}{processes})"
 
 
 def plan(config: Any, workdir: Workdir, run: Experiment, start: int) -> str:
-    """What the run is about to do."""
+    """The plan of the run."""
     lines = {
         "run": workdir.path,
         "devices": devices(run.mesh),
@@ -40,11 +40,11 @@ def plan(config: Any, workdir: Workdir, run: Experiment, start: int) -> str:
 
 
 def probes(result: Mapping[str, Any]) -> str:
-    """The probe's scores of a step or a result, each with its yardsticks."""
+    """The probe's scores of a step or a result, each with its references."""
     shown = [key for key in result if key.startswith("probe/") and not key.endswith(("_random", "_pixels"))]
     text = []
     for key in shown:
-        # float: a stored result has its non-finite numbers as text.
+        # float, because a stored result has its non-finite numbers as text.
         yardsticks = [kind for kind in ("random", "pixels") if f"{key}_{kind}" in result]
         beside = [f"{kind} {float(result[f'{key}_{kind}']):.3f}" for kind in yardsticks]
         text.append(f"{key.removeprefix('probe/')} {float(result[key]):.3f} ({', '.join(beside)})")
@@ -52,7 +52,7 @@ def probes(result: Mapping[str, Any]) -> str:
 
 
 def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, start: int, seconds: float) -> None:
-    """Writes what the report shows, then result.json: from there on the run is finished."""
+    """Writes the report's arrays, then result.json, which marks the run as finished."""
     pictures = config.log.report and isinstance(run.objective, Masking)
     if pictures:  # every process's part: the arrays may be spread over all of them
         state, params = processes.local((state, run.init(run.example()).params))

@@ -1,4 +1,4 @@
-"""The fixed words and looks of the report: one line for each quantity that it shows, and its style sheet."""
+"""Fixed texts and style of the report: one line for each quantity that it shows, and its style sheet."""
 
 GLOSSARY = {
     "loss": "weighted sum of the three terms; the target network moves, so a falling loss alone is no progress",

@@ -1,6 +1,6 @@
 """The report of a run: one self-contained report.html from the files of its folder. No JAX, no scripts, no network.
 
-python -m cjepa_jax.report --workdir=DIR        (re)build it, also while the run goes on
+python -m cjepa_jax.report --workdir=DIR        (re)build it, also during the run
 """
 
 import json
@@ -99,7 +99,7 @@ def tiles(run: Run) -> str:
 
 
 def verdict(value: float | None, others: dict[str, float | None]) -> str:
-    """In words: how a value compares with each that was measured."""
+    """The comparison of a value with each measured reference, in words."""
     words = []
     for name, other in others.items():
         if value is not None and other is not None and np.isfinite(value - other):
@@ -214,7 +214,7 @@ def health(run: Run) -> str:
 
 
 def scenes(run: Run) -> str:
-    """The picture sections, each as far as its arrays are there."""
+    """The picture sections, each if its arrays exist."""
     found = run.scenes
     if found is None:
         return section("Pictures", "", "<p>There is no readable report.npz, so there are no pictures.</p>")
@@ -270,7 +270,7 @@ def page(run: Run) -> str:
 
 
 def write(workdir: str | os.PathLike) -> Path:
-    """Write workdir/report.html from config.json, metrics.jsonl, result.json and report.npz; returns its path.
+    """Write workdir/report.html from config.json, metrics.jsonl, result.json and report.npz. Returns its path.
 
     The file appears whole or not at all. Raises DataError without the folder or its metrics.jsonl, OSError when it
     cannot be written.
@@ -281,7 +281,7 @@ def write(workdir: str | os.PathLike) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """The command line. Returns the exit code."""
     parser = ending.Parser(prog="python -m cjepa_jax.report", description="Rebuild a run's report.html.")
     parser.add_argument("--workdir", required=True, type=ending.path_argument, help="the run's folder")
     return ending.guard(lambda: print(write(parser.parse_args(argv).workdir)))
