@@ -53,7 +53,7 @@ EXPORTS = (
             f"{BUNDLE}a_description_tells_no_folders_of_this_disk",
         ),
         (
-            "require_free(out, overwrite)  # nobody has put anything there since",
+            "require_free(out, overwrite)  # check that it is still free",
             "pass",
             f"{BUNDLE}a_folder_appears_whole_or_not_at_all",
         ),
