@@ -1,8 +1,6 @@
-"""The command cjepa, and python -m cjepa_jax: see runtime/command.py."""
+"""python -m cjepa_jax is the command cjepa: see runtime/command.py."""
 
-import sys
-
-from cjepa_jax.runtime.command import main
+from cjepa_jax.runtime import command
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(command.script())

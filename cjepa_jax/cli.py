@@ -11,7 +11,6 @@ An entry module begins like this, and is imported, with JAX, only once the comma
     def main(config, workdir): ...
 """
 
-import ctypes
 import functools
 import hashlib
 import importlib
@@ -307,17 +306,6 @@ def restart_with_huge_pages(module_name: str) -> None:
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, ALLOCATOR)))
     preemption.hold_back()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-
-
-def release_memory() -> None:
-    """Gives the system back what is free of a heap that never shrinks (`restart_with_huge_pages`).
-
-    For the moments between steps and other work that needs as much: a ViT-L/16's first save and probe would otherwise
-    meet the holes that initialisation and the steps left, 24 GiB instead of 18. What the steps need they get anew.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim:  # glibc
-        trim(0)
 
 
 def runs_on_cpu(environment: Mapping[str, str] = os.environ, devices: str = "/dev") -> bool:

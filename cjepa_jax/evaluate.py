@@ -52,7 +52,7 @@ from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.data import assemble
 from cjepa_jax.errors import ConfigError, DataError, one_line
 from cjepa_jax.evals.base import Bench, Result
-from cjepa_jax.host import door, paths
+from cjepa_jax.host import door, memory, paths
 from cjepa_jax.loading.model import Restored
 from cjepa_jax.reports import evaluation as page
 from cjepa_jax.reports import results
@@ -94,7 +94,7 @@ def evaluate(config, model: Restored, protocols: dict, folder: pathlib.Path) -> 
         "version": f"{__version__}, jax {jax.__version__}",
     }
     for name in todo:
-        cli.release_memory()
+        memory.release()
         started = time.perf_counter()
         result = protocols[name].run(bench)
         seconds = time.perf_counter() - started
@@ -139,17 +139,17 @@ def make_bench(config, model: Restored) -> Bench:
         return dataclasses.replace(scenes, with_objects=True)
 
     return Bench(
-        model.trained(evals.batch),
-        tuple(model.random(index, evals.batch) for index in range(evals.random_inits)),
-        functools.lru_cache(source),
-        prepare,
-        evals.fit_split,
-        evals.fit,
-        evals.test_split,
-        evals.test,
-        evals.batch,
-        evals.seed,
-        model.rate,
+        model=model.trained(evals.batch),
+        randoms=tuple(model.random(index, evals.batch) for index in range(evals.random_inits)),
+        source=functools.lru_cache(source),
+        prepare=prepare,
+        fit_split=evals.fit_split,
+        fit=evals.fit,
+        test_split=evals.test_split,
+        test=evals.test,
+        batch=evals.batch,
+        seed=evals.seed,
+        rate=model.rate,
     )
 
 

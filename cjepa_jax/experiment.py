@@ -30,7 +30,7 @@ class Experiment:
 
     Attributes:
       steps: length of the run.
-      source, unseen: the training scenes and the held-out ones; scenes, unseen_scenes: SceneMaps over them.
+      source, held_out: the training scenes and the held-out ones; scenes, held_out_scenes: SceneMaps over them.
       loader: the batches of this process.
       init: example batch -> TrainState on the mesh, from the seed; jitted.
       step: (state, batch) -> (state, metrics); compiled, the state's memory is reused. The state that goes in and out
@@ -41,9 +41,9 @@ class Experiment:
     steps: int
     objective: Objective
     source: Source
-    unseen: Source
+    held_out: Source
     scenes: pipeline.SceneMap
-    unseen_scenes: pipeline.SceneMap
+    held_out_scenes: pipeline.SceneMap
     loader: pipeline.Loader
     init: Callable
     step: Callable
@@ -60,7 +60,7 @@ def assemble(config: Any) -> Experiment:
     accumulate, layout = config.train.accumulate, config.sharding
     mesh = sharding.make_mesh(layout, config.train.batch, accumulate)
     _check_layout(config, mesh)
-    source, unseen = (data.make_source(config, split) for split in ("train", config.data.eval_split))
+    source, held_out = (data.make_source(config, split) for split in ("train", config.data.eval_split))
     epoch = len(source) / config.train.batch
     steps = config.train.steps or max(1, round(config.train.epochs * epoch))
     objective = make_objective(config, steps)
@@ -89,18 +89,20 @@ def assemble(config: Any) -> Experiment:
     state = jax.eval_shape(init, shapes(scenes, config.train.batch))
     _require_memory(state, mesh)
     home = sharding.state_sharding(mesh, state, layout.rules)
-    make_step = functools.partial(train_step.make, objective, optimizer, rate, config.seed, accumulate)
+    make_step = functools.partial(
+        train_step.make, objective, optimizer, rate, seed=config.seed, microbatches=accumulate
+    )
     return Experiment(
-        mesh,
-        steps,
-        objective,
-        source,
-        unseen,
-        scenes,
-        dataclasses.replace(data.make_scenes(config, unseen, *of_model), crop=False),
-        loader,
-        jax.jit(init, out_shardings=home),
-        compile_step(make_step, mesh, home, layout.mode),
+        mesh=mesh,
+        steps=steps,
+        objective=objective,
+        source=source,
+        held_out=held_out,
+        scenes=scenes,
+        held_out_scenes=dataclasses.replace(data.make_scenes(config, held_out, *of_model), crop=False),
+        loader=loader,
+        init=jax.jit(init, out_shardings=home),
+        step=compile_step(make_step, mesh, home, layout.mode),
     )
 
 

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
+from cjepa_jax.configuration import build, loss_names
 from cjepa_jax.types import Array
 
 Scalar = Float[Array, ""]
+Mean = Float[Array, ""] | Float[Array, " B"]
 
 
 def masked_mean(values: Float[Array, "*shape"], mask: Bool[Array, "*shape"], axis: Any = None) -> Float[Array, "..."]:
@@ -20,12 +22,21 @@ def masked_mean(values: Float[Array, "*shape"], mask: Bool[Array, "*shape"], axi
     return (jnp.where(mask, values, 0)).sum(axis) / jnp.maximum(weight.sum(axis), 1)
 
 
-def scene_mean(values: Float[Array, "B N"], mask: Bool[Array, "B N"], valid: Bool[Array, " B"] | None = None) -> Scalar:
+def scene_mean(
+    values: Float[Array, "B N"],
+    mask: Bool[Array, "B N"],
+    valid: Bool[Array, " B"] | None = None,
+    *,
+    per_example: bool = False,
+) -> Mean:
     """Mean over a scene's masked tokens, then over scenes: [B, N], [B, N] -> [].
 
     A scene without masked tokens adds 0 and still counts; a scene with `valid` [B] False does not count.
+    per_example: return each scene's mean, [B], and leave the mean over scenes, and so `valid`, to the caller.
     """
     per_scene = masked_mean(values, mask, axis=-1)
+    if per_example:
+        return per_scene
     return per_scene.mean() if valid is None else masked_mean(per_scene, valid)
 
 
@@ -41,29 +52,15 @@ def huber(size: Float[Array, "*shape"], beta: float) -> Float[Array, "*shape"]:
     return jnp.where(size < beta, 0.5 * jnp.square(size) / beta, size - 0.5 * beta)
 
 
-def token_error(
-    kind: str, prediction: Float[Array, "B N D"], target: Float[Array, "B N D"], beta: float = 1.0
-) -> Float[Array, "B N"]:
-    """The error of each token, [B, N, D] twice -> [B, N], by the `kind` of one of the four losses below."""
-    error = _error(prediction, target)
-    if kind == "smooth_l1":
-        return huber(norm(error), beta)
-    if kind == "elementwise":
-        return huber(jnp.abs(error), beta).mean(-1)
-    if kind == "l1":
-        return (error * jnp.sign(error)).mean(-1)  # unlike abs, of gradient 0 at 0
-    if kind == "mse":
-        return jnp.square(error).mean(-1)
-    raise ValueError(f"kind = {kind!r}: must be smooth_l1, elementwise, l1 or mse")
-
-
 def smooth_l1(
     prediction: Float[Array, "B N D"],
     target: Float[Array, "B N D"],
     mask: Bool[Array, "B N"],
     beta: float = 1.0,
     valid: Bool[Array, " B"] | None = None,
-) -> Scalar:
+    *,
+    per_example: bool = False,
+) -> Mean:
     """L_pred in the document's vector form: Huber of each token's error *norm* over D (section 4.5).
 
     Args:
@@ -71,9 +68,11 @@ def smooth_l1(
       mask: [B, N] bool, the tokens that were hidden.
       beta: where the quadratic part ends, in units of the norm.
       valid: [B] bool, scenes that count.
-    Returns: a float32 scalar.
+      per_example: return the loss of each scene, [B], as training does, which averages over scenes of all slices.
+    Returns: float32, a scalar, or [B] with `per_example`.
     """
-    return scene_mean(token_error("smooth_l1", prediction, target, beta), mask, valid)
+    error = huber(norm(_error(prediction, target)), beta)
+    return scene_mean(error, mask, valid, per_example=per_example)
 
 
 def smooth_l1_elementwise(
@@ -82,9 +81,12 @@ def smooth_l1_elementwise(
     mask: Bool[Array, "B N"],
     beta: float = 1.0,
     valid: Bool[Array, " B"] | None = None,
-) -> Scalar:
+    *,
+    per_example: bool = False,
+) -> Mean:
     """Huber of each component, averaged over D: the form of I-JEPA's published code. Arguments as `smooth_l1`."""
-    return scene_mean(token_error("elementwise", prediction, target, beta), mask, valid)
+    error = huber(jnp.abs(_error(prediction, target)), beta).mean(-1)
+    return scene_mean(error, mask, valid, per_example=per_example)
 
 
 def l1(
@@ -93,9 +95,13 @@ def l1(
     mask: Bool[Array, "B N"],
     beta: float = 1.0,
     valid: Bool[Array, " B"] | None = None,
-) -> Scalar:
+    *,
+    per_example: bool = False,
+) -> Mean:
     """Absolute error averaged over D, as in V-JEPA; `beta` is not used. Arguments as `smooth_l1`."""
-    return scene_mean(token_error("l1", prediction, target), mask, valid)
+    error = _error(prediction, target)
+    error = (error * jnp.sign(error)).mean(-1)  # unlike abs, of gradient 0 at 0
+    return scene_mean(error, mask, valid, per_example=per_example)
 
 
 def mse(
@@ -104,9 +110,24 @@ def mse(
     mask: Bool[Array, "B N"],
     beta: float = 1.0,
     valid: Bool[Array, " B"] | None = None,
-) -> Scalar:
-    """Squared error averaged over D (an ablation of the document); `beta` is not used."""
-    return scene_mean(token_error("mse", prediction, target), mask, valid)
+    *,
+    per_example: bool = False,
+) -> Mean:
+    """Squared error averaged over D (an ablation of the document); `beta` is not used. Arguments as `smooth_l1`."""
+    error = jnp.square(_error(prediction, target)).mean(-1)
+    return scene_mean(error, mask, valid, per_example=per_example)
+
+
+LOSSES: dict[str, Any] = {name: globals()[function] for name, function in loss_names.LOSSES.items()}
+"""The function of each name that `objective.prediction_loss` may be. The names: configuration/loss_names.py."""
+
+
+def named(name: str) -> Any:
+    """The prediction loss of a name of `LOSSES`, or of "module:function", which takes what `smooth_l1` takes.
+
+    Raises: ConfigError if there is no such module or function.
+    """
+    return LOSSES[name] if name in LOSSES else build.locate(name)
 
 
 def causal_consistency(
@@ -115,7 +136,9 @@ def causal_consistency(
     intervened: Float[Array, "B N D"],
     mask: Bool[Array, "B N"],
     valid: Bool[Array, " B"] | None = None,
-) -> Scalar:
+    *,
+    per_example: bool = False,
+) -> Mean:
     """L_causal: squared l2, summed over D, of residual - sg(full - intervened) at context tokens (section 4.5).
 
     Args:
@@ -123,16 +146,12 @@ def causal_consistency(
       full, intervened: [B, N, D], the target encoder's tokens of the scene and of the scene under do(remove).
       mask: [B, N] bool, the context tokens that count: the document's C has those of what was not removed.
       valid: [B] bool, scenes that count.
+      per_example: as in `smooth_l1`.
+    Returns: float32, a scalar, or [B] with `per_example`.
     """
-    return scene_mean(change_error(residual, full, intervened), mask, valid)
-
-
-def change_error(
-    residual: Float[Array, "B N D"], full: Float[Array, "B N D"], intervened: Float[Array, "B N D"]
-) -> Float[Array, "B N"]:
-    """The squared error of each token's predicted change, [B, N, D] three times -> [B, N]: see `causal_consistency`."""
     change = full.astype(jnp.float32) - intervened.astype(jnp.float32)
-    return jnp.square(_error(residual, change)).sum(-1)
+    error = jnp.square(_error(residual, change)).sum(-1)
+    return scene_mean(error, mask, valid, per_example=per_example)
 
 
 def _error(prediction: Float[Array, "B N D"], target: Float[Array, "B N D"]) -> Float[Array, "B N D"]:

@@ -188,7 +188,8 @@ def divided(axis: str) -> bool:
 
 
 def pin(x: jax.Array, *axes: Any) -> jax.Array:
-    """x, whose axes are laid out along these mesh axes (None: whole) under `on_mesh`; elsewhere x as it is.
+    """x, whose axes are laid out along these mesh axes (None and further axes: whole) under `on_mesh`, and x
+    itself elsewhere.
 
     What parameters are divided by would otherwise spread to activations, against the scenes' own division.
     """

@@ -1,8 +1,25 @@
-"""The three pytrees that everything passes around, and the axis alphabet.
+"""The three pytrees that everything passes around, the axis letters, and the words of this package.
 
 Axis letters, used in every comment and docstring of this package:
 B scene · T frame · H, W pixel · C channel · K object · N token of the grid (time-major, then row-major) ·
 S data shard · R packed row · L token of a row · D width · P probe target.
+
+Words, each with one meaning in code, docs and metrics:
+  scene      one example: an image or a clip, with its object masks, labels and states.
+  token      one box of pixels, tubelet x patch x patch. A scene has N.
+  context    tokens that the context encoder sees. They are also called visible.
+  masked     tokens that a mask function chooses in one scene. In a Batch they are `hidden`.
+  hidden     tokens that the context encoder does not see and that the predictor predicts.
+  dropped    tokens that are neither context nor hidden (I-JEPA's masks have some).
+  removed    objects that the intervention do(remove) takes away. Their tokens are masked.
+  intervened the scene without its removed objects.
+  target     what a prediction is compared with: the tokens of the EMA encoder, whose parameters have the same name.
+  residual   the predictor's second output at context tokens: the predicted change from the scene to the intervened one.
+  held-out   scenes that training never draws. The probe and the report use them.
+  valid      an entry that counts. The others fill up a shape: a short batch, fewer objects than K.
+  row        a sequence of packed context tokens, possibly of several scenes (models/packing.py). "rows, cols" are the
+             sides of the token grid.
+  terms      float arrays of the loss with one entry per scene, through which gradients flow (objectives/base.py).
 """
 
 import dataclasses

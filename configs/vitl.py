@@ -107,7 +107,7 @@ def get_config():
                     epsilon=1e-6,
                 )
             ),
-            prediction_loss="smooth_l1",  # on the token's norm, or by component: elementwise, l1, mse
+            prediction_loss="smooth_l1",  # on the token's norm, or elementwise, l1, mse, or module:function
             beta=1.0,  # smooth-l1 transition
             target_norm="none",  # or layer_norm
             causal_weight=0.5,  # lambda

@@ -12,7 +12,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cjepa_jax import train_step
+from cjepa_jax import microbatch, train_step
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.objectives.mae import Mae
 from cjepa_jax.objectives.siamese import Byol
@@ -79,7 +79,7 @@ def slow(*values):
 )
 def test_microbatches_are_one_batch(name, microbatches):
     objective, state, expected = whole(name)
-    slices = jax.jit(functools.partial(train_step._by_slices, objective, microbatches, None))
+    slices = jax.jit(functools.partial(microbatch.sliced, objective, microbatches, None))
     check(slices(*state, awkward(microbatches), KEY, 3), expected)
 
 
@@ -89,7 +89,7 @@ def test_microbatches_on_many_devices_are_one_batch_and_no_scene_leaves_its_devi
     objective, state, expected = whole("kl")
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
     divided, everywhere = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
-    slices = jax.jit(functools.partial(train_step._by_slices, objective, 2, None), out_shardings=everywhere)
+    slices = jax.jit(functools.partial(microbatch.sliced, objective, 2, None), out_shardings=everywhere)
     arguments = (*jax.device_put(state, everywhere), jax.device_put(awkward(8), divided), KEY, 3)
     text = slices.lower(*arguments).compile().as_text()
     assert " all-reduce(" in text and " all-to-all(" not in text and " collective-permute(" not in text
@@ -101,11 +101,11 @@ def test_microbatches_on_many_devices_are_one_batch_and_no_scene_leaves_its_devi
 def test_per_scene_and_slices_keep_the_order_of_data_shards():
     """Two shards of two microbatches each: shard 0 has scenes 0-3, of which 0 and 1 come first."""
     batch = awkward(4)
-    parts = train_step._split(batch, 2)
+    parts = microbatch.split(batch, 2)
     assert parts.scene.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
     assert parts.rows.index.shape[:2] == (2, 2) and batch.rows.index.shape[0] == 4
     np.testing.assert_array_equal(parts.rows.index[1], batch.rows.index[1::2])
-    np.testing.assert_array_equal(train_step._merge(parts.scene.reshape(-1), batch, 2), batch.scene)
+    np.testing.assert_array_equal(microbatch._merge(parts.scene.reshape(-1), batch, 2), batch.scene)
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def test_microbatches_take_the_memory_of_one():
     def scratch(microbatches):
         run = jax.value_and_grad(objective.loss, has_aux=True)
         if microbatches > 1:
-            run = functools.partial(train_step._by_slices, objective, microbatches, None)
+            run = functools.partial(microbatch.sliced, objective, microbatches, None)
         compiled = jax.jit(run).lower(*state, awkward(microbatches, 64), KEY, 3).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
@@ -174,7 +174,7 @@ def test_the_first_pass_is_of_the_context_encoder_alone():
         objective, state, _ = whole(name)
         gradient = products(jax.value_and_grad(objective.loss, has_aux=True), *state, awkward(1), KEY, 3)
         context = products(objective.encode_context, state[0], awkward(1))
-        slices = functools.partial(train_step._by_slices, objective, 2, None)
+        slices = functools.partial(microbatch.sliced, objective, 2, None)
         assert products(slices, *state, awkward(2), KEY, 3) == gradient + encodings * context > 0
 
 

@@ -256,14 +256,14 @@ def test_a_heap_that_is_kept_between_steps_can_be_given_back():
     """In a process with these settings: 512 MiB in blocks, freed below a block that stays."""
     script = """
 import pathlib, numpy as np
-from cjepa_jax import cli
+from cjepa_jax.host import memory
 resident = lambda: int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
 before = resident()
 blocks = [np.ones(64 << 20, np.uint8) for _ in range(8)]
 stays = np.ones(64 << 20, np.uint8)
 del blocks
 kept = resident() - before
-cli.release_memory()
+memory.release()
 print(kept, resident() - before, stays.min())
 """
     environment = os.environ | {"GLIBC_TUNABLES": cli.ALLOCATOR}

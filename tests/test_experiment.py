@@ -9,13 +9,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from cjepa_jax import experiment
-from cjepa_jax.objectives.base import PerScene
+from cjepa_jax.objectives.base import PerExample
 from configs import tiny
 from tests import running
 
 
 @dataclasses.dataclass(frozen=True)
-class Weight(PerScene):
+class Weight(PerExample):
     """One weight, squared; it tells what it was built with and in how many slices a batch comes."""
 
     encoder: dict
@@ -27,12 +27,12 @@ class Weight(PerScene):
     def init(self, key, batch):
         return {"kernel": jnp.ones((8, 8))}, {}, {}
 
-    def scenes(self, params, target, extra, batch, key):
+    def per_example_terms(self, params, target, extra, batch, key):
         return {"part": params["kernel"].sum() ** 2 + 0.0 * batch.scene}, {"slice": jnp.ones(1)}
 
-    def combine(self, learned, known, extra, key, step):
-        loss = learned["part"].mean()
-        return loss, ({"loss": loss, "slices": known["slice"].sum(), "steps": self.steps}, extra)
+    def reduce(self, terms, stats, extra, key, step):
+        loss = terms["part"].mean()
+        return loss, ({"loss": loss, "slices": stats["slice"].sum(), "steps": self.steps}, extra)
 
     def next_target(self, params, target, step):
         return target
@@ -77,9 +77,9 @@ def test_explicit_steps_peaks_and_shares_come_first():
 def test_the_parts_are_the_configs():
     run = assemble(train__steps=0, train__epochs=2, data__count=60, data__crop=True, seed=3, data__eval_split="test")
     assert run.steps == 15  # 7.5 batches an epoch
-    assert (run.source.split, run.unseen.split, len(run.source), len(run.unseen)) == ("train", "test", 60, 32)
-    assert run.source.seed == run.unseen.seed == run.loader.seed == run.scenes.seed == 3
-    assert run.scenes.crop and not run.unseen_scenes.crop and run.scenes.intervened == "rerender"
+    assert (run.source.split, run.held_out.split, len(run.source), len(run.held_out)) == ("train", "test", 60, 32)
+    assert run.source.seed == run.held_out.seed == run.loader.seed == run.scenes.seed == 3
+    assert run.scenes.crop and not run.held_out_scenes.crop and run.scenes.intervened == "rerender"
     assert run.loader.batch == 8 and run.loader.shards == 8 and run.loader.scenes is run.scenes
 
 

@@ -1,5 +1,7 @@
-"""What surrounds the code: ignored outputs, pinned tools, workflows that call stages that exist, strict modules."""
+"""What surrounds the code: ignored outputs, pinned tools, workflows that call stages that exist, strict modules. And
+habits of the code itself: short functions, and few files between a newcomer and the method."""
 
+import ast
 import pathlib
 import re
 import subprocess
@@ -11,6 +13,15 @@ import yaml
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "configs").rglob("*.py")]
 WRITTEN = re.compile(r"(?:--(?:out|workdir|records)|cache)=([a-z][\w./-]*)")
+
+
+PACKAGE = sorted((ROOT / "cjepa_jax").rglob("*.py"))
+FIRST_READING = (  # from the front page to a masked token
+    "README.md", "configs/vitl.py", "cjepa_jax/train.py", "cjepa_jax/train_step.py", "cjepa_jax/objectives/jepa.py",
+    "cjepa_jax/masks/objects.py", "cjepa_jax/models/encoder.py",
+)  # fmt: skip
+MOST_TO_READ, MOST_OF_A_FUNCTION, MOST_OF_A_FILE = 900, 60, 400  # lines
+MOST_POSITIONAL = 5  # arguments of a call, a starred one counted once
 
 
 def outputs():
@@ -51,3 +62,28 @@ def test_the_modules_that_are_checked_strictly_exist():
         assert path.is_dir() if name.endswith(".*") else path.with_suffix(".py").is_file(), name
     for name in ("losses", "masks", "positions", "schedules", "types", "build"):
         assert any(name in module.split(".") for module in strict), name
+
+
+def test_the_first_reading_is_short():
+    lines = {file: len((ROOT / file).read_text().splitlines()) for file in FIRST_READING}
+    assert sum(lines.values()) <= MOST_TO_READ, lines
+    assert lines["cjepa_jax/train.py"] < 130 and lines["cjepa_jax/train_step.py"] < 100, lines
+
+
+@pytest.mark.parametrize("file", PACKAGE, ids=lambda file: str(file.relative_to(ROOT)))
+def test_functions_and_files_are_short(file):
+    text = file.read_text()
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
+    assert not {name: lines for name, lines in long.items() if lines > MOST_OF_A_FUNCTION}
+    assert len(text.splitlines()) <= MOST_OF_A_FILE
+
+
+def test_no_call_passes_six_positional_arguments():
+    found = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in PACKAGE
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and len(node.args) > MOST_POSITIONAL
+    ]
+    assert not found, found

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cjepa_jax import losses as plain
+from cjepa_jax.configuration import loss_names
+from cjepa_jax.configuration.check import CHOICES
 from tests.compiled import whole
 
-losses = whole(plain, "beta", "width", "count", "knots", "t_max")
+losses = whole(plain, "beta", "width", "count", "knots", "t_max", "per_example")
+LOSSES = {name: getattr(losses, function) for name, function in loss_names.LOSSES.items()}
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden/formulas.json").read_text())
-TERMS = {"vector": losses.smooth_l1, "elementwise": losses.smooth_l1_elementwise, "l1": losses.l1, "mse": losses.mse}
 
 
 def f32(*arrays):
@@ -28,7 +30,7 @@ def huber(size, beta):
 
 def token_loss(kind, z, beta):
     """One token's loss from its error z [D], as the document and the ablations define it."""
-    if kind == "vector":
+    if kind == "smooth_l1":
         return huber(np.sqrt((z**2).sum()), beta)
     if kind == "l1":
         return np.abs(z).mean()
@@ -75,7 +77,7 @@ def test_sigreg_golden(name):
     seed=st.integers(0, 2**31),
     beta=st.sampled_from([0.1, 1.0, 3.0]),
     density=st.sampled_from([0.0, 0.4, 1.0]),
-    kind=st.sampled_from(sorted(TERMS)),
+    kind=st.sampled_from(sorted(LOSSES)),
 )
 def test_token_losses_match_float64(shape, seed, beta, density, kind):
     rng = np.random.default_rng(seed)
@@ -83,7 +85,7 @@ def test_token_losses_match_float64(shape, seed, beta, density, kind):
     mask, valid = rng.random(shape[:2]) < density, rng.random(shape[0]) < 0.7
     error = prediction.astype(np.float64) - target
     tokens = np.array([[token_loss(kind, z, beta) for z in scene] for scene in error])
-    value = jax.jit(TERMS[kind], static_argnums=3)(prediction, target, mask, beta, valid)
+    value = jax.jit(LOSSES[kind], static_argnums=3)(prediction, target, mask, beta, valid)
     np.testing.assert_allclose(value, reference(tokens, mask, valid), rtol=2e-5, atol=1e-7)
 
 
@@ -153,13 +155,13 @@ def test_sigreg_is_finite_at_singular_features(name, rows):
         assert value == pytest.approx(np.log(features.shape[1]), abs=1e-5)  # collapsed is the worst there is
 
 
-@pytest.mark.parametrize("kind", sorted(TERMS))
+@pytest.mark.parametrize("kind", sorted(LOSSES))
 @pytest.mark.parametrize("case", ["z = 0", "no masked token", "no valid scene", "z on the edge"])
 def test_token_losses_have_finite_gradients(kind, case):
     target = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
     prediction = target + (np.float32([1, 0, 0, 0]) if case == "z on the edge" else 0)
     mask, valid = np.full((2, 3), case != "no masked token"), np.full(2, case != "no valid scene")
-    value, gradient = jax.value_and_grad(TERMS[kind])(prediction, target, mask, 1.0, valid)
+    value, gradient = jax.value_and_grad(LOSSES[kind])(prediction, target, mask, 1.0, valid)
     assert np.isfinite(value) and np.isfinite(gradient).all()
     if case != "z on the edge":
         assert value == 0 and (gradient == 0).all()
@@ -213,15 +215,15 @@ def test_means_weigh_scenes_not_tokens():
     assert float(losses.smooth_l1(prediction, np.zeros_like(prediction), mask)) == pytest.approx((1.0 + 0.0) / 2)
 
 
-@pytest.mark.parametrize("kind", sorted(TERMS))
+@pytest.mark.parametrize("kind", sorted(LOSSES))
 def test_bfloat16_gives_float32_and_is_near(kind):
     rng = np.random.default_rng(0)
     low = jnp.asarray(rng.normal(size=(3, 4, 8)), jnp.bfloat16), jnp.asarray(rng.normal(size=(3, 4, 8)), jnp.bfloat16)
     mask = rng.random((3, 4)) < 0.5
-    value = TERMS[kind](*low, mask)
+    value = LOSSES[kind](*low, mask)
     assert value.dtype == jnp.float32 and value.shape == ()
     # Once inside, nothing is rounded to bfloat16: the same numbers in float32 give the same loss.
-    np.testing.assert_allclose(value, TERMS[kind](*(x.astype(jnp.float32) for x in low), mask), rtol=1e-6)
+    np.testing.assert_allclose(value, LOSSES[kind](*(x.astype(jnp.float32) for x in low), mask), rtol=1e-6)
     causal = losses.causal_consistency(*low, low[0], mask)
     assert causal.dtype == losses.sigreg(low[0][:, 0]).dtype == jnp.float32
 
@@ -230,7 +232,7 @@ def test_no_gradient_reaches_targets():
     rng = np.random.default_rng(0)
     a, b, c = rng.normal(size=(3, 2, 3, 4)).astype(np.float32)
     mask = np.ones((2, 3), bool)
-    for term in TERMS.values():
+    for term in LOSSES.values():
         to_prediction, to_target = jax.grad(term, (0, 1))(a, b, mask)
         assert np.abs(to_prediction).max() > 0 and (to_target == 0).all()
     gradients = jax.grad(losses.causal_consistency, (0, 1, 2))(a, b, c, mask)
@@ -244,7 +246,7 @@ def test_what_is_not_finite_is_never_hidden(bad):
     x = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
     spoilt, mask = x.copy(), np.ones((3, 4), bool)
     spoilt[1, 2, 3] = bad
-    for term in TERMS.values():
+    for term in LOSSES.values():
         assert not np.isfinite(term(spoilt, x, mask)) and not np.isfinite(term(x, spoilt, mask))
         assert np.isfinite(term(spoilt, x, mask & (np.arange(4) != 2)))  # but not where it does not count
     assert not np.isfinite(losses.causal_consistency(spoilt, x, x, mask))
@@ -259,7 +261,7 @@ def test_order_and_padding_do_not_matter():
     scenes, tokens = rng.permutation(3), rng.permutation(5)
     padded = [np.concatenate([x, np.full((3, 2, 4), 9.0, np.float32)], 1) for x in (prediction, 2 * target)]
     longer = np.concatenate([mask, np.zeros((3, 2), bool)], 1)
-    for term in TERMS.values():
+    for term in LOSSES.values():
         value = term(prediction, target, mask)
         shuffled = (x[scenes][:, tokens] for x in (prediction, target))
         np.testing.assert_allclose(term(*shuffled, mask[scenes][:, tokens]), value, rtol=1e-5)
@@ -342,3 +344,22 @@ def test_cosine_distance():
     np.testing.assert_allclose(losses.cosine_distance(a, b), [0, 2 - np.sqrt(2), 4, 2], atol=1e-6)
     gradient = jax.grad(lambda a, b: losses.cosine_distance(a, b).sum(), (0, 1))(a, b)
     assert all(np.isfinite(x).all() for x in gradient)
+
+
+def test_a_config_may_name_every_loss_and_no_other():
+    assert CHOICES["objective.prediction_loss"] == tuple(plain.LOSSES)
+    assert plain.LOSSES["smooth_l1"] is plain.smooth_l1
+    assert plain.LOSSES["elementwise"] is plain.smooth_l1_elementwise
+
+
+@pytest.mark.parametrize("kind", sorted(LOSSES))
+def test_the_mean_of_the_losses_per_example_is_the_loss(kind):
+    rng = np.random.default_rng(0)
+    prediction, target = rng.normal(size=(2, 5, 3, 4)).astype(np.float32)
+    mask, valid = rng.random((5, 3)) < 0.5, np.array([1, 1, 0, 1, 0], bool)
+    each = LOSSES[kind](prediction, target, mask, 0.7, valid, per_example=True)
+    assert each.shape == (5,)
+    np.testing.assert_allclose(each.mean(), LOSSES[kind](prediction, target, mask, 0.7), rtol=1e-6)
+    np.testing.assert_allclose(each[valid].mean(), LOSSES[kind](prediction, target, mask, 0.7, valid), rtol=1e-6)
+    causal = losses.causal_consistency(prediction, target, -target, mask, per_example=True)
+    np.testing.assert_allclose(causal.mean(), losses.causal_consistency(prediction, target, -target, mask), rtol=1e-6)

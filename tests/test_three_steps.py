@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from cjepa_jax import optim, schedules, train_step
+from cjepa_jax import losses, optim, schedules, train_step
 from cjepa_jax.configuration import build
 from cjepa_jax.data import batching
 from cjepa_jax.types import Batch, Rows, TrainState
@@ -17,6 +17,7 @@ from configs import vitl
 from tests import three_steps as given
 
 FAST = ("plain", *given.TOGETHER)
+assert {setting.prediction_loss for setting in given.SETTINGS.values()} == losses.LOSSES.keys()
 TOLERANCE = 1e-5  # of each number's scale: an entry's root mean square, or the number itself
 
 

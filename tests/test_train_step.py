@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from cjepa_jax import optim, train_step
-from cjepa_jax.objectives.base import PerScene
+from cjepa_jax import microbatch, optim, train_step
+from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.types import Batch
 from configs import vitl
 from tests.objectives import test_jepa
@@ -58,22 +58,22 @@ def test_a_step_that_is_not_finite_in_one_part_alone_changes_nothing(batch, rate
         jax.tree.map(np.testing.assert_array_equal, getattr(new, field), getattr(good, field))
 
 
-class Drawn(PerScene):
-    """A scene's part of the loss is its own number times what is drawn with the slice's key; combine draws too."""
+class Drawn(PerExample):
+    """A scene's part of the loss is its own number times what is drawn with the slice's key; reduce draws too."""
 
-    def scenes(self, params, target, extra, batch, key):
+    def per_example_terms(self, params, target, extra, batch, key):
         drawn = jax.random.uniform(key)
         return {"part": params["w"] * batch.scene * drawn}, {"drawn": drawn[None]}
 
-    def combine(self, learned, known, extra, key, step):
-        return learned["part"].sum(), ({"drawn": known["drawn"], "whole": jax.random.uniform(key)}, extra)
+    def reduce(self, terms, stats, extra, key, step):
+        return terms["part"].sum(), ({"drawn": stats["drawn"], "whole": jax.random.uniform(key)}, extra)
 
 
 @pytest.mark.parametrize("devices, microbatches", [(1, 2), (2, 1), (2, 2)])
 def test_every_slice_draws_from_a_key_of_its_own_and_the_gradient_is_of_all(devices, microbatches):
     count, key = devices * microbatches, jax.random.key(3)
     batch = Batch(np.arange(8, dtype=np.float32), *[None] * 7, valid=np.ones(8, bool))
-    slices = functools.partial(train_step._by_slices, Drawn(), microbatches, "data" if devices > 1 else None)
+    slices = functools.partial(microbatch.sliced, Drawn(), microbatches, "data" if devices > 1 else None)
     arguments = {"w": np.float32(1)}, {}, {}
     if devices == 1:
         (_, (metrics, _)), gradient = jax.jit(slices)(*arguments, batch, key, 0)
@@ -127,7 +127,7 @@ def joined(out):
 )
 def test_devices_of_pmap_are_one_batch(name, devices, microbatches):
     objective, state, expected = whole(name)
-    slices = functools.partial(train_step._by_slices, objective, microbatches, "data")
+    slices = functools.partial(microbatch.sliced, objective, microbatches, "data")
     mapped = jax.pmap(slices, "data", in_axes=(None, None, None, 0, None, None), devices=jax.devices()[:devices])
     check(joined(mapped(*state, split(awkward(devices * microbatches), devices), KEY, 3)), expected)
 
@@ -169,7 +169,7 @@ def awkward_floats(shards):
 def test_one_microbatch_takes_no_second_forward_pass():
     objective, state, _ = whole("kl")
     plain = jax.jit(jax.value_and_grad(objective.loss, has_aux=True)).lower(*state, awkward(1), KEY, 3)
-    slices = functools.partial(train_step._by_slices, objective, 1, "data")
+    slices = functools.partial(microbatch.sliced, objective, 1, "data")
     mapped = jax.pmap(slices, "data", in_axes=(None, None, None, 0, None, None), devices=jax.devices()[:1])
     traced = mapped.lower(*state, split(awkward(1), 1), KEY, 3)
     assert traced.as_text().count("dot_general") == plain.as_text().count("dot_general") > 0

@@ -108,7 +108,8 @@ class Model:
             math.prod(part.position_grid) * stack.width if part.get("positions") == "table" else 0
             for part, stack in ((config.objective.encoder, encoder), (predictor, narrow))
         ]
-        return cls(encoder, narrow, tokens, row, frames * found.patch**2 * 3, predictor.max_objects, tuple(tables))
+        box = frames * found.patch**2 * 3
+        return cls(encoder, narrow, tokens, row=row, box=box, objects=predictor.max_objects, tables=tuple(tables))
 
     @property
     def kernels(self) -> tuple[int, int]:

@@ -85,8 +85,8 @@ class Encoder(nn.Module):
     def forward(self, video, index=None, real=None):
         times, rows, cols = self.grid
         pixels = (video.float() / 255 - self.mean) / self.std
-        boxes = pixels.reshape(len(video), times, self.frames, rows, self.patch, cols, self.patch, 3)
-        x = self.projection(boxes.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4).flatten(1, 3)) + self.positions
+        boxes = pixels.reshape((len(video), times, self.frames, rows, self.patch, cols, self.patch, 3))
+        x = self.projection(boxes.permute((0, 1, 3, 5, 2, 4, 6, 7)).flatten(4).flatten(1, 3)) + self.positions
         if index is None:
             return self.stack(x)
         wide = index[..., None].expand(-1, -1, x.shape[-1])
@@ -202,7 +202,7 @@ class Twin:
         prediction, residual = self.predictor(tokens, context, batch["covers"], batch["attend"])
 
         wanted = functional.layer_norm(full, full.shape[-1:], eps=1e-6) if config.target_norm == "layer_norm" else full
-        loss = _scene_mean(_error(config, prediction.float() - wanted), hidden)
+        loss = _scene_mean(LOSSES[config.prediction_loss](prediction.float() - wanted, config.beta), hidden)
         pooled = _masked_mean(tokens.float(), context[..., None])
         share = functional.normalize(torch.linalg.svdvals(pooled - pooled.mean(0)), p=1, dim=0)
         loss = loss + config.sigreg_weight * (np.log(pooled.shape[-1]) + torch.special.xlogy(share, share).sum())
@@ -212,12 +212,16 @@ class Twin:
         return loss
 
 
-def _error(config: Jepa, difference):
-    """[B, N, D] -> [B, N]."""
-    if config.prediction_loss == "smooth_l1":
-        difference = torch.linalg.vector_norm(difference, dim=-1, keepdim=True)
-    zero = torch.zeros_like(difference)
-    return functional.smooth_l1_loss(difference, zero, reduction="none", beta=config.beta).mean(-1)
+def _huber(error, beta: float):
+    return functional.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=beta)
+
+
+LOSSES = {  # by the names of losses.LOSSES: each token's error from its difference [B, N, D] and beta -> [B, N]
+    "smooth_l1": lambda difference, beta: _huber(torch.linalg.vector_norm(difference, dim=-1), beta),
+    "elementwise": lambda difference, beta: _huber(difference, beta).mean(-1),
+    "l1": lambda difference, beta: difference.abs().mean(-1),
+    "mse": lambda difference, beta: difference.square().mean(-1),
+}
 
 
 def _masked_mean(x, mask):
@@ -262,7 +266,7 @@ def _flatten(tree: Mapping, prefix: str = ""):
 def _require(objective: Any, optim: Any) -> None:
     wanted = {
         "objective.type": (isinstance(objective, Jepa), True),
-        "objective.prediction_loss": (getattr(objective, "prediction_loss", ""), ("smooth_l1", "elementwise")),
+        "objective.prediction_loss": (getattr(objective, "prediction_loss", ""), tuple(LOSSES)),
         "objective.sigreg_kind": (getattr(objective, "sigreg_kind", ""), "kl"),
         "objective.encoder_input": (getattr(objective, "encoder_input", ""), "context"),
         "objective.ema_kind": (getattr(objective, "ema_kind", ""), "cosine"),

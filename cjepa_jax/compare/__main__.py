@@ -36,21 +36,7 @@ def main(argv: list[str]) -> int:
 
     Raises ConfigError, one line.
     """
-    parser = cli.Parser(
-        prog="python -m cjepa_jax.compare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--suite", required=True, help="a suite of configs/suites by its name, or a file")
-    parser.add_argument("--workdir", type=cli.path_argument, required=True, help="the comparison's folder")
-    parser.add_argument("--phase", choices=PHASES, default="all")
-    parser.add_argument("--jobs", type=int, default=1, help="cells side by side, each on its share of the cores")
-    parser.add_argument("--index", type=int, help="only this cell of the phase, for an array of jobs")
-    parser.add_argument("--methods", help="only these methods' cells, by name, with commas between")
-    parser.add_argument(
-        "--records", type=cli.path_argument, help="a folder of records, instead of the comparison's own"
-    )
-    parser.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
-    parser.add_argument("--list", action="store_true", help="print the cells of both phases, and stop")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     cli.set_up_logging("info")
     import jax  # only after the command line has been checked
 
@@ -94,6 +80,24 @@ def main(argv: list[str]) -> int:
     if args.index is None and args.phase in ("all", "table"):
         print(table.write(suite, args.records if args.records else lab.folder / "records", lab.folder))
     return 1 if failed else 0
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
+        prog="python -m cjepa_jax.compare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--suite", required=True, help="a suite of configs/suites by its name, or a file")
+    parser.add_argument("--workdir", type=cli.path_argument, required=True, help="the comparison's folder")
+    parser.add_argument("--phase", choices=PHASES, default="all")
+    parser.add_argument("--jobs", type=int, default=1, help="cells side by side, each on its share of the cores")
+    parser.add_argument("--index", type=int, help="only this cell of the phase, for an array of jobs")
+    parser.add_argument("--methods", help="only these methods' cells, by name, with commas between")
+    parser.add_argument(
+        "--records", type=cli.path_argument, help="a folder of records, instead of the comparison's own"
+    )
+    parser.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
+    parser.add_argument("--list", action="store_true", help="print the cells of both phases, and stop")
+    return parser
 
 
 def run(lab, cells, jobs: int) -> list[int]:

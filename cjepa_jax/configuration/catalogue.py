@@ -16,7 +16,10 @@ from typing import NamedTuple
 PACKAGE = pathlib.Path(__file__).parents[1]
 NAME = re.compile(r"cjepa_jax((?:\.[a-z]\w*)+):([A-Za-z]\w*)", re.ASCII)
 HOPS = 3  # imports that are followed from a package's __init__ to the definition
-MASK = ["rng", "object_patches", "object_valid"]  # a mask's first arguments
+FIRST = {  # the first arguments of a function of each kind
+    "mask": ["rng", "object_patches", "object_valid"],
+    "loss": ["prediction", "target", "mask"],
+}
 GIVEN = {  # keywords that the program gives, not a config
     "mask": {"grid"},
     "objective": {"steps", "dtype"},
@@ -33,7 +36,7 @@ class Found(NamedTuple):
 
 def keywords(kind: str, name: str) -> set[str] | None:
     """The keywords that a config may give to "module:Name" of this package. None if it is not of this kind: "mask",
-    "objective", "source", "world", "protocol" or "model"."""
+    "loss", "objective", "source", "world", "protocol" or "model"."""
     match = NAME.fullmatch(name)
     found = match and _find(f"cjepa_jax{match[1]}", match[2])
     folder, fits = KINDS[kind]
@@ -41,14 +44,20 @@ def keywords(kind: str, name: str) -> set[str] | None:
         return None
     if isinstance(found.node, ast.FunctionDef):
         arguments = found.node.args
-        known = {each.arg for each in (*arguments.args[len(MASK) :], *arguments.kwonlyargs)}
+        known = {each.arg for each in (*arguments.args, *arguments.kwonlyargs)} - {*FIRST[kind]}
     else:
         known = _members(found)[0]
     return known - GIVEN.get(kind, set())
 
 
-def _is_mask(found: Found) -> bool:
-    return isinstance(found.node, ast.FunctionDef) and [each.arg for each in found.node.args.args[: len(MASK)]] == MASK
+def _begins(first: list[str]) -> Callable[[Found], bool]:
+    """Whether something is a function with these first arguments."""
+
+    def fits(found: Found) -> bool:
+        node = found.node
+        return isinstance(node, ast.FunctionDef) and [each.arg for each in node.args.args[: len(first)]] == first
+
+    return fits
 
 
 def _has(*methods: str) -> Callable[[Found], bool]:
@@ -72,7 +81,8 @@ def _is_module(found: Found) -> bool:
 
 
 KINDS = {  # kind -> the folder, and the form of its definitions
-    "mask": ("cjepa_jax.masks", _is_mask),
+    "mask": ("cjepa_jax.masks", _begins(FIRST["mask"])),
+    "loss": ("cjepa_jax.losses", _begins(FIRST["loss"])),
     "objective": ("cjepa_jax.objectives", _has("init", "loss", "encode")),
     "source": ("cjepa_jax.data", _has("__len__", "__getitem__")),
     "world": ("cjepa_jax.data.worlds", _has("setup", "play", "film")),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from cjepa_jax.configuration.loss_names import LOSSES
 from cjepa_jax.configuration.renamed import current
 from cjepa_jax.configuration.sizes import SIZES, parse
 from cjepa_jax.errors import ConfigError, did_you_mean
@@ -43,7 +44,7 @@ CHOICES = {
     "sharding.mode": ("jit", "pmap"),
     "dtype": ("auto", "float32", "bfloat16"),
     "data.intervened": ("zero_pixels", "drop_tokens", "rerender", "none"),
-    "objective.prediction_loss": ("smooth_l1", "elementwise", "l1", "mse"),
+    "objective.prediction_loss": tuple(LOSSES),
     "objective.target_norm": ("none", "layer_norm"),
     "objective.causal_tokens": ("remaining", "context"),
     "objective.sigreg_kind": ("kl", "epps_pulley"),
@@ -58,6 +59,7 @@ CHOICES = {
     "objective.predictor.remat": ("none", "dots", "full"),
     "log.level": ("debug", "info", "warning"),
 }
+OR_PATH = ("objective.prediction_loss",)  # keys of CHOICES that may also be "module:function"
 
 
 MOST_TOKENS = 2**20  # of a scene, 32 times those of the largest published models
@@ -206,9 +208,10 @@ def check(config: Mapping[str, Any]) -> None:
             if key in values and not accepts(values[key]):
                 raise ConfigError(f"{key} = {values[key]!r}: {limit}")
     for key, allowed in CHOICES.items():
-        if key in values and values[key] not in allowed:
+        if key in values and values[key] not in allowed and not (key in OR_PATH and _is_path(values[key])):
             hint = did_you_mean(str(values[key]), allowed)
-            raise ConfigError(f"{key} = {values[key]!r}: must be one of {', '.join(allowed)}{hint}")
+            other = " or 'module:function'" if key in OR_PATH else ""
+            raise ConfigError(f"{key} = {values[key]!r}: must be one of {', '.join(allowed)}{other}{hint}")
     for problem in _disagreements(values):
         raise ConfigError(problem)
 

@@ -24,17 +24,17 @@ def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_remov
     if data.size % patch:
         raise ConfigError(f"data.size = {data.size}: must be a multiple of the model's patches, {patch} pixels")
     return pipeline.SceneMap(
-        source,
-        build.bind(config.mask),
-        patch,
-        tubelet,
-        data.size,
-        data.max_objects,
-        data.intervened,
-        config.seed,
-        data.frames,
-        max_removed,
-        data.crop,
+        source=source,
+        mask=build.bind(config.mask),
+        patch=patch,
+        tubelet=tubelet,
+        size=data.size,
+        max_objects=data.max_objects,
+        intervened=data.intervened,
+        seed=config.seed,
+        frames=data.frames,
+        max_removed=max_removed,
+        crop=data.crop,
     )
 
 

@@ -121,7 +121,9 @@ class SceneMap:
                 states = np.asarray(raw["states"], np.float32)[:, kept].swapaxes(0, 1)
                 out["states"] = batching.pad_objects(states, self.max_objects).swapaxes(0, 1)
         if self.intervened in ("zero_pixels", "rerender"):
-            out["intervened"], out["intervened_valid"] = self._intervene(index, window, video, masks, masked, chosen)
+            out["intervened"], out["intervened_valid"] = self._intervene(
+                index, window, video, masks=masks, masked=masked, chosen=chosen
+            )
         return out
 
     def _intervene(self, index, window, video, masks, masked, chosen) -> tuple[np.ndarray, np.bool_]:

@@ -50,7 +50,8 @@ SIDE = 192  # pixels, the width of a small frame as it is shown
 def main(config, _) -> int:
     """Writes the picture that the flags ask for. No run folder is made."""
     given = flags.FLAGS
-    print(draw(config, given.out, given.split, given.first, given.scenes, given.remove, given.scale))
+    which = dict(split=given.split, first=given.first, count=given.scenes, remove=given.remove)
+    print(draw(config, given.out, **which, scale=given.scale))
     return 0
 
 
@@ -125,13 +126,13 @@ def read(scenes: pipeline.SceneMap, index: int, remove: int | None = None) -> sh
     removed[kept] = drawn["removed"][: len(kept)]
     factual = sheet.Clip(drawn["video"], masks, raw.get("contacts", NO_CONTACTS))
     return sheet.Scene(
-        index,
-        factual,
-        changed(scenes, index, factual, drawn["intervened"], removed, window),
-        removed,
-        ~drawn["context"].reshape(scenes.grid),
-        scenes.intervened == "rerender",
-        tuple(questions(scenes.source, index, removed)),
+        index=index,
+        factual=factual,
+        other=changed(scenes, index, factual, video=drawn["intervened"], removed=removed, window=window),
+        removed=removed,
+        hidden=~drawn["context"].reshape(scenes.grid),
+        rerendered=scenes.intervened == "rerender",
+        notes=tuple(questions(scenes.source, index, removed)),
     )
 
 

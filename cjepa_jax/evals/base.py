@@ -182,7 +182,15 @@ def over_inits(metric: str, values: Sequence[float], count: int) -> Score:
     """The row of the random initialisations: their mean, with the 95 % interval (Student's t) over them."""
     values = np.asarray(values, float)
     half = student(len(values)) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return Score(metric, RANDOM, float(values.mean()), float(half), count, "floor", "inits")
+    return Score(
+        metric=metric,
+        row=RANDOM,
+        value=float(values.mean()),
+        interval=float(half),
+        count=count,
+        kind="floor",
+        of="inits",
+    )
 
 
 def student(count: int) -> float:

@@ -88,7 +88,7 @@ class Classify:
         features[PIXELS] = np.split(pixels, [len(fit.y)])
         found = {}
         for row, (train, of) in features.items():
-            guesses = self._guesses(train, fit.y, of, order, few, classes, bench.seed)
+            guesses = self._guesses(train, fit.y, of, order=order, few=few, classes=classes, seed=bench.seed)
             found[row] = {metric: float((guess == test.y).mean()) for metric, guess in guesses.items()}
         for i, guess in enumerate(test.guesses):
             found[bench.models[i].name]["accuracy/attentive"] = float((guess == test.y).mean())
@@ -118,7 +118,7 @@ class Classify:
         """The fitted attentive probe."""
         order = order[order < len(tokens)]
         params = attention_init(jax.random.key(seed), tokens.shape[-1], classes)
-        return heads.learn(attend, params, tokens[order], y[order], seed, self.steps)
+        return heads.learn(attend, params, tokens[order], y=y[order], seed=seed, steps=self.steps)
 
     def _read(self, bench: Bench, part: str, attention: Sequence[Any] | None) -> Read:
         """A part of the scenes, by every model; with their tokens, or with what attentive probes say of them."""
@@ -248,5 +248,8 @@ def _scores(bench: Bench, found: dict[str, dict[str, float]], common: float, cou
         if bench.randoms:
             scores.append(over_inits(metric, [found[model.name][metric] for model in bench.randoms], count))
         floors = {MAJORITY: common} | ({PIXELS: found[PIXELS][metric]} if metric in found[PIXELS] else {})
-        scores += [Score(metric, row, v, binomial(v, count), count, "floor") for row, v in floors.items()]
+        scores += [
+            Score(metric=metric, row=row, value=v, interval=binomial(v, count), count=count, kind="floor")
+            for row, v in floors.items()
+        ]
     return scores

@@ -82,7 +82,9 @@ def finetune(
     rates = np.asarray(schedules.learning_rate(np.arange(1, steps + 1), rate, round(WARMUP * steps), steps + 1))
     for step, rows in enumerate(_order(seed, items - held, batch, steps), 1):
         chosen = {name: a[rows] for name, a in kept.items()}
-        params, state, value = _step(functions, params, state, chosen, rates[step - 1], share, head_share)
+        params, state, value = _step(
+            functions, params, state, arrays=chosen, rate=rates[step - 1], share=share, head_share=head_share
+        )
         if step % every and step < steps:
             continue
         if not np.isfinite(value):
@@ -191,7 +193,9 @@ class Finetune:
 
         def share(row: str, scores: np.ndarray, kind: str = "floor") -> Score:
             right = float((scores.argmax(-1) == truth).mean())
-            return Score("accuracy", row, right, binomial(right, count), count, kind)
+            return Score(
+                metric="accuracy", row=row, value=right, interval=binomial(right, count), count=count, kind=kind
+            )
 
         tuned = [self._fit(bench, model, fit, self.classes)(test) for model in bench.models]
         frozen = heads.ridge_classify(*self._frozen(bench, fit, test))
@@ -228,8 +232,8 @@ class Finetune:
         widths = (width, *([self.hidden] if self.hidden else []), outputs)
         init = functools.partial(mlp_init, widths=widths)
         loss = _cross_entropy if self.classes else _squared_error
-        options = bench.seed, bench.rate, self.steps, self.batch, self.share, self.stop, self.head_share
-        return finetune(model, init, _mean_token, loss, fit, *options)
+        options = {name: getattr(self, name) for name in ("steps", "batch", "share", "stop", "head_share")}
+        return finetune(model, init, _mean_token, loss, fit, seed=bench.seed, rate=bench.rate, **options)
 
     def _frozen(self, bench: Bench, fit: dict, test: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         features = [pooled(bench.model, arrays["video"], bench.batch) for arrays in (fit, test)]

@@ -53,7 +53,7 @@ def mlp(
     widths = (train_x.shape[1], *([hidden] if hidden else []), classes or train_y.shape[1])
     keys = jax.random.split(jax.random.key(seed), inits)
     params = jax.vmap(functools.partial(_dense_layers, widths=widths))(keys)
-    params = learn(_dense, params, train_x, train_y, seed, steps)
+    params = learn(_dense, params, train_x, y=train_y, seed=seed, steps=steps)
     out = predict(_dense, params, test_x)
     out = np.asarray(jax.nn.softmax(out) if classes else out, np.float32).mean(0)
     return (out * scale + centre).astype(np.float32)
@@ -76,9 +76,9 @@ def learn(apply: Callable, params: Any, x: np.ndarray, y: np.ndarray, seed: int,
     y = jnp.asarray(y, jnp.int32 if np.ndim(y) == 1 else jnp.float32)
     looks = min(LOOKS, steps)
     held = max(1, len(x) // HELD)
-    run = functools.partial(
-        _run, apply, held, steps // looks, looks, min(batch, len(x)), params, jnp.asarray(x), y, seed
-    )
+    fixed = apply, held, steps // looks, looks, min(batch, len(x))
+    given = params, jnp.asarray(x), y, seed
+    run = functools.partial(_run, *fixed, *given)
     losses = np.asarray(run(len(x) - held, looks)[1]).mean(0)
     return run(len(x), int(losses.argmin()) + 1)[0]
 

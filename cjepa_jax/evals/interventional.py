@@ -5,7 +5,9 @@ needs no model or no intervention. The questions are balanced: knowing nothing i
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -88,15 +90,16 @@ class Interventional:
         judge = Judge(*sets, self.heads, self.steps, bench.seed)
         times = scenes[1].grid[0]
         few = judge.test.part(slice(bench.batch))
-        has = do_readouts.features(bench.model, few, times, self.anchor, bench.batch, self.readouts)
+        has = do_readouts.features(bench.model, few, times, anchor=self.anchor, batch=bench.batch, wanted=self.readouts)
         base.require(bool(has), NAME, f"a model with one of the readouts {', '.join(self.readouts)}")
         yardsticks = questions.remembered(self.cache, f"yardsticks-{key}", judge.yardsticks)
         wanted = (*self.readouts, REMOVAL)
-        found = self._found(bench.model, judge, times, bench.batch, wanted, self.wrong)
+        found = self._found(bench.model, judge, times, batch=bench.batch, wanted=wanted, wrong=self.wrong)
         randoms = []
         for model in bench.randoms:
             name = self._identity(model, judge.test, times, bench.batch, key) if self.cache else ""
-            make = lambda m=model: self._found(m, judge, times, bench.batch, self.random_readouts, False)  # noqa: E731
+            options: dict[str, Any] = dict(batch=bench.batch, wanted=self.random_readouts, wrong=False)
+            make = functools.partial(self._found, model, judge, times, **options)
             randoms.append(questions.remembered(self.cache, f"random-{name}", make))
         scores = [*_answer_scores(judge, found, randoms, yardsticks), *_response_scores(judge, found, randoms)]
         accuracy = {

@@ -52,12 +52,22 @@ class States:
             labels = [part.arrays["labels"] for part in parts]
             given = [[whole for whole, _ in model] for model in features]
             scene = np.arange(len(labels[1]))
-            scores += _scores("scene", names, given, {PIXELS: (pixels[:fit], pixels[fit:])}, labels, scene, bench.seed)
+            scores += _scores(
+                "scene",
+                names,
+                given,
+                floors={PIXELS: (pixels[:fit], pixels[fit:])},
+                targets=labels,
+                scene=scene,
+                seed=bench.seed,
+            )
         if objects:
             given = [[own for _, own in model] for model in features]
             floors = {row: [part.floor(row == LOOKS) for part in objects] for row in (PLACE, LOOKS)}
             states, scene = [part.states for part in objects], objects[1].rows[:, 0]
-            scores += _scores("object", fitting.source.state_names, given, floors, states, scene, bench.seed)
+            scores += _scores(
+                "object", fitting.source.state_names, given, floors=floors, targets=states, scene=scene, seed=bench.seed
+            )
             notes.append(
                 f"Objects: {len(objects[0].rows)} to fit on and {len(objects[1].rows)} to test, those that touch a "
                 f"patch at the middle tubelet; {PLACE}: the patches' centre, extent and number; {LOOKS}: their mean "
@@ -88,7 +98,7 @@ class Objects:
         """[m, 6 or 9]: centre, extent and number of an object's patches, and their mean colour."""
         _, height, width = self.grid
         size = self.video.shape[2] // height
-        cells = self.video[:, self.frame].reshape(len(self.video), height, size, width, size, 3).mean((2, 4))
+        cells = self.video[:, self.frame].reshape((len(self.video), height, size, width, size, 3)).mean((2, 4))
         out = []
         for scene, k in self.rows:
             own = self.where[scene, k].reshape(self.grid)[self.time]
@@ -131,7 +141,7 @@ def _scores(prefix, names, models, floors, targets, scene, seed):
 
     def score(fit, test):
         mean = targets[0].mean(0, dtype=float)
-        return explained(ridge.predict(fit, targets[0], test), targets[1], mean, scene, groups, seed)
+        return explained(ridge.predict(fit, targets[0], test), targets[1], mean, scene=scene, groups=groups, seed=seed)
 
     found = [score(*model) for model in models]
     others = {row: score(*features) for row, features in floors.items()}

@@ -40,10 +40,8 @@ class Intervention(NamedTuple):
 
 
 class CausalJEPA(nn.Module):
-    """Encoder, its EMA copy (`target`) and predictor, the last two where the weights have them.
-
-    config: the content of config.json. shapes: of the stored tensors, by name: they say which optional parts there are.
-    """
+    """Encoder, its EMA copy (`target`) and predictor, the last two where the weights have them. config: the content of
+    config.json. shapes: of the stored tensors, by name. They say which optional parts there are."""
 
     def __init__(self, config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]]):
         super().__init__()
@@ -203,8 +201,8 @@ class Encoder(Transformer):
         """[B, N, D]. The convolution's strides are its sizes: one matrix product, rounded to TF32 only if asked for."""
         grid, p, proj = self.grid(clip), self.patch, self.patch_embed["proj"]
         pixels = (clip.float() / 255 - self.mean.float()) / self.std.float()
-        boxes = pixels.reshape(clip.shape[0], grid[0], self.frames, grid[1], p, grid[2], p, 3)
-        boxes = boxes.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(4).flatten(1, 3)  # (channel, frame, row, column) of a box
+        boxes = pixels.reshape((clip.shape[0], grid[0], self.frames, grid[1], p, grid[2], p, 3))
+        boxes = boxes.permute((0, 1, 3, 5, 7, 2, 4, 6)).flatten(4).flatten(1, 3)  # a box: channel, frame, row, column
         x = functional.linear(boxes.to(proj.weight.dtype), proj.weight.flatten(1), proj.bias)
         return self.placed(x, grid)
 
@@ -219,7 +217,7 @@ class Predictor(Transformer):
     def __init__(self, config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]], out: int):
         options, named = config["predictor"], config["input"].get("names_objects", True)
         width, cross = options["width"], options.get("attention", "joint") == "cross"
-        super().__init__(options, width, options["depth"], options["heads"], 4 * width, cross)
+        super().__init__(options, width, options["depth"], options["heads"], units=4 * width, cross=cross)
         self.cross, self.most = cross, shapes.get("predictor.object_embedding", [0])[0] if named else 0
         self.embed, self.mask_token = nn.Linear(out, width), nn.Parameter(torch.zeros(width))
         if "predictor.object_embedding" in shapes:
@@ -350,10 +348,8 @@ def _angles(grid: Sequence[int], widths: Sequence[int], device: torch.device, sc
 
 
 def _clips(video: Any, device: torch.device) -> Tensor:
-    """[B, T, H, W, 3] of images or clips. Other arrays than tensors go to the device.
-
-    Raises ValueError for anything else, and for values outside 0..255 or floats below 2, which are fractions of white.
-    """
+    """[B, T, H, W, 3] of images or clips. Anything but a tensor goes to the device. Raises ValueError for other shapes,
+    for values outside 0..255, and for floats below 2, which are fractions of white."""
     video = video if isinstance(video, Tensor) else torch.as_tensor(video, device=device)
     video = video[:, None] if video.ndim == 4 else video
     if video.ndim != 5 or video.shape[-1] != 3:
@@ -377,7 +373,7 @@ def _patches(masks: Tensor, clip: Tensor, grid: tuple[int, int, int]) -> Tensor:
         wanted = f"[{batch}, K, {frames}, {height}, {width}] (pixels) or [{batch}, K, {math.prod(grid)}] (tokens)"
         raise ValueError(f"masks {list(masks.shape)}: must be {wanted}")
     times, rows, cols = grid
-    boxes = masks.reshape(*masks.shape[:2], times, frames // times, rows, height // rows, cols, width // cols)
+    boxes = masks.reshape((*masks.shape[:2], times, frames // times, rows, height // rows, cols, width // cols))
     return boxes.any(7).any(5).any(3).flatten(2)
 
 

@@ -60,7 +60,11 @@ class Network:
         params = {name: tree for name, tree in weights.params.items() if name != "target"}
         params, target = jax.device_put((params, weights.params.get("target", {})))  # once, not at every call
         names = bool(weights.input.get("names_objects", True))
-        return cls(objective=objective, state=TrainState(0, params, target, {}, None, 0), names_objects=names)
+        return cls(
+            objective=objective,
+            state=TrainState(step=0, params=params, target=target, extra={}, opt_state=None, skipped=0),
+            names_objects=names,
+        )
 
     def functions(self, batch: int, name: str = TRAINED, state: TrainState | None = None) -> Model:
         """Encode, hide and predict, compiled for `batch` scenes; with the parameters of another state, if one is given.
@@ -73,13 +77,13 @@ class Network:
         asked = getattr(objective, "predicts", False)  # only protocols that ask for predictions look at the target
         target = state.target if jax.tree.leaves(state.target) and asked else None
         return Model(
-            name,
-            lambda video: in_batches(batch, functools.partial(encode, params), video),
-            lambda hidden: Seen(*in_batches(batch, functools.partial(hide, params), *hidden)),
-            None if target is None else lambda video: in_batches(batch, functools.partial(encode, target), video),
-            params,
-            objective.encode,
-            getattr(objective, "target_norm", "none"),
+            name=name,
+            encode=lambda video: in_batches(batch, functools.partial(encode, params), video),
+            hide=lambda hidden: Seen(*in_batches(batch, functools.partial(hide, params), *hidden)),
+            target=None if target is None else lambda v: in_batches(batch, functools.partial(encode, target), v),
+            params=params,
+            apply=objective.encode,
+            target_norm=getattr(objective, "target_norm", "none"),
         )
 
     @functools.cached_property
@@ -90,7 +94,7 @@ class Network:
         def encode(params, video):
             return objective.encode(params, video).astype(jnp.float32)
 
-        def hide(params, video, context, index, segment, object_patches, removed):
+        def hide(params, video, context, rows, object_patches, removed):
             batch = Batch(
                 scene=None,
                 epoch=None,
@@ -99,7 +103,7 @@ class Network:
                 object_valid=object_patches.any(-1),
                 removed=removed & self.names_objects,
                 context=context,
-                rows=Rows(index, segment),
+                rows=rows,
                 valid=jnp.ones(len(video), bool),
                 hidden=~context,
             )
@@ -115,8 +119,8 @@ class Network:
         compiled = jax.jit(hide)
 
         def with_rows(params, video, context, object_patches, removed):
-            index, segment = batching.lay_out(context, 1, context.shape)
-            return compiled(params, video, context, index, segment, object_patches, removed)
+            rows = Rows(*batching.lay_out(context, 1, context.shape))
+            return compiled(params, video, context, rows=rows, object_patches=object_patches, removed=removed)
 
         return jax.jit(encode), with_rows
 

@@ -163,9 +163,17 @@ def _made_up(objective: Any, frames: int) -> Batch:
     frames, side = (1 if frames == 1 else objective.tubelet), 2 * objective.patch
     of = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
     tokens, flag = of(bool, 1, 4), of(bool, 1)
-    number, video, rows = of(jnp.int32, 1), of(jnp.uint8, 1, frames, side, side, 3), of(jnp.int32, 1, 1, 4)
+    number, video, rows = of(jnp.int32, 1), of(jnp.uint8, 1, frames, *(side, side, 3)), of(jnp.int32, 1, 1, 4)
     return Batch(
-        number, number, video, of(bool, 1, 1, 4), of(bool, 1, 1), of(bool, 1, 1), tokens, Rows(rows, rows), flag
+        scene=number,
+        epoch=number,
+        video=video,
+        object_patches=of(bool, 1, 1, 4),
+        object_valid=of(bool, 1, 1),
+        removed=of(bool, 1, 1),
+        context=tokens,
+        rows=Rows(rows, rows),
+        valid=flag,
     )
 
 

@@ -28,7 +28,9 @@ def draw(
     Raises: ValueError for a grid that does not have N tokens, or for N = 1.
     """
     shape = geometry.shape(object_patches.shape[1], grid)
-    masked, removed = objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)
+    masked, removed = objects.draw(
+        rng, object_patches, object_valid, max_objects=max_objects, area=area, grid=grid, anchor=anchor
+    )
     if removed.any():
         masked = _elsewhere(rng, masked.reshape(shape)).ravel()
     return masked, np.zeros_like(removed)
@@ -45,7 +47,9 @@ def in_place(
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
     """`objects.draw` with `removed` all False. It is the partner of `draw` in a comparison: the predictor of both is
     not told which objects are hidden."""
-    masked, removed = objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)
+    masked, removed = objects.draw(
+        rng, object_patches, object_valid, max_objects=max_objects, area=area, grid=grid, anchor=anchor
+    )
     return masked, np.zeros_like(removed)
 
 

@@ -39,7 +39,7 @@ def sides(area: float | int, ratio: float, rows: int, cols: int) -> tuple[int, i
 
 
 def rectangle(
-    rng: np.random.Generator, height: int, width: int, rows: int, cols: int, last: bool = True
+    rng: np.random.Generator, height: int, width: int, rows: int, cols: int, *, last: bool = True
 ) -> Bool[np.ndarray, "{rows} {cols}"]:
     """A rectangle in the plane, with all places equally likely. With `last` False it does not reach the last row or
     column, if there is another place."""

@@ -1,6 +1,7 @@
 """I-JEPA's multi-block masks (arXiv 2301.08243, section 3): some target blocks, and a context block without them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -30,8 +31,7 @@ def draw(
 
     All targets of a scene have one size. By default area and shape are independent, blocks reach the last row and
     column, and contexts are not cut to equal length. The published sampler is `tied=True, corner=True` and `batch`
-    equal to its images per GPU, with one difference: there a batch shares the sizes too. For clips, blocks span all
-    times.
+    equal to its images per GPU, with one difference: there a batch shares the sizes too. In clips they span all times.
 
     Args:
       object_patches, object_valid: bool [K, N], [K]. Only their shapes are used.
@@ -49,16 +49,8 @@ def draw(
     Returns: masked bool [N], predicted. removed bool [K], all False. dropped bool [N], neither seen nor predicted.
     Raises: ConfigError naming an option that cannot work.
     """
-    require(isinstance(targets, int) and targets >= 1, "targets", targets, "must be a whole number, at least 1")
-    require(isinstance(min_keep, int) and min_keep >= 0, "min_keep", min_keep, "must be a whole number, 0 or more")
-    require(
-        isinstance(batch, int) and 1 <= batch <= MOST_SCENES, "batch", batch, f"must be whole, from 1 to {MOST_SCENES}"
-    )
-    for name, value in (("tied", tied), ("corner", corner)):
-        require(isinstance(value, bool), name, value, "must be True or False")
-    require_range("target_scale", target_scale, 1)
-    require_range("context_scale", context_scale, 1)
-    require_range("aspect", aspect)
+    _require_counts(targets, min_keep, batch)
+    _require_rest(aspect, target_scale, context_scale, tied=tied, corner=corner)
     times, rows, cols = shape(object_patches.shape[1], grid)
     if rows * cols == 1:  # one token per time cannot be both hidden and visible, so the last time is hidden
         masked = np.arange(times) == times - 1
@@ -69,23 +61,33 @@ def draw(
         area = int(rng.uniform(*target_scale) * rows * cols)
         height, width = sides(area, rng.uniform(*aspect), max(rows - 1, 1), max(cols - 1, 1))
     # The first scene's targets are drawn before its context's size. The seeds depend on this order.
-    blocks = [rectangle(rng, height, width, rows, cols, not corner) for _ in range(targets)]
-    area = int(rng.uniform(*context_scale) * rows * cols)
-    square = sides(area, 1.0, max(rows - 1, 1), max(cols - 1, 1))
+    blocks = [rectangle(rng, height, width, rows, cols, last=not corner) for _ in range(targets)]
+    square = sides(int(rng.uniform(*context_scale) * rows * cols), 1.0, max(rows - 1, 1), max(cols - 1, 1))
     context = _context(rng, blocks, square, min_keep, not corner)
     least = int(context.sum())
     for _ in range(batch - 1):
-        others = [rectangle(rng, height, width, rows, cols, not corner) for _ in range(targets)]
+        others = [rectangle(rng, height, width, rows, cols, last=not corner) for _ in range(targets)]
         least = min(least, int(_context(rng, others, square, min_keep, not corner).sum()))
     context = first(context, max(least, 1))
     target = np.any(blocks, axis=0)
-    if not (target & ~context).any():  # on planes of a few tokens: one target token stays hidden, another one is seen
-        context[tuple(rng.choice(np.argwhere(target)))] = False
-        if not context.any():
-            context[tuple(rng.choice(np.argwhere(~target)))] = True
-    masked = target & ~context
-    dropped = ~target & ~context
+    _hide_one(rng, target, context)
+    masked, dropped = target & ~context, ~target & ~context
     return through(masked, times), np.zeros(len(object_patches), bool), through(dropped, times)
+
+
+def _require_counts(targets: int, min_keep: int, batch: int) -> None:
+    require(isinstance(targets, int) and targets >= 1, "targets", targets, "must be a whole number, at least 1")
+    require(isinstance(min_keep, int) and min_keep >= 0, "min_keep", min_keep, "must be a whole number, 0 or more")
+    few = isinstance(batch, int) and 1 <= batch <= MOST_SCENES
+    require(few, "batch", batch, f"must be whole, from 1 to {MOST_SCENES}")
+
+
+def _require_rest(aspect: Any, target_scale: Any, context_scale: Any, **switches: bool) -> None:
+    for name, value in switches.items():
+        require(isinstance(value, bool), name, value, "must be True or False")
+    require_range("target_scale", target_scale, 1)
+    require_range("context_scale", context_scale, 1)
+    require_range("aspect", aspect)
 
 
 def tied_sides(
@@ -97,6 +99,14 @@ def tied_sides(
     return sides(area, lowest + u * (highest - lowest), max(rows - 1, 1), max(cols - 1, 1))
 
 
+def _hide_one(rng: np.random.Generator, target: np.ndarray, context: np.ndarray) -> None:
+    """On planes of a few tokens one target token leaves `context`, in place, and another token is seen."""
+    if not (target & ~context).any():
+        context[tuple(rng.choice(np.argwhere(target)))] = False
+        if not context.any():
+            context[tuple(rng.choice(np.argwhere(~target)))] = True
+
+
 def _context(
     rng: np.random.Generator, blocks: Sequence[np.ndarray], square: tuple[int, int], min_keep: int, last: bool
 ) -> Bool[np.ndarray, "rows cols"]:
@@ -104,7 +114,7 @@ def _context(
     rows, cols = blocks[0].shape
     least = min_keep * min(1.0, rows * cols / PLANE)
     for attempt in range(TRIES * (len(blocks) + 1)):
-        context = rectangle(rng, *square, rows, cols, last)
+        context = rectangle(rng, *square, rows, cols, last=last)
         for block in blocks[: len(blocks) - attempt // TRIES]:
             context &= ~block
         if context.sum() > least:

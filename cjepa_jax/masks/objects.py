@@ -26,7 +26,7 @@ def patches(masks: Bool[np.ndarray, "K *frames H W"], patch: int, tubelet: int =
         raise ValueError(f"masks {masks.shape[1:]}: not a multiple of tubelet {tubelet} and patch {patch}")
     # Along the contiguous axis first: the other reductions then see patch times fewer elements.
     times, rows, cols = frames // tubelet, height // patch, width // patch
-    touched = masks.reshape(objects, times, tubelet, rows, patch, cols, patch)
+    touched = masks.reshape((objects, times, tubelet, rows, patch, cols, patch))
     touched = np.any(np.any(touched.any(-1), 4), 2)
     patches: Bool[np.ndarray, "K N"] = touched.reshape(objects, times * rows * cols)
     return patches

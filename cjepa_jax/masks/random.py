@@ -1,5 +1,7 @@
 """Random tokens and random tubes: masks without any shape."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool
 
@@ -31,7 +33,8 @@ def draw(
     """
     require(isinstance(ratio, int | float) and 0 < ratio < 1, "ratio", ratio, "must be above 0 and below 1")
     tokens = object_patches.shape[1]
-    return _choose(rng, ratio * tokens, tokens, tubes, grid, anchor), np.zeros(len(object_patches), bool)
+    chosen = _choose(rng, ratio * tokens, tokens, tubes=tubes, grid=grid, anchor=anchor)
+    return chosen, np.zeros(len(object_patches), bool)
 
 
 def matched(
@@ -49,8 +52,10 @@ def matched(
     The control for object masks: the same amount is hidden in the same scenes, but not as whole objects. The arguments
     are those of both functions. With tubes the amount is met to half a tube.
     """
-    masked, _ = objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)
-    return _choose(rng, masked.sum(), masked.size, tubes, grid, anchor), np.zeros(len(object_patches), bool)
+    algorithm: dict[str, Any] = dict(max_objects=max_objects, area=area, grid=grid, anchor=anchor)
+    masked, _ = objects.draw(rng, object_patches, object_valid, **algorithm)
+    chosen = _choose(rng, masked.sum(), masked.size, tubes=tubes, grid=grid, anchor=anchor)
+    return chosen, np.zeros(len(object_patches), bool)
 
 
 def matched_blocks(
@@ -78,7 +83,8 @@ def matched_blocks(
     require(isinstance(blocks, int) and blocks >= 1, "blocks", blocks, "must be a whole number, at least 1")
     require_range("scale", scale, 1)
     require_range("aspect", aspect)
-    wanted = int(objects.draw(rng, object_patches, object_valid, max_objects, area, grid, anchor)[0].sum())
+    algorithm: dict[str, Any] = dict(max_objects=max_objects, area=area, grid=grid, anchor=anchor)
+    wanted = int(objects.draw(rng, object_patches, object_valid, **algorithm)[0].sum())
     times, rows, cols = shape(object_patches.shape[1], grid)
     each = times - anchor
     places = -(-wanted // each)  # of the plane

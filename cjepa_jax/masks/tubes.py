@@ -47,7 +47,7 @@ def draw(
     times, rows, cols = shape(object_patches.shape[1], grid)
     count, scale = kinds[int(rng.integers(len(kinds)))]
     height, width = sides(int(scale * rows * cols), rng.uniform(*aspect), rows, cols)
-    planes = [_plane(rng, count, height, width, rows, cols) for _ in range(batch)]
+    planes = [_plane(rng, count, height, width=width, rows=rows, cols=cols) for _ in range(batch)]
     removed, masked = np.zeros(len(object_patches), bool), through(planes[0], times)
     if masked.all():  # on planes of a few tokens: leave one visible
         masked[rng.integers(masked.size)] = False

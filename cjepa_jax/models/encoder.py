@@ -52,14 +52,14 @@ class Encoder(nn.Module):
         """
         size = parse(self.variant)
         x = Tokenizer(
-            size.patch,
-            self.tubelet,
-            size.width,
-            self.mean,
-            self.std,
-            self.dtype,
-            self.positions,
-            self.position_grid,
+            patch=size.patch,
+            tubelet=self.tubelet,
+            width=size.width,
+            mean=self.mean,
+            std=self.std,
+            dtype=self.dtype,
+            positions=self.positions,
+            position_grid=self.position_grid,
             name="tokenizer",
         )(video)
         stack = Stack(

@@ -68,7 +68,7 @@ class Heads(nn.Module):
         else:
             out = sharding.pin(product("mk,kn->mn", x2, kernel, self.dtype), sharding.SCENES, None)
         out = (out + bias).astype(self.dtype).reshape(*x.shape[:2], *split).transpose(2, 0, 3, 1, 4)
-        return sharding.pin(out, None, sharding.SCENES, "tensor", None, None)
+        return sharding.pin(out, None, sharding.SCENES, "tensor")
 
 
 def _parts(x):

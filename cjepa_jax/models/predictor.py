@@ -71,8 +71,8 @@ class Predictor(nn.Module):
         `hidden` bool [B, N] names the tokens to predict (None: all that are not context). A token that is neither takes
         no part in the attention, and its output is meaningless.
 
-        Returns: the predicted tokens and the predicted change, float32 [B, N, D] each. The first is meant for masked
-        tokens, the second (the residual head) for context tokens.
+        Returns: the predicted tokens and the residual (the predicted change), float32 [B, N, D] each. The first is used
+        at hidden tokens, the second at context tokens.
         """
         normal = nn.initializers.truncated_normal(0.02)
         mask_token = self.param("mask_token", normal, (self.width,)).astype(self.dtype)
@@ -88,12 +88,12 @@ class Predictor(nn.Module):
         rotation = None if rotation is None else rotation[None]
 
         stack = Stack(
-            self.depth,
-            self.heads,
-            self.gelu,
-            self.remat,
-            self.attention == "cross",
-            self.dtype,
+            depth=self.depth,
+            heads=self.heads,
+            gelu=self.gelu,
+            remat=self.remat,
+            cross=self.attention == "cross",
+            dtype=self.dtype,
             epsilon=self.epsilon,
             name="stack",
         )

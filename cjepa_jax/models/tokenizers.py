@@ -37,15 +37,15 @@ def patchify(video: Num[Array, "B T H W C"], patch: int, tubelet: int) -> Num[Ar
     """Each token's box of pixels, flattened as (frame, row, column, channel): [B, T, H, W, C] -> [B, N, P]."""
     times, rows, cols = grid(video.shape, patch, tubelet)
     batch, frames, channels = video.shape[0], video.shape[1], video.shape[-1]
-    x = video.reshape(batch, times, frames // times, rows, patch, cols, patch, channels)
-    return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, times * rows * cols, -1)
+    x = video.reshape((batch, times, frames // times, rows, patch, cols, patch, channels))
+    return x.transpose((0, 1, 3, 5, 2, 4, 6, 7)).reshape(batch, times * rows * cols, -1)
 
 
 def unpatchify(boxes: Num[Array, "B N P"], shape: tuple[int, ...], patch: int, tubelet: int) -> Num[Array, "B T H W C"]:
     """The video of this `shape` [B, T, H, W, C] from its boxes: the inverse of `patchify`."""
     times, rows, cols = grid(shape, patch, tubelet)
-    x = boxes.reshape(shape[0], times, rows, cols, shape[1] // times, patch, patch, shape[-1])
-    return x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(shape)
+    x = boxes.reshape((shape[0], times, rows, cols, shape[1] // times, patch, patch, shape[-1]))
+    return x.transpose((0, 1, 4, 2, 5, 3, 6, 7)).reshape(shape)
 
 
 class Tokenizer(nn.Module):

@@ -90,7 +90,7 @@ class Stack(nn.Module):
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
             unroll=self.depth if self._unrolled() else 1,
-        )(self.heads, self.gelu, self.cross, self.dtype, self.units, self.epsilon, name="blocks")
+        )(self.heads, self.gelu, self.cross, dtype=self.dtype, units=self.units, epsilon=self.epsilon, name="blocks")
         x, _ = blocks(x, segment, other, rotation)
         return LayerNorm(epsilon=self.epsilon, dtype=jnp.float32, name="norm")(x)
 

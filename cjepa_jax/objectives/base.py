@@ -47,31 +47,31 @@ class Objective(Protocol):
         """
 
 
-class PerScene:
-    """Base of objectives whose loss is a function of what each scene gives: loss = combine(scenes(...)).
+class PerExample:
+    """Base of objectives whose loss is a reduction over per-example terms: loss = reduce(per_example_terms(...)).
 
-    train_step.make can then take a batch in slices, one after the other or each on its device, with the loss and the
-    gradient of the batch as a whole. One that overrides `loss` is not taken in slices.
+    An example is a scene. train_step.make can then take a batch in slices, one after the other or each on its device,
+    with the loss and the gradient of the whole batch. An objective that overrides `loss` is not taken in slices.
     """
 
-    indivisible: str = ""  # "x needs", where `scenes` needs the batch as a whole because of x
+    indivisible: str = ""  # "x needs", where `per_example_terms` needs the batch as a whole because of x
 
     def loss(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array):
         """See Objective."""
-        return self.combine(*self.scenes(params, target, extra, batch, key), extra, key, step)
+        return self.reduce(*self.per_example_terms(params, target, extra, batch, key), extra, key, step)
 
-    def scenes(
+    def per_example_terms(
         self, params: Params, target: Params, extra: Params, batch: Batch, key: Array
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """(learned, known): float arrays through which the gradient flows, and what the loss needs besides.
+        """(terms, stats): float arrays through which the gradient flows, and everything else that `reduce` needs.
 
-        Each has a leading axis: B, a scene's values depending on no other scene, or 1, for a monitor of the slice.
-        Slices are concatenated along it. A slice has a key of its own.
+        Each array has a leading axis. It is B where a scene's values depend on no other scene, and 1 for a monitor of
+        the slice. Slices are concatenated along it. Each slice has its own key.
         """
         raise NotImplementedError
 
-    def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
-        """What `loss` returns, from the scenes of the whole batch in any order; "per_scene" in the same order."""
+    def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
+        """What `loss` returns, from the whole batch's terms and stats in any order. "per_scene" has the same order."""
         raise NotImplementedError
 
 

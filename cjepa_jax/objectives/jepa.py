@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import tokenizers
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
-from cjepa_jax.objectives.base import PerScene
+from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.schedules import ema_momentum
 from cjepa_jax.types import Array, Batch, Params
 
@@ -20,7 +20,7 @@ SLICES = 256  # directions of the Epps-Pulley statistic, drawn anew each step
 
 
 @dataclasses.dataclass(frozen=True)
-class Jepa(PerScene):
+class Jepa(PerExample):
     """L = L_pred + lambda L_causal + mu L_SIGReg (section 4.5). The fields are `objective` in configs/vitl.py.
 
     `encoder` and `predictor` are keyword arguments of models.encoder.Encoder and models.predictor.Predictor; `steps`
@@ -57,6 +57,7 @@ class Jepa(PerScene):
             raise ConfigError(f"objective.sigreg_kind = {self.sigreg_kind!r}: must be kl or epps_pulley")
         if self.causal_tokens not in ("remaining", "context"):
             raise ConfigError(f"objective.causal_tokens = {self.causal_tokens!r}: must be remaining or context")
+        _ = self._prediction_loss  # refused here if there is no such loss
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
@@ -65,6 +66,10 @@ class Jepa(PerScene):
     @functools.cached_property
     def _predictor(self) -> Predictor:
         return Predictor(**self.predictor, out=self._encoder.width, dtype=jnp.dtype(self.dtype))
+
+    @functools.cached_property
+    def _prediction_loss(self) -> Callable:
+        return losses.named(self.prediction_loss)
 
     @property
     def patch(self) -> int:
@@ -87,20 +92,19 @@ class Jepa(PerScene):
         predictor = self._predictor.init(predictor_key, *hidden)["params"]
         return {"encoder": encoder, "predictor": predictor}, jax.tree.map(jnp.copy, encoder), {}
 
-    def scenes(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
-        """Algorithm 1, lines 7-15, up to what mixes scenes. See objectives.base.PerScene."""
+    def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
+        """Algorithm 1, lines 7-15, up to what mixes scenes. See objectives.base.PerExample."""
         full, intervened = self.targets(target, batch)
         context = self.encode_context(params, batch)
         prediction, residual = self.predict(params, context, batch)
         hidden, valid = ~batch.context if batch.hidden is None else batch.hidden, batch.valid
 
         wanted = _layer_norm(full) if self.target_norm == "layer_norm" else full
-        error = losses.token_error(self.prediction_loss, prediction, wanted, self.beta)
-        learned = {
-            "prediction": losses.masked_mean(error, hidden, axis=-1),
+        terms = {
+            "prediction": self._prediction_loss(prediction, wanted, hidden, self.beta, per_example=True),
             "pooled": losses.masked_mean(context.astype(jnp.float32), _wide(batch.context, context), axis=1),  # [B, D]
         }
-        known = {
+        stats = {
             "valid": valid,
             "context": batch.context.mean(-1),
             "fallback": ~batch.removed.any(-1),
@@ -109,35 +113,35 @@ class Jepa(PerScene):
         }
         if intervened is not None:
             counts = valid if batch.intervened_valid is None else valid & batch.intervened_valid
-            change = losses.change_error(residual, full, intervened)
             # Where no removed object is: elsewhere (a clip's anchor) its own absence is most of the change.
             rest = batch.context & ~(batch.object_patches & batch.removed[..., None]).any(1)
             counted = rest if self.causal_tokens == "remaining" else batch.context
-            learned["causal"], known["causal"] = losses.masked_mean(change, counted, axis=-1), counts
-            known["explained"]["causal"] = _moments(residual, full - intervened, rest, counts)
-        return learned, known
+            terms["causal"] = losses.causal_consistency(residual, full, intervened, counted, per_example=True)
+            stats["causal"] = counts
+            stats["explained"]["causal"] = _moments(residual, full - intervened, rest, counts)
+        return terms, stats
 
-    def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
+    def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
         """The three terms: each scene that counts weighs the same, and SIGReg is one, of all scenes."""
-        pooled, valid = learned["pooled"], known["valid"]
-        terms = {"prediction": losses.masked_mean(learned["prediction"], valid)}
-        terms["sigreg"], floor, kl = self._sigreg(pooled, valid, key)
-        total = terms["prediction"] + self.sigreg_weight * terms["sigreg"]
-        if "causal" in learned:
-            terms["causal"] = losses.masked_mean(learned["causal"], known["causal"])
-            total = total + self.causal_weight * terms["causal"]
-        metrics = {f"loss/{name}": value for name, value in terms.items()}
-        metrics |= {f"explained/{name}": _explained(moments) for name, moments in known["explained"].items()}
+        pooled, valid = terms["pooled"], stats["valid"]
+        values = {"prediction": losses.masked_mean(terms["prediction"], valid)}
+        values["sigreg"], floor, kl = self._sigreg(pooled, valid, key)
+        total = values["prediction"] + self.sigreg_weight * values["sigreg"]
+        if "causal" in terms:
+            values["causal"] = losses.masked_mean(terms["causal"], stats["causal"])
+            total = total + self.causal_weight * values["causal"]
+        metrics = {f"loss/{name}": value for name, value in values.items()}
+        metrics |= {f"explained/{name}": _explained(moments) for name, moments in stats["explained"].items()}
         metrics |= {
             "loss": total,
             "loss/sigreg_floor": floor,
             "feature_std": losses.feature_std(pooled, valid),
             # RankMe, from the spectrum that the KL has decomposed already.
             "rankme": jnp.exp(jnp.log(pooled.shape[-1]) - jax.lax.stop_gradient(kl)),
-            "context_fraction": losses.masked_mean(known["context"], valid),
-            "fallback_scenes": (valid & known["fallback"]).sum(),
+            "context_fraction": losses.masked_mean(stats["context"], valid),
+            "fallback_scenes": (valid & stats["fallback"]).sum(),
             "ema_momentum": ema_momentum(step, self.steps, *self.ema, self.ema_kind),
-            "per_scene": known["per_scene"],
+            "per_scene": stats["per_scene"],
         }
         return total, (metrics, extra)
 
@@ -161,11 +165,11 @@ class Jepa(PerScene):
         return self._predictor.apply(
             {"params": params["predictor"]},
             context,
-            batch.context,
-            batch.object_patches,
-            batch.removed,
-            self._grid(batch.video),
-            batch.hidden,
+            context=batch.context,
+            object_patches=batch.object_patches,
+            removed=batch.removed,
+            grid=self._grid(batch.video),
+            hidden=batch.hidden,
         )
 
     def targets(self, target: Params, batch: Batch) -> tuple[Array, Array | None]:

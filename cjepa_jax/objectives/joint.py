@@ -64,27 +64,27 @@ class Joint(Jepa):
         fresh = self._slots.init(slots_key, tokens, self._grid(batch.video), slots_key)["params"]
         return params | {"slots": fresh}, target, extra
 
-    def scenes(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
-        """See objectives.base.PerScene. Which slots are removed is drawn from the slice's key."""
+    def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
+        """See objectives.base.PerExample. Which slots are removed is drawn from the slice's key."""
         slots_key, draw_key, key = jax.random.split(key, 3)
         # The same as in `targets`, which XLA does not compute twice.
         tokens = self.encode(jax.lax.stop_gradient(target), batch.video).astype(jnp.float32)
         rebuilt, masks = self.segment(params, tokens, self._grid(batch.video), slots_key)
         patches = slots.hard(masks)
         # Prediction, change and SIGReg as ever, of the scenes without some of these slots.
-        learned, known = super().scenes(params, target, extra, self.intervene(draw_key, batch, patches), key)
+        terms, stats = super().per_example_terms(params, target, extra, self.intervene(draw_key, batch, patches), key)
         everywhere = jnp.ones(batch.context.shape, bool)
-        learned["slots"] = losses.masked_mean(losses.token_error("mse", rebuilt, tokens), everywhere, axis=-1)
-        known["overlap"] = best_overlap(patches, batch.object_patches & batch.object_valid[..., None])
-        known["labelled"] = batch.object_valid.any(-1) & batch.valid
-        return learned, known
+        terms["slots"] = losses.mse(rebuilt, tokens, everywhere, per_example=True)
+        stats["overlap"] = best_overlap(patches, batch.object_patches & batch.object_valid[..., None])
+        stats["labelled"] = batch.object_valid.any(-1) & batch.valid
+        return terms, stats
 
-    def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
+    def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
         """Jepa's terms and the error of what slots rebuild."""
-        total, (metrics, extra) = super().combine(learned, known, extra, jax.random.split(key, 3)[2], step)
-        error = losses.masked_mean(learned["slots"], known["valid"])
+        total, (metrics, extra) = super().reduce(terms, stats, extra, jax.random.split(key, 3)[2], step)
+        error = losses.masked_mean(terms["slots"], stats["valid"])
         total = total + self.slots_weight * error
-        overlap = losses.masked_mean(known["overlap"], known["labelled"])
+        overlap = losses.masked_mean(stats["overlap"], stats["labelled"])
         return total, (metrics | {"loss": total, "loss/slots": error, "slots/mbo": overlap}, extra)
 
     def segment(self, params: Params, tokens: Array, grid: tuple[int, int, int], key: Array) -> tuple[Array, Array]:

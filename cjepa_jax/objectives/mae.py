@@ -12,12 +12,12 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import tokenizers
 from cjepa_jax.models.decoder import Decoder
 from cjepa_jax.models.encoder import Encoder
-from cjepa_jax.objectives.base import PerScene
+from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.types import Array, Batch, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Mae(PerScene):
+class Mae(PerExample):
     """Mean squared error of hidden patches' pixels (arXiv 2111.06377; for clips, arXiv 2205.09113).
 
     As published: the encoder sees the visible tokens only, the decoder the whole grid, and each patch's pixels are
@@ -70,33 +70,33 @@ class Mae(PerScene):
         decoder = self._decoder(batch.video).init(decoder_key, tokens, batch.context, self._grid(batch.video))
         return {"encoder": encoder, "decoder": decoder["params"]}, {}, {}
 
-    def scenes(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
-        """See objectives.base.PerScene. The mean is over a scene's hidden tokens, then over scenes, which is the
+    def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
+        """See objectives.base.PerExample. The mean is over a scene's hidden tokens, then over scenes, which is the
         paper's mean over all hidden tokens where every scene hides as many."""
         context = self.encode_context(params, batch)
         prediction, wanted = self.decode(params, context, batch), self.pixels(batch.video)[0]
         hidden = ~batch.context if batch.hidden is None else batch.hidden
         visible = jnp.broadcast_to(batch.context[..., None], context.shape)
-        error = losses.masked_mean(losses.token_error("mse", prediction, wanted), hidden, axis=-1)
-        known = {
+        error = losses.mse(prediction, wanted, hidden, per_example=True)
+        stats = {
             "pooled": losses.masked_mean(context.astype(jnp.float32), visible, axis=1),  # [B, D]
             "valid": batch.valid,
             "context": batch.context.mean(-1),
             "per_scene": losses.masked_mean(jnp.square(prediction - wanted).mean(-1), hidden, axis=-1),
         }
-        return {"pixels": error}, known
+        return {"pixels": error}, stats
 
-    def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
+    def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
         """The mean over scenes, and monitors."""
-        valid = known["valid"]
-        total = losses.masked_mean(learned["pixels"], valid)
+        valid = stats["valid"]
+        total = losses.masked_mean(terms["pixels"], valid)
         metrics = {
             "loss": total,
             "loss/pixels": total,
-            "feature_std": losses.feature_std(known["pooled"], valid),
-            "rankme": losses.rankme(known["pooled"], valid),
-            "context_fraction": losses.masked_mean(known["context"], valid),
-            "per_scene": known["per_scene"],
+            "feature_std": losses.feature_std(stats["pooled"], valid),
+            "rankme": losses.rankme(stats["pooled"], valid),
+            "context_fraction": losses.masked_mean(stats["context"], valid),
+            "per_scene": stats["per_scene"],
         }
         return total, (metrics, extra)
 

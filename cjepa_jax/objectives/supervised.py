@@ -13,12 +13,12 @@ from cjepa_jax.configuration import build
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.resnet import ResNet
-from cjepa_jax.objectives.base import PerScene
+from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.types import Array, Batch, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised(PerScene):
+class Supervised(PerExample):
     """A linear head on the mean of a backbone's tokens.
 
     With `classes` = 0 it regresses the scene's label vector, each label standardised by its mean and variance over all
@@ -68,22 +68,22 @@ class Supervised(PerScene):
 
     @property
     def indivisible(self) -> str:
-        """See objectives.base.PerScene."""
+        """See objectives.base.PerExample."""
         return "the batch norms of objective.backbone need" if isinstance(self._backbone, ResNet) else ""
 
-    def scenes(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
-        """See objectives.base.PerScene; but the next running statistics are of the batch."""
+    def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
+        """See objectives.base.PerExample; but the next running statistics are of the batch."""
         variables = {"params": params["backbone"], "batch_stats": extra["batch_stats"]}
         training = {"valid": batch.valid, "train": True} if isinstance(self._backbone, ResNet) else {}
         tokens, changed = self._backbone.apply(variables, batch.video, mutable=["batch_stats"], **training)
         pooled = tokens.astype(jnp.float32).mean(1)
         out = Dense(params["head"]["bias"].shape[0]).apply({"params": params["head"]}, pooled)
-        known = {"pooled": pooled, "labels": batch.labels, "valid": batch.valid}
-        return {"out": out}, known | {"batch_stats": changed.get("batch_stats", {})}
+        stats = {"pooled": pooled, "labels": batch.labels, "valid": batch.valid}
+        return {"out": out}, stats | {"batch_stats": changed.get("batch_stats", {})}
 
-    def combine(self, learned: dict[str, Array], known: dict[str, Array], extra: Params, key: Array, step: Array):
+    def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
         """The mean error of the labels, standardised by all that have been seen."""
-        out, wanted, valid, labels = learned["out"], known["labels"], known["valid"], extra["labels"]
+        out, wanted, valid, labels = terms["out"], stats["labels"], stats["valid"], extra["labels"]
         if self.classes:
             per_scene = optax.softmax_cross_entropy_with_integer_labels(out, wanted[:, 0].astype(jnp.int32))
         else:
@@ -95,11 +95,11 @@ class Supervised(PerScene):
         metrics = {
             "loss": total,
             "loss/labels": total,
-            "feature_std": losses.feature_std(known["pooled"], valid),
-            "rankme": losses.rankme(known["pooled"], valid),
+            "feature_std": losses.feature_std(stats["pooled"], valid),
+            "rankme": losses.rankme(stats["pooled"], valid),
             "per_scene": per_scene,
         }
-        return total, (metrics, {"batch_stats": known["batch_stats"], "labels": labels})
+        return total, (metrics, {"batch_stats": stats["batch_stats"], "labels": labels})
 
     def next_target(self, params: Params, target: Params, step: Array) -> Params:
         """There is none: {}."""

@@ -4,6 +4,7 @@ All frames of a clip share one draw, so that motion stays motion.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,8 @@ class Views:
         scale = jnp.stack([clip.shape[1] / height, clip.shape[2] / width])
         shift = -jnp.stack([top, left]) * scale
         # A mean of neighbours, but for rounding.
-        return jnp.clip(jax.image.scale_and_translate(clip, clip.shape, (1, 2), scale, shift, "linear"), 0.0, 255.0)
+        place: dict[str, Any] = dict(scale=scale, translation=shift)
+        return jnp.clip(jax.image.scale_and_translate(clip, clip.shape, (1, 2), **place, method="linear"), 0.0, 255.0)
 
     def _colour(self, key: Array, clip: Array) -> Array:
         strength, turn_key, jitter_key, grey_key = jax.random.split(key, 4)

@@ -91,7 +91,7 @@ def read(workdir: Path) -> Run:
             scenes = pictures.Scenes.load(workdir / "report.npz")
         except DataError as error:
             notes.append(str(error))
-    return Run(workdir, rows, found["config"], found["result"], scenes, notes)
+    return Run(workdir=workdir, rows=rows, config=found["config"], result=found["result"], scenes=scenes, notes=notes)
 
 
 def parse(text: str) -> dict:

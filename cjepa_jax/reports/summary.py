@@ -51,7 +51,7 @@ def probes(result: Mapping[str, Any]) -> str:
     return "  ".join(text)
 
 
-def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, start: int, seconds: float) -> None:
+def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, *, start: int, seconds: float) -> None:
     """Writes the report's arrays, then result.json, which marks the run as finished."""
     pictures = config.log.report and isinstance(run.objective, Masking)
     if pictures:  # every process's part: the arrays may be spread over all of them
@@ -59,7 +59,7 @@ def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, start: in
     if not processes.first():
         return
     if pictures:
-        pictured = dataclasses.replace(run.unseen_scenes, with_masks=True)
+        pictured = dataclasses.replace(run.held_out_scenes, with_masks=True)
         arrays = snapshot.take(run.objective, state, params, pictured, PICTURES)
         with door.replacing(workdir.path / "report.npz") as file:
             np.savez_compressed(file, **arrays)

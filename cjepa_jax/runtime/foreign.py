@@ -208,6 +208,8 @@ def _names(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     for part, value in section("objective").items():
         if hasattr(value, "items") and "type" in value:
             yield f"objective.{part}.type", "model", value["type"]
+    if ":" in str(loss := section("objective").get("prediction_loss", "")):
+        yield "objective.prediction_loss", "loss", loss
     yield "mask.type", "mask", section("mask").get("type")
     yield "data.source", "source", section("data").get("source")
     source, where, options = section("data").get("source"), "data.options", section("data", "options")
@@ -247,7 +249,8 @@ def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
     for name, keys in known.items():
         if name and hasattr(found.get(name), "items"):
             yield from ((f"{name}.", key, keys) for key in found[name])
-    places = {where.rpartition(".")[0]: (kind, name) for where, kind, name in _names(found) if kind != "world"}
+    sections = (entry for entry in _names(found) if entry[1] not in ("world", "loss"))
+    places = {where.rpartition(".")[0]: (kind, name) for where, kind, name in sections}
     of = found["data"].get("options", {})
     places |= {"data.options": places.pop("data"), "data.options.of_options": places.pop("data.options", ("", ""))}
     if not hasattr(of, "items"):

@@ -109,7 +109,7 @@ def encoder(view: Tensors, layout: Layout, images: bool = False) -> tuple[dict[s
     places, view = _positions(view, layout, (patch, width), (times, layout.grid), wanted)
     diff.compare(view.shapes, wanted, where)
     options = {
-        "variant": shapes.variant(width, depth, heads, hidden, patch, where),
+        "variant": shapes.variant(width, depth, heads, hidden=hidden, patch=patch, where=where),
         "tubelet": 1 if images else tubelet,
         "gelu": layout.gelu,
         **places,

@@ -96,13 +96,7 @@ def read(
         return Pretrained(**export_format.read(path, config, _digest(path)))
     if (path / export_format.SUM).is_file() and (path / files.SINGLE).is_file():
         export_format.verify(path, _digest(path / files.SINGLE))
-    if config and "pretrained_cfg" not in config:
-        known = huggingface.layout(config, path)
-        parts = name_maps.huggingface(tensors, known.name == "hf-vjepa2")
-    else:
-        parts = name_maps.raw(tensors)
-        told = _told(layout) if layout else published.recognised(parts, tensors)
-        known = huggingface.timm(config, path) if config else told
+    known, parts = _laid_out(path, config, tensors, layout)
     chosen, target = _which(parts, part, str(path))
     known = dataclasses.replace(known, heads=heads or known.heads, frames=frames or known.frames)
     encoder, params, notes = published.encoder(parts[chosen], known, images)
@@ -121,7 +115,18 @@ def read(
     size, frames = _input(encoder, known, parts[chosen].shapes.get("pos_embed", (1, 0)))
     seen = {"size": size, "frames": 1 if images else frames, "anchor": 0, "names_objects": False}
     licence = huggingface.licence(path) or known.licence  # a README next to a single file may belong to anything
-    return Pretrained(known.name, str(path), _digest(path), licence, encoder, predictor, trees, seen, about)
+    parts = dict(encoder=encoder, predictor=predictor, params=trees, input=seen, about=about)
+    return Pretrained(known.name, str(path), _digest(path), licence, **parts)
+
+
+def _laid_out(path: Path, config: dict[str, Any], tensors: files.Tensors, layout: str) -> tuple[Any, Any]:
+    """The layout of a checkpoint's tensors, and its parts by our names."""
+    if config and "pretrained_cfg" not in config:
+        known = huggingface.layout(config, path)
+        return known, name_maps.huggingface(tensors, known.name == "hf-vjepa2")
+    parts = name_maps.raw(tensors)
+    told = _told(layout) if layout else published.recognised(parts, tensors)
+    return huggingface.timm(config, path) if config else told, parts
 
 
 def frames(model: Pretrained) -> int:

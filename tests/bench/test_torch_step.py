@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cjepa_jax import cli, experiment, sharding
+from cjepa_jax import cli, experiment, losses, sharding
 from cjepa_jax.bench import paired
 from cjepa_jax.bench.padded_step import Padded
 from cjepa_jax.errors import ConfigError, PeerError
@@ -69,6 +69,25 @@ def test_heads_of_both_keep_their_float32_sums(narrow):
     params = {"params": {"kernel": kernel, "bias": bias}}
     np.testing.assert_allclose(theirs, jax.jit(ours.apply)(params, x), rtol=1e-5, atol=1e-6)
     assert (np.abs(theirs - (x @ kernel + bias)).max() > 1e-3) == narrow
+
+
+@pytest.mark.needs("torch")
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_every_loss_is_the_same_with_torch(name):
+    import torch
+
+    from cjepa_jax.bench.torch_step import LOSSES
+
+    assert LOSSES.keys() == losses.LOSSES.keys()
+    rng, mask = np.random.default_rng(0), np.ones((2, 3), bool)
+    prediction, target = rng.normal(size=(2, 2, 3, 4)).astype(np.float32)
+    prediction[0, 0] = target[0, 0]  # the gradient at 0 is the same too
+    ours = jax.value_and_grad(lambda x: losses.LOSSES[name](x, target, mask, 0.7))(prediction)
+    x = torch.tensor(prediction, requires_grad=True)
+    theirs = LOSSES[name](x - torch.tensor(target), 0.7).mean()
+    theirs.backward()
+    np.testing.assert_allclose(theirs.detach(), ours[0], rtol=1e-6)
+    np.testing.assert_allclose(x.grad, ours[1], rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.slow
@@ -170,7 +189,7 @@ def test_the_other_process_has_the_users_allocator(monkeypatch, given, inside):
 
 @pytest.mark.needs("torch")
 @pytest.mark.parametrize("key, value", [
-    ("objective.prediction_loss", "mse"),
+    ("objective.prediction_loss", "cjepa_jax.losses:mse"),
     ("objective.sigreg_kind", "epps_pulley"),
     ("objective.encoder_input", "zeroed"),
     ("objective.predictor.attention", "cross"),

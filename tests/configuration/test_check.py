@@ -78,7 +78,12 @@ REFUSED = [
     (dict(data__row_lengths=()), "data.row_lengths"),
     (dict(data__row_lengths=(0.0, 1.0)), "data.row_lengths"),
     (dict(data__intervened="rerendr"), "data.intervened = 'rerendr': .*; did you mean 'rerender'"),
-    (dict(objective__prediction_loss="smooth-l1"), "did you mean 'smooth_l1'"),
+    (
+        dict(objective__prediction_loss="smooth-l1"),
+        "must be one of smooth_l1, elementwise, l1, mse or 'module:function'; did you mean 'smooth_l1'",
+    ),
+    (dict(objective__prediction_loss="mine:"), "objective.prediction_loss = 'mine:': must be one of"),
+    (dict(objective__target_norm="mine:norm"), "objective.target_norm = 'mine:norm': must be one of"),
     (dict(objective__target_norm="layernorm"), "did you mean 'layer_norm'"),
     (dict(objective__encoder_input="zero"), "did you mean 'zeroed'"),
     (dict(objective__predictor__attention="crss"), "did you mean 'cross'"),

@@ -62,7 +62,7 @@ EXPORTS = (
         "cjepa_jax/export/modeling_cjepa.py",
         ("return torch.where(some, out, 0)", "return out", "tests/export/test_modeling.py"),
         ("clip.float() / 255 - self.mean.float()", "clip.float() / 256 - self.mean.float()", OUTPUTS),
-        ("boxes.permute(0, 1, 3, 5, 7, 2, 4, 6)", "boxes.permute(0, 1, 3, 5, 7, 2, 6, 4)", OUTPUTS),
+        ("boxes.permute((0, 1, 3, 5, 7, 2, 4, 6))", "boxes.permute(0, 1, 3, 5, 7, 2, 6, 4)", OUTPUTS),
         ("row & column, row ^ column", "row & column, row | column", OUTPUTS),
         (
             "hidden & ~hidden.all(1, keepdim=True)",
@@ -84,7 +84,11 @@ EXPORTS = (
             f"{MODELING}an_object_that_stays_says_nothing_at_hidden_tokens_that_it_touches",
             "of an object that stays the rank is K, which is no place of an embedding unless K is below M_max",
         ),
-        ("4 * width, cross)\n        self.cross", "2 * width, cross)\n        self.cross", OUTPUTS),
+        (
+            "units=4 * width, cross=cross)\n        self.cross",
+            "units=2 * width, cross=cross)\n        self.cross",
+            OUTPUTS,
+        ),
     ),
     *of(
         "cjepa_jax/export/other_layouts.py",

@@ -177,10 +177,10 @@ MASKS = (
             "least = max(least, int(_context(",
             f"{PUBLISHED}statistics_of_ijepas_masks",
         ),
-        ("dropped = ~target & ~context", "dropped = ~context", f"{MULTIBLOCK}blocks_go_through_all_times"),
+        ("~context, ~target & ~context", "~context, ~context", f"{MULTIBLOCK}blocks_go_through_all_times"),
         (
-            "masked = target & ~context",
-            "masked = target",
+            "masked, dropped = target & ~context,",
+            "masked, dropped = target,",
             f"{MULTIBLOCK}a_context_that_is_too_small_drives_targets_out",
         ),
         (
@@ -190,8 +190,8 @@ MASKS = (
         ),
         ("context &= ~block", "context = context", f"{MULTIBLOCK}the_context_is_a_square_without_the_targets"),
         (
-            "blocks = [rectangle(rng, height, width, rows, cols, not corner) for _ in range(targets)]",
-            "blocks = [rectangle(rng, height, width, rows, cols, not corner)]",
+            "blocks = [rectangle(rng, height, width, rows, cols, last=not corner) for _ in range(targets)]",
+            "blocks = [rectangle(rng, height, width, rows, cols, last=not corner)]",
             f"{MULTIBLOCK}amounts_are_the_published_samplers",
         ),
         (

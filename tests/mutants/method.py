@@ -22,21 +22,25 @@ METHOD = (
         ),
         ("zero = square == 0", "zero = square > 1e30", f"{LOSS}token_losses_have_finite_gradients"),
         ("zero = square == 0", "zero = ~(square > 0)", f"{LOSS}what_is_not_finite_is_never_hidden"),
-        ("return huber(norm(error), beta)", "return huber(jnp.abs(error), beta).sum(-1)", f"{LOSS}smooth_l1_golden"),
         (
-            "return huber(jnp.abs(error), beta).mean(-1)",
-            "return huber(jnp.abs(error), beta).sum(-1)",
+            "huber(norm(_error(prediction, target)), beta)",
+            "huber(jnp.abs(_error(prediction, target)), beta).sum(-1)",
+            f"{LOSS}smooth_l1_golden",
+        ),
+        (
+            "huber(jnp.abs(_error(prediction, target)), beta).mean(-1)",
+            "huber(jnp.abs(_error(prediction, target)), beta).sum(-1)",
             f"{LOSS}token_losses_match_float64",
         ),
         (
-            "return (error * jnp.sign(error)).mean(-1)",
-            "return (error * jnp.sign(error)).sum(-1)",
+            "error = (error * jnp.sign(error)).mean(-1)",
+            "error = (error * jnp.sign(error)).sum(-1)",
             f"{LOSS}token_losses_match_float64",
         ),
         ("(error * jnp.sign(error)).mean(-1)", "error.mean(-1)", f"{LOSS}token_losses_match_float64"),
         (
-            "return jnp.square(error).mean(-1)",
-            "return jnp.square(error).sum(-1)",
+            "jnp.square(_error(prediction, target)).mean(-1)",
+            "jnp.square(_error(prediction, target)).sum(-1)",
             f"{LOSS}token_losses_match_float64",
         ),
         (
@@ -45,8 +49,8 @@ METHOD = (
             f"{LOSS}causal_consistency_golden",
         ),
         (
-            "return jnp.square(_error(residual, change)).sum(-1)",
-            "return jnp.square(_error(residual, change)).mean(-1)",
+            "jnp.square(_error(residual, change)).sum(-1)",
+            "jnp.square(_error(residual, change)).mean(-1)",
             f"{LOSS}causal_consistency_golden",
         ),
         (

@@ -31,18 +31,18 @@ MODELS = (
         ),
         ("tubelet = 1 if frames == 1 else tubelet", "tubelet = tubelet", f"{TOKENS}tokens_match_loops"),
         (
-            "x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch",
-            "x.transpose(0, 1, 3, 5, 4, 2, 6, 7).reshape(batch",
+            "x.transpose((0, 1, 3, 5, 2, 4, 6, 7)).reshape(batch",
+            "x.transpose((0, 1, 3, 5, 4, 2, 6, 7)).reshape(batch",
             f"{TOKENS}tokens_match_loops",
         ),
         (
-            "x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch",
-            "x.transpose(0, 1, 5, 3, 2, 4, 6, 7).reshape(batch",
+            "x.transpose((0, 1, 3, 5, 2, 4, 6, 7)).reshape(batch",
+            "x.transpose((0, 1, 5, 3, 2, 4, 6, 7)).reshape(batch",
             f"{TOKENS}tokens_match_loops",
         ),
         (
-            "x.transpose(0, 1, 4, 2, 5, 3, 6, 7)",
-            "x.transpose(0, 1, 4, 3, 5, 2, 6, 7)",
+            "x.transpose((0, 1, 4, 2, 5, 3, 6, 7))",
+            "x.transpose((0, 1, 4, 3, 5, 2, 6, 7))",
             f"{TOKENS}boxes_become_the_video_again",
         ),
         (

@@ -60,6 +60,9 @@ OBJECTIVES = (
             "*learned, skipped)",
             f"{JEPA}a_step_that_is_not_finite_changes_nothing_and_names_the_scene",
         ),
+    ),
+    *of(
+        "cjepa_jax/microbatch.py",
         (
             "jax.random.fold_in(key, number))",
             "key)",
@@ -96,7 +99,7 @@ OBJECTIVES = (
             "tests/test_accumulate.py::test_per_scene_and_slices_keep_the_order_of_data_shards",
         ),
         (
-            'if getattr(type(objective), "loss", None) is not PerScene.loss:',
+            'if getattr(type(objective), "loss", None) is not PerExample.loss:',
             "if False:",
             "tests/test_accumulate.py::test_objectives_that_need_the_batch_as_a_whole_are_refused_slices",
         ),
@@ -115,8 +118,8 @@ OBJECTIVES = (
         ),
         ("~batch.context if batch.hidden is None else batch.hidden, batch.valid", "~batch.context, batch.valid", CROSS),
         ('_layer_norm(full) if self.target_norm == "layer_norm" else full', "full", ZEROED),
-        ("prediction, wanted, self.beta)", "prediction, wanted)", ZEROED),
-        ('"prediction": losses.masked_mean(error, hidden, axis=-1)', '"prediction": error.mean(-1)', PLAIN),
+        ("prediction, wanted, hidden, self.beta,", "prediction, wanted, hidden,", ZEROED),
+        ("prediction, wanted, hidden, self.beta,", "prediction, wanted, jnp.ones_like(hidden), self.beta,", PLAIN),
         (
             "losses.masked_mean(context.astype(jnp.float32), _wide(batch.context, context), axis=1)",
             "context.astype(jnp.float32).mean(1)",
@@ -126,30 +129,26 @@ OBJECTIVES = (
         ("losses.norm(prediction - wanted), hidden", "losses.norm(prediction - full), hidden", ZEROED),
         ("valid if batch.intervened_valid is None else valid & batch.intervened_valid", "valid", PACKED),
         ("valid & batch.intervened_valid", "batch.intervened_valid", PACKED),
-        ("losses.change_error(residual, full, intervened)", "losses.change_error(residual, intervened, full)", PLAIN),
+        ("(residual, full, intervened, counted", "(residual, intervened, full, counted", PLAIN),
         ("& batch.removed[..., None]).any(1)", ").any(1)", PLAIN),
         ('rest if self.causal_tokens == "remaining" else batch.context', "batch.context", PACKED),
         ('rest if self.causal_tokens == "remaining" else batch.context', "rest", ZEROED),
-        (
-            "losses.masked_mean(change, counted, axis=-1), counts",
-            "losses.masked_mean(change, hidden, axis=-1), counts",
-            PLAIN,
-        ),
+        ("(residual, full, intervened, counted", "(residual, full, intervened, hidden", PLAIN),
         (
             "_moments(residual, full - intervened, rest, counts)",
             "_moments(residual, full - intervened, batch.context, counts)",
             PACKED,
         ),
-        ('losses.masked_mean(learned["prediction"], valid)', 'learned["prediction"].mean()', PACKED),
+        ('losses.masked_mean(terms["prediction"], valid)', 'terms["prediction"].mean()', PACKED),
         (
-            'total = terms["prediction"] + self.sigreg_weight * terms["sigreg"]',
-            'total = terms["prediction"] + terms["sigreg"]',
+            'total = values["prediction"] + self.sigreg_weight * values["sigreg"]',
+            'total = values["prediction"] + values["sigreg"]',
             PLAIN,
         ),
-        ('total = total + self.causal_weight * terms["causal"]', 'total = total + terms["causal"]', PLAIN),
+        ('total = total + self.causal_weight * values["causal"]', 'total = total + values["causal"]', PLAIN),
         (
-            'losses.masked_mean(learned["causal"], known["causal"])',
-            'losses.masked_mean(learned["causal"], valid)',
+            'losses.masked_mean(terms["causal"], stats["causal"])',
+            'losses.masked_mean(terms["causal"], valid)',
             PACKED,
         ),
         (
@@ -158,7 +157,7 @@ OBJECTIVES = (
             PACKED,
         ),
         ("jnp.exp(jnp.log(pooled.shape[-1]) - jax.lax", "jnp.exp(jnp.log(pooled.shape[0]) - jax.lax", PLAIN),
-        ('(valid & known["fallback"]).sum()', 'known["fallback"].sum()', PACKED),
+        ('(valid & stats["fallback"]).sum()', 'stats["fallback"].sum()', PACKED),
         ("old + (1.0 - tau) * (new - old)", "old + tau * (new - old)", PLAIN),
         (
             '{"keep": batch.context} if self.encoder_input == "zeroed"',
@@ -230,8 +229,8 @@ OBJECTIVES = (
             "tests/objectives/test_mae.py::test_the_loss_by_loops",
         ),
         (
-            'losses.token_error("mse", prediction, wanted), hidden',
-            'losses.token_error("mse", prediction, wanted), ~batch.context',
+            "losses.mse(prediction, wanted, hidden",
+            "losses.mse(prediction, wanted, ~batch.context",
             "tests/objectives/test_mae.py::test_only_hidden_patches_have_an_error",
         ),
         (

@@ -230,7 +230,36 @@ def test_either_sigreg_tells_normal_features_from_collapsed_ones(kind, collapsed
     assert (float(run(normal, 1)[0][0]) != float(spread)) == (kind == "epps_pulley")  # slices are drawn anew
 
 
-def test_another_sigreg_and_other_causal_tokens_are_refused():
+CALLED = []  # names of losses
+
+
+def own(prediction, target, mask, beta=1.0, valid=None, *, per_example=False):
+    """A prediction loss of the user's."""
+    CALLED.append("tests.objectives.test_jepa:own")
+    return losses.mse(prediction, target, mask, beta, valid, per_example=per_example)
+
+
+@pytest.mark.parametrize("name", [*losses.LOSSES, "tests.objectives.test_jepa:own"])
+def test_training_calls_the_losses_by_their_names(monkeypatch, name):
+    def seen(name, function):
+        return lambda *arguments, **options: CALLED.append(name) or function(*arguments, **options)
+
+    for other, function in losses.LOSSES.items():
+        monkeypatch.setitem(losses.LOSSES, other, seen(other, function))
+    for other in ("causal_consistency", "sigreg"):
+        monkeypatch.setattr(losses, other, seen(other, getattr(losses, other)))
+    CALLED.clear()
+    batch, objective = jax.eval_shape(lambda: as_batch(scenes.batch())), make(prediction_loss=name)
+    params, target, extra = jax.eval_shape(objective.init, jax.random.key(0), batch)
+    jax.eval_shape(objective.loss, params, target, extra, batch, jax.random.key(0), 0)
+    assert CALLED == [name, "causal_consistency", "sigreg"]
+
+
+def test_other_kinds_of_losses_and_of_causal_tokens_are_refused():
+    with pytest.raises(ConfigError, match="'l2': must be written as 'module:Name'"):
+        make(prediction_loss="l2")
+    with pytest.raises(ConfigError, match="has no 'l2'; did you mean 'l1'"):
+        make(prediction_loss="cjepa_jax.losses:l2")
     with pytest.raises(ConfigError, match="objective.sigreg_kind = 'bcs'"):
         make(sigreg_kind="bcs")
     with pytest.raises(ConfigError, match="objective.causal_tokens = 'all': must be remaining or context"):

@@ -43,11 +43,11 @@ def test_errors_of_classes_and_of_labels_by_hand():
     labels standardised by all that were seen, ten scenes of before among them."""
     out = np.array([[1.0, -1.0, 0.5], [0.0, 2.0, 1.0], [9.0, 9.0, 9.0]])
     labels = np.array([[2, 40], [1, 60], [0, 1e6]], np.float32)
-    known = {"pooled": np.eye(3, dtype=np.float32), "labels": labels, "valid": np.arange(3) < 2, "batch_stats": {}}
+    stats = {"pooled": np.eye(3, dtype=np.float32), "labels": labels, "valid": np.arange(3) < 2, "batch_stats": {}}
 
     def total(classes, out, seen):
         objective = Supervised(backbone=BACKBONES["vit"], steps=1, classes=classes)
-        return float(objective.combine({"out": out.astype(np.float32)}, known, {"labels": seen}, None, 0)[0])
+        return float(objective.reduce({"out": out.astype(np.float32)}, stats, {"labels": seen}, None, 0)[0])
 
     likely = np.exp(out) / np.exp(out).sum(1, keepdims=True)
     assert total(3, out, {}) == pytest.approx(-np.log([likely[0, 2], likely[1, 1]]).mean(), rel=1e-5)

@@ -35,7 +35,7 @@ class Thing:
         SAW.write_text("built")
 """
 FIELDS = ["objective.type", "objective.encoder.type", "mask.type", "data.source", "data.options.of"]
-FIELDS += ["evals.protocols.a.type"]
+FIELDS += ["evals.protocols.a.type", "objective.prediction_loss"]
 # Below this package, but no code that the field may name.
 WRONG = [
     "cjepa_jax.cli:run", "cjepa_jax.configuration.build:os",
@@ -45,6 +45,7 @@ WRONG = [
     "cjepa_jax.objectives.jepa:_wide", "cjepa_jax.objectives.jepa:losses.sigreg", "cjepa_jax.data.pipeline:Loader",
     "cjepa_jax.data.sources.phyre_client:Simulator", "cjepa_jax.evals.probe:Probe", "cjepa_jax.evals.base:Evaluation",
     "cjepa_jax..masks.objects:draw", "cjepa_jax.masks.objects.draw", "cjepa_jax.masks:objects.draw", "cjepa_jax:load",
+    "cjepa_jax.losses:sigreg", "cjepa_jax.losses:named",
     "cjepa_jax.masks.__init__:draw", "cjepa_jax/masks/objects:draw", "cjepa_jax.masks.objects:draw ", "cjepa_jax.x:y",
 ]  # fmt: skip
 
@@ -129,6 +130,7 @@ def test_names_of_this_package_are_of_the_expected_kind(copy, name):
         put(copy, field, name)
         assert f"{field} = " in refusal(lambda: foreign.read(copy / "config.json"), CheckpointError)
         put(copy, field, {"objective": run_folders.config().objective.type}.get(kind, "cjepa_jax.masks.objects:draw"))
+    assert catalogue.keywords("loss", name) is None
     text = refusal(lambda: foreign.read(copy / "config.json", trust=("cjepa", "masks", "os")), CheckpointError)
     assert "data.source = 'cjepa_jax.masks.objects:draw': is no source of this package" in text
 
@@ -138,6 +140,7 @@ def test_what_the_catalogue_knows_is_what_the_code_is():
     import inspect
 
     names = {
+        "loss": ["cjepa_jax.losses:l1"],
         "mask": [f"cjepa_jax.masks.{name}" for name in ("objects:draw", "blocks:draw", "random:matched", "tubes:draw")],
         "objective": [f"cjepa_jax.objectives.{n}" for n in ("jepa:Jepa", "joint:Joint", "siamese:Byol", "mae:Mae")],
         "source": [
@@ -152,7 +155,7 @@ def test_what_the_catalogue_knows_is_what_the_code_is():
         for path in paths:
             module, _, name = path.partition(":")
             thing = getattr(importlib.import_module(module), name)
-            known = {each for each in inspect.signature(thing).parameters if each not in catalogue.MASK}
+            known = {each for each in inspect.signature(thing).parameters if each not in catalogue.FIRST.get(kind, ())}
             assert catalogue.keywords(kind, path) == known - catalogue.GIVEN.get(kind, set()), path
 
 

@@ -57,7 +57,7 @@ def outline(picture: np.ndarray, mask: np.ndarray, colour: tuple, width: int) ->
         contours, _ = cv2.findContours(shape.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         if contours:
             break
-    cv2.drawContours(picture, contours, -1, colour, width, cv2.LINE_AA)
+    cv2.drawContours(picture, contours, contourIdx=-1, color=colour, thickness=width, lineType=cv2.LINE_AA)
 
 
 def hatch(picture: np.ndarray, cells: np.ndarray, period: int) -> None:
@@ -73,8 +73,8 @@ def hatch(picture: np.ndarray, cells: np.ndarray, period: int) -> None:
 def ring(picture: np.ndarray, centre: tuple[float, float], radius: int, width: int) -> None:
     """A circle round a point (x, y as shares of the picture), light with dark rims."""
     place = tuple(int(share * length) for share, length in zip(centre, picture.shape[1::-1], strict=True))
-    cv2.circle(picture, place, radius, DARK, width + 2, cv2.LINE_AA)
-    cv2.circle(picture, place, radius, LIGHT, width, cv2.LINE_AA)
+    cv2.circle(picture, place, radius, color=DARK, thickness=width + 2, lineType=cv2.LINE_AA)
+    cv2.circle(picture, place, radius, color=LIGHT, thickness=width, lineType=cv2.LINE_AA)
 
 
 def touching(one: np.ndarray, other: np.ndarray | None = None) -> tuple[float, float] | None:

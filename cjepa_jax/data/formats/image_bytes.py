@@ -82,7 +82,7 @@ def head(data: bytes, where: str) -> Head:
     orientation = orientation if orientation in range(1, 9) else 1
     if kind == "TIFF" and orientation >= 5:  # of which Pillow gives the size when turned
         width, height = height, width
-    return Head(kind, width, height, orientation, lossy, palette)
+    return Head(format=kind, width=width, height=height, orientation=orientation, lossy=lossy, palette=palette)
 
 
 def _exif(data: bytes) -> Image.Exif:

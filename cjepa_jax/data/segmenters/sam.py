@@ -65,7 +65,8 @@ def make(settings: Mapping[str, Any], device: str, batch: int) -> tuple[Callable
         model = model.to(device=device, dtype=torch.float32).eval()
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device={device}: {str(error).strip().splitlines()[0]}") from error
-    return Segmenter(torch, model, kind, device, batch, dict(settings)), {"weights": checksum}
+    parts = dict(torch=torch, model=model, kind=kind, device=device, batch=batch, settings=dict(settings))
+    return Segmenter(**parts), {"weights": checksum}
 
 
 def identify(folder: Path) -> tuple[str, str]:

@@ -101,7 +101,16 @@ class Balls(Rigid):
         speed, heading = self.speed[0] + (self.speed[1] - self.speed[0]) * u[4], 2 * np.pi * u[5]
         velocity = speed[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
         mass = layout.areas(kind, half) * 2 ** (2 * u[6] - 1)
-        bodies = Bodies(kind, half, position, 2 * np.pi * u[7], velocity, 6 * (2 * u[8] - 1), mass, front.astype(int))
+        bodies = Bodies(
+            kind=kind,
+            half=half,
+            position=position,
+            angle=2 * np.pi * u[7],
+            velocity=velocity,
+            spin=6 * (2 * u[8] - 1),
+            mass=mass,
+            layer=front.astype(int),
+        )
         base = rng.uniform(150, 235) + rng.uniform(-12, 12, 3)
         sky = np.clip(np.stack([base, base - (45 if physics.gravity else 0)]), 0, 255)
         colours = layout.colours(rng, count, kind, self.held("colour"))

@@ -82,7 +82,16 @@ class Blocks(Rigid):
         half, kind = scale * blocks[:, 2:4], np.full(count, layout.BOX)
         mass = layout.areas(kind, half) * 2 ** (2 * rng.random(count) - 1)
         place, still = np.stack([x, y], -1), np.zeros(count)
-        bodies = Bodies(kind, half, place, still, np.zeros((count, 2)), still, mass, still.astype(int))
+        bodies = Bodies(
+            kind=kind,
+            half=half,
+            position=place,
+            angle=still,
+            velocity=np.zeros((count, 2)),
+            spin=still,
+            mass=mass,
+            layer=still.astype(int),
+        )
         bounce, friction = rng.uniform(0.0, 0.1), rng.uniform(0.4, 0.9)
         physics = Physics(4.0, False, bounce, friction, iterations=25, ground=GROUND, substeps=8)
         base = rng.uniform(160, 235) + rng.uniform(-12, 12, 3)

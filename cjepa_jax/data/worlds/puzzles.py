@@ -31,7 +31,7 @@ class Sketch:
         """A bar whose upper side goes from one point to another, left to right."""
         length, angle = math.hypot(end_x - x, end_y - y), math.atan2(end_y - y, end_x - x)
         x, y = (x + end_x) / 2 - THIN * math.sin(angle), (y + end_y) / 2 + THIN * math.cos(angle)
-        return self.add(BOX, (length / 2, THIN), x, y, angle, mode)
+        return self.add(BOX, (length / 2, THIN), x, y=y, angle=angle, mode=mode)
 
     def above(self, x: float, y: float, angle: float, along: float, high: float) -> tuple[float, float]:
         """The point `along` a slope from (x, y) and `high` over it."""

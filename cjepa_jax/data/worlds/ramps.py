@@ -78,13 +78,23 @@ class Ramps(Rigid):
             position, angle = [1, 0] + [-1, 1] * position, -angle
         mass = layout.areas(kind, half) * 2 ** (2 * rng.random(count) - 1)
         still = np.zeros(count)
-        bodies = Bodies(kind, half, position, angle, np.zeros((count, 2)), still, mass, still.astype(int), mode)
+        bodies = Bodies(
+            kind=kind,
+            half=half,
+            position=position,
+            angle=angle,
+            velocity=np.zeros((count, 2)),
+            spin=still,
+            mass=mass,
+            layer=still.astype(int),
+            mode=mode,
+        )
         physics = Physics(GRAVITY, True, rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.7), iterations=15, substeps=8)
         base = rng.uniform(175, 240) + rng.uniform(-12, 12, 3)
         sky = np.clip(np.stack([base, base - 30]), 0, 255)
         subject, goal = np.argsort(order)[list(roles)].tolist()
         colours = layout.colours(rng, count, kind, self.held("colour"))
-        return Setup(bodies, physics, colours, sky, subject, goal, puzzle)
+        return Setup(bodies=bodies, physics=physics, colour=colours, sky=sky, subject=subject, goal=goal, puzzle=puzzle)
 
     def background(self, setup: Setup) -> np.ndarray:
         """A sky in a dark frame."""

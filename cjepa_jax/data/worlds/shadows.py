@@ -111,7 +111,17 @@ class Shadows(World):
         colours = layout.colours(rng, count, kind, self.held("colour"))
         w = rng.random((2, lamps))
         turn = (self.turn[0] + (self.turn[1] - self.turn[0]) * w[0]) * np.where(w[1] < 0.5, -1, 1)
-        return Setup(kind, half * shrink, position, 2 * np.pi * u[4], height, colours, lights, floor, turn)
+        return Setup(
+            kind=kind,
+            half=half * shrink,
+            position=position,
+            angle=2 * np.pi * u[4],
+            height=height,
+            colour=colours,
+            lights=lights,
+            floor=floor,
+            turn=turn,
+        )
 
     def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The scene under do(remove). Raises DataError."""

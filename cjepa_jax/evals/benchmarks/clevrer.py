@@ -124,7 +124,14 @@ def items_of(scenes: Scenes) -> tuple[Items, Items]:
     missing = "both descriptive and multiple-choice questions about its scenes"
     require(all(rows), "Clevrer", missing)
     return tuple(
-        Items(np.array(row), list(texts), np.array(kind), np.array(answer), list(source), np.array(number))
+        Items(
+            row=np.array(row),
+            texts=list(texts),
+            kind=np.array(kind),
+            answer=np.array(answer),
+            source=list(source),
+            number=np.array(number),
+        )
         for row, texts, kind, answer, source, number in (zip(*each, strict=True) for each in rows)
     )
 

@@ -115,17 +115,11 @@ class CoPhy:
             names = ("truth", "present", *(SEEN if model else ()), *(("start",) if moved else ()))
             return {name: pairs[name] for name in names} | ({} if model else {"x": x})
 
-        options = (
-            bench.seed,
-            bench.rate if model else heads.RATE,
-            self.steps,
-            self.batch,
-            self.share,
-            self.stop,
-            self.head_share if model else 1.0,
-        )
+        options = {name: getattr(self, name) for name in ("steps", "batch", "share", "stop")}
+        options |= dict(rate=bench.rate if model else heads.RATE, head_share=self.head_share if model else 1.0)
         init = lambda key: {FIXED: fixed, **mlp_init(key, widths)}  # noqa: E731
-        fitted = finetune(model or NOTHING, init, _positions, _error, arrays(fit, x_fit), *options)
+        pairs = arrays(fit, x_fit)
+        fitted = finetune(model or NOTHING, init, _positions, _error, pairs, seed=bench.seed, **options)
         return fitted(arrays(test, x_test))
 
     def _note(self, bench: Bench, fit: Mapping, test: Mapping) -> str:
@@ -249,7 +243,14 @@ def report(
 
     def score(metric, row, prediction, kind):
         errors = mse(prediction, test["truth"], test["present"])
-        return Score(metric, row, float(errors.mean()), float(1.96 * errors.std() / np.sqrt(count)), count, kind)
+        return Score(
+            metric=metric,
+            row=row,
+            value=float(errors.mean()),
+            interval=float(1.96 * errors.std() / np.sqrt(count)),
+            count=count,
+            kind=kind,
+        )
 
     def by_frame(prediction):
         at = [mse(prediction[:, [t]], test["truth"][:, [t]], test["present"]).mean() for t in range(frames)]

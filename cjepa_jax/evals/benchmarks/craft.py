@@ -109,7 +109,14 @@ def items_of(scenes: Scenes) -> Items:
     require(bool(found), "Craft", f"questions in words; {type(scenes.source).__name__} asks none of its scenes")
     texts = [(question["question"],) for question in found]
     kind, answer = (np.array([question[key] for question in found]) for key in ("question_type", "answer"))
-    return Items(np.array(row), texts, np.char.lower(kind), answer, found, np.arange(len(found)))
+    return Items(
+        row=np.array(row),
+        texts=texts,
+        kind=np.char.lower(kind),
+        answer=answer,
+        source=found,
+        number=np.arange(len(found)),
+    )
 
 
 def without(model: Model, scenes: Scenes, items: Items, batch: int) -> np.ndarray | None:

@@ -33,7 +33,14 @@ class Items(NamedTuple):
         """Those at bool [Q]."""
         places = np.nonzero(where)[0]
         lists = [[column[i] for i in places] for column in (self.texts, self.source)]
-        return Items(self.row[where], lists[0], self.kind[where], self.answer[where], lists[1], self.number[where])
+        return Items(
+            row=self.row[where],
+            texts=lists[0],
+            kind=self.kind[where],
+            answer=self.answer[where],
+            source=lists[1],
+            number=self.number[where],
+        )
 
 
 class Row(NamedTuple):
@@ -204,7 +211,7 @@ def scores(
         if name == RANDOM:
             inits.append(value)
         else:
-            out.append(Score(metric, name, value, half, count, kind))
+            out.append(Score(metric=metric, row=name, value=value, interval=half, count=count, kind=kind))
     return [*out[:1], over_inits(metric, inits, count), *out[1:]]
 
 

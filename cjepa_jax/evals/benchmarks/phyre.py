@@ -126,7 +126,9 @@ class PhyreAgent:
             each = np.array([auccess.auccess([attempt], self.attempts) for attempt in attempts])
             half = stats.half_width(lambda rows, each=each: each[rows].mean(), len(each), seed)
             kind = "ceiling" if row == "any candidate" else "result" if row == TRAINED else "floor"
-            scores.append(Score(metric, row, float(each.mean()), half, len(each), kind))
+            scores.append(
+                Score(metric=metric, row=row, value=float(each.mean()), interval=half, count=len(each), kind=kind)
+            )
         if at_random:
             values = [auccess.auccess(attempts, self.attempts) for attempts in at_random]
             scores.insert(1, over_inits(metric, values, len(at_random[0])))

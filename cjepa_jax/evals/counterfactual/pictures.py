@@ -50,5 +50,14 @@ def _line(texts: tuple[str, ...], width: int, right: bool) -> np.ndarray:
     for n, text in enumerate(texts):
         colour = marks.DARK if n < 2 else (GREEN if right else RED)
         place = (n * width // len(texts) + 3, LINE - 7)
-        cv2.putText(line, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
+        cv2.putText(
+            line,
+            text,
+            org=place,
+            fontFace=cv2.FONT_HERSHEY_SIMPLEX,
+            fontScale=0.42,
+            color=colour,
+            thickness=1,
+            lineType=cv2.LINE_AA,
+        )
     return line

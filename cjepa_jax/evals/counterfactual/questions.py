@@ -117,7 +117,7 @@ def _question(scenes: SceneMap, drawn: questions.Questions, i: int, seed: int, a
         "factual_final": known.final[0, j],
         "looks": np.array([known.looks[k], known.looks[j], np.searchsorted(questions.DISTANCES, drawn.distance[i])]),
         "start": _start(scenes.source, scene, known, (k, j), (found[k], found[j])),
-        "states": _states(scenes.source, scene, known, k, j, found),
+        "states": _states(scenes.source, scene, known, k=k, j=j, found=found),
         "scene": number,
     }
 

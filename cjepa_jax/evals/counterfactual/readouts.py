@@ -39,7 +39,7 @@ def features(
         part = asked.part(slice(start, start + batch))
         full = model.encode(part.video) if "factual" in wanted or model.target is None else None
         base = functools.cache(lambda part=part, full=full: full if model.target is None else model.target(part.video))
-        found = _without(model, part, part.removed, times, anchor, wanted, full, base)
+        found = _without(model, part, part.removed, times=times, anchor=anchor, wanted=wanted, full=full, base=base)
         if REMOVAL in wanted:
             tokens = model.encode(part.without)
             found[REMOVAL] = _joined(tokens.mean(1), pool(tokens, part.asked_without))
@@ -47,7 +47,9 @@ def features(
             found[CHANGE] = _joined(pool(tokens, stays), pool(tokens, _own(part, part.removed)))
         if wrong:  # of a model that encodes a part, black pixels need not be asked: an encoding less
             asked_of = set(wanted) - {"blanked"} if {"context", "masked"} & set(found) else wanted
-            other = _without(model, part, part.other, times, anchor, asked_of, full, base, True)
+            other = _without(
+                model, part, part.other, times=times, anchor=anchor, wanted=asked_of, full=full, base=base, other=True
+            )
             found |= {WRONG + name: value for name, value in other.items()}
         parts.append(found)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

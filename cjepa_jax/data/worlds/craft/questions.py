@@ -87,7 +87,15 @@ def colours(facts: Facts, rng: np.random.Generator) -> list[dict[str, Any]]:
     b = known[rng.integers(len(known))]
     text = f"What colour is the first moving object that the {facts.names[b]} touches?"
     answer = answers.pop(b) and answers[first_touched(facts, b)]
-    chosen = Candidate("descriptive", "colour/touch", (), text, answer, (b,), asked=b)
+    chosen = Candidate(
+        question_type="descriptive",
+        template="colour/touch",
+        key=(),
+        question=text,
+        answer=answer,
+        objects=(b,),
+        asked=b,
+    )
     return [form(chosen, sorted(answers.values()))]
 
 
@@ -111,25 +119,59 @@ def descriptive(facts: Facts) -> Iterator[Candidate]:
         for event, (verb, _, where) in EVENTS.items():
             if event == "basket" or not facts.low[b]:
                 text, answer = f"Does the {name} {verb} {where}?", yes(facts.happens[event][0, b])
-                yield Candidate(kind, f"event/{event}", key, text, answer, (b,), asked=b)
+                yield Candidate(
+                    question_type=kind,
+                    template=f"event/{event}",
+                    key=key,
+                    question=text,
+                    answer=answer,
+                    objects=(b,),
+                    asked=b,
+                )
         text, answer = f"How many moving objects does the {name} touch?", str(len(facts.touched[b]))
-        yield Candidate(kind, "count/touch", key, text, answer, (b,), asked=b)
+        yield Candidate(
+            question_type=kind, template="count/touch", key=key, question=text, answer=answer, objects=(b,), asked=b
+        )
         if first_touched(facts, b) >= 0:
             text = f"What shape is the first moving object that the {name} touches?"
             answer = facts.names[first_touched(facts, b)].split()[2]
-            yield Candidate(kind, "shape/touch", key, text, answer, (b,), asked=b)
+            yield Candidate(
+                question_type=kind, template="shape/touch", key=key, question=text, answer=answer, objects=(b,), asked=b
+            )
         for c in facts.movers:
             if enters[[b, c]].all() and facts.kinds[b] == facts.kinds[c] and facts.entry[b] != facts.entry[c]:
                 text = f"Does the {name} enter the basket before the {facts.names[c]} does?"
-                yield Candidate(kind, "order/basket", key, text, yes(facts.entry[b] < facts.entry[c]), (b, c), asked=b)
+                yield Candidate(
+                    question_type=kind,
+                    template="order/basket",
+                    key=key,
+                    question=text,
+                    answer=yes(facts.entry[b] < facts.entry[c]),
+                    objects=(b, c),
+                    asked=b,
+                )
     for some in combinations(facts.movers, 3 if len(facts.movers) > 3 else 2):
         hues = [facts.names[k].split()[1] for k in some]
         text = f"How many of the {', '.join(hues[:-1])} and {hues[-1]} objects enter the basket?"
         key = tuple(sorted(facts.kinds[k] for k in some))
-        yield Candidate(kind, "count/basket", key, text, str(enters[list(some)].sum()), some)
+        yield Candidate(
+            question_type=kind,
+            template="count/basket",
+            key=key,
+            question=text,
+            answer=str(enters[list(some)].sum()),
+            objects=some,
+        )
     for side, where in (("left", facts.left), ("right", ~facts.left)):
         text = f"How many moving objects are in the {side} half of the view at the end?"
-        yield Candidate(kind, "count/side", (), text, str(where[facts.movers].sum()), ())
+        yield Candidate(
+            question_type=kind,
+            template="count/side",
+            key=(),
+            question=text,
+            answer=str(where[facts.movers].sum()),
+            objects=(),
+        )
 
 
 def counterfactual(facts: Facts) -> Iterator[Candidate]:
@@ -144,10 +186,30 @@ def counterfactual(facts: Facts) -> Iterator[Candidate]:
                 if event == "basket" or not facts.low[b]:
                     text = f"Does the {facts.names[b]} {verb} {where}, if the {name} is removed?"
                     seen, answer = (yes(facts.happens[event][row, b]) for row in (0, a + 1))
-                    yield Candidate(kind, event, key, text, answer, (b, a), a, b, seen)
+                    yield Candidate(
+                        question_type=kind,
+                        template=event,
+                        key=key,
+                        question=text,
+                        answer=answer,
+                        objects=(b, a),
+                        removed=a,
+                        asked=b,
+                        copy=seen,
+                    )
         seen, answer = (str(facts.happens["basket"][row, others].sum()) for row in (0, a + 1))
         text = f"How many of the other moving objects enter the basket, if the {name} is removed?"
-        yield Candidate(kind, "count", (facts.kinds[a],), text, answer, (a,), a, -1, seen)
+        yield Candidate(
+            question_type=kind,
+            template="count",
+            key=(facts.kinds[a],),
+            question=text,
+            answer=answer,
+            objects=(a,),
+            removed=a,
+            asked=-1,
+            copy=seen,
+        )
 
 
 def forces(facts: Facts) -> Iterator[Candidate]:
@@ -167,9 +229,26 @@ def forces(facts: Facts) -> Iterator[Candidate]:
                 needs = {b: bool(happens[a + 1, b] != happens[0, b]) for b in fit if b != a}
                 for b, needed in needs.items():
                     text = f"Does the {name} {kind} the {facts.names[b]} {then}?"
-                    yield Candidate(kind, event, (facts.kinds[a], facts.kinds[b]), text, yes(needed), (a, b), a, b)
+                    yield Candidate(
+                        question_type=kind,
+                        template=event,
+                        key=(facts.kinds[a], facts.kinds[b]),
+                        question=text,
+                        answer=yes(needed),
+                        objects=(a, b),
+                        removed=a,
+                        asked=b,
+                    )
                 text = f"How many moving objects does the {name} {kind} {then}?"
-                yield Candidate(kind, f"count/{event}", (facts.kinds[a],), text, str(sum(needs.values())), (a,), a)
+                yield Candidate(
+                    question_type=kind,
+                    template=f"count/{event}",
+                    key=(facts.kinds[a],),
+                    question=text,
+                    answer=str(sum(needs.values())),
+                    objects=(a,),
+                    removed=a,
+                )
 
 
 def yes(value: bool) -> str:

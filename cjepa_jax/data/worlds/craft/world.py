@@ -113,7 +113,17 @@ class Craft(Rigid):
         velocity = np.array([f.velocity for f in fixtures] + velocity)
         mode = np.array([f.mode for f in fixtures] + [MOVING] * count)
         mass = layout.areas(kind, half) * 2 ** (2 * rng.random(len(kind)) - 1)
-        bodies = Bodies(kind, half, position, angle, velocity, spin, mass, np.zeros(len(kind), int), mode)
+        bodies = Bodies(
+            kind=kind,
+            half=half,
+            position=position,
+            angle=angle,
+            velocity=velocity,
+            spin=spin,
+            mass=mass,
+            layer=np.zeros(len(kind), int),
+            mode=mode,
+        )
         pads = np.array(plan.pads).reshape(-1, 8)
         if rng.random() < 0.5:
             bodies, pads = layouts.mirrored(bodies, pads)
@@ -124,7 +134,16 @@ class Craft(Rigid):
         colour = np.array([BLACK] * len(fixtures) + [list(PALETTE.values())[h] for h in hue], np.uint8)
         role = np.array([f.role for f in fixtures] + [-1] * count)
         hue, large = (np.concatenate([np.full(len(fixtures), v), a]) for v, a in ((-1, hue), (False, large)))
-        return Setup(bodies, physics, colour, np.stack([base, base - 40]), number, role, hue, large)
+        return Setup(
+            bodies=bodies,
+            physics=physics,
+            colour=colour,
+            sky=np.stack([base, base - 40]),
+            layout=number,
+            role=role,
+            hue=hue,
+            large=large,
+        )
 
     def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The scene under do(remove), simulated from its initial conditions. Raises DataError."""
@@ -216,7 +235,18 @@ class Craft(Rigid):
         low[first[(first[:, 3] == -2) & (first[:, 0] < 1), 2].astype(int)] = True
         rest, left = (setup.bodies.velocity == 0).all(1), seen[-1, :, 0] < 0.5
         order = [sorted((time, k) for k, time in row.items()) for row in touched]
-        return Facts(names, kinds, movers, setup.role.tolist().index(BASKET), rest, low, left, entry, order, happens)
+        return Facts(
+            names=names,
+            kinds=kinds,
+            movers=movers,
+            basket=setup.role.tolist().index(BASKET),
+            rest=rest,
+            low=low,
+            left=left,
+            entry=entry,
+            touched=order,
+            happens=happens,
+        )
 
     def questions(self, i: int) -> list[dict[str, Any]]:
         """Questions about scene i with their answers; see craft/questions.py. Raises IndexError."""

@@ -1,0 +1,185 @@
+"""The inner loop of training: steps, log lines, probes and checkpoints, until the last step or a signal."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+from cjepa_jax import sharding
+from cjepa_jax.evals.probe import Probe
+from cjepa_jax.experiment import Experiment
+from cjepa_jax.host import memory
+from cjepa_jax.reports import summary
+from cjepa_jax.runtime import distributed
+from cjepa_jax.runtime.accumulator import Window
+from cjepa_jax.runtime.checkpoint import Checkpoints, size_in_bytes
+from cjepa_jax.runtime.collapse_monitor import Alarms
+from cjepa_jax.runtime.goodput import Goodput
+from cjepa_jax.runtime.preemption import Signals, Stopped
+from cjepa_jax.runtime.run_manifest import Entry
+from cjepa_jax.runtime.timing import Clock, compilations, peak_memory
+from cjepa_jax.runtime.watchdog import Watchdog
+from cjepa_jax.runtime.workdir import Workdir
+from cjepa_jax.runtime.writers import Console, Writers, format_progress
+from cjepa_jax.types import Batch, TrainState
+
+
+@dataclasses.dataclass(kw_only=True)
+class Loop:
+    """The parts that a run has when its first step begins. `train` uses them once.
+
+    Attributes:
+      config, workdir, run: the config, the run's folder, and what the config stands for.
+      state: of the run after `step` steps. `train` counts both on. Nobody else may refer to the state, because the
+        step reuses its memory.
+      logged: log lines from before `step`.
+      probe, checkpoints, writers, window, console, goodput: where scores, states, metrics and times go.
+      signals, watchdog: what may end the loop from outside.
+      entry: the run manifest's entry of this process. It is closed here if the loop fails.
+    """
+
+    config: Any
+    workdir: Workdir
+    run: Experiment
+    step: int
+    state: TrainState
+    logged: list[dict[str, Any]]
+    probe: Probe
+    checkpoints: Checkpoints
+    writers: Writers
+    window: Window
+    console: Console
+    goodput: Goodput
+    signals: Signals
+    watchdog: Watchdog
+    entry: Entry
+
+    def __post_init__(self):
+        self.start = self.step
+
+    def train(self) -> bool:
+        """Steps until the last one or until a signal, whose state is saved. Returns whether it was a signal."""
+        self._alarms = Alarms(self.config.train.collapse, self.config.train.batch - 1, self.logged)
+        self._clock = Clock(self.goodput, self.step, self.run.steps, self.config.train.batch)
+        self._batches = self.run.loader.iterate(self.step, self.run.steps)
+        with contextlib.ExitStack() as stack:
+            stack.push(self._failed)
+            stack.enter_context(contextlib.closing(self.checkpoints))
+            stack.enter_context(contextlib.closing(self._batches))
+            watch = stack.enter_context(ThreadPoolExecutor(1))
+            whole = self._steps(watch)
+            with self.goodput.spending("checkpoint"):
+                self.checkpoints.wait()
+            stopped = self.step < self.run.steps or not whole
+            if stopped:
+                self.signals.leave_soon()
+        return stopped
+
+    def _steps(self, watch: ThreadPoolExecutor) -> bool:
+        """Returns whether no signal broke off the last probe."""
+        start, steps, run = self.start, self.run.steps, self.run
+        arrays: Any
+        scores: dict[str, float] | None = {}
+        stop = start == steps
+        if start and self._due() and not any(row["step"] == start and _probed(row) for row in self.logged):
+            scores = self._score()
+        arrays, batch, stop = (None, None, stop) if stop else self._fetch()  # stops if the probe was broken off
+        self.goodput.spent("init")
+        while not stop:
+            self.step += 1
+            compiled = compilations(run.step)
+            with self.signals.nothing_to_save() if self.step == start + 1 else contextlib.nullcontext():
+                self.state, metrics = run.step(self.state, batch)
+            self.window.add(self.step, arrays, metrics)
+            # The next batch comes while the step runs. Only what it takes beyond the step's end is waiting.
+            done_at = watch.submit(_when_ready, metrics["loss"])
+            arrays, batch, asked = self._fetch()
+            arrived_at = time.perf_counter()
+            waited = max(0.0, arrived_at - done_at.result()) if arrays else 0.0
+            self._clock.stepped(self.step, waited, self.step == start + 1 or compilations(run.step) > compiled)
+            self.watchdog.beat()
+            self.checkpoints.check_for_errors()
+
+            stop = asked or self.step == steps  # asked once: a signal from here on is for the next step
+            if self.step % self.config.log.every == 0 or stop:
+                self._log()
+            scores = {}
+            if self._due():
+                with self._clock.outside("probe"):
+                    memory.release()
+                    scores = self._score()
+                    (stopping,) = distributed.agree(self.signals.received is not None)
+                stop = stop or bool(stopping)
+            # Also after a probe, which may have met the best state so far, and after the first step, so that a run
+            # that is killed again and again still makes progress.
+            if self.step % self.config.checkpoint.every == 0 or scores or self.step == start + 1 or stop:
+                self._save(scores)
+            self.watchdog.beat()
+        # The last batch is let go of here: it lives in the data workers' shared memory.
+        return scores is not None
+
+    def _fetch(self) -> tuple[Any, Batch | None, bool]:
+        """The next batch as read and on the devices, None at the end; and whether a signal has come to any process."""
+        arrays = self.signals.unless_stopped(lambda: next(self._batches, None))
+        shape = self.run.loader.shape_of(arrays) if arrays else 0
+        asked, shape = distributed.agree(self.signals.received is not None, shape)
+        if asked or arrays is None:
+            return None, None, bool(asked)
+        arrays = self.run.loader.at_shape(arrays, shape)
+        return arrays, sharding.put_batch(self.run.mesh, arrays), False
+
+    def _due(self) -> bool:
+        """Whether there is a probe after this step."""
+        every = self.config.probe.every
+        return self.step == self.run.steps or bool(every and self.step % every == 0)
+
+    def _score(self) -> dict[str, float] | None:
+        """The probe's scores, written. None on all processes if a signal broke off one's.
+
+        The next start makes up for it. The step's checkpoint stays without scores, so that it is never the best one.
+        """
+        params = distributed.local(self.state.params | self.state.extra)
+        scores = self.signals.unless_stopped(lambda: self.probe.run(params))
+        (broken_off,) = distributed.agree(scores is None)
+        if broken_off or scores is None:
+            return None
+        self.writers.write(self.step, scores)
+        self.console.print(f"probe at step {self.step}: {summary.probes(scores)}")
+        return scores
+
+    def _log(self) -> None:
+        """A log line of the steps since the last one. Raises NumericsError, DataError: see Window and Alarms."""
+        compiled = {"compilations": compilations(self.run.step)}
+        metrics = self.window.flush() | self._clock.lap(self.step) | peak_memory() | compiled
+        self.writers.write(self.step, metrics)
+        self.window.check_budgets()
+        self._alarms.check(self.step, metrics)
+        self.console.progress(format_progress(self.step, self.run.steps, metrics))
+        if distributed.first():
+            self.goodput.save()
+
+    def _save(self, scores: Mapping[str, float] | None) -> None:
+        with self._clock.outside("checkpoint"):
+            memory.release()
+            if distributed.first():
+                self.workdir.require_space(size_in_bytes(self.state))
+            self.checkpoints.save(self.step, self.state, scores)
+
+    def _failed(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        """What ended the loop, for the manifest."""
+        if kind is not None:
+            stopped = kind is Stopped and self.signals.received
+            self.entry.close(stopped.name if stopped else f"error: {error}", self.step)
+
+
+def _when_ready(array: jax.Array) -> float:
+    array.block_until_ready()
+    return time.perf_counter()
+
+
+def _probed(row: Mapping[str, Any]) -> bool:
+    return any(name.startswith("probe/") for name in row)
