@@ -44,7 +44,7 @@ from cjepa_jax.runtime.ending import (  # noqa: F401 (for the commands)
 ALLOCATOR = ":".join(
     f"glibc.malloc.{setting}" for setting in ("hugetlb=1", "mmap_max=0", "trim_threshold=1000000000000", "arena_max=1")
 )
-TRUST = "packages of your own that a run's folder may name for its masks, source, objective and protocols"
+TRUST = "packages of your own that a run's folder may name for its masks, source, objective, monitors and protocols"
 Complete = Callable[[ConfigDict, Callable[[str], str], Callable[[str], ConfigDict]], ConfigDict]
 LEVELS = config_lib.CHOICES["log.level"]
 UNREADABLE = (flags.Error, ValueError, TypeError, AttributeError, KeyError, SyntaxError, RecursionError, MemoryError)

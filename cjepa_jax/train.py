@@ -20,9 +20,9 @@ from clu import parameter_overview
 
 from cjepa_jax import cli, experiment
 from cjepa_jax.errors import PREEMPTED
-from cjepa_jax.evals.probe import Probe
 from cjepa_jax.host import door
 from cjepa_jax.loading import init_from
+from cjepa_jax.monitors.schedule import Monitors
 from cjepa_jax.reports import summary, training
 from cjepa_jax.runtime import distributed, run_manifest
 from cjepa_jax.runtime.accumulator import Window
@@ -102,16 +102,14 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
 def _prepare(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weights: Pretrained | None) -> Loop:
     """The loop with all its parts, before its first step."""
     first = distributed.first()
-    console, goodput = Console(active=first), Goodput(workdir.path / "goodput.json")
+    console, goodput, monitors = Console(active=first), Goodput(workdir.path / "goodput.json"), Monitors(config)
     # ------------------------------------------------------------------ the parts, and the state from the seed
     run = experiment.assemble(config)
     state = run.init(run.example())
     console.print(parameter_overview.get_parameter_overview(state.params, include_stats=False))
     if first:
         workdir.require_space((config.checkpoint.keep + 2) * size_in_bytes(state), counting_checkpoints=True)
-    names, params = run.held_out.label_names, distributed.local(state.params | state.extra)
-    sizes = {name: config.probe[name] for name in ("train", "test", "batch")}
-    probe = Probe(run.objective.encode, params, run.held_out_scenes, names, **sizes)
+    monitors.begin(run, state)
     # ------------------------------------------------------------------ fresh start or resume
     checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep, config.checkpoint.best)
     restored = checkpoints.restore(state)
@@ -119,11 +117,12 @@ def _prepare(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, wei
     if first:
         workdir.truncate_metrics(start)
     console.print(summary.plan(config, workdir, run, start))
-    logged = workdir.read_metrics()
+    logged = [row for row in workdir.read_metrics() if row["step"] <= start]
+    monitors.resume(logged)
     entry = run_manifest.open_run(workdir, config, run.source, jax.devices(), start)
     writers, window = Writers(workdir, config, step=start, active=first), Window(config, len(run.source), state)
     return Loop(
-        config=config, workdir=workdir, run=run, step=start, state=state, logged=logged, probe=probe,
-        checkpoints=checkpoints, writers=writers, window=window, console=console, goodput=goodput,
+        config=config, workdir=workdir, run=run, step=start, state=state, logged=logged,
+        monitors=monitors, checkpoints=checkpoints, writers=writers, window=window, console=console, goodput=goodput,
         signals=signals, watchdog=watchdog, entry=entry,
     )  # fmt: skip

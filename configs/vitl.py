@@ -140,6 +140,7 @@ def get_config():
     config.probe = ConfigDict(
         dict(every=5000, train=1024, test=1024, batch=64)  # steps (0: only at the end), held-out scenes, encoding batch
     )
+    config.monitors = ConfigDict()  # custom metrics: name -> type = "module:Name", every (steps) and its options
     config.evals = ConfigDict(  # of python -m cjepa_jax.evaluate (training ignores it)
         dict(
             seed=1000,  # of generated scenes and of questions: the same for every model

@@ -19,6 +19,7 @@ HOPS = 3  # imports that are followed from a package's __init__ to the definitio
 FIRST = {  # the first arguments of a function of each kind
     "mask": ["rng", "object_patches", "object_valid"],
     "loss": ["prediction", "target", "mask"],
+    "monitor": ["state", "batch", "metrics"],
 }
 GIVEN = {  # keywords that the program gives, not a config
     "mask": {"grid"},
@@ -36,7 +37,7 @@ class Found(NamedTuple):
 
 def keywords(kind: str, name: str) -> set[str] | None:
     """The keywords that a config may give to "module:Name" of this package. None if it is not of this kind: "mask",
-    "loss", "objective", "source", "world", "protocol" or "model"."""
+    "loss", "objective", "source", "world", "monitor", "protocol" or "model"."""
     match = NAME.fullmatch(name)
     found = match and _find(f"cjepa_jax{match[1]}", match[2])
     folder, fits = KINDS[kind]
@@ -58,6 +59,12 @@ def _begins(first: list[str]) -> Callable[[Found], bool]:
         return isinstance(node, ast.FunctionDef) and [each.arg for each in node.args.args[: len(first)]] == first
 
     return fits
+
+
+def _is_monitor(found: Found) -> bool:
+    if isinstance(found.node, ast.FunctionDef):
+        return _begins(FIRST["monitor"])(found)
+    return "__call__" in _members(found)[1] and any(_named(base) == "Monitor" for base in found.node.bases)
 
 
 def _has(*methods: str) -> Callable[[Found], bool]:
@@ -86,6 +93,7 @@ KINDS = {  # kind -> the folder, and the form of its definitions
     "objective": ("cjepa_jax.objectives", _has("init", "loss", "encode")),
     "source": ("cjepa_jax.data", _has("__len__", "__getitem__")),
     "world": ("cjepa_jax.data.worlds", _has("setup", "play", "film")),
+    "monitor": ("cjepa_jax.monitors", _is_monitor),
     "protocol": ("cjepa_jax.evals", _is_protocol),
     "model": ("cjepa_jax.models", _is_module),
 }

@@ -33,6 +33,7 @@ MAY_CHANGE = (
     "data.max_replaced",
     "checkpoint.*",
     "probe.every",
+    "monitors.*",
 )
 """Keys that a resumed run may change, because they do not change the results. Accumulation, sharding and the layout of
 rows change the order of sums, and the draws of an objective that draws per slice, as Joint does for its slots."""
@@ -212,7 +213,7 @@ def check(config: Mapping[str, Any]) -> None:
             hint = did_you_mean(str(values[key]), allowed)
             other = " or 'module:function'" if key in OR_PATH else ""
             raise ConfigError(f"{key} = {values[key]!r}: must be one of {', '.join(allowed)}{other}{hint}")
-    for problem in _disagreements(values):
+    for problem in (*_disagreements(values), *_monitors(config.get("monitors"))):
         raise ConfigError(problem)
 
 
@@ -259,6 +260,21 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
     held_out, train, test = "data.eval_count", "probe.train", "probe.test"
     if have(held_out, train, test) and values[train] + values[test] > values[held_out]:
         yield f"{train} + {test} = {values[train] + values[test]}: must not exceed {held_out} = {values[held_out]}"
+
+
+def _monitors(section: Any) -> Iterator[str]:
+    """What is wrong with the section `monitors`; an older config has none."""
+    if section is not None and not hasattr(section, "items"):
+        yield f"monitors = {section!r}: must be sections by name"
+        return
+    for name, monitor in (section or {}).items():
+        where = f"monitors.{name}"
+        if not re.fullmatch(r"[A-Za-z]\w{0,63}", name, re.ASCII) or name in ("probe", "collapse"):
+            yield f"{where}: must be named by letters and digits, and not probe or collapse"
+        elif not hasattr(monitor, "items") or not _is_path(monitor.get("type")):
+            yield f"{where}: must be a section with type = 'module:Name'"
+        elif not _is_int(every := monitor.get("every", 0)) or not 0 <= every < 2**31:
+            yield f"{where}.every = {every!r}: must be a whole number, 0 (at each log line) or more"
 
 
 def flatten(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -316,14 +332,14 @@ def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, 
 
 
 def override(config: Any, values: Mapping[str, Any]) -> Any:
-    """The ConfigDict itself with other values, by dotted keys. A mask, options and protocols may get new keys.
+    """The ConfigDict itself with other values, by dotted keys. Mask, options, monitors, protocols may get new keys.
 
     Raises ConfigError for any other unknown key, and for values that `check` refuses.
     """
     known = dict(flatten(config))
     with config.unlocked():
         for key, value in values.items():
-            if key not in known and not key.startswith(("data.options.", "evals.protocols.", "mask.")):
+            if key not in known and not key.startswith(("data.options.", "evals.protocols.", "mask.", "monitors.")):
                 raise ConfigError(f"{key}: there is no such key{did_you_mean(key, known)}")
             *sections, name = key.split(".")
             place = config

@@ -39,6 +39,7 @@ KEYS = {  # of each section whose keys no class decides; "": no section
     "probe": "every train test batch",
     "evals": "seed fit fit_split test test_split random_inits batch protocols",
     "log": "every level tensorboard wandb report",
+    "monitors": "",  # by name, with a type each
 }
 MODELS = "cjepa_jax.models."
 PARTS = {  # of an objective, and the class whose keywords its section has
@@ -218,6 +219,8 @@ def _names(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         yield "data.options.of", "source", source
     if source in RECORDS and options.get("world"):
         yield f"{where}.world", "world", options["world"]
+    for name, monitor in section("monitors").items():
+        yield f"monitors.{name}.type", "monitor", monitor.get("type") if hasattr(monitor, "items") else None
     for name, protocol in section("evals", "protocols").items():
         yield f"evals.protocols.{name}.type", "protocol", protocol.get("type") if hasattr(protocol, "items") else None
 
@@ -247,7 +250,7 @@ def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
     top = [*known[""], *filter(None, known), "objective", "mask"]
     yield from (("", key, top) for key in found)
     for name, keys in known.items():
-        if name and hasattr(found.get(name), "items"):
+        if name not in ("", "monitors") and hasattr(found.get(name), "items"):
             yield from ((f"{name}.", key, keys) for key in found[name])
     sections = (entry for entry in _names(found) if entry[1] not in ("world", "loss"))
     places = {where.rpartition(".")[0]: (kind, name) for where, kind, name in sections}
@@ -266,7 +269,8 @@ def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
             section = section.get(key) if hasattr(section, "items") else None
         keywords = catalogue.keywords(kind, name) if kind else None
         if hasattr(section, "items") and keywords is not None:
-            yield from ((f"{where}.", key, {*keywords, "type"}) for key in section)
+            also = {"type", "every"} if kind == "monitor" else {"type"}
+            yield from ((f"{where}.", key, {*keywords, *also}) for key in section)
 
 
 def record(file: Path) -> dict[str, Any]:

@@ -17,8 +17,8 @@ class Goodput:
     """Seconds by kind; together they are the time since the run began, less what passed between its processes.
 
     init: up to the first step; compile: steps that compiled; data: the device waited for a batch; step: steps that
-    counted; replay: steps done before, and lost with a killed process; checkpoint: the loop waited for a save; probe;
-    other: log lines and whatever else.
+    counted; replay: steps done before, and lost with a killed process; checkpoint: the loop waited for a save;
+    probe: the probe and the other monitors; other: log lines and whatever else.
 
         goodput = Goodput(folder / "goodput.json")
         goodput.spent("init")

@@ -1,7 +1,8 @@
-"""The inner loop of training: steps, log lines, probes and checkpoints, until the last step or a signal."""
+"""The inner loop of training: steps, log lines, monitors and checkpoints, until the last step or a signal."""
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +11,13 @@ from typing import Any
 import jax
 
 from cjepa_jax import sharding
-from cjepa_jax.evals.probe import Probe
 from cjepa_jax.experiment import Experiment
 from cjepa_jax.host import memory
+from cjepa_jax.monitors.schedule import Monitors, Scheduled
 from cjepa_jax.reports import summary
 from cjepa_jax.runtime import distributed
 from cjepa_jax.runtime.accumulator import Window
 from cjepa_jax.runtime.checkpoint import Checkpoints, size_in_bytes
-from cjepa_jax.runtime.collapse_monitor import Alarms
 from cjepa_jax.runtime.goodput import Goodput
 from cjepa_jax.runtime.preemption import Signals, Stopped
 from cjepa_jax.runtime.run_manifest import Entry
@@ -37,7 +37,8 @@ class Loop:
       state: of the run after `step` steps. `train` counts both on. Nobody else may refer to the state, because the
         step reuses its memory.
       logged: log lines from before `step`.
-      probe, checkpoints, writers, window, console, goodput: where scores, states, metrics and times go.
+      monitors: what is called at chosen steps. The online probe is one of them.
+      checkpoints, writers, window, console, goodput: where scores, states, metrics and times go.
       signals, watchdog: what may end the loop from outside.
       entry: the run manifest's entry of this process. It is closed here if the loop fails.
     """
@@ -48,7 +49,7 @@ class Loop:
     step: int
     state: TrainState
     logged: list[dict[str, Any]]
-    probe: Probe
+    monitors: Monitors
     checkpoints: Checkpoints
     writers: Writers
     window: Window
@@ -63,7 +64,6 @@ class Loop:
 
     def train(self) -> bool:
         """Steps until the last one or until a signal, whose state is saved. Returns whether it was a signal."""
-        self._alarms = Alarms(self.config.train.collapse, self.config.train.batch - 1, self.logged)
         self._clock = Clock(self.goodput, self.step, self.run.steps, self.config.train.batch)
         self._batches = self.run.loader.iterate(self.step, self.run.steps)
         with contextlib.ExitStack() as stack:
@@ -80,13 +80,13 @@ class Loop:
         return stopped
 
     def _steps(self, watch: ThreadPoolExecutor) -> bool:
-        """Returns whether no signal broke off the last probe."""
+        """Returns whether no signal broke off the last monitor."""
         start, steps, run = self.start, self.run.steps, self.run
         arrays: Any
         scores: dict[str, float] | None = {}
         stop = start == steps
-        if start and self._due() and not any(row["step"] == start and _probed(row) for row in self.logged):
-            scores = self._score()
+        if start and (missed := self.monitors.missed(start, steps, self.logged)):
+            scores = self._watch(missed, None, {})
         arrays, batch, stop = (None, None, stop) if stop else self._fetch()  # stops if the probe was broken off
         self.goodput.spent("init")
         while not stop:
@@ -97,6 +97,7 @@ class Loop:
             self.window.add(self.step, arrays, metrics)
             # The next batch comes while the step runs. Only what it takes beyond the step's end is waiting.
             done_at = watch.submit(_when_ready, metrics["loss"])
+            seen = batch if self.monitors.want_batches else None
             arrays, batch, asked = self._fetch()
             arrived_at = time.perf_counter()
             waited = max(0.0, arrived_at - done_at.result()) if arrays else 0.0
@@ -106,14 +107,15 @@ class Loop:
 
             stop = asked or self.step == steps  # asked once: a signal from here on is for the next step
             if self.step % self.config.log.every == 0 or stop:
-                self._log()
+                self._log(seen)
             scores = {}
-            if self._due():
+            if due := self.monitors.due(self.step, steps):
                 with self._clock.outside("probe"):
                     memory.release()
-                    scores = self._score()
+                    scores = self._watch(due, seen, metrics)
                     (stopping,) = distributed.agree(self.signals.received is not None)
                 stop = stop or bool(stopping)
+            seen = None
             # Also after a probe, which may have met the best state so far, and after the first step, so that a run
             # that is killed again and again still makes progress.
             if self.step % self.config.checkpoint.every == 0 or scores or self.step == start + 1 or stop:
@@ -132,32 +134,39 @@ class Loop:
         arrays = self.run.loader.at_shape(arrays, shape)
         return arrays, sharding.put_batch(self.run.mesh, arrays), False
 
-    def _due(self) -> bool:
-        """Whether there is a probe after this step."""
-        every = self.config.probe.every
-        return self.step == self.run.steps or bool(every and self.step % every == 0)
-
-    def _score(self) -> dict[str, float] | None:
-        """The probe's scores, written. None on all processes if a signal broke off one's.
+    def _watch(self, due: list[Scheduled], batch: Batch | None, metrics: Mapping[str, Any]) -> dict[str, float] | None:
+        """Calls monitors and writes what they return. Returns the metrics of those that a signal may break off, such as
+        the probe's scores, or None on all processes if it did on one.
 
         The next start makes up for it. The step's checkpoint stays without scores, so that it is never the best one.
         """
-        params = distributed.local(self.state.params | self.state.extra)
-        scores = self.signals.unless_stopped(lambda: self.probe.run(params))
-        (broken_off,) = distributed.agree(scores is None)
-        if broken_off or scores is None:
-            return None
-        self.writers.write(self.step, scores)
-        self.console.print(f"probe at step {self.step}: {summary.probes(scores)}")
-        return scores
+        found: dict[str, float] = {}
+        metrics = {"step": self.step, **metrics}
+        for each in due:
+            if not each.interruptible:
+                if values := each(self.state, batch, metrics):
+                    self.writers.write(self.step, values)
+                continue
+            own = {name: distributed.local(getattr(self.state, name)) for name in ("params", "extra")}
+            state = dataclasses.replace(self.state, **own)
+            scores = self.signals.unless_stopped(functools.partial(each, state, batch, metrics))
+            (broken_off,) = distributed.agree(scores is None)
+            if broken_off or scores is None:
+                return None
+            self.writers.write(self.step, scores)
+            found |= scores
+            if each.target is None:
+                self.console.print(f"{each.name} at step {self.step}: {summary.probes(scores)}")
+        return found
 
-    def _log(self) -> None:
+    def _log(self, batch: Batch | None) -> None:
         """A log line of the steps since the last one. Raises NumericsError, DataError: see Window and Alarms."""
         compiled = {"compilations": compilations(self.run.step)}
         metrics = self.window.flush() | self._clock.lap(self.step) | peak_memory() | compiled
         self.writers.write(self.step, metrics)
         self.window.check_budgets()
-        self._alarms.check(self.step, metrics)
+        with self._clock.outside("probe"):
+            self._watch(self.monitors.at_log_lines(), batch, metrics)
         self.console.progress(format_progress(self.step, self.run.steps, metrics))
         if distributed.first():
             self.goodput.save()
@@ -179,7 +188,3 @@ class Loop:
 def _when_ready(array: jax.Array) -> float:
     array.block_until_ready()
     return time.perf_counter()
-
-
-def _probed(row: Mapping[str, Any]) -> bool:
-    return any(name.startswith("probe/") for name in row)

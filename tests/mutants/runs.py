@@ -6,7 +6,8 @@ SHARDING, CHECKPOINT, DAMAGE, MANIFEST, TRAIN = tests_of(
     "", "sharding", "runtime/checkpoint", "runtime/damage", "runtime/run_manifest", "train"
 )
 ALARMS, WINDOW, TIMING, API = tests_of("", "runtime/collapse_monitor", "runtime/accumulator", "runtime/timing", "api")
-EXPERIMENT, TREES = tests_of("", "experiment", "runtime/trees")
+EXPERIMENT, TREES, MONITORS = tests_of("", "experiment", "runtime/trees", "monitors/schedule")
+CALLED = f"{MONITORS}they_are_called_at_their_steps_at_log_lines_or_at_the_end"
 LIVES = f"{SHARDING}parameters_target_and_optimiser_live_alike_and_counters_everywhere"
 FILES = f"{DAMAGE}damage_in_any_file_is_found_and_the_older_checkpoint_serves"
 ARRAYS = f"{DAMAGE}checksums_of_arrays_tell_round_values_apart"
@@ -167,14 +168,19 @@ RUNS = (
             "the last step has a probe, whose scores are not empty; signals: tests/runtime/test_preemption.py",
         ),
         (
-            "every and self.step % every == 0",
-            "every and self.step % every == 1",
-            f"{TRAIN}everything_is_in_the_folder",
-        ),
-        (
             "if self.step % self.config.log.every == 0 or stop:",
             "if self.step % self.config.log.every == 1 or stop:",
             f"{TRAIN}everything_is_in_the_folder",
+        ),
+    ),
+    *of(
+        "cjepa_jax/monitors/schedule.py",
+        ("self._every and step % self._every == 0", "self._every and step % self._every == 1", CALLED),
+        ("step == steps or bool", "bool", CALLED),
+        (
+            "numbers is None or not np.isfinite(numbers).all()",
+            "numbers is None",
+            f"{MONITORS}anything_but_finite_numbers_is_one_line",
         ),
     ),
     *of(
