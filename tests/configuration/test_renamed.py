@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -76,3 +77,11 @@ def test_a_run_from_before_the_move_goes_on_as_it_would_have_then(tmp_path):
         for key in old.keys() & new.keys():
             if not any(part in key for part in TIMES):
                 assert math.isclose(new[key], old[key], rel_tol=1e-4, abs_tol=1e-6), (old["step"], key)
+
+
+def test_the_changelog_tells_every_module_that_moved():
+    text = (running.ROOT / "CHANGELOG.md").read_text()
+    told = dict(re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", text, flags=re.M))
+    assert MOVED.items() <= told.items()
+    for new in told.values():
+        assert (running.ROOT / "cjepa_jax" / f"{new.replace('.', '/')}.py").is_file(), new
