@@ -7,8 +7,8 @@
     features = model.features(clips)                     # [B, D]
     answer = model.intervene(clips, masks, remove=[0])   # what if the first object were absent?
 
-Scenes are images [H, W, 3], [B, H, W, 3] or clips [B, T, H, W, 3], RGB, uint8 or float in 0..255; docs/API.md tells
-the rest. B scene, K object, N token of the grid (times, rows, columns, in this order), D width.
+Scenes are images [H, W, 3], [B, H, W, 3] or clips [B, T, H, W, 3], RGB, uint8 or float in 0..255. See docs/API.md.
+B scene, K object, N token of the grid (times, rows, columns, in this order), D width.
 """
 
 import dataclasses
@@ -36,10 +36,10 @@ log = logging.getLogger(__name__)
 
 
 class Intervention(NamedTuple):
-    """What a model makes of scenes without some of their objects."""
+    """Model outputs for scenes without some of their objects."""
 
-    prediction: np.ndarray  # float32 [B, N, D] what it infers at the hidden tokens; 0 elsewhere
-    change: np.ndarray | None  # float32 [B, N, D] s_full - s_int foreseen at the others; 0 elsewhere; None: untrained
+    prediction: np.ndarray  # float32 [B, N, D] predicted tokens where they are hidden, 0 elsewhere
+    change: np.ndarray | None  # float32 [B, N, D] predicted s_full - s_int at the others, 0 elsewhere. None: untrained
     hidden: np.ndarray  # bool [B, N] tokens that went with the objects
     context: np.ndarray  # bool [B, N] tokens that stayed visible
     readouts: dict[str, np.ndarray]  # float32 "masked" [B, D], "counterfactual" [B, D], "both" [B, 2 D]
@@ -54,17 +54,17 @@ def load(
     step: int | None = None,
     trust: str | Iterable[str] = (),
 ) -> "Model":
-    """The model of a run's folder, of an export, or of public weights; a log line says what it is and its licence.
+    """The model of a run's folder, of an export, or of published weights. A log line names it and its licence.
 
     Args:
       path: see loading.pretrained.load_weights.
       weights: what encodes: the trained "encoder", or its moving average, the "target".
-      dtype: of the computation, "float32" or "bfloat16"; results are float32.
-      batch: scenes that are computed together; more are taken in turn, fewer are filled up. A scene that comes alone
+      dtype: of the computation, "float32" or "bfloat16". Results are float32.
+      batch: scenes that are computed together. More are taken in turn, fewer are padded. A scene that comes alone
         is computed alone.
-      step: which checkpoint of a run; None: the newest that is readable.
-      trust: packages of your own that the run's config may name, such as "my_masks" (docs/API.md).
-    Raises: InputError for an argument that cannot be; ConfigError and CheckpointError as load_weights.
+      step: which checkpoint of a run. None: the newest that is readable.
+      trust: your packages that the run's config may name, such as "my_masks" (docs/API.md).
+    Raises: InputError for an invalid argument. ConfigError and CheckpointError as load_weights.
     """
     for name, value, choices in (
         ("weights", weights, ("encoder", "target")),
@@ -87,10 +87,10 @@ def load(
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Model:
-    """See `load`. Its functions are compiled once for each shape of a scene, whatever the number of scenes: but for one
-    that comes alone, and for floats beside uint8, each of which is compiled for itself.
+    """See `load`. Its functions are compiled once for each shape of a scene, for any number of scenes. A scene that
+    comes alone is compiled separately, and floats are compiled separately from uint8.
 
-    All raise InputError, one line, for arguments that cannot be meant.
+    Invalid arguments raise InputError, one line.
     """
 
     pretrained: Pretrained
@@ -142,19 +142,19 @@ class Model:
         return np.concatenate([np.zeros((0, self.info["width"]), np.float32), *parts])
 
     def intervene(self, images: Any, masks: Any, remove: Any, *, anchor: int | None = None) -> Intervention:
-        """What if these objects were absent? As evals.do_readouts asks it of whole scenes: their tokens are hidden, the
-        others are encoded on their own, and the predictor infers what was hidden and how the rest would change.
+        """What if these objects were absent? Their tokens are hidden and the others are encoded without them. The
+        predictor infers the hidden tokens and how the rest would change, as in evals.counterfactual.readouts.
 
-        `prediction` is in the space that the training predicted in (standardised tokens of the target encoder, where
-        objective.target_norm says so). With s_full of the target encoder, where there is one, the readouts are means
-        over tokens: "masked" of the prediction at hidden ones; "counterfactual" of s_full - change at visible ones;
-        "both" joins the two. A model that was not trained to foresee change has change None and "masked" alone.
+        `prediction` is in the space of the training's targets: standardised tokens of the target encoder, if
+        objective.target_norm says so. The readouts are means over tokens, "masked" of the prediction at hidden tokens
+        and "counterfactual" of s_full - change at visible ones. "both" concatenates the two. s_full is the target
+        encoder's, if there is one. A model that was not trained to predict change has change None and "masked" only.
 
         Args:
-          masks: the objects' visible pixels, a mask each or a map of labels; see inputs.objects_of.
-          remove: which of them, for all scenes or a list for each; see inputs.chosen.
-          anchor: times (of the grid) at the start that stay visible; None: as many as in training.
-        Raises: InputError also for a model without a predictor, and where nothing or everything would be hidden.
+          masks: the objects' visible pixels, one mask each or a map of labels. See inputs.objects_of.
+          remove: which of them, for all scenes or a list for each. See inputs.chosen.
+          anchor: times (of the grid) at the start that stay visible. None: as many as in training.
+        Raises: InputError also for a model without a predictor, and if nothing or everything would be hidden.
         """
         takes, found = self._takes, self.pretrained
         if "predictor" not in found.params:
@@ -187,7 +187,7 @@ class Model:
         return Intervention(prediction, change if self._foresees else None, gone, ~gone, readouts)
 
     def _encode(self, video: np.ndarray, scenes: int = 0) -> np.ndarray:
-        """Tokens of videos, which are a part of so many."""
+        """Tokens of videos, which are a part of `scenes` videos (0: all of them)."""
         if not len(video):
             return np.zeros((0, math.prod(self._takes.grid(video.shape)), self.info["width"]), np.float32)
         model = self._models(scenes or len(video))
@@ -211,7 +211,7 @@ class Model:
         return read.foresees(self.pretrained)
 
     def _models(self, scenes: int) -> base.Model:
-        """The model that computes so many scenes."""
+        """The functions that compute this number of scenes."""
         return self._compiled(1 if scenes == 1 else self.batch)
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Scores a trained model by the protocols of config.evals, beside random initialisations, floors and ceilings.
+"""Scores a trained model by the protocols of config.evals, next to random initialisations, floors and ceilings.
 
     python -m cjepa_jax.evaluate --config=configs/evals/worlds.py --checkpoint=runs/tiny [--workdir=DIR]
 
@@ -8,14 +8,14 @@ both: --config.data.source=cjepa_jax.data.worlds:Blocks scores the run on anothe
 `objective`, such as configs/tiny.py, is used as a whole, and the run must be of that model.
 
 --checkpoint also names an export, or public weights of I-JEPA, V-JEPA or V-JEPA 2, to whose encoder objective.encoder
-is set. "random" scores the network as it is initialised from config.seed. Public weights and "random" have no config:
+is set. "random" scores the network at initialisation from config.seed. Public weights and "random" have no config:
 --training names the one whose objective, data and mask they get (default: tiny). Random initialisations reported next
 to a result are of the same network, from scratch. Public weights whose predictor is not objective.predictor's are
 scored without one, so protocols that need predictions refuse them.
 
---workdir, by default RUN/evaluation (runs/CONFIG-NAME for what is no run), gets results.json and report.html; what was
-finished there with the same parameters and settings is not computed again, and other protocols' results under them are
-kept.
+--workdir gets results.json and report.html. Its default is RUN/evaluation, or runs/CONFIG-NAME for a checkpoint that
+does not belong to a run. Results that were finished there with the same parameters and settings are not computed again.
+Results of other protocols under these settings are kept.
 """
 
 

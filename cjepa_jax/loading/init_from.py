@@ -1,11 +1,11 @@
-"""What a model starts from when not from scratch: config.init_from, a run's weights, an export's or public ones.
+"""Training that starts from weights (config.init_from): a run's, an export's or published ones.
 
-The weights fix the encoder: objective.encoder is set to what they are, a line for each key that was different. Their
-predictor is taken where objective.predictor is already what they are, and fresh otherwise: unlike the encoder's, its
-size is the experiment's own choice. The target starts from the weights' own moving average, where they have one, or
-from their encoder; from the encoder too, whose average it stays, where optim.freeze names that.
+The weights determine the encoder. objective.encoder is set to their values, with a line for each key that changes. The
+pretrained predictor is loaded if its architecture matches objective.predictor. Otherwise it is randomly initialised,
+because its size is a choice of the experiment. The target starts from the weights' moving average, or from their
+encoder if they have no average. If optim.freeze names the encoder, the target starts from the encoder too.
 
-A run keeps all of that in init_from.json and in its config.json, and is resumed without the weights.
+A run records all of this in init_from.json and config.json, and is resumed without the weights.
 """
 
 import dataclasses
@@ -35,15 +35,15 @@ FRESH = "predictor: fresh, because"
 
 
 def prepare(config: Any, folder: pathlib.Path, trust: tuple[str, ...] = ()) -> tuple[Pretrained | None, list[str]]:
-    """Opens config.init_from, if there is one, and sets the config to it: (weights, lines to print).
+    """Loads config.init_from, if it is set, and adapts the config to it: (weights, lines to print).
 
-    Of a run's folder, code is named only below this package and in `trust` (see foreign.trusted).
+    A folder may name code of this package and of the packages in `trust` only (see foreign.trusted).
 
-    A run that has a checkpoint needs no weights, which may be gone: what they fixed is in its folder. None then, and
-    the lines of the keys that this command asks otherwise; config.init_from becomes what the run was started with.
+    A run in `folder` that has a checkpoint needs no weights, which may be gone. Then the weights are None, the lines
+    are those of keys that this command sets to other values, and config.init_from becomes what the run recorded.
 
-    Raises: ConfigError for an objective without an encoder, and for data that the weights' patches do not divide;
-      CheckpointError for what cannot be read.
+    Raises: ConfigError for an objective without an encoder, and for data that the weights' patches do not divide.
+      CheckpointError for weights that cannot be read.
     """
     if not config.init_from:
         return None, []
@@ -56,22 +56,22 @@ def prepare(config: Any, folder: pathlib.Path, trust: tuple[str, ...] = ()) -> t
 
 
 def use(config: Any, weights: Pretrained) -> list[str]:
-    """Sets the config to the weights. What to tell the user: what they are and their licence, which keys changed."""
+    """Adapts the config to the weights. Returns lines for the user: a summary, the licence, and the changed keys."""
     lines = adopt(config, settings(config, weights))
     return [*weights.summary().splitlines(), *lines, *filter(None, [predictor_line(config, weights)])]
 
 
 def settings(config: Any, weights: Pretrained) -> dict[str, Any]:
-    """The keys of objective.encoder that the weights fix, for the config's data: an image's patches are tokens of one
-    frame in a clip too."""
+    """The values of objective.encoder that the weights determine, for the config's data. An encoder of images takes
+    clips frame by frame."""
     images = {"tubelet": 1} if config.data.frames > 1 and _frames(weights) == 1 else {}
     return {"depth": 0} | weights.encoder | images
 
 
 def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
-    """Sets objective.encoder to these values, and checks the config. A line for each key that changes.
+    """Sets objective.encoder to these values and checks the config. Returns a line for each key that changes.
 
-    Raises: ConfigError for an objective that has no such encoder, and as config.check.
+    Raises: ConfigError for an objective that exports no encoder, and as configuration.check.
     """
     section = config.objective.get("encoder")
     exported = "encoder" in base.exports(build.locate(config.objective.type))
@@ -96,7 +96,7 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
 
 
 def predictor_line(config: Any, weights: Pretrained) -> str:
-    """Whether the weights' predictor is taken, and if not why; "" for an objective that has none."""
+    """Whether the weights' predictor is loaded, and the reason if not. "" for an objective that has none."""
     section = config.objective.get("predictor")
     if section is None:
         return ""
@@ -118,11 +118,11 @@ def start(
     folder: pathlib.Path | None = None,
     trust: tuple[str, ...] = (),
 ) -> TrainState:
-    """The state with the weights' parameters and target in the place of its own, and init_from.json in the folder.
+    """Returns `state` with parameters and target replaced by the weights', and writes init_from.json into the folder.
 
-    Without config.init_from and weights the state as it is. Weights that are not given are opened.
+    Without config.init_from and weights the state is returned unchanged. Weights that are not given are loaded.
 
-    Raises: CheckpointError listing the arrays that do not fit.
+    Raises: CheckpointError that lists the arrays that do not fit.
     """
     if weights is None and not config.init_from:
         return state
@@ -134,7 +134,8 @@ def start(
         write_atomically(folder / RECORD, json.dumps(record(config, weights), indent=1) + "\n")
     where, encoder = weights.source, _on_frames(config, weights, "encoder")
     params = state.params | {"encoder": _placed(state.params["encoder"], encoder, f"{where}: the encoder")}
-    if "predictor" in params and not predictor_line(config, weights).startswith(FRESH):
+    has_predictor = "predictor" in base.exports(build.locate(config.objective.type))
+    if has_predictor and not predictor_line(config, weights).startswith(FRESH):
         found = weights.params["predictor"]
         params["predictor"] = _placed(params["predictor"], found, f"{where}: the predictor")
     target = state.target
@@ -148,11 +149,11 @@ def start(
 
 
 def record(config: Any, weights: Pretrained) -> dict[str, Any]:
-    """What a run keeps of the weights that it was started from, as JSON."""
+    """What a run records of the weights that it was started from, as JSON."""
     return config_lib.resolve(
         {
             "init_from": config.init_from,
-            "path": _absolute(config.init_from),  # which the same command has in another folder too
+            "path": _absolute(config.init_from),  # equal for the same command from another working directory
             **{name: getattr(weights, name) for name in ("source", "layout", "digest", "licence")},
             "encoder": settings(config, weights),
             "predictor": predictor_line(config, weights).removeprefix("predictor: "),
@@ -161,7 +162,7 @@ def record(config: Any, weights: Pretrained) -> dict[str, Any]:
 
 
 def recorded(folder: pathlib.Path) -> dict[str, Any] | None:
-    """A run's init_from.json, None where there is none. Raises CheckpointError for a damaged one."""
+    """A run's init_from.json, or None without one. Raises CheckpointError for a damaged one."""
     file = pathlib.Path(folder) / RECORD
     if not file.exists():
         return None
@@ -172,7 +173,7 @@ def recorded(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _same(path: str, known: Mapping[str, Any]) -> bool:
-    """Whether a run was started from this path, however it is written."""
+    """Whether a run was started from this path, relative or absolute."""
     return path == known.get("init_from") or _absolute(path) == known.get("path")
 
 
@@ -185,14 +186,14 @@ def _has_checkpoint(folder: pathlib.Path) -> bool:
 
 
 def _frames(weights: Pretrained) -> int:
-    """Frames of the boxes that the weights' first layer takes."""
+    """Frames of the boxes (frames x rows x columns of pixels) that the weights' first layer takes."""
     box = 3 * sizes.parse(weights.encoder["variant"]).patch ** 2
     return weights.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // box
 
 
 def _on_frames(config: Any, weights: Pretrained, part: str) -> Params:
-    """An encoder's parameters for the config's data: of an image a clip's first layer sees what it would see of the
-    image repeated, so its weights are summed over their frames."""
+    """An encoder's parameters for the config's data. For images, the first layer of a clip's encoder is summed over its
+    frames: the result is that of a clip of repeated images."""
     params, frames = weights.params[part], _frames(weights)
     if config.data.frames > 1 or frames == 1:
         return params
@@ -202,7 +203,7 @@ def _on_frames(config: Any, weights: Pretrained, part: str) -> Params:
 
 
 def _placed(home: Params, found: Params, where: str) -> Params:
-    """Arrays on the devices, each divided as the one in its place is."""
+    """`found` on the devices, each array with the sharding of its counterpart in `home`."""
 
     def named(tree: Params) -> dict[str, Any]:
         return {trees.name_of(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}

@@ -1,7 +1,7 @@
-"""What users hand to a model: images, clips, masks and objects' numbers, checked and brought to one form.
+"""Users' inputs to a model: images, clips, masks and numbers of objects, checked and converted to one form.
 
-NumPy arrays and whatever turns into them (anything with `__array__`, PyTorch's tensors on the CPU). Whatever cannot be
-meant is refused in one line that names the argument, its value and the limit.
+Accepts array-likes (anything with `__array__`, PyTorch tensors on the CPU). Invalid arguments raise InputError, one
+line that names the argument, its value and the limit.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class Takes(NamedTuple):
     """What a model takes."""
 
     patch: int  # pixels: height and width are multiples of it
-    frames: int  # of a token; 1: images, and clips if `clips`
+    frames: int  # per token. 1: images, and clips if `clips`
     clips: bool  # whether clips of more frames than one are taken
 
     def grid(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -94,7 +94,7 @@ def objects_of(masks: Any, shape: tuple[int, ...], ndim: int) -> np.ndarray:
 
     Args:
       masks: bool (or 0 and 1), a mask per object: [K, H, W], [B, K, H, W] or [B, K, T, H, W], as the images were
-        given; or a label map with an axis less, whole numbers, of which 0 is the ground and i + 1 object i.
+        given. Or a label map with one axis less, whole numbers: 0 is the background and i + 1 object i.
     Raises: InputError.
     """
     batch, frames, height, width, _ = shape
@@ -146,9 +146,12 @@ def _numbers(given: Any, count: int, name: str) -> list[int]:
 
 
 def taken_away(masks: np.ndarray, remove: list[list[int]], most: int, takes: Takes) -> np.ndarray:
-    """The tokens that each removed object touches, bool [B, most, N]; rows without one are empty.
+    """The tokens that each removed object touches, bool [B, most, N]. Rows without an object are empty.
 
-    Args: masks bool [B, K, T, H, W]; remove: see `chosen`; most: objects that can be removed together; 0: any number.
+    Args:
+      masks: bool [B, K, T, H, W].
+      remove: see `chosen`.
+      most: objects that can be removed together, 0 for any number.
     Raises: InputError for an object without a pixel, and for too many.
     """
     batch, _, frames = masks.shape[:3]
@@ -169,7 +172,11 @@ def as_array(name: str, value: Any) -> np.ndarray:
     """The value as a NumPy array. Raises InputError where there is none in it."""
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; tensors with gradients or on other devices
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # ragged lists, tensors with gradients
         raise InputError(f"{name}: cannot be made a NumPy array: {str(error).splitlines()[0]}") from error
     if array.dtype == object:
         raise InputError(f"{name}: {type(value).__name__} does not become a NumPy array of numbers")

@@ -25,8 +25,8 @@ from cjepa_jax.runtime.workdir import run_folder, tuples
 from cjepa_jax.types import Batch, Rows, TrainState
 from cjepa_jax.weights.read import Pretrained, foresees
 
-NOT_THE_MODEL = ("objective.causal_tokens",)  # of the training's loss alone; runs from before it was a key lack it
-INIT = 2**30  # random initialisations beside a result are seeded from here: no run has their bits
+NOT_THE_MODEL = ("objective.causal_tokens",)  # only part of the training loss. Older runs lack the key
+INIT = 2**30  # random initialisations are seeded from here on. No run has these seeds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,8 @@ class Network:
 
     @classmethod
     def of_weights(cls, weights: Pretrained, dtype: str) -> "Network":
-        """The network of loaded weights, on the devices. Whatever they were trained by, their parts are those of `Jepa`
-        (objectives.base.Objective, `exports`)."""
+        """The network of loaded weights, on the devices. Encoder and predictor are run as those of `Jepa`, for any
+        objective that exported them (objectives.base.Objective)."""
         objective = Jepa(
             encoder=weights.encoder,
             predictor=weights.predictor or {},
@@ -67,9 +67,9 @@ class Network:
         )
 
     def functions(self, batch: int, name: str = TRAINED, state: TrainState | None = None) -> Model:
-        """Encode, hide and predict, compiled for `batch` scenes; with the parameters of another state, if one is given.
+        """Encode, hide and predict, compiled for `batch` scenes. Parameters are those of `state`, if it is given.
 
-        All functions of a network share what is compiled.
+        All functions of a network share the compiled programs.
         """
         state = self.state if state is None else state
         objective, params = self.objective, state.params | state.extra
@@ -127,16 +127,16 @@ class Network:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Restored(Network):
-    """A network for an evaluation, and where it is from.
+    """A network that is evaluated, with its origin.
 
     Attributes (see Network for the others):
-      run: the run's folder; None for a random network, an export or public weights.
+      run: the run's folder. None for a random network, an export or published weights.
       about: for the record: checkpoint, step, a digest of the parameters, the training's seed, batch, mask, optim and
-        data, and `transfer`: where those data are not the evaluation's, a line for each key. Of an export or public
-        weights also `weights`: layout, digest and licence; their seed is None where it is not known.
+        data, and `transfer`: a line for each key in which these data differ from the evaluation's. An export and
+        published weights also have `weights` (layout, digest, licence). Their seed is None if it is not known.
       fresh: seed -> TrainState at initialisation.
       rate: the peak learning rate of the training.
-      notes: what to tell the user of weights that are not a run's.
+      notes: lines for the user about weights from outside a run.
     """
 
     run: pathlib.Path | None
@@ -147,19 +147,18 @@ class Restored(Network):
 
     @classmethod
     def of(cls, config: Any, checkpoint: str, trust: tuple[str, ...] = ()) -> "Restored":
-        """The newest readable checkpoint of a run's folder; an export or public weights; or, for "random", the network
-        at initialisation.
+        """The newest readable checkpoint of a run's folder, an export, published weights, or the network at
+        initialisation ("random").
 
-        How a run was trained is read from its own config.json; the model and its input are the config's, which must
-        be the same. Nothing is written to the run's folder. To an encoder that comes from elsewhere, now or when the
-        run was started, objective.encoder of the config is set (see initial); data, predictor and the rest are the
-        config's.
+        The training's settings are read from the run's config.json. Its model and input must be those of `config`.
+        Nothing is written to the run's folder. For weights from outside a run, and for a run that started from some,
+        objective.encoder of `config` is set to theirs (see init_from).
 
-        The run's config may name code of this package, what `config` names itself, and what is in `trust`
+        The run's config may name code of this package, code that `config` names, and code of packages in `trust`
         (foreign.trusted).
 
-        Raises: ConfigError for a folder without checkpoints, and for data that an encoder from elsewhere cannot take;
-          CheckpointError for one of another architecture, or without a readable config.json; DataError if no scene is
+        Raises: ConfigError for a folder without checkpoints, and for data that the encoder cannot take.
+          CheckpointError for another architecture, or without a readable config.json. DataError if no scene is
           readable.
         """
         trust = (*trust, *foreign.named(config))
@@ -225,7 +224,7 @@ def _about(state: TrainState, training: Any, config: Any) -> dict[str, Any]:
 
 
 def in_batches(batch: int, function, *arrays):
-    """`function` over arrays with a common first axis, `batch` rows at a time; the last rows are filled up."""
+    """`function` over arrays with a common first axis, `batch` rows at a time. The last batch is padded."""
     parts = []
     for start in range(0, len(arrays[0]), batch):
         chunk = [array[start : start + batch] for array in arrays]
@@ -236,7 +235,7 @@ def in_batches(batch: int, function, *arrays):
 
 
 def _opened(checkpoint: str, trust: tuple[str, ...]) -> tuple[pathlib.Path | None, Pretrained | None]:
-    """(a run's folder, weights that are no run's): one of them, or for "random" neither."""
+    """(a run's folder, weights from outside a run): one of them is None. Both are None for "random"."""
     if checkpoint == "random":
         return None, None
     path = pathlib.Path(checkpoint).absolute()
@@ -249,11 +248,10 @@ def _opened(checkpoint: str, trust: tuple[str, ...]) -> tuple[pathlib.Path | Non
 
 
 def _training(run: pathlib.Path, config: Any, trust: tuple[str, ...]) -> ConfigDict:
-    """The config with what the run's own says of its training. Of a run that was started from weights, the encoder
-    that they fixed is set in `config` itself.
+    """`config` with the training's settings from the run's config.json. If the run was started from weights,
+    objective.encoder of `config` itself is set to theirs.
 
-    Raises: CheckpointError for a run whose model or input is not the config's, for an unreadable config.json, and as
-      foreign.read.
+    Raises: CheckpointError for a run of another model or input, for an unreadable config.json, and as foreign.read.
     """
     if known := init_from.recorded(run):
         init_from.adopt(config, known["encoder"])

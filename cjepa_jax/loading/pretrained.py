@@ -1,11 +1,11 @@
-"""Any trained encoder as plain arrays: of a run of ours, of an export, or from elsewhere.
+"""Trained weights as plain arrays: of a run, of an export, or published ones.
 
     weights = pretrained.load_weights("runs/tiny")           the newest checkpoint that is readable
     weights = pretrained.load_weights("runs/tiny", step=500, strict=True)
-    weights = pretrained.load_weights("exported")            or public weights: see weights.read
+    weights = pretrained.load_weights("exported")            or published weights: see weights.read
 
-Of a run its folder alone is needed: not the data that it was trained on, nor the code of its source or masks. The
-folder may come from somebody else: what it names is this package's, or of a package that `trust` names (see foreign).
+Only the run's folder is needed, not its training data, nor the code of its source or masks. The folder may come from
+another person: the code that it names must be of this package, or of a package in `trust` (see foreign).
 """
 
 import dataclasses
@@ -38,31 +38,31 @@ from cjepa_jax.weights.safety import short
 
 MODULES = {"encoder": Encoder, "predictor": Predictor}  # the parts that an objective can export (objectives.base)
 MASKS = "cjepa_jax.masks."
-NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module that say nothing about its weights
+NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module that do not affect its weights
 
 
 def load_weights(
     path: str | os.PathLike, step: int | None = None, strict: bool = False, trust: str | Iterable[str] = ()
 ) -> Pretrained:
-    """The weights of a run's folder (or of its checkpoints' folder), of an export, or public ones.
+    """The weights of a run's folder (or of its checkpoints' folder), of an export, or published ones.
 
-    Of a run the newest readable checkpoint is taken; damaged ones are passed over with a warning. `about` then has the
+    Of a run the newest readable checkpoint is loaded. Damaged ones are passed over with a warning. `about` then has the
     step, the objective's type, the scores of the last probe up to that step ("metrics"), the config ("training"), and
-    what the run itself was started from, if anything ("init_from").
+    the record of the weights that the run was started from, if any ("init_from").
 
     Args:
-      path: a run has a folder "checkpoints"; everything else is read by weights.read.
-      step: this checkpoint of the run and no other.
+      path: a run has a folder "checkpoints". Every other path is read by weights.read.
+      step: loads this checkpoint of the run and no other.
       strict: a damaged newest checkpoint is refused.
-      trust: packages or modules of your own that the run's config may name for its mask, source, objective or protocols
-        ("mine", or several with commas between, or a sequence); everything else that is not this package's is refused.
-    Raises: ConfigError where there is nothing, and for a step that is not there; CheckpointError for what is damaged,
-      and for a model without an encoder of patches.
+      trust: your packages or modules that the run's config may name for its mask, source, objective or protocols
+        ("mine", or several with commas between, or a sequence). Other code from outside this package is refused.
+    Raises: ConfigError if there is nothing at `path`, or no such step. CheckpointError for damaged weights, and for an
+      objective that exports no encoder.
     """
     try:
         path = pathlib.Path(path).expanduser()
         folder, exists = run_folder(path), path.exists()
-    except (OSError, RuntimeError) as error:  # too long, not to be searched; a home that is not known
+    except (OSError, RuntimeError) as error:  # too long, not readable, or an unknown home
         raise ConfigError(f"{short(path)}: {getattr(error, 'strerror', None) or error}") from error
     if folder:
         return _run(folder.absolute(), step, strict, foreign.trusted(trust))
@@ -137,14 +137,13 @@ def _model(
         seen["encoder_input"] = section.get("encoder_input", "context")
         seen["change"] = bool(section.get("causal_weight", 0.0))  # whether the residual head was trained
         known = config.mask.type.startswith(MASKS) or foreign.is_there(config.mask.type, trust)
-        seen["names_objects"] = (
-            names_objects(config.mask, (times, side, side)) if known else True
-        )  # whose code is not here
-    except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:  # whatever values cannot be used
+        # Without the mask's code it is assumed that masks name their objects.
+        seen["names_objects"] = names_objects(config.mask, (times, side, side)) if known else True
+    except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:  # any value that cannot be used
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: is not usable as a run's config: {text}") from error
     settings = _settings(encoder)
-    if encoder.depth:  # a size of its own
+    if encoder.depth:  # a custom size
         size = sizes.parse(encoder.variant)
         settings["variant"] = f"{size.width}x{encoder.depth}x{size.heads}x{size.hidden}/{size.patch}"
         settings["depth"] = 0
@@ -152,14 +151,14 @@ def _model(
 
 
 def _settings(module: Encoder | Predictor) -> dict[str, Any]:
-    """The keyword arguments with which a module is what it is."""
+    """Constructor kwargs that reproduce the module."""
     return {
         field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name not in NOT_OF_IT
     }
 
 
 def _made_up(objective: Any, frames: int) -> Batch:
-    """The shapes of one scene of four patches; the size of the scenes changes no parameter."""
+    """The shapes of one scene of four patches. Parameters do not depend on the size of the scenes."""
     frames, side = (1 if frames == 1 else objective.tubelet), 2 * objective.patch
     of = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
     tokens, flag = of(bool, 1, 4), of(bool, 1)
@@ -180,7 +179,7 @@ def _made_up(objective: Any, frames: int) -> Batch:
 def restore(
     folder: pathlib.Path, abstract: TrainState, step: int | None = None, strict: bool = False
 ) -> tuple[int, TrainState]:
-    """(step, state) of a run's folder, which is only read; see `load_weights` for the choice of the checkpoint."""
+    """(step, state) of a run's folder, which is only read. See `load_weights` for the choice of the checkpoint."""
     checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
     try:
         steps = checkpoints.steps()
@@ -204,7 +203,7 @@ def restore(
 
 
 def _metrics(folder: pathlib.Path, step: int) -> dict[str, float]:
-    """The scores of the last probe up to a step, without "probe/"; none where none can be read."""
+    """The scores of the last probe up to a step, without "probe/". Empty if none can be read."""
     try:
         entries = Workdir(folder).read_metrics()
     except OSError:

@@ -46,9 +46,9 @@ class Grey:
         return self._encoder.tubelet
     def init(self, key, batch):
         encoder = self._encoder.init(key, batch.video)["params"]
-        return {"encoder": encoder, "head": jnp.zeros(self._encoder.width)}, {}, {}
+        return {"encoder": encoder, "predictor": jnp.zeros(self._encoder.width)}, {}, {}
     def loss(self, params, target, extra, batch, key, step):
-        error = self.encode(params, batch.video).mean(1) @ params["head"] - batch.video.mean((1, 2, 3, 4)) / 255
+        error = self.encode(params, batch.video).mean(1) @ params["predictor"] - batch.video.mean((1, 2, 3, 4)) / 255
         total = self.scale * jnp.square(error).mean()
         return total, ({"loss": total}, extra)
     def next_target(self, params, target, step):
@@ -144,7 +144,7 @@ def test_it_starts_from_others(place, tmp_path):
     assert not any("predictor: " in each for each in lines)
     started = init_from.start(own, state("Grey"), weights)
     equal(started.params["encoder"], state("Double").params["encoder"])
-    equal(started.params["head"], state("Grey").params["head"])
+    equal(started.params["predictor"], state("Grey").params["predictor"])  # of its own kind, and not exported
 
 
 def test_keys_that_no_encoder_has_are_refused(place, tmp_path):
