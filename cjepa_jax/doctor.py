@@ -20,7 +20,7 @@ from cjepa_jax import cli
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError, CjepaError, ConfigError, printable
 from cjepa_jax.host import door
-from cjepa_jax.runtime import foreign, run_manifest
+from cjepa_jax.runtime import fallbacks, foreign, run_manifest
 from cjepa_jax.runtime.workdir import Workdir, read_object
 
 BESIDE = ("step_time_ms", "scenes_per_s", "data_wait", "eta_s", "compilations")  # how fast it went, not where to
@@ -169,6 +169,11 @@ def _metrics(run: Workdir) -> Finding:
     if wrong:
         return Finding("metrics", "; ".join(wrong), 1)
     half = "; half a line at the end, from a kill" if cut else ""
+    try:
+        warning = fallbacks.worst(lines, _bounded(run))
+    except (OSError, CjepaError):  # which the line on the config says
+        warning = ""
+    half += f"; {warning}" * bool(warning)
     return Finding("metrics", (f"steps {steps[0]} to {steps[-1]}, none missing" if steps else "none yet") + half)
 
 

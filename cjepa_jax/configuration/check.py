@@ -40,6 +40,7 @@ rows change the order of sums, and the draws of an objective that draws per slic
 
 SINCE = {"tied": False, "corner": False, "batch": 1}  # options of masks: the behaviour of runs without them
 
+RESERVED_MONITORS = ("probe", "collapse", "fallbacks")  # names of this package's own
 CHOICES = {
     "train.collapse": ("warn", "stop"),
     "sharding.mode": ("jit", "pmap"),
@@ -269,8 +270,8 @@ def _monitors(section: Any) -> Iterator[str]:
         return
     for name, monitor in (section or {}).items():
         where = f"monitors.{name}"
-        if not re.fullmatch(r"[A-Za-z]\w{0,63}", name, re.ASCII) or name in ("probe", "collapse"):
-            yield f"{where}: must be named by letters and digits, and not probe or collapse"
+        if not re.fullmatch(r"[A-Za-z]\w{0,63}", name, re.ASCII) or name in RESERVED_MONITORS:
+            yield f"{where}: must be named by letters and digits, and not {', '.join(RESERVED_MONITORS)}"
         elif not hasattr(monitor, "items") or not _is_path(monitor.get("type")):
             yield f"{where}: must be a section with type = 'module:Name'"
         elif not _is_int(every := monitor.get("every", 0)) or not 0 <= every < 2**31:

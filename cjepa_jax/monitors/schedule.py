@@ -14,7 +14,9 @@ from cjepa_jax.configuration import build
 from cjepa_jax.errors import CjepaError, ConfigError, printable
 from cjepa_jax.experiment import Experiment
 from cjepa_jax.monitors.collapse import Collapse
+from cjepa_jax.monitors.fallbacks import Fallbacks
 from cjepa_jax.monitors.online_probe import OnlineProbe
+from cjepa_jax.runtime import fallbacks
 from cjepa_jax.runtime.ending import known_error, line_of
 from cjepa_jax.types import Batch, TrainState
 
@@ -104,7 +106,7 @@ class Scheduled:
 
 
 class Monitors:
-    """The collapse alarm, those of `config.monitors`, and the online probe.
+    """The alarms of collapse and of missing objects, those of `config.monitors`, and the online probe.
 
     Raises ConfigError for a monitor that cannot be built.
     """
@@ -115,6 +117,7 @@ class Monitors:
         self.want_batches = bool(own)
         self._all = [
             Scheduled("collapse", 0, Collapse(config.train.collapse, config.train.batch)),
+            Scheduled("fallbacks", 0, Fallbacks(config.train.batch, fallbacks.expected(config.to_dict()))),
             *own,
             Scheduled("probe", config.probe.every, OnlineProbe(**sizes), final=True),
         ]

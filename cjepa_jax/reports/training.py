@@ -19,7 +19,7 @@ from cjepa_jax.reports.charts import Line, Panel, panels
 from cjepa_jax.reports.html import document, key, number, section, table
 from cjepa_jax.reports.run import Run, numeric, read
 from cjepa_jax.reports.text import GLOSSARY
-from cjepa_jax.runtime import ending
+from cjepa_jax.runtime import ending, fallbacks
 from cjepa_jax.runtime.workdir import write_atomically
 
 HIGHLIGHTS = {  # title -> config values worth a glance, each with its own label where the key alone says too little
@@ -255,7 +255,9 @@ def throughput(run: Run) -> str:
         value = run.last(name)
         if value is not None:
             rows.append([name.replace("_", " "), f"{value:.4g}", "last logged"])
-    return section("Throughput and counts", "Over the logged steps.", rows and table(["", "median or value", ""], rows))
+    warning = fallbacks.worst(run.rows, run.config or {})
+    note = f"Over the logged steps. Warning: {warning}." if warning else "Over the logged steps."
+    return section("Throughput and counts", note, rows and table(["", "median or value", ""], rows))
 
 
 def page(run: Run) -> str:

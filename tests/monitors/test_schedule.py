@@ -74,14 +74,14 @@ def names(scheduled):
 
 def test_they_are_called_at_their_steps_at_log_lines_or_at_the_end(mine):
     found = schedule.Monitors(config(often=("steps", {"every": 2}), lines=("steps", {}), sum=("Sum", {"every": 5})))
-    assert names(found.at_log_lines()) == ["collapse", "lines"] and found.want_batches
+    assert names(found.at_log_lines()) == ["collapse", "fallbacks", "lines"] and found.want_batches
     due = {step: names(found.due(step, 11)) for step in range(1, 12)}
     assert due[1] == due[3] == [] and due[2] == ["often"] and due[5] == ["sum"] and due[10] == ["often", "sum"]
     assert due[11] == ["often", "sum", "probe"]
     probed = tiny.get_config()
     probed.probe.every = 3
     found = schedule.Monitors(probed)
-    assert not found.want_batches and names(found.at_log_lines()) == ["collapse"]
+    assert not found.want_batches and names(found.at_log_lines()) == ["collapse", "fallbacks"]
     assert [step for step in range(1, 12) if found.due(step, 11)] == [3, 6, 9, 11]
     assert names(found.missed(3, 11, [{"step": 3, "loss": 1.0}, {"step": 1, "probe/rankme": 1.0}])) == ["probe"]
     assert found.missed(3, 11, [{"step": 3, "probe/rankme": 1.0}]) == found.missed(4, 11, []) == []
@@ -180,7 +180,11 @@ def test_one_that_cannot_be_built_is_refused(mine, kind, options, text):
 @pytest.mark.parametrize(
     "name, section, text",
     [
-        ("probe", {"type": "m:f"}, "monitors.probe: must be named by letters and digits, and not probe or collapse"),
+        (
+            "probe",
+            {"type": "m:f"},
+            "monitors.probe: must be named .*, and not probe, collapse, fallbacks",
+        ),
         ("a-b", {"type": "m:f"}, "monitors.a-b: must be named"),
         ("a", {"type": "m"}, "monitors.a: must be a section with type"),
         ("a", {}, "monitors.a: must be a section with type"),
