@@ -30,10 +30,10 @@ class Experiment:
 
     Attributes:
       steps: length of the run.
-      source, held_out: the training scenes and the held-out ones; scenes, held_out_scenes: SceneMaps over them.
+      source, held_out: the training scenes and the held-out ones. scenes, held_out_scenes: SceneMaps over them.
       loader: the batches of this process.
-      init: example batch -> TrainState on the mesh, from the seed; jitted.
-      step: (state, batch) -> (state, metrics); compiled, the state's memory is reused. The state that goes in and out
+      init: example batch -> TrainState on the mesh, from the seed. Jitted.
+      step: (state, batch) -> (state, metrics). Compiled, the state's memory is reused. The state that goes in and out
         is laid out alike in every sharding.mode, so that a run may change it when it is resumed.
     """
 
@@ -49,8 +49,8 @@ class Experiment:
     step: Callable
 
     def example(self):
-        """Batch 0 on the devices, for its shapes; read without starting data workers. Its rows have the last shape, so
-        that all processes have the same without a word."""
+        """Batch 0 on the devices, for its shapes, read without starting data workers. Its rows have the last (largest)
+        shape, so processes agree without communication."""
         batches = dataclasses.replace(self.loader, workers=0).iterate(0, 1)
         return sharding.put_batch(self.mesh, self.loader.at_shape(next(batches), len(self.loader.shapes) - 1))
 
@@ -164,7 +164,7 @@ def _mapped(make_step: Callable, mesh: Mesh, home: Any) -> Callable:
 
 
 def shapes(scenes: pipeline.SceneMap, count: int, rows: tuple[int, int] = (1, 1), shards: int = 1) -> Batch:
-    """A batch of `count` scenes with context rows [shards, R, L], as ShapeDtypeStructs; one scene is read."""
+    """A batch of `count` scenes with context rows [shards, R, L], as ShapeDtypeStructs. One scene is read."""
     arrays = batching.collate([scenes(0, 0)])
     arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), arrays)
     laid_out = jax.ShapeDtypeStruct((shards, *rows), jnp.int32)
@@ -189,7 +189,7 @@ def _check_layout(config: Any, mesh: Mesh) -> None:
 
 
 def make_objective(config: Any, steps: int) -> Objective:
-    """The objective of config.objective for a run of so many steps."""
+    """The objective of config.objective for a run of `steps` steps."""
     return build.build(config.objective, steps=steps, dtype=compute_dtype(config))
 
 

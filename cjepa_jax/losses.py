@@ -1,6 +1,6 @@
 """The terms of the objective: elementwise values, masked means, SIGReg. All in float32, gradients finite everywhere.
 
-Section 4.5 and Algorithm 1, lines 12-15, of the document (README, "What it follows").
+METHOD (6) to (10).
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ Mean = Float[Array, ""] | Float[Array, " B"]
 
 
 def masked_mean(values: Float[Array, "*shape"], mask: Bool[Array, "*shape"], axis: Any = None) -> Float[Array, "..."]:
-    """Mean of `values` where `mask` (same shape, bool) along `axis`; 0 where nothing is masked in."""
+    """Mean of `values` where `mask` (same shape, bool) along `axis`. 0 where the mask is empty."""
     weight = mask.astype(values.dtype)
     return (jnp.where(mask, values, 0)).sum(axis) / jnp.maximum(weight.sum(axis), 1)
 
@@ -31,7 +31,7 @@ def scene_mean(
 ) -> Mean:
     """Mean over a scene's masked tokens, then over scenes: [B, N], [B, N] -> [].
 
-    A scene without masked tokens adds 0 and still counts; a scene with `valid` [B] False does not count.
+    A scene without masked tokens adds 0 and still counts. A scene with `valid` [B] False does not count.
     per_example: return each scene's mean, [B], and leave the mean over scenes, and so `valid`, to the caller.
     """
     per_scene = masked_mean(values, mask, axis=-1)
@@ -48,7 +48,7 @@ def norm(x: Float[Array, "*tokens D"]) -> Float[Array, "*tokens"]:
 
 
 def huber(size: Float[Array, "*shape"], beta: float) -> Float[Array, "*shape"]:
-    """size^2 / (2 beta) below beta, size - beta/2 from there on; elementwise, size >= 0."""
+    """size^2 / (2 beta) below beta, size - beta/2 from there on. Elementwise, size >= 0."""
     return jnp.where(size < beta, 0.5 * jnp.square(size) / beta, size - 0.5 * beta)
 
 
@@ -61,10 +61,10 @@ def smooth_l1(
     *,
     per_example: bool = False,
 ) -> Mean:
-    """L_pred in the document's vector form: Huber of each token's error *norm* over D (section 4.5).
+    """L_pred, METHOD (6) and (7): Huber of the norm over D of each token's error.
 
     Args:
-      prediction, target: [B, N, D]; no gradient flows into the target.
+      prediction, target: [B, N, D]. No gradient flows into the target.
       mask: [B, N] bool, the tokens that were hidden.
       beta: where the quadratic part ends, in units of the norm.
       valid: [B] bool, scenes that count.
@@ -98,7 +98,7 @@ def l1(
     *,
     per_example: bool = False,
 ) -> Mean:
-    """Absolute error averaged over D, as in V-JEPA; `beta` is not used. Arguments as `smooth_l1`."""
+    """Absolute error averaged over D, as in V-JEPA. `beta` is not used. Arguments as `smooth_l1`."""
     error = _error(prediction, target)
     error = (error * jnp.sign(error)).mean(-1)  # unlike abs, of gradient 0 at 0
     return scene_mean(error, mask, valid, per_example=per_example)
@@ -113,7 +113,7 @@ def mse(
     *,
     per_example: bool = False,
 ) -> Mean:
-    """Squared error averaged over D (an ablation of the document); `beta` is not used. Arguments as `smooth_l1`."""
+    """Squared error averaged over D, an ablation. `beta` is not used. Arguments as `smooth_l1`."""
     error = jnp.square(_error(prediction, target)).mean(-1)
     return scene_mean(error, mask, valid, per_example=per_example)
 
@@ -139,12 +139,12 @@ def causal_consistency(
     *,
     per_example: bool = False,
 ) -> Mean:
-    """L_causal: squared l2, summed over D, of residual - sg(full - intervened) at context tokens (section 4.5).
+    """L_causal, METHOD (8): squared l2, summed over D, of residual - sg(full - intervened) at context tokens.
 
     Args:
       residual: [B, N, D], the predicted change of each context token.
       full, intervened: [B, N, D], the target encoder's tokens of the scene and of the scene under do(remove).
-      mask: [B, N] bool, the context tokens that count: the document's C has those of what was not removed.
+      mask: [B, N] bool, the context tokens that count. In METHOD (8) those outside the removed objects.
       valid: [B] bool, scenes that count.
       per_example: as in `smooth_l1`.
     Returns: float32, a scalar, or [B] with `per_example`.
@@ -176,12 +176,12 @@ def spectrum(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = No
 
 
 def sigreg(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = None) -> Scalar:
-    """SIGReg: KL(sigma / sum sigma || 1/D) of the centred features' singular values (section 4.5).
+    """SIGReg: KL(sigma / sum sigma || 1/D) of the centred features' singular values, METHOD (9).
 
     Args:
       features: [B, D], mean-pooled context features of the *global* batch.
       valid: [B] bool, rows that count.
-    Returns: a scalar in [0, log D]; log D for a matrix of rank one or 0. With B <= D it cannot fall below
+    Returns: a scalar in [0, log D]. It is log D for a matrix of rank one or 0. With B <= D it cannot fall below
       `sigreg_floor`. It does not see the features' scale, so a shrinking norm must be watched elsewhere.
     """
     share = spectrum(features, valid)
@@ -224,15 +224,15 @@ def epps_pulley(
     knots: int = 17,
     t_max: float = 3.0,
 ) -> Scalar:
-    """Sliced Epps-Pulley statistic against N(0, I), which LeJEPA (arXiv 2511.08544) calls SIGReg; not `sigreg`.
+    """Sliced Epps-Pulley statistic against N(0, I), which LeJEPA (arXiv 2511.08544) calls SIGReg. It is not `sigreg`.
 
     Per slice N times the integral over [-t_max, t_max] of |mean exp(i t x) - phi(t)|^2 phi(t), phi(t) = exp(-t^2 / 2),
-    by the trapezoid rule on `knots` points of [0, t_max], doubled since the integrand is even; mean over slices.
+    by the trapezoid rule on `knots` points of [0, t_max], doubled since the integrand is even. Mean over slices.
 
     Args:
       features: [B, D], of the *global* batch.
       slices: [D, K], unit columns.
-      valid: [B] bool, rows that count; N is their number.
+      valid: [B] bool, rows that count. N is their number.
     Returns: a scalar >= 0, about 1.05 for normal features and 0.40 N for features that are all 0.
     """
     rows = jnp.ones(features.shape[0], bool) if valid is None else valid
@@ -259,6 +259,6 @@ def cosine_distance(prediction: Float[Array, "B D"], target: Float[Array, "B D"]
 
 
 def unit(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Rows scaled to length 1, float32; 0 stays 0, with a finite gradient."""
+    """Rows scaled to length 1, float32. 0 stays 0, with a finite gradient."""
     x = x.astype(jnp.float32)
     return x / jnp.maximum(norm(x), 1e-6)[..., None]

@@ -24,7 +24,7 @@ def loss_and_grad(objective: Objective, microbatches: int = 1, axis: str | None 
 
     Args:
       microbatches: slices of the batch, or of a device's part of it, one after the other.
-      axis: the axis that jax.pmap maps. Loss, gradient and scalar metrics are then those of the batch of all devices;
+      axis: the axis that jax.pmap maps. Loss, gradient and scalar metrics are then those of the batch of all devices.
         "per_scene" is of the device's own scenes.
     Raises: ConfigError for slices of an objective that does not allow them.
     """

@@ -1,4 +1,4 @@
-"""Trains what a config describes, and goes on where it stopped when it is run again.
+"""Trains what a config describes. Run again, it resumes where it stopped.
 
 python -m cjepa_jax.train --config=configs/tiny.py [--workdir=runs/tiny] [--config.optim.peak=1e-3 ...]
 """
@@ -74,7 +74,7 @@ def _run(config, path: str) -> int:
 def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weights: Pretrained | None = None) -> int:
     """From a fresh or a half-trained folder to a finished one, or to a checkpoint when a signal asks to stop.
 
-    weights: opened from config.init_from, to which the config is set already; None: none, or not needed any more.
+    weights: loaded from config.init_from, to which the config is adapted already. None if they are not needed.
     """
     started = time.perf_counter()
     with signals.nothing_to_save():

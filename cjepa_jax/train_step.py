@@ -11,7 +11,7 @@ from cjepa_jax.types import Array, Batch, TrainState
 
 
 def init_state(objective, optimizer: optax.GradientTransformation, seed: int, batch: Batch) -> TrainState:
-    """The state before step 0, from the seed alone; of `batch` only the shapes matter."""
+    """The state before step 0, from the seed alone. Only the shapes of `batch` matter."""
     params, target, extra = objective.init(jax.random.key(seed), batch)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
@@ -31,7 +31,7 @@ def make(
 
     Args:
       objective: see objectives.base.Objective.
-      optimizer: unscaled updates; the step multiplies them by -learning_rate(step).
+      optimizer: unscaled updates. The step multiplies them by -learning_rate(step).
       learning_rate: a function of the step.
       microbatches, axis: the slices of a batch: see `microbatch`. With `axis` every device is given its part of the
         batch and the whole state. New states and scalar metrics are the same on all devices.

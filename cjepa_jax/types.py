@@ -45,9 +45,9 @@ def _pytree(cls: type[C]) -> type[C]:
 class Rows:
     """Where the context tokens go: ragged scenes laid out as rows of one length.
 
-    `index` [S, R, L] int32 points into one shard's flattened tokens (scene-in-shard * N + token); padding points one
+    `index` [S, R, L] int32 points into one shard's flattened tokens (scene-in-shard * N + token). Padding points one
     past the last token. `segment` [S, R, L] int32: tokens attend to each other only if their ids are equal and not 0.
-    S is the number of data shards; because an index never leaves its shard, gathering needs no communication.
+    S is the number of data shards. An index never leaves its shard, so gathering needs no communication.
     """
 
     index: Array

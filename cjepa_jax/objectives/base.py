@@ -6,7 +6,7 @@ from cjepa_jax.types import Array, Batch, Params
 
 
 class Objective(Protocol):
-    """Built from config.objective (+ dtype and the total number of steps); frozen, so it can be closed over by jit.
+    """Built from config.objective (+ dtype and the total number of steps). Frozen, so jit can close over it.
 
     Its class may say three things more, each as a plain class attribute without annotation:
 
@@ -85,7 +85,7 @@ class Masking(Objective, Protocol):
     """An objective that learns from scenes of which a part is hidden: the report shows what was."""
 
     def encode_context(self, params: Params, batch: Batch) -> Array:
-        """Tokens [B, N, D] of what stays visible, encoded on their own; 0 elsewhere."""
+        """Tokens [B, N, D] of what stays visible, encoded on their own. 0 elsewhere."""
 
 
 @runtime_checkable

@@ -21,13 +21,13 @@ SLICES = 256  # directions of the Epps-Pulley statistic, drawn anew each step
 
 @dataclasses.dataclass(frozen=True)
 class Jepa(PerExample):
-    """L = L_pred + lambda L_causal + mu L_SIGReg (section 4.5). The fields are `objective` in configs/vitl.py.
+    """L = L_pred + lambda L_causal + mu L_SIGReg, METHOD (10). The fields are `objective` in configs/vitl.py.
 
-    `encoder` and `predictor` are keyword arguments of models.encoder.Encoder and models.predictor.Predictor; `steps`
-    is the length of the run, which the EMA momentum needs; `dtype` is the compute type. `sigreg_kind` is "kl" (the
-    document's) or "epps_pulley" (LeJEPA's, of the same features). `causal_tokens` are the visible tokens over which the
-    causal term is averaged: those of what was not removed ("remaining", the document's C), or all ("context"). They
-    differ where removed objects stay visible for a while (mask.anchor).
+    `encoder` and `predictor` are keyword arguments of models.encoder.Encoder and models.predictor.Predictor. `steps`
+    is the length of the run, which the EMA momentum needs. `dtype` is the compute type. `sigreg_kind` is "kl", METHOD
+    (9), or "epps_pulley" (LeJEPA's, of the same features). `causal_tokens` are the visible tokens over which the causal
+    term is averaged: those outside the removed objects ("remaining", METHOD (8)), or all ("context"). They differ where
+    removed objects stay visible at first (mask.anchor).
     """
 
     encoder: Mapping
@@ -84,7 +84,7 @@ class Jepa(PerExample):
         return self._predictor.max_objects
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
-        """Fresh encoder and predictor; the target starts as a copy of the encoder (Algorithm 1, line 1)."""
+        """Fresh encoder and predictor. The target starts as a copy of the encoder."""
         encoder_key, predictor_key = jax.random.split(key)
         encoder = self._encoder.init(encoder_key, batch.video)["params"]
         tokens = self.encode(encoder, batch.video)
@@ -93,7 +93,7 @@ class Jepa(PerExample):
         return {"encoder": encoder, "predictor": predictor}, jax.tree.map(jnp.copy, encoder), {}
 
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
-        """Algorithm 1, lines 7-15, up to what mixes scenes. See objectives.base.PerExample."""
+        """METHOD, Algorithm 1, lines 6 to 9, up to the reductions over scenes. See objectives.base.PerExample."""
         full, intervened = self.targets(target, batch)
         context = self.encode_context(params, batch)
         prediction, residual = self.predict(params, context, batch)
@@ -146,7 +146,7 @@ class Jepa(PerExample):
         return total, (metrics, extra)
 
     def next_target(self, params: Params, target: Params, step: Array) -> Params:
-        """theta_bar <- tau theta_bar + (1 - tau) theta, in float32 (section 4.2)."""
+        """theta_bar <- tau theta_bar + (1 - tau) theta, in float32: METHOD (11)."""
         tau = ema_momentum(step, self.steps, *self.ema, self.ema_kind)
         # As a small step towards theta: near tau = 1 this keeps what tau * old + (1 - tau) * new rounds away.
         return jax.tree.map(lambda old, new: old + (1.0 - tau) * (new - old), target, params["encoder"])
@@ -173,7 +173,7 @@ class Jepa(PerExample):
         )
 
     def targets(self, target: Params, batch: Batch) -> tuple[Array, Array | None]:
-        """s_full and s_int, float32 [B, N, D], without gradient; s_int is None where the causal term has no weight."""
+        """s_full and s_int, float32 [B, N, D], without gradient. s_int is None if the causal term has no weight."""
         target = jax.lax.stop_gradient(target)
         full = self.encode(target, batch.video).astype(jnp.float32)
         if not self.causal_weight:
@@ -206,7 +206,7 @@ def _layer_norm(x: Array) -> Array:
 
 
 def _moments(prediction: Array, target: Array, mask: Array, valid: Array) -> dict[str, Array]:
-    """Of all masked tokens of a slice: how many, the target's mean and variance, the squared error; [1, ...] each."""
+    """Over a slice's masked tokens: their count, the target's mean and variance, the squared error. [1, ...] each."""
     prediction, target = jax.lax.stop_gradient((prediction, target))
     tokens = mask & valid[:, None]
     mask = _wide(tokens, target)

@@ -1,4 +1,4 @@
-"""Causal-JEPA whose objects are found while it learns: the document's ablation of its segmentation (section 4.6)."""
+"""Causal-JEPA whose objects are slots that it learns: an ablation of the given segmentation."""
 
 import dataclasses
 import functools
@@ -21,12 +21,12 @@ class Joint(Jepa):
     """`Jepa` on a batch whose objects are slots, plus the error of the tokens that the slots rebuild.
 
     The target encoder's tokens, without gradient, are what slots are fitted to and what they rebuild, so that only
-    `loss/slots` trains them; a token belongs to the slot of its largest mask. Which slots are removed is drawn inside
+    `loss/slots` trains them. A token belongs to the slot of its largest mask. Which slots are removed is drawn inside
     the step, by Algorithm 2, from the step's key. The batch's own objects are used for pictures (`encode_context`,
     `predict`, `targets`) and for `slots/mbo`, never for learning.
 
-    `slots` holds keyword arguments of models.slots.Slots and `slots_weight` the weight of its error; `area` and
-    `anchor` are those of masks.objects.draw, M_max is the predictor's `max_objects`; without an eligible slot, the
+    `slots` holds keyword arguments of models.slots.Slots and `slots_weight` the weight of its error. `area` and
+    `anchor` are those of masks.objects.draw, M_max is the predictor's `max_objects`. Without an eligible slot, the
     share `fallback` of the tokens that may be hidden is, at random. The remaining fields are Jepa's.
     """
 
@@ -71,7 +71,7 @@ class Joint(Jepa):
         tokens = self.encode(jax.lax.stop_gradient(target), batch.video).astype(jnp.float32)
         rebuilt, masks = self.segment(params, tokens, self._grid(batch.video), slots_key)
         patches = slots.hard(masks)
-        # Prediction, change and SIGReg as ever, of the scenes without some of these slots.
+        # Prediction, change and SIGReg as in Jepa, of the scenes without some of these slots.
         terms, stats = super().per_example_terms(params, target, extra, self.intervene(draw_key, batch, patches), key)
         everywhere = jnp.ones(batch.context.shape, bool)
         terms["slots"] = losses.mse(rebuilt, tokens, everywhere, per_example=True)
@@ -92,7 +92,7 @@ class Joint(Jepa):
         return self._slots.apply({"params": params["slots"]}, tokens, grid, key)
 
     def intervene(self, key: Array, batch: Batch, patches: Array) -> Batch:
-        """The batch with these objects, bool [B, K, N], in place of its own, and with a fresh draw of the removed."""
+        """The batch with these objects, bool [B, K, N], and with a new draw of the removed ones."""
         scenes, _, tokens = patches.shape
         maskable = ~anchored(tokens, self._grid(batch.video), self.anchor)
         one = functools.partial(
@@ -152,7 +152,7 @@ def draw(
 
 
 def _rank(key: Array, among: Array) -> Array:
-    """Each place's rank in a random order of the places where `among` [I]; the others come last."""
+    """Each place's rank in a random order of the places where `among` [I]. The others come last."""
     noise, place = jnp.where(among, jax.random.uniform(key, among.shape), 2.0), jnp.arange(among.shape[0])
     # Counted: XLA takes many times as long to compile a sort.
     before = (noise < noise[:, None]) | ((noise == noise[:, None]) & (place < place[:, None]))
@@ -162,7 +162,7 @@ def _rank(key: Array, among: Array) -> Array:
 def best_overlap(found: Array, true: Array) -> Array:
     """Mean over a scene's true objects of the best intersection over union with any found one (mBO, DINOSAUR).
 
-    bool [B, K, N], [B, O, N] -> [B], in 0..1; true objects without a token do not count, 0 for a scene without any.
+    bool [B, K, N], [B, O, N] -> [B], in 0..1. True objects without a token do not count. 0 for a scene without any.
     """
     found, true = found[:, None], true[:, :, None]
     union = (found | true).sum(-1)

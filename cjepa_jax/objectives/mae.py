@@ -18,15 +18,15 @@ from cjepa_jax.types import Array, Batch, Params
 
 @dataclasses.dataclass(frozen=True)
 class Mae(PerExample):
-    """Mean squared error of hidden patches' pixels (arXiv 2111.06377; for clips, arXiv 2205.09113).
+    """Mean squared error of hidden patches' pixels (arXiv 2111.06377 and, for clips, arXiv 2205.09113).
 
     As published: the encoder sees the visible tokens only, the decoder the whole grid, and each patch's pixels are
     brought to zero mean and unit variance. Different: no class token, the initialisation of models.layers.Dense
     instead of Xavier's, and a clip's token paints all of its frames.
 
     `encoder` and `decoder` are keyword arguments of models.encoder.Encoder and of models.decoder.Decoder (depth, width,
-    heads), which shares the encoder's gelu and remat; `norm_pixels` False keeps the pixels as the encoder normalises
-    them; `steps` is not used; `dtype` is the compute type.
+    heads), which shares the encoder's gelu and remat. `norm_pixels` False keeps the pixels as the encoder normalises
+    them. `steps` is not used. `dtype` is the compute type.
     """
 
     encoder: Mapping
@@ -35,7 +35,7 @@ class Mae(PerExample):
     dtype: str = "float32"
     norm_pixels: bool = True
 
-    max_removed = 0  # whatever is hidden, no object needs a name
+    max_removed = 0  # the decoder is not told which objects are hidden
     exports = ("encoder",)
     method = "masked autoencoder"
 
@@ -63,7 +63,7 @@ class Mae(PerExample):
         return self._encoder.tubelet
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
-        """Fresh encoder and decoder; there is no target."""
+        """Fresh encoder and decoder. There is no target."""
         encoder_key, decoder_key = jax.random.split(key)
         encoder = self._encoder.init(encoder_key, batch.video)["params"]
         tokens = self.encode(encoder, batch.video)
@@ -120,7 +120,7 @@ class Mae(PerExample):
     def pixels(self, video: Array) -> tuple[Array, Array, Array]:
         """What the decoder learns to paint [B, N, P], and the mean and the scale [B, N, 1] that make it pixels again.
 
-        P counts tubelet x patch x patch x C values; the variance over them is the unbiased one, with 1e-6 added.
+        P counts tubelet x patch x patch x C values. The variance over them is the unbiased one, with 1e-6 added.
         """
         video = tokenizers.normalise(video, self._encoder.mean, self._encoder.std)
         boxes = tokenizers.patchify(video, self.patch, self.tubelet)
@@ -133,7 +133,7 @@ class Mae(PerExample):
     def reconstruct(self, params: Params, batch: Batch) -> Array:
         """The scenes as painted from their visible patches, uint8 [B, T, H, W, C].
 
-        Visible patches are the scene's own; a hidden one's contrast comes from the decoder, its true mean and scale,
+        Visible patches are the scene's. A hidden one's contrast comes from the decoder, its true mean and scale,
         which the decoder does not learn, from the scene.
         """
         wanted, mean, scale = self.pixels(batch.video)

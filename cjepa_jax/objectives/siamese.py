@@ -21,7 +21,7 @@ class Siamese:
     """What both methods share: views, the encoder, its tokens' mean, a projector behind it.
 
     `encoder`, `projector` and `views` are keyword arguments of models.encoder.Encoder, models.heads.Projector and
-    objectives.views.Views; `steps` is the length of the run; `dtype` is the compute type. `extra` holds the running
+    objectives.views.Views. `steps` is the length of the run. `dtype` is the compute type. `extra` holds the running
     statistics of the batch norms ("batch_stats"), which no loss reads: training normalises by the global batch.
     """
 
@@ -82,7 +82,7 @@ class Byol(Siamese):
     """Bootstrap your own latent (arXiv 2006.07733): predict the EMA network's projection of the other view.
 
     The loss is 2 - 2 cos in both directions, added. `predictor` holds keyword arguments of models.heads.Projector but
-    for `out`; `predict=False` leaves it out, and `stop_gradient=False` lets the target be the network itself: both
+    for `out`. `predict=False` leaves it out, and `stop_gradient=False` lets the target be the network itself: both
     are controls that collapse.
     """
 
@@ -104,7 +104,7 @@ class Byol(Siamese):
         return _projector("predictor", {**self.predictor, "out": self._projector.out}, self.dtype)
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
-        """Fresh encoder, projector and predictor; the target starts as a copy of the first two."""
+        """Fresh encoder, projector and predictor. The target starts as a copy of the first two."""
         key, predictor_key = jax.random.split(key)
         params, stats = self._init(key, batch)
         target = jax.tree.map(jnp.copy, params)
@@ -149,9 +149,9 @@ class Byol(Siamese):
 
 @dataclasses.dataclass(frozen=True)
 class LeJepa(Siamese):
-    """LeJEPA (arXiv 2511.08544): projections of all views agree and are distributed as N(0, I); no target network.
+    """LeJEPA (arXiv 2511.08544): projections of all views agree and are distributed as N(0, I). No target network.
 
-    L = (1 - lambda) mean((mean over views - view)^2) + lambda SIGReg, lambda = `weight`; SIGReg is the Epps-Pulley
+    L = (1 - lambda) mean((mean over views - view)^2) + lambda SIGReg, lambda = `weight`. SIGReg is the Epps-Pulley
     statistic per view on `slices` directions drawn anew each step, with `knots` points up to `t_max`, averaged over
     views (as the paper's minimal listing has it).
     """
@@ -177,7 +177,7 @@ class LeJepa(Siamese):
             raise ConfigError(f"objective.views.count = {self._views.count}: must be at least 2, to agree")
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
-        """Fresh encoder and projector; there is no target."""
+        """Fresh encoder and projector. There is no target."""
         params, stats = self._init(key, batch)
         return params, {}, {"batch_stats": stats}
 

@@ -22,8 +22,8 @@ class Supervised(PerExample):
     """A linear head on the mean of a backbone's tokens.
 
     With `classes` = 0 it regresses the scene's label vector, each label standardised by its mean and variance over all
-    scenes seen so far; otherwise the first label is one of so many classes, for softmax cross-entropy. `backbone` names
-    models.resnet.ResNet or models.encoder.Encoder and holds its keyword arguments; `steps` is not used; `dtype` is the
+    scenes seen so far. Otherwise the first label is one of `classes`, for softmax cross-entropy. `backbone` names
+    models.resnet.ResNet or models.encoder.Encoder and holds its keyword arguments. `steps` is not used. `dtype` is the
     compute type.
 
     `extra` holds "batch_stats" (running statistics of the backbone's batch norms) and "labels" (count, mean and squared
@@ -54,7 +54,7 @@ class Supervised(PerExample):
         return self._backbone.tubelet
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
-        """Fresh backbone and head; there is no target. Raises: ConfigError for scenes without labels."""
+        """Fresh backbone and head. There is no target. Raises: ConfigError for scenes without labels."""
         if batch.labels is None:
             raise ConfigError("objective.type = Supervised: needs labels, which the scenes of data.source do not have")
         backbone_key, head_key = jax.random.split(key)
@@ -72,7 +72,7 @@ class Supervised(PerExample):
         return "the batch norms of objective.backbone need" if isinstance(self._backbone, ResNet) else ""
 
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
-        """See objectives.base.PerExample; but the next running statistics are of the batch."""
+        """See objectives.base.PerExample. The next running statistics are of the batch."""
         variables = {"params": params["backbone"], "batch_stats": extra["batch_stats"]}
         training = {"valid": batch.valid, "train": True} if isinstance(self._backbone, ResNet) else {}
         tokens, changed = self._backbone.apply(variables, batch.video, mutable=["batch_stats"], **training)

@@ -26,10 +26,10 @@ class Views:
       aspect: its width / height, log-uniform between the two, as far as it fits into the frame.
       flip: probability of a horizontal flip.
       jitter: the most by which brightness, contrast and saturation are scaled (0.4: factors of 0.6 to 1.4), and by
-        which the hue is turned (0.1: a tenth of the colour circle to either side); applied in this order.
+        which the hue is turned (0.1: a tenth of the colour circle to either side). Applied in this order.
       jitter_share, grey: probability of the jitter, and of a view without colour.
-      blur, solarise: probability for the first view, the second, ...; repeated if there are more views. The blur's
-        deviation is uniform in 0.1..2 pixels of a frame of 224, and scales with it; pixels from 128 up are inverted.
+      blur, solarise: probability for the first view, the second, ... (repeated if there are more views). The blur's
+        deviation is uniform in 0.1..2 pixels of a frame of 224, and scales with it. Pixels from 128 up are inverted.
 
     Raises: ConfigError for values that cannot work.
     """
@@ -61,7 +61,7 @@ class Views:
                 raise ConfigError(f"objective.views.{name} = {values}: must be {limit}")
 
     def __call__(self, key: Array, video: Array) -> Array:
-        """[B, T, H, W, C] uint8 or float in 0..255; scene b's view v has the key fold_in(fold_in(key, b), v)."""
+        """[B, T, H, W, C] uint8 or float in 0..255. Scene b's view v has the key fold_in(fold_in(key, b), v)."""
 
         blur, solarise = (
             jnp.resize(jnp.array(shares, jnp.float32), self.count) for shares in (self.blur, self.solarise)
@@ -74,7 +74,7 @@ class Views:
         return jax.vmap(scene)(jnp.arange(video.shape[0]), video.astype(jnp.float32))
 
     def _view(self, key: Array, clip: Array, blur: Array, solarise: Array) -> Array:
-        """One view of one clip [T, H, W, C]; the last two are probabilities."""
+        """One view of one clip [T, H, W, C]. The last two are probabilities."""
         crop_key, flip_key, colour_key, blur_key, solarise_key = jax.random.split(key, 5)
         clip = self._crop(crop_key, clip)
         clip = jnp.where(jax.random.bernoulli(flip_key, float(self.flip)), clip[:, :, ::-1], clip)
@@ -108,10 +108,10 @@ class Views:
 
 
 def crop_box(key: Array, rows: int, cols: int, scale: tuple, aspect: tuple) -> tuple[Array, Array, Array, Array]:
-    """(top, left, height, width) of a random box inside a frame of rows x cols pixels; not rounded to whole ones."""
+    """(top, left, height, width) of a random box inside a frame of rows x cols pixels, not rounded to whole ones."""
     area_key, aspect_key, place_key = jax.random.split(key, 3)
     area = jax.random.uniform(area_key, minval=scale[0], maxval=scale[1])
-    # width <= cols and height <= rows bound the aspect; drawing within the bounds keeps the area's distribution.
+    # width <= cols and height <= rows bound the aspect. Drawing within the bounds keeps the area's distribution.
     low, high = (jnp.log(jnp.clip(bound, area * cols / rows, cols / rows / area)) for bound in aspect)
     ratio = jnp.exp(low + (high - low) * jax.random.uniform(aspect_key))
     height = jnp.minimum(jnp.sqrt(area * rows * cols / ratio), rows)
@@ -139,7 +139,7 @@ def _turn(clip: Array, turns: Array) -> Array:
 
 
 def _blur(key: Array, clip: Array) -> Array:
-    """Gaussian blur as a product with one matrix per axis; weights beyond the edge go to the pixels inside."""
+    """Gaussian blur as a product with one matrix per axis. Weights beyond the edge go to the pixels inside."""
     sigma = jax.random.uniform(jax.random.fold_in(key, 1), minval=0.1, maxval=2.0) * clip.shape[1] / 224
 
     def weights(size):

@@ -125,7 +125,7 @@ class Loop:
         return scores is not None
 
     def _fetch(self) -> tuple[Any, Batch | None, bool]:
-        """The next batch as read and on the devices, None at the end; and whether a signal has come to any process."""
+        """The next batch as read and on the devices, None at the end, and whether a signal has come to any process."""
         arrays = self.signals.unless_stopped(lambda: next(self._batches, None))
         shape = self.run.loader.shape_of(arrays) if arrays else 0
         asked, shape = distributed.agree(self.signals.received is not None, shape)
