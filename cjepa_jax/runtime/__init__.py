@@ -1,1 +1,1 @@
-"""What keeps a run alive and accounts for it: run folder, checkpoints, processes, signals, metrics, time."""
+"""The runtime of a run: run folder, checkpoints, processes, signals, metrics, time."""

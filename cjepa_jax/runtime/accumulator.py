@@ -1,4 +1,4 @@
-"""The steps since the last log line: their mean metrics, and the budgets of what may go wrong."""
+"""The steps since the last log line: their mean metrics, and the budgets of failures."""
 
 import logging
 
@@ -10,15 +10,15 @@ from cjepa_jax.types import TrainState
 
 
 class Window:
-    """Collects steps with `add`; `flush` at a log line, then `check_budgets`.
+    """Collects steps with `add`. Call `flush` at a log line, then `check_budgets`.
 
-    Skipped updates are counted since step 0; scenes, drawn and replaced, since this process began, so that the budget
-    of replaced scenes starts afresh when a run is resumed.
+    Skipped updates are counted since step 0. Drawn and replaced scenes are counted since this process began, so the
+    budget of replaced scenes restarts when a run is resumed.
 
     Args:
       config: train.nonfinite_budget and data.max_replaced.
-      scenes: how many the source has.
-      state: the TrainState that the run goes on from.
+      scenes: number of scenes of the source.
+      state: the TrainState that the run starts or resumes from.
     """
 
     COUNTS = ("skipped", "fallback_scenes")  # added up, not averaged
@@ -30,7 +30,8 @@ class Window:
 
     def add(self, step: int, arrays: dict, metrics: dict) -> None:
         """One step's batch, as the loader gave it, and its metrics, still on the device."""
-        # A copy: the loader's array lives in shared memory, one open file per batch for as long as it is referred to.
+        # A copy, because the loader's array lives in shared memory, with one open file per batch while it is
+        # referenced.
         self._steps.append((step, np.array(arrays["scene"]), int(arrays["replaced"].sum()), metrics))
 
     def flush(self) -> dict[str, float]:
@@ -49,14 +50,14 @@ class Window:
         return means | counts | {"skipped_total": self._skipped, "replaced_scenes": replaced}
 
     def check_budgets(self) -> None:
-        """Raises NumericsError or DataError when more has gone wrong than the config allows."""
+        """Raises NumericsError or DataError if a budget of the config is exceeded."""
         budget, share = self._config.train.nonfinite_budget, self._config.data.max_replaced
         if self._skipped > budget:
             raise NumericsError(
                 f"{self._skipped} non-finite steps, train.nonfinite_budget = {budget}: {self._trouble}; "
                 f"last finite: {self._finite}"
             )
-        # Several processes: each counts its own scenes, of its own share of the source.
+        # Several processes: each counts the scenes of its share of the source.
         if self._replaced > share * max(self._drawn, self._scenes / jax.process_count()):
             raise DataError(
                 f"{self._replaced} of {self._drawn} scenes could not be read: more than data.max_replaced = {share} "

@@ -1,8 +1,8 @@
 """Checkpoints through Orbax: asynchronous, the newest and the best kept, verified when they are read.
 
-Orbax alone restores most flipped bits silently, casts dtypes without a word and does not name a mismatching array.
-So every checkpoint carries the SHA-256 of each of its files, and a checksum of each array for what was written without
-them or is wrong in memory; and its tree is compared with the model's before anything is read.
+Orbax alone restores most flipped bits silently, casts dtypes silently and does not name a mismatching array. So every
+checkpoint carries the SHA-256 of each of its files. A checksum of each array covers checkpoints without them, and
+errors in memory. The checkpoint's tree is compared with the model's before anything is read.
 """
 
 import errno
@@ -29,8 +29,8 @@ from cjepa_jax.runtime import run_manifest, trees
 
 log = logging.getLogger(__name__)
 
-# What the system says of files that are gone or whose content is wrong. Every other error (a disk or a server that
-# does not answer, too many open files, no permission) may pass, and says nothing about the checkpoint.
+# Errors of missing files or wrong content. Every other error (a disk or a server that does not answer, too many open
+# files, no permission) may be temporary, and does not concern the checkpoint.
 DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP, None}
 MOST_METRICS = 2**20  # bytes of a step's metrics
 OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in the text of TensorStore, which raises ValueError
@@ -41,11 +41,11 @@ class Checkpoints:
 
     Args:
       folder: where they are; created when it does not exist.
-      keep: how many of the newest are kept.
-      best: a metric's name; the checkpoint with the highest value is kept besides. "": none. Saves whose metrics
-        lack it warn, once.
-      read_only: nothing in the folder is ever changed, so that a run that trains there is not disturbed: no unfinished
-        save is cleaned up, no unreadable step is set aside, and nothing is saved.
+      keep: number of newest checkpoints that are kept.
+      best: a metric's name. The checkpoint with its highest value is also kept. "": none. Saves whose metrics lack it
+        warn, once.
+      read_only: the folder is never changed, so that a run that trains there is not disturbed. No unfinished save is
+        cleaned up, no unreadable step is set aside, and nothing is saved.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2, best: str = "", read_only: bool = False):
@@ -64,16 +64,16 @@ class Checkpoints:
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             best_fn=value if best else None,  # without it Orbax does not store the metrics
             cleanup_tmp_directories=True,
-            # Called in Orbax's thread by the first process once all files are there, right before they are committed:
-            # what is committed has its checksums, whenever a kill comes, and no step waits for them.
+            # Called in Orbax's thread by the first process when all files exist, right before they are committed. So a
+            # committed checkpoint has its checksums after any kill, and no step waits for them.
             async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
         )
         if read_only:
             options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
             logging.getLogger("absl").addFilter(_of_interest)
         self._look_around()
-        # Orbax makes folders anew that are gone. By a path through the run's folder itself, whatever becomes of its
-        # name, nothing comes into a folder that is not this run's. Several processes must have the same path.
+        # Orbax creates missing folders. A path through the run's folder descriptor, independent of its name, prevents
+        # writes into a folder that is not this run's. Several processes must have the same path.
         alone = jax.process_count() == 1 and not read_only
         self._place = door.through(self.folder) if alone else self.folder
         self._manager = ocp.CheckpointManager(
@@ -86,9 +86,9 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None = None) -> None:
-        """Starts to save a pytree of arrays and returns; a step that is saved already is left as it is.
+        """Starts to save a pytree of arrays and returns. A step that is already saved is not changed.
 
-        A failure of this save, or of the one before, may come only from a later call. Raises: door.Lost if the run's
+        A failure of this save, or of the one before, may only be raised by a later call. Raises: door.Lost if the run's
         folder is no longer at its path.
         """
         if self._read_only:
@@ -109,17 +109,17 @@ class Checkpoints:
         self._pending = True
 
     def restore(self, abstract_state: Any) -> tuple[int, Any] | None:
-        """The newest readable checkpoint as (step, state), or None when there is none at all.
+        """The newest readable checkpoint as (step, state), or None if there is none.
 
-        An unreadable one is passed over with a warning and, once an older one has been read, renamed to `<step>.bad`
-        (not when read_only).
+        An unreadable one is skipped with a warning and, once an older one has been read, renamed to `<step>.bad` (not
+        when read_only).
 
         Args:
           abstract_state: the state's tree with `jax.ShapeDtypeStruct` (or array) leaves; their shardings are the
-            result's, and a leaf without one goes to the first device.
+            result's. A leaf without one goes to the first device.
         Raises:
-          CheckpointError: the checkpoint has other arrays than the model (all of them are listed); checkpoints exist
-            and none is readable; or the system fails in a way that may pass, which leaves every checkpoint in place.
+          CheckpointError: the checkpoint has other arrays than the model (all of them are listed), or checkpoints exist
+            and none is readable, or the system fails temporarily, which leaves every checkpoint in place.
         """
         failures: dict[int, Exception] = {}
         for step in reversed(self.steps()):
@@ -127,7 +127,7 @@ class Checkpoints:
                 state = self._attempt(step, abstract_state)
             except Unreachable:
                 raise
-            except Exception as error:  # which class damage raises depends on the file; Orbax has a bare Exception too
+            except Exception as error:  # the class depends on the damaged file (Orbax raises a bare Exception too)
                 failures[step] = error
                 continue
             for bad, error in failures.items():
@@ -137,7 +137,7 @@ class Checkpoints:
                     self._set_aside(bad)
             return step, state
         for error in failures.values():
-            if isinstance(error, CheckpointError):  # the model's own arrays: no damage, another model
+            if isinstance(error, CheckpointError):  # the model's arrays differ: not damage, but another model
                 raise error
         if failures:
             reasons = "; ".join(f"step {step}: {_first_line(error)}" for step, error in failures.items())
@@ -145,11 +145,11 @@ class Checkpoints:
         return None
 
     def read(self, step: int, abstract_state: Any) -> Any:
-        """The state of this step's checkpoint and of no other; nothing in the folder is changed.
+        """The state of exactly this step's checkpoint. Nothing in the folder is changed.
 
         Args: as `restore`'s.
-        Raises: CheckpointError, naming the step, for one that is damaged or of another model, and where the system
-          fails in a way that may pass.
+        Raises: CheckpointError, naming the step, if it is damaged or of another model, and if the system fails
+          temporarily.
         """
         try:
             return self._attempt(step, abstract_state)
@@ -159,12 +159,12 @@ class Checkpoints:
             raise CheckpointError(f"{self.folder}, step {step}: is damaged: {_first_line(error)}") from error
 
     def check_for_errors(self) -> None:
-        """Raises what the last asynchronous save failed with, if it has ended. Cheap: call it at every step."""
+        """Raises the error of the last asynchronous save, if it has ended. It is cheap, so call it at every step."""
         if self._pending and not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when the last save is on disk; raises what it failed with."""
+        """Returns when the last save is on disk. Raises its error."""
         self._pending = False
         self._manager.wait_until_finished()
 
@@ -177,7 +177,7 @@ class Checkpoints:
         if self._place == self.folder:
             door.require_own(self.folder)
         for folder in [final] if final.exists() else self._place.glob(f"{final.name}.orbax-checkpoint-tmp*"):
-            if not (folder / "default" / "manifest.ocdbt").exists():  # Orbax commits without a word if it finds nothing
+            if not (folder / "default" / "manifest.ocdbt").exists():  # Orbax commits silently if it finds nothing
                 raise CheckpointError(f"{folder}: Orbax has written no manifest.ocdbt, so its arrays would be lost")
             run_manifest.seal(folder, self._saving)
 
@@ -187,7 +187,7 @@ class Checkpoints:
         return self._together(step, lambda: self._read(step, target, abstract_state))
 
     def _together(self, step: int, work: Callable[[], Any]) -> Any:
-        """What `work` returns, if no process fails at it; otherwise raises on all of them, so that they agree."""
+        """The result of `work`, if no process fails at it. Otherwise raises on all processes, so that they agree."""
         result = error = passing = None
         try:
             result = work()
@@ -210,7 +210,7 @@ class Checkpoints:
             raise ValueError(f"its files are not what was written: {', '.join(wrong[:3])}{more}")
 
     def _examine(self, step: int, abstract_state: Any) -> Any:
-        """What to ask Orbax for, if the arrays are those of the model."""
+        """The arguments for Orbax's restore, if the arrays match the model."""
         metadata = self._manager.item_metadata(step)
         if metadata is None or "state" not in metadata or "checksums" not in metadata:
             raise ValueError("its files are missing or unreadable")
@@ -237,7 +237,7 @@ class Checkpoints:
         return jax.tree.unflatten(tree, leaves)
 
     def _look_around(self) -> None:
-        """What has to be looked at before Orbax, which opens whatever is there. Raises CheckpointError."""
+        """Checks before Orbax, which opens any file. Raises CheckpointError."""
         problem = None
         if jax.process_index() == 0:
             problem = self._find_odd() or self._hide_damaged_metrics()
@@ -245,8 +245,8 @@ class Checkpoints:
             raise problem or Unreachable(f"{self.folder}: the first process cannot read what is in it")
 
     def _find_odd(self) -> CheckpointError | None:
-        """Links, pipes and devices, which Orbax would follow and wait for; and folders that it takes for steps by names
-        that `door.step_of` does not."""
+        """Finds links, pipes and devices, which Orbax would follow or wait for, and folders that only Orbax takes for
+        steps, not `door.step_of`."""
         try:
             if self.folder.is_symlink():
                 text = "is a symbolic link, which is not followed: link the run's folder as a whole"
@@ -264,8 +264,8 @@ class Checkpoints:
         return None
 
     def _hide_damaged_metrics(self) -> CheckpointError | None:
-        """Orbax reads every step's metrics before anything is verified, and raises whatever JSON does. A step whose
-        metrics are hidden is one with files missing, to be passed over like any other that is damaged."""
+        """Orbax reads every step's metrics before anything is verified, and raises JSON's errors. A step with hidden
+        metrics counts as one with missing files, which is skipped like any damaged one."""
         for step in door.steps(self.folder):
             file = self.folder / str(step) / "metrics" / "metrics"
             try:
@@ -292,19 +292,21 @@ class Checkpoints:
 
 
 class Unreachable(CheckpointError):
-    """The system cannot read a checkpoint now, which says nothing about the checkpoint."""
+    """The system cannot read a checkpoint now. The checkpoint may be intact."""
 
 
 def size_in_bytes(state: Any) -> int:
-    """What a checkpoint of this state takes at most, uncompressed."""
+    """Upper bound of the size of this state's checkpoint, uncompressed."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
 def _checksums(leaves: list[jax.Array]) -> jax.Array:
     """uint32 [2, len(leaves)]: per array, two sums over its elements modulo 2^32: of the bits times odd weights by
-    position, and of bits and position mixed, as round values have many zeros at the end, which weights leave there.
+    position, and of bits and position mixed. The second is needed because round values have many trailing zero bits,
+    which weights do not change.
 
-    Computed where the array is; whole numbers, hence equal for every sharding. Any single wrong element is found.
+    Computed on the array's devices, in integers and therefore equal for every sharding. Any single wrong element is
+    detected.
     """
     everywhere = _everywhere(leaves)
     # One program for all arrays of one shape and type, of which a state has several each.
@@ -319,7 +321,7 @@ def _beside(columns: list[jax.Array]) -> jax.Array:
 def _checksum(leaf: jax.Array) -> jax.Array:
     leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
     bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
-    position = jnp.uint32(0)  # in row-major order; an array that is divided among devices stays so
+    position = jnp.uint32(0)  # in row-major order. A sharded array stays sharded
     for axis, length in enumerate(leaf.shape):
         position = position * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
     mixed = bits ^ (position * jnp.uint32(0x9E3779B9))
@@ -329,7 +331,7 @@ def _checksum(leaf: jax.Array) -> jax.Array:
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Whether the error, or what caused it, is the machine's (I/O, memory) rather than the checkpoint's."""
+    """Whether the error, or its cause, comes from the machine (I/O, memory) and not from the checkpoint."""
     while error is not None:
         codes = {int(code) for code in OS_ERROR.findall(str(error))}
         if isinstance(error, OSError):
@@ -341,7 +343,7 @@ def _may_pass(error: BaseException | None) -> bool:
 
 
 def _refusal(folder: pathlib.Path) -> OSError | None:
-    """The system's error, if it is one that may pass, when all files below are read: Orbax hides some of them."""
+    """The system's temporary error when all files below are read, if there is one. Orbax hides some of them."""
     try:
         os.listdir(folder)  # a folder that cannot be read has no files below
         run_manifest.sums(folder)
@@ -358,7 +360,7 @@ def _highest(number: int) -> int:
 
 
 def _of_interest(record: logging.LogRecord) -> bool:
-    """Not Orbax's warning that a folder is only read, where that was asked for."""
+    """Hides Orbax's warning that a folder is only read, if that was requested."""
     return "directory is read only" not in str(record.msg)
 
 
@@ -371,7 +373,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _everywhere(leaves: list[Any]) -> jax.sharding.Sharding:
-    """Where a small array lives beside these: on each of their devices."""
+    """The sharding of a small array that is replicated on each device of these."""
     homes = [leaf.sharding for leaf in leaves if getattr(leaf, "sharding", None)]
     meshes = [home.mesh for home in homes if isinstance(home, NamedSharding)]
     return NamedSharding(meshes[0], PartitionSpec()) if meshes else homes[0] if homes else _first_device()

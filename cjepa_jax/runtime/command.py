@@ -36,7 +36,7 @@ def script() -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command that `argv` begins with, as `python -m` does; it ends the process by itself.
+    """Runs the command that `argv` begins with, as `python -m` does. The command ends the process.
 
     Returns the exit code 0 of --help and --version, 2 of an unknown command.
     """

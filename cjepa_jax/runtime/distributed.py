@@ -1,7 +1,7 @@
-"""Several processes as one run: how they find each other, agree, and end together.
+"""Several processes as one run: they find each other, agree, and end together.
 
-JAX's own client ends a process by SIGABRT as soon as the coordinator (process 0) is gone, before Python is asked, and
-takes minutes to notice a frozen peer. So the processes watch each other themselves (watchdog.Heartbeat).
+JAX's client ends a process by SIGABRT as soon as the coordinator (process 0) is gone, before Python can react, and
+takes minutes to detect a frozen peer. So the processes watch each other (watchdog.Heartbeat).
 """
 
 import atexit
@@ -26,8 +26,8 @@ from cjepa_jax.errors import PREEMPTED, CjepaError, ConfigError, PeerError
 from cjepa_jax.runtime import watchdog
 
 BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-PATIENCE = 10  # times train.heartbeat: how long processes wait for each other to start
-VERDICT = 3.0  # seconds in which the heartbeat finds out who is gone, once something has failed
+PATIENCE = 10  # times train.heartbeat: how long processes wait for each other at the start
+VERDICT = 3.0  # seconds for the heartbeat to find a missing peer after a failure
 
 _several = False
 _heartbeat: watchdog.Heartbeat | None = None
@@ -37,13 +37,13 @@ def start(config: Any) -> None:
     """Joins the run's other processes, if the environment names any. Before anything touches a device.
 
     They are named by JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or by
-    whatever JAX itself detects: SLURM inside srun, TPU pods and slices, Open MPI, Kubernetes. JAX's own handler of
-    SIGTERM is not installed, so that ours, installed before or after, stays the only one.
+    JAX's detection: SLURM inside srun, TPU pods and slices, Open MPI, Kubernetes. JAX's handler of SIGTERM is not
+    installed, so that ours, installed before or after, is the only one.
 
     Args:
       config: train.heartbeat, seconds of silence after which a peer counts as dead.
     Raises:
-      ConfigError: the environment describes the processes in part.
+      ConfigError: the environment describes the processes only in part.
       PeerError: the others cannot be reached.
     """
     global _several
@@ -60,7 +60,8 @@ def start(config: Any) -> None:
             jax.distributed.initialize(
                 **named,
                 initialization_timeout=round(PATIENCE * seconds),
-                # Ours (watchdog.Heartbeat) says more, and knows of suspensions; JAX's goes on while a run is stopped.
+                # Ours (watchdog.Heartbeat) reports more, and handles suspensions. JAX's continues while a run is
+                # stopped.
                 heartbeat_timeout_seconds=24 * 3600,
                 shutdown_timeout_seconds=24 * 3600,  # the others wait while process 0 writes the report
             )
@@ -81,20 +82,21 @@ def first() -> bool:
 
 
 def agree(*numbers: int) -> list[int]:
-    """The elementwise maximum over all processes, each of which must call it; `numbers` when there is one."""
+    """The elementwise maximum over all processes, each of which must call it. With one process, `numbers`."""
     if jax.process_count() == 1:
         return [int(number) for number in numbers]
     return [int(number) for number in multihost_utils.process_allgather(np.array(numbers, np.int32)).max(0)]
 
 
 def local(tree: Any) -> Any:
-    """A pytree of global arrays as this process can use it alone: as it is in one process, else NumPy copies."""
+    """A pytree of global arrays in a form that this process can use alone: unchanged in one process, else NumPy
+    copies."""
     return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 
 
 @contextlib.contextmanager
 def blame() -> Iterator[None]:
-    """What fails inside may have failed because a peer died: it is only raised if the heartbeat finds nobody gone."""
+    """An error inside may be caused by a dead peer. It is only raised if the heartbeat finds no dead peer."""
     try:
         yield
     except CjepaError:
@@ -106,10 +108,10 @@ def blame() -> Iterator[None]:
 
 
 def leave(code: int) -> int:
-    """Ends this process's part in the run; returns the exit code if the process is to end by itself.
+    """Ends this process's part in the run. Returns the exit code if the process is to end normally.
 
-    After a success the processes wait for each other. After an error this one ends here and now, which the others
-    notice; at Python's own end JAX would wait for them.
+    After a success the processes wait for each other. After an error this one ends at once, which the others detect. At
+    Python's normal exit JAX would wait for them.
     """
     if not _several:
         return code
@@ -125,9 +127,9 @@ def leave(code: int) -> int:
 
 
 def _by_hand(environment: Mapping[str, str]) -> dict[str, Any]:
-    """jax.distributed.initialize's arguments from the variables set by hand; {} without them."""
+    """jax.distributed.initialize's arguments from the variables set by hand, {} without them."""
     given = [name for name in BY_HAND if environment.get(name)]
-    # The address alone is JAX's own variable: it overrides what JAX detects otherwise.
+    # The address alone is a variable of JAX: it overrides JAX's detection.
     if given in ([], [BY_HAND[0]]):
         return {}
     for name in BY_HAND:
@@ -147,7 +149,8 @@ def _by_hand(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _detected() -> bool:
-    """Whether JAX would find several processes by itself. Nothing public tells; without it, there is one."""
+    """Whether JAX would detect several processes. There is no public function for it. If it is missing, there is one
+    process."""
     try:
         from jax._src.clusters import ClusterEnv
 
@@ -163,7 +166,7 @@ def _detected() -> bool:
 
 
 def _whole_node(environment: Mapping[str, str]) -> dict[str, Any]:
-    """In SLURM, for one process per machine: all of its GPUs. JAX would take only the first."""
+    """In SLURM, for one process per machine: all of its GPUs. JAX would only use the first."""
     alone = re.fullmatch(r"1(\(x\d+\))?", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
     gpus = environment.get("SLURM_GPUS_ON_NODE", "0")
     if not alone or not gpus.isdecimal() or gpus == "0" or "JAX_LOCAL_DEVICE_IDS" in environment:
@@ -172,7 +175,7 @@ def _whole_node(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _keep_out_of_the_way() -> None:
-    """Options of JAX: no handler of SIGTERM of its own; on CPUs, collectives that work across processes."""
+    """Options of JAX: no SIGTERM handler, and on CPUs collectives that work across processes."""
     for option, value in (("jax_enable_preemption_service", False), ("jax_cpu_collectives_implementation", "gloo")):
         try:
             jax.config.update(option, value)
@@ -182,11 +185,11 @@ def _keep_out_of_the_way() -> None:
 
 @contextlib.contextmanager
 def _own_ending() -> Iterator[None]:
-    """Inside, JAX's client is made so that it ends through `_coordinator_lost` when the coordinator is gone.
+    """Inside, JAX's client is created so that it calls `_coordinator_lost` when the coordinator is gone.
 
-    Without a callback it aborts with a dump. With one it fails to hand its C++ status to Python, which comes to the
-    same function by way of C++'s terminate handler. None of this is public: where it is missing, JAX's abort (exit
-    code 134) may come before our line.
+    Without a callback it aborts with a dump. With one it fails to pass its C++ status to Python, which calls the same
+    function through C++'s terminate handler. None of this is public. If it is missing, JAX's abort (exit code 134) may
+    come before our message.
     """
     try:
         from jax._src.lib import _jax
@@ -205,15 +208,15 @@ def _own_ending() -> Iterator[None]:
 
 
 def _coordinator_lost(*status: Any) -> NoReturn:
-    time.sleep(VERDICT)  # the heartbeat knows more, and ends the process first
+    time.sleep(VERDICT)  # the heartbeat reports more, and ends the process first
     watchdog.end("another process of the run has ended (as JAX's coordination service says)")
 
 
-_terminate = ctypes.CFUNCTYPE(None)(_coordinator_lost)  # kept: C++ has only its address
+_terminate = ctypes.CFUNCTYPE(None)(_coordinator_lost)  # must stay alive, because C++ has only its address
 
 
 def _watch_peers(seconds: float) -> None:
-    """Connects every process with process 0, at a port that is told through JAX's coordination service."""
+    """Connects every process with process 0, at a port that is exchanged through JAX's coordination service."""
     global _heartbeat
     try:
         from jax._src.distributed import global_state  # what multihost_utils uses; nothing public gives the address
@@ -239,5 +242,5 @@ def _watch_peers(seconds: float) -> None:
 
 
 def _leave_in_error() -> None:
-    """Python's end without `leave`: JAX would wait for the others, which wait for this process."""
+    """Exit without `leave`: JAX would wait for the others, which wait for this process."""
     leave(1)

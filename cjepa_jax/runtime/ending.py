@@ -1,7 +1,7 @@
-"""How a command ends: its exit code, and one line for whatever keeps it from its work.
+"""The end of a command: its exit code, and one line for a problem.
 
-A problem that the command line, a file or the machine can have is a CjepaError and no traceback; what is left is a
-mistake in the program.
+A problem of the command line, a file or the machine is a CjepaError without a traceback. Any other error is a bug in
+the program.
 """
 
 import argparse
@@ -25,11 +25,11 @@ NO_MEMORY = re.compile("Out of memory|out of memory|Unable to allocate|bad_alloc
 
 
 def guard(work: Callable[[], int | None]) -> int:
-    """Calls `work` and returns the process's exit code: its own (None: 0), or that of the problem that ended it.
+    """Calls `work` and returns the process's exit code: the result of `work` (None: 0), or the code of the problem.
 
-    A problem is one line on stderr, "error: ..."; only a mistake in the program, or --log=debug, prints a traceback.
+    A problem is one line on stderr, "error: ...". Only a bug in the program, or --log=debug, prints a traceback.
     """
-    for name in ("stdout", "stderr"):  # None where the shell has closed them
+    for name in ("stdout", "stderr"):  # None if the shell has closed them
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))
     try:
@@ -48,7 +48,7 @@ def guard(work: Callable[[], int | None]) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """For commands without a config file: a wrong command line is a ConfigError, one line, like everywhere else."""
+    """For commands without a config file: a wrong command line is a ConfigError, one line, as in all commands."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(paths.shown(message, 500))
@@ -63,25 +63,25 @@ def path_argument(text: str) -> pathlib.Path:
 
 
 def known_error(error: Exception) -> CjepaError | None:
-    """What an error that is none of ours says of the machine or of a path, as ours; None: a mistake in the program."""
+    """Converts an error of the machine or of a path to one of ours. None for a bug in the program."""
     if storage := storage_error(error):
         return storage
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(str(error))):
         return ConfigError(f"not enough memory: {paths.shown(line_of(error), 300)}")
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
-        # Whatever path was meant is the user's, or beside one: too long, no folder, not to be read or written.
+        # The path is the user's, or next to one: too long, not a folder, not readable or not writable.
         return ConfigError(f"{paths.shown(os.fsdecode(error.filename))}: {error.strerror}")
     if isinstance(error, BrokenPipeError):
-        with contextlib.suppress(OSError, ValueError):  # what is still to be printed at Python's end has no reader
+        with contextlib.suppress(OSError, ValueError):  # output at Python's exit has no reader
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ConfigError("whoever read the output has closed it")
     return None
 
 
 def storage_error(error: BaseException | None) -> StorageError | None:
-    """A StorageError if `error`, or what caused it, says that nothing more can be written; otherwise None.
+    """A StorageError if `error`, or its cause, says that nothing more can be written. Otherwise None.
 
-    Orbax and XLA wrap the system's error in their own, so their text is looked at too. The file system is named.
+    Orbax and XLA wrap the system's error in other errors, so their text is searched too. The file system is named.
     """
     while error is not None:
         full = isinstance(error, OSError) and (error.errno in FULL or paths.is_gone(error))

@@ -1,4 +1,4 @@
-"""What a run's time went into, over all its restarts."""
+"""Where a run's time went, over all its restarts."""
 
 import contextlib
 import json
@@ -14,11 +14,11 @@ KINDS = ("init", "compile", "data", "step", "checkpoint", "probe", "replay", "ot
 
 
 class Goodput:
-    """Seconds by kind; together they are the time since the run began, less what passed between its processes.
+    """Seconds by kind. Their sum is the time since the run began, without the time between its processes.
 
-    init: up to the first step; compile: steps that compiled; data: the device waited for a batch; step: steps that
-    counted; replay: steps done before, and lost with a killed process; checkpoint: the loop waited for a save;
-    probe: the probe and the other monitors; other: log lines and whatever else.
+    init: up to the first step. compile: steps that compiled. data: the device waited for a batch. step: steps that
+    counted. replay: steps that were done before and lost with a killed process. checkpoint: the loop waited for a save.
+    probe: the probe and the other monitors. other: log lines and the rest.
 
         goodput = Goodput(folder / "goodput.json")
         goodput.spent("init")
@@ -27,7 +27,7 @@ class Goodput:
         goodput.stepped(step=1, compiled=True, waited=0.01)
 
     Args:
-      file: where the seconds are kept; what it has is added to.
+      file: stores the seconds. Its content is added to.
       now: a clock in seconds.
     """
 
@@ -49,11 +49,11 @@ class Goodput:
 
     @property
     def share(self) -> float:
-        """Of the time, what went into steps that counted, from 0 to 1."""
+        """Share of the time spent in steps that counted, from 0 to 1."""
         return self.seconds["step"] / self.total if self.total else 0.0
 
     def spent(self, kind: str) -> float:
-        """Books the time since the last booking; returns it."""
+        """Books the time since the last booking, and returns it."""
         now = self._now()
         seconds, self._since = now - self._since, now
         self.seconds[kind] += seconds
@@ -61,7 +61,7 @@ class Goodput:
 
     @contextlib.contextmanager
     def spending(self, kind: str) -> Iterator[None]:
-        """Books what happens inside; what came before is "other"."""
+        """Books the time inside. The time before it is "other"."""
         self.spent("other")
         try:
             yield
@@ -69,7 +69,7 @@ class Goodput:
             self.spent(kind)
 
     def stepped(self, step: int, waited: float = 0.0, compiled: bool = False) -> float:
-        """Books the time since the last booking as step number `step`, less its wait for data; returns it."""
+        """Books the time since the last booking as step number `step`, without its wait for data. Returns it."""
         kind = "compile" if compiled else "replay" if step <= self._reached else "step"
         seconds = self.spent(kind)
         waited = min(waited, seconds)
@@ -79,7 +79,7 @@ class Goodput:
         return seconds
 
     def save(self) -> None:
-        """Keeps the seconds for the next process. Not synced: after a power cut the former ones do."""
+        """Stores the seconds for the next process. Not synced: after a power cut the previous ones remain."""
         self.spent("other")
         text = json.dumps(self.seconds | {"reached": max(self._step, self._reached)}) + "\n"
         door.write_atomically(self._file, text, sync=False)

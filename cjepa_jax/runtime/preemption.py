@@ -1,4 +1,4 @@
-"""Requests to stop: SIGTERM (preemption), SIGUSR1 and SIGUSR2 (SLURM's warning), SIGINT (Ctrl-C)."""
+"""Stop signals: SIGTERM (preemption), SIGUSR1 and SIGUSR2 (SLURM's warning), SIGINT (Ctrl-C)."""
 
 import atexit
 import contextlib
@@ -16,17 +16,18 @@ from cjepa_jax.errors import PREEMPTED
 from cjepa_jax.host import clock
 
 STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-SAVING = "saving, then stopping"  # of the line with which a process that saves answers the first signal
-PARENT = "CJEPA_JAX_PARENT"  # the variable with which a command tells those that it starts its process's number
+SAVING = "saving, then stopping"  # in the line printed after the first signal
+PARENT = "CJEPA_JAX_PARENT"  # the variable with which a command passes its process id to those that it starts
 WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
-PATIENCE = 10.0  # seconds for what needs no saving, and for tidying up after the last save
+PATIENCE = 10.0  # seconds for work that needs no saving, and for cleaning up after the last save
 Result = TypeVar("Result")
 
 
 def leave_at_once() -> None:
-    """From here on a stop signal ends the process (75): nothing is unsaved before `Signals` is entered, or after.
+    """From here on a stop signal ends the process (75), because nothing is unsaved before `Signals` is entered, or
+    after.
 
-    A thread waits for it, as the main one may be in a call in C that takes minutes.
+    A thread waits for it, because the main thread may be in a C call that takes minutes.
     """
     received, wakeup = os.pipe()
     os.set_blocking(wakeup, False)
@@ -41,15 +42,16 @@ def leave_at_once() -> None:
     threading.Thread(target=watch, name="early signals", daemon=True).start()
     for number in STOP:
         signal.signal(number, _wake)
-    # Called last of all at Python's end, which forgets handlers: what comes then no longer changes the exit code.
+    # Called last at Python's exit, which removes handlers. A later signal no longer changes the exit code.
     atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in STOP])
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)  # see hold_back
 
 
 def end_with_parent(environment: Mapping[str, str] = os.environ) -> None:
-    """If a command of ours has started this process (PARENT), its end, even by SIGKILL, is SIGTERM for this one.
+    """If a command of ours has started this process (PARENT), the end of that command, even by SIGKILL, sends SIGTERM
+    here.
 
-    On Linux the kernel sees to it; elsewhere a thread looks once a second.
+    On Linux the kernel does this. On other systems a thread checks once a second.
     """
     parent = environment.get(PARENT, "")
     if not parent.isdecimal():
@@ -64,48 +66,48 @@ def end_with_parent(environment: Mapping[str, str] = os.environ) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
         threading.Thread(target=watch, name="parent", daemon=True).start()
-    if os.getppid() != int(parent):  # it has ended already
+    if os.getppid() != int(parent):  # it has already ended
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def hold_back() -> None:
-    """Right before `os.exec*`, which forgets handlers: signals wait until the new program calls `leave_at_once`, too.
+    """Blocks stop signals across `os.exec*`, which resets handlers, until the new program calls `leave_at_once`.
 
-    Nothing happens unless this one has.
+    Does nothing unless this program has called it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [number for number in STOP if signal.getsignal(number) is _wake])
 
 
 def _wake(number: int, frame: FrameType | None) -> None:
-    """A handler there must be, for C to write to the pipe; the thread at its other end does the rest."""
+    """An empty handler, which is needed for C to write to the pipe. The thread at its other end reacts."""
 
 
 def _flush_and_leave() -> None:
     try:
         sys.stdout.flush()
-    finally:  # even if nobody reads it any more
+    finally:  # even if it has no reader any more
         os._exit(PREEMPTED)
 
 
 class Stopped(BaseException):
-    """A signal has come while nothing needed saving. Not an Exception, so that nobody takes it for a failure."""
+    """A signal came while nothing needed saving. Not an Exception, so that no handler treats it as a failure."""
 
 
 class Signals:
-    """While entered, the first stop signal sets `received`; the loop saves and leaves when it suits it:
+    """While entered, the first stop signal sets `received`. The loop then saves and leaves at a suitable time:
 
         with Signals() as signals:
             while not signals.received: ...
 
-    Two kinds of work need not be waited for, and are broken off: `unless_stopped` and `nothing_to_save`.
+    Two kinds of work are interrupted: `unless_stopped` and `nothing_to_save`.
 
-    A second signal ends the process at once, exit code 130, whatever it is doing: Python runs handlers only between
-    two steps of the main thread, which may be compiling for minutes, so a thread of its own watches for the second.
-    The handlers that were there come back on leaving.
+    A second signal ends the process at once with exit code 130. Python runs handlers only between two steps of the main
+    thread, which may be compiling for minutes, so a separate thread watches for the second signal. The previous
+    handlers are restored on leaving.
 
     Args:
-      alone: whether this is the run's only process. Otherwise a signal sets `received` even when nothing needs saving:
-        the others must hear of it first.
+      alone: whether this is the run's only process. Otherwise a signal sets `received` even when nothing needs saving,
+        because the others must be told first.
     """
 
     def __init__(self, alone: bool = True) -> None:
@@ -129,7 +131,7 @@ class Signals:
         os.close(self._wakeup)  # ends the thread
 
     def unless_stopped(self, work: Callable[[], Result]) -> Result | None:
-        """The result of `work`; None if a signal has come, or comes meanwhile and breaks the work off."""
+        """The result of `work`. None if a signal has come, or interrupts the work."""
         try:
             self._break_off = True
             return None if self.received else work()
@@ -140,7 +142,7 @@ class Signals:
 
     @contextlib.contextmanager
     def nothing_to_save(self) -> Iterator[None]:
-        """A signal ends the block by `Stopped`; if a call in C keeps Python from it, the process ends (75) soon."""
+        """A signal ends the block by `Stopped`. If a C call prevents this, the process ends (75) soon."""
         try:
             self._break_off = self._nothing_to_save = self._alone
             if self.received and self._alone:
@@ -150,7 +152,8 @@ class Signals:
             self._break_off = self._nothing_to_save = False
 
     def leave_soon(self) -> None:
-        """All is saved: what hangs from here on, such as a data worker, is not waited for (exit code 75)."""
+        """Everything is saved. From here on the process does not wait for anything that hangs, such as a data worker
+        (exit code 75)."""
         self._later(lambda: True)
 
     def _watch(self) -> None:
@@ -176,7 +179,7 @@ class Signals:
             os._exit(130)  # not sys.exit: a hanging save or a stuck data worker must not keep the process alive
         self.received = signal.Signals(number)
         # os.write, not print: the signal may have interrupted a print, whose lock is not re-entrant.
-        # Nobody may be there to read it (`2>&1 | tee`, stopped by the same Ctrl-C), or there is no stderr at all.
+        # It may have no reader (`2>&1 | tee`, stopped by the same Ctrl-C), or there is no stderr.
         with contextlib.suppress(OSError, AttributeError, ValueError):
             line = f"{self.received.name}: {SAVING}; again: at once\n"
             os.write(sys.__stderr__.fileno(), line.encode())

@@ -1,10 +1,10 @@
-"""What a run says of itself, run_manifest.json, and what a checkpoint says of its files, sha256.json. No JAX.
+"""The manifest of a run, run_manifest.json, and of a checkpoint's files, sha256.json. No JAX.
 
     {"format": 1, "starts": [{"began", "step", ..., "ended", "ended_step", "reason"}, ...]}
 
 One entry per (re)start. The first one describes everything: git, packages, Python, environment, devices, host, job,
-config, data; a later one only what has changed since (`latest` folds them). An entry without `reason` is that of a run
-that is going on, or was killed.
+config, data. A later one has only the changes (`latest` merges them). An entry without `reason` belongs to a run that
+is active, or was killed.
 """
 
 import contextlib
@@ -41,25 +41,23 @@ RUN = "run_manifest.json"
 INIT = "init_from.json"
 SUMS = "sha256.json"
 FORMAT = 1
-LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")  # what Orbax still writes when it commits: names and times
+LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")  # written by Orbax when it commits: names and times
 NAMED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "ml-collections", "tensorstore")
 ENVIRONMENT = re.compile(
     r"(XLA|JAX|LIBTPU|TPU|NCCL|CUDA_VISIBLE|HIP_VISIBLE|OMP|TF_CPP|GLIBC)_?\w*|LD_PRELOAD|CJEPA_\w+"
 )
 JOB = re.compile(r"SLURM_(JOB_ID|ARRAY_(JOB|TASK)_ID|JOB_NAME|JOB_NODELIST|NTASKS|RESTART_COUNT)|TPU_NAME|CLOUD_TPU\w*")
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
-WHOLE_BYTES = (
-    2**28
-)  # data of up to so many bytes is hashed whole, of more only EDGE bytes at both ends of SAMPLED files
+WHOLE_BYTES = 2**28  # smaller data are hashed completely, larger only EDGE bytes at both ends of SAMPLED files
 EDGE, SAMPLED = 2**16, 64
-MOST_FILES, LISTED = 20_000, 100  # files that are looked at; files that are listed one by one
+MOST_FILES, LISTED = 20_000, 100  # files that are examined, and files that are listed one by one
 
 
 # ---------------------------------------------------------------------- a run
 
 
 class Entry:
-    """One start of a run; `close` says how it ended. Processes other than the first write nothing."""
+    """One start of a run. `close` records how it ended. Processes other than the first write nothing."""
 
     def __init__(self, file: pathlib.Path | None, content: dict[str, Any]):
         self._file, self._content = file, content
@@ -81,11 +79,11 @@ class Entry:
 
 
 def open_run(workdir: Workdir, config: Mapping[str, Any], source: Any, devices: Sequence[Any], step: int) -> Entry:
-    """Adds a start at `step` to the run's manifest, before anything is trained; `devices`: those of all processes.
+    """Adds a start at `step` to the run's manifest, before training. `devices`: those of all processes.
 
-    Data or packages that are not what a resumed run had before are warned of. Raises OSError if it cannot be written.
+    Warns if a resumed run has other data or packages than before. Raises OSError if it cannot be written.
     """
-    import jax  # only the trainer comes here; whoever reads manifests does not wait for it
+    import jax  # only the trainer needs it (readers of manifests do not wait for the import)
 
     if jax.process_index():
         return Entry(None, {"starts": [{}]})
@@ -107,7 +105,7 @@ def open_run(workdir: Workdir, config: Mapping[str, Any], source: Any, devices: 
 
 
 def read(run: pathlib.Path) -> dict[str, Any] | None:
-    """A run's manifest, or None where there is none. Raises ValueError for one that is damaged."""
+    """A run's manifest, or None if there is none. Raises ValueError for a damaged one."""
     file = run / RUN
     if not file.exists():
         return None
@@ -119,7 +117,7 @@ def read(run: pathlib.Path) -> dict[str, Any] | None:
 
 
 def latest(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What the last start was like, all of it."""
+    """The complete description of the last start."""
     folded: dict[str, Any] = {}
     for start in content["starts"]:
         folded |= start
@@ -160,7 +158,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of the packages that matter most, and a checksum over name and version of all that are installed."""
+    """Versions of the most important packages, and a checksum over name and version of all installed ones."""
     found = {}
     for distribution in importlib.metadata.distributions():
         name = (distribution.name or "").lower().replace("_", "-")
@@ -170,7 +168,7 @@ def packages() -> dict[str, str]:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that steer JAX, XLA and the devices. Whatever is named like a secret is left out."""
+    """The variables that control JAX, XLA and the devices, without those that are named like a secret."""
     return {
         name: value
         for name, value in sorted(variables.items())
@@ -179,8 +177,8 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def git(package: pathlib.Path) -> dict[str, str] | None:
-    """Commit, and a checksum of what differs from it ("": nothing), if this package lies in a checkout of its own. Of
-    files that git does not know, those in the package count."""
+    """Commit, and a checksum of the differences from it ("": none), if this package has its own checkout. Untracked
+    files count if they are in the package."""
 
     def ask(*words: str) -> str:
         command = ["git", "-C", str(package), *words]
@@ -213,10 +211,10 @@ def topology(devices: Sequence[Any]) -> dict[str, Any]:
 
 
 def fingerprint(source: Any) -> dict[str, Any]:
-    """What tells a source's data from others: its class and options, scene 0's arrays, and the files of its `path`.
+    """Fingerprint of a source's data: its class and options, scene 0's arrays, and the files of its `path`.
 
-    Where the files are and when they were written does not count, so a copy has the same fingerprint. Nor does an
-    option whose field has the metadata {"data": False}: it decides nothing of what is read.
+    The place and time of files do not count, so a copy has the same fingerprint. An option whose field has the metadata
+    {"data": False} does not count either, because it does not change the data.
     """
     options = {}
     if dataclasses.is_dataclass(source):
@@ -238,15 +236,15 @@ def fingerprint(source: Any) -> dict[str, Any]:
 
 
 def files(root: pathlib.Path) -> dict[str, Any]:
-    """Number, size and checksums of the files below a folder: of their names and sizes, and of their content, whole
-    for little data, and the ends of some files for much. The first 20,000 files are looked at. One that the system
-    does not let us read counts by name and size."""
+    """Number, size and checksums of the files below a folder: of their names and sizes, and of their content (complete
+    for small data, the ends of some files for large data). The first 20,000 files are examined. A file that cannot be
+    read counts by name and size."""
     sizes: dict[str, int] = {}
     for folder, folders, names in os.walk(root):
-        folders.sort()  # os.walk goes on in this order
+        folders.sort()  # os.walk continues in this order
         for name in sorted(names):
             file = pathlib.Path(folder, name)
-            with contextlib.suppress(OSError):  # it is gone, or in a folder that cannot be searched
+            with contextlib.suppress(OSError):  # it was deleted, or is in a folder that cannot be searched
                 if file.is_file() and len(sizes) < MOST_FILES:
                     sizes[file.relative_to(root).as_posix()] = file.stat().st_size
         if len(sizes) >= MOST_FILES:
@@ -280,9 +278,9 @@ def seal(folder: pathlib.Path, step: int) -> None:
 
 
 def verify(folder: pathlib.Path, step: int, part: int = 0, parts: int = 1) -> list[str] | None:
-    """What is wrong with a checkpoint's files: a text for each that is missing or altered; None: it has no manifest.
+    """Problems of a checkpoint's files: a text for each that is missing or altered. None if it has no manifest.
 
-    Of `parts` that share the work, this one reads every parts-th file. Files that the manifest does not have do not
+    Of `parts` processes that share the work, this one reads every parts-th file. Files outside the manifest do not
     count. Raises OSError for a file that the system cannot read now.
     """
     try:
@@ -307,7 +305,7 @@ def verify(folder: pathlib.Path, step: int, part: int = 0, parts: int = 1) -> li
 
 
 def _is_below(name: Any) -> bool:
-    """Whether a name is that of a file below the folder that lists it."""
+    """Whether this is the name of a file below the folder that lists it."""
     return isinstance(name, str) and "\0" not in name and not {"", ".", ".."} & set(name.split("/"))
 
 
@@ -321,7 +319,7 @@ def sums(folder: pathlib.Path, names: Sequence[str] | None = None) -> dict[str, 
 
 
 def sha256(file: pathlib.Path, edge: int = 0, links: bool = True) -> str:
-    """SHA-256 of a regular file, or of its first and last `edge` bytes; without `links` not through one. Raises
+    """SHA-256 of a regular file, or of its first and last `edge` bytes. Without `links` it follows no link. Raises
     OSError."""
     with door.regular(file, links=links) as stream:
         if not edge:

@@ -1,4 +1,4 @@
-"""Where the time goes: scenes per second, steps' times, the share of waiting for data, what is left, compilations."""
+"""Timing: scenes per second, step times, the share of waiting for data, remaining time, compilations."""
 
 import contextlib
 import time
@@ -23,7 +23,7 @@ class Clock:
 
     Args:
       goodput: where the time is booked.
-      step: steps that are done already (a resumed run).
+      step: steps that are already done (a resumed run).
       total: steps of the whole run.
       batch: scenes per step.
       now: a clock in seconds.
@@ -39,13 +39,13 @@ class Clock:
         self._laps, self._pace = 0, 0.0  # pace: seconds per step, smoothed over laps
 
     def stepped(self, step: int, waited: float = 0.0, compiled: bool = False) -> None:
-        """Step number `step` is done; for `waited` seconds of it the device had nothing to do for want of a batch."""
+        """Step number `step` is done. For `waited` seconds of it the device waited for a batch."""
         self._waited += waited
         self._times.append(self._goodput.stepped(step, waited, compiled))
 
     @contextlib.contextmanager
     def outside(self, kind: str) -> Iterator[None]:
-        """Leaves what happens inside out of every measure, and books it as `kind` (goodput.KINDS)."""
+        """Excludes the time inside from every measure, and books it as `kind` (goodput.KINDS)."""
         start = self._now()
         try:
             with self._goodput.spending(kind):
@@ -54,15 +54,15 @@ class Clock:
             self._away += self._now() - start
 
     def lap(self, step: int) -> dict[str, float]:
-        """The metrics of the steps since the last lap, of which there must be at least one; starts the next lap.
+        """The metrics of the steps since the last lap (at least one). Starts the next lap.
 
-        scenes_per_s; step_time_ms, the mean, and step_time_p50_ms, _p95_ms, _p99_ms, _max_ms; data_wait, a share from
-        0 to 1; eta_s, seconds left at the pace of the last laps; goodput, a share of the run's whole time.
+        scenes_per_s. step_time_ms, the mean, and step_time_p50_ms, _p95_ms, _p99_ms, _max_ms. data_wait, a share from 0
+        to 1. eta_s, seconds left at the speed of the last laps. goodput, a share of the run's total time.
         """
         now = self._now()
         steps, seconds = step - self._step, max(now - self._since - self._away, 1e-9)
         pace = seconds / steps
-        # The first lap compiles, which says nothing about the rest: smoothing starts from the second.
+        # The first lap compiles and is not representative, so smoothing starts from the second.
         self._pace = pace if self._laps < 2 else 0.7 * self._pace + 0.3 * pace
         self._laps += 1
         waited, times = self._waited, self._times
@@ -79,13 +79,12 @@ class Clock:
 
 
 def peak_memory() -> dict[str, float]:
-    """peak_memory_gib, of this process's fullest device since it began; {} where devices do not tell (CPUs)."""
+    """peak_memory_gib, of this process's fullest device since it began. {} if devices do not report it (CPUs)."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [stat["peak_bytes_in_use"] for stat in stats if "peak_bytes_in_use" in stat]
     return {"peak_memory_gib": max(peaks) / 2**30} if peaks else {}
 
 
 def compilations(jitted: Callable) -> int:
-    """For how many shapes a step has been compiled; 0 where this JAX does not tell of a `jax.jit` function (it is not
-    public)."""
+    """The number of shapes for which a step has been compiled. 0 if this JAX does not report it (it is not public)."""
     return getattr(jitted, "_cache_size", int)()

@@ -1,4 +1,4 @@
-"""Trees of arrays as a checkpoint has them, by name, and what two of them differ in."""
+"""Trees of arrays by name, as in a checkpoint, and their differences."""
 
 import hashlib
 import re
@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-# Which key of the config decides an axis of an array (None: whether it exists), by its name: the first that fits.
+# The config key that decides an axis of an array (None: whether it exists), by its name. The first match counts.
 CAUSES = (
     (r"/(encoder|backbone)/stack/blocks/", 0, r"objective.\1.depth"),
     (r"/(encoder|backbone)/tokenizer/.*kernel$", 0, r"objective.\1.tubelet, objective.\1.variant's patch"),
@@ -57,7 +57,7 @@ def digest(tree: Any) -> str:
 
 
 def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What two trees of arrays by name differ in: a text per cause, which names the config's key and every array."""
+    """Differences of two trees of arrays by name: a text per cause, which names the config's key and every array."""
     groups: dict[str, dict[str, str]] = {}
     for name in [*wanted, *(name for name in saved if name not in wanted)]:
         have, want = (
@@ -79,14 +79,14 @@ def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def _changed(have: tuple[int, ...], want: tuple[int, ...]) -> list[int | None]:
-    """The axes in which two shapes differ; [None] if their numbers of axes do; [] for none."""
+    """The axes in which two shapes differ. [None] if their numbers of axes differ. [] for none."""
     if len(have) != len(want):
         return [None]
     return [axis for axis, lengths in enumerate(zip(have, want, strict=True)) if lengths[0] != lengths[1]]
 
 
 def _cause(name: str, axis: int | None) -> str:
-    """The config's key that decides an axis of an array; None: that there is such an array."""
+    """The config's key that decides an axis of an array (None: whether the array exists)."""
     for pattern, which, key in CAUSES:
         found = re.search(pattern, name)
         if found and which in ("any", axis):

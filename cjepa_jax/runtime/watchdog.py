@@ -1,4 +1,4 @@
-"""What ends a process that cannot go on: no step finishes any more, or another process of the run is gone."""
+"""Ends a process that cannot continue: no step finishes any more, or another process of the run is gone."""
 
 import contextlib
 import faulthandler
@@ -16,35 +16,35 @@ from cjepa_jax.errors import PeerError
 from cjepa_jax.host import clock, door
 
 # Seconds beyond the limit after which even a process that never lets Python run is ended (exit code 1). That timer
-# goes on while the process is stopped, and may fire when it goes on: so it is later than a night's suspension.
+# continues while the process is stopped, and may fire when it resumes. So it is longer than a night's suspension.
 GRACE = 24 * 3600.0
 RANK = 8  # digits of a rank in a greeting
-CONNECTING = 10.0  # seconds after which a connection is tried anew
-BEATS = 5  # signs of life in the time after which a silent peer counts as dead
+CONNECTING = 10.0  # seconds after which a connection is tried again
+BEATS = 5  # beats in the time after which a silent peer counts as dead
 
 
 def end(line: str, code: int = PeerError.exit_code) -> NoReturn:
-    """Ends the process at once, from any thread, with one line on stderr: nothing that hangs is waited for."""
+    """Ends the process at once, from any thread, with one line on stderr, without waiting for anything that hangs."""
     try:  # not print: the main thread may hold the lock of the stream
         os.write(sys.__stderr__.fileno(), f"error: {line}\n".encode())
-    finally:  # even if there is no stderr, or nobody who reads it
+    finally:  # even if there is no stderr, or it has no reader
         os._exit(code)
 
 
 class Watchdog:
-    """While entered, ends the process (exit code 70) when `beat` has not been called for so many seconds:
+    """While entered, ends the process (exit code 70) if `beat` has not been called for `seconds` seconds:
 
         with Watchdog(1800, workdir / "stacks.txt") as watchdog:
             for batch in batches:
                 step(batch)
                 watchdog.beat()
 
-    What every thread was doing goes to stderr and to the file. Time in which the whole process was stopped (Ctrl-Z, a
-    suspended job) does not count, up to a day. A call in C that never lets Python run is ended only a day later, by
-    exit code 1.
+    The stacks of all threads go to stderr and to the file. Time in which the whole process was stopped (Ctrl-Z, a
+    suspended job) does not count, up to a day. A C call that never lets Python run is ended only a day later, with exit
+    code 1.
 
     Args:
-      seconds: the limit; 0: none.
+      seconds: the limit (0: none).
       stacks: the file, written only then.
     """
 
@@ -64,13 +64,13 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def beat(self) -> None:
-        """Says that something has been finished."""
+        """Reports progress."""
         self._beaten = clock.running()
 
     def _watch(self) -> None:
         every = min(self._limit / 4, 1.0)
         while not self._over.wait(every):
-            # A call in C that never gives the interpreter back stops this thread too; this timer needs no interpreter.
+            # A C call that never releases the interpreter stops this thread too. This timer needs no interpreter.
             faulthandler.dump_traceback_later(self._limit + GRACE, exit=True)
             if clock.running() - self._beaten > self._limit:
                 self._end()
@@ -88,11 +88,11 @@ class Watchdog:
 
 
 class Heartbeat:
-    """Signs of life between process 0 and every other one; whoever misses one says which, and ends (exit code 70).
+    """Heartbeats between process 0 and every other one. A process that misses a peer names it and ends (exit code 70).
 
-    A process that dies closes its connections, which is noticed at once; one that is frozen, or whose machine is gone,
-    is noticed after `seconds` of silence, not counting time in which this process itself was stopped: a whole run may
-    be suspended. Process 0 tells the others before it ends, so that all name the same one.
+    A process that dies closes its connections, which is detected at once. A frozen process, or one whose machine is
+    gone, is detected after `seconds` of silence. Time in which this process was stopped does not count, because a whole
+    run may be suspended. Process 0 tells the others before it ends, so that all name the same peer.
 
     Args:
       links: this process's open connections, by the rank of the process at their other end.
@@ -108,7 +108,7 @@ class Heartbeat:
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def bye(self) -> None:
-        """This process has done its part: the others no longer watch it."""
+        """This process is done. The others no longer watch it."""
         self._send("bye")
 
     def _send(self, line: str) -> None:
@@ -116,7 +116,7 @@ class Heartbeat:
             try:
                 link.sendall(f"{line}\n".encode())
             except OSError:
-                continue  # the thread that listens to this one notices too, and knows what to do
+                continue  # the thread that listens to this one detects it too, and reacts
 
     def _beat(self) -> None:
         while True:
@@ -145,17 +145,17 @@ class Heartbeat:
         self._end(f"process {rank} has given no sign of life for train.heartbeat = {self._seconds:g} s")
 
     def _end(self, line: str) -> None:
-        self._lock.acquire()  # for good: one thread speaks
+        self._lock.acquire()  # never released: one thread reports
         self._send(f"lost {line}")
         if len(self._links) > 1:
-            time.sleep(0.5)  # a connection that is closed with beats unread takes what was sent last with it
+            time.sleep(0.5)  # a connection that is closed with unread beats loses the last message
         end(line)
 
 
 def gather(server: socket.socket, count: int, token: str, seconds: float) -> dict[int, socket.socket]:
-    """Process 0: the other processes' connections by rank, once all `count` have come with the run's token.
+    """Process 0: the other processes' connections by rank, once all `count` have connected with the run's token.
 
-    Raises: TimeoutError if one has not come within `seconds`.
+    Raises: TimeoutError if one has not connected within `seconds`.
     """
     links: dict[int, socket.socket] = {}
     deadline = clock.Deadline(seconds)
@@ -170,7 +170,7 @@ def gather(server: socket.socket, count: int, token: str, seconds: float) -> dic
         link.settimeout(5.0)
         try:
             given, rank = _read(link, len(token)), int(_read(link, RANK))
-        except (OSError, ValueError):  # a stranger: something that looks for open ports
+        except (OSError, ValueError):  # another program that scans open ports
             given = ""
         if given == token:
             links[rank] = link

@@ -1,12 +1,12 @@
 """A run's folder: its lock, its config, its metrics and its result.
 
     config.json     the resolved config       metrics.jsonl       one JSON object per logged step
-    result.json     written once at the end   run_manifest.json   what it depends on, and every start (manifest.py)
+    result.json     written once at the end   run_manifest.json   what it depends on, and every start
     checkpoints/    Orbax                     .lock               the holder's host and process
     tb/             TensorBoard
 
-Files that are replaced are written beside, synced and renamed, so that `kill -9` leaves the old or the new one. The
-folder may come from somebody else: everything in it is opened by `door`, which follows no link.
+Files that are replaced are written under another name, synced and renamed, so that `kill -9` leaves the old or the new
+one. The folder may come from another person, so everything in it is opened by `door`, which follows no link.
 """
 
 import errno
@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 _entered: list[pathlib.Path] = []
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-PATTERN = "[]\\"  # letters that Orbax takes for a pattern where it puts a checkpoint's files together: it finds none
-MOST_METRICS = 2**31  # bytes of a metrics.jsonl; a million logged steps take about half of it
+PATTERN = "[]\\"  # characters that Orbax reads as a pattern when it merges a checkpoint's files
+MOST_METRICS = 2**31  # bytes of a metrics.jsonl (a million logged steps take about half of it)
 MANIFEST = "run_manifest.json"  # every start of the run, written by manifest.py
 MOST_LINE = 2**20  # bytes of one of its lines
 MOST_NOTE = 1000  # bytes of a lock's note
-PATIENCE = 1.0  # seconds for which those who only ask who trains here may be in the way
+PATIENCE = 1.0  # seconds for which queries of the lock's holder may block it
 
 
 class Workdir:
@@ -47,16 +47,16 @@ class Workdir:
         with Workdir("runs/tiny", config) as workdir:
             workdir.append_metrics({"step": 10, "loss": 1.5})
 
-    The lock is the kernel's: it is free again as soon as the process is gone, however it ended. On a file system
-    without locks (some network mounts) a warning takes its place. Without entering, the folder can be read
-    (`finished`, `read_metrics`). Messages name the folder as the user did, by `setting`.
+    The kernel holds the lock and frees it as soon as the process is gone. On a file system without locks (some network
+    mounts) there is only a warning. Without entering, the folder can be read (`finished`, `read_metrics`). Messages
+    name the folder as the user did, by `setting`.
 
-    While it is entered, whatever is to be written below it raises door.Lost (a ConfigError) once the folder has been
-    renamed, deleted or replaced. Any other error that this has led to is Lost too when the folder is left.
+    While it is entered, every write below it raises door.Lost (a ConfigError) once the folder has been renamed, deleted
+    or replaced. Any other error caused by this also becomes Lost when the folder is left.
 
     Raises (on entering):
-      ConfigError: another process trains here; the folder belongs to another config; it cannot be created; its path
-        has a letter with which no checkpoint can be written.
+      ConfigError: another process trains here, the folder belongs to another config, it cannot be created, or its path
+        has a character with which no checkpoint can be written.
     """
 
     def __init__(self, path: str | os.PathLike, config: Mapping[str, Any] | None = None, setting: str = "workdir = "):
@@ -98,7 +98,7 @@ class Workdir:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if isinstance(error, Exception):  # which may be of files that are gone with the folder
+            if isinstance(error, Exception):  # possibly of files that were removed with the folder
                 door.require_own(self.path)
         finally:
             if self._metrics is not None:
@@ -109,7 +109,7 @@ class Workdir:
 
     @property
     def checkpoints(self) -> pathlib.Path:
-        """Where the checkpoints are."""
+        """The folder of the checkpoints."""
         return self.path / "checkpoints"
 
     @property
@@ -119,8 +119,8 @@ class Workdir:
         return read_object(file) if file.exists() else None
 
     def holder(self) -> str | None:
-        """Who trains in this folder now, "host NAME, process ID", or None. Takes no lock that could be in the way for
-        longer than the question takes; on a file system without locks nobody is found."""
+        """Who trains in this folder now, "host NAME, process ID", or None. Only takes a lock for the duration of the
+        query. On a file system without locks the answer is None."""
         try:
             lock = door.regular(self.path / ".lock")
         except FileNotFoundError:
@@ -129,7 +129,7 @@ class Workdir:
             return (_note(lock) or "somebody unknown") if _held(lock) else None
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Stores the result: from now on the run is finished."""
+        """Stores the result, which marks the run as finished."""
         write_atomically(self.path / "result.json", json.dumps(_jsonable(result), indent=2) + "\n")
 
     def append_metrics(self, metrics: Mapping[str, Any]) -> None:
@@ -154,7 +154,7 @@ class Workdir:
             return parse_metrics(file)
 
     def truncate_metrics(self, step: int) -> None:
-        """Drops what was logged after `step`, the step that a resumed run goes on from."""
+        """Drops the lines logged after `step`, from which a resumed run continues."""
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
@@ -165,7 +165,7 @@ class Workdir:
     def require_space(self, needed: int, counting_checkpoints: bool = False) -> None:
         """Raises StorageError unless the folder's file system has `needed` bytes free.
 
-        With `counting_checkpoints` those of this run that exist already are a part of what is needed.
+        With `counting_checkpoints` the existing ones of this run count towards `needed`.
         """
         if counting_checkpoints:
             folders = [self.checkpoints / str(step) for step in door.steps(self.checkpoints)]
@@ -198,7 +198,7 @@ class Workdir:
 
     def _claim(self, config: dict[str, Any]) -> None:
         file = self.path / "config.json"
-        # A run that failed before its first checkpoint leaves nothing that another config could spoil.
+        # A run that failed before its first checkpoint leaves nothing that another config could damage.
         result = self.path / "result.json"
         if any(self.checkpoints.glob("[0-9]*")) or (not result.is_symlink() and self.finished):
             before = read_object(file) if file.exists() else self._started_with()
@@ -213,7 +213,7 @@ class Workdir:
     def _started_with(self) -> dict[str, Any]:
         """The config of a run that has lost its config.json: run_manifest.json has it too, since it last changed.
 
-        Raises: ConfigError where that is missing or damaged: nobody could say whose the checkpoints are.
+        Raises: ConfigError if that is missing or damaged, because the config of the checkpoints is then unknown.
         """
         lost = f"{self._named}: holds a run whose config.json is missing"
         remedy = "bring one of them back, or start afresh in another --workdir"
@@ -230,7 +230,7 @@ class Workdir:
 
 
 def entered() -> list[pathlib.Path]:
-    """The folders that this process has entered, the last one first: errors about space may not say where they were."""
+    """The folders that this process has entered, the last one first. Errors about space may not name their folder."""
     return _entered[::-1]
 
 
@@ -245,7 +245,7 @@ def parse_metrics(file: BinaryIO) -> tuple[list[dict[str, Any]], int, bool]:
         entries += [entry] * (entry is not None)
         broken += entry is None
         while not line.endswith(b"\n") and (line := file.readline(MOST_LINE)):
-            pass  # the rest of a line that is too long
+            pass  # rest of a line that is too long
     return entries, broken, False
 
 
@@ -279,20 +279,20 @@ def read_object(file: pathlib.Path) -> dict[str, Any]:
 
 
 def tuples(value: Any) -> Any:
-    """What JSON gives of a config, with its lists as the tuples that a config has."""
+    """A config from JSON, with its lists as tuples."""
     if isinstance(value, dict):
         return {key: tuples(item) for key, item in value.items()}
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def _note(lock: BinaryIO) -> str:
-    """What a lock's holder has written into it, from the start."""
+    """The note of a lock's holder, from its beginning."""
     lock.seek(0)
     return printable(lock.read(MOST_NOTE).decode("utf-8", "replace").strip())
 
 
 def _held(lock: IO) -> bool:
-    """Whether a trainer has the lock. Those who only ask, as here, share it for a moment."""
+    """Whether a trainer has the lock. Queries like this one share it for a moment."""
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(lock, fcntl.LOCK_UN)
@@ -305,7 +305,7 @@ def _held(lock: IO) -> bool:
 
 
 def _jsonable(value: Any) -> Any:
-    """Plain JSON values: array scalars become numbers, non-finite ones text."""
+    """Plain JSON values: array scalars become numbers, and non-finite ones text."""
     if isinstance(value, Mapping):
         return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

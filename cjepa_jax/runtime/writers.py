@@ -1,4 +1,4 @@
-"""Where metrics go: metrics.jsonl, TensorBoard, optionally wandb, and the progress line on the console."""
+"""Writers of metrics: metrics.jsonl, TensorBoard, optionally wandb, and the progress line on the console."""
 
 import importlib
 import logging
@@ -21,15 +21,15 @@ Writer = Callable[[int, Mapping[str, Any]], None]
 
 
 class Writers:
-    """Hands each step's metrics to every writer that the config asks for.
+    """Passes each step's metrics to every writer of the config.
 
     Args:
-      workdir: the entered run folder; its metrics.jsonl is always written.
+      workdir: the entered run folder. Its metrics.jsonl is always written.
       config: `log.tensorboard` and `log.wandb` say what else is.
-      step: the step that the run goes on from; TensorBoard hides what it was given beyond it.
-      active: whether this is the process that writes; the others' writers do nothing.
+      step: the step that the run continues from. TensorBoard hides older values beyond it.
+      active: whether this is the process that writes. Writers of other processes do nothing.
     Raises:
-      ConfigError: wandb is asked for but not installed.
+      ConfigError: wandb is requested but not installed.
     """
 
     def __init__(self, workdir: Workdir, config: Mapping[str, Any], step: int = 0, active: bool = True):
@@ -40,9 +40,9 @@ class Writers:
         if config["log"]["wandb"]:
             self._wandb = _start_wandb(workdir, config)
         if config["log"]["tensorboard"]:
-            # From step 0 too, where a run that was killed before its first checkpoint may have left curves.
-            suffix = f".{step}"  # files are named by the second, which two starts may share
-            writer = importlib.import_module("tensorboardX").SummaryWriter  # late: it imports torch, where there is one
+            # Also from step 0, because a run that was killed before its first checkpoint may have left curves.
+            suffix = f".{step}"  # files are named by the second, which may be the same for two starts
+            writer = importlib.import_module("tensorboardX").SummaryWriter  # late: it imports torch, if installed
             self._board = writer(str(door.folder(workdir.path, "tb")), purge_step=step + 1, filename_suffix=suffix)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ class Writers:
 
 
 def _start_wandb(workdir: Workdir, config: Mapping[str, Any]) -> Any:
-    """A wandb run that a resumed training continues; None, with a warning, when wandb cannot start."""
+    """A wandb run that a resumed training continues. None, with a warning, if wandb cannot start."""
     try:
         wandb = importlib.import_module("wandb")
     except ModuleNotFoundError as error:
@@ -96,11 +96,11 @@ def _start_wandb(workdir: Workdir, config: Mapping[str, Any]) -> Any:
 
 
 class Console:
-    """The progress on the console: one line, rewritten in place, on a terminal; one line per call elsewhere.
+    """The progress on the console: on a terminal one line that is rewritten in place, otherwise one line per call.
 
     Args:
-      stream: stdout when None.
-      active: without it nothing is shown: of several processes, one speaks.
+      stream: stdout if None.
+      active: whether anything is shown. Of several processes only one is active.
     """
 
     def __init__(self, stream: TextIO | None = None, active: bool = True):
@@ -122,19 +122,19 @@ class Console:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except BrokenPipeError:  # who read it is gone, and what is still buffered has no reader; the run goes on
+        except BrokenPipeError:  # its reader is gone, and so is that of buffered output. The run continues
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
 
 
 def format_progress(step: int, total: int, metrics: Mapping[str, Any]) -> str:
-    """The progress line, here with everything that it can show:
+    """The progress line, here with all its parts:
 
         step 120/1000  loss 5.123 (prediction 4.9 causal 0.31 sigreg 1.9)  412 scenes/s  data-wait 3 %  ETA 2:31
         eff. rank 41.2  skipped 1
 
-    (on one line). What `metrics` does not have is left out; the losses' floors are not shown.
+    (on one line). Missing metrics are left out. The losses' floors are not shown.
     """
     parts = [f"step {step}/{total}"]
     if "loss" in metrics:
@@ -154,7 +154,7 @@ def format_progress(step: int, total: int, metrics: Mapping[str, Any]) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """2:31, or 1:02:31 from an hour on; "?" when it is not finite."""
+    """2:31, or 1:02:31 from an hour on. "?" if it is not finite."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(max(seconds, 0)), 60)
@@ -163,6 +163,6 @@ def format_seconds(seconds: float) -> str:
 
 
 def _short(value: Any) -> str:
-    """Two digits that count, more only where the number itself has them: 0.031, 4.9, 412."""
+    """Two significant digits, or all integer digits of a larger number: 0.031, 4.9, 412."""
     value = float(value)
     return f"{value:.0f}" if abs(value) >= 10 else f"{value:.2g}"
