@@ -1,4 +1,5 @@
-"""Collapse: features that say the same of every scene, or all in one direction. Read from metrics already logged."""
+"""Detects collapse: features that are equal for every scene, or all in one direction. It uses metrics already
+logged."""
 
 import logging
 import math
@@ -7,18 +8,18 @@ from typing import Any
 
 from cjepa_jax.errors import NumericsError
 
-# Runs that learn well may lose four fifths of their first spread and seven tenths of their first rank.
+# Healthy runs may lose four fifths of their first spread and seven tenths of their first rank.
 LEAST_STD = 0.02  # of the first spread
 LEAST_RANK = 0.2  # of the first rank
 LEAST_SHARE = 0.05  # of the highest rank possible: a rank above it is never called collapsed
 ONE_DIRECTION = 1.5  # a rank below it always is,
-FEWEST = 4  # where the batch could have at least so many: of less, a low rank says nothing
-NO_SPREAD = 1e-6  # what rounding leaves of features that are all the same
+FEWEST = 4  # if the batch's highest rank is at least this (for smaller ones a low rank is normal)
+NO_SPREAD = 1e-6  # left by rounding in features that are all equal
 ADVICE = "a lower optim.peak or a higher weight of the term against collapse may help"
 
 
 def collapsed(rankme: float, feature_std: float, first: Mapping[str, float], limit: int) -> str:
-    """Which sign of collapse these numbers show, in words; "" if none.
+    """The sign of collapse in these numbers, in words, "" if there is none.
 
     Args:
       rankme: effective rank of the pooled features, 1 .. limit.
