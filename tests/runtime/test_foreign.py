@@ -35,7 +35,7 @@ class Thing:
         SAW.write_text("built")
 """
 FIELDS = ["objective.type", "objective.encoder.type", "mask.type", "data.source", "data.options.of"]
-FIELDS += ["evals.protocols.a.type", "objective.prediction_loss"]
+FIELDS += ["evals.protocols.a.type", "monitors.a.type", "objective.prediction_loss"]
 # Below this package, but no code that the field may name.
 WRONG = [
     "cjepa_jax.cli:run", "cjepa_jax.configuration.build:os",
@@ -104,7 +104,7 @@ ENTRIES = {
 def test_no_entry_point_runs_what_a_folder_names(copy, tmp_path, witness, entry, field):
     for name in ("witness:draw", "witness:Thing"):
         put(copy, field, name)
-        if (entry, field) == ("train", "evals.protocols.a.type"):  # no part of what a run computes
+        if entry == "train" and field in ("evals.protocols.a.type", "monitors.a.type"):  # nothing that a run computes
             with Workdir(copy, run_folders.config()):
                 continue
         text = refusal(lambda: ENTRIES[entry](copy, tmp_path))
