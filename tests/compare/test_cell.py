@@ -16,6 +16,7 @@ from cjepa_jax.compare.cell import CellError, CellStopped, Lab
 from cjepa_jax.compare.suite import Cell
 from cjepa_jax.configuration import locate
 from cjepa_jax.errors import PREEMPTED, ConfigError
+from cjepa_jax.runtime import foreign
 from tests.compare.test_suite import MICRO
 from tests.running import gone
 
@@ -179,3 +180,17 @@ def test_a_wheel_has_a_version_and_not_the_commit_of_what_its_environment_lies_i
 def test_outside_git_there_is_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert cells.commit() == ""
+
+
+def test_a_cells_own_code_is_trusted_in_its_run_and_no_other(lab, tmp_path, monkeypatch):
+    text = MICRO.read_text().replace('"mask.type": "cjepa_jax.masks.displaced:draw"', '"mask.type": "mine:draw"')
+    (tmp_path / "own.py").write_text(text)
+    own = Lab(suites.load(str(tmp_path / "own.py")), tmp_path, trust=("theirs",))
+    seen = []
+    monkeypatch.setattr(Lab, "_command", lambda self, *_: seen.append(self.trust) or 1)
+    for method in ("displaced", "cjepa"):
+        with pytest.raises(CellError):
+            (tmp_path / "log.txt").write_text("error: no\n")
+            own.trusting(Cell("balls", method, 1))._evaluate(tmp_path, tmp_path / "run")
+    assert seen == [("theirs", "mine:draw"), ("theirs",)]
+    assert foreign.trusted(",".join(seen[0])) == seen[0]
