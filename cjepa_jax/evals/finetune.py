@@ -54,8 +54,8 @@ def finetune(
     stop: bool = False,
     head_share: float = 1.0,
 ) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """Trains an encoder and a head end to end (the document's protocol for CoPhy), by AdamW as in training, with
-    linear warm-up over a tenth of the steps and a cosine to 0. Same seed, same bits.
+    """Trains an encoder and a head end to end (METHOD, Algorithm 3, line 3), by AdamW as in training, with linear
+    warm-up over a tenth of the steps and a cosine to 0. Same seed, same bits.
 
     Args:
       model: where the encoder starts. Its own parameters are not touched.

@@ -40,7 +40,7 @@ class Interventional:
 
     Attributes:
       questions_fit, questions_test: multiples of 4, drawn from the bench's two splits.
-      anchor: times (tubelets) at the start that stay visible; 0 is the document.
+      anchor: times (tubelets) at the start that stay visible. 0: everything of k is hidden.
       heads: "linear" (ridge on +-1) and "mlp". steps: of the mlp, at most.
       readouts, random_readouts: those of the model, and of the random initialisations.
       wrong: whether the rows of the wrong object are computed.

@@ -22,7 +22,7 @@ from cjepa_jax.masks import objects
 
 LEAST = 4  # held-out scenes; fewer cannot be split
 REMOVALS = functools.partial(objects.draw, max_objects=3, area=(0.05, 0.40), anchor=0)
-"""Which objects the response is measured without: the document's Algorithm 2, whatever masks the run learns from."""
+"""The objects that are removed to measure the response: METHOD, Algorithm 2, for any masks of the run."""
 PIXELS = 64  # frames are brought to this size before their principal components are taken
 
 

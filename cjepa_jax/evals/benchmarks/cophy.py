@@ -46,11 +46,11 @@ class CoPhy:
     """An MLP, the same for every object slot: from the mean tokens of AB and of C (its frame repeated to a clip), the
     mean tokens of the slot's object in each, and the slot's number (its colour), to positions at all frames of D.
 
-    Metrics: "mse/fine-tuned", MLP and encoder trained end to end, the document's protocol for CoPhy; "mse/frozen", the
-    MLP alone; "mse/interventional", the MLP alone, given besides what the model makes of AB without the object that is
+    Metrics: "mse/fine-tuned", MLP and encoder trained end to end (METHOD, Algorithm 3, line 3); "mse/frozen", the MLP
+    alone; "mse/interventional", the MLP alone, given besides what the model makes of AB without the object that is
     changed (gone in C, or else moved furthest from A): the mean prediction of its tokens, and, where the predicted
-    change was trained, the mean of all others without it, s_full minus that change. The object is
-    hidden at all times (anchor 0), also from a model that was trained with it shown at the first ones.
+    change was trained, the mean of all others without it, s_full minus that change. The object is hidden at all times
+    (anchor 0), also from a model that was trained with it shown at the first ones.
 
     An MLP alone learns at heads.RATE, whatever the model's rate was: floors and ceilings are the same for all.
 

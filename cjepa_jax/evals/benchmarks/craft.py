@@ -20,10 +20,10 @@ class Craft:
     """Accuracy (0..1) by type of question, and over all questions ("overall").
 
     The answer is one of those of the fitting questions, chosen by a head on frozen features of the whole clip and on
-    the question's words; one head answers all types. The metrics are "HEAD/TYPE". Head "linear", the document's linear
-    probe, is a ridge on [mean tokens, words, products]; "mlp" has one hidden layer on [mean tokens, words]. Words are
-    counts of words and neighbouring pairs (see words.Words), products those of the first principal components of
-    features and words (see answers.Reader).
+    the question's words; one head answers all types. The metrics are "HEAD/TYPE". Head "linear", the description's
+    linear probe, is a ridge on [mean tokens, words, products]; "mlp" has one hidden layer on [mean tokens, words].
+    Words are counts of words and neighbouring pairs (see words.Words), products those of the first principal components
+    of features and words (see answers.Reader).
 
     Questions that name a removed object (the simulated world's, of all types but the descriptive), on data with masks,
     are answered once more in "interventional HEAD/TYPE", by a head that is fitted on these questions alone: the
@@ -36,8 +36,8 @@ class Craft:
     scenes. Answers in the simulated world are balanced: see data/worlds/craft/questions.py.
 
     heads: of linear, mlp. components: C, so that there are at most C x C products; 0: none. parts: stretches of time
-    whose tokens are averaged apart; 1 is the document's mean over all tokens. steps: of the mlp, at most.
-    Raises ConfigError for options out of their limits.
+    whose tokens are averaged apart; 1 is the mean over all tokens (METHOD, Algorithm 3, line 2). steps: of the mlp, at
+    most. Raises ConfigError for options out of their limits.
     """
 
     heads: tuple[str, ...] = language_head.HEADS
