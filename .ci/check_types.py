@@ -19,7 +19,7 @@ ERROR = re.compile(r"\S+?:\d+: error: (.*)")
 def main(argv: list[str]) -> int:
     words = [word for word in argv if word != "--update"]
     done = subprocess.run([sys.executable, "-m", "mypy", *words], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode not in (0, 1):  # mypy's own failure
+    if done.returncode not in (0, 1) or not done.stdout.strip():  # mypy's own failure, or no mypy
         print(done.stdout + done.stderr, file=sys.stderr)
         return 2
     lines = [(line, match[1]) for line in done.stdout.splitlines() if (match := ERROR.match(line))]
