@@ -1,4 +1,4 @@
-"""From a config to its source of scenes and to the map that prepares them. No JAX."""
+"""Builds a config's source of scenes and the map that prepares them. No JAX."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from cjepa_jax.errors import ConfigError
 
 
 def make_source(config: Any, split: str) -> Source:
-    """The source of config.data for a split. Raises ConfigError or DataError, one line each."""
+    """Builds the source of config.data for a split. Raises ConfigError or DataError, one line each."""
     data = config.data
     count = data.count if split == "train" else data.eval_count
     fields = dict(path=data.path, size=data.size, frames=data.frames, count=count, seed=config.seed)
@@ -17,7 +17,7 @@ def make_source(config: Any, split: str) -> Source:
 
 
 def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_removed: int = 0) -> pipeline.SceneMap:
-    """How config turns the source's scenes into arrays, for a model of these patches (pixels) and tubelets (frames)."""
+    """Builds the map from scenes to arrays that config describes. patch: pixels. tubelet: frames per token."""
     data = config.data
     if data.intervened == "rerender" and not source.can_rerender:
         raise ConfigError(f"data.intervened = 'rerender': {type(source).__name__} cannot; zero_pixels always works")
@@ -39,7 +39,7 @@ def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_remov
 
 
 def patch_and_tubelet(config: Any) -> tuple[int, int]:
-    """Pixels and frames of a token, read from the encoder's section. Raises ConfigError where there is none."""
+    """Pixels and frames of a token, read from the encoder's section. Raises ConfigError if that section is missing."""
     encoder = config.objective.get("encoder")
     if encoder is None or "variant" not in encoder:
         raise ConfigError("objective.encoder.variant is missing: it says how large the patches are")

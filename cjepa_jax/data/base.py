@@ -1,4 +1,4 @@
-"""What a source of scenes is."""
+"""The interface of a source of scenes."""
 
 from typing import Protocol
 
@@ -6,20 +6,22 @@ import numpy as np
 
 
 class Source(Protocol):
-    """A frozen, picklable dataclass, built with the keywords split ("train" or "eval"), path, size, frames, count and
-    seed, and with its own options. Scene i is always the same bits.
+    """A frozen, picklable dataclass that gives the same bits for scene i every time.
+
+    It is built with the keywords split ("train" or "eval"), path, size, frames, count and seed, and with the source's
+    custom options.
     """
 
-    label_names: tuple[str, ...]  # "group/name" of each probe target; a group is scored as one
+    label_names: tuple[str, ...]  # "group/name" of each probe target. A group is scored as one
     can_rerender: bool  # whether `intervene` exists
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         """Scene i: `video` uint8 [T, H, W, 3] (an image has T = 1), visible `masks` bool [K, T, H, W] for any K >= 0,
-        `labels` float32 [P], and whatever else the source knows.
+        `labels` float32 [P], and everything else that the source knows.
 
-        Raises: errors.DataError for an unreadable scene, which its successor then stands in for.
+        Raises: errors.DataError for an unreadable scene. The next readable scene then replaces it.
         """
 
     def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From scenes to arrays of one shape: the only place that pads objects and lays out rows."""
+"""Turns scenes into arrays of one shape. Padding of objects and layout of rows happen only here."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,36 +7,40 @@ import numpy as np
 
 from cjepa_jax.errors import DataError
 
-MULTIPLE = 8  # row lengths are rounded up to it: vector units like even lengths
+MULTIPLE = 8  # row lengths are rounded up to a multiple of it, which suits vector units
 
 Shape = tuple[int, int]  # (R, L): rows of a shard, and tokens of a row
 
 
 def row_lengths(shares: Sequence[float], tokens: int) -> tuple[int, ...]:
-    """Row lengths in tokens from shares of the grid, each rounded up to a multiple of 8, the last one N itself."""
+    """Row lengths in tokens from shares of the grid, each rounded up to a multiple of 8. The last length is N."""
     lengths = {min(tokens, -(-int(np.ceil(share * tokens)) // MULTIPLE) * MULTIPLE) for share in shares}
     return tuple(sorted(lengths | {tokens}))
 
 
 def shapes(data: Any, tokens: int, scenes: int) -> tuple[Shape, ...]:
-    """The shapes (R, L) that a shard's rows may have, ascending; the last one holds whatever is drawn.
+    """The shapes (R, L) that a shard's rows may have, ascending. The last one holds every possible draw.
 
     Args:
-      data: `row_lengths`, shares of the grid, the last one 1.0; `pack`. 0: a row per scene, of these lengths. k: rows
-        of k grids, of which there are these shares of b / k.
-      tokens: N; scenes: b, those of a shard.
+      data: has `row_lengths`, shares of the grid, of which the last is 1.0, and `pack`. With pack = 0 each scene has
+        one row, of these lengths. With pack = k rows have the length of k grids, and the shares are those of b / k
+        rows.
+      tokens: N.
+      scenes: b, the scenes of a shard.
     """
     if not data.pack:
         return tuple((scenes, length) for length in row_lengths(data.row_lengths, tokens))
     grids = min(data.pack, scenes)
-    # The tolerance keeps 0.7 x 10 at 7 rows.
+    # The tolerance makes 0.7 x 10 give 7 rows despite rounding.
     rows = {max(1, int(np.ceil(share * scenes / grids - 1e-9))) for share in (*data.row_lengths, 1.0)}
     return tuple((count, grids * tokens) for count in sorted(rows))
 
 
 def choose(context: np.ndarray, shards: int, shapes: Sequence[Shape]) -> int:
-    """Which of `shapes` (ascending) is the first that holds the context of every shard: bool [B, N], B a multiple of
-    `shards`. Raises ValueError if none does."""
+    """The index of the first of `shapes` (ascending) that holds the context of every shard.
+
+    context: bool [B, N]. B is a multiple of `shards`. Raises ValueError if no shape is large enough.
+    """
     counts = context.sum(1).reshape(shards, -1)
     for place, shape in enumerate(shapes):
         if all(assign(shard, shape) is not None for shard in counts):
@@ -45,12 +49,12 @@ def choose(context: np.ndarray, shards: int, shapes: Sequence[Shape]) -> int:
 
 
 def lay_out(context: np.ndarray, shards: int, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of context tokens: a row per scene where R is the number of scenes, else several scenes to a row.
+    """Lays out context tokens in rows: one scene per row if R is the number of scenes, else several scenes per row.
 
-    A scene's tokens are in grid order and never span two rows; a row's scenes are in order, with ids 1, 2, 3, ...
+    A scene's tokens are in grid order and never span two rows. The scenes of a row are in order, with ids 1, 2, 3, ...
 
     Args:
-      context: bool [B, N]; B a multiple of `shards`.
+      context: bool [B, N]. B is a multiple of `shards`.
       shape: (R, L), the same for every shard.
     Returns: index, segment, int32 [S, R, L] as in types.Rows.
     Raises: ValueError if a shard does not fit.
@@ -67,7 +71,7 @@ def lay_out(context: np.ndarray, shards: int, shape: Shape) -> tuple[np.ndarray,
             raise ValueError(f"{rows} rows of {length} do not hold the {counts[own].sum()} tokens of shard {shard}")
         order = np.argsort(row, kind="stable")  # by row, and in a row by scene
         before = np.cumsum(counts[own][order]) - counts[own][order]
-        first = np.searchsorted(row[order], row[order])  # the place in `order` of the row's first scene
+        first = np.searchsorted(row[order], row[order])  # position in `order` of the row's first scene
         start[own][order] = (shard * rows + row[order]) * length + before - before[first]
         number[own][order] = 1 + np.arange(per_shard) - first
     scene, token = np.nonzero(context)
@@ -78,11 +82,11 @@ def lay_out(context: np.ndarray, shards: int, shape: Shape) -> tuple[np.ndarray,
 
 
 def assign(counts: np.ndarray, shape: Shape) -> np.ndarray | None:
-    """The row [b] of each scene of a shard, from its number of tokens; None if no way is found to make them fit.
+    """The row [b] of each scene of a shard, from its number of tokens. None if no fitting assignment is found.
 
-    One where there are as many scenes as rows. Else scenes are dealt out evenly, which packs scenes of similar sizes
-    the tightest and always succeeds where rows hold any b / R scenes; for unlike ones, first fit, the largest first
-    (Johnson 1973).
+    With as many rows as scenes each scene has one row. Otherwise scenes are first dealt out evenly. This packs scenes
+    of similar sizes the tightest, and it always succeeds where rows hold any b / R scenes. If it fails, the fallback is
+    first fit with the largest scenes first (Johnson 1973).
     """
     rows, length = shape
     if rows >= len(counts):
@@ -94,7 +98,7 @@ def assign(counts: np.ndarray, shape: Shape) -> np.ndarray | None:
 
 
 def _deal(counts: np.ndarray, shape: Shape) -> np.ndarray | None:
-    """Each row has b // R scenes or one more; the largest scenes go to the rows that have fewer."""
+    """Gives each row b // R scenes or one more. The largest scenes go to the rows that have fewer."""
     rows, length = shape
     each, more = divmod(len(counts), rows)
     order, row = np.argsort(-counts, kind="stable"), np.zeros(len(counts), int)
@@ -122,7 +126,7 @@ def _first_fit(counts: np.ndarray, shape: Shape) -> np.ndarray | None:
 
 
 def keep_largest(object_patches: np.ndarray, limit: int) -> np.ndarray:
-    """Indices of the `limit` objects that touch the most tokens, in their own order: [K, N] -> [<= limit]."""
+    """Indices of the `limit` objects that touch the most tokens, in ascending order: [K, N] -> [<= limit]."""
     area = object_patches.sum(1)
     return np.sort(np.argsort(-area, kind="stable")[:limit])
 
@@ -133,9 +137,11 @@ def pad_objects(array: np.ndarray, limit: int) -> np.ndarray:
 
 
 def collate(scenes: Sequence[dict], shards: int = 1, shapes: Sequence[Shape] = ()) -> dict[str, np.ndarray]:
-    """Stacks scenes' arrays along a new first axis and lays out their context in the first of `shapes` that holds it:
-    the fields of types.Batch, by name. Without shapes each scene has a row of N tokens.
+    """Stacks scenes' arrays along a new first axis and lays out their context in the first of `shapes` that holds it.
 
+    Without shapes each scene has a row of N tokens.
+
+    Returns: the fields of types.Batch, by name.
     Raises: DataError if scenes differ in a shape.
     """
     batch = {}

@@ -2,14 +2,15 @@
 
 python -m cjepa_jax.data.bench --config=configs/worlds/balls.py [--seconds=5] [--config.data.size=224 ...]
 
-Timed are the source's scene, the same with one counterfactual (one object removed, another one each time), and the
-whole scene as training sees it (SceneMap, with the config's intervened scene). The process keeps to one core. The rate
-is that of the median over runs of scenes in a row; beside it stands how much of the time this process had the core: on
-a machine with other work the rate per second of its own is the fairer number.
+Three things are timed: the source's scene, the same with one counterfactual (a different object is removed each
+time), and the whole scene as training sees it (SceneMap, with the config's intervened scene). The process runs on one
+core. The rate is that of the median over runs of consecutive scenes. The share of time for which this process had the
+core is reported next to it. On a machine with other work, the rate per second of CPU time is the fairer number.
 
-From the contexts of the scenes that it has read it then tells how much of the context encoder's rows is padding, as
-the config lays them out and packed (data.pack = 1, 2, ...), with the data.row_lengths that would suit; --shards is the
-number of parts that a batch is laid out in, which is devices that share the scenes x train.accumulate.
+The command then reports how much of the context encoder's rows is padding. It uses the contexts of the scenes that it
+has read. It compares the config's layout with packed ones (data.pack = 1, 2, ...) and suggests data.row_lengths for
+each. --shards is the number of parts that a batch is laid out in: the devices that share the scenes x
+train.accumulate.
 """
 
 
@@ -40,7 +41,7 @@ from absl import flags
 from cjepa_jax.data import assemble
 from cjepa_jax.data.materialise import packing_stats
 
-RUN = 8  # scenes in a row, timed together
+RUN = 8  # consecutive scenes, timed together
 
 
 def main(config, _) -> int:
@@ -55,7 +56,7 @@ def main(config, _) -> int:
 
 
 def report(config, split: str, seconds: float, shards: int = 1) -> Iterator[tuple[str, str]]:
-    """What is measured and the result, one after the other; each takes so many seconds."""
+    """Yields the name and the result of each measurement. `seconds` is the time for each one."""
     packing_stats.check_shards(config, shards)
     source = assemble.make_source(config, split)
     scenes = assemble.make_scenes(config, source, *assemble.patch_and_tubelet(config))
@@ -65,16 +66,16 @@ def report(config, split: str, seconds: float, shards: int = 1) -> Iterator[tupl
     work = {"scene": lambda i: source[i]}
     if source.can_rerender:
         work["with a counterfactual"] = lambda i: source.intervene(i, one_of(len(source[i]["masks"]), i))
-    contexts = []  # tokens of each
+    contexts = []  # number of context tokens of each scene
     work[f"scene map, {data.intervened}"] = lambda i: contexts.append(scenes(i, 0)["context"].sum())
     for n, (name, make) in enumerate(work.items()):
-        # Each at scenes of its own, as far as there are enough: a world remembers how the last scenes began.
+        # Each measurement uses different scenes if there are enough, since a world caches the start of recent scenes.
         yield name, measure(make, len(source), seconds, n * len(source) // len(work))
     yield from packing_stats.report(config, np.array(contexts), scenes.tokens, shards)
 
 
 def one_core() -> str:
-    """Keeps this process and OpenCV to one core, where the system lets a process choose; says which."""
+    """Restricts this process and OpenCV to one core, if the system allows it. Returns a text that names the core."""
     cv2.setNumThreads(1)
     if not hasattr(os, "sched_setaffinity"):
         return "any one is used (this system pins no process)"
@@ -84,13 +85,12 @@ def one_core() -> str:
 
 
 def one_of(objects: int, i: int) -> np.ndarray:
-    """The i-th object, counted round and round, bool [objects]."""
+    """Selects object i modulo the number of objects: bool [objects]."""
     return np.arange(objects) == i % max(objects, 1)
 
 
 def measure(make: Callable[[int], object], count: int, seconds: float, first: int = 0) -> str:
-    """Calls make(first), make(first + 1), ... round and round over `count` scenes, for so many seconds and at least 3
-    runs."""
+    """Times make(first), make(first + 1), ..., modulo `count`, for at least this number of seconds and 3 runs."""
     for i in range(min(2, count)):  # first calls import and allocate
         make((first - 1 - i) % count)
     runs, begun, i = [], time.perf_counter(), first
@@ -108,7 +108,7 @@ def measure(make: Callable[[int], object], count: int, seconds: float, first: in
 
 
 def processor(file: str = "/proc/cpuinfo") -> str:
-    """The processor's name, as the system tells it."""
+    """The processor's name, as the system reports it."""
     if Path(file).is_file():
         for line in Path(file).read_text().splitlines():
             if line.startswith("model name"):

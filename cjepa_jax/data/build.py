@@ -1,12 +1,12 @@
 """Writes a simulated world to disk: ArrayRecord files that data/sources/records.py reads with random access.
 
 python -m cjepa_jax.data.build --world=balls --split=train --count=10000 --out=DIR [--size=64 --frames=16 --seed=0]
-python -m cjepa_jax.data.build --world=pendulum:Pendulum ...     a world of your own, in pendulum.py
+python -m cjepa_jax.data.build --world=pendulum:Pendulum ...     a custom world, in pendulum.py
 python -m cjepa_jax.data.build --out=DIR --verify
 
-Splits of one world share a folder. A build that was stopped, in whatever way, goes on when the same command is run
-again, and ends with the same bytes; whatever else would change them (another option, seed, size, version of a package)
-is refused. A file that is missing or cut short is written anew.
+Splits of one world share a folder. A build that was stopped, by any cause, resumes when the same command is run again,
+and ends with the same bytes. Everything else that would change them is refused: another option, seed, size or version
+of a package. A file that is missing or truncated is written again.
 """
 
 import concurrent.futures
@@ -55,7 +55,7 @@ def parser() -> cli.Parser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command; without `argv`, that of the process. Raises ConfigError, DataError, StorageError."""
+    """Runs the command. `argv` defaults to the process's arguments. Raises ConfigError, DataError or StorageError."""
     flags = parser().parse_args(argv)
     if argv is None:
         cli.set_up_logging(flags.log)
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             write_missing(root, spec, missing, flags)
             finish(root, spec)
         dataset_spec.clear_parts(root, spec["split"], entries=True)
-        with contextlib.suppress(OSError):  # there is none, or it holds what no build has put there
+        with contextlib.suppress(OSError):  # missing, or it holds files that no build made
             dataset_spec.parts_of(root, spec["split"]).rmdir()
     total = sum(entry["bytes"] for entry in dataset_spec.check_sizes(root, spec["split"])["files"])
     print(f"{root}: split {spec['split']}, {spec['count']} scenes in {total / 1e6:.1f} MB")
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def make_spec(flags: Any) -> dict[str, Any]:
     """The spec that the command line asks for. Raises ConfigError."""
-    from cjepa_jax.data.materialise import builders  # a wrong command line need not wait for TFDS
+    from cjepa_jax.data.materialise import builders  # late: wrong options fail before TFDS loads
 
     for name in ("world", "count"):
         if getattr(flags, name) is None:
@@ -106,7 +106,7 @@ def make_spec(flags: Any) -> dict[str, Any]:
 
 
 def present(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
-    """Entries by number of the files that need not be written: those of a finished build or of a stopped one."""
+    """Entries, by number, of the files that a finished or a stopped build has already written."""
     done = dataset_spec.parts(root, spec)
     if dataset_spec.path_of(root, spec["split"]).exists():
         for shard, entry in enumerate(dataset_spec.read(root, spec["split"])["files"]):
@@ -117,7 +117,7 @@ def present(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
 
 
 def prepare(root: Path, spec: dict[str, Any], done: dict[int, dict], workdir: Workdir, missing: list[int]) -> None:
-    """Claims the split, clears what a killed build left half written, and asks for the space that the rest takes."""
+    """Claims the split, deletes unfinished files of a killed build, and checks that there is space for the rest."""
     from cjepa_jax.data.materialise import builders
 
     parts = dataset_spec.parts_of(root, spec["split"])
@@ -138,7 +138,7 @@ def prepare(root: Path, spec: dict[str, Any], done: dict[int, dict], workdir: Wo
 
 
 def write_missing(root: Path, spec: dict[str, Any], missing: list[int], flags: Any) -> None:
-    """Writes the missing files, here, in a pool of processes, or on Apache Beam."""
+    """Writes the missing files in this process, in a pool of processes, or on Apache Beam."""
     if flags.beam is not None:
         write_on_beam(root, spec, missing, flags.beam)
         return
@@ -152,7 +152,7 @@ def write_missing(root: Path, spec: dict[str, Any], missing: list[int], flags: A
 
 
 def write_in_pool(root: Path, spec: dict[str, Any], missing: list[int], workers: int) -> Iterator[int]:
-    """Yields the number of scenes of each file as it is done. Raises DataError if a process dies."""
+    """Yields the number of scenes of each file when it is finished. Raises DataError if a process dies."""
     from cjepa_jax.data.materialise.builders import write_shard
 
     if workers == 1 or len(missing) < 2:
@@ -172,7 +172,7 @@ def write_in_pool(root: Path, spec: dict[str, Any], missing: list[int], workers:
 
 
 def write_on_beam(root: Path, spec: dict[str, Any], missing: list[int], arguments: str) -> None:
-    """One element of the pipeline is one file, so nothing is shuffled and a failed one is simply tried again."""
+    """Writes files on Apache Beam. One element is one file, so no scene is shuffled and a failed file is retried."""
     from cjepa_jax.data.materialise import builders
 
     beam = builders.import_beam()
@@ -183,7 +183,7 @@ def write_on_beam(root: Path, spec: dict[str, Any], missing: list[int], argument
 
 
 def finish(root: Path, spec: dict[str, Any]) -> None:
-    """Writes TFDS's metadata and, last, the manifest. Raises DataError if files are missing after all."""
+    """Writes TFDS's metadata, then the manifest. Raises DataError if files are missing."""
     done = dataset_spec.parts(root, spec)
     if len(done) < dataset_spec.shard_count(spec):
         raise DataError(
@@ -196,7 +196,7 @@ def finish(root: Path, spec: dict[str, Any]) -> None:
 
 
 def write_tfds_metadata(root: Path, spec: dict[str, Any], files: dict[str, list[dict]]) -> None:
-    """features.json and dataset_info.json, with which tfds.builder_from_directory reads the folder."""
+    """Writes features.json and dataset_info.json, so that tfds.builder_from_directory can read the folder."""
     import tensorflow_datasets as tfds
 
     from cjepa_jax.data.materialise import builders
@@ -243,7 +243,7 @@ def verify(root: Path) -> int:
 
 
 def _end_with_parent(parent: int) -> None:
-    """A killed build cannot stop its processes, so each watches for its end. Ctrl-C is for the build alone."""
+    """Makes a worker exit with its parent: a killed build cannot stop its workers. Only the build takes Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():

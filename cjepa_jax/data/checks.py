@@ -1,6 +1,6 @@
-"""Whether a source's scene is what data/base.py says, told in one line where it is not.
+"""Checks that a source's scene has the form that data/base.py describes. An error is one line.
 
-Only types, shapes and labels are looked at, which takes microseconds.
+Only types, shapes and labels are checked, which takes microseconds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from cjepa_jax.errors import DataError
 
 
 def scene(raw: Any, frames: int, label_names: Sequence[str], name: str) -> None:
-    """Checks scene `name`, as its source gave it: `frames` is T, and there is a label of each of `label_names`.
+    """Checks scene `name` as returned by its source. `frames` is T. There must be one label for each of `label_names`.
 
-    Raises: DataError for the first field that is missing or wrong, with what it must be.
+    Raises: DataError for the first field that is missing or wrong, with the required form.
     """
     if not isinstance(raw, Mapping):
         raise DataError(f"{name} is {_kind(raw)}: must be a dict of video, masks and labels")
@@ -40,7 +40,7 @@ def scene(raw: Any, frames: int, label_names: Sequence[str], name: str) -> None:
 
 
 def video(array: Any, frames: int, name: str) -> None:
-    """Checks a scene's picture. Raises DataError."""
+    """Checks a scene's video. Raises DataError."""
     if _type(array) == np.uint8 and array.ndim == 4 and array.shape[0] == frames and array.shape[3] == 3 and array.size:
         return
     raise DataError(f"{name}: video is {_kind(array)}: must be uint8 [{frames}, H, W, 3] (data.frames = {frames})")

@@ -1,4 +1,4 @@
-"""The input pipeline: batch s is a pure function of (seed, s), whatever the number of threads, workers or processes."""
+"""The input pipeline. Batch s is a pure function of (seed, s), for any number of threads, workers or processes."""
 
 import contextlib
 import dataclasses
@@ -24,32 +24,32 @@ from cjepa_jax.host import clock, memory, paths
 from cjepa_jax.masks import objects
 from cjepa_jax.runtime.preemption import STOP
 
-# Second words of seeds, so that no two purposes share a stream; sources that simulate use 0 and 1, for their splits.
+# Second words of seeds, so that no two purposes share a stream. Sources that simulate use 0 and 1 for their splits.
 DRAW, SHUFFLE = 2, 3
-SUBSTITUTES = 8  # an unreadable scene and its successors are tried, so many in all
+SUBSTITUTES = 8  # scenes that are tried in all: an unreadable one and those after it
 PATIENCE = 600.0  # seconds that a data worker may take for one scene
-SEGMENT = "/psm_"  # how names of Python's shared memory begin
+SEGMENT = "/psm_"  # prefix of the names of Python's shared memory
 MORE, WITHOUT = "--shm-size=8g", "do without workers: --config.data.workers=0"
-STUCK = 71  # exit code of a worker that has taken longer
+STUCK = 71  # exit code of a worker that has taken longer than its patience
 
 
 @dataclasses.dataclass(frozen=True)
 class SceneMap:
-    """Turns "scene i, drawn for the e-th time" into the arrays of types.Batch. Picklable; holds no state.
+    """Turns "scene i, drawn for the e-th time" into the arrays of types.Batch. Picklable and without state.
 
     Attributes:
       source: as in data/base.py.
       mask: (rng, object_patches, object_valid, grid=...) -> (masked, removed) or (masked, removed, dropped), from
-        masks/; dropped tokens are neither context nor predicted.
-      size: pixels, height = width, to which every scene is brought.
-      max_objects: K; of more, those that touch the most tokens are kept.
+        masks/. Dropped tokens are neither context nor predicted.
+      size: height and width in pixels to which every scene is resized.
+      max_objects: K. If a scene has more objects, those that touch the most tokens are kept.
       intervened: "zero_pixels", "drop_tokens", "rerender" or "none".
       frames: T.
-      max_removed: the objects that a model can tell apart; a mask that removes more is refused. 0: any number.
-      crop: a random crop and flip, else the centred square.
-      with_masks: yields the visible masks too, bool [K, T, H, W], for pictures.
-      with_objects: yields too which of the source's objects each row is, `objects` int32 [K], -1 for padding, their
-        `states` float32 [T, K, S] and the scene's `class`, int64 [], where the source has any.
+      max_removed: number of objects that a model can tell apart. A mask that removes more is refused. 0: any number.
+      crop: True for a random crop and flip, False for the centred square.
+      with_masks: also yields the visible masks, bool [K, T, H, W], for pictures.
+      with_objects: also yields `objects`, int32 [K], the source's number of each row's object (-1 for padding). If the
+        source has them, also yields the objects' `states` float32 [T, K, S] and the scene's `class`, int64 [].
     """
 
     source: Any
@@ -80,7 +80,7 @@ class SceneMap:
     def __call__(self, scene: int, epoch: int) -> dict[str, np.ndarray]:
         raw, index, replaced = self._read(scene)
         checks.scene(raw, self.frames, self.source.label_names, f"scene {index} of {type(self.source).__name__}")
-        rng = np.random.default_rng([self.seed, DRAW, index, epoch])  # the element's own: nothing else draws from it
+        rng = np.random.default_rng([self.seed, DRAW, index, epoch])  # used by this element only
         height, width = raw["video"].shape[1:3]
         window = transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
         video, masks = window.frames(raw["video"], self.size), window.masks(raw["masks"], self.size)
@@ -88,7 +88,7 @@ class SceneMap:
         every_object = objects.patches(masks, self.patch, self.frames // self.grid[0])
         kept = batching.keep_largest(every_object, self.max_objects)
         object_patches = batching.pad_objects(every_object[kept], self.max_objects)
-        object_valid = object_patches.any(1)  # an object that touches no token is as good as absent
+        object_valid = object_patches.any(1)  # an object that touches no token is treated as absent
         masked, removed, *dropped = self.mask(rng, object_patches, object_valid, grid=self.grid)
         if self.max_removed and removed.sum() > self.max_removed:
             raise ConfigError(
@@ -127,7 +127,7 @@ class SceneMap:
         return out
 
     def _intervene(self, index, window, video, masks, masked, chosen) -> tuple[np.ndarray, np.bool_]:
-        """The scene under do(remove chosen), and whether there is one: a fallback draw removes nothing real."""
+        """The scene under do(remove chosen), and whether it is valid. A fallback draw removes no object."""
         if self.intervened == "rerender":
             if not chosen.any():
                 return video, np.False_
@@ -142,7 +142,7 @@ class SceneMap:
         return np.where(blank[..., None], np.uint8(0), video), np.True_
 
     def _read(self, scene: int) -> tuple[dict, int, bool]:
-        """The scene, or the next readable one. Raises the DataError of the first if there is none near."""
+        """The scene, or the next readable one. Raises the first DataError if all SUBSTITUTES scenes are unreadable."""
         error = None
         for index in ((scene + i) % len(self.source) for i in range(min(SUBSTITUTES, len(self.source)))):
             try:
@@ -152,14 +152,14 @@ class SceneMap:
                 logging.warning("scene %d replaced by the next: %s", index, problem)
             except CjepaError:
                 raise
-            except (Exception, SystemExit) as problem:  # a mistake in a user's source can be anything: not covered up
+            except (Exception, SystemExit) as problem:  # a user's source can raise anything: reported
                 text = f"scene {index}: {type(problem).__name__}: {problem} in {type(self.source).__name__}"
                 raise DataError(text) from problem
         raise error
 
 
 def scene_at(position: int, count: int, seed: int) -> tuple[int, int]:
-    """(scene, epoch) at `position` of the endless global order: a fresh permutation of all scenes each epoch."""
+    """(scene, epoch) at `position` of the endless global order. Each epoch is a new permutation of all scenes."""
     epoch, place = divmod(position, count)
     shuffle_seed = int(np.random.SeedSequence([seed, SHUFFLE, epoch]).generate_state(1)[0])
     return grain.experimental.index_shuffle(place, max_index=count - 1, seed=shuffle_seed, rounds=4), epoch
@@ -167,16 +167,17 @@ def scene_at(position: int, count: int, seed: int) -> tuple[int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Loader:
-    """Batches of a source: `iterate(start)` yields batch `start`, `start + 1`, ... as dicts of NumPy arrays.
+    """Batches of a source. `iterate(start)` yields batch `start`, `start + 1`, ... as dicts of NumPy arrays.
 
     Attributes:
       scenes: a SceneMap.
-      batch: scenes of the global batch; process p of n supplies rows [p B/n, (p+1) B/n) of it.
-      shards: data shards that this process feeds; shapes: of a shard's rows, as from batching.shapes. Each batch has
-        the first one that holds it; processes whose batches differ in it agree by `shape_of` and `at_shape`.
-      threads, workers, prefetch: speed only; no batch depends on them.
-      patience: seconds, without those of a suspension, after which a worker gives up on a scene. (Without workers the
-        run's watchdog sees to it.)
+      batch: scenes of the global batch. Process p of n supplies rows [p B/n, (p+1) B/n) of it.
+      shards: data shards that this process feeds.
+      shapes: allowed shapes of a shard's rows, from batching.shapes. Each batch has the first shape that holds it.
+        Processes whose batches have different shapes agree on one by `shape_of` and `at_shape`.
+      threads, workers, prefetch: affect speed only. No batch depends on them.
+      patience: seconds after which a worker gives up on a scene. Time of a suspension does not count. (Without workers
+        the run's watchdog does this.)
     """
 
     scenes: SceneMap
@@ -200,10 +201,12 @@ class Loader:
         memory.require(each * local, ", ".join(f"{key} = {value}" for key, value in keys.items()) + ": a batch")
 
     def iterate(self, start: int, stop: int) -> Iterator[dict]:
-        """Batches start..stop-1. Nothing needs replay on resume: the order is arithmetic. `close()` ends the workers.
+        """Yields batches start..stop-1. `close()` ends the workers.
 
-        Raises: DataError for a scene that cannot be had, and for a worker that has died; StorageError where the shared
-          memory, through which workers hand batches over, has no room.
+        The order is computed from the position, so a resumed run replays no batches.
+
+        Raises: DataError for a scene that cannot be read, and for a worker that has died. StorageError if there is no
+          room in the shared memory through which workers send batches.
         """
         local = self.batch // self.processes
         dataset = grain.MapDataset.range(start * local, stop * local).map(self._element)
@@ -231,11 +234,11 @@ class Loader:
             iterator.close()
 
     def shape_of(self, arrays: dict) -> int:
-        """Which of `shapes` a batch's rows have."""
+        """The index in `shapes` of a batch's row shape."""
         return self.shapes.index(arrays["rows"]["index"].shape[1:])
 
     def at_shape(self, arrays: dict, index: int) -> dict:
-        """The batch with rows of the index-th shape: the largest of all processes' holds each one's.
+        """The batch with rows of the index-th shape. The largest shape of all processes holds every process's batch.
 
         Raises: ValueError if the shape does not hold this batch.
         """
@@ -259,20 +262,20 @@ class Loader:
 
 
 def held_out(scenes: SceneMap, first: int, count: int) -> list[dict]:
-    """Scenes first..first+count-1 in order, drawn for the 0th time: the fixed sets that probes use.
+    """Scenes first..first+count-1 in order, drawn for the 0th time. Probes use these fixed sets.
 
-    An unreadable one is left out: its substitute would be another set's scene.
+    An unreadable scene is left out, since its substitute would belong to another set.
     """
     chosen = (scenes(index, 0) for index in range(first, min(first + count, len(scenes.source))))
     return [scene for scene in chosen if not scene["replaced"]]
 
 
 def _why(error: RuntimeError, patience: float) -> CjepaError:
-    """Why a worker has ended, from Grain's error or ours, which tell its exit code."""
+    """The reason why a worker has ended, from Grain's error or ours. Both give its exit code."""
     text = f"a data worker died: {str(error).partition('. ')[0]}"
     if text.endswith(f" {STUCK}"):
         return DataError(f"a data worker took over {patience:g} s for one scene (the warning names it)")
-    if text.endswith(f" {-signal.SIGBUS}"):  # it wrote where memory was promised and is not
+    if text.endswith(f" {-signal.SIGBUS}"):  # it wrote to shared memory that could not be allocated
         return _no_room("a data worker died by SIGBUS, probably for want of shared memory")
     return DataError(text)
 
@@ -284,10 +287,13 @@ def _no_room(what: str) -> StorageError:
 
 @contextlib.contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """What is started inside ignores the signals that ask to stop: they are for the trainer alone, which ends its
-    helpers itself, though Ctrl-C and SLURM send them to every process of a group."""
+    """Blocks the signals that ask to stop, for processes that are started inside.
+
+    Ctrl-C and SLURM send these signals to every process of a group. Only the trainer may handle them, since it ends its
+    helper processes itself.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    multiprocessing.resource_tracker.ensure_running()  # Python's own helper; it lifts the mask
+    multiprocessing.resource_tracker.ensure_running()  # Python's helper process. This call lifts the mask
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
     try:
         yield
@@ -296,11 +302,12 @@ def _signals_blocked() -> Iterator[None]:
 
 
 class _Alive:
-    """Passes batches on while every worker of the first one lives: Grain finds out only when it has handed out all
-    that a dead worker left behind, many steps later.
+    """Returns batches unchanged while every data worker is alive, and raises RuntimeError when one has died.
+
+    Grain itself notices a dead worker only after it has yielded all batches that the worker left, many steps later.
 
     Args:
-      others: child processes that are no data workers.
+      others: child processes that are not data workers.
     """
 
     def __init__(self, others: Sequence):
@@ -315,12 +322,14 @@ class _Alive:
         return batch
 
 
-_BUSY: dict[int, tuple[int, float]] = {}  # of each thread of this process: the scene that it makes, and since when
+_BUSY: dict[int, tuple[int, float]] = {}  # thread of this process -> its current scene, and the start time
 
 
 def _start_worker(worker: int, workers: int, patience: float) -> None:
-    """A killed trainer cannot stop its workers, so each watches for the parent's end by itself, and for scenes that
-    never end."""
+    """Makes a worker exit when its parent has ended or when a scene takes too long.
+
+    A killed trainer cannot stop its workers, so each worker checks this itself.
+    """
     for number in STOP:
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()

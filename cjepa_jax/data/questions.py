@@ -1,10 +1,11 @@
 """Balanced counterfactual questions: "does it happen to object j, if object k is removed?"
 
-Over a set, the four combinations of what happens as it is and what happens without k are equally frequent among
-questions whose j look alike, whose k look alike (shape, size in four classes, movable or not, role), and whose two
-objects begin in the same range of distance. So "as it is", "always", "never" and any rule that knows no more than this
-are right half of the time. What can never change, such as what happens without the goal, is not asked. Exact sizes and
-places may still tell something: print what a query-only baseline scores beside every answer's score.
+A question has one of four combinations: what happens with k present, and what happens without k. Over a set the four
+combinations are equally frequent among questions that look alike: their j look alike, their k look alike (shape, size
+in four classes, movable or not, role), and their two objects begin in the same range of distance. So the answers "same
+as with k", "always", "never" and any rule that knows no more than this are right half of the time. Outcomes that can
+never change, such as what happens without the goal, are not asked. Exact sizes and positions may still be informative.
+Report the score of a query-only baseline next to every answer's score.
 """
 
 import collections
@@ -18,7 +19,7 @@ from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError, DataError
 
 DISTANCES = (0.22, 0.38, 0.55)  # bounds between the ranges, view widths
-CELLS = ((False, False), (False, True), (True, False), (True, True))  # what happens as it is, and without k
+CELLS = ((False, False), (False, True), (True, False), (True, True))  # what happens with k, and without k
 
 
 class Questions(NamedTuple):
@@ -26,21 +27,21 @@ class Questions(NamedTuple):
 
     scene: np.ndarray  # int64 [Q]
     removed: np.ndarray  # int64 [Q] object k, which the question removes
-    asked: np.ndarray  # int64 [Q] object j, which it is about
-    factual: np.ndarray  # bool [Q] whether it happens to j as it is
+    asked: np.ndarray  # int64 [Q] object j, which the question is about
+    factual: np.ndarray  # bool [Q] whether it happens to j with k present
     answer: np.ndarray  # bool [Q] whether it happens to j without k
     distance: np.ndarray  # float32 [Q] between j and k at the beginning, view widths
-    final: np.ndarray  # float32 [Q,2] where j is at the end without k
+    final: np.ndarray  # float32 [Q,2] final position of j without k
 
 
 def draw(source: Source, count: int, seed: int, first: int = 0) -> Questions:
-    """The first `count` balanced questions about the source's scenes `first`, `first` + 1, ...
+    """Draws the first `count` balanced questions about the source's scenes `first`, `first` + 1, ...
 
     Args:
-      source: one with `outcomes(i)`, as the simulated worlds have.
+      source: must have `outcomes(i)`, as the simulated worlds have.
       count: a multiple of 4.
       seed: of the choice among a scene's questions.
-    Raises: ConfigError for a source without outcomes or another count; DataError if the scenes do not suffice.
+    Raises: ConfigError for a source without outcomes or another count. DataError if there are too few scenes.
     """
     if not hasattr(source, "outcomes"):
         raise ConfigError(f"data.source: {type(source).__name__} has no outcomes under do(remove) to ask about")
@@ -49,8 +50,8 @@ def draw(source: Source, count: int, seed: int, first: int = 0) -> Questions:
     waiting: dict[tuple, collections.deque] = collections.defaultdict(collections.deque)
     groups: list[list] = []
     for scene in range(first, len(source)):
-        # Of a scene's questions one is kept: of a kind that is scarce so far, and that lacks it most to be complete;
-        # the draw settles ties.
+        # One question of a scene is kept: the one whose kind has the fewest so far, then the one that best completes a
+        # group of four. Remaining ties are broken at random.
         chances = seeds.generator(seed, "choice among a scene's questions", scene)
         candidates = []
         for alike, cell, row in of_scene(source, scene):
@@ -71,7 +72,7 @@ def draw(source: Source, count: int, seed: int, first: int = 0) -> Questions:
 
 
 def of_scene(source: Source, scene: int) -> Iterator[tuple[Hashable, tuple[bool, bool], tuple]]:
-    """All questions about one scene: what its rivals share with it, its cell, and the row of Questions."""
+    """All questions about one scene: a key of look-alike questions, the cell, and the row of Questions."""
     known = source.outcomes(scene)
     for k in range(len(known.asked)):
         for j in np.nonzero(known.asked)[0].tolist():

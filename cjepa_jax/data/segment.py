@@ -3,9 +3,10 @@
     python -m cjepa_jax.data.segment --images=DIR/images --out=DIR/segments --backend=sam --weights=WEIGHTS
     python -m cjepa_jax.data.segment --images=DIR/images --out=DIR/segments --backend=slic
 
-Each image NAME below --images gets a file NAME.json below --out: its size, and its masks as COCO run lengths. A run
-that was ended at any moment, even by kill -9, goes on where it was: what is there is not made again. --out also holds
-the settings; other ones are refused. An image that cannot be read is named and left out, up to --max-broken of all.
+Each image NAME below --images gets a file NAME.json below --out with its size and its masks as COCO run lengths. A run
+that was ended at any moment, even by kill -9, resumes where it stopped. Existing files are not made again. --out also
+holds the settings. A run with different settings is refused. An image that cannot be read is named and left out, up to
+the share --max-broken of all images.
 """
 
 import importlib
@@ -32,7 +33,7 @@ BACKENDS = ("sam", "slic")
 
 
 def number(kind: type, low: float, high: float = float("inf")) -> Callable[[str], Any]:
-    """A parser of numbers within low..high."""
+    """Returns a parser of numbers within low..high."""
 
     def parse(text: str) -> Any:
         try:
@@ -49,7 +50,7 @@ def number(kind: type, low: float, high: float = float("inf")) -> Callable[[str]
 
 
 def shares(text: str) -> tuple[float, float]:
-    """ "0.05,0.40" -> (0.05, 0.4)."""
+    """Parses "0.05,0.40" as (0.05, 0.4)."""
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
@@ -60,7 +61,7 @@ def shares(text: str) -> tuple[float, float]:
 
 
 def parse(argv: list[str] | None = None) -> Namespace:
-    """The command line. A setting of a backend is None where it was not given. Raises ConfigError."""
+    """Parses the command line. A backend's setting that was not given is None. Raises ConfigError."""
     parser = cli.Parser("python -m cjepa_jax.data.segment", description=__doc__.split("\n")[0], allow_abbrev=False)
     add = parser.add_argument
     add("--images", type=cli.path_argument, required=True, help="folder of the images, with any folders in it")
@@ -91,7 +92,7 @@ def parse(argv: list[str] | None = None) -> Namespace:
 
 
 def settings_of(options: Namespace) -> tuple[dict[str, Any], Callable]:
-    """What the masks depend on, and the segmenter. Raises ConfigError for settings of another backend."""
+    """The settings that the masks depend on, and the segmenter. Raises ConfigError for settings of another backend."""
     modules = {name: importlib.import_module(f"cjepa_jax.data.segmenters.{name}") for name in BACKENDS}
     for name, module in modules.items():
         for key in {**module.SETTINGS, **({"weights": 0} if name == "sam" else {})}:
@@ -112,7 +113,7 @@ def flag(key: str) -> str:
 
 
 def claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings into --out, or check that they are the same. Raises ConfigError."""
+    """Writes the settings into --out, or checks that they are the same. Raises ConfigError."""
     file = out / annotations.SETTINGS
     if not file.exists():
         if any(not other.name.startswith(".") for other in out.iterdir()):
@@ -137,7 +138,7 @@ def shown(value: Any) -> str:
 
 
 def record(name: str, image: np.ndarray, found: list[tuple[np.ndarray, dict[str, float]]]) -> dict[str, Any]:
-    """What is stored of an image, in the words of COCO and of SA-1B."""
+    """The stored record of an image, in the format of COCO and of SA-1B."""
     entries = []
     for mask, scores in found:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -149,7 +150,7 @@ def record(name: str, image: np.ndarray, found: list[tuple[np.ndarray, dict[str,
 
 
 def run(options: Namespace) -> None:
-    """Segment what is not there yet. Raises DataError when more images than allowed are unreadable."""
+    """Segments the images that have no masks yet. Raises DataError when more images than allowed are unreadable."""
     started = time.monotonic()
     names = annotations.tree(options.images, folder.SUFFIXES)[: options.limit]
     if not names:
@@ -168,7 +169,7 @@ def run(options: Namespace) -> None:
 
 
 def write(options: Namespace, names: list[str], todo: list[str], segment: Callable) -> tuple[int, int]:
-    """Segment the images `todo` of `names`: (masks written, images that could not be read)."""
+    """Segments the images `todo` of `names`. Returns (masks written, images that could not be read)."""
     masks = broken = 0
     with logging_redirect_tqdm():
         for name in tqdm(todo, initial=len(names) - len(todo), total=len(names), unit="image", smoothing=0.05):
@@ -193,7 +194,7 @@ def write(options: Namespace, names: list[str], todo: list[str], segment: Callab
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command, for `cli.guard`; `argv` without the program's name, by default the process's own."""
+    """Runs the command, for `cli.guard`. `argv` has no program name and defaults to the process's arguments."""
     options = parse(argv)
     cli.set_up_logging(options.log)
     run(options)

@@ -2,11 +2,11 @@
 
 python -m cjepa_jax.data.show --config=configs/worlds/balls.py --out=balls.png [--config.data.seed=1 ...]
 
-.png: a contact sheet with some frames of every clip; .gif: an animation. Objects are outlined, each in one colour on
-both sides; hidden patches are those that the config's mask draws for the scene in the first epoch; rings mark contacts
-in the frame nearest to their beginning (one with a wall or the ground, at the object's side nearest to the border). The
-counterfactual is simulated again where the source can, else it is the scene with the removed objects' hidden pixels
-blanked, as training sees it.
+A .png file is a contact sheet with some frames of every clip. A .gif file is an animation. Objects are outlined, each
+in the same colour on both sides. The hidden patches are those that the config's mask draws for the scene in the first
+epoch. Rings mark contacts in the frame nearest to their beginning. A contact with a wall or the ground is marked at the
+object's side nearest to the border. The counterfactual is simulated again if the source supports it. Otherwise it is
+the scene with the removed objects' hidden pixels blanked, as training sees it.
 The centred square is shown, without a random crop. The same command draws the same bits.
 """
 
@@ -44,11 +44,11 @@ from cjepa_jax.masks import objects
 from cjepa_jax.runtime.ending import storage_error
 
 NO_CONTACTS = np.zeros((0, 4), np.float32)
-SIDE = 192  # pixels, the width of a small frame as it is shown
+SIDE = 192  # pixels, the displayed width of a small frame
 
 
 def main(config, _) -> int:
-    """Writes the picture that the flags ask for. No run folder is made."""
+    """Writes the picture that the flags describe. No run folder is made."""
     given = flags.FLAGS
     which = dict(split=given.split, first=given.first, count=given.scenes, remove=given.remove)
     print(draw(config, given.out, **which, scale=given.scale))
@@ -56,9 +56,9 @@ def main(config, _) -> int:
 
 
 def draw(config, out: str | None, split="train", first=0, count=4, remove: int | None = None, scale=0) -> str:
-    """Writes scenes first .. first + count - 1 to `out`; says in a line what was written.
+    """Writes scenes first .. first + count - 1 to `out`. Returns one line that says what was written.
 
-    Raises ConfigError for what cannot be drawn or written, DataError for a scene that cannot be read.
+    Raises ConfigError if the scenes cannot be drawn or the file cannot be written, DataError for an unreadable scene.
     """
     path = target(out)
     source = assemble.make_source(config, split)
@@ -79,14 +79,14 @@ def draw(config, out: str | None, split="train", first=0, count=4, remove: int |
 
 
 def target(out: str | None) -> Path:
-    """The file to write. Raises ConfigError for a name that is neither a sheet's nor an animation's."""
+    """The file to write. Raises ConfigError for a name that ends in neither .png nor .gif."""
     if not out or Path(out).suffix not in (".png", ".gif"):
         raise ConfigError(f"--out={out or ''}: name a file that ends in .png or .gif")
     return paths.given(out, "--out")
 
 
 def write(path: Path, data: bytes) -> None:
-    """Writes the file. Raises ConfigError where nobody may; a full disk is told apart from that by the system."""
+    """Writes the file. Raises ConfigError if this is not permitted. For a full disk the system's error is raised."""
     try:
         path.write_bytes(data)
     except OSError as error:
@@ -96,7 +96,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def make_scenes(config, source) -> pipeline.SceneMap:
-    """Scenes as training sees them, but for the random crop, and simulated again wherever the source can."""
+    """Scenes as training sees them, without the random crop, and simulated again if the source supports it."""
     patch, tubelet = assemble.patch_and_tubelet(config)
     config = config.copy_and_resolve_references()
     config.data.intervened = "rerender" if source.can_rerender else "zero_pixels"
@@ -104,9 +104,9 @@ def make_scenes(config, source) -> pipeline.SceneMap:
 
 
 def read(scenes: pipeline.SceneMap, index: int, remove: int | None = None) -> sheet.Scene:
-    """Scene `index` as `scenes` draws it in the first epoch, or with object `remove` (by the source's count) removed.
+    """Scene `index` as `scenes` draws it in the first epoch, or with object `remove` (the source's number) removed.
 
-    Raises ConfigError if the scene has no such object; DataError for a scene that cannot be read.
+    Raises ConfigError if the scene has no such object, DataError for an unreadable scene.
     """
     raw = scenes.source[index]
     window = transforms.centre_square(*raw["video"].shape[1:3])
@@ -137,27 +137,28 @@ def read(scenes: pipeline.SceneMap, index: int, remove: int | None = None) -> sh
 
 
 def hide(k: int, rng, object_patches: np.ndarray, object_valid: np.ndarray, grid) -> tuple[np.ndarray, np.ndarray]:
-    """A mask as those of masks/, which hides object k, however small."""
+    """A mask with the interface of masks/ that hides object k, even a very small one."""
     return object_patches[k], np.arange(len(object_patches)) == k
 
 
 def changed(scenes, index, factual: sheet.Clip, video, removed, window) -> sheet.Clip:
-    """The other side. Its masks are known where the source rolls a scene out, and where nothing moved differently."""
+    """The counterfactual clip. Its masks are known if the source has `rollout`, or if nothing moved differently."""
     if scenes.intervened == "rerender" and removed.any():
         if not hasattr(scenes.source, "rollout"):
             return sheet.Clip(video, factual.masks[:0])
         other = scenes.source.rollout(index, removed)
         return sheet.Clip(video, window.masks(other["masks"], scenes.size), other.get("contacts", NO_CONTACTS))
-    gone = np.append(removed, False)  # the last stands for a wall, -1
+    gone = np.append(removed, False)  # the last entry represents a wall, -1
     pairs = factual.contacts[:, 2:].astype(int)
     return sheet.Clip(video, factual.masks & ~removed[:, None, None, None], factual.contacts[~gone[pairs].any(1)])
 
 
 def questions(source, index: int, removed: np.ndarray) -> Iterator[str]:
-    """One question that the source asks about a scene, with its answer; nothing where it asks none.
+    """Yields one question that the source asks about a scene, with its answer. Yields nothing if it asks none.
 
-    Of a data set's questions it is the first counterfactual one, if there is any. Of a world's it is about an object
-    that stays, as it is and without each of the removed objects alone; one for whom that makes a difference, if any.
+    For a data set it is the first counterfactual question, or the first of any type. For a world it is about an object
+    that stays, if possible one whose answer a removal changes. The answers are those of the factual scene and of the
+    scene without each removed object alone.
     """
     asked = source.questions(index) if hasattr(source, "questions") else []
     if asked:

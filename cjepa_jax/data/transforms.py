@@ -1,7 +1,7 @@
 """Joint geometry of a scene: one crop for its frames, its masks and its intervened frames. NumPy and OpenCV.
 
-A crop is drawn once as numbers (`Crop`) and then applied, so that the same geometry can be given to another video of
-the scene. Objects that a crop cuts away stay as all-false masks: K and the indices in `removed` never change.
+A crop is drawn once as numbers (`Crop`) and then applied, so that the same geometry can be applied to another video of
+the scene. Objects outside the crop stay as all-false masks, so K and the indices in `removed` never change.
 """
 
 import math
@@ -24,7 +24,7 @@ class Crop:
     flip: bool = False
 
     def frames(self, video: np.ndarray, size: int) -> np.ndarray:
-        """Cut, resize and mirror frames: uint8 [T,H,W,3] -> [T,size,size,3] (area when shrinking, else linear)."""
+        """Cuts, resizes and mirrors frames: uint8 [T,H,W,3] -> [T,size,size,3] (area when shrinking, else linear)."""
         cut = video[:, self.top : self.top + self.height, self.left : self.left + self.width]
         how = cv2.INTER_AREA if self.height * self.width >= size * size else cv2.INTER_LINEAR
         if cut.shape[1:3] != (size, size):
@@ -32,7 +32,7 @@ class Crop:
         return np.ascontiguousarray(cut[:, :, ::-1] if self.flip else cut)
 
     def masks(self, masks: np.ndarray, size: int) -> np.ndarray:
-        """Cut, resize and mirror masks: bool [K,T,H,W] -> [K,T,size,size], by the nearest pixel centre."""
+        """Cuts, resizes and mirrors masks: bool [K,T,H,W] -> [K,T,size,size], by the nearest pixel centre."""
         if (self.height, self.width) == (size, size) and not self.flip:
             return masks[:, :, self.top : self.top + size, self.left : self.left + size]
         centres = (np.arange(size) + 0.5) / size
@@ -42,7 +42,7 @@ class Crop:
 
 
 def centre_square(height: int, width: int) -> Crop:
-    """The largest centred square: with a resize it is "short side to size, then centre crop"."""
+    """The largest centred square. With a resize it equals "short side to size, then centre crop"."""
     side = min(height, width)
     return Crop((height - side) // 2, (width - side) // 2, side, side)
 
@@ -54,9 +54,9 @@ def draw_crop(
     scale: tuple[float, float] = (0.3, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Crop:
-    """Draw a random crop: its share of the area uniform, its width/height log-uniform, flipped with probability 1/2.
+    """Draws a random crop: uniform share of the area, log-uniform width/height, flipped with probability 1/2.
 
-    Ten draws that do not fit inside the image fall back to the centred square. Raises ConfigError for bad bounds.
+    If ten draws do not fit inside the image, the centred square is used. Raises ConfigError for bad bounds.
     """
     for name, (low, high), limit in (("scale", scale, 1.0), ("ratio", ratio, math.inf)):
         if not 0 < low <= high <= limit:
