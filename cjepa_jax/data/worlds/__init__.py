@@ -1,4 +1,4 @@
-"""Simulated 2-D worlds with object masks, states, contacts and real do(remove): the embedded default data."""
+"""Simulated 2-D worlds: the default data. They give object masks, states, contacts and simulated do(remove)."""
 
 from cjepa_jax.data.worlds.balls import Balls
 from cjepa_jax.data.worlds.blocks import Blocks

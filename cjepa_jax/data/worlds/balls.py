@@ -1,4 +1,4 @@
-"""Balls: discs and boxes that move, collide and hide each other."""
+"""Balls: discs and boxes that move, collide and occlude each other."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -15,12 +15,12 @@ SUBSTEPS = Physics._field_defaults["substeps"]
 
 
 class Setup(NamedTuple):
-    """Everything that scene i is before time starts."""
+    """The initial state of a scene."""
 
     bodies: Bodies
     physics: Physics
     colour: np.ndarray  # uint8 [K,3]
-    depth: np.ndarray  # [K] distance from the viewer, 0 near .. 1 far: nearer objects are drawn later
+    depth: np.ndarray  # [K] distance from the viewer, 0 near .. 1 far. Nearer objects are drawn later.
     sky: np.ndarray  # [2,3] background colours at the top and the bottom, 0 .. 255
 
 
@@ -28,22 +28,28 @@ class Setup(NamedTuple):
 class Balls(Rigid):
     """Discs and boxes of different size, mass and colour under Newton's laws, with do(remove).
 
-    Units and what a scene holds: as rigid.Rigid says. Most objects share a plane and collide; a share of `foreground`
-    moves in a second plane in front, collides only within it and hides what is behind. Walls are seen as a frame.
-    Gravity is seen as a background that darkens downwards.
+    Units and the contents of a scene are those of rigid.Rigid. Most objects share one plane and collide. The share
+    `foreground` moves in a second plane in front. Those objects collide only with each other and occlude the rest.
+    Walls are drawn as a frame. Gravity is drawn as a background that darkens downwards.
 
-    Gravity is 3 view widths / s^2 or none; walls are 0.03 thick inside the view. Per scene: restitution 0.7 .. 0.95,
+    Gravity is 3 view widths / s^2 or 0. Walls are 0.03 thick inside the view. Per scene: restitution 0.7 .. 0.95,
     friction 0 .. 0.5. Per object: spin -6 .. 6 radians / s, density 0.5 .. 2 (log-uniform), a box's width 1 / 1.6 ..
-    1.6 of its height (log-uniform), any angle and heading. Mass, restitution and friction are not visible. 16 physics
-    steps a frame. Restitution is Newton's: with friction, an impact can give a turning object energy.
+    1.6 of its height (log-uniform), any angle and direction of motion. Mass, restitution and friction are not visible.
+    A frame takes 16 physics steps. Restitution is Newton's. With friction, an impact can give a turning object energy.
 
-    The question: is object j in the right half of the view at the end? Held out are (`hold_out`): 1 or 2 objects more
-    than `objects` says; hues by shape, as layout.colours says; layouts whose mean place is in the lower right quarter.
+    The question: is object j in the right half of the view at the end?
 
-    objects: least and most objects. radius: of discs, in view widths; boxes have the same area; all shrink where they
-    would not fit. speed: initial, view widths / s; nothing may begin faster than the least radius a physics step, or it
-    would pass through what is in its way. gravity, walls: True or False for all scenes, None: drawn per scene
-    (even odds; walls 3 in 4). boxes: share of boxes. foreground: share in front.
+    `hold_out` holds out three things. For "count": 1 or 2 objects more than `objects` allows. For "colour": hues per
+    shape, see layout.colours. For "layout": scenes whose mean position is in the lower right quarter.
+
+    Args:
+      objects: minimum and maximum number of objects.
+      radius: of discs, in view widths. Boxes have the same area. All shrink where they would not fit.
+      speed: initial speed, view widths / s. The limit is the minimum radius per physics step. A faster object could
+        pass through others.
+      gravity, walls: True or False for all scenes. None: drawn per scene (probability 1/2, walls 3/4).
+      boxes: share of boxes.
+      foreground: share of objects in the front plane.
     """
 
     objects: tuple[int, int] = (3, 6)
@@ -60,7 +66,7 @@ class Balls(Rigid):
         *Rigid.state_names[:-3],
         "box",  # 1 box, 0 disc
         "depth",  # 0 near .. 1 far
-        "layer",  # objects of one layer collide: 0 back, 1 front
+        "layer",  # 0 back, 1 front. Only objects of the same layer collide.
         *Rigid.state_names[-3:],
     )
 
@@ -81,7 +87,7 @@ class Balls(Rigid):
             )
 
     def setup(self, i: int) -> Setup:
-        """Initial conditions of scene i, independent of size, frames and dt."""
+        """Initial state of scene i, independent of size, frames and dt."""
         rng = self.rng(i)
         count = self.object_count(rng, self.objects)
         falls, walled = rng.random(2) < (0.5, 0.75)
@@ -117,7 +123,7 @@ class Balls(Rigid):
         return Setup(bodies, physics, colours, depth, sky)
 
     def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each object ends in the right half [K], and where [K,2]."""
+        """Whether each object ends in the right half, bool [K], and final positions [K,2]."""
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
         final = np.where(removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
         return final[:, 0] > 0.5, final
@@ -127,11 +133,11 @@ class Balls(Rigid):
         return np.ones(len(setup.depth), bool)
 
     def order(self, setup: Setup, removed: np.ndarray) -> list[int]:
-        """The objects that are there, from far to near."""
+        """The objects that are not removed, from far to near."""
         return [k for k in np.argsort(-setup.depth, kind="stable").tolist() if not removed[k]]
 
     def background(self, setup: Setup) -> np.ndarray:
-        """A sky, in a dark frame where there are walls."""
+        """A sky. Scenes with walls have a dark frame around it."""
         picture = draw.gradient(self.size, *setup.sky)
         if setup.physics.walls:
             draw.frame(picture, WALL, 0.35)

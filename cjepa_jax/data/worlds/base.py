@@ -1,4 +1,4 @@
-"""What every simulated world shares: checked fields, indexing, the generator of scene i, probe labels."""
+"""The base class of simulated worlds: checked fields, indexing, the random generator of scene i, probe labels."""
 
 import functools
 import operator
@@ -12,30 +12,36 @@ from cjepa_jax.data.worlds import layout
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import memory
 
-SPLITS = {"train": 0, "eval": 1, "test": 4, "count": 5, "colour": 6, "layout": 7}  # with their words in seeds
-PER_PIXEL = 6  # bytes that a scene takes at least while it is drawn: its colours, and masks of three objects
+SPLITS = {"train": 0, "eval": 1, "test": 4, "count": 5, "colour": 6, "layout": 7}  # the numbers enter the seeds
+PER_PIXEL = 6  # minimum bytes per pixel while a scene is drawn: its colours, and masks of three objects
 NOVEL = ("count", "colour", "layout")
 
 
 class Outcomes(NamedTuple):
-    """What happens in a scene and in the scenes without one of its objects: the counterfactual questions' answers."""
+    """Outcomes of a scene, and of the same scene without each object: answers to the counterfactual questions."""
 
-    asked: np.ndarray  # bool [K] objects that the world's question can be asked of
-    happens: np.ndarray  # bool [K+1,K] whether it happens to object j: row 0 as it is, row k + 1 under do(remove k)
-    final: np.ndarray  # float32 [K+1,K,2] positions at the end, view widths; a removed object's row is 0
-    start: np.ndarray  # float32 [K,2] positions at the beginning
-    looks: np.ndarray  # int64 [K] what can be told of an object without its scene, as a number (World.looks)
+    asked: np.ndarray  # bool [K] objects for which the world's question is defined
+    happens: np.ndarray  # bool [K+1,K] the answer for object j. Row 0: original scene. Row k + 1: do(remove k).
+    final: np.ndarray  # float32 [K+1,K,2] final positions, view widths. A removed object's row is 0.
+    start: np.ndarray  # float32 [K,2] initial positions
+    looks: np.ndarray  # int64 [K] appearance class of each object, independent of its scene (World.looks)
 
 
 @dataclass(frozen=True)
 class World:
-    """A source of simulated scenes. Scene i of (seed, split) is always the same bits, at any size and length.
+    """A source of simulated scenes. Scene i of (seed, split) always has the same bits, at any size and length.
 
-    split: "train", "eval" (for validation) and "test" are scenes of one distribution. path: ignored, worlds have no
-    files. size: pixels, height = width. frames: T, 1 gives images. count: scenes. seed: every draw derives from
-    (seed, split, index). hold_out: the three leave out combinations, which the splits "count" (more objects), "colour"
-    (colours that a shape has nowhere else) and "layout" (each world says which) consist of.
-    Raises ConfigError for a value out of its limits.
+    Args:
+      split: "train", "eval" (for validation) and "test" have one distribution. "count", "colour" and "layout" need
+        `hold_out`.
+      path: ignored. Worlds have no files.
+      size: height and width in pixels.
+      frames: T. With 1 frame a scene is an image.
+      count: number of scenes.
+      seed: every draw derives from (seed, split, index).
+      hold_out: excludes some combinations from "train", "eval" and "test". The other splits consist of them: "count"
+        (more objects), "colour" (colours that a shape has in no other split) and "layout" (defined by each world).
+    Raises: ConfigError for a value outside its limits.
     """
 
     split: str = "train"
@@ -50,8 +56,8 @@ class World:
     label_names: ClassVar[tuple[str, ...]] = ()
     state_names: ClassVar[tuple[str, ...]] = ()
     setup_type: ClassVar[type] = tuple  # the NamedTuple that `setup` returns
-    ground_changes: ClassVar[bool] = False  # whether pixels of no object change, with time or under do(remove): shadows
-    question: ClassVar[str] = ""  # what `outcomes` answers of object j, in words
+    ground_changes: ClassVar[bool] = False  # whether background pixels change, in time or under do(remove): shadows
+    question: ClassVar[str] = ""  # the question about object j that `outcomes` answers
 
     def __post_init__(self):
         if not isinstance(self.split, str) or self.split not in SPLITS:
@@ -73,37 +79,41 @@ class World:
         return self.rollout(i)
 
     def setup(self, i: int) -> Any:
-        """All of scene i before time starts, a NamedTuple independent of size and frames. Raises IndexError."""
+        """The initial state of scene i: a NamedTuple, independent of size and frames. Raises IndexError."""
         raise NotImplementedError
 
     def play(self, setup: Any, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The scene that `setup` begins, under do(remove); `removed` bool [K], None: nothing is removed."""
+        """Simulates and draws a scene from `setup` under do(remove). `removed`: bool [K], None removes nothing."""
         raise NotImplementedError
 
     def film(self, setup: Any, removed: np.ndarray | None = None) -> np.ndarray:
-        """The video alone, uint8 [T,H,W,3]. Where less has to be computed for it, a world overrides this."""
+        """The video only, uint8 [T,H,W,3]. A world overrides this if the video alone costs less."""
         return self.play(setup, removed)["video"]
 
     def outcome(self, setup: Any, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether the world's `question` is answered yes for each object, bool [K], and where each is at the end,
-        float32 [K,2], under do(remove). Nothing is drawn."""
+        """Answers to the world's `question` under do(remove), without drawing.
+
+        Returns: whether the answer is yes for each object, bool [K], and final positions, float32 [K,2].
+        """
         raise NotImplementedError
 
     def asked(self, setup: Any) -> np.ndarray:
-        """The objects of which the question can be asked, bool [K]."""
+        """The objects for which the question is defined, bool [K]."""
         raise NotImplementedError
 
     def start(self, setup: Any) -> np.ndarray:
-        """Where the objects are at the beginning, [K,2]."""
+        """Initial positions [K,2]."""
         return setup.bodies.position
 
     def looks(self, setup: Any) -> np.ndarray:
-        """A number for each object, [K], equal for those alike in shape, size (four classes), in whether they move
-        under forces, and in the part that they visibly play."""
+        """Appearance class of each object, [K].
+
+        Objects of one class have the same shape, size (four classes), mode of motion and visible role.
+        """
         return layout.looks(setup.bodies.kind, setup.bodies.half, setup.bodies.mode)
 
     def rollout(self, i: int, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """Scene i under do(remove), from the same initial conditions. Raises IndexError, DataError."""
+        """Scene i under do(remove), from the same initial state. Raises IndexError, DataError."""
         return self.play(_setup(self, i), removed)
 
     def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
@@ -111,7 +121,7 @@ class World:
         return self.film(_setup(self, i), removed)
 
     def outcomes(self, i: int) -> Outcomes:
-        """What happens in scene i as it is, and without each of its objects. Raises IndexError."""
+        """Outcomes of scene i, and of scene i without each of its objects. Raises IndexError."""
         setup = _setup(self, i)
         asked = self.asked(setup)
         worlds = [self.outcome(setup, row) for row in np.eye(len(asked) + 1, len(asked), -1, dtype=bool)]
@@ -120,11 +130,11 @@ class World:
         return Outcomes(asked, happens, final, start, looks)
 
     def pack(self, setup: Any) -> bytes:
-        """A setup as bytes (msgpack; no code in it), for `unpack`."""
+        """A setup as bytes for `unpack`: msgpack, which holds no code."""
         return msgpack.packb([type(self).__name__, _plain(setup)])
 
     def unpack(self, data: bytes) -> Any:
-        """The setup, equal to the bit. Raises DataError if `data` is not one of this world's."""
+        """The setup, bit-identical. Raises DataError if `data` is not a setup of this world."""
         try:
             world, setup = msgpack.unpackb(data)
             if world != type(self).__name__:
@@ -134,24 +144,26 @@ class World:
             raise DataError(f"not an initial state of {type(self).__name__}: {error}") from error
 
     def rng(self, i: int) -> np.random.Generator:
-        """Scene i's own generator. Raises IndexError outside 0 .. count - 1."""
+        """The random generator of scene i. Raises IndexError outside 0 .. count - 1."""
         i = operator.index(i)
         if not 0 <= i < self.count:
             raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {self.count - 1}")
         return np.random.default_rng([self.seed, SPLITS[self.split], i])
 
     def held(self, novelty: str) -> bool | None:
-        """Whether this split consists of the combinations held out under that name, or leaves them out; None: neither
-        is asked for."""
+        """True if this split consists of the combinations held out as `novelty`, False if it excludes them.
+
+        None: without `hold_out` it does neither.
+        """
         return self.split == novelty if self.hold_out else None
 
     def object_count(self, rng: np.random.Generator, objects: tuple[int, int]) -> int:
-        """The number of objects, uniform over low .. high; the split "count" has high + 1 or high + 2."""
+        """The number of objects, uniform over low .. high. In the split "count": high + 1 or high + 2."""
         low, high = objects
         return int(rng.integers(high + 1, high + 3) if self.split == "count" else rng.integers(low, high + 1))
 
     def labels(self, states: np.ndarray) -> np.ndarray:
-        """Probe targets [P] from states [T,K,S]: the count of present objects, then means over them, middle frame."""
+        """Probe targets [P] from states [T,K,S] in the middle frame: the count of present objects, then their means."""
         columns = [self.state_names.index(name) for name in self.label_names[1:]]
         middle = states[len(states) // 2]
         present = middle[middle[:, self.state_names.index("present")] > 0]
@@ -161,7 +173,7 @@ class World:
 
 @functools.lru_cache(maxsize=256)
 def _setup(world: World, i: int) -> Any:
-    """The setup of a scene, kept for a while: what is looked at is often intervened upon next. Not to be changed."""
+    """The cached setup of a scene, because `rollout` and `intervene` often ask for the same one. Do not modify it."""
     return world.setup(i)
 
 
@@ -174,7 +186,7 @@ def _plain(value: Any) -> Any:
 
 
 def _restore(kind: Any, value: Any) -> Any:
-    """`value` as `_plain` left it, brought back to the type that an annotation names. Raises what `unpack` catches."""
+    """Inverse of `_plain`: `value` as the type `kind` of an annotation. Raises only errors that `unpack` catches."""
     if isinstance(value, dict):
         return np.frombuffer(value["data"], value["type"]).reshape(value["shape"]).copy()
     if hasattr(kind, "_fields"):
@@ -186,7 +198,7 @@ def _restore(kind: Any, value: Any) -> Any:
 
 
 def check_integer(name: str, value: int, least: int) -> None:
-    """Raise ConfigError unless `value` is an integer (no bool) of at least `least`."""
+    """Raise ConfigError unless `value` is an integer of at least `least`. A bool is refused."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ConfigError(f"{name} is {value!r}; it must be an integer of at least {least}")
 
@@ -218,7 +230,7 @@ def check_share(name: str, value: float) -> None:
 
 
 def check_removed(removed: np.ndarray | None, objects: int) -> np.ndarray:
-    """`removed` as bool [K]; None means nothing. Raises DataError for another shape or type."""
+    """`removed` as bool [K]. None removes nothing. Raises DataError for another shape or type."""
     if removed is None:
         return np.zeros(objects, bool)
     removed = np.asarray(removed)

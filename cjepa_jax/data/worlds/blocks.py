@@ -1,4 +1,4 @@
-"""Blocks: stacked towers, ledges and bridges on the ground, some of which fall."""
+"""Blocks: stacked towers, ledges and bridges on the ground. Some of them fall."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -11,44 +11,48 @@ from cjepa_jax.data.worlds.physics import Bodies, Physics, simulate
 from cjepa_jax.data.worlds.rigid import Rigid
 from cjepa_jax.errors import ConfigError
 
-GROUND = 0.94  # its top, view widths from the top of the view
-OVERLAP = 2e-4  # of a block and what it stands on, less than the solver lets be: it rests from the first step
+GROUND = 0.94  # y of the ground's top, view widths
+OVERLAP = 2e-4  # initial overlap with the support. It is below the solver's tolerance, so blocks rest at once.
 TOWER, LEDGE, BRIDGE = 0, 1, 2
-LEAST = (1, 3, 3)  # blocks of each
+LEAST = (1, 3, 3)  # minimum number of blocks of each
 
 
 class Setup(NamedTuple):
-    """Everything that scene i is before time starts."""
+    """The initial state of a scene."""
 
     bodies: Bodies
     physics: Physics
     colour: np.ndarray  # uint8 [K,3]
     sky: np.ndarray  # [2,3] background colours at the top and the bottom, 0 .. 255
-    level: np.ndarray  # [K] blocks between each and the ground
+    level: np.ndarray  # [K] number of blocks between each block and the ground
 
 
 @dataclass(frozen=True)
 class Blocks(Rigid):
-    """Blocks that stand on each other, at rest at first, under gravity, with do(remove).
+    """Stacked blocks under gravity, initially at rest, with do(remove).
 
-    Units and what a scene holds: see Rigid. A scene is up to three structures side by side: towers (each block off the
-    middle of the one below), ledges (a plank on a block, loaded on one side or both) and bridges (a plank on two
-    pillars, loaded or not). Some stand, some lose their balance by themselves, some when a block goes that carried, or
-    held by its weight. What stands moves by less than 0.005 even six high, what hits the ground enters it by 0.02 at
-    most and for a moment. The ground is background, its top 0.94 below the top of the view, and has no end at the
-    sides; contacts with it have b = -1.
+    Units and the contents of a scene are those of Rigid. A scene is up to three structures side by side. In a tower
+    each block is off the middle of the one below. A ledge is a plank on a block, loaded on one side or both. A bridge
+    is a plank on two pillars, loaded or not. Some structures stand. Some fall without an intervention. Some fall when a
+    supporting block or a counterweight is removed. Standing blocks move by less than 0.005, even in stacks of six.
+    Falling blocks enter the ground by at most 0.02, for a moment. The ground is part of the background. Its top is at
+    y = 0.94, and it has no end at the sides. Contacts with it have b = -1.
 
     Gravity is 4 view widths / s^2. Per scene: restitution 0 .. 0.1, friction 0.4 .. 0.9. Per block: density 0.5 .. 2,
-    log-uniform. None of these is visible. 8 physics steps a frame.
+    log-uniform. None of these is visible. A frame takes 8 physics steps.
 
-    The question: does block j fall, that is, end with its centre lower than it began by more than half of its height,
-    within the clip? It is asked of the blocks that stand on others. Held out are (`hold_out`): 1 or 2 objects more than
-    `objects` says; hues by shape, as layout.colours says; layouts with a bridge, which takes 3 blocks: for the
-    split "layout" the least of `objects` has to be 3.
+    The question: does block j fall? It falls if its centre is lower at the end of the clip than at the start by more
+    than half of its height. The question is asked of the blocks that stand on others.
 
-    objects: least and most blocks. width, height: of blocks, view widths. As factors of width and height: a ledge's
-    block 0.7 and 1, its plank 1.6 and 0.5, what stands on it 0.6 and 1; a bridge's pillars 0.7 and 1.2, its plank 2 and
-    0.5. All of a scene shrink by one factor where they would be more than 0.92 wide or 0.86 high.
+    `hold_out` holds out three things. For "count": 1 or 2 objects more than `objects` allows. For "colour": hues per
+    shape, see layout.colours. For "layout": scenes with a bridge. A bridge takes 3 blocks, so for this split the
+    minimum of `objects` must be at least 3.
+
+    Args:
+      objects: minimum and maximum number of blocks.
+      width, height: of blocks, in view widths. Some blocks have a factor for width and height: a ledge's block 0.7 and
+        1, its plank 1.6 and 0.5, its load 0.6 and 1, a bridge's pillars 0.7 and 1.2, its plank 2 and 0.5. All blocks of
+        a scene shrink by one factor where they would be more than 0.92 wide or 0.86 high.
     """
 
     objects: tuple[int, int] = (3, 6)
@@ -70,7 +74,7 @@ class Blocks(Rigid):
             object.__setattr__(self, name, check_range(f"data.options.{name}", getattr(self, name), 0.02, 0.5))
 
     def setup(self, i: int) -> Setup:
-        """Initial conditions of scene i, independent of size, frames and dt."""
+        """Initial state of scene i, independent of size, frames and dt."""
         rng = self.rng(i)
         count = self.object_count(rng, self.objects)
         blocks = self.structures(rng, count)
@@ -99,7 +103,7 @@ class Blocks(Rigid):
         return Setup(bodies, physics, colours, np.clip(np.stack([base, base - 30]), 0, 255), level)
 
     def structures(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Blocks [K,5]: centre x, centre's height over the ground, half width, half height, level."""
+        """Blocks [K,5]: centre x, height of the centre above the ground, half width, half height, level."""
         blocks, edge, held = [], 0.0, self.held("layout")
         while len(blocks) < count:
             left = count - len(blocks)
@@ -108,7 +112,7 @@ class Blocks(Rigid):
             shape = BRIDGE if held and not blocks and BRIDGE in shapes else int(rng.choice(shapes))
             size = int(rng.integers(max(LEAST[shape], min(2, left)), min(left, 5) + 1))
             if left - size < 2 or count - left > count / 2:
-                size = left  # no block alone, and no fourth structure
+                size = left  # avoids a single block and a fourth structure
             part = (self.tower, self.ledge, self.bridge)[shape](rng, size)
             while overlap(part):
                 part = (self.tower, self.ledge, self.bridge)[shape](rng, size)
@@ -123,7 +127,7 @@ class Blocks(Rigid):
         return (low + (high - low) * rng.random((count, 2))) / 2
 
     def tower(self, rng: np.random.Generator, count: int, x: float = 0.0, top: float = 0.0, level: int = 0):
-        """`count` blocks on each other, the first at x and height `top`."""
+        """`count` stacked blocks [count,5]. The first stands at x and height `top`."""
         lean, blocks = rng.uniform(-1.1, 1.1), np.empty((count, 5))
         for k, (w, h) in enumerate(self.sizes(rng, count).tolist()):
             blocks[k] = x, top + h, w, h, level + k
@@ -148,7 +152,7 @@ class Blocks(Rigid):
     def bridge(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """A plank on two pillars, and a tower on it."""
         (w, h), (half, thick) = self.sizes(rng, 2) * [[0.7, 1.2], [2.0, 0.5]]
-        apart = max(half - w * rng.uniform(-0.3, 1.0), 1.1 * w)  # the pillars' centres from the middle
+        apart = max(half - w * rng.uniform(-0.3, 1.0), 1.1 * w)  # distance of the pillars' centres from the middle
         blocks = [[[-apart, h, w, h, 0], [apart, h, w, h, 0]]]
         blocks.append([[w * rng.uniform(-0.3, 0.3), 2 * h + thick, half, thick, 1]])
         blocks.append(self.tower(rng, count - 3, half * rng.uniform(-1, 1), 2 * h + 2 * thick, 2))
@@ -161,7 +165,7 @@ class Blocks(Rigid):
         return picture
 
     def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each block falls, bool [K], and where each is at the end, float32 [K,2]."""
+        """Whether each block falls, bool [K], and final positions, float32 [K,2]."""
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
         falls = motion[-1, :, 1] - setup.bodies.position[:, 1] > setup.bodies.half[:, 1]
         return falls & ~removed, np.where(removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
@@ -172,6 +176,6 @@ class Blocks(Rigid):
 
 
 def overlap(blocks: np.ndarray) -> bool:
-    """Whether any two of blocks [K,5] share more than a border."""
+    """Whether any two of blocks [K,5] overlap by more than a border."""
     apart = np.abs(blocks[:, None, :2] - blocks[:, :2]) - blocks[:, None, 2:4] - blocks[:, 2:4]
     return bool(np.triu((apart < -1e-9).all(-1), 1).any())

@@ -4,21 +4,21 @@ import cv2
 import numpy as np
 
 SHIFT = 8  # fractional bits of OpenCV's fixed-point coordinates
-FAR = 8.0  # outlines are clipped this many views outside the picture, far below the fixed-point limit
+FAR = 8.0  # outlines are clipped this number of views outside the picture, far below the fixed-point limit
 
 
 def pixels(points: np.ndarray, size: int) -> np.ndarray:
-    """World points [..., 2] to OpenCV's fixed-point coordinates int32; pixel (0, 0) has its centre at 0.5 / size."""
+    """World points [..., 2] to OpenCV's fixed-point coordinates int32. Pixel (0, 0) has its centre at 0.5 / size."""
     return np.rint((np.clip(points, -FAR, 1 + FAR) * size - 0.5) * (1 << SHIFT)).astype(np.int32)
 
 
 def fill(image: np.ndarray, polygon: np.ndarray, value) -> None:
-    """Fill one convex polygon, int32 [V,2] from `pixels`, in place. Equal polygons touch equal pixels in any image."""
+    """Fill a convex polygon, int32 [V,2] from `pixels`, in place. Equal polygons fill the same pixels in any image."""
     cv2.fillConvexPoly(image, polygon, value, cv2.LINE_8, SHIFT)
 
 
 def gradient(size: int, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """Background uint8 [size,size,3] that goes from colour `top` [3] to `bottom` [3] (0 .. 255)."""
+    """Vertical gradient uint8 [size,size,3] from colour `top` [3] to `bottom` [3], 0 .. 255."""
     share = ((np.arange(size) + 0.5) / size)[:, None]
     rows = np.rint((1 - share) * top + share * bottom).astype(np.uint8)
     return np.repeat(rows[:, None], size, 1)
@@ -34,9 +34,9 @@ def outlines(world: list[list[np.ndarray]], size: int) -> list[list[np.ndarray]]
 
 
 def paint(images: np.ndarray, strokes: list[tuple[np.ndarray, object]]) -> None:
-    """Fill convex parts [T,V,2], each with its value, in images [T,H,W,...] in place, in order.
+    """Fill convex parts [T,V,2], each with its value, in order, in place in images [T,H,W,...].
 
-    The first of them may be [1,V,2]: what never moves is drawn once for all images, which have to be equal then.
+    The first parts may be [1,V,2]: parts that never move are drawn once. The images must then be equal.
     """
     still = next((n for n, (part, _) in enumerate(strokes) if len(part) > 1), len(strokes))
     for part, value in strokes[:still]:
@@ -49,8 +49,10 @@ def paint(images: np.ndarray, strokes: list[tuple[np.ndarray, object]]) -> None:
 
 
 def masks(polygons: list[list[np.ndarray]], order: list[int], frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Visible and amodal masks, bool [K,T,H,W], of objects made of parts [T,V,2] and drawn in `order`, as `paint` does;
-    those not in it stay empty."""
+    """Visible and amodal masks, bool [K,T,H,W], of objects made of parts [T,V,2].
+
+    Objects are drawn in `order`, as by `paint`. Masks of objects that are not in `order` are empty.
+    """
     label = np.zeros((frames, size, size), np.uint8)
     amodal = np.zeros((len(polygons), frames, size, size), np.uint8)
     for k in order:
@@ -61,7 +63,7 @@ def masks(polygons: list[list[np.ndarray]], order: list[int], frames: int, size:
 
 
 def frame(image: np.ndarray, thickness: float, shade: float) -> None:
-    """Darken a frame of `thickness` (view widths, at least one pixel) along the border in place by factor `shade`."""
+    """Multiply a frame along the border by `shade`, in place. `thickness`: view widths, at least one pixel."""
     width = max(1, round(thickness * len(image)))
     inner = image[width:-width, width:-width].copy()
     np.multiply(image, shade, out=image, casting="unsafe")
@@ -69,6 +71,6 @@ def frame(image: np.ndarray, thickness: float, shade: float) -> None:
 
 
 def band(image: np.ndarray, top: float, shade: float) -> None:
-    """Darken the band below `top` (view widths) in place by factor `shade`."""
+    """Multiply the band below `top` (view widths) by `shade`, in place."""
     low = image[round(top * len(image)) :]
     np.multiply(low, shade, out=low, casting="unsafe")

@@ -1,9 +1,10 @@
-"""Rigid bodies in the plane under Chipmunk (pymunk), arranged so that a removed body changes nothing it never touches.
+"""Rigid bodies in the plane, simulated with Chipmunk (pymunk).
 
-Sequential impulses depend on the order in which pairs are found. Chipmunk's default bounding-box tree changes that
-order whenever any body moves differently; its spatial hash visits shapes by id, and what it finds for a pair depends
-on the two bodies only. So: spatial hash, every body added in a fixed order, and a removed body stays in the space
-with a filter that meets nothing.
+Objects not connected to a removed object by contacts keep bit-identical trajectories. Sequential impulses depend on
+the order in which the engine finds colliding pairs. Chipmunk's default bounding-box tree changes that order whenever
+any body moves differently. Its spatial hash visits shapes by id, and the result for a pair depends on the two bodies
+only. So this module uses the spatial hash and adds bodies in a fixed order. A removed body stays in the space with a
+filter that excludes all collisions.
 """
 
 from collections.abc import Callable
@@ -16,48 +17,53 @@ from pymunk import batch
 from cjepa_jax.data.worlds.layout import BOX, DISC, areas, parts
 
 WALL = 0.03  # thickness of the walls inside the view, in view widths
-MOVING, FIXED, DRIVEN = 0, 1, 2  # modes: under forces; at rest for ever; moving for ever as it began
+MOVING, FIXED, DRIVEN = 0, 1, 2  # modes: moved by forces, always at rest, always at its initial velocity and spin
 
 
 class Bodies(NamedTuple):
     """Initial conditions of K bodies. Lengths in view widths, y down, angles in radians clockwise, times in seconds."""
 
     kind: np.ndarray  # [K] DISC, BOX, TRIANGLE or JAR
-    half: np.ndarray  # [K,2] half width and height; a disc's radius twice
+    half: np.ndarray  # [K,2] half width and half height. For a disc both are the radius.
     position: np.ndarray  # [K,2]
     angle: np.ndarray  # [K]
     velocity: np.ndarray  # [K,2]
     spin: np.ndarray  # [K]
     mass: np.ndarray  # [K]
     layer: np.ndarray  # [K] bodies of different layers do not collide
-    mode: np.ndarray | None = None  # [K] MOVING, FIXED or DRIVEN; None: all move
+    mode: np.ndarray | None = None  # [K] MOVING, FIXED or DRIVEN. None: all are MOVING.
 
 
 class Physics(NamedTuple):
-    """What holds for the whole scene. gravity: view widths / s^2, down."""
+    """Parameters of the whole scene. gravity: view widths / s^2, downwards."""
 
     gravity: float
     walls: bool
     restitution: float
     friction: float
     pads: np.ndarray = np.zeros((0, 8))  # [P,8] launch pads: owner, time in s, box low x, y, high x, y, velocity x, y
-    iterations: int = 10  # of the contact solver; stacks need more
-    substeps: int = 16  # physics steps between frames; a power of two, so contact times in frames are exact
-    ground: float | None = None  # y of the top of a level ground without end; None: there is none
-    floor: bool = False  # whether contacts tell the lower wall and the ground, as object -2, from the other walls
+    iterations: int = 10  # of the contact solver. Stacks need more.
+    substeps: int = 16  # physics steps between frames. A power of two makes contact times in frames exact.
+    ground: float | None = None  # y of the top of an infinite horizontal ground. None: no ground.
+    floor: bool = False  # whether contacts report the lower wall and the ground as object -2, other walls as -1
 
 
 def simulate(
     bodies: Bodies, physics: Physics, frames: int, dt: float, removed: np.ndarray, events: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Motion float64 [T,K,6] (x, y, angle, vx, vy, spin) and contacts float32 [C,4] (first, last, a, b).
+    """Simulates a clip.
 
-    first and last are the times in frames at the end of the physics steps in which two bodies began to touch and had
-    come apart (or the clip ended); a is a body, b another with a < b, or -1 for a wall or the ground (-2: see
-    Physics.floor); in order of first, then a, b.
-    A contact changes states from `first` on. Disabled bodies (`removed` bool [K]) fly on and touch nothing.
-    At its time a pad gives its velocity to every moving body with its centre in the box, unless the owner is removed;
-    this counts as a contact of the two. With events=False the contacts are left empty; the motion is the same.
+    `first` and `last` of a contact are times in frames, at the ends of physics steps. In the first of these steps the
+    two bodies began to touch. In the last one they had separated, or the clip ended. `a` is a body. `b` is another body
+    with a < b, or -1 for a wall or the ground (-2: see Physics.floor). Contacts are sorted by first, then a, then b.
+    A contact changes states from `first` on.
+
+    Removed bodies (`removed` bool [K]) continue to move but touch nothing. At its time a pad gives its velocity to
+    every moving body with its centre in the box, unless the owner is removed. This counts as a contact of the two.
+
+    Args:
+      events: False returns no contacts. The motion is the same.
+    Returns: motion float64 [T,K,6] (x, y, angle, vx, vy, spin) and contacts float32 [C,4] (first, last, a, b).
     """
     space = pymunk.Space()
     space.gravity = (0.0, physics.gravity)
@@ -67,7 +73,7 @@ def simulate(
     walls = add_walls(space, physics)
     index = add_bodies(space, bodies, physics, removed)
     log, substeps = Recorder(space, walls | index) if events else None, physics.substeps
-    objects = list(dict.fromkeys(shape.body for shape in index))  # in order, each once
+    objects = list(dict.fromkeys(shape.body for shape in index))  # each body once, in order
     launches: dict[int, list] = {}
     for pad in physics.pads.tolist():
         if not removed[int(pad[0])]:
@@ -86,12 +92,12 @@ def simulate(
 
 
 def reader(space: pymunk.Space, objects: list[pymunk.Body]) -> tuple[np.ndarray, Callable[[], np.ndarray]]:
-    """The bodies [K] in Chipmunk's order, and how to read their position, angle, velocity, spin [K,6], all at once."""
+    """The bodies [K] in Chipmunk's order, and a function that reads their position, angle, velocity and spin [K,6]."""
     fields, buffer = batch.BodyFields, batch.Buffer()
     batch.get_space_bodies(space, fields.BODY_ID, buffer)
-    order = np.frombuffer(buffer.int_buf(), np.uintp).tolist()  # it lasts as long as no body is added
+    order = np.frombuffer(buffer.int_buf(), np.uintp).tolist()  # valid until a body is added
     place = {body.id: k for k, body in enumerate(objects)}
-    rows = [n for n, body in enumerate(order) if body in place]  # without what holds the walls
+    rows = [n for n, body in enumerate(order) if body in place]  # without the static body of the walls
     wanted = fields.POSITION | fields.ANGLE | fields.VELOCITY | fields.ANGULAR_VELOCITY
 
     def read() -> np.ndarray:
@@ -103,7 +109,7 @@ def reader(space: pymunk.Space, objects: list[pymunk.Body]) -> tuple[np.ndarray,
 
 
 def add_bodies(space: pymunk.Space, bodies: Bodies, physics: Physics, removed: np.ndarray) -> dict[pymunk.Shape, int]:
-    """Add all bodies in order; returns each one's shapes with its index."""
+    """Add all bodies in order. Returns a dictionary from shapes to body indices."""
     index = {}
     columns = (bodies.kind, bodies.half, bodies.position, bodies.angle, bodies.velocity, bodies.spin, bodies.mass)
     mode = np.zeros(len(bodies.kind), int) if bodies.mode is None else bodies.mode
@@ -124,7 +130,7 @@ def add_bodies(space: pymunk.Space, bodies: Bodies, physics: Physics, removed: n
             shapes = [pymunk.Poly(body, part.tolist()) for part in parts(kind, bodies.half[k])]
         bit = 0 if gone else 1 << (layer + 1)
         for shape in shapes:
-            shape.elasticity = physics.restitution**0.5  # a pair's is the product
+            shape.elasticity = physics.restitution**0.5  # Chipmunk multiplies the values of a pair
             shape.friction = physics.friction**0.5
             shape.filter = pymunk.ShapeFilter(categories=bit, mask=bit and bit | 1)
             index[shape] = k
@@ -133,7 +139,7 @@ def add_bodies(space: pymunk.Space, bodies: Bodies, physics: Physics, removed: n
 
 
 def moment(kind: int, half: np.ndarray, mass: float) -> float:
-    """The moment of inertia about the origin of the object's parts, of equal density."""
+    """Moment of inertia about the origin of the object's parts, which have equal density."""
     w, h = half.tolist()
     if kind == DISC:
         return mass * (w * w / 2)
@@ -145,7 +151,7 @@ def moment(kind: int, half: np.ndarray, mass: float) -> float:
 
 
 def launch(objects: list[pymunk.Body], removed: np.ndarray, pad: list[float], log: "Recorder | None") -> None:
-    """Give a pad's velocity to the moving bodies in its box."""
+    """Set the velocity of the moving bodies in a pad's box to the pad's velocity."""
     owner, _, left, top, right, bottom, vx, vy = pad
     for k, body in enumerate(objects):
         x, y = body.position
@@ -157,7 +163,7 @@ def launch(objects: list[pymunk.Body], removed: np.ndarray, pad: list[float], lo
 
 
 def graph(contacts: np.ndarray, objects: int) -> np.ndarray:
-    """The contact graph: bool [K,K], symmetric, whether two objects touched within the clip."""
+    """The contact graph, bool [K,K], symmetric: whether two objects touched within the clip."""
     touched = np.zeros((objects, objects), bool)
     pairs = contacts[contacts[:, 3] >= 0, 2:].astype(int)
     touched[pairs[:, 0], pairs[:, 1]] = touched[pairs[:, 1], pairs[:, 0]] = True
@@ -165,10 +171,10 @@ def graph(contacts: np.ndarray, objects: int) -> np.ndarray:
 
 
 def reached(contacts: np.ndarray, removed: np.ndarray, mode: np.ndarray | None = None) -> np.ndarray:
-    """When, in frames, a chain of contacts from the removed bodies reaches each body [K]; infinity: never.
+    """The time in frames at which a chain of contacts from the removed bodies reaches each body, [K]. Infinity: never.
 
-    Give it the contacts of both worlds, with and without the removed bodies. What does not move under forces passes
-    nothing on, unless it is itself removed.
+    `contacts` must be those of both simulations, with and without the removed bodies. A body that forces do not move
+    transmits nothing, unless it is itself removed.
     """
     time = np.where(removed, 0.0, np.inf)
     moves = np.ones(len(removed), bool) if mode is None else mode == MOVING
@@ -184,8 +190,10 @@ def reached(contacts: np.ndarray, removed: np.ndarray, mode: np.ndarray | None =
 
 
 def add_walls(space: pymunk.Space, physics: Physics) -> dict[pymunk.Shape, int]:
-    """Four thick walls whose inner sides are WALL inside the view, and the ground, where there are such; returns what
-    contacts call each."""
+    """Adds four thick walls whose inner sides are WALL inside the view, and the ground, as `physics` asks for them.
+
+    Returns: a dictionary from shapes to their numbers in contacts.
+    """
     thick, index = 0.25, {}
     low, high = WALL - thick, 1 - WALL + thick
     sides = (((-1, low), (2, low)), ((-1, high), (2, high)), ((low, -1), (low, 2)), ((high, -1), (high, 2)))
@@ -202,11 +210,11 @@ def add_walls(space: pymunk.Space, physics: Physics) -> dict[pymunk.Shape, int]:
 
 
 class Recorder:
-    """Collects the contacts of a space while its `step` is kept up to date."""
+    """Records the contacts of a space. The caller keeps `step` up to date."""
 
     def __init__(self, space: pymunk.Space, index: dict[pymunk.Shape, int]):
         self.space, self.index, self.step = space, index, 0
-        self.touching: dict[tuple[pymunk.Shape, ...], int] = {}  # by shapes: in a corner a body meets two walls
+        self.touching: dict[tuple[pymunk.Shape, ...], int] = {}  # by shapes: in a corner a body touches two walls
         self.done: list[tuple[float, float, int, int]] = []
         space.on_collision(None, None, begin=self.begin, separate=self.separate)
 
@@ -223,7 +231,7 @@ class Recorder:
         self.done.append((first, last, b, a) if a < 0 else (first, last, a, b))
 
     def close(self, last: int, substeps: int) -> np.ndarray:
-        """The contacts [C,4] until frame `last`. Takes the callbacks back: freeing the space would call them again."""
+        """The contacts [C,4] until frame `last`. Removes the callbacks, because freeing the space would call them."""
         self.space.on_collision(None, None, begin=pymunk.empty_callback, separate=pymunk.empty_callback)
         for shapes, first in self.touching.items():
             self.add(shapes, first, last * substeps)

@@ -1,4 +1,4 @@
-"""The scenes that Ramps draws from: each function sketches one kind of puzzle and returns its (subject, goal)."""
+"""The puzzles of Ramps. Each function adds the objects of one puzzle to a sketch and returns (subject, goal)."""
 
 import math
 
@@ -10,12 +10,12 @@ from cjepa_jax.data.worlds.physics import FIXED, MOVING, WALL
 
 GRAVITY = 6.0  # view widths / s^2
 FLOOR = 1 - WALL
-THIN = 0.018  # half the thickness of bars
-TOUCH = 2e-4  # overlap of what begins in contact
+THIN = 0.018  # half thickness of bars
+TOUCH = 2e-4  # overlap of objects that are in contact at the start
 
 
 class Sketch:
-    """Objects as they are added: kind, half sizes, centre, angle and mode, in a scene that runs from left to right."""
+    """Collects objects: kind, half sizes, centre, angle and mode. Puzzles are laid out from left to right."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng, self.rows = rng, []
@@ -28,13 +28,13 @@ class Sketch:
         return self.add(DISC, (radius, radius), x, y, mode=MOVING)
 
     def bar(self, x: float, y: float, end_x: float, end_y: float, mode: int = FIXED) -> int:
-        """A bar whose upper side goes from one point to another, left to right."""
+        """A bar whose upper side connects two points, left to right."""
         length, angle = math.hypot(end_x - x, end_y - y), math.atan2(end_y - y, end_x - x)
         x, y = (x + end_x) / 2 - THIN * math.sin(angle), (y + end_y) / 2 + THIN * math.cos(angle)
         return self.add(BOX, (length / 2, THIN), x, y=y, angle=angle, mode=mode)
 
     def above(self, x: float, y: float, angle: float, along: float, high: float) -> tuple[float, float]:
-        """The point `along` a slope from (x, y) and `high` over it."""
+        """The point at distance `along` a slope from (x, y) and `high` above it."""
         cos, sin = math.cos(angle), math.sin(angle)
         high -= TOUCH
         return x + along * cos + high * sin, y + along * sin - high * cos
@@ -48,7 +48,7 @@ class Sketch:
         return float(self.rng.uniform(low, high))
 
     def scatter(self, count: int, near: tuple[int, int]) -> None:
-        """`count` more balls, boxes and bars, some of them between the two objects `near`, where there is room."""
+        """Adds `count` balls, boxes and bars where there is room, some of them between the two objects `near`."""
         kind, half, position, angle, _ = self.columns()
         parts = [p.astype(np.float32) for shape in outlines(kind, half, position, angle) for p in shape]
         low, high = position[list(near)].min(0) - 0.05, position[list(near)].max(0) + 0.05
@@ -77,7 +77,7 @@ class Sketch:
 
 
 def slide(s: Sketch) -> tuple[int, int]:
-    """A ball rolls off a ramp and flies towards a jar; a box on the ramp or a bar beyond it may be in the way."""
+    """A ball rolls off a ramp and flies towards a jar. A box on the ramp or a bar beyond it may block it."""
     angle, radius = s.uniform(0.3, 0.6), s.uniform(0.045, 0.06)
     x, y, along = s.uniform(0.42, 0.52), s.uniform(0.42, 0.55), s.uniform(0.28, 0.36)
     s.bar(x - 0.4 * math.cos(angle), y - 0.4 * math.sin(angle), x, y)
@@ -95,7 +95,7 @@ def slide(s: Sketch) -> tuple[int, int]:
 
 
 def push(s: Sketch) -> tuple[int, int]:
-    """A ball on a shelf that a second ball, from a ramp, may push off, towards a jar."""
+    """A ball lies on a shelf. A second ball from a ramp may push it off, towards a jar."""
     x, y, length = s.uniform(0.45, 0.58), s.uniform(0.4, 0.55), s.uniform(0.2, 0.28)
     angle, radius, other = s.uniform(0.5, 0.8), s.uniform(0.045, 0.06), s.uniform(0.045, 0.06)
     s.bar(x - length, y, x, y)
@@ -120,7 +120,7 @@ def track(s: Sketch) -> tuple[int, int]:
 
 
 def balance(s: Sketch) -> tuple[int, int]:
-    """Two balls on a plank that tips to the heavier side; the goal lies on the floor at the right."""
+    """Two balls lie on a plank that tips to the heavier side. The goal lies on the floor at the right."""
     x, width, half = s.uniform(0.42, 0.55), s.uniform(0.08, 0.11), s.uniform(0.2, 0.26)
     top = FLOOR - math.sqrt(3) * width
     s.add(TRIANGLE, (width, width), x, FLOOR - width / math.sqrt(3))
@@ -133,7 +133,7 @@ def balance(s: Sketch) -> tuple[int, int]:
 
 
 def trap(s: Sketch) -> tuple[int, int]:
-    """A ball on a plank across two posts, which may be too far apart; the goal lies on the floor below."""
+    """A ball lies on a plank across two posts, which may be too far apart. The goal lies on the floor below."""
     x, y, apart, half = s.uniform(0.4, 0.6), s.uniform(0.5, 0.7), s.uniform(0.17, 0.22), s.uniform(0.035, 0.05)
     for side in (-1, 1):
         s.add(BOX, (half, (FLOOR - y) / 2), x + side * apart, (FLOOR + y) / 2)
@@ -160,5 +160,5 @@ def funnel(s: Sketch) -> tuple[int, int]:
 
 
 PUZZLES = (slide, push, track, balance, trap, funnel)
-HELD = (4, 5)  # the puzzles that the layout split alone has
-CORE = 5  # objects of the largest puzzle
+HELD = (4, 5)  # the puzzles that only the layout split has
+CORE = 5  # number of objects of the largest puzzle

@@ -1,4 +1,4 @@
-"""Ramps: puzzles of balls, bars, ramps and jars in which one object has to reach another."""
+"""Ramps: puzzles of balls, bars, ramps and jars. One object has to reach another."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -11,11 +11,11 @@ from cjepa_jax.data.worlds.physics import FIXED, WALL, Bodies, Physics, simulate
 from cjepa_jax.data.worlds.puzzles import CORE, GRAVITY, HELD, PUZZLES, Sketch
 from cjepa_jax.data.worlds.rigid import Rigid
 
-TOUCH = 2.0  # frames for which the subject has to touch a goal that is no jar
+TOUCH = 2.0  # frames for which the subject must touch the goal, if the goal is not a jar
 
 
 class Setup(NamedTuple):
-    """Everything that scene i is before time starts."""
+    """The initial state of a scene."""
 
     bodies: Bodies
     physics: Physics
@@ -30,23 +30,26 @@ class Setup(NamedTuple):
 class Ramps(Rigid):
     """Puzzles with a subject and a goal, in the spirit of PHYRE, with do(remove).
 
-    Units and what a scene holds: see Rigid. Four walls, 0.03 thick inside the view, are seen as a frame. A scene is
-    one of six puzzles (slide, push, track, balance, trap, funnel; see puzzles.py) with drawn sizes and places, mirrored
-    or not, and further balls, boxes and bars, some of them between subject and goal. Objects that never move are
-    objects too: they have masks and states and can be removed. What can move has a dark mark; the subject's is white,
-    the goal's black.
+    Units and the contents of a scene are those of Rigid. Four walls, 0.03 thick inside the view, are drawn as a frame.
+    A scene is one of six puzzles (slide, push, track, balance, trap, funnel, see puzzles.py). Its sizes and positions
+    are random, and it may be mirrored. It also has random balls, boxes and bars, some of them between subject and goal.
+    Objects that never move also have masks and states and can be removed. Objects that can move have a dark mark. The
+    subject's mark is white, the goal's is black.
 
     Gravity is 6 view widths / s^2. Per scene: restitution 0.05 .. 0.3, friction 0.3 .. 0.7. Per object: density 0.5 ..
-    2, log-uniform. None of these is visible. All begins at rest. In view widths: balls have radii of 0.04 .. 0.065,
-    bars are 0.036 thick, jars 0.22 .. 0.28 wide and 0.14 .. 0.2 high (and in even odds never move); further objects
-    shrink where they would not fit. 8 physics steps a frame.
+    2, log-uniform. None of these is visible. All objects are initially at rest. In view widths: balls have radii of
+    0.04 .. 0.065, bars are 0.036 thick, jars are 0.22 .. 0.28 wide and 0.14 .. 0.2 high. A jar never moves with
+    probability 1/2. Additional objects shrink where they would not fit. A frame takes 8 physics steps.
 
-    The question: does the subject reach its goal, that is, lie with its centre in it at the end if the goal is a jar,
-    or else touch it for at least 2 frames in all? It is asked of the subject. Without the subject or the goal the
-    answer is no. Held out are (`hold_out`): 1 or 2 objects more than `objects` says; hues by shape, as layout.colours
-    says; layouts: the puzzles trap and funnel.
+    The question: does the subject reach its goal? It is asked of the subject. If the goal is a jar, the subject's
+    centre must be in it at the end. Any other goal must be touched for at least 2 frames in total. Without the subject
+    or the goal the answer is no.
 
-    objects: least and most objects, at least 5.
+    `hold_out` holds out three things. For "count": 1 or 2 objects more than `objects` allows. For "colour": hues per
+    shape, see layout.colours. For "layout": the puzzles trap and funnel.
+
+    Args:
+      objects: minimum and maximum number of objects. The minimum is at least 5.
     """
 
     objects: tuple[int, int] = (5, 7)
@@ -55,9 +58,9 @@ class Ramps(Rigid):
     question: ClassVar[str] = "Does object j reach the goal: end in the jar, or touch the goal for 2 frames?"
     state_names: ClassVar[tuple[str, ...]] = (
         *Rigid.state_names,
-        "disc", "box", "triangle", "jar",  # 1 for what it is
+        "disc", "box", "triangle", "jar",  # 1 for the object's shape
         "fixed",  # 1 if it never moves
-        "subject", "goal",  # 1 for the one
+        "subject", "goal",  # 1 for the object with this role
     )  # fmt: skip
 
     def __post_init__(self):
@@ -65,7 +68,7 @@ class Ramps(Rigid):
         object.__setattr__(self, "objects", check_range("data.options.objects", self.objects, CORE, 16, int))
 
     def setup(self, i: int) -> Setup:
-        """Initial conditions of scene i, independent of size, frames and dt."""
+        """Initial state of scene i, independent of size, frames and dt."""
         rng = self.rng(i)
         count, held = self.object_count(rng, self.objects), self.held("layout")
         puzzle = int(rng.choice([n for n in range(len(PUZZLES)) if held is None or (n in HELD) == held]))
@@ -103,20 +106,23 @@ class Ramps(Rigid):
         return picture
 
     def marks(self, setup: Setup) -> np.ndarray:
-        """White for the subject, black for the goal, dark for what can move; what cannot has none to be seen."""
+        """Colours of the marks [K,3]: white for the subject, black for the goal, dark for other moving objects.
+
+        The marks of other fixed objects have the object's colour, so they are invisible.
+        """
         marks = np.where(setup.bodies.mode[:, None] == FIXED, setup.colour, super().marks(setup))
         marks[setup.subject], marks[setup.goal] = 255, 0
         return marks
 
     def traits(self, setup: Setup) -> np.ndarray:
-        """Colours, and what each object is, [K,10]."""
+        """Colour, shape and roles of each object, [K,10]."""
         each = np.arange(len(setup.colour))
         shape = setup.bodies.kind[:, None] == [layout.DISC, layout.BOX, layout.TRIANGLE, layout.JAR]
         roles = np.stack([setup.bodies.mode == FIXED, each == setup.subject, each == setup.goal], -1)
         return np.concatenate([super().traits(setup), shape, roles], -1)
 
     def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether the subject reaches the goal (no for all others), bool [K], and where each is at the end [K,2]."""
+        """Whether the subject reaches the goal (False for all others), bool [K], and final positions [K,2]."""
         motion, contacts = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed)
         happens = np.zeros(len(removed), bool)
         if not removed[[setup.subject, setup.goal]].any():
@@ -124,16 +130,16 @@ class Ramps(Rigid):
         return happens, np.where(removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
 
     def asked(self, setup: Setup) -> np.ndarray:
-        """The subject."""
+        """Only the subject."""
         return np.arange(len(setup.colour)) == setup.subject
 
     def looks(self, setup: Setup) -> np.ndarray:
-        """Shape, mode and size; the goal, which has a mark of its own, is like nothing else."""
+        """Classes by shape, mode and size. The goal is a separate class, because its mark is different."""
         return super().looks(setup) + 64 * (np.arange(len(setup.colour)) == setup.goal)
 
 
 def reaches(setup: Setup, last: np.ndarray, contacts: np.ndarray) -> bool:
-    """Whether the subject has reached the goal, from the last frame's motion [K,6] and all contacts [C,4]."""
+    """Whether the subject has reached the goal, from the motion in the last frame [K,6] and all contacts [C,4]."""
     if setup.bodies.kind[setup.goal] == layout.JAR:
         x, y = last[setup.subject, :2] - last[setup.goal, :2]
         cos, sin = np.cos(last[setup.goal, 2]), np.sin(last[setup.goal, 2])

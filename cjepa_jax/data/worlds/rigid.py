@@ -1,4 +1,4 @@
-"""What worlds of bodies under gravity share: from an initial state to motion, pictures, masks and states."""
+"""The base class of worlds of rigid bodies: from an initial state to motion, video, masks and states."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +15,21 @@ from cjepa_jax.data.worlds.physics import FIXED, graph, simulate
 class Rigid(World):
     """A world whose setups are NamedTuples with `bodies`, `physics`, `colour` uint8 [K,3] and `sky` [2,3].
 
-    World units: the view is 1 x 1, x to the right, y down, seconds. dt: seconds between frames. A dark mark inside each
-    object turns with it.
+    World units: the view is 1 x 1, x to the right, y down. Time is in seconds. A dark mark inside each object turns
+    with it.
 
-    A scene holds video uint8 [T,H,W,3], visible `masks` and full `amodal` masks bool [K,T,H,W], `states` float32
-    [T,K,S] (columns: state_names), `contacts` float32 [C,4] (first and last time in frames, object a, object b or -1
-    for what is no object; see physics.simulate), their `graph` bool [K,K], `labels` float32 [P] (label_names: count,
-    then means at frame T // 2). A removed object keeps its row: its states are 0, its masks empty.
+    A scene holds:
+      video: uint8 [T,H,W,3].
+      masks, amodal: masks of the visible parts and of whole objects, bool [K,T,H,W].
+      states: float32 [T,K,S], columns as state_names.
+      contacts: float32 [C,4], see physics.simulate: first and last time in frames, object a, object b. b is -1 for
+        walls and ground.
+      graph: contact graph, bool [K,K].
+      labels: float32 [P], as label_names: the count of objects, then means at frame T // 2.
+    A removed object keeps its row. Its states are 0 and its masks are empty.
+
+    Args:
+      dt: seconds between frames.
     """
 
     dt: float = 0.1
@@ -37,7 +45,7 @@ class Rigid(World):
         "spin",  # radians / s
         "size/width", "size/height",  # at angle 0, view widths
         "size/area",  # share of the view
-        "mass",  # density x area; densities 0.5 .. 2
+        "mass",  # density x area, densities 0.5 .. 2
         "colour/r", "colour/g", "colour/b",  # 0 .. 1
     )  # fmt: skip
 
@@ -46,11 +54,11 @@ class Rigid(World):
         check_step("data.options.dt", self.dt)
 
     def background(self, setup: Any) -> np.ndarray:
-        """What is there without any object, uint8 [H,W,3]."""
+        """The scene without objects, uint8 [H,W,3]."""
         raise NotImplementedError
 
     def traits(self, setup: Any) -> np.ndarray:
-        """The last columns of the states, which never change, [K,n]: colours, and what a world adds to state_names."""
+        """The last columns of the states, constant in time, [K,n]: colours, and columns that a world adds."""
         return setup.colour / 255
 
     def marks(self, setup: Any) -> np.ndarray:
@@ -58,11 +66,11 @@ class Rigid(World):
         return (setup.colour * 0.6).astype(np.uint8)
 
     def order(self, setup: Any, removed: np.ndarray) -> list[int]:
-        """The objects that are there as they are drawn: first what never moves, each by its place."""
+        """The objects that are not removed, in drawing order: fixed objects first, then by index."""
         return [k for k in np.argsort(~still(setup), kind="stable").tolist() if not removed[k]]
 
     def play(self, setup: Any, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The scene under do(remove), simulated from its initial conditions. Raises DataError."""
+        """The scene under do(remove), simulated from its initial state. Raises DataError."""
         removed = check_removed(removed, len(setup.colour))
         motion, contacts = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed)
         polygons = self.polygons(setup, motion)
@@ -79,14 +87,16 @@ class Rigid(World):
         }
 
     def film(self, setup: Any, removed: np.ndarray | None = None) -> np.ndarray:
-        """The video alone of the scene under do(remove), uint8 [T,H,W,3]. Raises DataError."""
+        """Only the video of the scene under do(remove), uint8 [T,H,W,3]. Raises DataError."""
         removed = check_removed(removed, len(setup.colour))
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
         return self.video(setup, motion, self.polygons(setup, motion), removed)
 
     def polygons(self, setup: Any, motion: np.ndarray, of: Callable = layout.outlines) -> list[list[np.ndarray]]:
-        """The objects' outlines (or `of` them their marks) in pixels, fixed point: one or more parts [T,V,2] each, or
-        [1,V,2] for what never moves."""
+        """Outlines of the objects in fixed-point pixels: one or more parts [T,V,2] each, [1,V,2] for fixed objects.
+
+        of: layout.outlines, or layout.marks for their marks.
+        """
         kind, half, rests = setup.bodies.kind, setup.bodies.half, still(setup)
         shapes = [[]] * len(kind)
         for group, frames in ((rests, motion[:1]), (~rests, motion)):
@@ -97,7 +107,7 @@ class Rigid(World):
         return draw.outlines(shapes, self.size)
 
     def video(self, setup: Any, motion: np.ndarray, polygons: list, removed: np.ndarray) -> np.ndarray:
-        """Each object in its colour with a mark in it, in order."""
+        """The video, uint8 [T,H,W,3]: each object in its colour with a mark inside, in drawing order."""
         marks = self.polygons(setup, motion, layout.marks)
         video = np.repeat(self.background(setup)[None], self.frames, 0)
         colours, inks = setup.colour.tolist(), self.marks(setup).tolist()
@@ -108,7 +118,7 @@ class Rigid(World):
         return video
 
     def states(self, setup: Any, motion: np.ndarray, removed: np.ndarray) -> np.ndarray:
-        """States float32 [T,K,S], columns as state_names; rows of removed objects are 0."""
+        """States float32 [T,K,S], columns as state_names. Rows of removed objects are 0."""
         bodies = setup.bodies
         fixed = [*(2 * bodies.half.T), layout.areas(bodies.kind, bodies.half), bodies.mass]
         states = np.empty((*motion.shape[:2], len(self.state_names)), np.float32)
@@ -119,6 +129,6 @@ class Rigid(World):
 
 
 def still(setup: Any) -> np.ndarray:
-    """What never moves, bool [K]."""
+    """Objects that never move, bool [K]."""
     mode = setup.bodies.mode
     return np.zeros(len(setup.colour), bool) if mode is None else mode == FIXED

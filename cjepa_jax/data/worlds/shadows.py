@@ -1,4 +1,4 @@
-"""Shadows: discs and boxes on a floor under moving lamps, that cast shadows on the floor and on each other."""
+"""Shadows: discs and boxes under moving lamps. They cast shadows on the floor and on each other."""
 
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -9,12 +9,12 @@ import numpy as np
 from cjepa_jax.data.worlds import draw, layout
 from cjepa_jax.data.worlds.base import World, check_range, check_removed, check_share, check_step
 
-AMBIENT = 0.35  # share of the light that shadows keep
-REACH = 1.2  # view widths from under a lamp to where its light has halved
+AMBIENT = 0.35  # share of the light that remains in shadow
+REACH = 1.2  # distance along the floor at which a lamp's light has halved, view widths
 
 
 class Setup(NamedTuple):
-    """Everything that scene i is. Lengths in view widths."""
+    """The initial state of a scene. Lengths in view widths."""
 
     kind: np.ndarray  # [K] DISC or BOX
     half: np.ndarray  # [K,2]
@@ -22,36 +22,43 @@ class Setup(NamedTuple):
     angle: np.ndarray  # [K]
     height: np.ndarray  # [K] above the floor
     colour: np.ndarray  # uint8 [K,3]
-    lights: np.ndarray  # [L,3] x, y, height above the floor, in the first frame
+    lights: np.ndarray  # [L,3] x, y and height above the floor in the first frame
     floor: np.ndarray  # [3] colour, 0 .. 255
-    turn: np.ndarray  # [L] radians / s at which the lamps circle the middle of the view
+    turn: np.ndarray  # [L] angular speed of the lamps around the middle of the view, radians / s
 
 
 @dataclass(frozen=True)
 class Shadows(World):
-    """Lamps that circle above a floor, and objects that stand still in their light: what moves is the shadows.
+    """Lamps that circle above a floor, and objects at rest below them. Only the shadows move.
 
-    World units: the view is 1 x 1, x right, y down, seen from above. A lamp is a point, an object a prism. Its
-    shadow on the floor or on the top of a lower object is the hull of its outline and of its top as projected from the
-    lamp: exact for point lights. A place d view widths from under a lamp (measured along the floor) has the light
-    0.35 + 0.65 / (1 + (d / 1.2)^2) of its colour, in shadow 0.35; of several lamps each gives its part of the 0.65. So
-    at 1.2 view widths a lamp's light has halved. do(remove) takes the shadow away too and lights up what stood in it.
-    Shadow pixels are not part of an object's mask. Where two objects overlap the taller one is seen.
+    World units: the view is 1 x 1, x right, y down, seen from above. A lamp is a point light, an object a prism. The
+    shadow on the floor or on the top of a lower object is the convex hull of the object's outline and of its top
+    projected from the lamp. This is exact for point lights. At d view widths from below a lamp, measured along the
+    floor, the light is 0.35 + 0.65 / (1 + (d / 1.2)^2) of the colour. So a lamp's light halves at 1.2 view widths. In
+    shadow the light is 0.35. Several lamps share the 0.65 equally. do(remove) also removes the object's shadow and
+    lights the area that was in it. Shadow pixels are not part of an object's mask. Where two objects overlap, the
+    taller one is visible.
 
     Per lamp: 0.35 .. 0.7 view widths from the middle of the view, at any angle, 0.25 .. 0.6 above the upper limit of
-    `height`, so over every object. Per object: any angle; a box's width is 1 / 1.6 .. 1.6 of its length (log-uniform).
-    Centres of objects are at least 0.85 of the sum of their circumscribed radii apart.
+    `height`. So each lamp is above every object. Per object: any angle. A box's width is 1 / 1.6 .. 1.6 of its length
+    (log-uniform). Centres of objects are at least 0.85 of the sum of their circumscribed radii apart.
 
-    The question: does object j's top get more light at the end than the tops of the objects that are there on average?
-    Held out are (`hold_out`): 1 or 2 objects more than `objects` says; hues by shape, as layout.colours says; layouts
-    whose mean place is in the lower right quarter.
+    The question: does object j's top get more light at the end than the average over the tops of all present objects?
 
-    objects: least and most objects. radius: of discs; boxes have the same area; all shrink where they would not fit.
-    height: of objects. lights: least and most lamps. turn: speed of the lamps, radians / s, each to its own side;
-    (0, 0): all frames are equal. dt: seconds between frames. boxes: share of boxes.
+    `hold_out` holds out three things. For "count": 1 or 2 objects more than `objects` allows. For "colour": hues per
+    shape, see layout.colours. For "layout": scenes whose mean position is in the lower right quarter.
 
-    A scene holds what a Balls scene holds, with contacts empty [0,4], and `lights` float32 [T,L,3] (x, y, height).
-    No object moves, hence no velocity in `states` and in `labels`.
+    A scene holds what a Balls scene holds, with empty contacts [0,4], and `lights` float32 [T,L,3] (x, y, height).
+    No object moves, so `states` and `labels` have no velocity.
+
+    Args:
+      objects: minimum and maximum number of objects.
+      radius: of discs. Boxes have the same area. All shrink where they would not fit.
+      height: of objects.
+      lights: minimum and maximum number of lamps.
+      turn: angular speed of the lamps, radians / s. The direction is random per lamp. With (0, 0) all frames are equal.
+      dt: seconds between frames.
+      boxes: share of boxes.
     """
 
     objects: tuple[int, int] = (3, 6)
@@ -92,7 +99,7 @@ class Shadows(World):
         check_share("data.options.boxes", self.boxes)
 
     def setup(self, i: int) -> Setup:
-        """Scene i before time starts: independent of size and frames."""
+        """Initial state of scene i, independent of size and frames."""
         rng = self.rng(i)
         count = self.object_count(rng, self.objects)
         lamps = int(rng.integers(self.lights[0], self.lights[1] + 1))
@@ -105,7 +112,7 @@ class Shadows(World):
         height = self.height[0] + (self.height[1] - self.height[0]) * u[3]
         v = rng.random((3, lamps))
         distance, around = 0.35 + 0.35 * v[0], 2 * np.pi * v[1]
-        above = self.height[1] + 0.25 + 0.35 * v[2]  # so every lamp hangs over every object
+        above = self.height[1] + 0.25 + 0.35 * v[2]  # so every lamp is above every object
         lights = np.stack([0.5 + distance * np.cos(around), 0.5 + distance * np.sin(around), above], -1)
         floor = np.clip(rng.uniform(190, 245) + rng.uniform(-14, 14, 3), 0, 255)
         colours = layout.colours(rng, count, kind, self.held("colour"))
@@ -140,11 +147,11 @@ class Shadows(World):
         }
 
     def film(self, setup: Setup, removed: np.ndarray | None = None) -> np.ndarray:
-        """The video alone of the scene under do(remove), uint8 [T,H,W,3]. Raises DataError."""
+        """Only the video of the scene under do(remove), uint8 [T,H,W,3]. Raises DataError."""
         return self.draw(setup, check_removed(removed, len(setup.kind)))[0]
 
     def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each object's top gets more light than the average at the end [K], and where it is [K,2]."""
+        """Whether each object's top gets more light than the average at the end, bool [K], and positions [K,2]."""
         outlines = [shape[0] for shape in layout.outlines(setup.kind, setup.half, setup.position, setup.angle)]
         light = np.zeros(len(removed))
         for lamp in self.lamps(setup)[-1]:
@@ -163,22 +170,22 @@ class Shadows(World):
         return np.ones(len(setup.kind), bool)
 
     def start(self, setup: Setup) -> np.ndarray:
-        """Where the objects stand, [K,2]."""
+        """Positions of the objects [K,2]."""
         return setup.position
 
     def looks(self, setup: Setup) -> np.ndarray:
-        """Shape and size; the height cannot be seen from above."""
+        """Classes by shape and size. The height is not visible from above."""
         return layout.looks(setup.kind, setup.half)
 
     def lamps(self, setup: Setup) -> np.ndarray:
-        """The lamps in every frame [T,L,3]: they circle the middle of the view."""
+        """Positions of the lamps in every frame [T,L,3]. They circle the middle of the view."""
         angle = setup.turn * self.dt * np.arange(self.frames)[:, None]
         x, y = (setup.lights[:, :2] - 0.5).T
         circle = [0.5 + np.cos(angle) * x - np.sin(angle) * y, 0.5 + np.sin(angle) * x + np.cos(angle) * y]
         return np.stack([*circle, np.broadcast_to(setup.lights[:, 2], angle.shape)], -1)
 
     def draw(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Frames uint8 [T,H,W,3], visible and amodal masks [K,1,H,W]: colours times the light that arrives."""
+        """Frames uint8 [T,H,W,3] (colour times light), visible and amodal masks [K,1,H,W]."""
         outlines = [shape[0] for shape in layout.outlines(setup.kind, setup.half, setup.position, setup.angle)]
         order = [k for k in np.argsort(setup.height, kind="stable").tolist() if not removed[k]]
         polygons = [[draw.pixels(points, self.size)[None]] for points in outlines]
@@ -195,7 +202,7 @@ class Shadows(World):
         dark = self.dark(setup, lamps, outlines, order, amodal[:, 0])
         for t in range(len(lamps)):
             light = np.full((self.size, self.size), 255 * AMBIENT, np.float32)
-            for lamp in range(lamps.shape[1]):  # at full brightness under the lamp, half of it at REACH
+            for lamp in range(lamps.shape[1]):  # full brightness below the lamp, half of it at REACH
                 bright = (255 * (1 - AMBIENT) / lamps.shape[1]) / (1 + x[t, lamp] + y[t, lamp][:, None])
                 bright[dark[t, lamp]] = 0
                 light += bright
@@ -205,7 +212,7 @@ class Shadows(World):
         return video, visible, amodal
 
     def dark(self, setup: Setup, lamps: np.ndarray, outlines: list, order: list[int], amodal: np.ndarray) -> np.ndarray:
-        """Where each lamp [T,L,3] does not reach what is seen, bool [T,L,H,W]; `order` goes from low to tall."""
+        """Visible pixels in the shadow of each lamp [T,L,3], bool [T,L,H,W]. `order` is from low to tall objects."""
         dark = np.zeros((*lamps.shape[:2], self.size, self.size), np.uint8)
         each = list(np.ndindex(lamps.shape[:2]))
         for j in order:
@@ -231,7 +238,7 @@ class Shadows(World):
         return dark.view(bool)
 
     def states(self, setup: Setup, removed: np.ndarray) -> np.ndarray:
-        """States float32 [K,S], columns as state_names; rows of removed objects are 0."""
+        """States float32 [K,S], columns as state_names. Rows of removed objects are 0."""
         columns = [np.ones(len(setup.kind)), *setup.position.T, setup.angle, *(2 * setup.half.T)]
         columns += [layout.areas(setup.kind, setup.half), setup.height, setup.kind, *(setup.colour / 255).T]
         states = np.stack(columns, -1).astype(np.float32)
@@ -240,8 +247,10 @@ class Shadows(World):
 
 
 def shadow(lamps: np.ndarray, outline: np.ndarray, height: float, level: float) -> np.ndarray:
-    """Points [...,2V,2] whose hulls are the shadows that a prism of `height`, outline [V,2], casts in the light of
-    lamps [...,3] on the plane `level` below its top."""
+    """Points [...,2V,2] whose convex hulls are the shadows of a prism on the plane at height `level`.
+
+    The prism has outline [V,2] and `height`, above `level`. The lamps are at [...,3].
+    """
     stretch = (lamps[..., 2] - level) / (lamps[..., 2] - height)
     under = lamps[..., None, :2]
     top = under + (outline - under) * stretch[..., None, None]

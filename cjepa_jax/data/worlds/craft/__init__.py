@@ -1,1 +1,1 @@
-""" """
+"""The world Craft: scenes of moving objects and fixtures, and questions about causes."""

@@ -1,4 +1,4 @@
-"""Craft's scene layouts: which fixtures stand where, and where moving objects begin. All may be seen in a mirror."""
+"""Craft's scene layouts: positions of fixtures, and where moving objects start. Each layout may be mirrored."""
 
 import math
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from cjepa_jax.data.worlds.physics import DRIVEN, FIXED, WALL, Bodies
 
 BASKET, LAUNCHER, BAR, SHELF, RAMP, LIFT, POST = range(7)  # roles of fixtures
 ROLES = ("basket", "launcher", "turning bar", "shelf", "ramp", "lift", "post")
-GROUND = 1 - WALL  # its y
+GROUND = 1 - WALL  # y of the ground
 GRAVITY = 3.0  # view widths / s^2
 THIN = 0.018  # half thickness of shelves, ramps, bars
 
 
 class Fixture(NamedTuple):
-    """What no force moves: half sizes, centre, angle, velocity, spin."""
+    """An object that forces do not move: half sizes, centre, angle, velocity, spin."""
 
     role: int
     half: tuple[float, float]
@@ -35,7 +35,7 @@ class Fixture(NamedTuple):
 
 
 class Zone(NamedTuple):
-    """Where a moving object may begin: standing with its lowest point at `y`, or in the air within `y`."""
+    """Where a moving object may start: at rest with its lowest point at `y`, or in the air within the range `y`."""
 
     x: tuple[float, float]
     y: float | tuple[float, float]
@@ -43,11 +43,11 @@ class Zone(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A layout with its numbers drawn."""
+    """A layout with all random numbers drawn."""
 
     fixtures: list[Fixture]
-    zones: list[Zone]  # the first object takes the first, and so on; more take any
-    pads: list[list[float]]  # as Physics.pads
+    zones: list[Zone]  # object n starts in zone n. Further objects start in any zone.
+    pads: list[list[float]]  # see Physics.pads
 
 
 def basket(rng: np.random.Generator, low: float, high: float) -> Fixture:
@@ -63,7 +63,7 @@ def shelf(rng: np.random.Generator, x: float, y: tuple[float, float], half: floa
 
 
 def pushed(on: Zone) -> tuple[Zone, Zone]:
-    """A zone on a shelf as two: one for what slides fast along it, and one for what it hits."""
+    """Splits a zone on a shelf in two: one for an object that slides fast along it, one for objects that it hits."""
     return on._replace(x=(on.x[0], on.x[0] + 0.1), velocity=((1.2, 2.6), (0.0, 0.0))), on._replace(
         x=(on.x[0] + 0.2, on.x[1])
     )
@@ -75,7 +75,7 @@ def bar(rng: np.random.Generator, x: float, y: float, half: tuple[float, float])
 
 
 def launcher(rng: np.random.Generator, x: float, target: Fixture, owner: int) -> tuple[Fixture, Zone, list[float]]:
-    """A launcher on the ground, the zone on it, and its pad: a throw at the target, more or less well aimed."""
+    """A launcher on the ground, the zone on it, and its pad: a throw at the target with a random error."""
     half, top = 0.1, GROUND - 2 * THIN
     speed = math.sqrt(2 * GRAVITY * rng.uniform(0.45, 0.75))
     flight = (speed + math.sqrt(max(0.0, speed**2 - 2 * GRAVITY * 2 * target.half[1]))) / GRAVITY
@@ -86,7 +86,7 @@ def launcher(rng: np.random.Generator, x: float, target: Fixture, owner: int) ->
 
 
 def shelves(rng: np.random.Generator) -> Plan:
-    """Objects at rest on a shelf, others that come at them from the side; the basket is below its end."""
+    """Objects rest on a shelf. Others move towards them from the side. The basket is below the shelf's end."""
     place, on = shelf(rng, rng.uniform(0.3, 0.36), (0.5, 0.62), 0.23)
     fast, on = pushed(on)
     goal = basket(rng, 0.66, 0.76)
@@ -95,7 +95,7 @@ def shelves(rng: np.random.Generator) -> Plan:
 
 
 def launch(rng: np.random.Generator) -> Plan:
-    """A launcher throws what lies on it at the basket, past a turning bar and what falls."""
+    """A launcher throws the objects on it at the basket, past a turning bar and falling objects."""
     goal = basket(rng, 0.66, 0.8)
     start, on, pad = launcher(rng, rng.uniform(0.16, 0.24), goal, 1)
     place, high = shelf(rng, rng.uniform(0.4, 0.48), (0.64, 0.76), 0.11)
@@ -106,7 +106,7 @@ def launch(rng: np.random.Generator) -> Plan:
 
 
 def slope(rng: np.random.Generator) -> Plan:
-    """Objects roll and slide down a ramp towards the basket; others stand on a shelf beyond it."""
+    """Objects roll and slide down a ramp towards the basket. Others stand on a shelf beyond it."""
     tilt, half = rng.uniform(0.3, 0.5), 0.26
     x, y = rng.uniform(0.27, 0.31), rng.uniform(0.42, 0.52)
     ramp = Fixture(RAMP, (half, THIN), (x, y), tilt)
@@ -118,7 +118,7 @@ def slope(rng: np.random.Generator) -> Plan:
 
 
 def mill(rng: np.random.Generator) -> Plan:
-    """A turning bar between falling objects and the basket; others stand on shelves at both sides."""
+    """A turning bar is between falling objects and the basket. Other objects stand on shelves at both sides."""
     turning = bar(rng, rng.uniform(0.45, 0.55), rng.uniform(0.42, 0.5), (0.14, 0.2))
     goal = basket(rng, 0.35, 0.65)
     left, on = shelf(rng, rng.uniform(0.13, 0.17), (0.5, 0.62), 0.12)
@@ -129,7 +129,7 @@ def mill(rng: np.random.Generator) -> Plan:
 
 
 def carry(rng: np.random.Generator) -> Plan:
-    """A lift carries objects below a post, which sweeps them off into the basket."""
+    """A lift carries objects under a post, which sweeps them off into the basket."""
     speed, y = rng.uniform(0.25, 0.5), rng.uniform(0.48, 0.58)
     lift = Fixture(LIFT, (0.17, THIN), (rng.uniform(0.22, 0.28), y), velocity=(speed, 0.0))
     post = Fixture(POST, (THIN, 0.16), (rng.uniform(0.6, 0.75), y - 0.04 - 0.16))
@@ -143,7 +143,7 @@ def carry(rng: np.random.Generator) -> Plan:
 
 
 def relay(rng: np.random.Generator) -> Plan:
-    """A ramp leads down to a launcher, which throws back over the ramp's end at a basket on a far side."""
+    """A ramp leads down to a launcher, which throws objects at a basket on the far side."""
     goal = basket(rng, 0.74, 0.82)
     start, on, pad = launcher(rng, rng.uniform(0.36, 0.44), goal, 1)
     ramp = Fixture(RAMP, (0.16, THIN), (rng.uniform(0.17, 0.2), rng.uniform(0.55, 0.65)), rng.uniform(0.4, 0.6))
@@ -153,7 +153,7 @@ def relay(rng: np.random.Generator) -> Plan:
 
 
 def gate(rng: np.random.Generator) -> Plan:
-    """A shelf whose end is swept by a turning bar, over the basket."""
+    """A turning bar sweeps the end of a shelf, above the basket."""
     place, on = shelf(rng, rng.uniform(0.28, 0.32), (0.55, 0.65), 0.2)
     fast, on = pushed(on)
     turning = bar(rng, rng.uniform(0.64, 0.7), rng.uniform(0.5, 0.58), (0.12, 0.16))
@@ -163,11 +163,11 @@ def gate(rng: np.random.Generator) -> Plan:
 
 
 LAYOUTS = (shelves, launch, slope, mill, carry, relay, gate)
-HELD = 2  # the last ones are held out
+HELD = 2  # number of held-out layouts: the last ones
 
 
 def mirrored(bodies: Bodies, pads: np.ndarray) -> tuple[Bodies, np.ndarray]:
-    """The bodies and the pads as in a mirror."""
+    """The bodies and the pads, mirrored left to right."""
     bodies = bodies._replace(
         position=bodies.position * (-1, 1) + (1, 0),
         velocity=bodies.velocity * (-1, 1),

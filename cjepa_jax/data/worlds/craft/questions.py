@@ -1,26 +1,27 @@
-"""Questions about Craft's scenes in CRAFT's five types, answered by simulation, balanced so that no word helps.
+"""Questions about Craft's scenes in CRAFT's five types, answered by simulation. The words do not predict the answer.
 
-Two objects are alike if they have the same size and shape: they differ by colour, which is drawn at random and changes
-nothing that happens. A question is only asked beside its rivals, those of the same scene and template in which every
-object is alike and whose answers differ: one of the different answers is drawn with equal chances, then one of the
-rivals that have it. So every answer of `answer_set` is equally likely whatever the question's words and the template
-are, and at any option of the world. Where there is no rival, nothing is asked.
+Two objects are alike if they have the same size and shape. They differ by colour, which is random and has no effect on
+the simulation. The rivals of a question are questions of the same scene and template about alike objects. A question
+is asked only if its rivals include different answers. One of these answers is drawn with equal probabilities, then one
+of the rivals that have it. So every answer of `answer_set` is equally likely given the question's words and template,
+with any options of the world.
 
-What is asked (A: the object that is thought away, B: the other one; an event is to enter the basket, which is to be in
-it at the end, or to touch the ground at any time, asked only of objects that don't begin on it):
+In the list, A is the removed object and B another object. There are two events. To enter the basket means to be in it
+at the end. To touch the ground counts at any time, and is asked only of objects that do not start on the ground.
 
-descriptive     how many of some objects enter, how many moving objects B touches, how many end in a half of the view;
-                the colour or shape of the first moving object that B touches; whether B's event happens; whether B
-                enters before C does
-counterfactual  whether B's event happens, how many others enter, if A is removed. Rivals agree in what happens as it
-                is, and one of the answers is just that: to copy what is seen is right half of the time
-cause           B is at rest at the start, its event happens, and doesn't if A is removed
-enable          B moves at the start, its event happens, and doesn't if A is removed
-prevent         B's event doesn't happen, and does if A is removed
+descriptive     How many of some objects enter? How many moving objects does B touch? How many moving objects end in
+                one half of the view? What is the colour or shape of the first moving object that B touches? Does B's
+                event happen? Does B enter before C?
+counterfactual  If A is removed, does B's event happen, or how many others enter? Rivals have the same outcome in the
+                original scene, and that outcome is one of the two answers. So copying it is right half of the time.
+cause           B is at rest at the start. Its event happens, but does not happen if A is removed.
+enable          B moves at the start. Its event happens, but does not happen if A is removed.
+prevent         B's event does not happen, but happens if A is removed.
 
-Questions about cause, enable, prevent presuppose all but the last clause, so that the seen outcome says nothing; their
-counts ask how many objects B there are. At rest: the velocity in frame 0 is 0, which only what stands on something has.
-The definitions are those of CRAFT (Ates et al., Findings of ACL 2022, after the theory of force dynamics).
+For cause, enable and prevent, only B that fulfil all conditions but the last are asked about. So the outcome in the
+original scene gives no information. Questions with counts ask for the number of such objects B. At rest means velocity
+0 in frame 0, which only supported objects have. The definitions are those of CRAFT (Ates et al., Findings of ACL 2022),
+which follow the theory of force dynamics.
 """
 
 from collections.abc import Iterator
@@ -33,22 +34,25 @@ from cjepa_jax.data.worlds.craft.facts import EVENTS, Facts
 
 
 class Candidate(NamedTuple):
-    """A question that could be asked, and what makes it a rival of others."""
+    """A possible question, and the fields that decide which questions are its rivals."""
 
     question_type: str
     template: str
-    key: tuple  # equal for rivals: the words but for colours, and what is seen to happen where that is a hint
+    key: tuple  # equal for rivals: the words without colours
     question: str
     answer: str
-    objects: tuple[int, ...]  # as they are named
+    objects: tuple[int, ...]  # in the order in which the question names them
     removed: int = -1
     asked: int = -1
-    copy: str | None = None  # the answer that what is seen suggests, which must then be a possible one
+    copy: str | None = None  # the answer in the original scene. It is equal for rivals, and one of them must have it.
 
 
 def draw(facts: Facts, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """One question per template that the scene has rivals for: dictionaries with question, answer, question_type,
-    template, answer_set (sorted), and as object numbers: removed and asked (-1: none), objects (all that are named)."""
+    """One question for each template for which the scene has rivals.
+
+    Returns: dictionaries with question, answer, question_type, template, answer_set (sorted), and object numbers:
+    removed and asked (-1: none), objects (all that the question names).
+    """
     rivals: dict[tuple, dict[tuple, dict[str, list[Candidate]]]] = {}
     for c in candidates(facts):
         groups = rivals.setdefault((c.question_type, c.template), {})
@@ -62,7 +66,7 @@ def draw(facts: Facts, rng: np.random.Generator) -> list[dict[str, Any]]:
 
 
 def ask(group: dict[str, list[Candidate]], rng: np.random.Generator) -> dict[str, Any]:
-    """One of a group of rivals, by answer."""
+    """Draws an answer from a group of rivals (by answer), then a question that has it."""
     answers, copy = sorted(group), next(iter(group.values()))[0].copy
     if copy is not None:
         others = [answer for answer in answers if answer != copy]
@@ -72,14 +76,16 @@ def ask(group: dict[str, list[Candidate]], rng: np.random.Generator) -> dict[str
 
 
 def form(chosen: Candidate, answers: list[str]) -> dict[str, Any]:
-    """The question as it is given out."""
+    """The fields of a question that are returned to the user."""
     fields = chosen._asdict()
     return {name: fields[name] for name in fields if name not in ("key", "copy")} | {"answer_set": answers}
 
 
 def colours(facts: Facts, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """The question for a colour needs no rivals: each colour that is not named is equally likely (nearly, where some
-    are held out for some shapes)."""
+    """The question about a colour. It needs no rivals, because each colour that is not named is equally likely.
+
+    With held-out colours for some shapes this is approximately true.
+    """
     known = [k for k in facts.movers if first_touched(facts, k) >= 0]
     answers = {k: facts.names[k].split()[1] for k in facts.movers}
     if not known or len(facts.movers) < 3:
@@ -100,13 +106,13 @@ def colours(facts: Facts, rng: np.random.Generator) -> list[dict[str, Any]]:
 
 
 def first_touched(facts: Facts, k: int) -> int:
-    """The moving object that k touches first; -1 if there is none, or two at once."""
+    """The moving object that k touches first. -1 if there is none, or if there are two at the same time."""
     row = facts.touched[k]
     return row[0][1] if row and (len(row) == 1 or row[0][0] < row[1][0]) else -1
 
 
 def candidates(facts: Facts) -> Iterator[Candidate]:
-    """All questions that could be asked, but for colours."""
+    """All possible questions, except those about colours."""
     yield from descriptive(facts)
     yield from counterfactual(facts)
     yield from forces(facts)
@@ -213,7 +219,7 @@ def counterfactual(facts: Facts) -> Iterator[Candidate]:
 
 
 def forces(facts: Facts) -> Iterator[Candidate]:
-    """Cause, enable and prevent."""
+    """Questions of the types cause, enable and prevent."""
     for event, (verb, verbing, where) in EVENTS.items():
         happens = facts.happens[event]
         for kind in ("cause", "enable", "prevent"):

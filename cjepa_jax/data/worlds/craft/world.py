@@ -1,4 +1,4 @@
-"""Craft: launchers, baskets, turning bars, ramps, and questions about what causes what."""
+"""Craft: launchers, baskets, turning bars, ramps, and questions about causes."""
 
 import math
 from dataclasses import dataclass
@@ -19,56 +19,62 @@ PALETTE = {
     "brown": (140, 90, 45), "purple": (145, 70, 180), "cyan": (50, 200, 220), "yellow": (240, 200, 30),
 }  # fmt: skip
 SHAPES = {layout.DISC: "disc", layout.BOX: "box", layout.TRIANGLE: "triangle"}
-BLACK, PLATE = (42, 42, 48), (235, 235, 235)  # of what no force moves, and of a launcher's plate
-LOW = {layout.DISC: 1.0, layout.BOX: 1.0, layout.TRIANGLE: 3**-0.5}  # from the centre down, as a share of the half size
-OVERLAP = 2e-4  # of an object and what it stands on, less than the solver lets be: it rests from the first step
-QUESTIONS = 1  # what seeds of questions end with, so that these know nothing of the scene's own draws
+BLACK, PLATE = (42, 42, 48), (235, 235, 235)  # colours of fixtures, and of a launcher's plate
+LOW = {layout.DISC: 1.0, layout.BOX: 1.0, layout.TRIANGLE: 3**-0.5}  # centre to lowest point, share of the half size
+OVERLAP = 2e-4  # initial overlap with the support. It is below the solver's tolerance, so objects rest at once.
+QUESTIONS = 1  # last word of the seeds of questions. It makes them independent of the scene's draws.
 ENTERS, TOUCHES_GROUND, LEAVES = range(3)  # kinds of events
 
 
 class Setup(NamedTuple):
-    """Everything that scene i is before time starts. First come the fixtures, then what moves under forces."""
+    """The initial state of a scene. Fixtures come first, then objects that move under forces."""
 
     bodies: Bodies
     physics: Physics
     colour: np.ndarray  # uint8 [K,3]
     sky: np.ndarray  # [2,3] background colours at the top and the bottom, 0 .. 255
-    layout: int  # its place in LAYOUTS
-    role: np.ndarray  # [K] of fixtures, their place in ROLES; -1: moves
-    hue: np.ndarray  # [K] of what moves, its place in PALETTE; -1: a fixture
+    layout: int  # index into LAYOUTS
+    role: np.ndarray  # [K] index of a fixture's role in ROLES, -1 for objects that move
+    hue: np.ndarray  # [K] index of a moving object's colour in PALETTE, -1 for fixtures
     large: np.ndarray  # bool [K]
 
 
 @dataclass(frozen=True)
 class Craft(Rigid):
-    """Small and large discs, boxes and triangles among a basket, launchers, turning bars, lifts, shelves and ramps,
-    with do(remove) of any of them, and questions in CRAFT's five types (`questions`, see craft/questions.py).
+    """Discs, boxes and triangles among a basket, launchers, turning bars, lifts, shelves and ramps.
 
-    Units and what a scene holds: see Rigid. Four walls, 0.03 thick inside the view, keep what moves in it and are seen
-    as a frame; the lower one is the ground. Fixtures are black: none moves, but turning bars and lifts move for ever as
-    they began. Objects that move have one of eight colours, no two the same. Within a scene all objects of a shape have
-    one size. About three seconds show it all: 32 frames.
+    do(remove) can remove any object. `questions` asks questions of CRAFT's five types, see craft/questions.py.
+
+    Units and the contents of a scene are those of Rigid. Four walls, 0.03 thick inside the view, keep moving objects
+    inside and are drawn as a frame. The lower wall is the ground. Fixtures are black. Turning bars and lifts keep their
+    initial velocity and spin. Other fixtures do not move. Objects that move under forces have one of eight colours, and
+    no two have the same. Within a scene all objects of one shape have one size, small or large. A clip of 32 frames,
+    about three seconds, shows everything that happens.
 
     Gravity is 3 view widths / s^2. Per scene: restitution 0.2 .. 0.5, friction 0.1 .. 0.35. Per object: density 0.5 ..
-    2, log-uniform. None of these is visible. 8 physics steps a frame. Objects begin without spin, at rest or at up to
-    2.6 view widths / s across and 0.6 up or 0.3 down. A launcher throws once, at 0.15 .. 0.6 s, whatever moves under
-    forces and has its centre within 0.2 above its plate: at 1.64 .. 2.12 view widths / s upwards, and across at 0.85 ..
-    1.15 of what would take it to the basket's middle. Bars turn at 2 .. 4.5 radians / s either way and are 0.2 .. 0.4
-    long; lifts go sideways at 0.25 .. 0.5 view widths / s. Baskets are 0.26 .. 0.34 wide and 0.2 .. 0.26 high; shelves,
-    ramps, bars are 0.036 thick.
+    2, log-uniform. None of these is visible. A frame takes 8 physics steps. Objects start without spin, at rest or at
+    speeds of up to 2.6 view widths / s sideways and 0.6 up or 0.3 down. A launcher throws once, at 0.15 .. 0.6 s. It
+    throws all objects that move under forces and have their centre within 0.2 above its plate. The upward velocity is
+    1.64 .. 2.12 view widths / s. The sideways velocity is 0.85 .. 1.15 of the value that leads to the basket's middle.
+    Bars turn at 2 .. 4.5 radians / s in either direction and are 0.2 .. 0.4 long. Lifts move sideways at 0.25 .. 0.5
+    view widths / s. Baskets are 0.26 .. 0.34 wide and 0.2 .. 0.26 high. Shelves, ramps and bars are 0.036 thick.
 
-    A scene also holds `events` float32 [E,3] (time in frames, kind, object), in order: an object enters the basket for
-    good (kind 0: the first frame from which on its centre is inside to the end of the clip), touches the ground (1: the
-    beginning of the contact), leaves the view with its centre (2: lifts do so). Beginnings and ends of all contacts are
-    in `contacts`.
+    A scene also holds `events` float32 [E,3] (time in frames, kind, object), in order. Kind 0: an object enters the
+    basket. The time is the first frame from which on its centre is inside until the end of the clip. Kind 1: an object
+    touches the ground. The time is the start of the contact. Kind 2: an object's centre leaves the view. Lifts do so.
+    Start and end of all contacts are in `contacts`.
 
-    The question: does object j end in the basket? It is asked of what moves under forces. Held out are (`hold_out`):
-    1 or 2 objects more than `objects` says, counting what moves under forces alone (so totals with fixtures overlap:
-    by default 7 .. 9 objects in "train", 9 .. 11 in "count"); for each shape three of the colours, those where
-    (place in PALETTE + 3 x kind) % 8 < 3; the last two of the seven layouts.
+    The question: does object j end in the basket? It is asked of objects that move under forces.
 
-    objects: least and most objects that move; there are three or four fixtures. small, large: radii of discs, in view
-    widths; other shapes have the same area; all shrink where they would not fit.
+    `hold_out` holds out three things. For "count": 1 or 2 objects more than `objects` allows. It counts only objects
+    that move under forces, so totals with fixtures overlap: by default 7 .. 9 objects in "train", 9 .. 11 in "count".
+    For "colour": three colours for each shape, those where (index in PALETTE + 3 x kind) % 8 < 3. For "layout": the
+    last two of the seven layouts.
+
+    Args:
+      objects: minimum and maximum number of objects that move under forces. There are also three or four fixtures.
+      small, large: ranges of the radii of discs, in view widths. Other shapes have the same area. All shrink where they
+        would not fit.
     """
 
     objects: tuple[int, int] = (4, 5)
@@ -82,9 +88,9 @@ class Craft(Rigid):
         *Rigid.state_names,
         "kind",  # 0 disc, 1 box, 2 triangle, 3 basket
         "large",  # 1 or 0
-        "mode",  # 0 moves under forces, 1 fixed, 2 moves as it began
-        "role",  # of fixtures, its place in ROLES; -1: moves under forces
-        "hue",  # of what moves under forces, its place in PALETTE; -1: a fixture
+        "mode",  # 0 moves under forces, 1 fixed, 2 keeps its initial velocity and spin
+        "role",  # index of a fixture's role in ROLES, -1 for objects that move under forces
+        "hue",  # index of the colour in PALETTE for objects that move under forces, -1 for fixtures
         "inside",  # 1 while its centre is in the basket
     )
 
@@ -95,7 +101,7 @@ class Craft(Rigid):
             object.__setattr__(self, name, check_range(f"data.options.{name}", getattr(self, name), 0.02, 0.12))
 
     def setup(self, i: int) -> Setup:
-        """Initial conditions of scene i, independent of size, frames and dt."""
+        """Initial state of scene i, independent of size, frames and dt."""
         rng = self.rng(i)
         count = self.object_count(rng, self.objects)
         held, seen = self.held("layout"), len(LAYOUTS) - layouts.HELD
@@ -146,7 +152,7 @@ class Craft(Rigid):
         )
 
     def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The scene under do(remove), simulated from its initial conditions. Raises DataError."""
+        """The scene under do(remove), simulated from its initial state. Raises DataError."""
         removed = check_removed(removed, len(setup.role))
         scene = super().play(setup, removed)
         scene["events"] = events(scene["states"], scene["contacts"], removed)
@@ -160,17 +166,17 @@ class Craft(Rigid):
         return picture
 
     def marks(self, setup: Setup) -> np.ndarray:
-        """Darker than the objects; a launcher's plate is bright."""
+        """Colours of the marks [K,3]: darker than the objects. A launcher's plate is bright."""
         return np.where((setup.role == LAUNCHER)[:, None], PLATE, 0.6 * setup.colour).astype(np.uint8)
 
     def traits(self, setup: Setup) -> np.ndarray:
-        """The constant columns of the states from the colour on, with one more for "inside"."""
+        """The last columns of the states: constant ones from the colour on, and zeros for "inside"."""
         bodies = setup.bodies
         rest = [bodies.kind, setup.large, bodies.mode, setup.role, setup.hue, np.zeros(len(setup.role))]
         return np.concatenate([super().traits(setup), np.stack(rest, -1)], -1)
 
     def states(self, setup: Setup, motion: np.ndarray, removed: np.ndarray) -> np.ndarray:
-        """States float32 [T,K,S], columns as state_names; rows of removed objects are 0."""
+        """States float32 [T,K,S], columns as state_names. Rows of removed objects are 0."""
         states = super().states(setup, motion, removed)
         states[..., -1] = self.inside(setup, motion, removed)
         return states
@@ -185,22 +191,22 @@ class Craft(Rigid):
         return within & ~removed & (setup.role < 0) & ~removed[basket]
 
     def asked(self, setup: Setup) -> np.ndarray:
-        """What moves under forces."""
+        """Objects that move under forces."""
         return setup.role < 0
 
     def looks(self, setup: Setup) -> np.ndarray:
-        """The role of a fixture; shape and size of what moves."""
+        """Classes by role for fixtures, by shape and size for objects that move."""
         return np.where(setup.role >= 0, 8 + setup.role, setup.bodies.kind + 4 * setup.large)
 
     def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether each object ends in the basket, and its last place. Raises DataError."""
+        """Whether each object ends in the basket, bool [K], and final positions [K,2]. Raises DataError."""
         removed = check_removed(removed, len(setup.role))
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
         final = np.where(removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
         return self.inside(setup, motion[-1:], removed)[0], final
 
     def names(self, setup: Setup) -> list[str]:
-        """What the questions call each object, unique: "small red disc", "launcher", "left shelf"."""
+        """Unique names of the objects in questions: "small red disc", "launcher", "left shelf"."""
         roles, x, result = setup.role.tolist(), setup.bodies.position[:, 0], []
         for k, role in enumerate(roles):
             if role < 0:
@@ -213,7 +219,7 @@ class Craft(Rigid):
         return result
 
     def facts(self, setup: Setup) -> Facts:
-        """Simulate a scene as it is and without each of its objects. Raises nothing."""
+        """Simulates a scene, and the scene without each of its objects. Raises no errors."""
         names, count = self.names(setup), len(setup.role)
         movers = np.nonzero(setup.role < 0)[0].tolist()
         kinds = [f"{n.split()[0]} {n.split()[2]}" if k in movers else n for k, n in enumerate(names)]
@@ -249,23 +255,26 @@ class Craft(Rigid):
         )
 
     def questions(self, i: int) -> list[dict[str, Any]]:
-        """Questions about scene i with their answers; see craft/questions.py. Raises IndexError."""
+        """Questions about scene i with their answers, see craft/questions.py. Raises IndexError."""
         return self.questions_of(self.facts(self.setup(i)), i)
 
     def questions_of(self, facts: Facts, i: int) -> list[dict[str, Any]]:
-        """The same from the scene's facts, which hold the simulations."""
+        """Questions about scene i from its facts, without a simulation."""
         return questions.draw(facts, np.random.default_rng([self.seed, SPLITS[self.split], i, QUESTIONS]))
 
 
 def classes(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shapes and sizes [K]: two shapes (three for more than four objects), as evenly as can be, each of one size."""
+    """Shapes [K] and whether each object is large [K].
+
+    Up to four objects have two shapes, more have three, as evenly distributed as possible. Each shape has one size.
+    """
     shapes = rng.permutation(len(SHAPES))[: 2 if count <= 4 else 3]
     member = rng.permutation(np.arange(count) % len(shapes))
     return shapes[member], (rng.random(len(shapes)) < 0.5)[member]
 
 
 def hues(rng: np.random.Generator, kind: np.ndarray, held: bool | None) -> np.ndarray:
-    """Different colours [K]; held: True only such as are held out for the shape, False only others."""
+    """Different colours [K]. held: True uses only colours held out for the shape, False only others, None all."""
     while True:
         hue = rng.permutation(len(PALETTE))[: len(kind)]
         if held is None or (((hue + 3 * kind) % len(PALETTE) < 3) == held).all():
@@ -273,8 +282,10 @@ def hues(rng: np.random.Generator, kind: np.ndarray, held: bool | None) -> np.nd
 
 
 def place(rng: np.random.Generator, plan: Plan, kind: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, list, list]:
-    """Half sizes [K,2], centres and velocities of what moves: each object in a zone of its own, others where that is
-    too narrow; all shrink by 10 % until they fit."""
+    """Half sizes [K,2], centres and velocities of the objects that move under forces.
+
+    Each object starts in a separate zone, or in another one if that is too narrow. All shrink by 10 % until they fit.
+    """
     order, obstacles, zones = rng.permutation(len(kind)).tolist(), [obstacle(f) for f in plan.fixtures], plan.zones
     while True:
         far = layout.reach(kind, half).tolist()
@@ -299,7 +310,7 @@ def place(rng: np.random.Generator, plan: Plan, kind: np.ndarray, half: np.ndarr
 
 
 def spot(zone: Zone, u: float, v: float, low: float) -> tuple[float, float]:
-    """A place in the zone for an object that reaches `low` down from its centre; u, v: uniform draws."""
+    """A position in the zone from uniform draws u and v, for an object whose lowest point is `low` below its centre."""
     x = zone.x[0] + (zone.x[1] - zone.x[0]) * u
     if isinstance(zone.y, tuple):
         return x, zone.y[0] + (zone.y[1] - zone.y[0]) * v
@@ -307,7 +318,7 @@ def spot(zone: Zone, u: float, v: float, low: float) -> tuple[float, float]:
 
 
 def free(obstacles: list[tuple[float, ...]], x: float, y: float, far: float, zone: Zone) -> bool:
-    """Whether a circle of radius `far` keeps off the side and upper walls and every obstacle but the one below."""
+    """Whether a circle of radius `far` is free of the side and upper walls and of all obstacles but its support."""
     if not WALL + far < x < 1 - WALL - far or y < WALL + far:
         return False
     for w, h, a, b, cos, sin in obstacles:
@@ -318,7 +329,7 @@ def free(obstacles: list[tuple[float, ...]], x: float, y: float, far: float, zon
 
 
 def obstacle(fixture: Fixture) -> tuple[float, ...]:
-    """The box that a fixture may fill: half sizes, centre, cosine and sine of its angle."""
+    """The box that a fixture may cover: half sizes, centre, cosine and sine of its angle."""
     w, h = fixture.half if not fixture.spin else (max(fixture.half),) * 2
     return w, h, *fixture.place, math.cos(fixture.angle), math.sin(fixture.angle)
 
