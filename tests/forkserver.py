@@ -58,9 +58,9 @@ class Process:
         def read(index, pipe):
             said[index] = pipe.read()
 
-        readers = [
-            threading.Thread(target=read, args=each, daemon=True) for each in enumerate((self.stdout, self.stderr))
-        ]
+        # As with subprocess, a pipe that a test has closed is None.
+        pipes = [each for each in enumerate((self.stdout, self.stderr)) if each[1] is not None]
+        readers = [threading.Thread(target=read, args=each, daemon=True) for each in pipes]
         until = None if timeout is None else time.monotonic() + timeout
         for reader in readers:
             reader.start()
@@ -68,8 +68,8 @@ class Process:
             reader.join(None if until is None else max(0, until - time.monotonic()))
             if reader.is_alive():
                 raise subprocess.TimeoutExpired(self.args, timeout)
-        self.stdout.close()
-        self.stderr.close()
+        for _, pipe in pipes:
+            pipe.close()
         self.wait(None if until is None else max(0.1, until - time.monotonic()))
         return said[0], said[1]
 

@@ -1,6 +1,7 @@
 """The prose of docs, docstrings and comments: standard terms, short sentences, few semicolons."""
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -73,6 +74,7 @@ def spoken(text):
     return re.sub(r"`[^`\n]*`|\"[^\"\n]*\"|\$[^$\n]*\$|https?://\S+|\]\([^)]*\)", " ", text)
 
 
+@functools.cache
 def read(path):
     return (page if path.suffix == ".md" else source)(path.read_text())
 
