@@ -1,4 +1,4 @@
-"""The errors that end a run: each is one clear line for the user and an exit code for the shell."""
+"""The errors that end a run. Each gives one clear line for the user and an exit code for the shell."""
 
 import difflib
 import re
@@ -9,22 +9,24 @@ UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u206
 
 
 def printable(text: Any) -> str:
-    """A text on one line without control characters, which could rewrite a terminal's screen or hide what follows.
+    """A text on one line without control characters. Those could rewrite a terminal's screen or hide other text.
 
     Line ends, escapes, C0 and C1 controls, marks that change the writing direction and lone surrogates are shown as
-    Python would write them: "\\n", "\\x1b", "\\u202e".
+    Python escape sequences: "\\n", "\\x1b", "\\u202e".
     """
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 def one_line(text: Any) -> str:
-    """A text's lines joined by semicolons, `printable`."""
+    """The lines of a text joined by semicolons, then made `printable`."""
     return printable("; ".join(line.strip() for line in str(text).splitlines() if line.strip()))
 
 
 class CjepaError(Exception):
-    """Base class: one line without control characters, whatever file its words are from. `exit_code` is what the
-    process returns when the error ends it."""
+    """Base class. Its text is one line without control characters, even where it quotes a file.
+
+    `exit_code` is the exit code of a process that the error ends.
+    """
 
     exit_code = 1
 
@@ -69,15 +71,15 @@ class PeerError(CjepaError):
 
 
 PREEMPTED = 75
-"""What the process returns when a signal stopped it: everything is saved, the same command goes on."""
+"""Exit code of a process that a signal stopped. Everything is saved, and the same command resumes the run."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """The text "; did you mean 'x'?" for the choice nearest to `name`, or "" when there is nothing to choose from."""
+    """The text "; did you mean 'x'?" for the choice nearest to `name`, or "" if there are no choices."""
 
     def likeness(choice: str) -> float:
         match = difflib.SequenceMatcher(None, name.lower(), choice.lower())
-        return match.ratio() + match.quick_ratio()  # quick_ratio ignores order: it settles swapped letters
+        return match.ratio() + match.quick_ratio()  # quick_ratio ignores order, so swapped letters cost little
 
     nearest = max(sorted(choices), key=likeness, default=None)
     return f"; did you mean {nearest!r}?" if nearest else ""

@@ -1,4 +1,4 @@
-"""AdamW through optax, but for the learning rate: the step multiplies it in, so a skipped step shifts no schedule."""
+"""AdamW through optax, without the learning rate. The step multiplies by it, so a skipped step shifts no schedule."""
 
 import functools
 
@@ -7,15 +7,15 @@ import optax
 
 from cjepa_jax.errors import ConfigError
 
-VECTORS = ("positions", "object_embedding")  # leaves whose rows are vectors of their own
+VECTORS = ("positions", "object_embedding")  # leaves whose rows are separate vectors
 
 
 def matrices(params):
-    """True for weight matrices, False for biases, norms and learned vectors: what weight decay acts on.
+    """The mask of weight decay: True for weight matrices, False for biases, norms and learned vectors.
 
-    A leaf of a scanned stack (under "blocks") has a leading layer axis, which is not counted. The objects' embeddings
-    are vectors like the mask token to which they are added. A table of positions is no weight: it has no gradient, and
-    without decay it stays as it is.
+    A leaf of a scanned stack (under "blocks") has a leading layer axis, which is not counted. The object embeddings
+    are vectors, like the mask token to which they are added. A table of positions has no gradient. Without decay it
+    stays constant.
     """
 
     def is_matrix(path, leaf):
@@ -28,11 +28,11 @@ def matrices(params):
 def make(optim) -> optax.GradientTransformation:
     """The chain of config.optim: optional clipping, Adam, decoupled decay on matrices. Its output is *not* scaled.
 
-    Parts that optim.freeze names (top-level keys of the parameters) get no update and no decay, count in no clipped
-    norm, and have no moments: in a checkpoint the moments of the others are then opt_state/0/inner_state/1/mu/...,
-    without freezing opt_state/1/mu/... .
+    optim.freeze names parts: top-level keys of the parameters. Frozen parts get no update and no decay, do not count
+    in the clipped norm, and have no moments. In a checkpoint the moments of the other parts are then
+    opt_state/0/inner_state/1/mu/... . Without freezing they are opt_state/1/mu/... .
 
-    Raises (by the transformation, once it sees the parameters): ConfigError for a part that there is not.
+    Raises: ConfigError for an unknown part. The transformation raises it when it sees the parameters.
     """
     chain = optax.chain(
         optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity(),
@@ -49,7 +49,7 @@ def make(optim) -> optax.GradientTransformation:
 
 
 def _parts(freeze: tuple[str, ...], frozen: bool, params):
-    """True for every leaf of the parts that are frozen, or of those that are not."""
+    """A tree of bools: True for the leaves of the frozen parts, or of the others if `frozen` is False."""
     for name in freeze:
         if name not in params:
             raise ConfigError(f"optim.freeze = {freeze}: {name!r} is no part of the model: {', '.join(params)}")
@@ -64,6 +64,6 @@ def peak_rate(optim, batch: int) -> float:
 
 
 def warmup_steps(optim, total: int, steps_per_epoch: float) -> int:
-    """The explicit share of all steps, or `warmup_epochs`; never more than `total`."""
+    """The explicit share of all steps, or `warmup_epochs` epochs. At most `total`."""
     steps = optim.warmup_share * total if optim.warmup_share else optim.warmup_epochs * steps_per_epoch
     return min(round(steps), total)

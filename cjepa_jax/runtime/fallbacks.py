@@ -1,14 +1,14 @@
-"""Scenes without a removed object: where most of them are so, causal training is I-JEPA on random blocks."""
+"""The share of scenes without a removed object. If it is high, causal training is I-JEPA on random blocks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-MOST = 0.5  # of the scenes between two log lines
+MOST = 0.5  # limit on the share of such scenes between two log lines
 ADVICE = "look at masks and annotations with data.show; mask.area and data.max_objects limit which objects are removed"
 
 
 def expected(config: Mapping[str, Any]) -> bool:
-    """Whether a run's config removes no objects on purpose: other masks, or no causal term."""
+    """Whether a run's config removes no objects by intention: it has another mask, or no causal term."""
     mask, objective = config.get("mask"), config.get("objective")
     if not (isinstance(mask, Mapping) and isinstance(objective, Mapping)):
         return True
@@ -16,14 +16,14 @@ def expected(config: Mapping[str, Any]) -> bool:
 
 
 def share(row: Mapping[str, Any], before: int, batch: int) -> float:
-    """The share of scenes without a removed object among those of the steps from `before` to a log line's."""
+    """The share of scenes without a removed object in the steps from `before` to the log line `row`."""
     count = row.get("fallback_scenes")
     scenes = batch * (row["step"] - before)
     return float(count) / scenes if isinstance(count, int | float) and scenes > 0 else 0.0
 
 
 def worst(rows: Iterable[Mapping[str, Any]], config: Mapping[str, Any]) -> str:
-    """What the log lines of a run with this config say of it, "" if no line has more than MOST such scenes."""
+    """The warning for the log lines of a run with this config, or "" if no line has a share above MOST."""
     train = config.get("train")
     batch = train.get("batch") if isinstance(train, Mapping) else None
     if expected(config) or not isinstance(batch, int):
@@ -39,5 +39,5 @@ def worst(rows: Iterable[Mapping[str, Any]], config: Mapping[str, Any]) -> str:
 
 
 def sign(found: float, step: int) -> str:
-    """One line for a share that is too high."""
+    """The warning for a share that is too high, one line."""
     return f"at step {step} {found:.0%} of the scenes had no object to remove: random blocks were hidden; {ADVICE}"

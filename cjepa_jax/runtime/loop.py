@@ -63,7 +63,7 @@ class Loop:
         self.start = self.step
 
     def train(self) -> bool:
-        """Steps until the last one or until a signal, whose state is saved. Returns whether it was a signal."""
+        """Steps until the last step or a signal, then saves the state. Returns whether it was a signal."""
         self._clock = Clock(self.goodput, self.step, self.run.steps, self.config.train.batch)
         self._batches = self.run.loader.iterate(self.step, self.run.steps)
         with contextlib.ExitStack() as stack:
@@ -80,14 +80,14 @@ class Loop:
         return stopped
 
     def _steps(self, watch: ThreadPoolExecutor) -> bool:
-        """Returns whether no signal broke off the last monitor."""
+        """Returns whether the last monitor was not interrupted by a signal."""
         start, steps, run = self.start, self.run.steps, self.run
         arrays: Any
         scores: dict[str, float] | None = {}
         stop = start == steps
         if start and (missed := self.monitors.missed(start, steps, self.logged)):
             scores = self._watch(missed, None, {})
-        arrays, batch, stop = (None, None, stop) if stop else self._fetch()  # stops if the probe was broken off
+        arrays, batch, stop = (None, None, stop) if stop else self._fetch()  # stops if the probe was interrupted
         self.goodput.spent("init")
         while not stop:
             self.step += 1
@@ -95,7 +95,7 @@ class Loop:
             with self.signals.nothing_to_save() if self.step == start + 1 else contextlib.nullcontext():
                 self.state, metrics = run.step(self.state, batch)
             self.window.add(self.step, arrays, metrics)
-            # The next batch comes while the step runs. Only what it takes beyond the step's end is waiting.
+            # The next batch is fetched while the step runs. Only the time after the step's end counts as waiting.
             done_at = watch.submit(_when_ready, metrics["loss"])
             seen = batch if self.monitors.want_batches else None
             arrays, batch, asked = self._fetch()
@@ -105,7 +105,7 @@ class Loop:
             self.watchdog.beat()
             self.checkpoints.check_for_errors()
 
-            stop = asked or self.step == steps  # asked once: a signal from here on is for the next step
+            stop = asked or self.step == steps  # a signal after this point stops the next step
             if self.step % self.config.log.every == 0 or stop:
                 self._log(seen)
             scores = {}
@@ -116,16 +116,16 @@ class Loop:
                     (stopping,) = distributed.agree(self.signals.received is not None)
                 stop = stop or bool(stopping)
             seen = None
-            # Also after a probe, which may have met the best state so far, and after the first step, so that a run
-            # that is killed again and again still makes progress.
+            # Also after a probe, because the state may be the best so far. Also after the first step, so that a run
+            # that is killed repeatedly still makes progress.
             if self.step % self.config.checkpoint.every == 0 or scores or self.step == start + 1 or stop:
                 self._save(scores)
             self.watchdog.beat()
-        # The last batch is let go of here: it lives in the data workers' shared memory.
+        # The last batch is released here, because it is in the data workers' shared memory.
         return scores is not None
 
     def _fetch(self) -> tuple[Any, Batch | None, bool]:
-        """The next batch as read and on the devices, None at the end, and whether a signal has come to any process."""
+        """The next batch on the host and on the devices, None at the end, and whether any process got a signal."""
         arrays = self.signals.unless_stopped(lambda: next(self._batches, None))
         shape = self.run.loader.shape_of(arrays) if arrays else 0
         asked, shape = distributed.agree(self.signals.received is not None, shape)
@@ -135,10 +135,11 @@ class Loop:
         return arrays, sharding.put_batch(self.run.mesh, arrays), False
 
     def _watch(self, due: list[Scheduled], batch: Batch | None, metrics: Mapping[str, Any]) -> dict[str, float] | None:
-        """Calls monitors and writes what they return. Returns the metrics of those that a signal may break off, such as
-        the probe's scores, or None on all processes if it did on one.
+        """Calls monitors and writes what they return.
 
-        The next start makes up for it. The step's checkpoint stays without scores, so that it is never the best one.
+        Returns: the metrics of the monitors that a signal may interrupt, such as the probe's scores. None on all
+        processes if one was interrupted. The next start then repeats the evaluation. The step's checkpoint has no
+        scores, so it is never the best one.
         """
         found: dict[str, float] = {}
         metrics = {"step": self.step, **metrics}
@@ -160,7 +161,7 @@ class Loop:
         return found
 
     def _log(self, batch: Batch | None) -> None:
-        """A log line of the steps since the last one. Raises NumericsError, DataError: see Window and Alarms."""
+        """Writes a log line of the steps since the last one. Raises NumericsError, DataError: see Window and Alarms."""
         compiled = {"compilations": compilations(self.run.step)}
         metrics = self.window.flush() | self._clock.lap(self.step) | peak_memory() | compiled
         self.writers.write(self.step, metrics)
@@ -179,7 +180,7 @@ class Loop:
             self.checkpoints.save(self.step, self.state, scores)
 
     def _failed(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        """What ended the loop, for the manifest."""
+        """Records in the manifest what ended the loop."""
         if kind is not None:
             stopped = kind is Stopped and self.signals.received
             self.entry.close(stopped.name if stopped else f"error: {error}", self.step)
