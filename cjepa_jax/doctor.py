@@ -1,4 +1,4 @@
-"""Looks a run's folder over and says what to do. Changes nothing, and can be asked while the run goes on.
+"""Looks a run's folder over and says what to do. Changes nothing, and works while the run is training.
 
     python -m cjepa_jax.doctor runs/tiny                      exit code 0: healthy
     python -m cjepa_jax.doctor runs/tiny --diff runs/other    what is different: config, packages, data, last metrics
@@ -74,12 +74,12 @@ def advice(run: Workdir, found: list[Finding], code: int) -> str:
     whole = [finding.what for finding in found if finding.what.startswith("step ") and not finding.code]
     if damaged and whole:
         return (
-            f"{', '.join(damaged)} damaged: start the same command again. It goes on from {whole[-1]} and sets aside "
+            f"{', '.join(damaged)} damaged: start the same command again. It resumes from {whole[-1]} and sets aside "
             "what is damaged and newer. And have a look at the disk: files do not change by themselves."
         )
     if damaged:
         return (
-            f"{', '.join(damaged)} damaged, and no checkpoint is whole: the run cannot go on. Copy back a backup, or "
+            f"{', '.join(damaged)} damaged, and no checkpoint is whole: the run cannot resume. Copy back a backup, or "
             "start afresh with another --workdir."
         )
     if code:
@@ -89,7 +89,7 @@ def advice(run: Workdir, found: list[Finding], code: int) -> str:
         return "Healthy, and running."
     if run.finished:
         return "Healthy and finished: there is nothing to do."
-    return f"Healthy. The same command goes on from {whole[-1]}." if whole else "Healthy. Nothing is saved yet."
+    return f"Healthy. The same command resumes from {whole[-1]}." if whole else "Healthy. Nothing is saved yet."
 
 
 def compare(run: Workdir, other: Workdir) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _manifest(run: Workdir) -> Finding:
 
 
 def _metrics(run: Workdir) -> Finding:
-    """Half a line at the end is what a kill leaves, and disappears when the run goes on."""
+    """Half a line at the end is what a kill leaves, and disappears when the run resumes."""
     saved = max(door.steps(run.checkpoints), default=0)  # looked up first: what is saved has been logged before
     lines, broken, cut = run.look_at_metrics()
     steps = [line["step"] for line in lines if "loss" in line]

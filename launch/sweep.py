@@ -106,7 +106,7 @@ def _requeue(job_id: str) -> None:
     try:
         subprocess.run(["scontrol", "requeue", job_id], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"error: not requeued ({error}); submit again to go on", file=sys.stderr)
+        print(f"error: not requeued ({error}); submit again to resume", file=sys.stderr)
 
 
 def parameters(job: Job, sweep: Sweep) -> dict:

@@ -83,11 +83,11 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(run, capsys):
     largest.write_bytes(content)
     code, text = ask(capsys, run)
     name = largest.relative_to(run / "checkpoints" / "20").as_posix()
-    assert code == 4 and f"damaged: {name} is altered" in text and "It goes on from step 10 " in text
+    assert code == 4 and f"damaged: {name} is altered" in text and "It resumes from step 10 " in text
     for file in sorted_files(run / "checkpoints" / "10"):
         file.unlink()
     code, text = ask(capsys, run)
-    assert code == 4 and "step 10, step 20 damaged, and no checkpoint is whole: the run cannot go on." in text
+    assert code == 4 and "step 10, step 20 damaged, and no checkpoint is whole: the run cannot resume." in text
 
 
 def test_traces_of_kills_are_explained_and_healthy(run, capsys):
@@ -99,7 +99,7 @@ def test_traces_of_kills_are_explained_and_healthy(run, capsys):
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"step": 30, "lo')
     code, text = ask(capsys, run)
-    assert code == 0 and "Healthy. The same command goes on from step 20." in text
+    assert code == 0 and "Healthy. The same command resumes from step 20." in text
     for part in ("half a line at the end", "5.bad", "is not used", "was cut short", "no sha256.json", "killed"):
         assert part in text
 

@@ -166,7 +166,7 @@ def write_in_pool(root: Path, spec: dict[str, Any], missing: list[int], workers:
         for task in concurrent.futures.as_completed(tasks):
             yield task.result()
     except concurrent.futures.BrokenExecutor as error:
-        raise DataError(f"{root}: a process that wrote scenes died: run the command again to go on") from error
+        raise DataError(f"{root}: a process that wrote scenes died: run the command again to resume") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -244,7 +244,7 @@ def _opened(checkpoint: str, trust: tuple[str, ...]) -> tuple[pathlib.Path | Non
     path = path.parent if path.name == "checkpoints" else path
     if path.is_file() or (path / "config.json").is_file():
         return None, pretrained.load_weights(path, trust=trust)
-    raise ConfigError(f"--checkpoint={checkpoint}: there is no folder {path / 'checkpoints'}, and no weights are there")
+    raise ConfigError(f"--checkpoint={checkpoint}: {path} has neither a folder checkpoints nor weights")
 
 
 def _training(run: pathlib.Path, config: Any, trust: tuple[str, ...]) -> ConfigDict:

@@ -309,7 +309,7 @@ def _checksums(leaves: list[jax.Array]) -> jax.Array:
     detected.
     """
     everywhere = _everywhere(leaves)
-    # One program for all arrays of one shape and type, of which a state has several each.
+    # One program for all arrays of the same shape and type. A state has several of each.
     checksum, beside = (jax.jit(function, out_shardings=everywhere) for function in (_checksum, _beside))
     return beside([checksum(leaf) for leaf in leaves])
 

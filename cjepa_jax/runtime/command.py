@@ -12,7 +12,7 @@ from cjepa_jax import __version__
 from cjepa_jax.errors import ConfigError, did_you_mean
 
 COMMANDS = {  # the words of a command: its module and what it does
-    "train": ("cjepa_jax.train", "train what a config describes, or go on with its run"),
+    "train": ("cjepa_jax.train", "train what a config describes, or resume its run"),
     "evaluate": ("cjepa_jax.evaluate", "score a checkpoint by a config's protocols"),
     "compare": ("cjepa_jax.compare", "train and score the methods of a suite at equal compute"),
     "export": ("cjepa_jax.export", "write a model for PyTorch, timm or ONNX"),

@@ -145,7 +145,6 @@ def test_every_format_is_turned_by_one_rule(root, ending, orientation):
     refused(lambda: masks_of(root, mask), file.name, f"orientation {orientation}", "data.options.exif")
     scene = Folder(path=str(root), exif="ignore")[0]
     assert scene["video"][0][scene["masks"][0, 0]].mean() > 250
-    ImageOps.exif_transpose(Image.open(file)).convert("RGB")
     turned = image_bytes.turned(IDS, orientation)
     Image.fromarray(np.ascontiguousarray(turned)).save(root / "masks/a.png")
     scene = Folder(path=str(root), exif="apply")[0]

@@ -70,7 +70,7 @@ def test_a_run_from_before_causal_tokens_is_the_same_model(tmp_path):
 
 
 def test_a_folder_without_checkpoints(tmp_path):
-    with pytest.raises(ConfigError, match="there is no folder .*run/checkpoints"):
+    with pytest.raises(ConfigError, match="run has neither a folder checkpoints nor weights"):
         model.Restored.of(config(), str(tmp_path / "run"))
     run = run_folder(tmp_path / "run", json.dumps(config_lib.resolve(config())))
     with pytest.raises(ConfigError, match="there is no checkpoint in .*run/checkpoints"):

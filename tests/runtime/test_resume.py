@@ -1,4 +1,4 @@
-"""Stopped, killed, or out of space: the same command goes on, and ends with the same bits as if nothing had been."""
+"""Stopped, killed, or out of space: the same command resumes, and ends with the same bits as if nothing had been."""
 
 import json
 import os
@@ -123,7 +123,7 @@ def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path, stop
         assert err == f"{number.name}: saving, then stopping; again: at once\n"
         last = out.splitlines()[-1]
         assert last.startswith(f"stopped by {number.name} at step ") and last.endswith(
-            "the same command goes on from there"
+            "the same command resumes from there"
         )
         stopped = int(last.split(" at step ")[1].split(";")[0])
         assert step <= stopped < STEPS

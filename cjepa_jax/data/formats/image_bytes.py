@@ -95,9 +95,9 @@ def _exif(data: bytes) -> Image.Exif:
     return tags
 
 
-def picture(data: bytes, where: str, upright: bool = True) -> np.ndarray:
+def picture(data: bytes, where: str, upright: bool = True, found: Head | None = None) -> np.ndarray:
     """A picture of any of the FORMATS: [H,W] or [H,W,C] in OpenCV's order of channels, 8 or 16 bits as stored. A JPEG
-    is always BGR. The picture is turned as its EXIF says if `upright`.
+    is always BGR. The picture is turned as its EXIF says if `upright`. `found` is its head, if it is known.
 
     Raises DataError, beginning with `where`, for a picture that is not readable, damaged, cut short or of over
     MOST_PIXELS pixels. The header gives the size before anything is decoded.
@@ -105,7 +105,7 @@ def picture(data: bytes, where: str, upright: bool = True) -> np.ndarray:
     # Decoders fill the missing part of a JPEG with grey, so the end marker after the last scan is required.
     if data.startswith(JPEG_START) and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
         raise DataError(f"{where} is cut short")
-    found = head(data, where)
+    found = found or head(data, where)
     if found.format == "JPEG":
         pixels = _jpeg(data, where)
     else:

@@ -34,20 +34,17 @@ def read(file: Path, exif: str = "apply", white: int = 0) -> tuple[np.ndarray, i
       white: the 16-bit value that becomes 255 (0: 65535).
     Raises DataError, naming the file, if it is not readable, damaged or too large, or refused by `exif`.
     """
-    data = _bytes(file)
-    pixels = image_bytes.picture(data, f"{file}: the image", upright=False)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{file}: pixels are {pixels.dtype}, must be 8 or 16 bit integers")
-    orientation = image_bytes.head(data, f"{file}: the image").orientation
-    pixels = image_bytes.turned(pixels, _orientation(file, orientation, exif))
-    brightest = (pixels if pixels.ndim == 2 else pixels[..., :3]).max()
-    if pixels.dtype == np.uint16 and not white and brightest < FEW_BITS:
-        warn_once(
-            "white",
-            f"{file}: the brightest of its 16-bit values is {brightest}: it will be nearly black; if white "
-            "is less than 65535, say so with data.options.white. Further files are not named",
-        )
-    return to_rgb(pixels, white), orientation
+    data, head, orientation = _opened(file, "the image", exif)
+    pixels = _integers(file, image_bytes.picture(data, f"{file}: the image", orientation > 1, head))
+    if pixels.dtype == np.uint16 and not white:
+        brightest = (pixels if pixels.ndim == 2 else pixels[..., :3]).max()
+        if 0 < brightest < FEW_BITS:
+            warn_once(
+                "white",
+                f"{file}: the brightest of its 16-bit values is {brightest}: it will be nearly black. If white is less "
+                "than 65535, set data.options.white. Further files are not named",
+            )
+    return to_rgb(pixels, white), head.orientation
 
 
 def read_map(file: Path, exif: str = "apply") -> np.ndarray:
@@ -56,17 +53,12 @@ def read_map(file: Path, exif: str = "apply") -> np.ndarray:
     The indices of a palette are the ids, for any colours. `exif` is as in `read`. Raises DataError as `read`, and for a
     lossy file.
     """
-    data = _bytes(file)
-    head = image_bytes.head(data, f"{file}: the mask")
+    data, head, orientation = _opened(file, "the mask", exif)
     if head.lossy:
         raise DataError(f"{file}: the mask is a lossy {head.format}, which changes its values; save it as PNG")
     if head.palette:
-        pixels = image_bytes.indices(data, f"{file}: the mask")
-    else:
-        pixels = image_bytes.picture(data, f"{file}: the mask", upright=False)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{file}: pixels are {pixels.dtype}, must be 8 or 16 bit integers")
-    return to_ids(image_bytes.turned(pixels, _orientation(file, head.orientation, exif)))
+        return to_ids(image_bytes.turned(image_bytes.indices(data, f"{file}: the mask"), orientation))
+    return to_ids(_integers(file, image_bytes.picture(data, f"{file}: the mask", orientation > 1, head)))
 
 
 def to_rgb(pixels: np.ndarray, white: int = 0) -> np.ndarray:
@@ -117,14 +109,22 @@ def check_sharp(ids: np.ndarray, values: np.ndarray, where: str) -> None:
         )
 
 
-def _bytes(file: Path) -> bytes:
+def _opened(file: Path, what: str, exif: str) -> tuple[bytes, image_bytes.Head, int]:
+    """(bytes, head, orientation to be applied) of a file. Raises DataError before anything is decoded."""
     try:
         data = door.read(file, MOST_BYTES, links=True)
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}") from error
     if not data:
         raise DataError(f"{file}: the file is empty")
-    return data
+    head = image_bytes.head(data, f"{file}: {what}")
+    return data, head, _orientation(file, head.orientation, exif)
+
+
+def _integers(file: Path, pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{file}: pixels are {pixels.dtype}, must be 8 or 16 bit integers")
+    return pixels
 
 
 def _orientation(file: Path, orientation: int, exif: str) -> int:

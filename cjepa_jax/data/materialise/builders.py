@@ -235,7 +235,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
     specs: spec of each split. beam: the scenes come from an Apache Beam pipeline (the extra "beam"), whose options are
     those of tfds.download.DownloadConfig. `python -m cjepa_jax.data.build` writes the same records file by file
-    instead, so that it can go on where it was stopped.
+    instead, so that it can resume where it was stopped.
     """
 
     VERSION = tfds.core.Version("1.0.0")
