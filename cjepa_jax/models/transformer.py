@@ -90,6 +90,8 @@ class Stack(nn.Module):
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.depth,
             unroll=self.depth if self._unrolled() else 1,
+            # Nothing is broadcast out of a block, so one trace is enough. Fresh parameters are drawn as they ever were.
+            check_constancy_invariants=self.is_initializing(),
         )(self.heads, self.gelu, self.cross, dtype=self.dtype, units=self.units, epsilon=self.epsilon, name="blocks")
         x, _ = blocks(x, segment, other, rotation)
         return LayerNorm(epsilon=self.epsilon, dtype=jnp.float32, name="norm")(x)

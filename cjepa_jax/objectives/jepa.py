@@ -86,8 +86,8 @@ class Jepa(PerExample):
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh encoder and predictor. The target starts as a copy of the encoder."""
         encoder_key, predictor_key = jax.random.split(key)
-        encoder = self._encoder.init(encoder_key, batch.video)["params"]
-        tokens = self.encode(encoder, batch.video)
+        tokens, fresh = self._encoder.init_with_output(encoder_key, batch.video)
+        encoder = fresh["params"]
         hidden = (tokens, batch.context, batch.object_patches, batch.removed, self._grid(batch.video))
         predictor = self._predictor.init(predictor_key, *hidden)["params"]
         return {"encoder": encoder, "predictor": predictor}, jax.tree.map(jnp.copy, encoder), {}

@@ -65,8 +65,8 @@ class Mae(PerExample):
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh encoder and decoder. There is no target."""
         encoder_key, decoder_key = jax.random.split(key)
-        encoder = self._encoder.init(encoder_key, batch.video)["params"]
-        tokens = self.encode(encoder, batch.video)
+        tokens, fresh = self._encoder.init_with_output(encoder_key, batch.video)
+        encoder = fresh["params"]
         decoder = self._decoder(batch.video).init(decoder_key, tokens, batch.context, self._grid(batch.video))
         return {"encoder": encoder, "decoder": decoder["params"]}, {}, {}
 
