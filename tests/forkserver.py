@@ -1,6 +1,6 @@
-"""Processes that begin where this package's modules are imported already, which takes two seconds.
+"""Processes that begin where modules are imported already, which takes two seconds for all of this package.
 
-    python -m tests.forkserver FD    serves requests that come through this socket until its other end is closed
+    python -m tests.forkserver FD MODULE...    serves requests from this socket until its other end is closed
 
 A command is a real process: its own id, signals, pipes, exit code. It is its asker's child, as if that had started it.
 """
@@ -25,6 +25,8 @@ from cjepa_jax import cli
 
 COMMANDS = {name: name for name in ("cjepa_jax.train", "cjepa_jax.evaluate", "cjepa_jax.data.show")}
 COMMANDS["cjepa_jax.bench"] = "cjepa_jax.bench.__main__"
+PACKAGE = tuple(COMMANDS.values())
+EARLY = ("cjepa_jax.cli",)  # what checks the command line and the config, before JAX is imported
 FREE = ("XLA_FLAGS", "PYTEST_CURRENT_TEST")  # read once a command runs, or never; other variables may be read earlier
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 MOST = 1 << 20  # bytes of a request
@@ -91,28 +93,31 @@ class Process:
 
 
 class Server:
-    """The process that has imported the commands, for one environment."""
+    """The process that has imported some modules, for one environment."""
 
-    def __init__(self, environment: dict[str, str], folder):
-        tunables = ":".join(
-            filter(None, (environment.get("GLIBC_TUNABLES"), cli.ALLOCATOR))
-        )  # what commands restart for
-        self._environment, self._folder = environment | {"GLIBC_TUNABLES": tunables}, folder
+    def __init__(self, environment: dict[str, str], folder: str, modules: tuple[str, ...]):
+        tunables = ":".join(filter(None, (environment.get("GLIBC_TUNABLES"), cli.ALLOCATOR)))
+        self._environment = environment | {"GLIBC_TUNABLES": tunables}  # with which commands start once more
+        self._folder, self._modules = folder, modules
         self._lock = threading.Lock()
         self._process = None
 
-    def serves(self, argv: list[str]) -> bool:
-        """Whether this is a command of this package's, or a program of a test's."""
-        return argv[0] == sys.executable and (argv[1] == "-c" or (argv[1] == "-m" and argv[2] in COMMANDS))
-
-    def start(self, argv: list[str], environment: dict[str, str], start_new_session: bool = False) -> Process:
+    def start(
+        self,
+        argv: list[str],
+        environment: dict[str, str],
+        start_new_session: bool = False,
+        cwd: str | None = None,
+        path: str | None = None,
+    ) -> Process:
+        """The command; `path`: a folder in which to look for its module before others."""
         pipes = [os.pipe() for _ in range(2)]
-        free = {name: environment.get(name) for name in FREE}
-        request = json.dumps({"argv": argv, "free": free, "session": start_new_session}).encode()
+        request = {"argv": argv, "free": {name: environment.get(name) for name in FREE}}
+        request |= {"session": start_new_session, "cwd": cwd and str(cwd), "path": path and str(path)}
         with self._lock:
             self._begin()
             with _adopting():
-                socket.send_fds(self._socket, [request], [write for _, write in pipes])
+                socket.send_fds(self._socket, [json.dumps(request).encode()], [write for _, write in pipes])
                 answer = self._socket.recv(100)
         for _, write in pipes:
             os.close(write)
@@ -122,7 +127,8 @@ class Server:
     def _begin(self) -> None:
         if self._process is None:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            argv, fd = [sys.executable, "-m", "tests.forkserver", str(theirs.fileno())], theirs.fileno()
+            fd = theirs.fileno()
+            argv = [sys.executable, "-m", "tests.forkserver", str(fd), *self._modules]
             self._process = subprocess.Popen(argv, env=self._environment, cwd=self._folder, pass_fds=[fd])
             theirs.close()
 
@@ -130,6 +136,11 @@ class Server:
 def fixed(environment: dict[str, str]) -> dict[str, str]:
     """What must be the same for commands of one server."""
     return {name: value for name, value in environment.items() if name not in FREE}
+
+
+def serves(argv: list[str]) -> bool:
+    """Whether this is a command of this package's, or code of a test's."""
+    return argv[0] == sys.executable and (argv[1] == "-c" or (argv[1] == "-m" and argv[2] in COMMANDS))
 
 
 @contextlib.contextmanager
@@ -170,6 +181,9 @@ def serve(requests: socket.socket) -> list[str]:
     requests.close()
     if told["session"]:
         os.setsid()
+    if told["cwd"]:
+        os.chdir(told["cwd"])
+    sys.path[:0] = [folder for folder in (told["cwd"], told["path"]) if folder]
     for name, value in told["free"].items():
         os.environ.pop(name, None)
         if value is not None:
@@ -184,7 +198,7 @@ def become(argv: list[str]) -> None:
     if argv[1] == "-c":
         sys.argv, code = argv[1:2] + argv[3:], compile(argv[2], "<string>", "exec")
     else:
-        spec = importlib.util.find_spec(COMMANDS[argv[2]])
+        spec = importlib.util.find_spec(COMMANDS.get(argv[2], argv[2]))
         sys.argv, code = [spec.origin, *argv[3:]], spec.loader.get_code(spec.name)
         main.__dict__.update(__spec__=spec, __file__=spec.origin, __loader__=spec.loader, __package__=spec.parent)
     exec(code, main.__dict__)
@@ -192,7 +206,7 @@ def become(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     listening = socket.socket(fileno=int(sys.argv[1]))
-    for module in COMMANDS.values():
+    for module in sys.argv[2:]:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()

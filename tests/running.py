@@ -57,11 +57,12 @@ def command(workdir, config=TINY, module="cjepa_jax.train", **values):
     return [sys.executable, "-m", module, f"--config={config}", *where, *overrides]
 
 
-def start(argv, devices=1, optimised=False, fresh=False, **options):
+def start(argv, devices=1, optimised=False, begin="package", **options):
     """The command as a process with its output in pipes. Compiled code is kept from one run to the next.
 
-    A command of this package, or code (`python -c`), begins where the package is imported, unless `fresh` asks for a
-    new Python.
+    Args:
+      begin: "package": a command of this package, or code (`python -c`), begins where the package is imported; "early":
+        where what comes before JAX is imported; "python": as a user's does, as all other commands do.
     """
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {'' if optimised else QUICK}",
@@ -71,18 +72,19 @@ def start(argv, devices=1, optimised=False, fresh=False, **options):
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONUNBUFFERED": "1",
     }
-    if not fresh and set(options) <= {"start_new_session"}:
-        server = _server(json.dumps(forkserver.fixed(environment), sort_keys=True))
-        if server.serves(argv):
-            return server.start(argv, environment, **options)
+    modules = {"package": forkserver.PACKAGE, "early": forkserver.EARLY, "python": ()}[begin]
+    if modules and (begin == "early" or forkserver.serves(argv)):
+        server = _server(modules, json.dumps(forkserver.fixed(environment), sort_keys=True))
+        return server.start(argv, environment, **options)
     pipe = subprocess.PIPE
-    return subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
+    options = {"cwd": ROOT} | options
+    return subprocess.Popen(argv, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
 
 
 @functools.cache
-def _server(environment):
-    """The processes that have imported the commands, one for each environment."""
-    return forkserver.Server(json.loads(environment), ROOT)
+def _server(modules, environment):
+    """The process that has imported these modules, for each environment."""
+    return forkserver.Server(json.loads(environment), ROOT, modules)
 
 
 def run(argv, code=0, **options):
@@ -106,7 +108,7 @@ def finished(folder):
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not said.exists():
-            out, err = run(argv, fresh=True)
+            out, err = run(argv, begin="python")
             assert err == ""
             said.write_text(out)
     return folder / "run", argv, said.read_text()

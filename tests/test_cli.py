@@ -15,6 +15,7 @@ from cjepa_jax import cli
 from cjepa_jax.configuration.check import flatten
 from cjepa_jax.errors import did_you_mean
 from configs import tiny
+from tests import running
 
 ROOT = pathlib.Path(__file__).parents[1]
 ENTRY = '''"""A small entry module."""
@@ -71,9 +72,10 @@ def entry(tmp_path_factory):
     (folder / "entry.py").write_text(ENTRY)
 
     def run(*arguments, cwd=ROOT):
-        path = os.pathsep.join([str(folder), str(ROOT)])
         command = [sys.executable, "-m", "entry", *arguments]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+        process = running.start(command, begin="early", cwd=cwd, path=folder)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     return run
 

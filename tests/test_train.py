@@ -119,7 +119,7 @@ def get_config():
     return tiny.get_config()
 """
     (tmp_path / "slow.py").write_text(slow)
-    process = running.start(running.command(tmp_path / "run", tmp_path / "slow.py"), fresh=True)
+    process = running.start(running.command(tmp_path / "run", tmp_path / "slow.py"), begin="python")
     running.read_until(process, "here")
     process.send_signal(signal.SIGUSR1)
     assert process.communicate(timeout=20) == ("", "") and process.returncode == PREEMPTED
