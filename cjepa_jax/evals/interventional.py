@@ -1,7 +1,7 @@
 """Interventional probing: can a frozen model tell what would happen without an object?
 
-The document's protocol (section 8; Algorithm 3, lines 5-7) beside the other ways of asking its model, and beside what
-needs no model or no intervention. The questions are balanced: knowing nothing is right half of the time.
+The protocol of METHOD (14) (Algorithm 3, lines 4-7), the other ways of asking the same model, and rows that need no
+model or no intervention. The questions are balanced: a guess is right half of the time.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ Found = dict[str, np.ndarray]  # by "readout/head", "readout/final", "response",
 
 @dataclasses.dataclass(frozen=True)
 class Interventional:
-    """Answers and final positions of object j without object k, by heads on each readout (do_readouts.features).
+    """Answers and final positions of object j without object k, by heads on each readout (counterfactual/readouts.py).
 
     Each readout's accuracy stands beside the same readout of the network at random initialisation, and with another
     object of the scene taken away instead of k ("wrong object"); and beside what the same heads get from what j and k

@@ -63,7 +63,7 @@ def name_of(kind: type) -> str:
 
 
 def spec_of(world: World, shard: int) -> dict[str, Any]:
-    """All that decides the bytes of a split, as plain JSON: manifest.py."""
+    """All that decides the bytes of a split, as plain JSON: dataset_spec.py."""
     base = {field.name for field in dataclasses.fields(World)} - {"hold_out"}
     options = {f.name: getattr(world, f.name) for f in dataclasses.fields(world) if f.name not in base and f.init}
     packages = {"numpy": np, "opencv": cv2, "pymunk": importlib.import_module("pymunk"), "tfds": tfds}

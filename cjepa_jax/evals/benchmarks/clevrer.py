@@ -24,7 +24,7 @@ class Clevrer:
     Two heads on frozen features: one gives a descriptive question one of the fitting answers, one judges each option of
     the multiple-choice questions (explanatory, predictive, counterfactual) by itself, from the words of question and
     option. Features are the mean tokens of `parts` stretches of the clip, one after the other, so that what came first
-    can be told. What the heads "linear" and "mlp" get of features and words, products included: answers.Reader.
+    can be told. What the heads "linear" and "mlp" get of features and words, products included: language_head.Reader.
 
     Metrics, of each head: "HEAD/descriptive"; "HEAD/TYPE/options", the share of options judged right;
     "HEAD/TYPE/questions", the share of questions with every option judged right; "HEAD/overall/questions", over all

@@ -23,7 +23,7 @@ class Craft:
     the question's words; one head answers all types. The metrics are "HEAD/TYPE". Head "linear", the description's
     linear probe, is a ridge on [mean tokens, words, products]; "mlp" has one hidden layer on [mean tokens, words].
     Words are counts of words and neighbouring pairs (see words.Words), products those of the first principal components
-    of features and words (see answers.Reader).
+    of features and words (see language_head.Reader).
 
     Questions that name a removed object (the simulated world's, of all types but the descriptive), on data with masks,
     are answered once more in "interventional HEAD/TYPE", by a head that is fitted on these questions alone: the
