@@ -48,6 +48,7 @@ TRUST = "packages of your own that a run's folder may name for its masks, source
 Complete = Callable[[ConfigDict, Callable[[str], str], Callable[[str], ConfigDict]], ConfigDict]
 LEVELS = config_lib.CHOICES["log.level"]
 UNREADABLE = (flags.Error, ValueError, TypeError, AttributeError, KeyError, SyntaxError, RecursionError, MemoryError)
+_defined: set[str] = set()  # the flags that `parse` has defined in this process
 ACCELERATORS = ("nvidia[0-9]*", "accel*", "vfio/[0-9]*", "kfd", "dxg")  # files in /dev: NVIDIA, TPU (two), AMD, WSL
 
 
@@ -115,19 +116,17 @@ def parse(
 
 
 def _define_flags(extra_flags: Callable[[], None] | None) -> None:
+    """A command's flags; absl defines a flag once, so those of an earlier call in this process are forgotten first."""
+    for name in [name for name in flags.FLAGS if name.split(".")[0] in _defined]:
+        delattr(flags.FLAGS, name)
+    before = set(flags.FLAGS)
     config_flags.DEFINE_config_file("config", None, "the experiment's config: a file, or a name such as tiny")
     flags.DEFINE_string("workdir", None, "the run's folder; default: runs/<name of the config file>")
     flags.DEFINE_enum("log", None, LEVELS, "how much to print; overrides log.level of the config")
     flags.DEFINE_string("trust", "", f"{TRUST}, with commas between")
     if extra_flags:
         extra_flags()
-
-
-def forget_flags() -> None:
-    """Lets `parse` be called again in this process: absl defines a flag once."""
-    for name in list(flags.FLAGS):
-        if name.split(".")[0] in ("config", "workdir", "log", "trust"):
-            delattr(flags.FLAGS, name)
+    _defined.update(set(flags.FLAGS) - before)
 
 
 def trust() -> tuple[str, ...]:

@@ -181,7 +181,6 @@ def _check(config: str, jobs: Sequence[Job]) -> None:
     """Checks that the trainer accepts the config and the overrides, before the job waits in the queue."""
     before = sys.argv
     for member in jobs:
-        cli.forget_flags()  # of the member before
         # ml_collections reads the overrides from sys.argv itself.
         sys.argv = ["launch", f"--config={config}", *(f"--config.{key}={value}" for key, value in member.overrides)]
         try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from cjepa_jax import cli
 from cjepa_jax.configuration.check import flatten
@@ -257,6 +258,16 @@ def test_the_cpu_is_expected_where_no_accelerator_is(tmp_path, environment, file
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert cli.runs_on_cpu(environment, str(tmp_path)) is expected
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "out"])
+def test_it_parses_again_in_the_same_process(name, monkeypatch, tmp_path):
+    for seed in (3, 4):
+        words = ["train", "--config=tiny", f"--{name}=here", f"--config.seed={seed}", f"--workdir={tmp_path}"]
+        monkeypatch.setattr(sys, "argv", words)
+        config, workdir = cli.parse(words, lambda: flags.DEFINE_string(name, None, ""))
+        assert (config.seed, workdir, flags.FLAGS[name].value) == (seed, str(tmp_path), "here")
+    assert [known for known in ("checkpoint", "out") if known in flags.FLAGS] == [name]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc here")

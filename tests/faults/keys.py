@@ -59,12 +59,10 @@ def parse(overrides):
     """(exit code, stderr) of a command line, without what comes after it has been understood."""
     argv = ["train", "--config=configs/tiny.py", *overrides]
     stderr, argv_before = io.StringIO(), sys.argv
-    cli.forget_flags()
     sys.argv = argv  # where the config's flags look for their overrides
     try:
         with contextlib.redirect_stderr(stderr):
             code = cli.guard(lambda: cli.parse(argv) and 0)
     finally:
         sys.argv = argv_before
-        cli.forget_flags()
     return code, stderr.getvalue()

@@ -39,13 +39,7 @@ def parsed(tmp_path, monkeypatch):
             config = tmp_path / "asked.py"
         argv = ["evaluate", f"--config={config}", *map(str, words)]
         monkeypatch.setattr(sys, "argv", argv)
-        try:
-            return cli.parse(argv, define, eval_config.complete)[0]
-        finally:
-            cli.forget_flags()
-            for name in ("checkpoint", "training"):
-                if name in flags.FLAGS:
-                    delattr(flags.FLAGS, name)
+        return cli.parse(argv, define, eval_config.complete)[0]
 
     def define():
         flags.DEFINE_string("checkpoint", None, "")
