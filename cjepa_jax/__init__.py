@@ -5,7 +5,7 @@ import cjepa_jax
 model = cjepa_jax.load("runs/tiny")  # docs/API.md
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["load"]
 
 

@@ -1,6 +1,6 @@
 """The command line of every entry module: `--config=FILE`, `--config.a.b=value`, `--workdir`, `--log`.
 
-An entry module begins like this, and is imported, with JAX, only once the command line and the config are known good:
+An entry module begins like this. It is imported, with JAX, only after the command line and the config were checked:
 
     if __name__ == "__main__":
         from cjepa_jax import cli
@@ -40,7 +40,7 @@ from cjepa_jax.runtime.ending import (  # noqa: F401 (for the commands)
     storage_error,
 )
 
-# glibc: huge pages; and one heap that takes large blocks too and never shrinks, so that they are not cleared anew.
+# glibc: huge pages, and one heap for all sizes that never shrinks, so that the kernel need not zero pages again.
 ALLOCATOR = ":".join(
     f"glibc.malloc.{setting}" for setting in ("hugetlb=1", "mmap_max=0", "trim_threshold=1000000000000", "arena_max=1")
 )
@@ -61,7 +61,7 @@ def run(module_name: str, extra_flags: Callable[[], None] | None = None, complet
       complete: see `parse`.
 
     Every problem is one line on stderr, "error: ...", and the exit code of its class (`cjepa_jax/errors.py`):
-    2 for the command line and the config. A mistake in the program itself keeps its traceback.
+    2 for the command line and the config. A fault in the program itself keeps its traceback.
     """
 
     preemption.end_with_parent()
@@ -89,7 +89,7 @@ def parse(
     Args:
       complete: makes a whole config of what the file says, before the command line's overrides. Its arguments are the
         file's config, a function that gives the text of a flag ("" if it is not given), and one that loads a config.
-    Raises ConfigError for whatever is wrong with the command line, the config file or a value.
+    Raises ConfigError for every fault in the command line, the config file or a value.
     """
     _define_flags(extra_flags)
     word = _config_word(argv)
@@ -130,7 +130,7 @@ def _define_flags(extra_flags: Callable[[], None] | None) -> None:
 
 
 def trust() -> tuple[str, ...]:
-    """What --trust names. Raises ConfigError for what is no package."""
+    """The packages that --trust names. Raises ConfigError for an invalid name."""
     return foreign.trusted(flags.FLAGS.trust if "trust" in flags.FLAGS else "")
 
 
@@ -145,7 +145,7 @@ def _usage(extra_flags: Callable[[], None] | None) -> str:
 
 
 class _Ready(flags.ArgumentParser):
-    """For a config that is not just what its file says."""
+    """Gives a config that was already completed, instead of loading its file."""
 
     def __init__(self, config: ConfigDict):
         self.config = config
@@ -188,7 +188,7 @@ def _with_file(argv: list[str], word: str, file: pathlib.Path) -> list[str]:
 
 
 def _load(word: str) -> ConfigDict:
-    """The config as its file makes it. A config file is a program: whatever it raises is reported in one line."""
+    """The config that its file returns. A config file is a program, so every exception is reported in one line."""
     file = locate.find(word)
     locate.make_importable(file)
     try:
@@ -220,22 +220,24 @@ def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
 
 
 def set_up_logging(level: str) -> None:
-    """Python logging to stderr, once. The libraries' own chatter is silenced, except at debug."""
+    """Python logging to stderr. Messages of libraries are silenced, except at level debug."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lowercase("%(levelname)s: %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     if level != "debug":
         for library in ("jax", "matplotlib"):
             logging.getLogger(library).setLevel(logging.WARNING)
-        # Orbax and Grain log through absl, and log the traceback of what they raise as well; asyncio logs every write
-        # of a checkpoint that fails after the first: one report is enough.
+        # Orbax and Grain log through absl, also the traceback of each error that they raise. asyncio logs each failed
+        # write of a checkpoint. The error itself is reported once, by `guard`.
         for library in ("absl", "asyncio"):
             logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 class _Lowercase(logging.Formatter):
-    """ "warning: ..." rather than "WARNING: ...". Renaming the levels themselves would break JAX's own flags. What this
-    package logs may quote a file of somebody else: it is one line without control characters."""
+    """ "warning: ..." rather than "WARNING: ...". Renaming the levels would break JAX's flags.
+
+    Messages of this package may quote foreign files, so they are made one line without control characters.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.levelname = record.levelname.lower()
@@ -245,14 +247,14 @@ class _Lowercase(logging.Formatter):
 
 
 def prepare_process() -> None:
-    """What has to be settled before JAX starts its threads and before data workers are spawned."""
-    # A spawned data worker imports its parent's __main__ again, and with it JAX, which it has no use for. Without a
-    # spec and a file it has nothing to import.
+    """Process settings that must precede JAX's threads and the spawning of data workers."""
+    # A spawned data worker imports its parent's __main__ again, and thereby JAX, which it does not need. It imports
+    # nothing if __main__ has no spec and no file.
     main = sys.modules["__main__"]
     main.__spec__ = None
     if hasattr(main, "__file__"):
         del main.__file__
-    # Python's tracker frees the shared memory that a killed data worker leaves, which is no news for the user.
+    # Python's tracker frees the shared memory of a killed data worker. Its warning does not concern the user.
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker")))
     sys.unraisablehook = _report_unraisable
     warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # Orbax, when the disk is full
@@ -260,10 +262,10 @@ def prepare_process() -> None:
 
 
 def keep_compiled_code(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Lets JAX keep what it compiles for longer than a second: the next run with the same shapes starts at once.
+    """Sets JAX's compilation cache, so that the next run with the same shapes starts sooner.
 
-    In $XDG_CACHE_HOME or ~/.cache, cjepa_jax/compiled; a JAX_COMPILATION_CACHE_DIR that is set, "" included, stays as
-    it is. Where nothing can be kept (no home, a read-only one) nothing is.
+    The folder is cjepa_jax/compiled in $XDG_CACHE_HOME or ~/.cache. A JAX_COMPILATION_CACHE_DIR that is set, even to
+    "", is not changed. Without a writable home there is no cache.
     """
     root, home = environment.get("XDG_CACHE_HOME", ""), environment.get("HOME", "")
     root = pathlib.Path(root) if os.path.isabs(root) else pathlib.Path(home, ".cache")  # XDG: relative paths are void
@@ -279,8 +281,11 @@ def keep_compiled_code(environment: MutableMapping[str, str] = os.environ) -> No
 
 
 def _cpu() -> str:
-    """A name for this kind of CPU. JAX's own key ignores what it can do: code for a newer one, in a home that machines
-    share, would end an older one with SIGILL."""
+    """A name for this kind of CPU.
+
+    JAX's cache key ignores the CPU's features. If machines share a home, code compiled for a newer CPU would end with
+    SIGILL on an older one.
+    """
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
@@ -291,12 +296,12 @@ def _cpu() -> str:
 
 
 def restart_with_huge_pages(module_name: str) -> None:
-    """Runs this command again, in this process, with ALLOCATOR's settings of glibc (2.35 and on).
+    """Executes this command again, in the same process, with ALLOCATOR's settings of glibc (2.35 or newer).
 
-    XLA:CPU allocates its scratch afresh at each step. In pages of 4 KiB that is some 90,000 page faults a step of
-    configs/tiny.py; in huge ones 300; and none if the memory is kept, which saves up to a fifth of a step. glibc reads
-    its settings only when a process starts. Nothing happens beside an accelerator, outside Linux, or unless `python -m
-    module_name` was typed, or if GLIBC_TUNABLES says something about huge pages already.
+    XLA:CPU allocates its scratch memory anew at each step. For configs/tiny.py this causes some 90,000 page faults a
+    step with pages of 4 KiB, 300 with huge pages, and none if the heap keeps the memory, which saves up to a fifth of a
+    step. glibc reads its settings only when a process starts. Does nothing if there is an accelerator, outside Linux,
+    unless the command was `python -m module_name`, or if GLIBC_TUNABLES already sets huge pages.
     """
     typed = getattr(sys.modules["__main__"].__spec__, "name", None) == module_name
     tunables = os.environ.get("GLIBC_TUNABLES", "")
@@ -308,8 +313,10 @@ def restart_with_huge_pages(module_name: str) -> None:
 
 
 def runs_on_cpu(environment: Mapping[str, str] = os.environ, devices: str = "/dev") -> bool:
-    """Whether JAX, which is not imported yet, will compute on the CPU: JAX_PLATFORMS puts it first, or is not set and
-    nothing in sight looks like an accelerator."""
+    """Whether JAX, which is not imported yet, will compute on the CPU.
+
+    True if JAX_PLATFORMS names the CPU first, or if it is not set and no accelerator is found.
+    """
     wanted = environment.get("JAX_PLATFORMS")
     if wanted:
         return wanted.split(",")[0].strip().lower() == "cpu"
@@ -320,6 +327,6 @@ def runs_on_cpu(environment: Mapping[str, str] = os.environ, devices: str = "/de
 
 
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    # TensorStore reports this for each array that it is still writing when the writing of another one fails.
+    # If the write of one array fails, TensorStore reports this for each array that is still being written.
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)

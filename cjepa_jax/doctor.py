@@ -1,10 +1,10 @@
-"""Looks a run's folder over and says what to do. Changes nothing, and works while the run is training.
+"""Checks a run's folder and says what to do. It changes nothing and can be used while the run is training.
 
     python -m cjepa_jax.doctor runs/tiny                      exit code 0: healthy
     python -m cjepa_jax.doctor runs/tiny --diff runs/other    what is different: config, packages, data, last metrics
 
-Exit code 4: a checkpoint is damaged; 2: not a run's folder, or its config or result is damaged; 1: its metrics or its
-manifest are, or a file cannot be read now. docs/RUNS.md says what lies in the folder.
+Exit codes: 4 if a checkpoint is damaged. 2 if it is not a run's folder, or its config or result is damaged. 1 if its
+metrics or its manifest are damaged, or a file cannot be read now. docs/RUNS.md describes the folder.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from cjepa_jax.host import door
 from cjepa_jax.runtime import fallbacks, foreign, run_manifest
 from cjepa_jax.runtime.workdir import Workdir, read_object
 
-BESIDE = ("step_time_ms", "scenes_per_s", "data_wait", "eta_s", "compilations")  # how fast it went, not where to
+BESIDE = ("step_time_ms", "scenes_per_s", "data_wait", "eta_s", "compilations")  # about speed, not about results
 SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One line of the report; `code` is 0 where all is well."""
+    """One line of the report. `code` is 0 if nothing is wrong."""
 
     what: str
     text: str
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 
 def examine(run: Workdir) -> list[Finding]:
-    """Everything that is found in a run's folder."""
+    """All findings in a run's folder."""
     holder = run.holder()
     lock = Finding("lock", f"taken: {holder} trains here" if holder else "free: nobody trains here")
     parts = {"config": _config, "manifest": _manifest, "metrics": _metrics, "result": _result}
@@ -69,13 +69,13 @@ def examine(run: Workdir) -> list[Finding]:
 
 
 def advice(run: Workdir, found: list[Finding], code: int) -> str:
-    """What to do, in plain words."""
+    """What the user should do."""
     damaged = [finding.what for finding in found if finding.code == CheckpointError.exit_code]
     whole = [finding.what for finding in found if finding.what.startswith("step ") and not finding.code]
     if damaged and whole:
         return (
             f"{', '.join(damaged)} damaged: start the same command again. It resumes from {whole[-1]} and sets aside "
-            "what is damaged and newer. And have a look at the disk: files do not change by themselves."
+            "the damaged newer ones. Check the disk too, because files do not change by themselves."
         )
     if damaged:
         return (
@@ -84,7 +84,7 @@ def advice(run: Workdir, found: list[Finding], code: int) -> str:
         )
     if code:
         wrong = "; ".join(f"{finding.what}: {finding.text}" for finding in found if finding.code)
-        return f"No checkpoint is damaged, but not all is well ({wrong})."
+        return f"No checkpoint is damaged, but there are other faults ({wrong})."
     if run.holder():
         return "Healthy, and running."
     if run.finished:
@@ -120,7 +120,7 @@ def _require_run(run: Workdir) -> None:
 
 
 def _readable(what: str, look: Callable[[], Finding]) -> Finding:
-    """What `look` finds; a disk or a server that does not answer is a finding too."""
+    """The finding of `look`. A disk or a server that does not answer is a finding too."""
     try:
         return look()
     except door.Refused as error:
@@ -145,17 +145,17 @@ def _manifest(run: Workdir) -> Finding:
     except ValueError as error:
         return Finding("manifest", f"{run_manifest.RUN} is damaged ({error}); the next start sets it aside", 1)
     if content is None or not content["starts"]:
-        return Finding("manifest", "none: the run is of an earlier version, or has never got to training")
+        return Finding("manifest", "none: the run is of an earlier version, or it never started training")
     last = content["starts"][-1]
     began = f"start number {len(content['starts'])} was at step {last.get('step')}, {last.get('began')}"
     if "reason" in last:
         return Finding("manifest", f"{began}; ended at step {last.get('ended_step')}: {last['reason']}")
-    return Finding("manifest", f"{began}; {'going on' if run.holder() else 'killed: it has not recorded an end'}")
+    return Finding("manifest", f"{began}; {'running' if run.holder() else 'killed: it has not recorded an end'}")
 
 
 def _metrics(run: Workdir) -> Finding:
-    """Half a line at the end is what a kill leaves, and disappears when the run resumes."""
-    saved = max(door.steps(run.checkpoints), default=0)  # looked up first: what is saved has been logged before
+    """A kill can leave an incomplete last line. It is removed when the run resumes."""
+    saved = max(door.steps(run.checkpoints), default=0)  # read first, because a step is logged before it is saved
     lines, broken, cut = run.look_at_metrics()
     steps = [line["step"] for line in lines if "loss" in line]
     twice = [step for step, count in Counter(steps).items() if count > 1]
@@ -164,14 +164,14 @@ def _metrics(run: Workdir) -> Finding:
     missing = [range(a - a % every + every, b, every) for a, b in pairs]
     wrong = [f"{broken} lines are unreadable"] * bool(broken) + ["steps go backwards"] * (steps != sorted(steps))
     wrong += [f"twice: steps {_few(twice)}"] * bool(twice)
-    if count := sum(map(len, missing)):  # as ranges: as many as a folder's name says may be missing
+    if count := sum(map(len, missing)):  # as ranges, because the name of a folder can claim any number of steps
         wrong.append(f"missing: steps {_few(itertools.chain(*missing), count)}")
     if wrong:
         return Finding("metrics", "; ".join(wrong), 1)
     half = "; half a line at the end, from a kill" if cut else ""
     try:
         warning = fallbacks.worst(lines, _bounded(run))
-    except (OSError, CjepaError):  # which the line on the config says
+    except (OSError, CjepaError):  # reported by the finding "config"
         warning = ""
     half += f"; {warning}" * bool(warning)
     return Finding("metrics", (f"steps {steps[0]} to {steps[-1]}, none missing" if steps else "none yet") + half)
@@ -193,16 +193,16 @@ def _checkpoints(run: Workdir, running: bool) -> Iterator[Finding]:
     for step in door.steps(run.checkpoints):
         folder = run.checkpoints / str(step)
         found = _readable(f"step {step}", lambda folder=folder, step=step: _checkpoint(folder, step))
-        if found.code and running:  # it may be about to delete the step, file by file
+        if found.code and running:  # the run may be deleting this step, file by file
             time.sleep(1)
             found = _readable(f"step {step}", lambda folder=folder, step=step: _checkpoint(folder, step))
-        if folder.exists() or not running:  # otherwise it has just been replaced by a newer one
+        if folder.exists() or not running:  # otherwise a newer checkpoint has just replaced it
             yield found
     for name in names:
         if ".bad" in name:
-            yield Finding(name, "was damaged, set aside, and is not used: delete it if you do not want to look at it")
+            yield Finding(name, "was damaged and set aside. It is not used and can be deleted")
         elif ".orbax-checkpoint-tmp" in name:
-            state = "is being saved" if running else "was cut short while it was saved; the next start clears it away"
+            state = "is being saved" if running else "was not saved completely. The next start removes it"
             yield Finding(name, state)
 
 
@@ -213,14 +213,14 @@ def _checkpoint(folder: pathlib.Path, step: int) -> Finding:
     if wrong is None:
         if any(path.is_file() for path in folder.glob("default/**/*")):
             return Finding(f"step {step}", f"no {run_manifest.SUMS}: its arrays are verified when they are read")
-        return Finding(f"step {step}", "damaged: there is nothing in it", CheckpointError.exit_code)
+        return Finding(f"step {step}", "damaged: it is empty", CheckpointError.exit_code)
     files = [file for file in folder.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files) / 2**20
-    return Finding(f"step {step}", f"whole: {len(files)} files, {size:.1f} MiB, as they were written")
+    return Finding(f"step {step}", f"whole: {len(files)} files, {size:.1f} MiB, checksums match")
 
 
 def _largest_interval(run: Workdir) -> int:
-    """log.every may change from start to start: what is missing at its largest value is missing in any case."""
+    """The largest log.every of all starts. A step that is missing at this interval is missing for each of them."""
     values: list[Any] = []
     for read in (lambda: _bounded(run), lambda: run_manifest.read(run.path)):
         try:
@@ -233,13 +233,13 @@ def _largest_interval(run: Workdir) -> int:
 
 
 def _every(config: Any) -> Any:
-    """log.every of what may be a config, or None."""
+    """log.every of a possible config, or None."""
     section = config.get("log") if isinstance(config, dict) else None
     return section.get("every") if isinstance(section, dict) else None
 
 
 def _bounded(run: Workdir) -> dict[str, Any]:
-    """A run's config.json, of which nothing is imported. Raises ConfigError."""
+    """A run's config.json. Nothing that it names is imported. Raises ConfigError."""
     file = run.path / "config.json"
     found = read_object(file)
     try:
@@ -263,7 +263,7 @@ def _section(name: str, lines: list[str]) -> Iterator[str]:
 
 
 def _few(items: Iterable[Any], count: int | None = None) -> str:
-    """The first ones, and how many more there are of the `count`; None: of a list."""
+    """The first items and the number of further ones. `count` is the number of all items; None: the list's length."""
     count = len(items) if count is None else count
     more = f" and {count - SHOWN} more" if count > SHOWN else ""
     return ", ".join(map(str, itertools.islice(items, SHOWN))) + more

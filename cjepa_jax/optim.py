@@ -52,7 +52,7 @@ def _parts(freeze: tuple[str, ...], frozen: bool, params):
     """A tree of bools: True for the leaves of the frozen parts, or of the others if `frozen` is False."""
     for name in freeze:
         if name not in params:
-            raise ConfigError(f"optim.freeze = {freeze}: {name!r} is no part of the model: {', '.join(params)}")
+            raise ConfigError(f"optim.freeze = {freeze}: {name!r} is not part of the model: {', '.join(params)}")
     if not set(params) - set(freeze):
         raise ConfigError(f"optim.freeze = {freeze}: nothing is left to train of {', '.join(params)}")
     return {name: jax.tree.map(lambda _, own=name in freeze: own == frozen, part) for name, part in params.items()}

@@ -1,4 +1,4 @@
-"""Where a token stands, for any grid: sin-cos codes, rotations, and the resizing of a table of codes."""
+"""Position encodings for any token grid: sin-cos codes, rotary embeddings, resizing of a table of codes."""
 
 import numpy as np
 from jaxtyping import Float, Float32, Real
@@ -9,7 +9,7 @@ from cjepa_jax.errors import ConfigError
 def axis_code(positions: Real[np.ndarray, " N"], width: int) -> Float[np.ndarray, "N {width}"]:
     """Sines then cosines of `positions` [N] at width/2 frequencies 10000^(-i / (width/2)): [N, width].
 
-    An odd `width` gets a zero in its last place.
+    If `width` is odd, the last column is zero.
     """
     half = width // 2
     angle = positions[:, None] / 10000.0 ** (np.arange(half) / max(half, 1))
@@ -19,8 +19,8 @@ def axis_code(positions: Real[np.ndarray, " N"], width: int) -> Float[np.ndarray
 def sincos(grid: tuple[int, int, int], width: int) -> Float32[np.ndarray, "N {width}"]:
     """Fixed codes of a (times, rows, cols) grid, time-major then row-major: [N, width] float32.
 
-    An image (times = 1) gives half of the width to rows and half to columns (Vision Transformer practice, as in MAE);
-    a clip a quarter to times and three eighths each to rows and columns, each share even.
+    For an image (times = 1), half of the width encodes rows and half encodes columns, as in MAE. For a clip, a quarter
+    encodes times, and rows and columns get three eighths each. Each share is even.
     """
     times, rows, cols = grid
     time_width = 0 if times == 1 else 2 * (width // 8)
@@ -38,11 +38,11 @@ def places(grid: tuple[int, int, int]) -> list[Real[np.ndarray, " N"]]:
 def axis_rotation(
     positions: Real[np.ndarray, " N"], width: int, tile: bool = False
 ) -> Float[np.ndarray, "N 2 {width}"]:
-    """What x [N, width], its neighbours paired, is turned with: x * r[:, 0] + swapped(x) * r[:, 1].
+    """Factors r [N, 2, width] of a rotary embedding of x [N, width]: x * r[:, 0] + swapped(x) * r[:, 1].
 
-    Pair i turns by position * 10000^(-i / (width/2)); the second factor carries the sign of (-x1, x0). `tile` lays the
-    angles out as 0, 1, 2, ..., 0, 1, 2, ... beside pairs that are neighbours, as V-JEPA 2 was trained and released:
-    no rotation then, and attention no function of relative position.
+    Neighbouring elements of x form pairs. Pair i turns by position * 10000^(-i / (width/2)). The second factor carries
+    the sign of (-x1, x0). `tile` orders the angles as 0, 1, 2, ..., 0, 1, 2, ... although pairs are neighbours, as in
+    the released V-JEPA 2. That is not a rotation, and attention then depends on absolute positions.
     """
     angle = positions[:, None] / 10000.0 ** (np.arange(width // 2) / (width // 2))
     angle = np.tile(angle, 2) if tile else np.repeat(angle, 2, axis=1)
@@ -54,9 +54,9 @@ def rotations(
 ) -> Float32[np.ndarray, "N 2 M"]:
     """`axis_rotation` by time, row and column for heads of `width`: [N, 2, M] float32.
 
-    Each axis gets 2 * (width // 3 // 2) of a head's elements, M together; the rest are not turned (64: 3 x 20 and 4).
-    A `reference` grid (times, rows, cols) scales rows and columns to its own span, p * (ref - 1) / (n - 1), as
-    V-JEPA 2.1 does. Raises: ConfigError for heads too narrow to turn.
+    Each axis gets 2 * (width // 3 // 2) elements of a head, M in total. The rest is not rotated (64 = 3 x 20 + 4).
+    A `reference` grid (times, rows, cols) scales rows and columns to its span, p * (ref - 1) / (n - 1), as V-JEPA 2.1
+    does. Raises: ConfigError for heads that are too narrow.
     """
     share = 2 * (width // 3 // 2)
     if not share:
@@ -68,12 +68,12 @@ def rotations(
 
 
 def resizing(old: tuple[int, int, int], new: tuple[int, int, int]) -> list[Float32[np.ndarray, "_ _"]]:
-    """Matrices [new, old] of the three axes that take a table of codes from one grid to another.
+    """Interpolation matrices [new, old], one per axis, from one grid of position codes to another.
 
-    Images (both have one time) bicubic, as I-JEPA's; clips trilinear, as V-JEPA's; both by half-pixel centres
-    (torch.nn.functional.interpolate with align_corners=False). An image given to a clip's table gets the codes of the
-    middle of its time; the originals show it as a whole clip that stands still.
-    Raises: ConfigError for a clip given to the table of images, which cannot tell its times apart.
+    Bicubic for images (both grids have one time), as in I-JEPA. Trilinear for clips, as in V-JEPA. Both use half-pixel
+    centres (torch.nn.functional.interpolate with align_corners=False). An image given to a model of clips gets the
+    codes of the middle time. The originals repeat the image as a still clip instead.
+    Raises: ConfigError for a clip given to a model of images, whose codes do not distinguish times.
     """
     if old[0] == 1 < new[0]:
         raise ConfigError(f"position_grid = {old}: a table for images, but the input has {new[0]} times")
@@ -88,7 +88,7 @@ def _linear(old: int, new: int) -> Float32[np.ndarray, "{new} {old}"]:
 
 
 def _cubic(old: int, new: int, a: float = -0.75) -> Float32[np.ndarray, "{new} {old}"]:
-    """Keys' cubic convolution; a as in PyTorch."""
+    """Cubic convolution (Keys 1981), with PyTorch's value of a."""
     source = (np.arange(new) + 0.5) * old / new - 0.5
     taps = np.floor(source)[:, None] + [-1, 0, 1, 2]
     x = np.abs(source[:, None] - taps)
@@ -97,7 +97,7 @@ def _cubic(old: int, new: int, a: float = -0.75) -> Float32[np.ndarray, "{new} {
 
 
 def _weights(taps: np.ndarray, values: np.ndarray, old: int) -> np.ndarray:
-    """A matrix with these values at these columns; what lies outside falls on the edge."""
+    """A matrix with these values at these columns. Columns outside the grid are clamped to its edge."""
     matrix = np.zeros((len(taps), old))
     np.add.at(matrix, (np.arange(len(taps))[:, None], np.clip(taps, 0, old - 1).astype(int)), values)
     return matrix.astype(np.float32)

@@ -1,7 +1,7 @@
-"""Devices, the mesh, and where each array lives on it.
+"""Devices, the mesh, and the sharding of each array.
 
-Three axes: scenes are divided over "data" and "fsdp", parameters and optimiser state over "fsdp", the inside of each
-layer over "tensor". XLA derives the communication from where the arrays are (docs/SCALING.md).
+Three axes: scenes are sharded over "data" and "fsdp", parameters and optimiser state over "fsdp", and the inside of
+each layer over "tensor". XLA derives the communication from the shardings (docs/SCALING.md).
 """
 
 import math
@@ -19,9 +19,9 @@ from cjepa_jax.types import Batch, Rows
 AXES = ("data", "fsdp", "tensor")
 SCENES = ("data", "fsdp")
 
-# (where a path matches, the mesh axes of the leaf's last axes); the first match counts, what matches none is whole.
-# Within a layer "tensor" divides heads and the MLP's hidden units. Which third of a q-k-v kernel's columns belongs to
-# which head cannot be said of columns in one piece, so that kernel lies divided by its rows and is turned when used.
+# (pattern of a path, mesh axes of the leaf's last axes). The first match counts. Leaves without a match are replicated.
+# Within a layer "tensor" shards heads and the MLP's hidden units. The columns of a q-k-v kernel hold q, k and v of all
+# heads, so no contiguous block of columns belongs to one head. This kernel is sharded by rows and resharded when used.
 BUILT_IN = (
     (r"(attention|cross)/(q|kv|qkv)/kernel$", (("tensor", "fsdp"), None)),
     (r"(attention|cross)/out/kernel$", ("tensor", "fsdp")),
@@ -38,9 +38,10 @@ def make_mesh(
     """All devices (or those given) along the axes "data", "fsdp" and "tensor".
 
     Args:
-      section: config.sharding, of which data (0: what the others leave), fsdp and tensor count; {}: all along "data".
-      batch: scenes of the global batch; microbatches: the parts in which a step takes it.
-    Raises: ConfigError if the devices do not divide into these axes or the batch not among them.
+      section: config.sharding. Read are data (0: all remaining devices), fsdp and tensor. {}: all along "data".
+      batch: scenes of the global batch.
+      microbatches: parts of a step's batch that are accumulated.
+    Raises: ConfigError if the axes do not fit the number of devices, or the batch is not divisible.
     """
     devices = list(devices or jax.devices())
     fsdp, tensor = section.get("fsdp", 1), section.get("tensor", 1)
@@ -68,18 +69,18 @@ def make_mesh(
 
 
 def shards(mesh: Mesh) -> int:
-    """Parts into which a batch's scenes are divided, over all processes."""
+    """Number of shards of a batch, over all processes."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def local_shards(mesh: Mesh) -> int:
-    """Those that this process feeds."""
+    """Number of shards of a batch that this process loads."""
     first = mesh.devices.reshape(shards(mesh), -1)[:, 0]
     return sum(device.process_index == jax.process_index() for device in first)
 
 
 def by_scene(mesh: Mesh) -> NamedSharding:
-    """Where a batch lives: its first axis (B, or S of rows) divided, a copy along "tensor"."""
+    """Sharding of a batch: its first axis (B, or S of rows) is sharded, and replicated along "tensor"."""
     return NamedSharding(mesh, PartitionSpec(SCENES))
 
 
@@ -89,7 +90,7 @@ def everywhere(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(mesh: Mesh, arrays: dict[str, Any]) -> Batch:
-    """A loader's arrays on the devices, split along their first axis (B, or S of rows)."""
+    """Puts a loader's arrays on the devices, sharded along their first axis (B, or S of rows)."""
 
     def put(array: np.ndarray):
         return jax.make_array_from_process_local_data(by_scene(mesh), np.asarray(array))
@@ -101,14 +102,14 @@ def put_batch(mesh: Mesh, arrays: dict[str, Any]) -> Batch:
 def state_sharding(mesh: Mesh, abstract_state: Any, rules: Sequence[tuple[str, Sequence]] = ()) -> Any:
     """A tree of NamedShardings for a tree of arrays or ShapeDtypeStructs, by the leaves' paths.
 
-    The optimiser's and the target's leaves end like the parameters' that they belong to, hence live where those do.
-    Leaves without an axis are copied everywhere. A built-in rule leaves whole what "fsdp" does not divide.
+    The paths of optimiser state and target end like those of their parameters, so they are sharded like them. Scalars
+    are replicated. A built-in rule does not shard an axis that "fsdp" does not divide.
 
     Args:
-      rules: (regular expression, mesh axes) pairs that come before the built-in ones. The axes are those of a leaf's
-        *last* axes, so a scanned stack's leading layer axis stays whole; None: whole.
-    Raises: ConfigError, naming the parameter, for a rule that matches nothing or does not divide what it matches; and
-      for mesh axes that divide nothing at all.
+      rules: (regular expression, mesh axes) pairs, tried before the built-in ones. The axes are those of a leaf's
+        *last* axes, so the layer axis of a scanned stack is not sharded. None: not sharded.
+    Raises: ConfigError, naming the parameter, for a rule that matches nothing or does not divide the matched leaf, and
+      for mesh axes that shard no leaf.
     """
     paths, tree = jax.tree_util.tree_flatten_with_path(abstract_state)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
@@ -170,8 +171,10 @@ def _axes(entry: Any) -> tuple[str, ...]:
 
 
 def on_mesh(mesh: Mesh, function: Callable) -> Callable:
-    """`function`, to be jitted, in which `pin` knows the mesh. Where parameters are whole there is nothing to pin, and
-    it is the function itself."""
+    """`function`, to be jitted, with the mesh set as context for `pin`.
+
+    If no parameter is sharded, returns `function` unchanged.
+    """
     if mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
         return function
 
@@ -183,15 +186,15 @@ def on_mesh(mesh: Mesh, function: Callable) -> Callable:
 
 
 def divided(axis: str) -> bool:
-    """Whether what is being traced runs under `on_mesh` of a mesh with several devices along this axis."""
+    """Whether the traced code runs under `on_mesh` of a mesh with several devices along this axis."""
     return jax.sharding.get_abstract_mesh().shape.get(axis, 1) > 1
 
 
 def pin(x: jax.Array, *axes: Any) -> jax.Array:
-    """x, whose axes are laid out along these mesh axes (None and further axes: whole) under `on_mesh`, and x
-    itself elsewhere.
+    """Constrains the sharding of x to these mesh axes under `on_mesh`; elsewhere returns x.
 
-    What parameters are divided by would otherwise spread to activations, against the scenes' own division.
+    None, and axes that are not given: not sharded. Without the constraint, XLA may shard activations like parameters
+    instead of by scene.
     """
     if not (divided("fsdp") or divided("tensor")):
         return x

@@ -165,7 +165,7 @@ def _name(workdir: str) -> str:
     name = os.path.basename(os.path.normpath(workdir))
     if not NAME.fullmatch(name):
         raise ConfigError(
-            f"--name is missing: {name!r}, the end of --workdir, is no name (a-z, 0-9 and -, a letter first)"
+            f"--name is missing: {name!r}, the end of --workdir, is not a name (a-z, 0-9 and -, a letter first)"
         )
     return name
 

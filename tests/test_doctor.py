@@ -148,7 +148,7 @@ def test_a_step_that_the_run_is_deleting_is_not_called_damaged(run, monkeypatch)
 def test_damaged_files_of_the_run(run, capsys, name, content, code):
     (run / name).write_text(content)
     found, text = ask(capsys, run)
-    assert found == code and text.count("WRONG") == 1 and "No checkpoint is damaged, but not all is well (" in text
+    assert found == code and text.count("WRONG") == 1 and "damaged, but there are other faults (" in text
 
 
 @pytest.mark.parametrize("start", [{"config": 3}, {"config": {"log": "x"}}, {"config": {"log": {"every": "x"}}}, {}])
@@ -190,6 +190,6 @@ def test_a_run_that_goes_on_is_told_from_one_that_was_killed_without_starting_ja
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.communicate()
-    assert f", process {holder.pid} trains here" in out and "; going on" in out
+    assert f", process {holder.pid} trains here" in out and "; running" in out
     assert out.endswith("Healthy, and running.\nFalse 0\n")
     assert Workdir(run).holder() is None

@@ -112,7 +112,7 @@ class Suite:
             return None
         record = read_object(file)
         if wrong := _damage(record) or _strange(record, cell):
-            raise ConfigError(f"{file}: is no record of a cell ({wrong}); delete it")
+            raise ConfigError(f"{file}: is not a record of a cell ({wrong}); delete it")
         now = json.loads(json.dumps(self.overrides(cell, record["steps"], next(iter(record["tuned"].values()), None))))
         then = record.get("overrides", {})
         changed = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
@@ -145,7 +145,7 @@ class Suite:
             config = importlib.import_module(locate.module_of(name)).get_config()
         except (ImportError, AttributeError) as error:
             hint = f" ({error})" if "." in name else did_you_mean(name, locate.names())
-            raise ConfigError(f"{name}: is no config{hint}") from error
+            raise ConfigError(f"{name}: is not a config{hint}") from error
         return config_lib.override(config, self.overrides(cell, steps, value))
 
 
@@ -212,7 +212,7 @@ def _damage(record: Mapping[str, Any]) -> str:
 
     def wrong(where: str, found: Any, fields: Mapping[str, Any]) -> str:
         if not isinstance(found, dict):
-            return f"{where or 'it'} is no object"
+            return f"{where or 'it'} is not an object"
         bad = (name for name, kind in fields.items() if name not in found or not isinstance(found[name], kind))
         return next((f"{where}{'.' if where else ''}{name} is {str(found.get(name))[:40]!r}" for name in bad), "")
 
@@ -241,7 +241,7 @@ def _strange(record: Mapping[str, Any], cell: Cell) -> str:
     if not all(type(size) is int for size in record.get("parameters", {}).values()):
         return "parameters has other values than whole numbers"
     texts = [record[key] for key in ("trained by", "evaluated by") if key in record]
-    return "" if all(isinstance(text, str) and len(text) < 100 for text in texts) else "commits are no short texts"
+    return "" if all(isinstance(text, str) and len(text) < 100 for text in texts) else "commits are not short texts"
 
 
 def _check(found: Mapping[str, Any]) -> None:

@@ -121,14 +121,14 @@ def plain(value: Any) -> Any:
 def require_free(out: pathlib.Path, overwrite: bool) -> None:
     """Raises ConfigError unless `out` is free, an empty folder, or an export to overwrite."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ConfigError(f"--out={out}: exists and is no folder")
+        raise ConfigError(f"--out={out}: exists and is not a folder")
     if out.is_dir() and any(out.iterdir()):
         if not (out / SUM).is_file():
             raise ConfigError(f"--out={out}: is not empty, and no export")
         if not overwrite:
             raise ConfigError(f"--out={out}: holds an export already: give --overwrite to replace it")
         if foreign := sorted({file.name for file in out.iterdir()} - OWN):
-            raise ConfigError(f"--out={out}: holds {foreign[0]!r}, which is no part of an export, and would be deleted")
+            raise ConfigError(f"--out={out}: holds {foreign[0]!r}, which is not part of an export and would be deleted")
 
 
 @contextlib.contextmanager

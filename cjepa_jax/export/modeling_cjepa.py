@@ -194,7 +194,7 @@ class Encoder(Transformer):
             raise ValueError(f"video {list(clip.shape)}: {frames} frames, the weights are of {self.frames} at a time")
         for name, value, unit in (("T", frames, tubelet), ("H", height, self.patch), ("W", width, self.patch)):
             if value % unit:
-                raise ValueError(f"video {list(clip.shape)}: {name} = {value} is no multiple of {unit}")
+                raise ValueError(f"video {list(clip.shape)}: {name} = {value} is not a multiple of {unit}")
         return frames // tubelet, height // self.patch, width // self.patch
 
     def _tokens(self, clip: Tensor) -> Tensor:

@@ -206,7 +206,7 @@ def below(root: str | os.PathLike, *names: str) -> pathlib.Path:
     path = pathlib.Path(root)
     for name in names:
         if not name or name in (".", "..") or "/" in name or "\0" in name:
-            raise Refused(path, f"{name!r} is no file name")
+            raise Refused(path, f"{name!r} is not a file name")
         path = path / name
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISLNK(os.lstat(path).st_mode):
@@ -226,7 +226,7 @@ def folder(root: str | os.PathLike, *names: str) -> pathlib.Path:
         with contextlib.suppress(FileExistsError):
             here.mkdir(parents=not depth)
     if not path.is_dir():
-        raise Refused(path, "is no folder", errno.ENOTDIR)
+        raise Refused(path, "is not a folder", errno.ENOTDIR)
     return path
 
 
@@ -338,7 +338,7 @@ def _writable(path: str | os.PathLike, flags: int) -> int:
         if error.errno == errno.ELOOP:
             raise Refused(path, "is a symbolic link, which is not followed", errno.ELOOP) from error
         if error.errno == errno.ENXIO:  # a pipe without a reader, a socket
-            raise Refused(path, "is no regular file") from error
+            raise Refused(path, "is not a regular file") from error
         raise
     try:
         found = os.fstat(number)
@@ -357,4 +357,4 @@ def _require_regular(path: str | os.PathLike, found: os.stat_result) -> None:
     if stat.S_ISDIR(found.st_mode):
         raise Refused(path, "is a folder", errno.EISDIR)
     if not stat.S_ISREG(found.st_mode):
-        raise Refused(path, "is no regular file")
+        raise Refused(path, "is not a regular file")

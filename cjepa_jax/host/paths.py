@@ -32,7 +32,7 @@ def given(text: str | os.PathLike, setting: str) -> pathlib.Path:
     try:
         longest, length = max(len(os.fsencode(part)) for part in text.split("/")), len(os.fsencode(text))
     except UnicodeEncodeError as error:
-        raise ConfigError(f"{setting}={shown(text)}: is no text that a path could have") from error
+        raise ConfigError(f"{setting}={shown(text)}: is not text that a path could have") from error
     if longest > MOST_NAME or length > MOST_PATH:
         limit = f"a name may have {MOST_NAME} bytes, a path {MOST_PATH}"
         raise ConfigError(f"{setting}={shown(text)}: is too long, {limit}")

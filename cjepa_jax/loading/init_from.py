@@ -83,7 +83,7 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
     with config.unlocked():
         for key, value in tuples(dict(encoder)).items():
             if key not in section:
-                raise CheckpointError(f"init_from: {key[:60]!r} is no key of objective.encoder")
+                raise CheckpointError(f"init_from: {key[:60]!r} is not a key of objective.encoder")
             before = section[key]
             if config_lib.resolve({"": before}) != config_lib.resolve({"": value}):
                 lines.append(f"objective.encoder.{key} = {value!r} (was {before!r}): the weights' own")

@@ -268,7 +268,7 @@ def _result(folder: Path, name: str, saved: dict) -> Result:
             curve = len(label) == 1 and array.ndim == 2 and len(array) == 2 and array.dtype.kind == "f"
             texts = all(isinstance(text, str) for text in (title, *label))
             if not texts or not (picture if kind == "image" else curve):
-                raise ValueError(f"{file.name}: array {i} is no picture or curve")
+                raise ValueError(f"{file.name}: array {i} is not a picture or curve")
             if kind == "image":
                 images[title] = array
             else:

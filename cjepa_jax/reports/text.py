@@ -1,7 +1,7 @@
 """Fixed texts and style of the report: one line for each quantity that it shows, and its style sheet."""
 
 GLOSSARY = {
-    "loss": "weighted sum of the three terms; the target network moves, so a falling loss alone is no progress",
+    "loss": "weighted sum of the three terms; the target network moves, so a falling loss alone is not progress",
     "loss/prediction": "smooth l1 between predicted and target features at the masked patches",
     "loss/causal": "squared error of the residual head against s_full - s_int, unweighted, at the visible patches of"
     " what was not removed (objective.causal_tokens=context: at all visible patches)",

@@ -260,7 +260,7 @@ class Checkpoints:
         for name in names:
             if name.split("_")[-1].isdigit() and door.step_of(name) is None and (self.folder / name).is_dir():
                 limit = f"a whole number up to {door.LARGEST_STEP}, without zeros before it"
-                return CheckpointError(f"{self.folder / name[:100]}: is no step's folder: a step is {limit}")
+                return CheckpointError(f"{self.folder / name[:100]}: is not a step's folder: a step is {limit}")
         return None
 
     def _hide_damaged_metrics(self) -> CheckpointError | None:

@@ -1,13 +1,14 @@
-"""The config of a run's folder, which may come from somebody else: data, of which nothing is imported or called.
+"""Reads the config of a run's folder, which may come from somebody else. Nothing that it names is imported or called.
 
     config = foreign.read("runs/tiny/config.json")
     config = foreign.read("theirs/config.json", trust=("their_package",))
 
-The config comes back locked and checked. Its masks, objective, source and protocols are this package's own, found in
-its sources (`catalogue`), or below a package that the user trusts. Its keys are known, its numbers bounded.
+The returned config is checked and locked. Its masks, objective, source and protocols belong to this package, whose
+sources are searched for them (`catalogue`), or to a package that the user trusts. Its keys are known and its numbers
+bounded.
 
-A config file (--config) is a program that the user chose to run, so it is not read here. What it names may be named by
-a run too (`named`).
+A config file (--config) is a program that the user chose to run, so it is not read here. A run may also name what the
+user's config names (`named`).
 """
 
 import importlib.util
@@ -28,7 +29,7 @@ from cjepa_jax.weights import files
 from cjepa_jax.weights.safety import short
 
 NEEDED = ("objective", "data", "mask", "optim")
-KEYS = {  # of each section whose keys no class decides; "": no section
+KEYS = {  # of each section whose keys are not the arguments of a class; "": the top level
     "": "seed init_from dtype",
     "train": "batch epochs steps accumulate nonfinite_budget watchdog heartbeat collapse",
     "sharding": "mode data fsdp tensor rules",
@@ -42,7 +43,7 @@ KEYS = {  # of each section whose keys no class decides; "": no section
     "monitors": "",  # by name, with a type each
 }
 MODELS = "cjepa_jax.models."
-PARTS = {  # of an objective, and the class whose keywords its section has
+PARTS = {  # parts of an objective, and the class whose arguments their sections hold
     "encoder": f"{MODELS}encoder:Encoder",
     "predictor": f"{MODELS}predictor:Predictor",
     "decoder": f"{MODELS}decoder:Decoder",
@@ -52,29 +53,29 @@ PARTS = {  # of an objective, and the class whose keywords its section has
 RECORDS = ("cjepa_jax.data.sources.records:Records", "cjepa_jax.data.records:Records")  # now, and in older configs
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 KEY = re.compile(r"[A-Za-z][\w-]{0,63}", re.ASCII)
-RESERVED = frozenset(dir(ConfigDict()))  # keys that would stand for the methods of a config
-MOST_DEPTH, MOST_VALUES, MOST_LETTERS = 8, 10_000, 4096  # of sections, of values, of a text
+RESERVED = frozenset(dir(ConfigDict()))  # keys that would hide methods of a config
+MOST_DEPTH, MOST_VALUES, MOST_LETTERS = 8, 10_000, 4096  # of nested sections, of all values, of a text
 LARGEST = 2**53  # the whole numbers that JSON keeps
-LIMITS = {  # the largest whole number by a key's last part; in `objective` and `mask` every other is at most OTHERS
+LIMITS = {  # of whole numbers, by the last part of a key; other numbers of `objective` and `mask`: OTHERS
     "anchor": 255, "depth": 256, "frames": 4096, "heads": 512, "hidden": 2**17, "iterations": 64, "layers": 64,
     "max_objects": 1024, "out": 2**17, "size": 8192, "slices": 2**16, "tubelet": 64, "width": 2**15, "classes": 2**20,
     "row_lengths": 1, "pack": 2**16, "kinds": 1024, "blocks": 64,
 }  # fmt: skip
 OTHERS = 4096
-MOST_TOKENS = 2**16  # of a table of positions
+MOST_TOKENS = 2**16  # of a table of position codes
 
 
 class NoConfig(CheckpointError):
-    """What should be a config is none."""
+    """The file is not a config."""
 
 
 def read(file: Path, trust: Iterable[str] = ()) -> ConfigDict:
     """A run's config.json, locked.
 
     Args:
-      trust: packages or modules whose names are accepted besides this package's, as `trusted` gives them.
-    Raises: NoConfig for what is not a config at all; CheckpointError, one line that names the field, for a name, key or
-      value that is refused.
+      trust: further packages or modules whose names are accepted, as returned by `trusted`.
+    Raises: NoConfig if the file is not a config. CheckpointError, one line that names the field, for a refused name,
+      key or value.
     """
     try:
         found = files.json(file)
@@ -84,9 +85,9 @@ def read(file: Path, trust: Iterable[str] = ()) -> ConfigDict:
 
 
 def checked(found: Any, file: str, trust: Iterable[str] = ()) -> ConfigDict:
-    """A config out of a file's JSON, locked. `file` is named in errors. Arguments and errors as for `read`."""
+    """A locked config from a file's JSON. `file` is named in errors. Arguments and errors as for `read`."""
     if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in NEEDED):
-        raise NoConfig(f"{file}: is no run's config, which has {', '.join(NEEDED[:-1])} and {NEEDED[-1]}")
+        raise NoConfig(f"{file}: not a run's config, which has {', '.join(NEEDED[:-1])} and {NEEDED[-1]}")
     try:
         bounded(found)
         found = renewed(found)
@@ -103,7 +104,7 @@ def checked(found: Any, file: str, trust: Iterable[str] = ()) -> ConfigDict:
 
 
 def trusted(given: str | Iterable[str]) -> tuple[str, ...]:
-    """What --trust=A,B or trust=("A", "B") says: packages or modules. Raises ConfigError for what is none."""
+    """The packages or modules of --trust=A,B or trust=("A", "B"). Raises ConfigError for an invalid name."""
     names = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
     for name in filter(None, names):
         if (
@@ -116,13 +117,13 @@ def trusted(given: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def is_trusted(name: str, trust: Iterable[str]) -> bool:
-    """Whether "module:Name" is below a trusted package, or itself in `trust` (as `named` gives it)."""
+    """Whether "module:Name" is below a trusted package, or is itself in `trust` (as returned by `named`)."""
     module = name.partition(":")[0]
     return any(each == name if ":" in each else f"{module}.".startswith(f"{each}.") for each in trust)
 
 
 def is_there(name: str, trust: Iterable[str]) -> bool:
-    """Whether "module:Name" is trusted, and its module can be imported here. Imports the packages above it."""
+    """Whether "module:Name" is trusted and its module is installed. Imports its parent packages."""
     if not is_trusted(name, trust):
         return False
     try:
@@ -132,19 +133,19 @@ def is_there(name: str, trust: Iterable[str]) -> bool:
 
 
 def named(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names outside this package that the user's own config uses: this process imports them in any case."""
+    """Names outside this package in the user's config. The process imports them anyway, so a run may name them too."""
     names = (name for _, _, name in _names(config) if isinstance(name, str) and ":" in name)
     return tuple(name for name in names if not name.startswith("cjepa_jax."))
 
 
 def outside(found: Mapping[str, Any]) -> list[str]:
-    """Texts "mask.type = 'theirs:draw'" for what a config names that is not this package's."""
+    """Texts "mask.type = 'theirs:draw'" for the names in a config that are not this package's."""
     return [f"{where} = {short(name)}" for where, kind, name in _names(found) if name and _refusal(kind, name, ())]
 
 
 def bounded(found: Any) -> None:
-    """Raises ConfigError, naming the field, for a value that no config has: deep nesting, very many or very long ones,
-    keys that are no plain names, numbers beyond their limits."""
+    """Raises ConfigError, naming the field, for values beyond the limits: nesting, number and length of values, keys
+    that are not plain names, large numbers."""
     left, stack = MOST_VALUES, [("", found)]
     while stack:
         where, value = stack.pop()
@@ -154,7 +155,7 @@ def bounded(found: Any) -> None:
         if isinstance(value, Mapping):
             for key in value:
                 if not isinstance(key, str) or not KEY.fullmatch(key) or key in RESERVED:
-                    raise ConfigError(f"{where}{short(key)}: is no name that a key of a config has")
+                    raise ConfigError(f"{where}{short(key)}: not a valid key of a config")
             stack += [(f"{where}.{key}" if where else key, item) for key, item in value.items()]
         elif isinstance(value, list | tuple):
             stack += [(f"{where}[{i}]", item) for i, item in enumerate(value[: left + 1])]
@@ -163,7 +164,7 @@ def bounded(found: Any) -> None:
 
 
 def encoder(found: Mapping[str, Any], where: str) -> None:
-    """Checks the keywords of an encoder that a file tells. Raises CheckpointError, one line."""
+    """Checks the arguments of an encoder that a file gives. Raises CheckpointError, one line."""
     known = catalogue.keywords("model", PARTS["encoder"]) or set()
     try:
         bounded({"objective": {"encoder": dict(found)}})
@@ -171,7 +172,7 @@ def encoder(found: Mapping[str, Any], where: str) -> None:
         raise CheckpointError(f"{where}: {error}") from error
     for key in found:
         if key not in known:
-            raise CheckpointError(f"{where}: {short(key)} is no key of objective.encoder")
+            raise CheckpointError(f"{where}: {short(key)} is not a key of objective.encoder")
 
 
 def _bounded(where: str, value: Any) -> None:
@@ -236,7 +237,7 @@ def _refusal(kind: str, name: Any, trust: tuple[str, ...]) -> str:
     if not isinstance(name, str) or not (colon and MODULE.fullmatch(module) and MODULE.fullmatch(rest)):
         return "must be 'module:Name'"
     if module.partition(".")[0] == "cjepa_jax":
-        return "" if catalogue.keywords(kind, name) is not None else f"is no {kind} of this package"
+        return "" if catalogue.keywords(kind, name) is not None else f"this package has no such {kind}"
     if is_trusted(name, trust) and "." not in rest:
         return ""
     package = module.partition(".")[0]
@@ -244,8 +245,7 @@ def _refusal(kind: str, name: Any, trust: tuple[str, ...]) -> str:
 
 
 def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
-    """(section with its dot, key, the keys that it knows) of every key that is decided here or by this package's code;
-    code of others decides its own."""
+    """(section with its dot, key, known keys) of each key of this package. Keys of foreign code are not checked."""
     known = {name: keys.split() for name, keys in KEYS.items()}
     top = [*known[""], *filter(None, known), "objective", "mask"]
     yield from (("", key, top) for key in found)
@@ -261,7 +261,7 @@ def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
     ours = catalogue.keywords("objective", str(found["objective"].get("type"))) is not None
     for part in found["objective"] if ours else ():
         if part in PARTS and f"objective.{part}" not in places:
-            projector = part == "predictor" and "projector" in found["objective"]  # BYOL's
+            projector = part == "predictor" and "projector" in found["objective"]  # BYOL
             places[f"objective.{part}"] = "model", PARTS["projector" if projector else part]
     for where, (kind, name) in places.items():
         section: Any = found
@@ -274,12 +274,12 @@ def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
 
 
 def record(file: Path) -> dict[str, Any]:
-    """A run's init_from.json: what is shown of it is printable. Raises CheckpointError for a damaged one."""
+    """A run's init_from.json. Texts that are shown are made printable. Raises CheckpointError if it is damaged."""
     found = files.json(file)
     for key in ("init_from", "path", "source", "layout", "digest", "licence", "predictor"):
         if key in found and not isinstance(found[key], str):
             raise CheckpointError(f"{file}: {key} = {short(found[key])}: must be text")
-        if key in found and key not in ("init_from", "path"):  # which are compared, not shown
+        if key in found and key not in ("init_from", "path"):  # these are compared, not shown
             found[key] = printable(found[key])[:MOST_LETTERS]
     if "encoder" in found and not isinstance(found["encoder"], dict):
         raise CheckpointError(f"{file}: encoder: must be an object")
@@ -288,6 +288,6 @@ def record(file: Path) -> dict[str, Any]:
 
 
 def few(grid: tuple[int, ...]) -> None:
-    """Raises ConfigError for a table of too many positions."""
+    """Raises ConfigError for a table of more than MOST_TOKENS positions."""
     if math.prod(grid) > MOST_TOKENS:
         raise ConfigError(f"position_grid = {grid}: has more than {MOST_TOKENS} tokens")

@@ -57,7 +57,7 @@ def array(file: BinaryIO, size: int) -> np.ndarray:
         raise ValueError("an array of an unknown version")
     shape, columns_first, kind = read_header(file)
     if kind.hasobject or kind.shape or not kind.itemsize or len(shape) > MOST_AXES or min(shape, default=0) < 0:
-        raise ValueError("an array that is no plain one of numbers or text")
+        raise ValueError("an array that is not a plain one of numbers or text")
     if 0 in shape and math.prod(max(1, axis) for axis in shape) * kind.itemsize > MOST_BYTES:  # NumPy refuses it
         raise ValueError(f"an array of the shape {shape} and the type {kind}"[:200])
     taken = math.prod(shape) * kind.itemsize

@@ -283,5 +283,5 @@ def _positions(
     if not found:
         text = f"square grid{f' of {times} times' if times else ''}: give the clips' length, frames=..."
         text = f"grid of {grid}" if grid else text
-        raise CheckpointError(f"{view.source}: pos_embed has {count} places, which are no {text}")
+        raise CheckpointError(f"{view.source}: pos_embed has {count} places, which are not a {text}")
     return {"positions": "table", "position_grid": found}, view

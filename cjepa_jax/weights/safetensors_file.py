@@ -32,7 +32,7 @@ def read(path: Path) -> Reader:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(contents(file, 8, path), "little")
         if size < 8 or length > min(size - 8, MOST_HEADER):
-            raise CheckpointError(f"{path}: is no safetensors file: a header of {length} bytes in {size}")
+            raise CheckpointError(f"{path}: is not a safetensors file: a header of {length} bytes in {size}")
         header = parse(contents(file, length, path), f"{path}: the header")
     notes = header.pop("__metadata__", {})
     if len(header) > MOST_ENTRIES or (isinstance(notes, dict) and len(notes) > MOST_ENTRIES):

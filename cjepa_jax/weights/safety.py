@@ -32,7 +32,7 @@ def member(folder: str | os.PathLike, name: str) -> Path:
     """
     folder = Path(folder)
     if not isinstance(name, str) or not name or name in (".", "..") or re.search(r"[/\\\0-\x1f\x7f]", name):
-        raise CheckpointError(f"{folder}: {short(name)} is no plain file name")
+        raise CheckpointError(f"{folder}: {short(name)} is not a plain file name")
     home = Path(os.path.realpath(folder))
     allowed, snapshots = [home], home.parent
     if snapshots.name == "snapshots" and CACHE.fullmatch(snapshots.parent.name):
@@ -112,5 +112,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is no finite number")
+        raise ValueError(f"{text[:40]} is not a finite number")
     return value

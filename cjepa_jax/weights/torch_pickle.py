@@ -96,7 +96,7 @@ def _examine(path: Path) -> None:
             (root,) = {record.filename.partition("/")[0] for record in records}
             names = {record.filename.partition("/")[2]: record for record in records}
             if "constants.pkl" in names or "data.pkl" not in names:
-                raise CheckpointError(f"{path}: is no checkpoint of torch.save (TorchScript is not read)")
+                raise CheckpointError(f"{path}: is not a checkpoint of torch.save (TorchScript is not read)")
             if "byteorder" in names and archive.read(names["byteorder"]) != b"little":
                 raise CheckpointError(f"{path}: byteorder: must be little")
             _check_pickle(path, archive.read(names["data.pkl"]))
@@ -113,7 +113,7 @@ def _check_records(path: Path, records: list[zipfile.ZipInfo]) -> None:
         root, *parts = record.orig_filename.split("/")  # before zipfile shortens it
         wrong = not (root and parts and all(parts)) or {".", ".."} & {root, *parts}
         if wrong or set("\\\0") & set(record.orig_filename) or not "".join(parts).isascii():
-            raise CheckpointError(f"{path}: {short(record.filename)} is no record's name")
+            raise CheckpointError(f"{path}: {short(record.filename)} is not a record's name")
         if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
             raise CheckpointError(f"{path}: {short(record.filename)} is compressed, which torch.save never does")
         if record.flag_bits & 1:

@@ -155,7 +155,7 @@ def test_a_record_with_text_for_a_number_is_one_line(lab, field, value):
     tune(lab, "ijepa", 1e-3, scored(0.5))
     record = json.loads(lab.record(cell).read_text()) | {field: value}
     lab.record(cell).write_text(json.dumps(record))
-    with pytest.raises(ConfigError, match=f"is no record of a cell .*{field}"):
+    with pytest.raises(ConfigError, match=f"is not a record of a cell .*{field}"):
         lab.finished(cell)
 
 

@@ -69,8 +69,8 @@ def test_a_cells_config_file_is_its_config(micro, tmp_path):
             "there is no protocol 'stats'; did you mean 'states'?",
         ),
         ('"scenes": 256', '"scenses": 256', "scenses: cjepa_jax.evals.collapse:Collapse has no such parameter"),
-        ('"baselines/byol"', '"configs.baselines.boyl"', "configs.baselines.boyl: is no config"),
-        ('"baselines/byol"', '"baselines/boyl"', "boyl: is no config; did you mean 'baselines/byol'?"),
+        ('"baselines/byol"', '"configs.baselines.boyl"', "configs.baselines.boyl: is not a config"),
+        ('"baselines/byol"', '"baselines/boyl"', "boyl: is not a config; did you mean 'baselines/byol'?"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, old, new, message):

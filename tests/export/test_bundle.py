@@ -101,14 +101,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 def test_nothing_that_is_no_export_is_replaced(tmp_path):
     (tmp_path / "export" / "mine").mkdir(parents=True)
     (tmp_path / "export" / bundle.SUM).write_text("")
-    with pytest.raises(ConfigError, match="holds 'mine', which is no part"):
+    with pytest.raises(ConfigError, match="holds 'mine', which is not part"):
         bundle.require_free(tmp_path / "export", overwrite=True)
     (tmp_path / "mine").write_text("")
     (tmp_path / "link").symlink_to(tmp_path)
-    for out, text in ((tmp_path, "not empty, and no export"), (tmp_path / "mine", "is no folder")):
+    for out, text in ((tmp_path, "not empty, and no export"), (tmp_path / "mine", "is not a folder")):
         with pytest.raises(ConfigError, match=text), bundle.whole(out, overwrite=True):
             pass
-    with pytest.raises(ConfigError, match="is no folder"), bundle.whole(tmp_path / "link", overwrite=True):
+    with pytest.raises(ConfigError, match="is not a folder"), bundle.whole(tmp_path / "link", overwrite=True):
         pass
     with pytest.raises(ConfigError, match="cannot be made"), bundle.whole(tmp_path / "mine" / "out"):
         pass

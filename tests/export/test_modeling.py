@@ -189,8 +189,8 @@ def test_what_cannot_be_meant_is_refused_in_a_line_that_names_it(exported, given
     for call, text in (
         (lambda: exported.encode(video.permute(0, 1, 4, 2, 3)), r"video \[3, 4, 3, 16, 16\]: must be .* channels last"),
         (lambda: exported.encode(video[0, 0]), "video .*: must be"),
-        (lambda: exported.encode(video[:, :, :10]), "H = 10 is no multiple of 4"),
-        (lambda: exported.encode(video[:, :3]), "T = 3 is no multiple of 2"),
+        (lambda: exported.encode(video[:, :, :10]), "H = 10 is not a multiple of 4"),
+        (lambda: exported.encode(video[:, :3]), "T = 3 is not a multiple of 2"),
         (lambda: exported.encode(video[:, 0]), "1 frames, the weights are of 2 at a time"),
         (lambda: exported.encode_context(video, torch.ones(3, 31, dtype=torch.bool)), r"must be bool \[3, 32\]"),
         (lambda: exported.intervene(video, masks[:, :, :2], [0]), r"masks .*: must be \[3, K, 4, 16, 16\]"),

@@ -39,7 +39,7 @@ def victim(tmp_path):
 
 
 def odd_files(folder, victim):
-    """Names of what is no regular file: a pipe, a socket, a device, links to each and to nothing, a folder."""
+    """Names of what is not a regular file: a pipe, a socket, a device, links to each and to nothing, a folder."""
     os.mkfifo(folder / "pipe")
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(folder / "socket"))
@@ -71,7 +71,7 @@ def test_only_regular_files_of_bounded_size_are_read(tmp_path, victim):
     with pytest.raises(door.Refused, match="has more than 3 bytes"):
         door.read("/proc/self/status", 3)  # the system says 0
     assert door.regular(home / "link", links=True).read() == b"precious"  # as a path that the user typed
-    with pytest.raises(door.Refused, match="is no regular file"):
+    with pytest.raises(door.Refused, match="is not a regular file"):
         door.regular(home / "zero", links=True)
     with pytest.raises(door.Refused, match="null"):
         door.read(home / "a\0b")
@@ -130,10 +130,10 @@ def test_folders_between_are_no_links_but_the_user_s_own_path_may_be(tmp_path):
         with pytest.raises(door.Refused, match="away: is a symbolic link"):
             look(tmp_path / "run", "away", "file")
         for name in ("..", ".", "", "a/b", "a\0"):
-            with pytest.raises(door.Refused, match="is no file name"):
+            with pytest.raises(door.Refused, match="is not a file name"):
                 look(tmp_path / "run", name)
     (tmp_path / "file").write_text("")
-    with pytest.raises(door.Refused, match="is no folder"):
+    with pytest.raises(door.Refused, match="is not a folder"):
         door.folder(tmp_path, "file")
 
 
@@ -149,7 +149,7 @@ def test_steps_are_plain_numbers_in_range(tmp_path):
 def test_checkpoints_of_impossible_steps_are_refused_and_named(tmp_path, name):
     (tmp_path / "checkpoints" / name / "default").mkdir(parents=True)
     (tmp_path / "checkpoints" / name / "_CHECKPOINT_METADATA").write_text("{}")
-    with pytest.raises(CheckpointError, match=f"{name}: is no step's folder"):
+    with pytest.raises(CheckpointError, match=f"{name}: is not a step's folder"):
         Checkpoints(tmp_path / "checkpoints", read_only=True)
     (tmp_path / "config.json").write_text("{}")
     assert doctor.main([str(tmp_path)]) == 0  # and it takes no time
@@ -231,7 +231,7 @@ def test_links_and_pipes_below_checkpoints_are_refused_before_orbax_opens_them(t
     (tmp_path / "checkpoints" / "5" / "metrics").mkdir(parents=True)
     for name in ("5/_CHECKPOINT_METADATA", "5/metrics/metrics"):
         os.mkfifo(tmp_path / "checkpoints" / name)
-        with pytest.raises(CheckpointError, match=f"{name}: is no regular file"):
+        with pytest.raises(CheckpointError, match=f"{name}: is not a regular file"):
             Checkpoints(tmp_path / "checkpoints", read_only=True)
         (tmp_path / "checkpoints" / name).unlink()
     (tmp_path / "checkpoints" / "6").symlink_to(tmp_path / "checkpoints" / "5")

@@ -25,7 +25,7 @@ def test_a_path_is_taken_as_it_is_and_the_home_is_filled_in(monkeypatch):
         ("x" * 256, "--out=x{200}... .256 letters.: is too long, a name may have 255 bytes, a path 4095"),
         ("é" * 128, "is too long"),
         ("a/" * 2048, "is too long"),
-        ("\ud800", "is no text that a path could have"),
+        ("\ud800", "is not text that a path could have"),
         ("~nobody-of-this-name/x", "--out=~nobody-of-this-name/x: the home of ~nobody-of-this-name is not known"),
     ],
 )

@@ -163,7 +163,7 @@ def test_wrong_command_lines_are_refused_before_anything_happens(tmp_path, monke
     assert line("ssh").startswith("ssh: must be one of")
     assert line("slurm", *here[:1]) == "--workdir is missing"
     assert line("slurm", *here[1:]) == "--config is missing"
-    assert "the end of --workdir, is no name" in line("slurm", here[0], f"--workdir={tmp_path}/A")
+    assert "the end of --workdir, is not a name" in line("slurm", here[0], f"--workdir={tmp_path}/A")
     assert "unrecognized arguments: --nodes=2" in line("tpu", *here, "--nodes=2")
     assert "exclude each other" in line("slurm", *here, "--submit", "--dry-run")
     assert line("slurm", *here, "--config.seed") == "--config.seed: write --config.key=value"

@@ -172,7 +172,10 @@ def test_a_damaged_record_is_one_line(tmp_path):
         (tmp_path / "init_from.json").write_text(text)
         with pytest.raises(CheckpointError, match=match):
             init_from.recorded(tmp_path)
-    for encoder, match in (({"other": 1}, "'other' is no key of objective.encoder"), ({"variant": 3}, "cannot be 3")):
+    for encoder, match in (
+        ({"other": 1}, "'other' is not a key of objective.encoder"),
+        ({"variant": 3}, "cannot be 3"),
+    ):
         with pytest.raises((CheckpointError, ConfigError), match=match):
             init_from.adopt(config(), encoder)
 
@@ -209,7 +212,7 @@ def test_parts_that_there_are_not_are_refused():
     settings = vitl.get_config().optim.copy_and_resolve_references().unlock()
     params = {"encoder": jnp.zeros(2), "predictor": jnp.zeros(2)}
     for freeze, match in (
-        (("encodr",), r"optim.freeze = \('encodr',\): 'encodr' is no part of the model: encoder, predictor"),
+        (("encodr",), r"optim.freeze = \('encodr',\): 'encodr' is not part of the model: encoder, predictor"),
         (("encoder", "predictor"), "nothing is left to train of encoder, predictor"),
     ):
         settings.freeze = freeze

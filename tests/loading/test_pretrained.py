@@ -131,8 +131,8 @@ def test_the_licence_of_what_the_run_was_started_from(copy):
 @pytest.mark.parametrize(
     "sections, text",
     [
-        ({"objective": 3}, "is no run's config"),
-        ({"optim": None}, "is no run's config"),
+        ({"objective": 3}, "not a run's config"),
+        ({"optim": None}, "not a run's config"),
         ({"objective": {"type": "os:system"}}, "objective.type = 'os:system': is code of another package: --trust=os "),
         ({"objective": {"encoder": None}}, "is not usable"),
         ({"objective": {"encoder": {"variant": "Mu/0"}}}, "objective.encoder.variant = 'Mu/0'"),

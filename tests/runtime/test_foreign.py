@@ -132,7 +132,7 @@ def test_names_of_this_package_are_of_the_expected_kind(copy, name):
         put(copy, field, {"objective": run_folders.config().objective.type}.get(kind, "cjepa_jax.masks.objects:draw"))
     assert catalogue.keywords("loss", name) is None
     text = refusal(lambda: foreign.read(copy / "config.json", trust=("cjepa", "masks", "os")), CheckpointError)
-    assert "data.source = 'cjepa_jax.masks.objects:draw': is no source of this package" in text
+    assert "data.source = 'cjepa_jax.masks.objects:draw': this package has no such source" in text
 
 
 def test_what_the_catalogue_knows_is_what_the_code_is():

@@ -209,7 +209,7 @@ def test_archives_that_are_not_what_torch_save_makes(tmp_path):
     refusal(lambda: files.tensors(path), "is compressed, which torch.save never does")
     for name in ("../data.pkl", "a//b", "a/./b", "a\\b", "data.PKL", "ö"):
         refusal(lambda name=name: files.tensors(hostile.archive(path, good, [(name, b"")])), "name")
-    refusal(lambda: files.tensors(hostile.archive(path, good, root="")), "'data.pkl' is no record's name")
+    refusal(lambda: files.tensors(hostile.archive(path, good, root="")), "'data.pkl' is not a record's name")
     refusal(lambda: files.tensors(hostile.archive(path, good, [("constants.pkl", b"")])), "TorchScript is not read")
     refusal(lambda: files.tensors(hostile.archive(path, good, [("byteorder", b"big")])), "byteorder: must be little")
     refusal(lambda: files.tensors(hostile.archive(path, bytes(5 << 20))), "more than 4194304 bytes")
@@ -262,9 +262,9 @@ def test_a_header_longer_than_the_file_or_the_limit_is_not_read(tmp_path, monkey
     path.write_bytes(struct.pack("<Q", 1 << 62) + b"{}")
     refusal(lambda: files.tensors(path), "a header of 4611686018427387904 bytes in 10")
     path.write_bytes(b"{}")
-    refusal(lambda: files.tensors(path), "is no safetensors file")
+    refusal(lambda: files.tensors(path), "is not a safetensors file")
     monkeypatch.setattr(safetensors_file, "MOST_HEADER", 10)
-    refusal(lambda: files.tensors(saved(path, a=A)), "is no safetensors file: a header of")
+    refusal(lambda: files.tensors(saved(path, a=A)), "is not a safetensors file: a header of")
 
 
 @pytest.mark.parametrize("notes", [False, True])

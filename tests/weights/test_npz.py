@@ -54,7 +54,7 @@ def test_what_numpy_writes_is_read(tmp_path, save):
 
 def test_a_pickle_in_an_archive_is_never_unpickled(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.array([hostile.Harm(tmp_path / "made")]))
-    refusal(tmp_path / "a.npz", "an array that is no plain one")
+    refusal(tmp_path / "a.npz", "an array that is not a plain one")
     assert not (tmp_path / "made").exists()
 
 

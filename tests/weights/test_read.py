@@ -150,7 +150,7 @@ def test_what_is_no_encoder_is_refused(tmp_path, name, message):
         ("blocks.1.ls1.gamma", (24,), "1 not in the model: blocks.1.ls1.gamma"),
         ("patch_embed.proj.weight", (24, 1, 4, 4), r"shape \[24, 1, 4, 4\]: must be \[D, 3, p, p\]"),
         ("blocks.2.mlp.fc1.weight", (30, 24), r"blocks.2.mlp.fc1.weight is \[30, 24\], must be \[40, 24\]"),
-        ("pos_embed", (1, 5, 24), "pos_embed has 5 places, which are no square grid of 1 times"),
+        ("pos_embed", (1, 5, 24), "pos_embed has 5 places, which are not a square grid of 1 times"),
         ("pos_embed", (4, 24), r"pos_embed is \[4, 24\], must be \[1, 4, 24\]"),
     ],
 )
@@ -272,7 +272,7 @@ def test_pictures_that_are_no_squares(tmp_path):
     np.testing.assert_array_equal(found.params["encoder"]["tokenizer"]["positions"], table)
     assert "left out: mask_token" in found.about["notes"]
     equal(found.params["encoder"]["stack"], encoder()["stack"])
-    for size, message in (([8, 20], r"8 places, which are no grid of \(1, 2, 5\)"), ([8], "a height and a width")):
+    for size, message in (([8, 20], r"8 places, which are not a grid of \(1, 2, 5\)"), ([8], "a height and a width")):
         with pytest.raises(CheckpointError, match=message):
             read(transformers(tmp_path, table, image_size=size))
     read(transformers(tmp_path, table[:4], image_size=8))

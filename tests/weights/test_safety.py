@@ -18,7 +18,7 @@ def test_an_index_cannot_lead_out_of_its_folder(tmp_path, name):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
-    refusal(lambda: files.tensors(folder), "is no plain file name|must give each array's file")
+    refusal(lambda: files.tensors(folder), "is not a plain file name|must give each array's file")
 
 
 def test_links_stay_in_the_folder_or_in_the_same_repository_of_the_cache(tmp_path):
@@ -52,7 +52,7 @@ def test_links_stay_in_the_folder_or_in_the_same_repository_of_the_cache(tmp_pat
 def test_what_is_no_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "model.safetensors")
     for path in (tmp_path / "model.safetensors", tmp_path, "/dev/zero"):
-        refusal(lambda path=path: files.tensors(path), "is no regular file")
+        refusal(lambda path=path: files.tensors(path), "is not a regular file")
     refusal(lambda: files.tensors(tmp_path / "nothing.pth"), "No such file")
     refusal(lambda: files.tensors(tmp_path / "a\0b"), "null")
     (tmp_path / "empty.pth").write_bytes(b"")
@@ -65,9 +65,9 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
         ("[" * 100_000, "too deeply nested"),
         ('{"a":' * 100_000, "too deeply nested"),
         ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' is there twice"),
-        ('{"a": NaN}', "NaN is no finite number"),
-        ('{"a": -Infinity}', "-Infinity is no finite number"),
-        ('{"a": 1e999}', "1e999 is no finite number"),
+        ('{"a": NaN}', "NaN is not a finite number"),
+        ('{"a": -Infinity}', "-Infinity is not a finite number"),
+        ('{"a": 1e999}', "1e999 is not a finite number"),
         ('{"a": %s}' % ("9" * 5000), "is not JSON that can be read"),
         ("[]", "must be a JSON object, not list"),
         ("3", "must be a JSON object, not int"),

@@ -1,14 +1,14 @@
-"""Marks on frames of a clip: outlines, hidden patches, contacts. NumPy and OpenCV, RGB, no text.
+"""Draws outlines, hidden patches and contacts on frames of a clip. NumPy and OpenCV, RGB, no text.
 
-Pictures are uint8 [H,W,3] and are drawn on in place; masks and cells are stretched to them by the nearest pixel, so a
-scene is enlarged first and drawn on afterwards.
+Pictures are uint8 [H,W,3] and are changed in place. Masks and cells are scaled to them by nearest neighbour, so a scene
+is enlarged first and drawn on afterwards.
 """
 
 import cv2
 import numpy as np
 
 DARK, LIGHT = (24, 26, 32), (255, 255, 255)
-COLOURS = (  # of objects' outlines, by index; they repeat after the last
+COLOURS = (  # of objects' outlines, by index, repeated after the last
     (255, 77, 77),
     (54, 162, 255),
     (255, 196, 0),
@@ -25,12 +25,12 @@ COLOURS = (  # of objects' outlines, by index; they repeat after the last
 
 
 def colour(k: int) -> tuple[int, int, int]:
-    """Of object k."""
+    """The colour of object k."""
     return COLOURS[k % len(COLOURS)]
 
 
 def enlarge(frame: np.ndarray, width: int) -> np.ndarray:
-    """A frame at least `width` wide by a whole factor, which keeps its pixels sharp; a wider one is reduced to it."""
+    """Enlarges a frame by a whole factor to at least `width`, which keeps pixels sharp. Reduces a wider one to it."""
     if frame.shape[1] > width:
         height = width * frame.shape[0] // frame.shape[1]
         return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
@@ -45,9 +45,9 @@ def stretch(cells: np.ndarray, picture: np.ndarray) -> np.ndarray:
 
 
 def outline(picture: np.ndarray, mask: np.ndarray, colour: tuple, width: int) -> None:
-    """The contours of a mask, bool [h,w], those of its holes included, `width` pixels wide.
+    """Draws the contours of a mask, bool [h,w], including those of holes, `width` pixels wide.
 
-    An enlarged mask's steps are rounded off, unless it is so small that nothing would be left.
+    The steps of an enlarged mask are smoothed, unless this would remove a very small mask.
     """
     height, length = picture.shape[:2]
     filled = mask.astype(np.float32)
@@ -61,7 +61,7 @@ def outline(picture: np.ndarray, mask: np.ndarray, colour: tuple, width: int) ->
 
 
 def hatch(picture: np.ndarray, cells: np.ndarray, period: int) -> None:
-    """Hidden patches, bool [rows,cols]: paled, with diagonal stripes every `period` pixels across them."""
+    """Draws hidden patches, bool [rows,cols]: paler, with diagonal stripes every `period` pixels."""
     hidden = stretch(cells, picture)
     rows, columns = np.indices(hidden.shape)
     stripe = (rows + columns) % period < max(1, period // 4)
@@ -71,16 +71,16 @@ def hatch(picture: np.ndarray, cells: np.ndarray, period: int) -> None:
 
 
 def ring(picture: np.ndarray, centre: tuple[float, float], radius: int, width: int) -> None:
-    """A circle round a point (x, y as shares of the picture), light with dark rims."""
+    """Draws a circle around a point (x, y as shares of the picture), light with dark rims."""
     place = tuple(int(share * length) for share, length in zip(centre, picture.shape[1::-1], strict=True))
     cv2.circle(picture, place, radius, color=DARK, thickness=width + 2, lineType=cv2.LINE_AA)
     cv2.circle(picture, place, radius, color=LIGHT, thickness=width, lineType=cv2.LINE_AA)
 
 
 def touching(one: np.ndarray, other: np.ndarray | None = None) -> tuple[float, float] | None:
-    """Where two masks, bool [h,w], are nearest: the middle of their nearest pixels, x and y as shares of the frame.
+    """The centre (x, y as shares of the frame) of the nearest pixels of two masks, bool [h,w].
 
-    Against a wall (None) it is the mask's side nearest to the frame's border. None where either cannot be seen.
+    For a wall (None), it is on the side of the mask that is nearest to the frame's border. None if a mask is empty.
     """
     if other is None:
         other = np.pad(np.zeros(np.subtract(one.shape, 2), bool), 1, constant_values=True)

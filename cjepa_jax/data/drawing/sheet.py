@@ -1,7 +1,7 @@
-"""Contact sheets and animations of scenes beside their counterfactuals: layout, text (Pillow) and files.
+"""Contact sheets and animations of scenes with their counterfactuals: layout, text (Pillow) and files.
 
-A scene is a block: its title, its pictures, its questions. On a sheet a clip's block has one row of frames for what
-happened and one for what would have happened; in an animation, and for images, the two are side by side.
+A scene is a block: its title, its pictures, its questions. On a sheet, a clip's block has one row of factual frames and
+one row of counterfactual frames. In an animation, and for images, the two are side by side.
 """
 
 import functools
@@ -17,27 +17,27 @@ from PIL import Image, ImageDraw, ImageFont
 from cjepa_jax.data.drawing import marks as drawing
 
 PAPER, INK, MUTED = (255, 255, 255), (31, 35, 40), (101, 109, 118)
-MARGIN, GUTTER, GAP = 20, 6, 22  # pixels: round the page, between pictures, between blocks
-TEXT, LINE = 15, 24  # pixels: letters, lines
+MARGIN, GUTTER, GAP = 20, 6, 22  # pixels: around the page, between pictures, between blocks
+TEXT, LINE = 15, 24  # pixels: height of letters and of lines
 WIDTH = 1280  # of a page, unless a single block is wider
 FRAMES = 6  # of a clip on a sheet, at most
 OBJECTS = 8  # listed in a title, at most
 RATE = 8  # frames per second of an animation
-REST = 1000  # milliseconds for which an animation stays on its last frame
-COLOURS = 250  # of an animation: fewer than 256 leave one for "as before", which keeps the file small
-LINGER = 2  # frames of an animation in which a contact's ring is seen
+REST = 1000  # milliseconds for which an animation shows its last frame
+COLOURS = 250  # of an animation: fewer than 256 leave one for "unchanged", which keeps the file small
+LINGER = 2  # frames of an animation that show the ring of a contact
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What one side of a scene shows: video uint8 [T,H,W,3], masks bool [K,T,H,W], contacts float32 [C,4]."""
+    """The factual or counterfactual clip: video uint8 [T,H,W,3], masks bool [K,T,H,W], contacts float32 [C,4]."""
 
     video: np.ndarray
     masks: np.ndarray
     contacts: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
     def begun(self, time: int) -> list[tuple[int, int]]:
-        """The pairs (a, b or -1) whose contact begins in frame `time`, the one nearest to its moment."""
+        """The pairs (a, b or -1) whose contact begins in frame `time`, rounded to the nearest frame."""
         frames = np.floor(self.contacts[:, 0] + 0.5).clip(0, len(self.video) - 1)
         return [(int(a), int(b)) for a, b in self.contacts[frames == time, 2:]]
 
@@ -46,8 +46,8 @@ class Clip:
 class Scene:
     """Scene `index` with and without the objects `removed`, bool [K].
 
-    hidden: bool [times, rows, cols], the patches that the mask hides. rerendered: whether `other` was simulated again;
-    otherwise the removed objects' pixels are blanked. notes: lines of text (questions).
+    hidden: bool [times, rows, cols], the patches that the mask hides. rerendered: whether `other` was simulated again.
+    Otherwise the removed objects' pixels are blanked. notes: lines of text (questions).
     """
 
     index: int
@@ -59,7 +59,7 @@ class Scene:
     notes: tuple[str, ...] = ()
 
     def times(self, most: int) -> list[int]:
-        """At most so many frames, evenly spread, each moved within its share of the clip to where contacts begin."""
+        """At most `most` frames, evenly spaced, each moved within its interval to the frame where contacts begin."""
         frames = len(self.factual.video)
         if frames <= most:
             return list(range(frames))
@@ -72,7 +72,7 @@ class Scene:
         return [int(t) for t in (*chosen, frames - 1)]
 
     def picture(self, other: bool, time: int, side: int, linger: int = 1) -> Image.Image:
-        """A frame of the factual or of the other clip, `side` pixels wide or a little wider, with its marks."""
+        """A frame of the factual or the other clip with its marks, `side` pixels wide or slightly wider."""
         clip = self.other if other else self.factual
         picture = np.ascontiguousarray(drawing.enlarge(clip.video[time], side))
         width = max(2, side // 80)
@@ -90,13 +90,13 @@ class Scene:
         return Image.fromarray(picture)
 
     def title(self) -> list:
-        """The scene's number and its objects in their outlines' colours, as parts of a line."""
+        """The scene's number and its objects in the colours of their outlines, as parts of a line."""
         count, listed = len(self.removed), min(len(self.removed), OBJECTS)
         more = [" …"] if count > listed else []
         return [(f"Scene {self.index}",), "  ", *dots(range(listed)), *more]
 
     def change(self) -> list:
-        """What the other side shows, as parts of a line."""
+        """Describes the counterfactual clip, as parts of a line."""
         gone = np.flatnonzero(self.removed).tolist()
         if not gone:
             return ["nothing removed"]
@@ -106,12 +106,12 @@ class Scene:
 
 
 def dots(objects: Iterable[int]) -> list:
-    """Objects as parts of a line: a dot in each one's colour, and its number."""
+    """Objects as parts of a line: a dot in the object's colour, and its number."""
     return [part for k in objects for part in (" ", drawing.colour(k), str(k))]
 
 
 def sheet(scenes: list[Scene], heading: str, side: int) -> Image.Image:
-    """All scenes on one page, frames `side` pixels wide (or a little wider)."""
+    """All scenes on one page, frames `side` pixels wide (or slightly wider)."""
     still = len(scenes[0].factual.video) == 1
     blocks = [beside(scene, 0, side) if still else strips(scene, side) for scene in scenes]
     return page(blocks, heading, any_contact(scenes))
@@ -124,12 +124,12 @@ def animation(scenes: list[Scene], heading: str, side: int) -> list[Image.Image]
 
 
 def any_contact(scenes: list[Scene]) -> bool:
-    """Whether there is a contact to be marked."""
+    """Whether any clip has a contact."""
     return any(len(clip.contacts) for scene in scenes for clip in (scene.factual, scene.other))
 
 
 def strips(scene: Scene, side: int) -> Image.Image:
-    """A clip's block on a sheet: factual frames above, the others below, their times at the bottom."""
+    """A clip's block on a sheet: factual frames above, counterfactual frames below, times at the bottom."""
     times = scene.times(FRAMES)
     rows = [across([scene.picture(other, t, side) for t in times], GUTTER) for other in (False, True)]
     width = (rows[0].width - GUTTER * (len(times) - 1)) // len(times)
@@ -139,7 +139,7 @@ def strips(scene: Scene, side: int) -> Image.Image:
 
 
 def beside(scene: Scene, time: int, side: int, linger: int = 1) -> Image.Image:
-    """A frame's block: factual left, the other right."""
+    """A frame's block: factual left, counterfactual right."""
     halves = []
     for other, name in ((False, ["factual"]), (True, scene.change())):
         halves.append(down([scene.picture(other, time, side, linger), line(*name)], 2))
@@ -148,7 +148,7 @@ def beside(scene: Scene, time: int, side: int, linger: int = 1) -> Image.Image:
 
 
 def page(blocks: list[Image.Image], heading: str, contacts: bool) -> Image.Image:
-    """Heading and legend, then the blocks in as many columns as there is room for, evenly filled."""
+    """Heading and legend, then the blocks in as many columns as fit, evenly filled."""
     wide = max(block.width for block in blocks)
     room = max(1, (WIDTH - 2 * MARGIN + GAP) // (wide + GAP))
     columns = -(-len(blocks) // -(-len(blocks) // room))
@@ -161,7 +161,7 @@ def page(blocks: list[Image.Image], heading: str, contacts: bool) -> Image.Image
 
 
 def legend(heading: str, contacts: bool, width: int) -> Image.Image:
-    """What the page shows and what its marks mean, on one line, or on two where it is narrow."""
+    """Heading and meaning of the marks, on one line, or on two lines if the page is narrow."""
     marks = []
     for name in ("object", "hidden patches", "contact begins")[: 2 + contacts]:
         mark = np.full((TEXT + 5, TEXT + 5, 3), 214, np.uint8)
@@ -191,13 +191,13 @@ def notes(scene: Scene, width: int) -> list[Image.Image]:
 
 @functools.cache
 def letters(size: int = TEXT, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """The font that matplotlib carries with it, so that every machine draws the same."""
+    """The font that is part of matplotlib, so that all machines draw the same."""
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
     return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def line(*parts, size: int = TEXT) -> Image.Image:
-    """A line of text. A part is text, (text,) in bold, a colour (r, g, b), which becomes a dot, or a small picture."""
+    """A line of text. A part is text, (text,) for bold, a colour (r, g, b) for a dot, or a small picture."""
     images = []
     for part in parts:
         if isinstance(part, Image.Image):
@@ -267,7 +267,7 @@ def png(page: Image.Image) -> bytes:
 
 
 def gif(pages: list[Image.Image]) -> bytes:
-    """Pages as an endless GIF with one palette, not dithered: what does not move then costs nothing."""
+    """Pages as an endless GIF with one palette and no dithering, so that static pixels cost nothing."""
     first, *others = to_palette(pages)
     durations = [1000 // RATE] * len(others) + [REST]
     file = io.BytesIO()
@@ -276,9 +276,9 @@ def gif(pages: list[Image.Image]) -> bytes:
 
 
 def to_palette(pages: list[Image.Image]) -> list[Image.Image]:
-    """Pages in the marks' own colours and those that come nearest to the others; each pixel in the nearest of all.
+    """Pages with a palette: the colours of the marks, and the most common others. Each pixel gets the nearest colour.
 
-    Pillow's own mapping is not exact, which shows in gradients.
+    Pillow's mapping is not exact, which is visible in gradients.
     """
     marks = np.array([PAPER, INK, *drawing.COLOURS])
     some = down(pages[:: max(1, len(pages) // 4)], 0)
@@ -287,7 +287,7 @@ def to_palette(pages: list[Image.Image]) -> list[Image.Image]:
     packed = np.stack([np.asarray(page, np.int64) for page in pages]) @ (1 << 16, 1 << 8, 1)
     values, places = np.unique(packed, return_inverse=True)
     colours = np.stack([values >> 16, values >> 8 & 255, values & 255], -1)
-    distance = (palette**2).sum(1) - 2 * colours @ palette.T  # up to what is the same for all of the palette
+    distance = (palette**2).sum(1) - 2 * colours @ palette.T  # without the term that all colours share
     indices = distance.argmin(1).astype(np.uint8)[places].reshape(packed.shape)
     mapped = [Image.fromarray(frame) for frame in indices]
     for image in mapped:

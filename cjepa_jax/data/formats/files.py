@@ -31,7 +31,7 @@ def inside(root: Path, name: str) -> Path:
     """
     home = os.path.realpath(root)
     if not is_name(name) or len(os.fsencode(os.path.join(home, name))) > MOST_PATH:
-        raise DataError(f"{root}: {str(name)[:80]!r} is no file name")
+        raise DataError(f"{root}: {str(name)[:80]!r} is not a file name")
     if os.path.isabs(name) or not os.path.realpath(os.path.join(home, name)).startswith(os.path.join(home, "")):
         raise DataError(f"{root}: {name[:80]!r} leads out of this folder")
     return Path(root) / name
@@ -48,7 +48,7 @@ def read_json(path: Path, limit_bytes: int = 1 << 30) -> Any:
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: not JSON at line {error.lineno}: {error.msg}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not JSON: byte {error.start} is no text") from error
+        raise DataError(f"{path}: not JSON: byte {error.start} is not text") from error
     except ValueError as error:
         raise DataError(f"{path}: not JSON that can be read: {error}") from error
     except RecursionError as error:

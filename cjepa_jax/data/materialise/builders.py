@@ -1,7 +1,7 @@
-"""Simulated scenes as records: how a scene is laid out in one, and the TFDS builder that writes them.
+"""Simulated scenes as records: the layout of a record, and the TFDS builder that writes them.
 
-A record is a tf.train.Example of TFDS, written without tensorflow. It holds the whole scene with nothing lost, its
-initial state (so any do() can be simulated again on reading) and the answers to the world's question. Arrays are
+A record is a tf.train.Example of TFDS, written without tensorflow. It holds the whole scene without loss, its initial
+state (so any do() can be simulated again on reading) and the answers to the world's question. Arrays are
 plain bytes: ArrayRecord compresses each record with zstd, which makes clips smaller than PNG does, ten times as
 fast. Masks are packed, eight pixels to a byte along the width.
 """
@@ -29,7 +29,7 @@ from cjepa_jax.data.worlds.base import World
 from cjepa_jax.errors import ConfigError, did_you_mean, printable
 from cjepa_jax.runtime.workdir import write_atomically
 
-BITS = "bits"  # a bool array whose last axis is packed
+BITS = "bits"  # a bool array, stored with its last axis packed
 BYTES = tfds.features.Encoding.BYTES
 # The eight bytes of each packed byte: four times as fast as np.unpackbits.
 UNPACKED = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).view(np.uint64).ravel()
@@ -37,9 +37,10 @@ Fields = dict[str, list]  # name -> [dtype, shape], None for a length that diffe
 
 
 def make_world(name: str, options: dict[str, Any], **fields: Any) -> World:
-    """The world of a short name ("balls") or of a "module:Class", which is imported: callers answer for such a name.
+    """The world of a short name ("balls") or of a "module:Class".
 
-    Raises ConfigError for an unknown name, for what is not a world, and for bad options.
+    Such a module is imported, so callers must trust the name.
+    Raises ConfigError for an unknown name, for a class that is not a world, and for bad options.
     """
     names = {own.lower(): own for own in worlds.__all__}
     if ":" not in name and name not in names:
@@ -52,18 +53,18 @@ def make_world(name: str, options: dict[str, Any], **fields: Any) -> World:
                           "own setup() and play()")  # fmt: skip
     taken = sorted(options.keys() & ({field.name for field in dataclasses.fields(World)} - {"hold_out"} | {"type"}))
     if taken:
-        raise ConfigError(f"--options: {taken[0]} is no option of a world")
+        raise ConfigError(f"--options: {taken[0]} is not an option of a world")
     return build.build({**options, "type": path}, **fields)
 
 
 def name_of(kind: type) -> str:
-    """The name that `make_world` finds a world's class by: a short one, or "module:Class"."""
+    """The name of a world's class for `make_world`: a short name, or "module:Class"."""
     own = getattr(worlds, kind.__name__, None) is kind and kind.__name__ in worlds.__all__
     return kind.__name__.lower() if own else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def spec_of(world: World, shard: int) -> dict[str, Any]:
-    """All that decides the bytes of a split, as plain JSON: dataset_spec.py."""
+    """Everything that determines the bytes of a split, as plain JSON (dataset_spec.py)."""
     base = {field.name for field in dataclasses.fields(World)} - {"hold_out"}
     options = {f.name: getattr(world, f.name) for f in dataclasses.fields(world) if f.name not in base and f.init}
     packages = {"numpy": np, "opencv": cv2, "pymunk": importlib.import_module("pymunk"), "tfds": tfds}
@@ -83,7 +84,7 @@ def spec_of(world: World, shard: int) -> dict[str, Any]:
 
 
 def code_of(world: World) -> str:
-    """A checksum of the source files that simulate and draw this world: its module with what that imports."""
+    """A checksum of the source files that simulate and draw this world: its module and its imports."""
     found = import_closure.files(type(world))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in found)).hexdigest()[:16]
 
@@ -91,21 +92,21 @@ def code_of(world: World) -> str:
 def world_of(spec: dict[str, Any], allowed: str = "", **changed: Any) -> World:
     """The world that a spec describes, with other base fields if given.
 
-    allowed: the world of another package ("module:Class") that the user has named. A spec that was read from a file is
-    data: only this one is imported, and worlds of this package. Raises ConfigError for any other.
+    allowed: the world of another package ("module:Class") that the user named. A spec from a file is data: only this
+    world and worlds of this package are imported. Raises ConfigError for others.
     """
     name = spec["world"]
     if ":" in name and name != allowed and catalogue.keywords("world", name) is None:
         text = printable(name)[:80]
         if name.startswith("cjepa_jax."):
-            raise ConfigError(f"{text}: is no world of this package")
+            raise ConfigError(f"{text}: this package has no such world")
         raise ConfigError(f"{text}: is code of another package: data.options.world = {text!r} if it is yours")
     base = {name: spec[name] for name in ("seed", "size", "frames", "split", "count")}
     return make_world(name, spec["options"], **(base | changed))
 
 
 def arrays(world: World, i: int) -> dict[str, np.ndarray]:
-    """All arrays of scene i that a record holds, those of the outcomes as "outcomes/NAME"."""
+    """All arrays of a record of scene i. Those of the outcomes are "outcomes/NAME"."""
     setup = world.setup(i)
     found = {name: np.asarray(value) for name, value in world.play(setup).items()}
     if type(world).outcome is not World.outcome:  # a world with a question
@@ -138,7 +139,7 @@ def features_of(fields: Fields) -> tfds.features.FeaturesDict:
     for name, (dtype, shape) in fields.items():
         if dtype == BITS:
             feature = _tensor((*shape[:-1], -(-shape[-1] // 8)), np.uint8)
-        elif shape.count(None) > 1:  # TFDS's own way of storing such a shape fails on short arrays
+        elif shape.count(None) > 1:  # TFDS fails to store short arrays of such a shape
             parts = {"value": _tensor((None,), np.dtype(dtype)), "shape": _tensor((len(shape),), np.int64)}
             feature = tfds.features.FeaturesDict(parts)
         else:
@@ -156,7 +157,7 @@ def _tensor(shape: Any, dtype: Any) -> tfds.features.Tensor:
 
 
 def encode(fields: Fields, values: dict[str, np.ndarray]) -> dict[str, Any]:
-    """`arrays` as `features_of` wants them. Raises KeyError for a scene with other arrays than the first one."""
+    """`arrays` for `features_of`. Raises KeyError for a scene whose arrays differ from those of the first one."""
     if values.keys() != fields.keys():
         raise KeyError(f"scene {values.get('index')} holds {sorted(values)}, the first one {sorted(fields)}")
     tree: dict[str, Any] = {}
@@ -172,7 +173,7 @@ def encode(fields: Fields, values: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def decode(fields: Fields, tree: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The inverse of `encode`. Raises KeyError, ValueError for what was not written by it."""
+    """The inverse of `encode`. Raises KeyError, ValueError for a record that it did not write."""
     values = {}
     for name, (dtype, shape) in fields.items():
         head, _, tail = name.partition("/")
@@ -186,9 +187,9 @@ def decode(fields: Fields, tree: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def write_shard(root: str, spec: dict[str, Any], shard: int) -> int:
-    """Writes file `shard` of a split, all or nothing, and then its entry; returns the number of its scenes.
+    """Writes file `shard` of a split atomically, and then its entry. Returns the number of its scenes.
 
-    It needs nothing but a folder that it shares with the others, so it runs in a pool, or on a cluster.
+    Processes share only the folder, so this runs in a pool or on a cluster.
     """
     world, features = _opened(json.dumps(spec))
     name, scenes = dataset_spec.shard_name(spec, shard), dataset_spec.scenes_of(spec, shard)
@@ -198,7 +199,7 @@ def write_shard(root: str, spec: dict[str, Any], shard: int) -> int:
         size = write_records(beside, features, spec["fields"], world, scenes)
         entry = {"name": name, "scenes": len(scenes), "bytes": size, "sha256": dataset_spec.sha256(beside)}
         os.replace(beside, Path(root) / name)
-        entry_beside = beside.with_name(f"{beside.name}.entry")  # on a cluster, two may write the same file
+        entry_beside = beside.with_name(f"{beside.name}.entry")  # on a cluster, two processes may write the same file
         write_atomically(entry_beside, json.dumps(entry | {"fingerprint": dataset_spec.fingerprint(spec)}))
         os.replace(entry_beside, parts / f"{name}.json")
     finally:
@@ -207,12 +208,12 @@ def write_shard(root: str, spec: dict[str, Any], shard: int) -> int:
 
 
 def write_records(file: Path, features: Any, fields: Fields, world: World, scenes: range) -> int:
-    """Writes an ArrayRecord file of these scenes and syncs it; returns its size in bytes."""
+    """Writes an ArrayRecord file of these scenes and syncs it. Returns its size in bytes."""
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
 
     def record(i: int) -> tuple[int, bytes]:
         example = serializer.get_tf_example(features.encode_example(encode(fields, arrays(world, i))))
-        return i, example.SerializeToString(deterministic=True)  # otherwise the order of its entries is any
+        return i, example.SerializeToString(deterministic=True)  # otherwise the order of entries is arbitrary
 
     records = map(record, scenes)
     file_adapters.ArrayRecordFileAdapter.write_examples(file, records)
@@ -223,7 +224,7 @@ def write_records(file: Path, features: Any, fields: Fields, world: World, scene
 
 @functools.lru_cache(maxsize=1)
 def _opened(spec: str) -> tuple[World, Any]:
-    """A worker writes many files of one spec, which the command line gave; TFDS's features are slow to set up."""
+    """Cached, because a worker writes many files of one spec, and TFDS's features are slow to set up."""
     content = json.loads(spec)
     return world_of(content, content["world"]), features_of(content["fields"])
 
@@ -239,7 +240,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # where TFDS would look for the checksums of downloads, with a package that it does not install
+    code_path = None  # where TFDS would look for checksums of downloads, with a package that it does not install
 
     def __init__(self, *, specs: dict[str, dict], beam: bool = False, **options: Any):
         self.specs, self.beam = specs, beam
@@ -272,7 +273,7 @@ def _generate(make: Any, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def import_beam() -> Any:
-    """The package apache_beam. Raises ConfigError where it is missing."""
+    """The package apache_beam. Raises ConfigError if it is missing."""
     try:
         return importlib.import_module("apache_beam")
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What a folder of materialised scenes says about itself: which scenes it holds, in which files, with which checksums.
+"""The manifest of a folder of materialised scenes: its scenes, files and checksums.
 
     DIR/manifest-SPLIT.json                         {"fingerprint", "spec", "files"}; files: once all are there
     DIR/scenes-SPLIT.array_record-00000-of-00040    scenes [0, shard), and so on
@@ -20,20 +20,20 @@ from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import door
 
 FORMAT = 2
-PER_SPLIT = ("split", "count", "shard")  # what splits of one folder may differ in
+PER_SPLIT = ("split", "count", "shard")  # fields in which the splits of one folder may differ
 MOST_FILES = 10**5  # of a split: five digits in their names
 MOST_NUMBERS = 2**33  # of one field of a scene
 LIMITS = {"shard": (1, 10**6), "size": (1, 2**16), "frames": (1, 2**16), "seed": (0, float("inf"))}
-ENTRY_BYTES = 10_000  # more than an entry ever takes
+ENTRY_BYTES = 10_000  # more than any entry needs
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
 FIELD_TYPE = re.compile(r"bits|bool|u?int(8|16|32|64)|float(16|32|64)")
 PART_NAME = re.compile(r"(probe|scenes-[a-z0-9_]+\.array_record-\d{5}-of-\d{5})\.[0-9a-z.]+")
 
 
 def path_of(root: Path, split: str) -> Path:
-    """The manifest of a split. Raises DataError for a name that is none."""
+    """The path of a split's manifest. Raises DataError for an invalid name."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", split):
-        raise DataError(f"{root}: {split[:80]!r} is no name of a split")
+        raise DataError(f"{root}: {split[:80]!r} is not a name of a split")
     return Path(root) / f"manifest-{split}.json"
 
 
@@ -43,12 +43,12 @@ def fingerprint(spec: dict[str, Any]) -> str:
 
 
 def text(spec: dict[str, Any], files: list[dict]) -> str:
-    """The manifest as it is written: without files it is a claim to the split."""
+    """The text of a manifest. Without files it reserves the split."""
     return json.dumps({"fingerprint": fingerprint(spec), "spec": spec, "files": files}, indent=1, sort_keys=True) + "\n"
 
 
 def read(root: Path, split: str) -> dict[str, Any]:
-    """The manifest of a split, its shape checked. Raises DataError, naming the file."""
+    """The checked manifest of a split. Raises DataError, naming the file."""
     file = path_of(root, split)
     content = read_json(file)
     try:
@@ -59,7 +59,7 @@ def read(root: Path, split: str) -> dict[str, Any]:
 
 
 def parts_of(root: Path, split: str) -> Path:
-    """The folder of what an unfinished build of a split knows. Raises DataError if something else is there."""
+    """The folder with the state of an unfinished build of a split. Raises DataError if it is something else."""
     folder = Path(root) / f".parts-{split}"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise DataError(f"{folder}: not the folder that a build makes for itself: remove it")
@@ -67,12 +67,12 @@ def parts_of(root: Path, split: str) -> Path:
 
 
 def clear_parts(root: Path, split: str, entries: bool) -> None:
-    """Deletes the unfinished files that a killed build has left, with `entries` those of finished files too."""
+    """Deletes the unfinished files of a killed build; with `entries`, also the entries of finished files."""
     folder = parts_of(root, split)
     for left in folder.iterdir() if folder.exists() else ():
         ours = PART_NAME.fullmatch(left.name) and (left.is_symlink() or not left.is_dir())
         if ours and (entries or left.suffix != ".json"):
-            left.unlink(missing_ok=True)  # a process of the killed build may just be renaming it
+            left.unlink(missing_ok=True)  # a process of the killed build may be renaming it
 
 
 def splits(root: Path) -> list[str]:
@@ -81,7 +81,7 @@ def splits(root: Path) -> list[str]:
 
 
 def shard_count(spec: dict[str, Any]) -> int:
-    """How many files a split has."""
+    """The number of files of a split."""
     return -(-spec["count"] // spec["shard"])
 
 
@@ -106,7 +106,7 @@ def differences(there: dict[str, Any], here: dict[str, Any], ignore: tuple[str, 
 
 
 def check_claim(root: Path, spec: dict[str, Any]) -> None:
-    """Raises ConfigError, naming the field, if `root` holds scenes that `spec` would not have made."""
+    """Raises ConfigError, naming the field, if `root` holds scenes that `spec` would not produce."""
     for split in sorted(splits(root), key=lambda split: split != spec["split"]):
         same = split == spec["split"]
         changed = differences(read(root, split)["spec"], spec, () if same else PER_SPLIT)
@@ -116,7 +116,7 @@ def check_claim(root: Path, spec: dict[str, Any]) -> None:
 
 
 def check_sizes(root: Path, split: str) -> dict[str, Any]:
-    """The manifest of a finished split whose files are all there, as long as they were.
+    """The manifest of a finished split whose files all exist with the recorded sizes.
 
     Raises DataError, naming the file, otherwise.
     """
@@ -134,7 +134,7 @@ def check_sizes(root: Path, split: str) -> dict[str, Any]:
 
 
 def parts(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
-    """Entries by number of the files that an unfinished build has written, and that are still as long."""
+    """Entries, by number, of the files that an unfinished build has written and whose sizes still match."""
     found, mark = {}, fingerprint(spec)
     for shard in range(shard_count(spec)):
         name = shard_name(spec, shard)
@@ -145,7 +145,7 @@ def parts(root: Path, spec: dict[str, Any]) -> dict[int, dict]:
             entry = read_json(parts_of(root, spec["split"]) / f"{name}.json", ENTRY_BYTES)
             _check_entry(entry, spec, shard)
         except (DataError, ValueError):
-            continue  # none, or a damaged one: this file is written anew
+            continue  # missing or damaged: this file is written again
         if entry["bytes"] == file.stat().st_size and entry.get("fingerprint") == mark:
             found[shard] = {key: entry[key] for key in ("name", "scenes", "bytes", "sha256")}
     return found
@@ -167,7 +167,7 @@ def _flatten(value: Any, name: str = "") -> list[tuple[str, Any]]:
 
 
 def check_spec(spec: Any) -> None:
-    """Raises ValueError, naming the field, for a spec that no build makes."""
+    """Raises ValueError, naming the field, for an invalid spec."""
     _want(isinstance(spec, dict), "spec", spec, "an object")
     _want(spec.get("format") == FORMAT, "format", spec.get("format"), f"{FORMAT}: build anew into another folder")
     for name, (least, most) in LIMITS.items():

@@ -1,7 +1,8 @@
-"""The source files that decide what a simulated world does: its module, and what that imports. Read with ast.
+"""The source files that define a simulated world: its module and the modules that it imports. Read with ast.
 
-Only modules below cjepa_jax.data.worlds are followed and, for a world of another package, those of that package or
-beside its file. The worlds' `__init__` counts only for what it imports a name from, so other worlds do not matter.
+Followed are modules below cjepa_jax.data.worlds. For a world of another package, modules of that package or in the
+folder of its file are followed too. Of the worlds' `__init__`, only imports of needed names are followed, so other
+worlds have no influence.
 """
 
 import ast
@@ -14,11 +15,11 @@ from cjepa_jax.data import worlds
 from cjepa_jax.errors import ConfigError
 
 WORLDS = worlds.__name__
-INSTALLED = {"site-packages", "dist-packages"}  # folders where modules of many packages lie beside each other
+INSTALLED = {"site-packages", "dist-packages"}  # folders that hold modules of many packages
 
 
 def files(kind: type) -> list[Path]:
-    """The source files of a world's class, by the names of their modules. Raises ConfigError if it has none."""
+    """The source files of a world's class, sorted by module name. Raises ConfigError if it has no file."""
     module = kind.__module__
     file = getattr(sys.modules.get(module), "__file__", None)
     if module == "__main__" or not file or Path(file).suffix != ".py":
@@ -30,14 +31,14 @@ def files(kind: type) -> list[Path]:
 
 
 class Closure:
-    """`found`: module -> file. base: the folder from which the world's own package is imported; top: its name."""
+    """`found`: module -> file. base: the folder from which the world's package is imported. top: its name."""
 
     def __init__(self, base: Path, top: str):
         self.base, self.top = base, top
         self.found: dict[str, Path] = {}
 
     def add(self, module: str) -> None:
-        """Adds a module with all that it imports."""
+        """Adds a module and everything that it imports."""
         file = self.file(module)
         if file is None or module in self.found:
             return
@@ -46,7 +47,7 @@ class Closure:
             self.add_name(parent, name)
 
     def add_name(self, parent: str, name: str) -> None:
-        """Adds what `from parent import name` needs; `name` is "" for `import parent`."""
+        """Adds the modules for `from parent import name`. `name` is "" for `import parent`."""
         file = self.file(parent)
         if name and self.file(f"{parent}.{name}"):
             self.add(f"{parent}.{name}")
@@ -56,7 +57,7 @@ class Closure:
             self.add(parent)
 
     def origin(self, package: str, file: Path, name: str) -> tuple[str, str] | None:
-        """(module, name) that a package's `__init__` imports a name from; None: it does not."""
+        """(module, name) from which a package's `__init__` imports a name. None: it does not import it."""
         for node in ast.parse(file.read_bytes()).body:
             if isinstance(node, ast.ImportFrom):
                 for alias in node.names:
@@ -66,7 +67,7 @@ class Closure:
         return None
 
     def file(self, module: str) -> Path | None:
-        """The source of a module that is followed; None for any other."""
+        """The source file of a module that is followed. None for other modules."""
         if f"{module}.".startswith(f"{WORLDS}."):
             place = Path(worlds.__file__).parent.joinpath(*module.split(".")[WORLDS.count(".") + 1 :])
         elif module.partition(".")[0] == WORLDS.partition(".")[0]:
@@ -80,7 +81,7 @@ class Closure:
 
 
 def imports(module: str, file: Path) -> Iterator[tuple[str, str]]:
-    """(module, name) of each import in a file, wherever it stands; name is "" for `import module`, and for `*`."""
+    """(module, name) of each import anywhere in a file. `name` is "" for `import module` and for `*`."""
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)

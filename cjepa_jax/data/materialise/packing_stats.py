@@ -1,4 +1,4 @@
-"""How much of the context encoder's rows is padding, and which row lengths would leave less. No JAX."""
+"""Measures the padding in the context encoder's rows, and suggests row lengths with less padding. No JAX."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -10,15 +10,18 @@ from cjepa_jax.configuration import seeds, sizes
 from cjepa_jax.data import batching
 from cjepa_jax.errors import ConfigError
 
-PACKS = range(1, 9)  # grids to a row that are tried
-BATCHES = 8  # drawn from the contexts that were read
-QUANTILES = (0.5, 0.95, 1.0)  # of the rows that these batches need: the suggested shapes, beside the last one
+PACKS = range(1, 9)  # numbers of grids per row that are tried
+BATCHES = 8  # number of batches, drawn from the contexts that were read
+QUANTILES = (0.5, 0.95, 1.0)  # of the numbers of rows that these batches need: the suggested shapes
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """data.pack and data.row_lengths, and what they cost: the share of real tokens, and the FLOPs of the encoder's
-    products against those of a row of N for each scene, where attention computes every product of a row."""
+    """data.pack and data.row_lengths, with their cost.
+
+    real: share of tokens that are not padding. flops: FLOPs of the encoder's matrix products, divided by those of one
+    row of N tokens per scene, if attention computes all products of a row.
+    """
 
     pack: int
     row_lengths: tuple[float, ...]
@@ -34,14 +37,15 @@ class Layout:
 
 
 def check_shards(config: Any, shards: int) -> None:
-    """Raises ConfigError if a batch does not divide among so many."""
+    """Raises ConfigError if a batch is not divisible by the number of shards."""
     if config.train.batch % shards:
         raise ConfigError(f"--shards = {shards}: must divide train.batch = {config.train.batch}")
 
 
 def report(config: Any, contexts: np.ndarray, tokens: int, shards: int) -> Iterator[tuple[str, str]]:
-    """Names and texts: what the contexts are (int [n], tokens of each scene that was read), the config's layout, packed
-    ones, and the flags of the one with the fewest FLOPs."""
+    """Names and texts of the report: the contexts (int [n], tokens of each scene that was read), the config's layout,
+    packed layouts, and the flags of the layout with the fewest FLOPs.
+    """
     share = contexts / tokens
     spread = f"{share.mean():.3f} of the grid (deviation {share.std():.3f}, {share.min():.3f} to {share.max():.3f})"
     yield "context tokens", f"{spread} in {len(contexts)} scenes"
@@ -57,18 +61,18 @@ def report(config: Any, contexts: np.ndarray, tokens: int, shards: int) -> Itera
 
 
 def suggest(batches: np.ndarray, tokens: int, pack: int, width: int) -> Layout:
-    """The layout of rows of `pack` grids whose numbers of rows are those that the batches, int [n, S, b], need."""
+    """A layout with rows of `pack` grids and the numbers of rows that the batches, int [n, S, b], need."""
     scenes = batches.shape[2]
     needed = np.array([max(rows_needed(shard, pack * tokens) for shard in batch) for batch in batches])
     rows = np.quantile(needed, QUANTILES, method="higher")
-    # Rounded down: rounded up, it would ask for one row more.
+    # Rounded down, because a rounded-up share would mean one more row.
     shares = {np.floor(1e4 * count * pack / scenes) / 1e4 for count in rows}
     lengths = (*sorted(share for share in shares if share < 1), 1.0)
     return measure(batches, tokens, pack, tuple(map(float, lengths)), width)
 
 
 def rows_needed(counts: np.ndarray, length: int) -> int:
-    """The fewest rows of this length that hold scenes of so many tokens, int [b]."""
+    """The fewest rows of this length that hold scenes with `counts` tokens, int [b]."""
     rows = max(1, -(-int(counts.sum()) // length))
     while batching.assign(counts, (rows, length)) is None:
         rows += 1
@@ -76,7 +80,7 @@ def rows_needed(counts: np.ndarray, length: int) -> int:
 
 
 def measure(batches: np.ndarray, tokens: int, pack: int, row_lengths: tuple[float, ...], width: int) -> Layout:
-    """What a layout makes of batches, int [n, S, b], for an encoder of this width."""
+    """The cost of a layout for batches, int [n, S, b], and an encoder of this width."""
     count, shards, scenes = batches.shape
     shapes = batching.shapes(_Data(pack, row_lengths), tokens, scenes)
     chosen = [next(shape for shape in shapes if _holds(shape, batch)) for batch in batches]
@@ -92,7 +96,7 @@ def _holds(shape: batching.Shape, batch: np.ndarray) -> bool:
 
 
 def _per_token(length: int, width: int) -> int:
-    """Multiply-adds x 2 of a block for each token: four projections and an MLP of 4 D; scores and their sums."""
+    """FLOPs of a block per token: four projections, an MLP of width 4 D, attention scores and their weighted sums."""
     return 24 * width**2 + 4 * length * width
 
 

@@ -114,7 +114,7 @@ def read_questions(path: Path) -> dict[tuple[int, int], dict]:
         raise DataError(f"{path}: must be a list of questions")
     for number, asked in enumerate(found):
         if not isinstance(asked, Mapping):
-            raise DataError(f"{path}: entry {number} is no question")
+            raise DataError(f"{path}: entry {number} is not a question")
         for key in (*ASKED, "video_index", "video_file_path"):
             if not isinstance(asked.get(key), int if key.endswith("index") else str):
                 raise DataError(f"{path}: {key} of entry {number} is {str(asked.get(key))[:40]!r}")

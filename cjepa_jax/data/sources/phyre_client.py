@@ -159,7 +159,7 @@ def value(body: bytearray) -> dict:
     except Exception as error:
         raise Failure(f"wrote an unreadable message ({type(error).__name__}: {error})") from error
     if not isinstance(reply, dict) or reply.keys() not in ({"ok"}, {"error"}):
-        raise Failure("wrote a message that is no reply")
+        raise Failure("wrote a message that is not a reply")
     return reply
 
 

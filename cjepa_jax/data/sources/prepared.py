@@ -50,7 +50,7 @@ class Prepared:
         if self.split not in lengths:
             raise DataError(f"{file}: no split {self.split}; there are {', '.join(sorted(lengths))}")
         if not 0 < sum(lengths[self.split]) < MOST_RECORDS or min(lengths[self.split]) < 0:
-            raise DataError(f"{file}: the shardLengths of split {self.split} are no numbers of records")
+            raise DataError(f"{file}: the shardLengths of split {self.split} are not numbers of records")
         for key, value in (("name", name), ("format", kind), ("ends", np.cumsum(lengths[self.split]))):
             object.__setattr__(self, key, value)
         if self.count > self.ends[-1]:

@@ -42,7 +42,7 @@ def test_json(tmp_path):
         (None, "No such file"),
         (b"", "not JSON at line 1"),
         (b'{"a":\n 1,', "not JSON at line 2"),
-        (b'"\xff"', "byte 1 is no text"),
+        (b'"\xff"', "byte 1 is not text"),
         (b"[" * 100_000, "too deeply nested"),
         (b"[1, 2, 3]" + b" " * 200_000, "200009 bytes, at most 150000"),
     ],

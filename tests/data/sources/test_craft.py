@@ -176,7 +176,7 @@ def edit(root, name, change) -> None:
             "video_index 0 has two files",
         ),
         ("dataset_minimal.json", lambda c: c[4].pop("answer"), "answer of entry 4 is 'None'"),
-        ("dataset_minimal.json", lambda c: c.insert(0, 3), "entry 0 is no question"),
+        ("dataset_minimal.json", lambda c: c.insert(0, 3), "entry 0 is not a question"),
     ],
 )
 def test_broken_lists_stop_at_once(broken, name, change, named):
@@ -197,7 +197,7 @@ def test_paths_stay_in_the_folder(broken, path):
 @pytest.mark.parametrize("path", ["./videos/" + "n" * 300, "./videos/\ud800.mpg", "./videos/a\nb.mpg"])
 def test_paths_that_are_none(broken, path):
     edit(broken, "dataset_minimal.json", lambda c: [q.update(video_file_path=path) for q in c if q["video_index"] == 0])
-    with pytest.raises(DataError, match="is no file name") as caught:
+    with pytest.raises(DataError, match="is not a file name") as caught:
         craft(broken)
     assert "\n" not in str(caught.value)
 

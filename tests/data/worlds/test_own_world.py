@@ -77,7 +77,7 @@ def test_a_folder_alone_names_no_code(folder, monkeypatch):
     assert "drift" not in sys.modules
     for name in ("cjepa_jax.cli:run", "cjepa_jax.data.worlds.base:Outcomes", "cjepa_jax.data.sources.records:Records"):
         spec = dataset_spec.read(folder / "records", "train")["spec"] | {"world": name}
-        with pytest.raises(ConfigError, match=f"{name}: is no world of this package"):
+        with pytest.raises(ConfigError, match=f"{name}: this package has no such world"):
             builders.world_of(spec)
 
 
