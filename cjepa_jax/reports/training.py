@@ -21,6 +21,7 @@ from cjepa_jax.reports.run import Run, numeric, read
 from cjepa_jax.reports.text import GLOSSARY
 from cjepa_jax.runtime import ending, fallbacks
 from cjepa_jax.runtime.workdir import write_atomically
+from cjepa_jax.runtime.writers import format_seconds
 
 HIGHLIGHTS = {  # title -> config values worth a glance, each with its own label where the key alone says too little
     "data": {"data.source": "", "data.path": "", "data.size": "", "data.frames": "", "data.intervened": ""},
@@ -54,13 +55,14 @@ def header(run: Run) -> str:
     state = "finished" if run.result else "not finished (no result.json)"
     facts = [["state", f"{state}, step {steps:,.0f}" + (f" of {total:,.0f}" if total else "")]]
     recorded = {"version": __version__ + " (of this report)"} | run.result
-    for name in ("command", "seconds", "resumed_at", "devices", "version"):
+    named = {"command": "command", "seconds": "time", "resumed_at": "resumed at step", "devices": "devices"}
+    for name, title in (named | {"version": "version"}).items():
         value = recorded.get(name, "not recorded")
-        if value != "not recorded" or name in ("command", "devices"):
-            value = (
-                number(value) if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-            )
-            facts.append([name, f"<code>{escape(value)}</code>"])
+        if value in (0, "not recorded") and name not in ("command", "devices"):
+            continue
+        if name == "seconds" and isinstance(value, int | float):
+            value = f"{format_seconds(value)} ({value:,.0f} s)"
+        facts.append([title, f"<code>{escape(value if isinstance(value, str) else json.dumps(value))}</code>"])
     for title, names in HIGHLIGHTS.items():
         known = {label or name.rsplit(".", 1)[-1]: run.setting(name) for name, label in names.items()}
         if known.get("steps"):

@@ -268,7 +268,7 @@ def test_read_objects_and_reports_refuse_what_is_no_file(tmp_path):
     with pytest.raises(CheckpointError, match="symbolic link"):
         files.json(tmp_path / "x.json")
     os.mkfifo(tmp_path / "x.npz")
-    with pytest.raises(DataError, match="no regular file"):
+    with pytest.raises(DataError, match="not a regular file"):
         npz.read(tmp_path / "x.npz")
     (tmp_path / "metrics.jsonl").symlink_to("/dev/zero")
     with pytest.raises(DataError):

@@ -86,7 +86,7 @@ def test_the_archive_holds_changes_of_known_files_and_touches_nothing(repository
 
 
 def test_no_repository_is_refused_unless_allowed(tmp_path):
-    with pytest.raises(ConfigError, match="no git repository"):
+    with pytest.raises(ConfigError, match="not a git repository"):
         git.commit(str(tmp_path), allow_dirty=False)
     assert git.commit(str(tmp_path), allow_dirty=True) == "unknown"
 

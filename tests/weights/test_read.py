@@ -76,7 +76,7 @@ def test_other_positions_of_clips_do(tmp_path):
         found = read(path, heads=2, frames=frames, layout="timm")
         assert found.encoder["positions"] == "table" and found.encoder["position_grid"] == grid
         np.testing.assert_array_equal(found.params["encoder"]["tokenizer"]["positions"], table)
-    with pytest.raises(CheckpointError, match="no square grid of 3 times"):
+    with pytest.raises(CheckpointError, match="not a square grid of 3 times"):
         read(path, heads=2, frames=6, layout="timm")
 
 
