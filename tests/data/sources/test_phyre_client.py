@@ -115,8 +115,8 @@ def test_threads_get_their_own_answers(simulator):
         ("only(worker.pack({'ok': 1})[:-1] + bytes([0xc1]))", "unreadable message"),
         ("only(worker.pack({'ok': {'dtype': '|O', 'shape': [1], 'raw': bytes(8)}}))", "an array of type '|O'"),
         ("only(worker.pack({'ok': {'dtype': '|u1', 'shape': [1 << 40], 'raw': bytes(8)}}))", "unreadable message"),
-        ("only(worker.pack({'answer': 1}))", "no reply"),
-        ("only(worker.pack([1]))", "no reply"),
+        ("only(worker.pack({'answer': 1}))", "not a reply"),
+        ("only(worker.pack([1]))", "not a reply"),
     ],
 )
 def test_a_worker_that_fails_is_replaced_once_and_then_named(simulator, misbehave, text, monkeypatch):
