@@ -1,6 +1,7 @@
 """configs/ablations: each row differs from its reference in exactly the keys that it is about, and all train.
 
-Two sets: the document's ablations on the document's objective, and, in the folder tiny, those of tiny's own settings.
+There are two sets: the ablations of the method's description, on its objective, and, in the folder tiny, those of the
+settings of tiny.
 """
 
 import importlib
@@ -24,7 +25,7 @@ SCALE = (  # what makes vitl tiny: scenes, network, budget, and how often someth
     "log.every", "objective.encoder.variant", "objective.predictor.depth", "objective.predictor.heads",
     "objective.predictor.width", "optim.peak", "optim.warmup_share", "probe.every", "train.batch", "train.steps",
 )  # fmt: skip
-DOCUMENT = {  # the rows of the document's table, then what it names without a row: the keys that differ from "full"
+DOCUMENT = {  # the rows of the description's table, then ablations without a row: the keys that differ from "full"
     "random_patches": ("mask.type: cjepa_jax.masks.objects:draw -> cjepa_jax.masks.random:matched_blocks",),
     "superpixels": (
         "data.max_objects: 8 -> 16",

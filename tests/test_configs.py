@@ -96,7 +96,7 @@ def test_every_config_is_locked_documented_and_drawable(name):
 
 
 def test_vitl_carries_every_hyper_parameter_of_the_document():
-    """The table of section 5 of the Causal-JEPA document, row by row."""
+    """The table of hyper-parameters of the method's description (its section 5), row by row."""
     c = vitl.get_config()
     objective = build.build(c.objective, steps=1, dtype="float32")
     assert c.objective.encoder.variant == "L/16" and objective.patch == 16 and objective.tubelet == 2

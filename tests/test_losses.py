@@ -29,7 +29,7 @@ def huber(size, beta):
 
 
 def token_loss(kind, z, beta):
-    """One token's loss from its error z [D], as the document and the ablations define it."""
+    """One token's loss from its error z [D], by METHOD (6) and by the ablations' definitions."""
     if kind == "smooth_l1":
         return huber(np.sqrt((z**2).sum()), beta)
     if kind == "l1":

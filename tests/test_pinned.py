@@ -1,7 +1,7 @@
 """Every value of the reference config, and every mask of the others, against tables of this file alone.
 
-Read without the package: what these tables say comes from the document (section 5 and Algorithms 1 and 2) and from the
-papers that the baselines follow.
+The tables do not use the package. Their values come from the method's description (its section 5 and Algorithms 1 and
+2) and from the papers that the baselines follow.
 """
 
 import importlib
@@ -12,7 +12,7 @@ import pytest
 from configs import vitl
 
 ROOT = pathlib.Path(__file__).parents[1]
-DOCUMENT = {  # its table of hyper-parameters, row by row, then what its text fixes
+DOCUMENT = {  # the description's table of hyper-parameters, row by row, then the values that its text fixes
     "objective.encoder.variant": "L/16",  # 24 layers, 16 heads, D = 1024, patches of 16: tests/models/test_encoder.py
     "objective.encoder.depth": 0,  # as the variant says
     "objective.predictor.depth": 6,
@@ -47,9 +47,9 @@ DOCUMENT = {  # its table of hyper-parameters, row by row, then what its text fi
     "objective.sigreg_kind": "kl",
     "objective.encoder_input": "context",
     "objective.predictor.attention": "joint",
-    "data.intervened": "zero_pixels",  # step 3 of its training iteration
+    "data.intervened": "zero_pixels",  # step 3 of the description's training iteration
 }
-OURS = {  # where the document is silent
+OURS = {  # values that the method's description does not fix
     "seed": 0,
     "init_from": "",
     "dtype": "auto",

@@ -1,6 +1,6 @@
-"""Three whole training steps against an independent derivation: tests/three_steps_torch.py, from the document alone.
+"""Three whole training steps against tests/three_steps_torch.py, written from the method's description alone.
 
-The state starts in the middle of a schedule, with a target that is not the encoder; each step has scenes of its own.
+The state starts in the middle of a schedule, with a target that is not the encoder. Each step has separate scenes.
 """
 
 import functools
@@ -22,7 +22,7 @@ TOLERANCE = 1e-5  # of each number's scale: an entry's root mean square, or the 
 
 
 def configured(setting):
-    """vitl.py with the sizes of the three steps and this setting; all else stays the document's."""
+    """vitl.py with the sizes of the three steps and this setting. The rest stays as in the method's description."""
     c = vitl.get_config().copy_and_resolve_references().unlock()
     size = f"{given.WIDTH}x{given.DEPTH}x{given.HEADS}x{given.HIDDEN}/{given.PATCH}"
     c.objective.encoder.update(variant=size, tubelet=given.TUBELET, gelu=setting.gelu, remat=setting.remat)

@@ -14,7 +14,7 @@ PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 SOURCES = [path for top in ("cjepa_jax", "configs", "launch", "examples") for path in (ROOT / top).rglob("*.py")]
 GENERATED = ("docs/results/",)
 # Files and folders that are still to be rewritten, below cjepa_jax/ or at the top. This list only gets shorter.
-NOT_YET = """evals"""
+NOT_YET = """evals/counterfactual evals/interventional.py evals/probe.py"""
 NOT_YET = tuple(f"cjepa_jax/{name}" for name in NOT_YET.split())
 COMMAND = re.compile(r"^ {4,}(?:python|--|\.venv|cjepa|pip|[$]).*$", flags=re.M)  # a line of a docstring
 MOST = 20  # semicolons per 10,000 words

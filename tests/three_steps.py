@@ -26,7 +26,7 @@ DECAYED = "kernel"  # the last name of what weight decay acts on: no bias, norm,
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One reading of the method; the defaults are the document's."""
+    """One reading of the method. The defaults are those of its description (docs/METHOD.md)."""
 
     attention: str = "joint"
     encoder_input: str = "context"

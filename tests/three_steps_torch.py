@@ -1,6 +1,6 @@
-"""Three training steps in float64 PyTorch, written from the document alone: what tests/golden/three_steps.json holds.
+"""Three training steps in float64 PyTorch, written from the method's description alone, for tests/golden.
 
-    python -m tests.three_steps_torch          writes the file; needs PyTorch
+    python -m tests.three_steps_torch          writes tests/golden/three_steps.json; needs PyTorch
 
 Nothing of the package is imported. Scenes are taken one by one, tokens are picked by index, and every formula is
 written out: the encoder, the predictor, the three losses, AdamW, its schedule, the moving average.

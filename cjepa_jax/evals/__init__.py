@@ -1,1 +1,1 @@
-"""What a representation is worth. Everything here takes functions (encode, predict) and arrays, never model classes."""
+"""Evaluation of representations. Modules here take functions (encode, predict) and arrays, never model classes."""

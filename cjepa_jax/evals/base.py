@@ -1,11 +1,11 @@
-"""What an evaluation protocol is given, models as functions and held-out scenes, and what it gives back: scores.
+"""The interface of evaluation protocols. A protocol gets models as functions and held-out scenes, and returns scores.
 
 A protocol is a frozen dataclass that config.evals.protocols names, with one method:
 
     run(bench: Bench) -> Result
 
-It scores `bench.model`, the same network at random initialisation (`bench.randoms`), and whatever floors and ceilings
-tell what the number is worth.
+It scores `bench.model`, the same network at random initialisation (`bench.randoms`), and baselines for comparison:
+floors (lower bounds) and ceilings (upper bounds).
 """
 
 import dataclasses
@@ -25,33 +25,35 @@ KINDS = ("result", "floor", "ceiling")
 
 
 class Hidden(NamedTuple):
-    """Scenes of which a part is taken away."""
+    """A batch of masked inputs."""
 
     video: np.ndarray  # uint8 [B, T, H, W, 3]
     context: np.ndarray  # bool [B, N] tokens that stay visible
     object_patches: np.ndarray  # bool [B, K, N] tokens that each object touches
-    removed: np.ndarray  # bool [B, K] objects that are taken away
+    removed: np.ndarray  # bool [B, K] objects that are removed
 
 
 class Seen(NamedTuple):
-    """What a model makes of scenes of which a part is hidden, float32 [B, N, D] each; None: it has no such thing."""
+    """Model outputs for masked inputs, float32 [B, N, D] each. None if the model lacks that output."""
 
-    context: np.ndarray | None  # what stays visible, encoded on its own; 0 elsewhere
-    prediction: np.ndarray | None  # the predicted tokens; trained at hidden ones
-    change: np.ndarray | None  # the predicted s_full - s_int, how the rest changes; None where that was not trained
+    context: np.ndarray | None  # the visible tokens, encoded without the hidden ones. 0 at hidden tokens
+    prediction: np.ndarray | None  # the predicted tokens, which are trained at hidden tokens
+    change: np.ndarray | None  # the predicted s_full - s_int, the change of the rest. None if it was not trained
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """One model as functions on NumPy arrays of any number of scenes B; they are compiled for one batch size.
+    """One model as functions on NumPy arrays of any number of scenes B. They are compiled for one batch size.
 
     Attributes:
-      name: its row in the tables.
+      name: the name of its row in the tables.
       encode: uint8 [B, T, H, W, 3] -> float32 [B, N, D], the trained encoder on whole scenes.
-      hide: Hidden -> Seen.
-      target: as `encode`, by the EMA target encoder; None where there is none.
-      params, apply: the trained parameters and the differentiable (params, video) -> [B, N, D], for fine-tuning.
-      target_norm: of the tokens that `hide` predicts: "layer_norm" (zero mean and unit variance over D), or "none".
+      hide: Hidden -> Seen, the outputs for masked inputs.
+      target: like `encode`, by the EMA target encoder. None if the model has none.
+      params, apply: the trained parameters, and the differentiable function (params, video) -> [B, N, D]. Fine-tuning
+        uses them.
+      target_norm: normalisation of the tokens that `hide` predicts: "layer_norm" (zero mean and unit variance over D)
+        or "none".
     """
 
     name: str
@@ -66,18 +68,25 @@ class Model:
 class Score(NamedTuple):
     """One number of a table."""
 
-    metric: str  # such as "accuracy/masked"; larger is better unless the protocol says otherwise
-    row: str  # whose: TRAINED, RANDOM, or a yardstick's name
+    metric: str  # such as "accuracy/masked". Larger is better unless the protocol says otherwise
+    row: str  # TRAINED, RANDOM, or the name of a floor or ceiling
     value: float
-    interval: float = float("nan")  # half of the 95 % interval, of `of`
-    count: int = 0  # test items
+    interval: float = float("nan")  # half of the 95 % interval over `of`
+    count: int = 0  # number of test items
     kind: str = "result"  # or "floor", "ceiling"
-    of: str = "items"  # over what the interval is: "items", or "inits" for random initialisations
+    of: str = "items"  # the interval is over test items ("items") or random initialisations ("inits")
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A protocol's scores; images uint8 [H, W, 3] by title; curves by title: label -> (x [n], y [n]); remarks."""
+    """The output of a protocol.
+
+    Attributes:
+      scores: the numbers of its tables.
+      images: title -> uint8 [H, W, 3].
+      curves: title -> label -> (x [n], y [n]).
+      notes: remarks.
+    """
 
     scores: Sequence[Score]
     images: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -86,17 +95,17 @@ class Result:
 
 
 class Evaluation(Protocol):
-    """Built from a section of config.evals.protocols."""
+    """A protocol, built from a section of config.evals.protocols."""
 
     def run(self, bench: "Bench") -> Result:
-        """Raises ConfigError in one line for data that cannot serve the protocol."""
+        """Computes the scores. Raises ConfigError, in one line, for data that do not suit the protocol."""
 
 
 class Scenes(NamedTuple):
-    """Scenes of one split: the source, how it is prepared, and n of its scenes as arrays with a first axis n.
+    """Scenes of one split: the source, its preparation, and n of its scenes as arrays with a first axis n.
 
     arrays: scene [n], video uint8 [n, T, H, W, 3], labels [n, P], object_patches [n, K, N], object_valid [n, K],
-    objects int32 [n, K] (the source's numbers, -1: none), and where the source has them states [n, T, K, S].
+    objects int32 [n, K] (the source's numbers, -1 for none). If the source has states: states [n, T, K, S].
     """
 
     source: Source
@@ -106,15 +115,17 @@ class Scenes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What a protocol works on.
+    """The input of a protocol.
 
     Attributes:
-      model: to be judged; randoms: the same network at random initialisations.
-      source: (split, count) -> Source, with the evaluation's own seed; count 0: all that the data have.
-      prepare: Source -> SceneMap, centre crops, with_objects.
-      fit_split, fit: where heads are fitted, and on how many scenes; test_split, test: where they are scored.
-      batch: scenes encoded at a time.
-      seed: of every draw of a protocol, and of generated scenes.
+      model: the model to be evaluated.
+      randoms: the same network at random initialisations.
+      source: (split, count) -> Source, with the evaluation's own seed. Count 0 takes all scenes of the data.
+      prepare: Source -> SceneMap, with centre crops and with_objects.
+      fit_split, fit: the split on which heads are fitted, and its number of scenes.
+      test_split, test: the split on which heads are scored, and its number of scenes.
+      batch: number of scenes that are encoded at a time.
+      seed: the seed of every random draw of a protocol, and of generated scenes.
       rate: the peak learning rate of the model's training.
     """
 
@@ -132,7 +143,7 @@ class Bench:
 
     @property
     def models(self) -> tuple[Model, ...]:
-        """The model and the random ones."""
+        """The model and the random initialisations."""
         return (self.model, *self.randoms)
 
     @functools.cached_property
@@ -146,7 +157,7 @@ class Bench:
         return self.scenes(self.test_split, self.test)
 
     def scenes(self, split: str, count: int) -> Scenes:
-        """The first `count` scenes of a split (0: all), unreadable ones left out."""
+        """The first `count` scenes of a split (0: all), without unreadable ones. Raises DataError if fewer than 4."""
         source = self.source(split, count)
         scenes = self.prepare(source)
         found = pipeline.held_out(scenes, 0, count or len(source))
@@ -156,30 +167,33 @@ class Bench:
 
 
 def encoded(model: Model, video: np.ndarray, batch: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """(rows, tokens [b, N, D]) over videos uint8 [n, T, H, W, 3], `batch` at a time: all tokens would not fit."""
+    """Yields (rows, tokens [b, N, D]) of videos uint8 [n, T, H, W, 3], `batch` at a time.
+
+    The tokens of all scenes together would not fit in memory.
+    """
     for start in range(0, len(video), batch):
         rows = slice(start, min(start + batch, len(video)))
         yield rows, model.encode(video[rows])
 
 
 def pooled(model: Model, video: np.ndarray, batch: int) -> np.ndarray:
-    """Mean tokens of whole scenes, the standard features: float32 [n, D]."""
+    """The standard features, mean tokens of whole scenes: float32 [n, D]."""
     return np.concatenate([tokens.mean(1) for _, tokens in encoded(model, video, batch)])
 
 
 def pool(tokens: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """The mean over chosen tokens: [n, N, D], bool [n, N] -> [n, D]; 0 where none is chosen."""
+    """The mean over selected tokens: [n, N, D], bool [n, N] -> [n, D]. 0 if none is selected."""
     weights = where / np.maximum(where.sum(-1, keepdims=True), 1)
     return np.einsum("nld,nl->nd", tokens, weights.astype(tokens.dtype))
 
 
 def binomial(share: float, count: int) -> float:
-    """Half of the 95 % interval of a share of `count` independent items."""
+    """Half of the 95 % interval (normal approximation) of a share of `count` independent items."""
     return float(1.96 * np.sqrt(max(share * (1 - share), 0.0) / max(count, 1)))
 
 
 def over_inits(metric: str, values: Sequence[float], count: int) -> Score:
-    """The row of the random initialisations: their mean, with the 95 % interval (Student's t) over them."""
+    """The row of the random initialisations: their mean, and half of its 95 % interval (Student's t)."""
     values = np.asarray(values, float)
     half = student(len(values)) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
     return Score(
@@ -194,12 +208,12 @@ def over_inits(metric: str, values: Sequence[float], count: int) -> Score:
 
 
 def student(count: int) -> float:
-    """The 97.5 % quantile of Student's t for `count` values, that is count - 1 degrees of freedom; NaN below 2."""
+    """The 97.5 % quantile of Student's t for `count` values, with count - 1 degrees of freedom. NaN below 2 values."""
     return float(special.stdtrit(count - 1, 0.975)) if count > 1 else float("nan")
 
 
 def integer(value: Any, least: int) -> bool:
-    """Whether an option is an integer (not True or False) of at least this."""
+    """Whether an option is an integer (not True or False) of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 

@@ -1,4 +1,4 @@
-"""Classification from frozen features: linear probe, the same from few labels, nearest neighbours, attentive probe."""
+"""Classification from frozen features: linear probe, low-shot linear probe, nearest neighbours, attentive probe."""
 
 import dataclasses
 import math
@@ -17,16 +17,19 @@ from cjepa_jax.evals import heads
 from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, binomial, integer, number, over_inits, require
 from cjepa_jax.evals.probe import pixel_components
 
-TEMPERATURE = 0.07  # of the neighbours' votes
-CACHED = 20_000  # scenes of a split whose pixels are kept, for other protocols too; of more only features are
-SIDE, FITTED = 32, 4096  # the pixel floor: pixels per side, and scenes that the components are fitted on
+TEMPERATURE = 0.07  # for the weights of the neighbours' votes
+CACHED = 20_000  # largest number of scenes of a split whose pixels are kept in memory and shared with other protocols
+SIDE, FITTED = 32, 4096  # pixel PCA: pixels per side, and scenes on which the components are fitted
 HEADS, THREADS = 8, 8
 PIXELS, MAJORITY = "pixel PCA", "majority class"
 
 
 class Read(NamedTuple):
-    """n scenes as features: y int [n]; small uint8 [n, T, s, s, 3]; and for each model pooled [n, D], tokens float16
-    [m, N, D] of the first m, guesses int [n] of its attentive probe (empty lists where they were not asked for)."""
+    """n scenes as features. Lists have one array per model, and are empty if they were not requested.
+
+    y: classes, int [n]. small: shrunk videos, uint8 [n, T, s, s, 3]. pooled: mean tokens, [n, D]. tokens: the tokens of
+    the first m scenes, float16 [m, N, D]. guesses: the classes that the attentive probe predicts, int [n].
+    """
 
     y: np.ndarray
     small: np.ndarray
@@ -39,16 +42,25 @@ class Read(NamedTuple):
 class Classify:
     """Top-1 accuracy on held-out scenes.
 
-    label: "class", where the source says each scene's class (ImageNet), or the name or the index of a label that is
-      rounded to a class, such as "count". classes: how many; 0: as the fitting set shows.
-    "accuracy/linear": softmax regression on the mean token. "accuracy/linear, few": ridge regression on the share
-      `low_shot` of the fitting set, at least one scene per class, drawn class by class from bench.seed; 0: none.
-    "accuracy/k-NN": votes of `neighbours` by cosine similarity with weights exp(similarity / 0.07), as DINO does
-      (arXiv 2104.14294; arXiv 1805.01978); 0: none.
-    "accuracy/attentive": cross-attention of one learned query to all tokens, then softmax regression (V-JEPA, arXiv
-      2404.08471, without its MLP); `attentive` = False: none. Fitted on as many scenes as have tokens of at most
-      `limit` bytes, in float16.
-    steps: at most so many, of 256 scenes, of the linear and of the attentive probe (evals/heads.py).
+    Metrics:
+      "accuracy/linear": softmax regression on the mean token.
+      "accuracy/linear, few": ridge regression on the share `low_shot` of the fitting set. It has at least one scene of
+        each class, and is drawn class by class from bench.seed.
+      "accuracy/k-NN": votes of `neighbours` by cosine similarity with weights exp(similarity / 0.07), as in DINO (arXiv
+        2104.14294, arXiv 1805.01978).
+      "accuracy/attentive": cross-attention of one learned query to all tokens, then softmax regression (V-JEPA, arXiv
+        2404.08471, without its MLP). It is fitted on the first scenes, whose float16 tokens fit into `limit` bytes.
+
+    Attributes:
+      label: "class" if the source gives each scene's class (ImageNet). Otherwise the name or the index of a label that
+        is rounded to a class, such as "count".
+      classes: number of classes. 0: one more than the largest class of the fitting set.
+      low_shot: share of the fitting set for "accuracy/linear, few". 0: not scored.
+      neighbours: number of neighbours for "accuracy/k-NN". 0: not scored.
+      attentive: whether "accuracy/attentive" is scored.
+      steps: the largest number of training steps of the linear and the attentive probe, of 256 scenes each
+        (evals/heads.py).
+      limit: bytes of memory for one model's tokens, on which its attentive probe is fitted.
     """
 
     label: str | int = "class"
@@ -105,7 +117,7 @@ class Classify:
         return Result(_scores(bench, found, common, len(test.y)), notes=notes)
 
     def _guesses(self, train, y, of, order, few, classes, seed) -> dict[str, np.ndarray]:
-        """The class that each probe of pooled features says, int [m] by metric."""
+        """The classes that each probe of pooled features predicts: metric -> int [m]."""
         linear = heads.mlp(train[order], y[order], of, classes, seed, hidden=0, steps=self.steps, inits=1)
         guesses = {"accuracy/linear": linear.argmax(1)}
         if self.low_shot:
@@ -121,7 +133,10 @@ class Classify:
         return heads.learn(attend, params, tokens[order], y=y[order], seed=seed, steps=self.steps)
 
     def _read(self, bench: Bench, part: str, attention: Sequence[Any] | None) -> Read:
-        """A part of the scenes, by every model; with their tokens, or with what attentive probes say of them."""
+        """The scenes of a part as features of every model.
+
+        attention: the fitted attentive probes, which then give `guesses`. None: `tokens` are returned.
+        """
         models, names = bench.models, bench.source(*where(bench, part)).label_names
         y, small, pooled, tokens, guesses = [], [], *([[] for _ in models] for _ in range(3))
         left = self.limit if self.attentive and attention is None else 0
@@ -143,9 +158,10 @@ class Classify:
 
 
 def classes_of(arrays: Mapping[str, np.ndarray], names: Sequence[str], label: str | int, protocol: str) -> np.ndarray:
-    """The scenes' classes, int64 [b]: "class", or the label of this name or index, rounded; names: of the labels.
+    """The scenes' classes, int64 [b]: "class", or the label of this name or index, rounded.
 
-    Raises ConfigError, which names PROTOCOL.label, where the scenes have no such class or one below 0.
+    names: the names of all labels. Raises ConfigError, which names PROTOCOL.label, if the scenes have no such class or
+    one below 0.
     """
     if label == "class":
         require("class" in arrays, protocol, f"a class of each scene, or {protocol}.label = one of {list(names)}")
@@ -160,12 +176,12 @@ def classes_of(arrays: Mapping[str, np.ndarray], names: Sequence[str], label: st
 
 
 def where(bench: Bench, part: str) -> tuple[str, int]:
-    """The split and the number of scenes of "fitting" or "testing"."""
+    """The split and the number of scenes of a part, "fitting" or "testing"."""
     return (bench.fit_split, bench.fit) if part == "fitting" else (bench.test_split, bench.test)
 
 
 def chunks(bench: Bench, part: str) -> Iterator[dict[str, np.ndarray]]:
-    """The scenes of a part as arrays of about bench.batch: of large ones no pixels are kept."""
+    """Yields the scenes of a part as arrays of at most bench.batch scenes. Pixels of a large part are not kept."""
     split, count = where(bench, part)
     if 0 < count <= CACHED:
         arrays = getattr(bench, part).arrays
@@ -183,7 +199,7 @@ def chunks(bench: Bench, part: str) -> Iterator[dict[str, np.ndarray]]:
 
 
 def shrink(video: np.ndarray) -> np.ndarray:
-    """uint8 [n, T, H, W, 3] -> [n, T, s, s, 3], s = 32 or less."""
+    """Shrinks videos uint8 [n, T, H, W, 3] to [n, T, s, s, 3], s = 32 or less."""
     if video.shape[2] <= SIDE:
         return video
     resize = [[cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in clip] for clip in video]
@@ -191,7 +207,7 @@ def shrink(video: np.ndarray) -> np.ndarray:
 
 
 def stratified(y: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Rows of a share of each class, at least one of each: int [k], in random order."""
+    """Draws a share of the rows of each class, at least one of each: int [k], in random order."""
     rows = [rng.permutation(np.flatnonzero(y == c)) for c in np.unique(y)]
     return rng.permutation(np.concatenate([r[: max(1, round(share * len(r)))] for r in rows]))
 
@@ -199,8 +215,11 @@ def stratified(y: np.ndarray, share: float, rng: np.random.Generator) -> np.ndar
 def nearest(
     train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, neighbours: int, classes: int, rows: int = 0
 ) -> np.ndarray:
-    """Votes of the nearest rows by cosine similarity s, each with weight exp(s / 0.07): [n, D], int [n], [m, D] ->
-    [m, classes]. `rows` test rows are compared at a time; 0: as many as take 64 M similarities."""
+    """Votes of the nearest rows: [n, D], int [n], [m, D] -> [m, classes].
+
+    A neighbour with cosine similarity s has a weight proportional to exp(s / 0.07). `rows` test rows are compared at a
+    time. 0: as many as give 64 M similarities.
+    """
     rows = rows or max(1, 2**26 // len(train_x))
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (train_x, test_x)]
     votes = np.zeros((len(test_x), classes))
@@ -214,7 +233,7 @@ def nearest(
 
 
 def attention_init(key: jax.Array, width: int, classes: int) -> dict[str, jax.Array]:
-    """Parameters of `attend` for tokens of this width, with a first axis of length 1."""
+    """Parameters of `attend` for tokens of this width, each with a first axis of length 1."""
     score, value = jax.random.split(key)
     heads_count = math.gcd(width, HEADS)
     params = {
@@ -227,10 +246,13 @@ def attention_init(key: jax.Array, width: int, classes: int) -> dict[str, jax.Ar
 
 
 def attend(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-    """Logits [b, classes] of tokens [b, N, D]. The query's product with the keys is one direction per head."""
+    """Logits [b, classes] of tokens [b, N, D].
+
+    The query is learned, so its product with the key matrix is one learned direction per head ("score").
+    """
     x = _standardise(x.astype(jnp.float32))
     weights = jax.nn.softmax(x @ params["score"], axis=1)  # [b, N, heads]
-    mixed = jnp.einsum("bnh,bnd->bhd", weights, x)  # before the values' matrix: it is linear, and this is far less work
+    mixed = jnp.einsum("bnh,bnd->bhd", weights, x)  # before the value matrix, which is linear: far fewer operations
     values = params["value"].reshape(x.shape[-1], weights.shape[-1], -1)
     pooled = jnp.einsum("bhd,dhe->bhe", mixed, values).reshape(len(x), -1)
     return _standardise(pooled) @ params["head"] + params["bias"]
@@ -241,7 +263,7 @@ def _standardise(x):
 
 
 def _scores(bench: Bench, found: dict[str, dict[str, float]], common: float, count: int) -> list[Score]:
-    """A row of each yardstick beside the trained model's."""
+    """The rows of the trained model, the random initialisations and the floors, for each metric."""
     scores = []
     for metric, value in found[bench.model.name].items():
         scores.append(Score(metric, TRAINED, value, binomial(value, count), count))

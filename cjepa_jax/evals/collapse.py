@@ -1,4 +1,4 @@
-"""Collapse: how many directions the features use, and how many of them tell scenes from views of one scene."""
+"""Collapse: the number of directions that features use, and of those that distinguish scenes from views of a scene."""
 
 import dataclasses
 
@@ -9,17 +9,23 @@ from cjepa_jax.data.transforms import Crop
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals.base import TRAINED, Bench, Result, Scenes, Score, integer, number, over_inits, pooled
 
-TINY = 1e-12  # of the whole: what is smaller is rounding
-DELTA = 1e-4  # on the diagonal of the covariance within scenes, as a share of its mean
+TINY = 1e-12  # a smaller share of the total is a rounding error
+DELTA = 1e-4  # added to the diagonal of the within-scene covariance, as a share of its mean variance
 
 
 @dataclasses.dataclass(frozen=True)
 class Collapse:
-    """RankMe, LiDAR and the deviation of the mean token of held-out scenes, with no head and no labels.
+    """RankMe, LiDAR and the standard deviation of the mean token of held-out scenes, without heads or labels.
 
-    scenes: of the test split, at most; LiDAR can be no higher than scenes - 1. views: of each scene, for LiDAR, drawn
-    from bench.seed: a square crop whose side is uniform over `crop` of the frame's, brought back to its size, times a
-    brightness uniform over `brightness`; the same for all frames. There is no flip: left and right may differ.
+    Views of a scene are drawn from bench.seed. A view is a square crop, resized to the size of the frame and multiplied
+    by a brightness, with the same draw for all frames. Views are not flipped, because left and right may differ in
+    meaning.
+
+    Attributes:
+      scenes: the largest number of scenes of the test split. LiDAR is at most scenes - 1.
+      views: number of views of each scene, for LiDAR.
+      crop: (low, high) of the uniform distribution of the crop's side, as a share of the frame's side.
+      brightness: (low, high) of the uniform distribution of the brightness.
     """
 
     scenes: int = 512
@@ -42,7 +48,7 @@ class Collapse:
                 raise ConfigError(f"evals.protocols: Collapse.{name} = {value!r}: {text}")
 
     def run(self, bench: Bench) -> Result:
-        """Scores of the test scenes; the ceiling is the highest rank that so many scenes and dimensions can have."""
+        """Scores of the test scenes. The ceiling is the largest rank for this number of scenes and dimensions."""
         video = self._testing(bench).arrays["video"][: self.scenes]
         count = len(video)
         found = {model.name: {} for model in bench.models}
@@ -76,12 +82,12 @@ class Collapse:
         return Result(scores, notes=notes)
 
     def _testing(self, bench: Bench) -> Scenes:
-        """The test scenes; of a large split, only those that are needed are read."""
+        """The test scenes. Of a large split, only the required number is read."""
         if 0 < bench.test <= 4 * self.scenes:
             return bench.testing
         try:
             return bench.scenes(bench.test_split, self.scenes)
-        except DataError:  # stored data that have fewer
+        except DataError:  # the stored data have fewer scenes
             return bench.scenes(bench.test_split, 0)
 
     def view(self, video: np.ndarray, seed: int, index: int) -> np.ndarray:
@@ -98,7 +104,7 @@ class Collapse:
 
 
 def effective_rank(values: np.ndarray) -> float:
-    """exp of the entropy of the shares of values [k] >= 0: k if all are equal, 1 if only one is not 0, or none."""
+    """exp of the entropy of the shares of values [k] >= 0: k if all are equal, 1 if at most one is not 0."""
     shares = values / max(values.sum(), 1e-300)
     shares = shares[shares > TINY]
     return float(np.exp(-(shares * np.log(shares)).sum()))
@@ -107,7 +113,7 @@ def effective_rank(values: np.ndarray) -> float:
 def rankme(features: np.ndarray) -> float:
     """RankMe (arXiv 2210.02885, equations 1 and 2) of features [n, D]: the effective rank of their singular values.
 
-    They are not centred; the paper's added epsilon is left out.
+    The features are not centred. The epsilon of the paper is left out.
     """
     return effective_rank(np.linalg.svd(np.asarray(features, np.float64), compute_uv=False))
 
@@ -115,9 +121,9 @@ def rankme(features: np.ndarray) -> float:
 def lidar(views: np.ndarray) -> float:
     """LiDAR (arXiv 2312.04000, section 4) of features [n, q, D] of q views of each of n scenes.
 
-    The effective rank of W^-1/2 B W^-1/2: B the covariance of the scenes' means, W the mean covariance of the views
-    around them plus DELTA times its mean variance on the diagonal. (The paper adds a constant; as a share, the scale
-    of the features does not matter.) 1 where all scenes' means are the same.
+    It is the effective rank of W^-1/2 B W^-1/2. B is the covariance of the scenes' means. W is the mean covariance of
+    the views around these means, plus DELTA times its mean variance on the diagonal. The paper adds a constant there. A
+    share makes the result independent of the scale of the features. LiDAR is 1 if all scenes' means are equal.
     """
     views = np.asarray(views, np.float64)
     means = views.mean(1)

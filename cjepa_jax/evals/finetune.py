@@ -1,4 +1,4 @@
-"""Fine-tuning: the encoder learns on together with a task's head, at a tenth of the rate at which it was trained."""
+"""Fine-tuning: trains an encoder together with a task head, by default at a tenth of the encoder's training rate."""
 
 import dataclasses
 import functools
@@ -32,11 +32,11 @@ from cjepa_jax.evals.base import (
 )  # fmt: skip
 from cjepa_jax.evals.classify import classes_of
 
-FIXED = "batch_stats"  # subtrees of this name are statistics, which no gradient changes
-OPTIMISER = optim.make(types.SimpleNamespace(clip=0.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05))  # the training's
-WARMUP = 0.1  # of the steps
-LOOKS, PATIENCE = 20, 5  # at the held-out part; how many of them without a new best end the fitting
-HEAD = 22  # of the head's key
+FIXED = "batch_stats"  # subtrees of this name are statistics, which are not trained
+OPTIMISER = optim.make(types.SimpleNamespace(clip=0.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05))  # as in training
+WARMUP = 0.1  # share of the steps
+LOOKS, PATIENCE = 20, 5  # evaluations on the held-out part, and how many without improvement stop the fit
+HEAD = 22  # folded into the key of the head's initialisation
 RESAMPLES = 1000
 
 
@@ -54,22 +54,26 @@ def finetune(
     stop: bool = False,
     head_share: float = 1.0,
 ) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-    """Trains an encoder and a head end to end (METHOD, Algorithm 3, line 3), by AdamW as in training, with linear
-    warm-up over a tenth of the steps and a cosine to 0. Same seed, same bits.
+    """Trains an encoder and a head end to end (METHOD, Algorithm 3, line 3).
+
+    The optimiser is AdamW as in training. The rate has a linear warm-up over a tenth of the steps and then follows a
+    cosine to 0. The same seed gives the same bits. head_apply and loss are compiled once for all calls with equal
+    functions (module-level functions, or methods of equal protocols).
 
     Args:
-      model: where the encoder starts. Its own parameters are not touched.
-      head_init: key -> the head's parameters; its subtrees named "batch_stats" are not trained, nor are the encoder's.
-      head_apply: (encode, head, arrays of b items) -> output [b, ...]; encode: video [b, T, H, W, 3] -> [b, N, D].
+      model: gives the initial parameters of the encoder. The model itself is not changed.
+      head_init: key -> the head's parameters. Subtrees named "batch_stats" are not trained, in head and encoder.
+      head_apply: (encode, head, arrays of b items) -> output [b, ...], with encode: video [b, T, H, W, 3] -> [b, N, D].
       loss: (output, arrays of b items) -> [b].
-      arrays: of n items, name -> [n, ...]; each epoch takes them in a new order, without the last n % batch.
-      rate: the peak rate of the model's training; `share` times it is the encoder's, `head_share` times it the head's.
-      stop: keeps the parameters that are best on the last fifth of the items, which are then not learned from, and
-        ends when these get no better.
-
-    head_apply and loss are compiled once for all calls with the same (module-level functions, or methods of an equal
-    protocol). Returns: (arrays of any number m of items) -> output float32 [m, ...]. Raises ConfigError if the loss
-    becomes infinite or NaN.
+      arrays: n items, name -> [n, ...]. Each epoch takes them in a new order, without the last n % batch.
+      seed: the seed of the head's initialisation and of the order of items.
+      rate: the peak rate of the model's training.
+      steps, batch: number of steps, and items per step.
+      share, head_share: the peak rates of encoder and head, as shares of `rate`.
+      stop: early stopping. The last fifth of the items is held out. The parameters with the least loss there are
+        returned, and training ends when this loss stops improving.
+    Returns: (arrays of any number m of items) -> output float32 [m, ...].
+    Raises: ConfigError if the loss becomes infinite or NaN.
     """
     items = len(next(iter(arrays.values())))
     held = items // 5 if stop else 0
@@ -123,7 +127,7 @@ def _outputs(functions, params, arrays):
 
 
 def _order(seed: int, items: int, batch: int, steps: int) -> Iterator[np.ndarray]:
-    """The items of each of so many steps, int [batch], or all where there are fewer."""
+    """Yields the items of each step, int [batch]. If there are fewer items than `batch`, each step takes all."""
     batch = min(batch, items)
 
     def endless():
@@ -135,7 +139,7 @@ def _order(seed: int, items: int, batch: int, steps: int) -> Iterator[np.ndarray
 
 
 def in_batches(function: Callable, arrays: Mapping[str, np.ndarray], batch: int) -> np.ndarray:
-    """`function` over items, `batch` at a time; the last are filled up, so that one shape is compiled."""
+    """Applies `function` to `batch` items at a time. The last batch is padded, so that only one shape is compiled."""
     items, parts = len(next(iter(arrays.values()))), []
     for start in range(0, items, batch):
         rows = np.minimum(np.arange(start, start + batch), items - 1)
@@ -145,17 +149,22 @@ def in_batches(function: Callable, arrays: Mapping[str, np.ndarray], batch: int)
 
 @dataclasses.dataclass(frozen=True)
 class Finetune:
-    """The source's labels by an encoder that learns on with a head on its mean token.
+    """Predicts the source's labels with an encoder that is trained further with a head on its mean token.
 
-    Metrics: "accuracy", of so many `classes`; with classes = 0, "r2/GROUP" of every group of labels, by one regression
-    of all (R2 around the fitting scenes' mean).
+    Metrics: "accuracy" for classification. For regression (classes = 0), "r2/GROUP" for every group of labels, from one
+    regression of all labels. R2 is relative to the mean of the fitting scenes.
 
-    Rows: fine-tuned from the checkpoint and, as floors, fine-tuned from random initialisations, and a linear (ridge)
-    probe of the checkpoint, frozen.
+    Rows: the encoder fine-tuned from the checkpoint. Floors are the encoder fine-tuned from random initialisations, a
+    linear (ridge) probe of the frozen checkpoint and, for classification, the most frequent class.
 
-    Attributes: label, which classes: "class", as the source says (ImageNet), or the name or the index of a label, which
-    is rounded; hidden, GELUs between mean token and output (0: a linear head); steps; batch; share and head_share, of
-    the peak rate of the model's training, at which encoder and head learn; stop, see `finetune`.
+    Attributes:
+      classes: number of classes, 0 for regression.
+      label: "class" if the source gives each scene's class (ImageNet). Otherwise the name or the index of a label,
+        which is rounded to a class.
+      hidden: number of hidden units (GELU) between mean token and output. 0: a linear head.
+      steps, batch: number of training steps, and scenes per step.
+      share, head_share: the peak rates of encoder and head, as shares of the peak rate of the model's training.
+      stop: early stopping, see `finetune`.
     """
 
     classes: int = 0
@@ -173,7 +182,7 @@ class Finetune:
         check_options("finetune", self, limits, texts)
 
     def run(self, bench: Bench) -> Result:
-        """Raises ConfigError for scenes without labels, or with other classes."""
+        """Raises ConfigError for scenes without labels, or with classes outside 0 .. classes - 1."""
         require(bench.model.apply is not None, "finetune", "a model whose parameters can be trained")
         if self.classes:
             return self._accuracy(bench, *(self._classes(scenes) for scenes in (bench.fitting, bench.testing)))
@@ -182,7 +191,7 @@ class Finetune:
         return self._r2(bench, fit, test)
 
     def _classes(self, scenes: Scenes) -> dict[str, np.ndarray]:
-        """Videos, and as "labels" their classes, int32 [n]."""
+        """The scenes' videos, and their classes as "labels", int32 [n]."""
         y = classes_of(scenes.arrays, scenes.source.label_names, self.label, "finetune")
         known = f"classes 0 to {self.classes - 1} (classes = {self.classes})"
         require(y.max() < self.classes, "finetune", f"{known}; the data have {y.max()}")
@@ -218,7 +227,7 @@ class Finetune:
         scores = []
         for group in dict.fromkeys(names):
             of = [p for p, name in enumerate(names) if name == group and truth[:, p].std() > 0]
-            if not of:  # all alike in the test scenes: nothing to explain
+            if not of:  # all targets are constant in the test scenes
                 continue
             values = [explained(out[:, of], truth[:, of], bench.seed) for out in (*tuned, frozen)]
             metric = f"r2/{group}"
@@ -245,7 +254,11 @@ class Finetune:
 
 
 def check_options(protocol: str, options: Any, limits: Mapping[str, bool], texts: Mapping[str, str]) -> None:
-    """Raises ConfigError for the first option out of its limits; steps, batch and share have the same everywhere."""
+    """Raises ConfigError for the first option outside its limits.
+
+    limits: option -> whether it is within its limits. texts: option -> what is required. The limits of steps, batch,
+    share and head_share are the same for all protocols and are added here.
+    """
     limits = limits | dict(steps=integer(options.steps, 1), batch=integer(options.batch, 1))
     shares = {name: getattr(options, name) for name in ("share", "head_share")}
     limits |= {name: number(share) and 0 <= share <= 1 for name, share in shares.items()}
@@ -257,8 +270,10 @@ def check_options(protocol: str, options: Any, limits: Mapping[str, bool], texts
 
 
 def explained(prediction: np.ndarray, truth: np.ndarray, seed: int) -> tuple[float, float]:
-    """The mean over targets of R2, 1 - squared error / squared truth, of targets [m, P] that are centred by their
-    fitting rows, and half of its 95 % interval by the bootstrap over rows."""
+    """The mean over targets of R2, 1 - squared error / squared truth, and half of its 95 % interval.
+
+    Targets [m, P] are centred by their fitting rows. The interval is from a bootstrap over rows.
+    """
     error, variance = np.square(prediction - truth, dtype=np.float64), np.square(truth, dtype=np.float64)
     rng = seeds.generator(seed, "bootstrap of fine-tuning's rows")
     times = rng.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES)
@@ -280,7 +295,7 @@ def _squared_error(out, arrays):
 
 
 def mlp_init(key: Any, widths: tuple[int, ...]) -> dict[str, dict[str, Any]]:
-    """Layers widths[0] -> ... -> widths[-1]: kernels of variance 1 / fan-in, the last and the biases 0."""
+    """Layers widths[0] -> ... -> widths[-1]. Kernels have variance 1 / fan-in. The last kernel and the biases are 0."""
     params = {}
     for index, (rows, columns) in enumerate(itertools.pairwise(widths)):
         scale = rows**-0.5 if index < len(widths) - 2 else 0.0
@@ -290,7 +305,7 @@ def mlp_init(key: Any, widths: tuple[int, ...]) -> dict[str, dict[str, Any]]:
 
 
 def mlp(params: Mapping[str, Mapping[str, Any]], x: Any) -> Any:
-    """GELUs between the layers of `mlp_init`: [..., widths[0]] -> [..., widths[-1]]."""
+    """The layers of `mlp_init` with GELUs between them: [..., widths[0]] -> [..., widths[-1]]."""
     layers = [params[name] for name in sorted(params) if name.startswith("dense")]
     for layer in layers[:-1]:
         x = jax.nn.gelu(x @ layer["kernel"] + layer["bias"])

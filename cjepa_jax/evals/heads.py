@@ -1,4 +1,4 @@
-"""Small classifiers and regressors on frozen features. Nothing of them is chosen on test rows."""
+"""Small classifiers and regressors on frozen features. No hyper-parameter is selected on test rows."""
 
 import functools
 from collections.abc import Callable
@@ -11,17 +11,17 @@ import optax
 
 from cjepa_jax.evals import ridge
 
-RATE, DECAY = 2e-3, 0.1  # of AdamW (arXiv 1711.05101); fixed for every use
+RATE, DECAY = 2e-3, 0.1  # learning rate and weight decay of AdamW (arXiv 1711.05101), fixed for every use
 BATCH = 256  # rows per step
-LOOKS = 20  # numbers of steps among which the held-out rows choose
-HELD = 5  # one row in so many, the last ones, is held out while the number of steps is chosen
+LOOKS = 20  # candidates for the number of steps, one of which is selected on the held-out rows
+HELD = 5  # the last 1/HELD of the rows is held out while the number of steps is selected
 
 
 def ridge_classify(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray) -> np.ndarray:
     """One-against-all ridge regression on targets +1 and -1: [n, D], int [n], [m, D] -> scores float64 [m, classes].
 
-    Classes are 0..max(train_y). Features are standardised by the training rows; each class has its own strength,
-    chosen by leave-one-out.
+    Classes are 0..max(train_y). Features are standardised by the training rows. Each class has its own regularisation
+    strength, selected by leave-one-out.
     """
     targets = np.where(np.arange(train_y.max() + 1) == train_y[:, None], 1.0, -1.0)
     return ridge.predict(train_x, targets, test_x)
@@ -37,12 +37,13 @@ def mlp(
     steps: int = 1000,
     inits: int = 3,
 ) -> np.ndarray:
-    """One hidden layer of GELUs: class probabilities float32 [m, classes], the mean over `inits` initialisations.
+    """One hidden layer with GELU: class probabilities float32 [m, classes], the mean over `inits` initialisations.
 
-    train_x [n, D], test_x [m, D], train_y int [n]. With classes = 0 it is a regression: train_y [n, P] -> [m, P].
-    hidden = 0: no hidden layer, that is softmax or linear regression. Features, and the targets of a regression, are
-    standardised by the training rows. The number of steps, at most `steps`, is chosen on the last fifth of the
-    training rows: keep the rows of one scene together, and do not sort them by class. Same seed, same bits.
+    train_x [n, D], test_x [m, D], train_y int [n]. classes = 0 gives a regression, with train_y [n, P] and output
+    [m, P]. hidden = 0 gives no hidden layer: softmax or linear regression. Features, and the targets of a regression,
+    are standardised by the training rows. The number of steps, at most `steps`, is selected on the last fifth of the
+    training rows. So the caller keeps the rows of one scene together and does not sort rows by class. The same seed
+    gives the same bits.
     """
     train_x, test_x = standardised(train_x, test_x)
     centre, scale = 0.0, 1.0
@@ -60,16 +61,21 @@ def mlp(
 
 
 def learn(apply: Callable, params: Any, x: np.ndarray, y: np.ndarray, seed: int, steps: int, batch: int = BATCH) -> Any:
-    """Fits several initialisations of one head at a time, by AdamW on random batches.
+    """Fits several initialisations of one head in parallel, by AdamW on random batches.
+
+    A first run trains on all but the last fifth of the rows. It selects the number of steps after which that fifth has
+    the least loss, averaged over the initialisations. A second run trains on all rows for this number of steps.
 
     Args:
-      apply: (params, x [b, ...]) -> [b, outputs], a function at module level: it is compiled once.
+      apply: (params, x [b, ...]) -> [b, outputs]. It must be a module-level function, so that it is compiled once.
       params: a tree of float32 arrays with a first axis over initialisations.
-      x, y: [n, ...] and int [n] (cross-entropy) or float [n, P] (squared error).
-      steps: at most so many. First it learns from all but the last fifth of the rows; the number of steps after which
-        that fifth has the least loss, on average over the initialisations, is then taken with all rows.
+      x: [n, ...].
+      y: int [n] for cross-entropy, or float [n, P] for squared error.
+      steps: the largest number of steps.
+      batch: rows per step.
 
     Returns: the fitted params.
+    Raises: ValueError for fewer than 2 rows, or if x and y differ in length.
     """
     if not 2 <= len(x) == len(y):
         raise ValueError(f"a head needs at least 2 rows, as many of x as of y, not {len(x)} and {len(y)}")
@@ -84,20 +90,26 @@ def learn(apply: Callable, params: Any, x: np.ndarray, y: np.ndarray, seed: int,
 
 
 def predict(apply: Callable, params: Any, x: np.ndarray, batch: int = 4096) -> np.ndarray:
-    """`apply` of every initialisation on x [m, ...], `batch` rows at a time: float32 [inits, m, outputs]."""
+    """Outputs of every initialisation for x [m, ...], `batch` rows at a time: float32 [inits, m, outputs]."""
     parts = [np.asarray(_each(apply, params, x[i : i + batch]), np.float32) for i in range(0, len(x), batch)]
     return np.concatenate(parts, 1)
 
 
 def standardised(train_x: np.ndarray, test_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both float32 with mean 0 and deviation 1 over the training rows; a feature that is constant there becomes 0."""
+    """Both as float32 with mean 0 and standard deviation 1 over the training rows.
+
+    A feature that is constant in the training rows becomes 0.
+    """
     centre, scale = ridge.moments(train_x)
     return tuple(((x - centre) / scale).astype(np.float32) for x in (train_x, test_x))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _run(apply, held, every, looks, batch, params, x, y, seed, rows, stop):
-    """`stop` times `every` steps on the first `rows` rows: params, and the last `held` rows' loss at each look."""
+    """Trains for `stop` x `every` steps on the first `rows` rows.
+
+    Returns: params, and the loss of the last `held` rows after every `every` steps, [inits, looks].
+    """
     optimiser = optax.adamw(RATE, weight_decay=DECAY, mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree))
 
     def loss(params, x, y):
@@ -132,7 +144,7 @@ def _each(apply, params, x):
 
 
 def _dense_layers(key, widths):
-    """[(weights [in, out], bias [out])], normal weights of variance 1 / in (the last layer starts at 0)."""
+    """Layers [(weights [in, out], bias [out])]. Weights are normal with variance 1 / in. The last layer starts at 0."""
     layers = []
     for index, (rows, columns) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
         scale = 0.0 if index == len(widths) - 2 else rows**-0.5

@@ -1,4 +1,4 @@
-"""Ridge regression from frozen features to what is true of a scene and of each of its objects."""
+"""Ridge regression from frozen features to the true labels of a scene and the true states of its objects."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,18 +11,23 @@ from cjepa_jax.evals import ridge
 from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Scenes, Score, encoded, over_inits, pool, require
 from cjepa_jax.evals.probe import pixel_components
 
-RESAMPLES = 500  # of the test scenes, for the intervals
+RESAMPLES = 500  # bootstrap samples of the test scenes, for the intervals
 PIXELS, PLACE, LOOKS = "pixel PCA", "place", "place and colour"
 
 
 @dataclasses.dataclass(frozen=True)
 class States:
-    """R^2 of ridge regression, strengths by leave-one-out inside the fitting set.
+    """R^2 of ridge regression, with strengths selected by leave-one-out within the fitting set.
 
-    Metrics "scene/GROUP": the source's labels, from the mean token. Metrics "object/GROUP", where the source has
-    states: each object's states at the middle frame, from the mean of the tokens that it touches at the middle
-    tubelet; `objects` = False leaves them out. A group, the name before "/", is the mean over its targets; those that
-    are constant in the test scenes do not count.
+    Metrics:
+      "scene/GROUP": the source's labels, predicted from the mean token.
+      "object/GROUP": each object's states at the middle frame, predicted from the mean of the tokens that the object
+        touches at the middle tubelet. Scored if the source has states.
+
+    The group of a target is its name before "/". A metric is the mean over the targets of its group. Targets that are
+    constant in the test scenes do not count.
+
+    objects: False leaves out the metrics "object/GROUP".
     """
 
     objects: bool = True
@@ -32,7 +37,10 @@ class States:
             raise ConfigError(f"evals.protocols: States.objects = {self.objects!r}: must be True or False")
 
     def run(self, bench: Bench) -> Result:
-        """Rows: trained, random init, and by pixels or by place and colour. Raises ConfigError without labels."""
+        """Rows: trained, random init, and floors (pixel PCA, or place and colour).
+
+        Raises ConfigError for a source without labels and states.
+        """
         parts = fitting, _ = bench.fitting, bench.testing
         names = tuple(fitting.source.label_names)
         objects = [Objects(scenes) for scenes in parts] if self.objects else []
@@ -79,8 +87,8 @@ class States:
 class Objects:
     """The objects of scenes that touch a patch at the middle tubelet.
 
-    rows int [m, 2]: scene and object of each. where bool [n, K, N]: their patches there. states float64 [m, S] at the
-    middle frame; None if the source has none.
+    rows: scene and object of each, int [m, 2]. where: their patches at that tubelet, bool [n, K, N]. states: at the
+    middle frame, float64 [m, S]. None if the source has no states.
     """
 
     def __init__(self, scenes: Scenes):
@@ -95,7 +103,7 @@ class Objects:
         self.states = None if states is None else states[self.rows[:, 0], self.frame, self.rows[:, 1]].astype(float)
 
     def floor(self, colour: bool) -> np.ndarray:
-        """[m, 6 or 9]: centre, extent and number of an object's patches, and their mean colour."""
+        """Features [m, 6 or 9]: centre, extent and number of an object's patches and, with `colour`, mean colour."""
         _, height, width = self.grid
         size = self.video.shape[2] // height
         cells = self.video[:, self.frame].reshape((len(self.video), height, size, width, size, 3)).mean((2, 4))
@@ -111,19 +119,21 @@ class Objects:
 def explained(
     prediction: np.ndarray, truth: np.ndarray, mean: np.ndarray, scene: np.ndarray, groups: Sequence[str], seed: int
 ) -> dict[str, tuple[float, float]]:
-    """R^2 around the fitting set's `mean` [P] as evals/ridge.py has it, mean over the targets of each group.
+    """R^2 relative to the fitting set's `mean` [P] as in evals/ridge.py, averaged over the targets of each group.
 
     Args:
-      prediction, truth: [m, P]. scene: int [m]; an interval is over scenes, with all of their rows.
-      groups: of each target.
+      prediction, truth: [m, P].
+      scene: the scene of each row, int [m]. Intervals resample scenes, each with all of its rows.
+      groups: the group of each target.
+      seed: the seed of the bootstrap.
 
-    Returns: group -> (R^2, half of its 95 % interval, by the deviation over resampled scenes). Groups whose targets
-      are all constant are left out.
+    Returns: group -> (R^2, half of its 95 % interval). The interval is 1.96 standard deviations over resampled scenes.
+      Groups whose targets are all constant are left out.
     """
     scenes, row_scene = np.unique(scene, return_inverse=True)
     even = np.full(len(scenes), 1 / len(scenes))
     draws = seeds.generator(seed, "bootstrap of scenes", len(scenes)).multinomial(len(scenes), even, RESAMPLES)
-    weights = np.concatenate([np.ones((1, len(truth))), draws[:, row_scene]])  # first the scenes as they are
+    weights = np.concatenate([np.ones((1, len(truth))), draws[:, row_scene]])  # the first row is not resampled
     error, variance = weights @ (truth - prediction) ** 2, weights @ (truth - mean) ** 2
     r2 = 1 - error / np.where(variance > 0, variance, np.nan)
     out = {}
@@ -136,7 +146,7 @@ def explained(
 
 
 def _scores(prefix, names, models, floors, targets, scene, seed):
-    """Scores of features [(fit, test)] of the trained model, then random ones, and of floors by row."""
+    """Scores of features (fit, test). models: the trained model's, then the random ones'. floors: row -> features."""
     groups = [name.partition("/")[0] for name in names]
 
     def score(fit, test):
@@ -156,7 +166,7 @@ def _scores(prefix, names, models, floors, targets, scene, seed):
 
 
 def _features(model: Model, scenes: Scenes, batch: int, objects: Objects | None):
-    """(mean tokens [n, D], mean tokens of each object [m, D])."""
+    """The mean tokens of scenes [n, D], and those of each object [m, D] (None without objects)."""
     whole, own = [], []
     for rows, tokens in encoded(model, scenes.arrays["video"], batch):
         whole.append(tokens.mean(1))

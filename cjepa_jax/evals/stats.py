@@ -1,4 +1,4 @@
-"""Intervals of numbers that are no plain shares: by drawing the test items again."""
+"""Bootstrap intervals, for statistics other than simple shares."""
 
 from collections.abc import Callable
 
@@ -10,8 +10,10 @@ DRAWS = 1000
 
 
 def half_width(statistic: Callable[[np.ndarray], float], count: int, seed: int) -> float:
-    """Half of the 95 % percentile bootstrap interval (Efron 1979) of `statistic(rows)`, with rows int [count] drawn
-    with replacement from the `count` independent items. The same seed draws the same rows."""
+    """Half of the 95 % percentile bootstrap interval (Efron 1979) of `statistic(rows)`.
+
+    rows, int [count], are drawn with replacement from the `count` independent items. The same seed draws the same rows.
+    """
     rng = seeds.generator(seed, "bootstrap", count)
     values = [statistic(rng.integers(0, count, count)) for _ in range(DRAWS)]
     low, high = np.quantile(values, (0.025, 0.975))

@@ -1,8 +1,8 @@
-"""Violation of expectation: is a model more surprised where an object vanishes or appears out of nothing?
+"""Violation of expectation: whether a model's surprise is larger if an object vanishes or appears without cause.
 
-Surprise as in V-JEPA's study of intuitive physics (arXiv 2502.11831): the L1 distance between the predicted and the
-encoded next moment. The sets of four clips are built as in IntPhys (arXiv 1803.07616): two possible and two impossible
-ones that are made of the same frames.
+Surprise is defined as in V-JEPA's study of intuitive physics (arXiv 2502.11831). It is the L1 distance between the
+predicted and the encoded features of the next moment. The sets of four clips are built as in IntPhys (arXiv
+1803.07616): two possible and two impossible clips consist of the same frames.
 """
 
 import functools
@@ -17,36 +17,42 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import stats
 from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Hidden, Model, Result, Score, over_inits, require
 
-GREY = 128  # of the curtain
-LEAST = 4  # sets of clips
-TIMES = 8  # frames of a clip that are shown
-CLIPS = ("with", "without", "vanishes", "appears")  # two possible ones, two impossible ones
+GREY = 128  # grey level of the curtain
+LEAST = 4  # smallest number of sets of clips
+TIMES = 8  # number of frames of a clip that are shown
+CLIPS = ("with", "without", "vanishes", "appears")  # two possible clips, then two impossible ones
 POSSIBLE, IMPOSSIBLE = CLIPS[:2], CLIPS[2:]
 
 
 @dataclass(frozen=True)
 class Surprise:
-    """Surprise at clips in which an object vanishes or appears in the middle, against those in which it does not.
+    """Compares the surprise at clips in which an object vanishes or appears in the middle with that at possible clips.
 
-    Of each test scene one object is drawn whose absence shows in both halves. Possible are the scene as it is and the
-    scene under do(remove) throughout; impossible are the one continued by the other ("vanishes": with, then without;
-    "appears"). Each frame is in as many possible as impossible clips, so that what a frame shows tells nothing, only
-    what follows what. Where the removed object matters for others, these jump too.
+    In each test scene, one object is drawn whose absence is visible in both halves. The two possible clips are the
+    original scene and the scene under do(remove) from start to end. The two impossible clips splice them: "vanishes" is
+    the scene with the object, then without it, and "appears" is the reverse. Each frame is in equally many possible and
+    impossible clips. So single frames carry no information about the class, only the order of frames does. If the
+    removed object affects others, these jump too.
 
-    The surprise at tubelet t is the mean L1 between target tokens and those predicted from tubelets 0 .. t - 1, the
-    surprise of a clip the mean over t from 1.
+    The surprise at tubelet t is the mean L1 distance between target tokens and the tokens predicted from tubelets
+    0 .. t - 1. The surprise of a clip is the mean over t from 1.
 
-    scenes: test scenes at most, 0: all. curtain: tubelets from the middle on that are grey in all clips and are not
-    scored: with one, the change is not to be seen as it happens. target_norm: "layer_norm" (zero mean and unit
-    variance over D) or "none"; "" for that of the model's training.
+    Metrics (larger is better, chance is 0.5, and equal surprise counts one half):
+      "relative accuracy/vanishes", "relative accuracy/appears": how often the surprise at this clip exceeds that at
+        each of the two possible clips, averaged over the two.
+      "relative accuracy/sets": how often the summed surprise at the two impossible clips exceeds that at the two
+        possible ones.
+      "auroc": over the clips of all scenes.
 
-    Metrics, all better when larger, 0.5 by chance: "relative accuracy/vanishes" and "/appears", how often that clip
-    surprises more than each of the two possible ones; "relative accuracy/sets", how often the two impossible ones
-    together surprise more than the two possible ones; "auroc", of clips of all scenes. Equal surprise counts one half.
-    Floors: a prediction that nothing changes, in the model's own target tokens and in pixels (the last frame seen).
+    Floors predict that nothing changes: in the model's own target tokens, and in pixels (the last frame seen).
 
-    Raises ConfigError for values out of their limits, for data without do(remove), for clips of fewer than 3 tubelets
-    (and the curtain's), and for a model that predicts no tokens.
+    Attributes:
+      scenes: the largest number of test scenes. 0: all.
+      curtain: number of tubelets, starting at the middle, that are grey in all clips and are not scored. They hide the
+        moment of the change.
+      target_norm: "layer_norm" (zero mean and unit variance over D) or "none". "" takes that of the model's training.
+    Raises: ConfigError for values outside their limits, for data without do(remove), for clips of fewer than
+      3 + `curtain` tubelets, and for a model that predicts no tokens.
     """
 
     scenes: int = 256
@@ -63,7 +69,7 @@ class Surprise:
             raise ConfigError(f"{text}: must be layer_norm, none, or '' for that of the model's training")
 
     def run(self, bench: Bench) -> Result:
-        """Surprise of the model, of random initialisations and of the copies, in the same clips."""
+        """Surprise of the model, of random initialisations and of the copying floors, at the same clips."""
         scenes = bench.testing.map
         times = scenes.grid[0]
         least = 3 + self.curtain
@@ -114,8 +120,10 @@ class Surprise:
         return Result(scores, images, curves, [f"{left_out} scenes left out: no object's absence shows in both halves"])
 
     def pairs(self, bench: Bench, cut: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Test scenes with and without one of their objects, whose absence shows in frames before `cut` and from `end`
-        on: two of uint8 [n, T, H, W, 3]."""
+        """Test scenes with and without one of their objects: two arrays uint8 [n, T, H, W, 3].
+
+        The object's absence is visible in frames before `cut` and in frames from `end` on.
+        """
         arrays, source = bench.testing.arrays, bench.testing.source
         found = []
         for row, full in enumerate(arrays["video"][: self.scenes or None]):
@@ -133,7 +141,7 @@ class Surprise:
 
 
 def spliced(full: np.ndarray, without: np.ndarray, first: int, curtain: int, times: int) -> dict[str, np.ndarray]:
-    """The four clips, uint8 [b, T, H, W, 3] by name, of `times` tubelets; they change at tubelet `first`."""
+    """The four clips of `times` tubelets: name -> uint8 [b, T, H, W, 3]. The change is at tubelet `first`."""
     frames = full.shape[1] // times
     cut, end = first * frames, (first + curtain) * frames
     clips = {
@@ -147,7 +155,7 @@ def spliced(full: np.ndarray, without: np.ndarray, first: int, curtain: int, tim
 
 
 def judged(judge: Callable, clips: Callable, full: np.ndarray, without: np.ndarray, batch: int) -> np.ndarray:
-    """Surprise [4, n, times] at the clips of CLIPS, `batch` scenes at a time. judge: uint8 [b, ...] -> [b, times]."""
+    """Surprise [4, n, times] at the clips CLIPS, `batch` scenes at a time. judge: uint8 [b, ...] -> [b, times]."""
     parts = []
     for start in range(0, len(full), batch):
         rows = slice(start, start + batch)
@@ -156,7 +164,7 @@ def judged(judge: Callable, clips: Callable, full: np.ndarray, without: np.ndarr
 
 
 def predicted(model: Model, video: np.ndarray, times: int, objects: int, norm: str) -> np.ndarray:
-    """Mean L1 between each tubelet's target tokens and those predicted from the ones before: [b, times], first 0."""
+    """Mean L1 between target tokens and those predicted from earlier tubelets: [b, times], 0 at the first."""
     target = targets(model, video, times, norm)
     scenes, _, cells, _ = target.shape
     surprise = np.zeros((scenes, times))
@@ -169,7 +177,7 @@ def predicted(model: Model, video: np.ndarray, times: int, objects: int, norm: s
 
 
 def copied(model: Model, video: np.ndarray, times: int, norm: str) -> np.ndarray:
-    """The same for the prediction that each tubelet's target tokens are those of the one before."""
+    """Mean L1 as in `predicted`. The prediction copies the target tokens of the preceding tubelet."""
     return changes(targets(model, video, times, norm))
 
 
@@ -194,7 +202,7 @@ def changes(tokens: np.ndarray) -> np.ndarray:
 
 
 def measured(surprise: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
-    """metric -> (value, half of its 95 % interval over scenes) from the clips' surprise [4, n]."""
+    """metric -> (value, half of its 95 % interval over scenes), from the clips' surprise [4, n]."""
     possible, impossible = surprise[:2], surprise[2:]
     pairs = greater(impossible[:, None], possible).mean(1)  # [vanishes or appears, n]
     shares = {f"relative accuracy/{name}": each for name, each in zip(IMPOSSIBLE, pairs, strict=True)}
@@ -209,20 +217,20 @@ def measured(surprise: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
 
 
 def greater(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """1 where `one` exceeds `other`, 0 where it is less, 0.5 where they are equal up to rounding."""
+    """1 where `one` exceeds `other`, 0 where it is less, 0.5 where they are equal except for rounding."""
     equal = np.abs(one - other) <= 1e-6 * (np.abs(one) + np.abs(other))
     return np.where(equal, 0.5, one > other)
 
 
 def auroc(negative: np.ndarray, positive: np.ndarray) -> float:
-    """The share of (negative, positive) pairs in which the positive one is greater, ties counting one half."""
+    """The share of (negative, positive) pairs in which the positive value is greater. Ties count one half."""
     ordered = np.sort(negative)
     below, upto = (np.searchsorted(ordered, positive, side) for side in ("left", "right"))
     return float((below + upto).mean() / (2 * len(negative)))
 
 
 def strips(clips: list[np.ndarray], times: int) -> np.ndarray:
-    """Clips [T, H, W, 3] one above the other, a frame of each of at most 8 tubelets from left to right."""
+    """A picture with one row per clip [T, H, W, 3]: a frame of each of at most 8 tubelets, from left to right."""
     shown = np.unique(np.linspace(0, times - 1, min(times, TIMES)).round().astype(int)) * (len(clips[0]) // times)
     rows = [np.hstack([np.pad(clip[t], ((2, 2), (2, 2), (0, 0))) for t in shown]) for clip in clips]
     return np.vstack(rows)

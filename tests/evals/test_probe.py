@@ -40,7 +40,7 @@ def make(encode, intervened="rerender", train=8, test=8, batch=5, names=("count"
 
 def test_response_is_the_mean_change_of_context_tokens_over_the_feature_variance():
     probe, scenes = make(bright)
-    scenes = dataclasses.replace(scenes, mask=objects.draw)  # of the document's settings, not the run's own
+    scenes = dataclasses.replace(scenes, mask=objects.draw)  # METHOD, Algorithm 2 with its settings, not the run's
     found = [scenes(i, 0) for i in range(16)]
     tokens = np.stack([patches(s["video"][None].astype(np.float64))[0] for s in found])
     variance = np.square(tokens - tokens.mean(0)).sum(-1).mean()  # over scenes, position by position

@@ -214,7 +214,7 @@ def test_a_size_of_ones_own():
 
 
 def test_parameters_of_vit_l_16():
-    """303 M, not the 307 M that the document reports: without class token, learned positions and classifier.
+    """303 M, not the 307 M of the method's description: no class token, learned positions or classifier.
 
     A block has q, k, v, out (4 D^2 + 4 D), the MLP (8 D^2 + 5 D) and two norms (4 D).
     """

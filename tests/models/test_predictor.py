@@ -218,7 +218,7 @@ def parameters(**options):
 
 
 def test_parameter_counts():
-    """The stated shape, 6 x 384, is 12 M; the document's 24 M would need about twelve such layers.
+    """The stated shape, 6 x 384, has 12 M parameters. The 24 M of the method's description need about twelve layers.
 
     Cross-attention adds q, k, v, out and a norm per layer (4 d^2 + 6 d).
     """

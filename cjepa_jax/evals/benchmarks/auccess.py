@@ -1,18 +1,22 @@
-"""AUCCESS, the score of PHYRE (Bakhtin et al. 2019, arXiv:1908.05656): tasks solved, early attempts counting most."""
+"""AUCCESS, the score of PHYRE (Bakhtin et al. 2019, arXiv:1908.05656).
+
+It is a share of solved tasks in which early attempts have the largest weights.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-ATTEMPTS = 100  # that an agent may make at a task
+ATTEMPTS = 100  # number of attempts that an agent may make at a task
 
 
 def auccess(solved_at: Sequence[int] | np.ndarray, attempts: int = ATTEMPTS) -> float:
     """The share of tasks solved within k attempts, averaged over k = 1 .. attempts with weights ln(k + 1) - ln(k).
 
-    solved_at: for each task the number, from 1, of the valid attempt that solved it first; 0 or more than `attempts`
-    where none did. 1 is the best score, every task at the first attempt. Raises ValueError for no tasks or a negative
-    number.
+    The best score is 1: every task is solved at the first attempt.
+
+    solved_at: for each task, the number (from 1) of the first valid attempt that solved it. 0, or more than `attempts`,
+    if none did. Raises ValueError for no tasks or a negative number.
     """
     solved_at = np.asarray(solved_at)
     if solved_at.ndim != 1 or not len(solved_at) or solved_at.min() < 0:
@@ -24,9 +28,10 @@ def auccess(solved_at: Sequence[int] | np.ndarray, attempts: int = ATTEMPTS) -> 
 
 
 def solved_at(statuses: Sequence[int] | np.ndarray) -> int:
-    """The number of the attempt, from 1, that first solved a task; 0 if none did.
+    """The number (from 1) of the first attempt that solved a task. 0 if none did.
 
-    statuses: of the attempts in order: positive solved, negative not solved, 0 an invalid action, which is no attempt.
+    statuses: one for each attempt, in order. Positive: solved. Negative: not solved. 0: an invalid action, which does
+    not count as an attempt.
     """
     counted = np.asarray(statuses)
     counted = counted[counted != 0]

@@ -1,4 +1,4 @@
-"""CLEVRER's scores: a question head on frozen features, open answers and multiple choice.
+"""CLEVRER's scores: question heads on frozen features, for open and for multiple-choice questions.
 
 K. Yi et al., "CLEVRER: Collision Events for Video Representation and Reasoning", ICLR 2020, section 5.
 """
@@ -19,24 +19,28 @@ RIGHT = ("correct", "wrong")
 
 @dataclasses.dataclass(frozen=True)
 class Clevrer:
-    """Accuracies (0..1) by type of question.
+    """Accuracy (0..1) by type of question.
 
-    Two heads on frozen features: one gives a descriptive question one of the fitting answers, one judges each option of
-    the multiple-choice questions (explanatory, predictive, counterfactual) by itself, from the words of question and
-    option. Features are the mean tokens of `parts` stretches of the clip, one after the other, so that what came first
-    can be told. What the heads "linear" and "mlp" get of features and words, products included: language_head.Reader.
+    Two heads are fitted on frozen features. One answers a descriptive question with one of the answers of the fitting
+    set. The other judges each option of a multiple-choice question (explanatory, predictive, counterfactual)
+    separately, from the words of question and option. Features are the mean tokens of `parts` successive segments of
+    the clip, concatenated, so that they show the order of events. language_head.Reader describes the inputs of the
+    heads "linear" and "mlp", including products of features and words.
 
-    Metrics, of each head: "HEAD/descriptive"; "HEAD/TYPE/options", the share of options judged right;
-    "HEAD/TYPE/questions", the share of questions with every option judged right; "HEAD/overall/questions", over all
-    questions, most of which are descriptive (as the published C-JEPA's code averages); "HEAD/overall/types", the mean
-    of the four types' accuracies per question (as many papers do).
+    Metrics of each head:
+      "HEAD/descriptive": the share of correct answers.
+      "HEAD/TYPE/options": the share of options that are judged correctly.
+      "HEAD/TYPE/questions": the share of questions of which every option is judged correctly.
+      "HEAD/overall/questions": accuracy over all questions, most of which are descriptive. The published C-JEPA's code
+        averages in this way.
+      "HEAD/overall/types": the mean of the four types' accuracies per question, as in many papers.
 
-    Floors: the question alone; the most frequent answer, and verdict on an option, of each type; pixel PCA. Ceiling:
-    true states of all objects at four moments. Intervals are over scenes. The published test split has no answers, so
-    the validation split is scored.
+    Floors are the question alone, the most frequent answer of each type (for options: the most frequent verdict), and
+    pixel PCA. The ceiling is the true states of all objects at four moments. Intervals are over scenes. The published
+    test split has no answers, so the validation split is scored.
 
     heads, components, parts, steps: as in evals/benchmarks/craft.py.
-    Raises: ConfigError for options out of their limits.
+    Raises: ConfigError for options outside their limits.
     """
 
     heads: tuple[str, ...] = language_head.HEADS
@@ -54,7 +58,7 @@ class Clevrer:
             check_answers(bench.source(split, count), split)
         (fit_open, fit_choice), (test_open, test_choice) = (items_of(s) for s in (bench.fitting, bench.testing))
         features = language_head.of_scenes(bench, self.parts)
-        asked = []  # of descriptive questions, then of options: a reader, its rows and the most frequent answer
+        asked = []  # for descriptive questions, then for options: a reader, its rows and the most frequent answer
         for fit, test in ((fit_open, test_open), (fit_choice, test_choice)):
             reader = Reader(fit, test, self.components, self.steps, bench.seed)
             asked.append(
@@ -73,11 +77,11 @@ class Clevrer:
 
 
 def tables(head: str, opened: list[Judged], chosen: list[Judged], test_open: Items, test_choice: Items) -> list[Score]:
-    """One head's scores, from which descriptive questions and which options each row gets right."""
+    """One head's scores. `opened` and `chosen` say which descriptive questions and options each row gets right."""
     number, first = np.unique(test_choice.number, return_index=True)
     place = np.searchsorted(number, test_choice.number)
     kinds, scenes = test_choice.kind[first], test_choice.row[first]
-    questions = [  # right if no option of it is wrong
+    questions = [  # a question is right if none of its options is judged wrong
         Judged(name, kind, np.bincount(place, ~right, len(number)) == 0) for name, kind, right in chosen
     ]
     every = [Judged(*a[:2], np.concatenate([a.right, b.right])) for a, b in zip(opened, questions, strict=True)]
@@ -104,8 +108,10 @@ def check_answers(source: Any, split: str) -> None:
 
 
 def items_of(scenes: Scenes) -> tuple[Items, Items]:
-    """All descriptive questions, and all options of the others. Raises ConfigError if either is missing or one of
-    them is not as published."""
+    """All descriptive questions, and all options of the others.
+
+    Raises ConfigError if either kind is missing, or if a question does not have the published format.
+    """
     rows: tuple[list, list] = [], []
     number = 0
     for place, scene in enumerate(scenes.arrays["scene"].tolist()):
@@ -137,7 +143,7 @@ def items_of(scenes: Scenes) -> tuple[Items, Items]:
 
 
 def is_question(question: Any) -> bool:
-    """Whether it has what a question of its type has, but for answers."""
+    """Whether it has all fields of a question of its type. Answers are not checked."""
     if not isinstance(question, Mapping) or not isinstance(question.get("question"), str):
         return False
     if question.get("question_type") == OPEN:

@@ -1,9 +1,10 @@
-"""CoPhy's task (Baradel et al., ICLR 2020): see AB and C, the first frame of CD, and say where D's objects are.
+"""CoPhy's task (Baradel et al., ICLR 2020): from clip AB and C, the first frame of CD, predict D's object positions.
 
-Scored as by the authors' code (get_mse in cf_learning/main.py, github.com/fabienbaradel/cophy), see `mse`: at every
-frame but the first, x, y and z in the simulator's units, but x and y alone for ballsCF. Smaller is better. Given here,
-though the authors' own model has to find out: which objects are in C (presence), where the objects are in AB's and C's
-pictures (masks), and, for the interventional readout, which one was changed.
+The score is that of the authors' code (get_mse in cf_learning/main.py, github.com/fabienbaradel/cophy), see `mse`. It
+covers every frame except the first, and x, y and z in the simulator's units. For ballsCF it covers x and y only.
+Smaller is better. The protocol is given information that the authors' own model has to infer: which objects are in C
+(presence), where the objects are in the pictures of AB and C (masks), and, for the interventional readout, which object
+was changed.
 """
 
 import dataclasses
@@ -24,18 +25,19 @@ from cjepa_jax.evals.base import TRAINED, Bench, Hidden, Model, Result, Score, i
 from cjepa_jax.evals.finetune import FIXED, check_options, finetune, in_batches, mlp, mlp_init
 from cjepa_jax.masks import objects
 
-AXES = {"ballsCF": 2}  # coordinates that are scored; 3 of the other scenarios
+AXES = {"ballsCF": 2}  # number of coordinates that are scored, 3 for the other scenarios
 SEEN = ("ab", "ab_objects", "c", "c_objects")
 NOTHING = Model("no encoder", None, None)
-STILL = 1e-4  # units by which an object moves between two files without having been moved
+STILL = 1e-4  # units: an object that was not moved differs by less than this between two files
 
 
 def mse(prediction: Any, truth: Any, present: Any) -> Any:
-    """Each pair's error [n]: positions predicted and true [n, T, K, C], bool [n, K] of the objects that are there.
+    """Each pair's error [n], from predicted and true positions [n, T, K, C] and the present objects, bool [n, K].
 
     Squared errors are averaged (not summed) over coordinates, summed over frames and present objects, and divided by
-    (number of present objects x T). The score is the mean over pairs. The authors take both presences from what their
-    model predicts; no head predicts it here, so it is the true one. A pair without objects has error 0.
+    (number of present objects x T). The score is the mean over pairs. The authors use the presence that their model
+    predicts, in the sum and in the divisor. No head predicts presence here, so both use the true one. A pair without
+    objects has error 0.
     """
     error = ((prediction - truth) ** 2).mean(-1) * present[:, None]
     return error.sum((1, 2)) / (present.sum(1) * truth.shape[1]).clip(1)
@@ -43,23 +45,33 @@ def mse(prediction: Any, truth: Any, present: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class CoPhy:
-    """An MLP, the same for every object slot: from the mean tokens of AB and of C (its frame repeated to a clip), the
-    mean tokens of the slot's object in each, and the slot's number (its colour), to positions at all frames of D.
+    """Predicts the positions of each object at all frames of D, with one MLP for all object slots.
 
-    Metrics: "mse/fine-tuned", MLP and encoder trained end to end (METHOD, Algorithm 3, line 3); "mse/frozen", the MLP
-    alone; "mse/interventional", the MLP alone, given besides what the model makes of AB without the object that is
-    changed (gone in C, or else moved furthest from A): the mean prediction of its tokens, and, where the predicted
-    change was trained, the mean of all others without it, s_full minus that change. The object is hidden at all times
-    (anchor 0), also from a model that was trained with it shown at the first ones.
+    Its inputs are the mean tokens of AB and of C (the frame of C repeated to a clip), the mean tokens of the slot's
+    object in each, and the slot's number (its colour).
 
-    An MLP alone learns at heads.RATE, whatever the model's rate was: floors and ceilings are the same for all.
+    Metrics:
+      "mse/fine-tuned": MLP and encoder are trained end to end (METHOD, Algorithm 3, line 3).
+      "mse/frozen": only the MLP is trained.
+      "mse/interventional": only the MLP is trained. Its further inputs are the model's outputs for AB with the changed
+        object hidden. The changed object is the one that is absent from C, or else the one that is furthest from its
+        place in A. The outputs are the mean prediction at its tokens and, if the predicted change was trained, the
+        mean over all other tokens of s_full minus that change. The object is hidden at all times (anchor 0), even if
+        the model was trained with the first times visible.
 
-    Floors: random initialisations; "copy C", its positions at all times, and "copy B", AB's trajectory, both from true
-    positions; the mean position at each frame. Ceiling: the MLP on the true states of AB and C, which gives the
+    An MLP that is trained alone has the rate heads.RATE, independent of the model's rate. So floors and ceilings are
+    the same for all models.
+
+    Floors are random initialisations, "copy C" (the true positions in C at all times), "copy B" (the true trajectories
+    of AB), and the mean position at each frame. The ceiling is the MLP on the true states of AB and C. It predicts the
     displacement from C.
 
-    Attributes: finetune, interventional: whether they are scored; hidden, GELUs of the MLP; steps; batch, pairs; share,
-    head_share (of what is fine-tuned) and stop as in `finetune`.
+    Attributes:
+      finetune, interventional: whether these metrics are scored.
+      hidden: number of hidden units (GELU) of the MLP.
+      steps: the largest number of training steps.
+      batch: pairs per step.
+      share, head_share, stop: as in `finetune`. head_share applies to "mse/fine-tuned" only.
     """
 
     finetune: bool = True
@@ -77,7 +89,7 @@ class CoPhy:
         )
 
     def run(self, bench: Bench) -> Result:
-        """Raises ConfigError for other data than whole clips of CoPhy; DataError for fewer than 4 readable pairs."""
+        """Raises ConfigError for data other than whole clips of CoPhy, DataError for fewer than 4 readable pairs."""
         fit = load(bench, bench.fit_split, bench.fit, "fit")
         test = load(bench, bench.test_split, bench.test, "test")
         seen = [[features(model, pairs, bench.batch) for pairs in (fit, test)] for model in bench.models]
@@ -102,8 +114,11 @@ class CoPhy:
         return report(test, found, stones, notes)
 
     def _learn(self, bench, fit, test, x_fit, x_test, model=None, moved=False) -> np.ndarray:
-        """The test pairs' positions [m, T, K, C] after training on features [n, K, F]; those of the model's encoder,
-        which learns too, if one is given; with `moved`, what is learned is the displacement from C."""
+        """The predicted positions [m, T, K, C] of the test pairs, after training on features [n, K, F].
+
+        If a model is given, its encoder computes the features and is trained too. With `moved`, the target is the
+        displacement from C.
+        """
         present = fit["present"]
         mean, scale = ridge.moments(x_fit[present])
         centre, spread = moments(fit, fit["truth"] - fit["start"][:, None] if moved else fit["truth"])
@@ -135,12 +150,19 @@ class CoPhy:
 
 
 def load(bench: Bench, split: str, count: int, field: str) -> dict[str, np.ndarray]:
-    """The first `count` pairs of a split (0: all), unreadable ones left out, in memory. N tokens, K slots, T frames
-    that the model sees of the L of a clip, C coordinates.
+    """The first `count` pairs of a split (0: all) in memory, without unreadable ones.
 
-    ab uint8 [n, T, H, W, 3], c uint8 [n, 1, H, W, 3]; ab_objects, c_objects bool [n, K, N]; truth, factual float32
-    [n, L - 1, K, C], positions in CD and AB, and start [n, K, C], in C; present bool [n, K], in C; changed int [n], the
-    slot of the object that C has moved or lost, -1: none; states float32 [n, K, F], AB's and C's.
+    There are N tokens, K slots and C coordinates. The model sees T of the L frames of a clip.
+
+    Returns:
+      ab uint8 [n, T, H, W, 3], c uint8 [n, 1, H, W, 3]: the pictures.
+      ab_objects, c_objects bool [n, K, N]: the tokens that each object touches.
+      truth, factual float32 [n, L - 1, K, C]: positions in CD and in AB, without the first frame.
+      start [n, K, C]: positions in C.
+      present bool [n, K]: the objects that are in C.
+      changed int [n]: the slot of the object that was moved or removed in C, -1 for none.
+      states float32 [n, K, F]: the states of AB and C.
+    Raises: ConfigError for data other than whole clips of CoPhy, DataError for too few pairs.
     """
     source = bench.source(split, 0)
     require(isinstance(source, cophy.CoPhy), "cophy", "pairs: data.source = cjepa_jax.data.sources.cophy:CoPhy")
@@ -165,7 +187,7 @@ def load(bench: Bench, split: str, count: int, field: str) -> dict[str, np.ndarr
 
 
 def read(scenes: pipeline.SceneMap, i: int) -> dict[str, np.ndarray]:
-    """Pair i as in `load`, without the axis n. Raises DataError."""
+    """Pair i in the format of `load`, without the axis n. Raises DataError if it cannot be read."""
     source = scenes.source
     pair, ab, cd = source.pair(2 * i), source[2 * i], source[2 * i + 1]
     axes = AXES.get(source.scenario, 3)
@@ -185,21 +207,21 @@ def read(scenes: pipeline.SceneMap, i: int) -> dict[str, np.ndarray]:
 
 
 def _prepared(scenes: pipeline.SceneMap, video: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As SceneMap does it, but that object rows stay in the order of slots."""
+    """Prepares a clip like SceneMap, but keeps object rows in the order of slots."""
     window = transforms.centre_square(*video.shape[1:3])
     tubelet = scenes.frames // scenes.grid[0]
     return window.frames(video, scenes.size), objects.patches(window.masks(masks, scenes.size), scenes.patch, tubelet)
 
 
 def moments(pairs: Mapping, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean at each frame [T, C], and the one deviation [], of present objects' positions [n, T, K, C]."""
+    """Mean at each frame [T, C], and overall standard deviation [], of the present objects' positions [n, T, K, C]."""
     there = positions.swapaxes(1, 2)[pairs["present"]]
     mean = there.mean(0)
     return mean, np.maximum((there - mean).std(), 1e-6)
 
 
 def describe(encode: Any, pairs: Mapping) -> jax.Array:
-    """What the MLP is given of each slot, [b, K, 4 D + K]; encode: video [b, T, H, W, 3] -> tokens [b, N, D]."""
+    """The MLP's inputs for each slot, [b, K, 4 D + K]. encode: video [b, T, H, W, 3] -> tokens [b, N, D]."""
     still = jnp.repeat(pairs["c"], pairs["ab"].shape[1], 1)
     tokens = [jnp.asarray(encode(video), jnp.float32) for video in (pairs["ab"], still)]
     slots = pairs["ab_objects"].shape[:2]
@@ -211,20 +233,22 @@ def describe(encode: Any, pairs: Mapping) -> jax.Array:
 
 
 def features(model: Model, pairs: Mapping, batch: int) -> np.ndarray:
-    """`describe` by the frozen encoder, float32 [n, K, F]."""
+    """`describe` with the frozen encoder: float32 [n, K, F]."""
     return in_batches(functools.partial(describe, model.encode), {name: pairs[name] for name in SEEN}, batch)
 
 
 def readouts(model: Model, pairs: Mapping, batch: int) -> np.ndarray | None:
-    """What the model makes of AB without the changed object, the same for all slots: float32 [n, K, D], or [n, K, 2 D]
-    with the predicted change; None if it predicts nothing."""
+    """The model's outputs for AB with the changed object hidden, equal for all slots of a pair.
+
+    Returns: float32 [n, K, D], or [n, K, 2 D] with the predicted change. None if the model has no prediction.
+    """
     slots = pairs["present"].shape[1]
     parts = []
     for start in range(0, len(pairs["ab"]), batch):
         video, patches, changed = (pairs[name][start : start + batch] for name in ("ab", "ab_objects", "changed"))
         removed = np.arange(slots) == changed[:, None]
         gone = (patches & removed[..., None]).any(1)
-        gone &= ~gone.all(1, keepdims=True)  # something has to stay visible
+        gone &= ~gone.all(1, keepdims=True)  # at least one token has to stay visible
         seen = model.hide(Hidden(video, ~gone, patches, removed))
         if seen.prediction is None:
             return None
@@ -238,7 +262,11 @@ def readouts(model: Model, pairs: Mapping, batch: int) -> np.ndarray | None:
 def report(
     test: Mapping, found: Mapping[str, Sequence[np.ndarray]], stones: Mapping[str, np.ndarray], notes: Sequence[str]
 ) -> Result:
-    """Scores of predictions [m, T, K, C]: by metric the model's and the random ones', by row the yardsticks'."""
+    """The scores of predictions [m, T, K, C].
+
+    found: metric -> predictions of the model, then of the random initialisations. stones: row -> predictions of floors
+    and ceilings.
+    """
     count, frames = test["truth"].shape[:2]
 
     def score(metric, row, prediction, kind):
@@ -268,7 +296,7 @@ def report(
 
 
 def _positions(encode, head, arrays):
-    """[b, T, K, C] from the arrays of `load`, or from features "x"."""
+    """Positions [b, T, K, C] from the arrays of `load`, or from features "x" if they are given."""
     fixed = head[FIXED]
     x = arrays["x"] if "x" in arrays else describe(encode, arrays)
     out = mlp(head, (x - fixed["mean"]) * fixed["gain"]).reshape(*x.shape[:2], *fixed["centre"].shape)

@@ -1,7 +1,7 @@
-"""CRAFT's score: the share of questions in words that are answered exactly, by type of question.
+"""CRAFT's score: the share of questions in natural language that are answered exactly, by type of question.
 
 T. Ates et al., "CRAFT: A Benchmark for Causal Reasoning About Forces and inTeractions", Findings of ACL 2022, section 5
-(there times 100).
+(the paper reports percent).
 """
 
 import dataclasses
@@ -19,25 +19,32 @@ WHOLE = "trained, whole scene"
 class Craft:
     """Accuracy (0..1) by type of question, and over all questions ("overall").
 
-    The answer is one of those of the fitting questions, chosen by a head on frozen features of the whole clip and on
-    the question's words; one head answers all types. The metrics are "HEAD/TYPE". Head "linear", the description's
-    linear probe, is a ridge on [mean tokens, words, products]; "mlp" has one hidden layer on [mean tokens, words].
-    Words are counts of words and neighbouring pairs (see words.Words), products those of the first principal components
-    of features and words (see language_head.Reader).
+    A head chooses one of the answers of the fitting questions, from frozen features of the whole clip and the words of
+    the question. One head answers all types. The metrics are "HEAD/TYPE". The head "linear", the description's linear
+    probe, is a ridge on [mean tokens, words, products]. The head "mlp" has one hidden layer on [mean tokens, words].
+    Words are counts of words and of neighbouring pairs (see words.Words). Products are those of the first principal
+    components of features and words (see language_head.Reader).
 
-    Questions that name a removed object (the simulated world's, of all types but the descriptive), on data with masks,
-    are answered once more in "interventional HEAD/TYPE", by a head that is fitted on these questions alone: the
-    features are [mean context tokens, mean prediction at the hidden tokens] of the clip with that object's tokens
-    hidden, at all times (anchor 0), also from a model that was trained with it shown at the first ones. "trained, whole
-    scene" has the same questions and the features of the clip as it is.
+    Metrics "interventional HEAD/TYPE": if the data have masks, questions that name a removed object are also answered
+    from an interventional readout. In the simulated world these are all types except the descriptive one. A separate
+    head is fitted on these questions only. Its features are [mean context tokens, mean prediction at the hidden tokens]
+    of the clip with that object's tokens hidden. They are hidden at all times (anchor 0), even if the model was trained
+    with the first times visible. The row "trained, whole scene" answers the same questions from the features of the
+    unmasked clip.
 
-    Floors: the question alone, the most frequent answer of its type, pixel PCA. Ceiling: the true states at four
-    moments, first those of the objects that the question names: what is seen, but not what would be. Intervals are over
-    scenes. Answers in the simulated world are balanced: see data/worlds/craft/questions.py.
+    Floors are the question alone, the most frequent answer of its type, and pixel PCA. The ceiling is the true states
+    at four moments, beginning with those of the objects that the question names. These states describe the observed
+    clip, not its counterfactual. Intervals are over scenes. Answers in the simulated world are balanced: see
+    data/worlds/craft/questions.py.
 
-    heads: of linear, mlp. components: C, so that there are at most C x C products; 0: none. parts: stretches of time
-    whose tokens are averaged apart; 1 is the mean over all tokens (METHOD, Algorithm 3, line 2). steps: of the mlp, at
-    most. Raises ConfigError for options out of their limits.
+    Attributes:
+      heads: any of "linear" and "mlp".
+      components: number C of principal components, so that there are at most C x C products. 0: no products.
+      parts: number of segments of time whose tokens are averaged separately. 1 is the mean over all tokens (METHOD,
+        Algorithm 3, line 2).
+      steps: the largest number of training steps of "mlp".
+      interventional: whether the interventional readout is scored.
+    Raises: ConfigError for options outside their limits.
     """
 
     heads: tuple[str, ...] = language_head.HEADS
@@ -85,7 +92,7 @@ class Craft:
         return self._scores("interventional ", bench, *chosen, [*own, *rest])[0], []
 
     def _scores(self, prefix: str, bench: Bench, fit: Items, test: Items, rows: list[Row]) -> tuple[list[Score], int]:
-        """The scores of every head, and the number of terms that are counted."""
+        """The scores of every head, and the number of terms of the vocabulary."""
         reader, out = Reader(fit, test, self.components, self.steps, bench.seed), []
         for head in self.heads:
             judged: list[Judged] = [*(reader(head, row) for row in rows), language_head.most_frequent(fit, test)]
@@ -120,11 +127,12 @@ def items_of(scenes: Scenes) -> Items:
 
 
 def without(model: Model, scenes: Scenes, items: Items, batch: int) -> np.ndarray | None:
-    """[mean context tokens, mean prediction at the hidden tokens] with the object hidden that each question removes:
-    float32 [Q, 2D], or [Q, D] of a model that predicts nothing; None for a model without a context.
+    """[mean context tokens, mean prediction at the hidden tokens], with the object hidden that each question removes.
 
-    An object that is not among the scene's rows (it touches no token, or there are too many) hides nothing: then the
-    context is the whole scene and the prediction is 0.
+    If an object is not among the scene's rows (it touches no token, or there are too many objects), nothing is hidden.
+    Then the context is the whole scene and the prediction is 0.
+
+    Returns: float32 [Q, 2D], or [Q, D] for a model without prediction. None for a model without context.
     """
     arrays = scenes.arrays
     pairs = np.stack([items.row, [question["removed"] for question in items.source]], 1)
@@ -135,7 +143,7 @@ def without(model: Model, scenes: Scenes, items: Items, batch: int) -> np.ndarra
         patches = arrays["object_patches"][row]
         removed = arrays["objects"][row] == number[:, None]
         hidden = (patches & removed[:, :, None]).any(1)
-        hidden &= ~hidden.all(1, keepdims=True)  # of a scene that is nothing but this object, nothing could be seen
+        hidden &= ~hidden.all(1, keepdims=True)  # if the object covers the whole scene, no token would stay visible
         seen = model.hide(Hidden(arrays["video"][row], ~hidden, patches, removed))
         if seen.context is None:
             return None

@@ -1,4 +1,4 @@
-"""Answers to questions in words from frozen features: what the protocols with questions share."""
+"""Answers questions in natural language from frozen features. The protocols with questions share this module."""
 
 import functools
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from cjepa_jax.evals.benchmarks.words import Words
 from cjepa_jax.evals.probe import pixel_components
 
 HEADS = ("linear", "mlp")
-MOMENTS = 4  # frames from which pixels and true states are taken, from the first to the last
-NAMED = 3  # objects of a question whose states stand by themselves
+MOMENTS = 4  # number of frames that give pixels and true states, evenly spaced from the first to the last
+NAMED = 3  # number of objects named by a question whose states are separate features
 QUESTION_ONLY, MOST_FREQUENT, PIXELS, STATES = "question only", "most frequent", "pixel PCA", "true states"
 
 
 class Items(NamedTuple):
-    """What is to be answered, Q questions or options, in the order of their scenes."""
+    """Q items to be answered, questions or options, in the order of their scenes."""
 
-    row: np.ndarray  # int64 [Q] of its scene in Scenes.arrays
+    row: np.ndarray  # int64 [Q] row of the item's scene in Scenes.arrays
     texts: list[tuple[str, ...]]  # (question,) or (question, option)
     kind: np.ndarray  # str [Q] type of question
     answer: np.ndarray  # str [Q]
-    source: list[dict[str, Any]]  # the questions as the data have them
-    number: np.ndarray  # int64 [Q] of its question
+    source: list[dict[str, Any]]  # the questions in the format of the data
+    number: np.ndarray  # int64 [Q] number of the item's question
 
     def take(self, where: np.ndarray) -> "Items":
-        """Those at bool [Q]."""
+        """The items at which `where`, bool [Q], is True."""
         places = np.nonzero(where)[0]
         lists = [[column[i] for i in places] for column in (self.texts, self.source)]
         return Items(
@@ -44,7 +44,7 @@ class Items(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of the tables: features of the fitting and of the test items, [Q, D] each; D may be 0."""
+    """One row of the tables: features of the fitting and of the test items, [Q, D] each. D may be 0."""
 
     name: str
     kind: str  # "result", "floor" or "ceiling"
@@ -61,11 +61,12 @@ class Judged(NamedTuple):
 
 
 class Reader:
-    """Fits heads on [features, words] of the fitting items, and answers the test items with the answers seen there.
+    """Fits heads on [features, words] of the fitting items, and answers the test items with the fitting items' answers.
 
-    "linear": ridge one against all on [features, words, products], where the products are those of the first
-    `components` principal components of the features with the first `components` of the words, each of unit variance:
-    without them a linear answer could not depend on what is asked. "mlp": one hidden layer on [features, words].
+    "linear" is a one-against-all ridge on [features, words, products]. The products are those of the first `components`
+    principal components of the features with the first `components` of the words, each of unit variance. Without them,
+    a linear head would use the features in the same way for every question. "mlp" has one hidden layer on [features,
+    words].
     """
 
     def __init__(self, fit: Items, test: Items, components: int, steps: int, seed: int):
@@ -77,7 +78,7 @@ class Reader:
 
     @property
     def terms(self) -> int:
-        """How many words and pairs of words are counted."""
+        """The number of words and pairs of words in the vocabulary."""
         return self._words[0].shape[1]
 
     @functools.cached_property
@@ -85,7 +86,10 @@ class Reader:
         return main_components(*self._words, self._components)
 
     def __call__(self, head: str, row: Row) -> Judged:
-        """What `head` gets right from the row's features; an answer that the fitting items lack is wrong for all."""
+        """Which test items `head` answers correctly from the row's features.
+
+        A test item whose answer no fitting item has counts as wrong in every row.
+        """
         inputs = [np.concatenate(pair, 1) for pair in zip((row.fit, row.test), self._words, strict=True)]
         if head == "linear":
             main = zip(main_components(row.fit, row.test, self._components), self._main_words, strict=True)
@@ -99,13 +103,15 @@ class Reader:
 
 
 def main_components(fit: np.ndarray, test: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first principal components of features standardised by the fitting rows, of unit variance there:
-    [n, D], [m, D] -> float32 [n, C], [m, C] with C at most `count`."""
+    """The first principal components of features [n, D] and [m, D]: float32 [n, C], [m, C] with C at most `count`.
+
+    Features are standardised by the fitting rows. The components have unit variance over them.
+    """
     if not (fit.shape[1] and count):
         return np.zeros((len(fit), 0), np.float32), np.zeros((len(test), 0), np.float32)
     fit, test = heads.standardised(fit, test)
     rows, wide = len(fit), fit.shape[1] > len(fit)
-    square = (fit @ fit.T if wide else fit.T @ fit).astype(np.float64) / rows  # both have the same values: the smaller
+    square = (fit @ fit.T if wide else fit.T @ fit).astype(np.float64) / rows  # the smaller: equal eigenvalues except 0
     values, vectors = linalg.eigh(square, subset_by_index=(max(len(square) - count, 0), len(square) - 1))
     keep = values > max(1e-6 * np.trace(square), 1e-12)
     values, vectors = values[keep][::-1], vectors[:, keep][:, ::-1]
@@ -114,8 +120,11 @@ def main_components(fit: np.ndarray, test: np.ndarray, count: int) -> tuple[np.n
 
 
 def most_frequent(fit: Items, test: Items) -> Judged:
-    """The floor that gives each type of question its most frequent answer in the fitting items (the first by name of
-    several; over all types where the type is new)."""
+    """The floor that answers each type of question with its most frequent answer among the fitting items.
+
+    Of equally frequent answers, the first by name is taken. A type without fitting items gets the most frequent answer
+    over all types.
+    """
 
     def of(answers: np.ndarray) -> str:
         names, counts = np.unique(answers, return_counts=True)
@@ -127,8 +136,11 @@ def most_frequent(fit: Items, test: Items) -> Judged:
 
 
 def of_scenes(bench: Bench, parts: int) -> list[Row]:
-    """The rows whose features are of scenes, not of questions, [n, D]: of the model and the random ones, the mean
-    tokens of `parts` stretches of time; none for the question alone; pixels."""
+    """The rows whose features [n, D] depend on scenes only, not on questions.
+
+    For the model and the random initialisations, they are the mean tokens of `parts` segments of time. The row of the
+    question alone has no features. The last row is pixel PCA.
+    """
     sets, rows = (bench.fitting, bench.testing), []
     for model in bench.models:
         rows.append(model_row(bench, model, *(over_time(model, scenes, parts, bench.batch) for scenes in sets)))
@@ -141,7 +153,7 @@ def of_scenes(bench: Bench, parts: int) -> list[Row]:
 
 
 def of_items(bench: Bench, rows: Sequence[Row], fit: Items, test: Items) -> list[Row]:
-    """These rows for each item instead of each scene and, where the data have them, the true states."""
+    """These rows for each item instead of each scene. If the data have true states, their row is added."""
     out = [Row(row.name, row.kind, row.fit[fit.row], row.test[test.row]) for row in rows]
     sets = (bench.fitting.arrays, bench.testing.arrays)
     if all("states" in arrays for arrays in sets):
@@ -151,13 +163,16 @@ def of_items(bench: Bench, rows: Sequence[Row], fit: Items, test: Items) -> list
 
 
 def model_row(bench: Bench, model: Model, fit: np.ndarray, test: np.ndarray) -> Row:
-    """The row of the trained model, or one of those that together make the row of random initialisations."""
+    """The row of the trained model or of one random initialisation. `scores` averages over initialisations."""
     return Row(TRAINED, "result", fit, test) if model is bench.model else Row(RANDOM, "floor", fit, test)
 
 
 def over_time(model: Model, scenes: Scenes, parts: int, batch: int) -> np.ndarray:
-    """Mean tokens of each of `parts` equal stretches of time, one after the other (at most one for each time of the
-    grid): float32 [n, parts x D]. One stretch gives the standard features, the mean over all tokens."""
+    """Mean tokens of each of `parts` equal segments of time, concatenated: float32 [n, parts x D].
+
+    There is at most one segment for each time of the grid. One segment gives the standard features, the mean over all
+    tokens.
+    """
     times, out = scenes.map.grid[0], []
     for _, tokens in encoded(model, scenes.arrays["video"], batch):
         tokens = tokens.reshape(len(tokens), times, -1, tokens.shape[-1])
@@ -166,13 +181,16 @@ def over_time(model: Model, scenes: Scenes, parts: int, batch: int) -> np.ndarra
 
 
 def moments(frames: int) -> np.ndarray:
-    """Frames from the first to the last, at most MOMENTS."""
+    """Indices of at most MOMENTS frames, evenly spaced from the first to the last."""
     return np.unique(np.linspace(0, frames - 1, MOMENTS).round().astype(int))
 
 
 def true_states(arrays: dict[str, np.ndarray], items: Items) -> np.ndarray:
-    """True states at a few moments, [Q, D]: of the first objects that each question names, where the data say which
-    these are ("objects"), then of all objects in the source's order."""
+    """True states at a few moments, [Q, D].
+
+    The states of the first NAMED objects that each question names come first, if the data list them ("objects"). The
+    states of all objects follow in the source's order.
+    """
     objects, states = arrays["objects"], arrays["states"][:, moments(arrays["states"].shape[1])]
     order = np.argsort(np.where(objects < 0, np.iinfo(np.int32).max, objects), 1, kind="stable")
     every = np.take_along_axis(states, order[:, None, :, None], 2).reshape(len(states), -1)[items.row]
@@ -187,10 +205,10 @@ def true_states(arrays: dict[str, np.ndarray], items: Items) -> np.ndarray:
 
 
 def share(right: np.ndarray, scene: np.ndarray, group: np.ndarray | None = None) -> tuple[float, float]:
-    """The share that is right, or the mean of the groups' shares, and half of its 95 % interval.
+    """The share of right items, or the mean of the groups' shares, and half of its 95 % interval.
 
-    right, scene, group: [Q]. Scenes are what is independent, not the questions about one of them: the interval is the
-    linearised one of a ratio of sums over clusters. NaN for one scene.
+    right, scene, group: [Q]. Scenes are independent, but questions about the same scene are not. The interval is
+    therefore the linearised one of a ratio of sums over clusters. It is NaN for one scene.
     """
     group = np.zeros(len(right), int) if group is None else np.unique(group, return_inverse=True)[1]
     count = np.bincount(group)
@@ -204,7 +222,10 @@ def share(right: np.ndarray, scene: np.ndarray, group: np.ndarray | None = None)
 def scores(
     metric: str, judged: Sequence[Judged], scene: np.ndarray, where: np.ndarray, group: np.ndarray | None = None
 ) -> list[Score]:
-    """One metric's scores, of the items at bool [Q]; the random initialisations become one row, after the first."""
+    """One metric's scores, over the items at which `where`, bool [Q], is True.
+
+    The random initialisations become one row, the second.
+    """
     out, inits, count = [], [], int(where.sum())
     for name, kind, right in judged:
         value, half = share(right[where], scene[where], None if group is None else group[where])
@@ -216,7 +237,7 @@ def scores(
 
 
 def check_options(protocol: Any) -> None:
-    """Raises ConfigError for options out of their limits: heads, components, parts, steps of a protocol."""
+    """Checks heads, components, parts and steps of a protocol. Raises ConfigError if one is outside its limits."""
     name = type(protocol).__name__
     if not protocol.heads or set(protocol.heads) - set(HEADS):
         raise ConfigError(f"evals.protocols: {name}.heads = {protocol.heads!r}: must name some of {', '.join(HEADS)}")
@@ -227,7 +248,7 @@ def check_options(protocol: Any) -> None:
 
 
 def check_data(bench: Bench, protocol: str) -> None:
-    """Raises ConfigError, before any scene is drawn, for data without questions in words or without time."""
+    """Raises ConfigError, before any scene is drawn, for data without questions in natural language or for images."""
     for split, count in ((bench.fit_split, bench.fit), (bench.test_split, bench.test)):
         source = bench.source(split, count)
         require(hasattr(source, "questions"), protocol, f"questions in words, which {type(source).__name__} has not")
@@ -236,7 +257,7 @@ def check_data(bench: Bench, protocol: str) -> None:
 
 
 def about_windows(bench: Bench) -> list[str]:
-    """A remark where a clip that is asked about is cut into several scenes."""
+    """A remark if a clip with questions is cut into several scenes, else none."""
     windows = getattr(bench.fitting.source, "per_clip", 1)
     if windows == 1:
         return []

@@ -1,7 +1,7 @@
 """PHYRE's benchmark (Bakhtin et al. 2019, arXiv:1908.05656): a ranker on frozen features acts in the real simulator.
 
-An action puts one or two red balls into a task's scene. The agent tries candidate actions, the best ranked first,
-until one solves the task. What it knows of an action is the picture of the scene with the balls in it.
+An action puts one or two red balls into a task's scene. The agent tries candidate actions in the order of their ranks
+until one solves the task. It ranks an action by the picture of the scene with the balls in it.
 """
 
 import functools
@@ -20,13 +20,13 @@ from cjepa_jax.evals import heads, stats
 from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Model, Result, Score, over_inits, require
 from cjepa_jax.evals.benchmarks import auccess
 
-PIXELS, COMPONENTS, COMPONENT_ROWS = 64, 96, 1024  # of the pixels' principal components
-SHOWN = 6  # tasks whose first attempt is shown
-SOLVED, FAILED = (46, 164, 79), (215, 58, 73)  # frames round them
+PIXELS, COMPONENTS, COMPONENT_ROWS = 64, 96, 1024  # pixel PCA: side of the pictures, components, pictures to fit on
+SHOWN = 6  # number of tasks whose first attempt is shown
+SOLVED, FAILED = (46, 164, 79), (215, 58, 73)  # colours of the frames around them
 
 
 class Trial(NamedTuple):
-    """One task with actions to choose from."""
+    """One task with candidate actions."""
 
     scene: np.ndarray  # uint8 [256, 256, 3] before any action
     actions: np.ndarray  # float64 [n, D]
@@ -37,18 +37,24 @@ class Trial(NamedTuple):
 class PhyreAgent:
     """AUCCESS of an agent that ranks random valid actions by frozen features of (scene, action).
 
-    Features: the initial scene with the action's balls in it, shrunk and repeated to a clip of T frames, mean tokens;
-    beside them the action's coordinates and their products. A ranker learns from tasks of the fitting split whether an
-    action solves its task, from as many solving as failing actions of each task, so that to know the task is of no use.
-    Each test task is then tried with the same candidates for every row. Setup and fold are the source's.
+    The features are mean tokens, the action's coordinates and the products of these coordinates. The tokens are those
+    of the initial scene with the action's balls in it, shrunk and repeated to a clip of T frames. On tasks of the
+    fitting split, a ranker learns whether an action solves its task. It gets equally many solving and failing actions
+    of each task, so that recognising the task does not help. On each test task, all rows try the same candidates. Setup
+    and fold are those of the source.
 
-    tasks_fit, tasks_test: tasks of the splits, drawn; 0: all. candidates: random valid actions a task, of which the
-    ranker learns from at most actions_fit, half of them solving; a task that none of them solves teaches nothing.
-    attempts: that count; the score's own number is 100. rankers: "linear" (ridge) or "mlp", or both.
+    Attributes:
+      tasks_fit, tasks_test: number of tasks drawn from the fitting split and from the test split. 0: all.
+      actions_fit: the largest number of a task's candidates from which the ranker learns. Half of them solve the task.
+        A task that no candidate solves, or that all solve, is left out.
+      candidates: random valid actions per task.
+      attempts: number of attempts that count. AUCCESS is defined with 100.
+      rankers: "linear" (ridge), "mlp", or both.
 
-    Metrics: "auccess/RANKER", 0 .. 1, mean over test tasks. Floors: the candidates in the order that they were drawn
-    (a random agent), a ranker on the action alone, one on the pixels' principal components. Ceiling: tasks that any
-    candidate solves. Raises ConfigError for values out of their limits and for data that are not PHYRE's.
+    The metric "auccess/RANKER", 0 .. 1, is the mean over test tasks. Floors are the candidates in the order in which
+    they were drawn (a random agent), a ranker on the action alone, and a ranker on the pixels' principal components.
+    The ceiling counts tasks that any candidate solves as solved at the first attempt. Raises ConfigError for values
+    outside their limits and for data that are not PHYRE's.
     """
 
     tasks_fit: int = 400
@@ -70,7 +76,7 @@ class PhyreAgent:
             raise ConfigError(f"evals.protocols: phyre.rankers = {self.rankers!r}: must name {' or '.join(RANKERS)}")
 
     def run(self, bench: Bench) -> Result:
-        """Raises DataError where no candidate solves any of the tasks to learn from."""
+        """Raises DataError if no candidate solves any task of the fitting split."""
         sources = [bench.source(bench.fit_split, bench.fit), bench.source(bench.test_split, bench.test)]
         require(all(isinstance(source, Phyre) for source in sources), "PhyreAgent", "PHYRE (configs/data/phyre.py)")
         drawn = [trial for _, trial in self.trials(sources[0], self.tasks_fit, bench.seed, 0)]
@@ -109,7 +115,7 @@ class PhyreAgent:
         return Result(scores, images, curves, [note])
 
     def trials(self, source: Phyre, count: int, seed: int, part: int) -> Iterator[tuple[str, Trial]]:
-        """(task, trial) of `count` drawn tasks of a source, each with its random valid actions, simulated."""
+        """Yields (task, trial) for `count` drawn tasks of a source. The random valid actions of each are simulated."""
         order = seeds.generator(seed, "PHYRE's tasks of an agent", part).permutation(len(source.tasks))[: count or None]
         for done, number in enumerate(order.tolist()):
             task = source.tasks[number]
@@ -120,7 +126,7 @@ class PhyreAgent:
             yield task, Trial(source.initial_scenes([task])[0], actions, source.statuses(task, actions))
 
     def table(self, metric: str, solved: dict[str, np.ndarray], at_random: list, seed: int) -> list[Score]:
-        """Rows from the attempts [tasks] that solved first, with the bootstrap over tasks."""
+        """Rows from the numbers [tasks] of the first solving attempts. Intervals are from a bootstrap over tasks."""
         scores = []
         for row, attempts in solved.items():
             each = np.array([auccess.auccess([attempt], self.attempts) for attempt in attempts])
@@ -135,7 +141,7 @@ class PhyreAgent:
         return scores
 
     def curves(self, solved: dict[str, np.ndarray], at_random: list) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """row -> (k, share of tasks solved within k attempts); random initialisations as one."""
+        """row -> (k, share of tasks solved within k attempts). The random initialisations are one row."""
         rows = solved | ({RANDOM: np.concatenate(at_random)} if at_random else {})
         k = np.arange(1, self.attempts + 1)
         return {row: (k, ((each[:, None] > 0) & (each[:, None] <= k)).mean(0)) for row, each in rows.items()}
@@ -147,7 +153,7 @@ def linear(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, seed: i
 
 
 def mlp(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, seed: int) -> np.ndarray:
-    """Probabilities [m] by a network of one hidden layer."""
+    """Probabilities [m] by a network with one hidden layer."""
     return heads.mlp(train_x, train_y, test_x, 2, seed)[:, 1]
 
 
@@ -155,7 +161,7 @@ RANKERS = {"linear": linear, "mlp": mlp}
 
 
 def ranked(features: Callable, fitting: list, testing: tuple, rankers: tuple, seed: int) -> dict[str, list[np.ndarray]]:
-    """For each ranker the order [n] in which it tries each trial's actions. features: Trial -> [n, D]."""
+    """For each ranker, the order [n] in which it tries each trial's actions. features: Trial -> [n, D]."""
 
     def rows(trials):
         parts = [np.hstack([features(trial), coordinates(trial.actions)]).astype(np.float32) for trial in trials]
@@ -169,7 +175,7 @@ def ranked(features: Callable, fitting: list, testing: tuple, rankers: tuple, se
 
 
 def balanced(trial: Trial, count: int, rng: np.random.Generator) -> Trial:
-    """At most `count` of a trial's actions, half of them solving, in random order; none if none or all solve."""
+    """At most `count` of a trial's actions in random order, half of them solving. Empty if none or all solve."""
     sides = [rng.permutation(np.flatnonzero(trial.statuses == status)) for status in (1, -1)]
     half = min(count // 2, *(len(side) for side in sides))
     chosen = rng.permutation(np.concatenate([side[:half] for side in sides]))
@@ -177,7 +183,7 @@ def balanced(trial: Trial, count: int, rng: np.random.Generator) -> Trial:
 
 
 def coordinates(actions: np.ndarray) -> np.ndarray:
-    """Actions [n, D] with the products of their columns, [n, D + D (D + 1) / 2]."""
+    """Actions [n, D] and the products of their columns: [n, D + D (D + 1) / 2]."""
     one, other = np.triu_indices(actions.shape[1])
     return np.hstack([actions, actions[:, one] * actions[:, other]])
 
@@ -185,8 +191,8 @@ def coordinates(actions: np.ndarray) -> np.ndarray:
 def pictures(scene: np.ndarray, actions: np.ndarray, size: int) -> np.ndarray:
     """A scene uint8 [256,256,3] with each action's balls where PHYRE puts them: uint8 [n, size, size, 3].
 
-    PHYRE's x, y in 0 .. 1 are whole pixels in 0 .. 255, y upwards; its radii are 2 .. 32 pixels. One more step of
-    simulation, and the picture would be the first frame of the clip.
+    PHYRE rounds x and y in 0 .. 1 down to whole pixels in 0 .. 255, with y upwards. Its radii are 2 .. 32 pixels. The
+    first frame of the simulated clip is one simulation step later than this picture.
     """
     out = np.repeat(scene[None], len(actions), 0)
     side = len(scene)
@@ -201,7 +207,7 @@ def pictures(scene: np.ndarray, actions: np.ndarray, size: int) -> np.ndarray:
 
 
 def encoded(model: Model, trial: Trial, frames: int, size: int, batch: int) -> np.ndarray:
-    """Mean tokens [n, D] of the clips that stand still at (scene, action)."""
+    """Mean tokens [n, D] of still clips, which repeat the picture of (scene, action)."""
     parts = []
     for start in range(0, len(trial.actions), batch):
         still = pictures(trial.scene, trial.actions[start : start + batch], size)
@@ -210,7 +216,10 @@ def encoded(model: Model, trial: Trial, frames: int, size: int, batch: int) -> n
 
 
 def pixel_components(fitting: list[Trial], size: int, seed: int) -> Callable[[Trial], np.ndarray]:
-    """The principal components of the pixels of at most 1024 pictures to learn from, as features: Trial -> [n, C]."""
+    """Returns a function Trial -> [n, C], the principal components of the pixels.
+
+    They are fitted on about 1024 random pictures of the fitting trials, or on all if there are fewer.
+    """
 
     def pixels(trial):
         return pictures(trial.scene, trial.actions, size).reshape(len(trial.actions), -1).astype(np.float32)
@@ -227,7 +236,7 @@ def pixel_components(fitting: list[Trial], size: int, seed: int) -> Callable[[Tr
 
 
 def attempts_picture(trials: tuple[Trial, ...], first: list[int]) -> np.ndarray:
-    """The first attempts side by side, framed in green where they solve the task and in red where they do not."""
+    """The first attempts side by side. Those that solve the task have a green frame, the others a red one."""
     panels = []
     for trial, index in zip(trials, first, strict=False):
         panel = pictures(trial.scene, trial.actions[index : index + 1], len(trial.scene))[0]

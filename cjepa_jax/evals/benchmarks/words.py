@@ -1,4 +1,4 @@
-"""Questions in words as features, by counting: no language model is needed."""
+"""Features of questions in natural language: counts of words, without a language model."""
 
 import collections
 import dataclasses
@@ -12,7 +12,7 @@ WORD = re.compile(r"\w+")
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """Counts of known words and of known pairs of neighbouring words, in order: "red box" is not "box red".
+    """Counts the vocabulary's words and ordered pairs of neighbouring words: "red box" is not "box red".
 
     vocabulary: words ("red") and pairs ("red box"), sorted.
     """
@@ -21,12 +21,12 @@ class Words:
 
     @classmethod
     def of(cls, texts: Iterable[str], least: int = 2) -> "Words":
-        """The vocabulary of the fitting texts: what is in at least `least` of them. Their order is of no concern."""
+        """The vocabulary of the fitting texts: terms that at least `least` of them contain, in any order of texts."""
         found = collections.Counter(term for text in texts for term in set(terms(text)))
         return cls(tuple(sorted(term for term, count in found.items() if count >= least)))
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Counts float32 [n, V] of n texts; what is not in the vocabulary is ignored."""
+        """Counts float32 [n, V] of n texts. Terms outside the vocabulary are ignored."""
         place = {term: column for column, term in enumerate(self.vocabulary)}
         out = np.zeros((len(texts), len(place)), np.float32)
         for row, text in enumerate(texts):
