@@ -150,6 +150,7 @@ def make_bench(config, model: Restored) -> Bench:
         batch=evals.batch,
         seed=evals.seed,
         rate=model.rate,
+        anchor=int(model.about["mask"].get("anchor", getattr(model.objective, "anchor", 0))),
     )
 
 

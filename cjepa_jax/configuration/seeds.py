@@ -31,6 +31,8 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "pictures for principal components": 1015,
     "batches of a layout": 1016,
     "masks that may name objects": 1017,
+    "pair of objects": 1018,
+    "do-probe": 1019,
 }
 
 

@@ -54,6 +54,9 @@ class Model:
         uses them.
       target_norm: normalisation of the tokens that `hide` predicts: "layer_norm" (zero mean and unit variance over D)
         or "none".
+      fresh_predictor: outputs -> (init, apply) of an untrained predictor of the training's architecture (or of a small
+        one) for one removed object: init(key, *told, grid) -> params, apply(params, *told, grid) -> (prediction,
+        residual) [B, N, outputs] each, with told = tokens [B, N, D], context [B, N], patches [B, 1, N], removed [B, 1].
     """
 
     name: str
@@ -63,6 +66,7 @@ class Model:
     params: Any = None
     apply: Callable | None = None
     target_norm: str = "none"
+    fresh_predictor: Callable[[int], tuple[Callable, Callable]] | None = None
 
 
 class Score(NamedTuple):
@@ -127,6 +131,7 @@ class Bench:
       batch: number of scenes that are encoded at a time.
       seed: the seed of every random draw of a protocol, and of generated scenes.
       rate: the peak learning rate of the model's training.
+      anchor: times at the start of a clip that the training's masks left visible.
     """
 
     model: Model
@@ -140,6 +145,7 @@ class Bench:
     batch: int
     seed: int
     rate: float
+    anchor: int = 0
 
     @property
     def models(self) -> tuple[Model, ...]:

@@ -18,7 +18,8 @@ from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Model, Seen
 from cjepa_jax.loading import init_from, pretrained
 from cjepa_jax.masks.naming import names_objects
-from cjepa_jax.objectives.base import Masking
+from cjepa_jax.models.predictor import Predictor
+from cjepa_jax.objectives.base import Masking, exports
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.workdir import run_folder, tuples
@@ -26,6 +27,7 @@ from cjepa_jax.types import Batch, Rows, TrainState
 from cjepa_jax.weights.read import Pretrained, foresees
 
 NOT_THE_MODEL = ("objective.causal_tokens",)  # only part of the training loss. Older runs lack the key
+SMALL = {"depth": 2, "width": 48, "heads": 4}  # of the predictor that is fitted for models without one
 INIT = 2**30  # random initialisations are seeded from here on. No run has these seeds
 
 
@@ -84,6 +86,7 @@ class Network:
             params=params,
             apply=objective.encode,
             target_norm=getattr(objective, "target_norm", "none"),
+            fresh_predictor=functools.partial(_fresh_predictor, objective),
         )
 
     @functools.cached_property
@@ -206,6 +209,13 @@ class Restored(Network):
     def random(self, index: int, batch: int) -> Model:
         """The same network at the index-th random initialisation."""
         return self.functions(batch, f"{RANDOM} {index}", self.fresh(INIT + index))
+
+
+def _fresh_predictor(objective: Any, outputs: int) -> tuple[Callable, Callable]:
+    """base.Model.fresh_predictor: of the objective's predictor, or of SMALL where it has none."""
+    sizes = dict(objective.predictor) if "predictor" in exports(objective) else SMALL
+    predictor = Predictor(**{**sizes, "max_objects": 1, "out": outputs})
+    return predictor.init, predictor.apply
 
 
 def _about(state: TrainState, training: Any, config: Any) -> dict[str, Any]:

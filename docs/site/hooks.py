@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 FIRST = "# %% [markdown]"
 LONG = 45  # lines of a cell, above which its page shows it on request
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-TAG = re.compile(r"\\tag\{(\d+)\}")
+TAG = re.compile(r"\\tag\{(E?\d+)\}")
 PICTURE = re.compile(r"!\[[^\]]*\]\([^)]+\)\n*")
 LINK = re.compile(r"\[([^\]]+)\]\((?!http)[^)]+\)")
 CITED = re.compile(r"METHOD \((\d+)\)")

@@ -37,3 +37,5 @@ def test_the_bootstrap_of_a_mean_is_1_96_standard_errors_wide_on_either_side():
     assert half == pytest.approx(1.96 * values.std() / 20, rel=0.08)  # of 1000 draws: 3 of its own deviations
     assert half == stats.half_width(lambda rows: values[rows].mean(), 400, 0)
     assert half != stats.half_width(lambda rows: values[rows].mean(), 400, 1)
+    of_sums = stats.half_width_of_sums(lambda sums: sums[:, 0] / 400, values[:, None], 0)
+    assert of_sums == pytest.approx(1.96 * values.std() / 20, rel=0.08)

@@ -5,11 +5,15 @@ import numpy as np
 
 from cjepa_jax.data.drawing import marks
 from cjepa_jax.data.pipeline import SceneMap
+from cjepa_jax.evals.counterfactual import cells
+from cjepa_jax.evals.counterfactual.pairs import Pairs
 from cjepa_jax.evals.counterfactual.questions import DoQuestions
 
 WIDTH, LINE, GAP = 192, 22, 6  # pixels: of a frame at least, of a line of text, between frames
 RED, GREEN = (235, 50, 50), (40, 190, 90)
 COUNT = 6
+UNSCORED = 225  # grey of tokens that one of two removed objects touches
+COLUMNS = ("red k, green o", "without k", "without o", "true difference", "predicted")
 
 
 def strip(scenes: SceneMap, asked: DoQuestions, says: np.ndarray) -> np.ndarray:
@@ -40,15 +44,46 @@ def strip(scenes: SceneMap, asked: DoQuestions, says: np.ndarray) -> np.ndarray:
     return np.concatenate(rows)
 
 
+def removals(scenes: SceneMap, pairs: Pairs, true: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """The first pairs of removals, one a row, all at the last frame: the scene with k outlined red and o green, the
+    scene without k and without o, and the true and the predicted difference of these two, [n, N, 12] each.
+
+    Grey is no difference, and pale grey a token that k or o touches. Both differences of a row have the same contrast.
+
+    Returns: uint8 [H, W, 3].
+    """
+    rows, rest = [], pairs.rest().reshape(len(pairs.video), *scenes.grid)[:, -1]
+    for i in range(min(COUNT, len(pairs.video))):
+        masks = scenes(int(pairs.scene[i]), 0)["masks"][:, -1]
+        first, *others = (
+            marks.enlarge(video[i, -1], WIDTH).copy() for video in (pairs.video, pairs.without, pairs.without_other)
+        )
+        for row, colour in ((pairs.other[i], GREEN), (pairs.removed[i], RED)):
+            marks.outline(first, masks[row], colour, max(1, first.shape[1] // 96))
+        scored = np.repeat(np.repeat(rest[i], cells.CELLS, 0), cells.CELLS, 1)
+        grids = [cells.pictures(values[i : i + 1], scenes.grid)[0, -1] for values in (true, said)]
+        largest = max(float(np.abs(grids[0][scored]).max(initial=0)), 1e-6)
+        for values in grids:
+            picture = np.clip(128 + 127 * values / largest, 0, 255).astype(np.uint8)
+            picture[~scored] = UNSCORED
+            others.append(cv2.resize(picture, first.shape[1::-1], interpolation=cv2.INTER_NEAREST))
+        rows.append(_side_by_side([first, *others]))
+    return np.concatenate([*rows, _line(COLUMNS, rows[0].shape[1], None)])
+
+
+def _side_by_side(frames: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.pad(f, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for f in frames], 1)
+
+
 def _word(happens: bool) -> str:
     return "yes" if happens else "no"
 
 
-def _line(texts: tuple[str, ...], width: int, right: bool) -> np.ndarray:
-    """Texts under their frames; the last one's colour tells whether it is right."""
+def _line(texts: tuple[str, ...], width: int, right: bool | None) -> np.ndarray:
+    """Texts under their frames. The colour of the last one tells whether it is right. None: all are dark."""
     line = np.full((LINE, width, 3), 255, np.uint8)
     for n, text in enumerate(texts):
-        colour = marks.DARK if n < 2 else (GREEN if right else RED)
+        colour = marks.DARK if n < 2 or right is None else (GREEN if right else RED)
         place = (n * width // len(texts) + 3, LINE - 7)
         cv2.putText(
             line,
