@@ -75,6 +75,7 @@ setup(
         "onnx": ["torch>=2.10", "onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "sam": ["torch>=2.10", "transformers>=5", "scikit-image>=0.24"],
         "beam": ["apache-beam>=2.60"],
+        "video": ["av>=14"],
         "slurm": ["submitit>=1.5"],
         "wandb": ["wandb>=0.20"],
     },

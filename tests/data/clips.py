@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-CODECS = {".mp4": "mp4v", ".mpg": "PIM1", ".avi": "MJPG"}
+CODECS = {".mp4": "mp4v", ".mpg": "PIM1", ".avi": "MJPG", ".mkv": "FFV1", ".webm": "VP90"}
 
 
 def write(path: Path, frames: np.ndarray, fps: float = 25) -> Path:

@@ -53,12 +53,17 @@ def read_map(file: Path, exif: str = "apply") -> np.ndarray:
     The indices of a palette are the ids, for any colours. `exif` is as in `read`. Raises DataError as `read`, and for a
     lossy file.
     """
+    return to_ids(read_values(file, exif))
+
+
+def read_values(file: Path, exif: str = "apply") -> np.ndarray:
+    """The stored values of an instance map, [H,W] or [H,W,C] in OpenCV's order of channels. Raises as `read_map`."""
     data, head, orientation = _opened(file, "the mask", exif)
     if head.lossy:
         raise DataError(f"{file}: the mask is a lossy {head.format}, which changes its values; save it as PNG")
     if head.palette:
-        return to_ids(image_bytes.turned(image_bytes.indices(data, f"{file}: the mask"), orientation))
-    return to_ids(_integers(file, image_bytes.picture(data, f"{file}: the mask", orientation > 1, head)))
+        return image_bytes.turned(image_bytes.indices(data, f"{file}: the mask"), orientation)
+    return _integers(file, image_bytes.picture(data, f"{file}: the mask", orientation > 1, head))
 
 
 def to_rgb(pixels: np.ndarray, white: int = 0) -> np.ndarray:

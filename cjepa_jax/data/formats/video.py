@@ -14,7 +14,9 @@ from cjepa_jax.host import door
 # The first bytes of video files. Anything else is refused, because FFmpeg also follows playlists, which name other
 # files.
 MP4 = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
-OTHERS = (b"\0\0\1\xba", b"\0\0\1\xb3", b"RIFF", b"\x1aE\xdf\xa3")  # MPEG with and without packets, AVI, Matroska
+MPEG = (b"\0\0\1\xba", b"\0\0\1\xb3")  # with packets, and without
+OTHERS = (*MPEG, b"RIFF", b"\x1aE\xdf\xa3", b"FLV\1", b"\x30\x26\xb2\x75", b"OggS")  # AVI, Matroska, Flash, ASF, Ogg
+PACKET, SYNC = 188, 0x47  # of an MPEG transport stream: its packets' bytes, and the first byte of each
 
 
 def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> np.ndarray:
@@ -31,14 +33,14 @@ def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> n
     wanted = list(frames)
     if not wanted or wanted != sorted(set(wanted)) or wanted[0] < 0:
         raise ValueError(f"frames {wanted}: must be ascending numbers from 0")
-    capture, out, number = _open(path, where), [], -1
+    opened, out, number = capture(path, where), [], -1
     try:
         for number in range(wanted[-1] + 1):
-            if not capture.grab():
+            if not opened.grab():
                 total = max(expect or 0, wanted[-1] + 1)
                 raise DataError(f"{path}: truncated after {number} of {total} frames ({where})")
             if number == wanted[len(out)]:
-                done, frame = capture.retrieve()
+                done, frame = opened.retrieve()
                 if not done:
                     raise DataError(f"{path}: frame {number} is unreadable ({where})")
                 check_room(f"{path}: frames ({where})", len(wanted), *frame.shape)
@@ -48,7 +50,7 @@ def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> n
     except cv2.error as error:
         raise DataError(f"{path}: frame {number} is unreadable: {error.err} ({where})") from error
     finally:
-        capture.release()
+        opened.release()
     return np.stack(out)
 
 
@@ -78,26 +80,42 @@ def reduce_masks(masks: np.ndarray, short: int) -> np.ndarray:
     return masks[..., rows[:, None], columns]
 
 
-def _open(path: Path, where: str) -> cv2.VideoCapture:
-    # Decoders and OpenCV print without naming the clip. The error that is raised here names it.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    quiet = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
-    quiet(2)  # errors only
+def is_stream(head: bytes) -> bool:
+    """Whether a file with these first bytes (over PACKET of them) is an MPEG transport stream."""
+    return len(head) > PACKET and head[0] == head[PACKET] == SYNC
+
+
+def check_kind(path: Path, where: str) -> bytes:
+    """The first bytes of a video file. Raises DataError for a file that is missing, empty or no video."""
     try:
         with door.regular(path, links=True) as file:
-            head = file.read(8)
+            head = file.read(PACKET + 1)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror} ({where})") from error
     if not head:
         raise DataError(f"{path}: the file is empty ({where})")
-    if not (head[4:].startswith(MP4) or head.startswith(OTHERS)):
-        raise DataError(f"{path}: not a video, or of a kind other than mp4, mpg, avi, mkv ({where})")
+    if not (head[4:].startswith(MP4) or head.startswith(OTHERS) or is_stream(head)):
+        kinds = "mp4, mov, mkv, webm, avi, mpg, ts, flv, wmv, ogv"
+        raise DataError(f"{path}: not a video, or of a kind other than {kinds} ({where})")
+    return head
+
+
+def capture(path: Path, where: str) -> cv2.VideoCapture:
+    """An open file, of which no frame has been read.
+
+    Raises DataError for a file that is missing, not a video, or has frames that are too large.
+    """
+    # Decoders and OpenCV print without naming the clip. The error that is raised here names it.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    quiet = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
+    quiet(2)  # errors only
+    check_kind(path, where)
     # One thread, because the loader already runs threads and processes in parallel.
-    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    if not capture.isOpened():
+    found = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not found.isOpened():
         raise DataError(f"{path}: not readable as a video, or cut short ({where})")
-    width, height = (int(capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    width, height = (int(found.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     if not 0 < width * height <= MOST_PIXELS:
-        capture.release()
+        found.release()
         raise DataError(f"{path}: frames of {width}x{height} pixels, at most {MOST_PIXELS} in all ({where})")
-    return capture
+    return found

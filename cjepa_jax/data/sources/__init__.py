@@ -1,1 +1,1 @@
-"""Sources of scenes: readers of published data sets and of image folders."""
+"""Sources of scenes: readers of published data sets and of your own images and videos."""
