@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -197,6 +197,34 @@ def _limited(where: str, number: int, limit: int) -> None:
         raise ConfigError(f"{where}: must be at most {limit}")
 
 
+class Place(NamedTuple):
+    """A source that a config names: the field with its name, the name, the section with its options, and these."""
+
+    field: str
+    name: Any
+    where: str
+    options: Mapping[str, Any]
+
+
+def sources(found: Mapping[str, Any]) -> Iterator[Place]:
+    """The source of a config's data, and the sources that it is made of (`of`, or the `sources` of a mixture)."""
+    data = _section(found.get("data"))
+    left = [Place("data.source", data.get("source"), "data.options", _section(data.get("options")))]
+    while left:
+        place = left.pop()
+        yield place
+        where, options = place.where, place.options
+        if "of" in options:
+            left.append(Place(f"{where}.of", options["of"], f"{where}.of_options", _section(options.get("of_options"))))
+        for name, part in _section(options.get("sources")).items():
+            at = f"{where}.sources.{name}"
+            left.append(Place(f"{at}.type", _section(part).get("type"), at, _section(part)))
+
+
+def _section(value: Any) -> Mapping[str, Any]:
+    return value if hasattr(value, "items") else {}
+
+
 def _names(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """(field, kind, value) of every field that names code."""
 
@@ -213,13 +241,10 @@ def _names(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     if ":" in str(loss := section("objective").get("prediction_loss", "")):
         yield "objective.prediction_loss", "loss", loss
     yield "mask.type", "mask", section("mask").get("type")
-    yield "data.source", "source", section("data").get("source")
-    source, where, options = section("data").get("source"), "data.options", section("data", "options")
-    if "of" in options:
-        source, where, options = options["of"], f"{where}.of_options", section("data", "options", "of_options")
-        yield "data.options.of", "source", source
-    if source in RECORDS and options.get("world"):
-        yield f"{where}.world", "world", options["world"]
+    for place in sources(found):
+        yield place.field, "source", place.name
+        if place.name in RECORDS and place.options.get("world"):
+            yield f"{place.where}.world", "world", place.options["world"]
     for name, monitor in section("monitors").items():
         yield f"monitors.{name}.type", "monitor", monitor.get("type") if hasattr(monitor, "items") else None
     for name, protocol in section("evals", "protocols").items():
@@ -252,11 +277,10 @@ def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
     for name, keys in known.items():
         if name not in ("", "monitors") and hasattr(found.get(name), "items"):
             yield from ((f"{name}.", key, keys) for key in found[name])
-    sections = (entry for entry in _names(found) if entry[1] not in ("world", "loss"))
+    sections = (entry for entry in _names(found) if entry[1] not in ("world", "loss", "source"))
     places = {where.rpartition(".")[0]: (kind, name) for where, kind, name in sections}
-    of = found["data"].get("options", {})
-    places |= {"data.options": places.pop("data"), "data.options.of_options": places.pop("data.options", ("", ""))}
-    if not hasattr(of, "items"):
+    places |= {place.where: ("source", place.name) for place in sources(found)}
+    if not hasattr(found["data"].get("options", {}), "items"):
         raise ConfigError("data.options: must be a section")
     ours = catalogue.keywords("objective", str(found["objective"].get("type"))) is not None
     for part in found["objective"] if ours else ():
@@ -269,7 +293,7 @@ def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
             section = section.get(key) if hasattr(section, "items") else None
         keywords = catalogue.keywords(kind, name) if kind else None
         if hasattr(section, "items") and keywords is not None:
-            also = {"type", "every"} if kind == "monitor" else {"type"}
+            also = {"monitor": {"type", "every"}, "source": {"type", "weight"}}.get(kind, {"type"})
             yield from ((f"{where}.", key, {*keywords, *also}) for key in section)
 
 

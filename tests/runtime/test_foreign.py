@@ -36,6 +36,7 @@ class Thing:
 """
 FIELDS = ["objective.type", "objective.encoder.type", "mask.type", "data.source", "data.options.of"]
 FIELDS += ["evals.protocols.a.type", "monitors.a.type", "objective.prediction_loss"]
+FIELDS += ["data.options.sources.a.type"]
 # Below this package, but no code that the field may name.
 WRONG = [
     "cjepa_jax.cli:run", "cjepa_jax.configuration.build:os",
@@ -135,6 +136,24 @@ def test_names_of_this_package_are_of_the_expected_kind(copy, name):
     assert "data.source = 'cjepa_jax.masks.objects:draw': this package has no such source" in text
 
 
+def test_sources_inside_sources_are_found_with_the_fields_that_name_them(copy, witness):
+    movi, mixture = "cjepa_jax.data.sources.movi:Movi", "cjepa_jax.data.sources.mixture:Mixture"
+    pieces = {"type": "cjepa_jax.data.sources.superpixels:Superpixels", "of": mixture, "weight": 2}
+    put(copy, "data.source", mixture)
+    put(copy, "data.options", {"sources": {"a": {"type": movi}, "b": pieces}})
+    inner = "data.options.sources.b.of_options.sources.c.type"
+    for name, text in ((movi, ""), ("witness:Thing", f"{inner} = 'witness:Thing': is code of another package")):
+        put(copy, inner, name)
+        if not text:
+            assert foreign.read(copy / "config.json").data.options.sources.b.weight == 2
+            continue
+        assert text in refusal(lambda: foreign.read(copy / "config.json"), CheckpointError)
+    put(copy, inner, movi)
+    put(copy, inner.replace(".type", ".wieght"), 2)
+    text = refusal(lambda: foreign.read(copy / "config.json"), CheckpointError)
+    assert f"{inner.replace('.type', '.wieght')}: unknown key; did you mean 'weight'?" in text
+
+
 def test_what_the_catalogue_knows_is_what_the_code_is():
     """Every name that a config of ours uses, with the keywords of the object itself."""
     import inspect
@@ -147,6 +166,7 @@ def test_what_the_catalogue_knows_is_what_the_code_is():
             "cjepa_jax.data.worlds:Balls",
             "cjepa_jax.data.sources.movi:Movi",
             "cjepa_jax.data.sources.superpixels:Superpixels",
+            "cjepa_jax.data.sources.mixture:Mixture",
         ],
         "protocol": ["cjepa_jax.evals.states:States", "cjepa_jax.evals.finetune:Finetune"],
         "model": ["cjepa_jax.models.encoder:Encoder", "cjepa_jax.models.heads:Projector"],
