@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/data/mixture.py
 
-Any sources can be mixed (docs/DATA.md, "Mixtures"): data sets, your own folders, worlds. Here, objects are removed by
-blanking their pixels, because still images have no simulation of four frames.
+Any sources can be mixed (docs/DATA.md, "Mixtures"): data sets, your own folders, worlds. All three worlds can simulate a
+scene without an object, so `data.intervened = "rerender"` works. A source that cannot needs "zero_pixels".
 """
 
 from cjepa_jax.configs import tiny
@@ -12,7 +12,6 @@ from cjepa_jax.configs import tiny
 def get_config():
     config = tiny.get_config()
     config.data.source = "cjepa_jax.data.sources.mixture:Mixture"
-    config.data.intervened = "zero_pixels"
     with config.unlocked():
         config.data.options.sources = {
             "balls": {"type": "cjepa_jax.data.worlds:Balls", "weight": 2},
