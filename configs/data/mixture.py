@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.train --config=configs/data/mixture.py
 
-Any sources can be mixed (docs/DATA.md, "Mixtures"): data sets, your own folders, worlds. All three worlds can simulate a
-scene without an object, so `data.intervened = "rerender"` works. A source that cannot needs "zero_pixels".
+Any sources can be mixed (docs/DATA.md, "Mixtures"): data sets, your own folders, worlds. All three worlds can simulate
+a scene without an object, so `data.intervened = "rerender"` works. A source that cannot needs "zero_pixels".
 """
 
 from cjepa_jax.configs import tiny
