@@ -55,7 +55,9 @@ def get_config():
             options=ConfigDict(),  # further keyword arguments of the source
             crop=False,  # joint random crop and flip of image and masks (natural images)
             max_objects=8,  # objects kept per scene, largest first (fewer are padded)
-            intervened="zero_pixels",  # the scene under do(remove): zero_pixels, drop_tokens, rerender, none
+            # The scene under do(remove): zero_pixels, drop_tokens, rerender, none. Controls without the link to the
+            # removed objects: rerender_other (others are removed), second_view (nothing is).
+            intervened="zero_pixels",
             row_lengths=(
                 0.5,
                 0.7,

@@ -11,7 +11,7 @@ import pytest
 
 from cjepa_jax import optim, schedules, train_step
 from cjepa_jax.configuration import build, check
-from cjepa_jax.data import batching
+from cjepa_jax.data import batching, pipeline
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import tokenizers
 from cjepa_jax.types import Batch, Rows
@@ -38,7 +38,7 @@ def abstract_batch(c, objective):
     drops = len(build.bind(c.mask)(np.random.default_rng(0), none, none[:, 0], grid=grid)) > 2
     rows = Rows(shape((1, b, length), jnp.int32), shape((1, b, length), jnp.int32))
     scene, flag = shape((b,), jnp.int32), shape((b,), bool)
-    pixels = c.data.intervened in ("zero_pixels", "rerender")
+    pixels = c.data.intervened in pipeline.PICTURED
     return Batch(
         scene=scene, epoch=scene, video=video, object_patches=shape((b, k, n), bool), object_valid=shape((b, k), bool),
         removed=shape((b, k), bool), context=shape((b, n), bool), rows=rows, valid=flag,

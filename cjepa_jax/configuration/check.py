@@ -45,7 +45,7 @@ CHOICES = {
     "train.collapse": ("warn", "stop"),
     "sharding.mode": ("jit", "pmap"),
     "dtype": ("auto", "float32", "bfloat16"),
-    "data.intervened": ("zero_pixels", "drop_tokens", "rerender", "none"),
+    "data.intervened": ("zero_pixels", "drop_tokens", "rerender", "rerender_other", "second_view", "none"),
     "objective.prediction_loss": tuple(LOSSES),
     "objective.target_norm": ("none", "layer_norm"),
     "objective.causal_tokens": ("remaining", "context"),

@@ -33,6 +33,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "masks that may name objects": 1017,
     "pair of objects": 1018,
     "do-probe": 1019,
+    "other objects that are simulated away": 1020,
 }
 
 

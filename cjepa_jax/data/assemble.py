@@ -19,8 +19,10 @@ def make_source(config: Any, split: str) -> Source:
 def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_removed: int = 0) -> pipeline.SceneMap:
     """Builds the map from scenes to arrays that config describes. patch: pixels. tubelet: frames per token."""
     data = config.data
-    if data.intervened == "rerender" and not source.can_rerender:
-        raise ConfigError(f"data.intervened = 'rerender': {type(source).__name__} cannot; zero_pixels always works")
+    if data.intervened in pipeline.SIMULATED and not source.can_rerender:
+        raise ConfigError(
+            f"data.intervened = {data.intervened!r}: {type(source).__name__} cannot; zero_pixels always works"
+        )
     if data.size % patch:
         raise ConfigError(f"data.size = {data.size}: must be a multiple of the model's patches, {patch} pixels")
     return pipeline.SceneMap(

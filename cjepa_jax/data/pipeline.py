@@ -18,6 +18,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from cjepa_jax.configuration import seeds
 from cjepa_jax.data import batching, checks, transforms
 from cjepa_jax.errors import CjepaError, ConfigError, DataError, StorageError
 from cjepa_jax.host import clock, memory, paths
@@ -26,6 +27,9 @@ from cjepa_jax.runtime.preemption import STOP
 
 # Second words of seeds, so that no two purposes share a stream. Sources that simulate use 0 and 1 for their splits.
 DRAW, SHUFFLE = 2, 3
+SIMULATED = ("rerender", "rerender_other")  # intervened scenes for which the source is asked
+CONTROLS = ("rerender_other", "second_view")  # those that do not show the removal that the predictor is told of
+PICTURED = ("zero_pixels", *SIMULATED, "second_view")  # those that are a video
 SUBSTITUTES = 8  # scenes that are tried in all: an unreadable one and those after it
 PATIENCE = 600.0  # seconds that a data worker may take for one scene
 SEGMENT = "/psm_"  # prefix of the names of Python's shared memory
@@ -43,7 +47,9 @@ class SceneMap:
         masks/. Dropped tokens are neither context nor predicted.
       size: height and width in pixels to which every scene is resized.
       max_objects: K. If a scene has more objects, those that touch the most tokens are kept.
-      intervened: "zero_pixels", "drop_tokens", "rerender" or "none".
+      intervened: "zero_pixels", "drop_tokens", "rerender" or "none". Two controls have the wrong counterpart:
+        "rerender_other", the scene simulated without as many other objects (or all others, if they are fewer), and
+        "second_view", the scene itself.
       frames: T.
       max_removed: number of objects that a model can tell apart. A mask that removes more is refused. 0: any number.
       crop: True for a random crop and flip, False for the centred square.
@@ -120,7 +126,11 @@ class SceneMap:
             if "states" in raw:
                 states = np.asarray(raw["states"], np.float32)[:, kept].swapaxes(0, 1)
                 out["states"] = batching.pad_objects(states, self.max_objects).swapaxes(0, 1)
-        if self.intervened in ("zero_pixels", "rerender"):
+        if self.intervened in PICTURED:
+            if self.intervened == "rerender_other":
+                rest = kept[object_valid[: len(kept)] & ~removed[: len(kept)]]
+                rng = seeds.generator(self.seed, "other objects that are simulated away", index, epoch)
+                chosen = np.isin(np.arange(len(masks)), rng.permutation(rest)[: int(removed.sum())])
             out["intervened"], out["intervened_valid"] = self._intervene(
                 index, window, video, masks=masks, masked=masked, chosen=chosen
             )
@@ -128,7 +138,9 @@ class SceneMap:
 
     def _intervene(self, index, window, video, masks, masked, chosen) -> tuple[np.ndarray, np.bool_]:
         """The scene under do(remove chosen), and whether it is valid. A fallback draw removes no object."""
-        if self.intervened == "rerender":
+        if self.intervened == "second_view":
+            return video, np.bool_(chosen.any())
+        if self.intervened in SIMULATED:
             if not chosen.any():
                 return video, np.False_
             without = self.source.intervene(index, chosen)
@@ -194,7 +206,7 @@ class Loader:
 
     def __post_init__(self):
         scenes, local = self.scenes, self.batch // self.processes
-        videos = 2 if scenes.intervened in ("zero_pixels", "rerender") else 1
+        videos = 2 if scenes.intervened in PICTURED else 1
         each = 3 * videos * scenes.frames * scenes.size**2 + scenes.max_objects * scenes.tokens
         keys = {"train.batch": self.batch, "data.size": scenes.size, "data.frames": scenes.frames}
         keys["data.max_objects"] = scenes.max_objects

@@ -63,8 +63,9 @@ class Probe:
         batch: int,
     ):
         self._encode, self._batch = jax.jit(encode), batch
-        if scenes.intervened == "rerender":  # how many objects this model can tell apart is no matter here
-            scenes = dataclasses.replace(scenes, mask=REMOVALS, max_removed=0)
+        controls = getattr(scenes.source, "can_rerender", False) and scenes.intervened in pipeline.CONTROLS
+        if scenes.intervened == "rerender" or controls:  # the true removals, for any number of objects
+            scenes = dataclasses.replace(scenes, mask=REMOVALS, max_removed=0, intervened="rerender")
         held_out = pipeline.held_out(scenes, 0, train + test)
         self._enough = len(held_out) >= LEAST
         if not self._enough:

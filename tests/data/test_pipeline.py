@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import pytest
 
 from cjepa_jax.data import batching, pipeline
+from cjepa_jax.data.pipeline import CONTROLS
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import multiblock, objects
@@ -162,12 +164,39 @@ def test_rerender_is_the_real_scene_without_them():
         assert (scene["intervened"] != scene["video"]).any()
 
 
+def test_the_controls_show_other_objects_away_or_nothing():
+    source, scene_of = Balls(size=SIZE, frames=4, count=16), scene_map(4, "rerender_other")
+    removals = set()
+    for i in range(8):
+        scene, count = scene_of(i, 0), len(source[i]["masks"])
+        same, again = scene_map(4, "second_view")(i, 0), scene_map(4, "rerender")(i, 0)
+        for name in ("video", "removed", "context"):  # what is drawn and hidden is the same in all of them
+            assert np.array_equal(scene[name], same[name]) and np.array_equal(scene[name], again[name])
+        removed, rest = scene["removed"][:count], (scene["object_valid"] & ~scene["removed"])[:count]
+        assert np.array_equal(same["intervened"], scene["video"]) and same["intervened_valid"]
+        few = min(removed.sum(), rest.sum())
+        assert scene["intervened_valid"] == (few > 0)
+        others = [np.isin(np.arange(count), of) for of in itertools.combinations(np.flatnonzero(rest), few) if of]
+        shown = [of for of in others if np.array_equal(source.intervene(i, of), scene["intervened"])]
+        assert len(shown) == bool(others)
+        assert np.array_equal(scene_of(i, 0)["intervened"], scene["intervened"])
+        removals |= {scene_of(i, epoch)["intervened"].tobytes() for epoch in range(6)}
+    assert len(removals) > 16  # drawn anew in every epoch
+
+
+def test_without_another_object_there_is_no_control():
+    mask = functools.partial(objects.draw, max_objects=6, area=(0.0, 1.0))
+    source = Balls(size=SIZE, frames=1, count=16, objects=(1, 1))
+    alone = dataclasses.replace(scene_map(intervened="rerender_other", mask=mask), source=source)
+    assert alone(0, 0)["removed"].any() and not alone(0, 0)["intervened_valid"]
+
+
 @pytest.mark.parametrize("intervened", ["drop_tokens", "none"])
 def test_other_modes_bring_no_pixels(intervened):
     assert "intervened" not in scene_map(intervened=intervened)(0, 0)
 
 
-@pytest.mark.parametrize("intervened", ["zero_pixels", "rerender", "drop_tokens"])
+@pytest.mark.parametrize("intervened", ["zero_pixels", "drop_tokens", "rerender", *CONTROLS])
 def test_fallback_scenes(intervened):
     """No eligible object: zero_pixels blanks the drawn patches, rerender leaves the scene out of the causal term."""
     nothing = functools.partial(objects.draw, area=(0.99, 1.0))
@@ -177,7 +206,7 @@ def test_fallback_scenes(intervened):
         blank = np.repeat(np.repeat(~scene["context"].reshape(1, 4, 4), PATCH, 1), PATCH, 2)
         np.testing.assert_array_equal(scene["intervened"], np.where(blank[..., None], 0, scene["video"]))
         assert scene["intervened_valid"]
-    if intervened == "rerender":
+    if intervened in ("rerender", *CONTROLS):
         assert not scene["intervened_valid"]
 
 

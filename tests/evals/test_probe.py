@@ -58,8 +58,10 @@ def test_response_is_the_mean_change_of_context_tokens_over_the_feature_variance
 
 
 def test_every_run_is_judged_under_the_same_masks():
-    """Runs that hide one object, five, behind an anchor, larger ones, elsewhere, or tokens: equal to the bit."""
+    """Runs that hide one object, five, behind an anchor, larger ones, elsewhere, or tokens, and those with the wrong
+    counterparts: equal to the bit."""
     found = {}
+    kinds = {"rerender_other": "rerender_other", "second_view": "second_view"}
     for name, mask in {
         "document": objects.draw,
         "one": functools.partial(objects.draw, max_objects=1),
@@ -68,8 +70,9 @@ def test_every_run_is_judged_under_the_same_masks():
         "anchor": functools.partial(objects.draw, anchor=1),
         "displaced": displaced.draw,
         "random": random.draw,
+        **dict.fromkeys(kinds, objects.draw),
     }.items():
-        scenes = scene_map(frames=4, intervened="rerender", count=16, mask=mask, max_removed=5)
+        scenes = scene_map(frames=4, intervened=kinds.get(name, "rerender"), count=16, mask=mask, max_removed=5)
         probe = probes.Probe(clips, jnp.float32(1.0), scenes, ("count", *"abcde"), 8, 8, 8)
         found[name] = probe.run(jnp.float32(1.0))
     assert found["document"]["probe/response"] > 0
