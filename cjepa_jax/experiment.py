@@ -83,6 +83,7 @@ def assemble(config: Any) -> Experiment:
         peak=optim.peak_rate(config.optim, config.train.batch),
         warmup=optim.warmup_steps(config.optim, steps, epoch),
         total=steps,
+        cooldown=optim.cooldown_steps(config.optim, steps),
     )
     optimizer = optim.make(config.optim)
     init = functools.partial(train_step.init_state, objective, optimizer, config.seed)

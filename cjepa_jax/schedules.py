@@ -6,9 +6,17 @@ import optax
 from cjepa_jax.types import Array
 
 
-def learning_rate(step: Array, peak: float, warmup: int, total: int) -> Array:
-    """Linear warm-up from 0 to `peak` at step `warmup`, then cosine to 0 at step `total` and after. METHOD (13)."""
+def learning_rate(step: Array, peak: float, warmup: int, total: int, cooldown: int = 0) -> Array:
+    """Linear warm-up from 0 to `peak` at step `warmup`, then cosine to 0 at step `total` and after. METHOD (13).
+
+    With a `cooldown`, the rate stays at `peak` after the warm-up and falls linearly to 0 in the last `cooldown` steps,
+    as in V-JEPA 2 (arXiv 2506.09985, section 2.2). `warmup` + `cooldown` is at most `total`.
+    """
     warm = optax.linear_schedule(0.0, peak, max(warmup, 1))
+    if cooldown:
+        fall = optax.linear_schedule(peak, 0.0, cooldown)
+        constant = optax.constant_schedule(peak)
+        return optax.join_schedules([warm, constant, fall], [warmup, total - cooldown])(step)
     decay = optax.cosine_decay_schedule(peak, max(total - warmup, 1))
     return optax.join_schedules([warm, decay], [warmup])(step)
 

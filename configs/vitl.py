@@ -128,11 +128,13 @@ def get_config():
             peak=0.0,  # explicit peak (0: by the rule above)
             warmup_epochs=40.0,  # linear warm-up
             warmup_share=0.0,  # explicit warm-up as a share of all steps (0: by epochs)
+            cooldown=0.0,  # share of the last steps that fall linearly from a constant rate to 0 (0: cosine to 0)
             b1=0.9,
             b2=0.95,
             eps=1e-8,
             weight_decay=0.05,  # on matrices only
             clip=0.0,  # global gradient norm (0: no clipping)
+            layer_decay=1.0,  # of the rate, per block of the encoder from the last to the first (1: none)
             freeze=(),  # parts that are not trained, such as ("encoder",) of init_from
         )
     )

@@ -35,6 +35,38 @@ def params():
     return jax.tree.map(draw, shapes, is_leaf=lambda x: isinstance(x, tuple))
 
 
+def test_rates_fall_by_layers_towards_the_input(config):
+    """By the table of BEiT: layer 0 is the embedding, block i is layer i + 1, what follows has the full rate."""
+    tree = {"encoder": {**params(), "tokenizer": params()["embed"]}, "predictor": params()}
+    config.layer_decay, config.weight_decay = 0.5, 0.3
+    gradient = jax.tree.map(jnp.ones_like, tree)
+    config_plain = config.copy_and_resolve_references()
+    config_plain.layer_decay = 1.0
+    scaled, plain = ((o := optim.make(c)).update(gradient, o.init(tree), tree)[0] for c in (config, config_plain))
+    ratio = jax.tree.map(lambda a, b: np.asarray(a / b), scaled, plain)
+    for name in ("mask_token", "object_embedding"):
+        np.testing.assert_allclose(ratio["encoder"][name], 0.5**4, rtol=1e-6)
+    np.testing.assert_allclose(ratio["encoder"]["tokenizer"]["kernel"], 0.5**4, rtol=1e-6)
+    for leaf in jax.tree.leaves(ratio["encoder"]["stack"]["blocks"]):
+        for layer, value in enumerate((0.5**3, 0.5**2, 0.5)):
+            np.testing.assert_allclose(leaf[layer], value, rtol=1e-6)
+    for leaf in jax.tree.leaves((ratio["encoder"]["stack"]["norm"], ratio["predictor"])):
+        np.testing.assert_allclose(leaf, 1.0, rtol=1e-6)
+    config.freeze = ("predictor",)
+    frozen = (o := optim.make(config)).update(gradient, o.init(tree), tree)[0]
+    np.testing.assert_allclose(frozen["encoder"]["tokenizer"]["kernel"], scaled["encoder"]["tokenizer"]["kernel"])
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen["predictor"]))
+
+
+def test_the_cooldown_is_a_share_and_leaves_room_for_the_warm_up(config):
+    config.warmup_share, config.cooldown = 0.3, 0.2
+    assert (optim.warmup_steps(config, 1000, 10.0), optim.cooldown_steps(config, 1000)) == (300, 200)
+    config.warmup_share = 0.9
+    assert optim.warmup_steps(config, 1000, 10.0) == 800
+    config.cooldown = 0.0
+    assert optim.cooldown_steps(config, 1000) == 0
+
+
 def test_decay_is_on_matrices_only():
     flat, _ = jax.tree_util.tree_flatten_with_path(optim.matrices(params()))
     for path, decayed in flat:

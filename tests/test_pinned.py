@@ -27,6 +27,7 @@ DOCUMENT = {  # the description's table of hyper-parameters, row by row, then th
     "optim.peak": 0.0,  # by the linear rule
     "optim.warmup_epochs": 40.0,
     "optim.warmup_share": 0.0,
+    "optim.cooldown": 0.0,  # a cosine over all steps
     "train.batch": 1024,
     "train.epochs": 300,
     "train.steps": 0,  # by epochs
@@ -91,6 +92,7 @@ OURS = {  # values that the method's description does not fix
     "objective.predictor.epsilon": 1e-6,
     "optim.eps": 1e-8,
     "optim.clip": 0.0,
+    "optim.layer_decay": 1.0,
     "optim.freeze": (),
     "checkpoint.every": 1000,
     "checkpoint.keep": 2,
@@ -199,6 +201,7 @@ def test_a_variant_changes_this_and_nothing_else(name, expected):
 
 ABLATIONS = ("full", "superpixels", "no_causal", "no_sigreg", "predictor_wide", "predictor_narrow", "ema_fixed",
              "slots", "zeroed_input", "deep_predictor", "mse")  # fmt: skip
+TUBES = {"type": "cjepa_jax.masks.tubes:draw", "kinds": ((8, 0.15), (2, 0.7)), "aspect": (0.75, 1.5), "batch": 1}
 MASKS = {  # of the configs whose mask is not tiny's
     **dict.fromkeys(("vitl", "vitl_natural", "vitl_video", "folder"), OBJECTS),
     **dict.fromkeys(("data.coco", "data.imagenet"), OBJECTS),
@@ -208,8 +211,7 @@ MASKS = {  # of the configs whose mask is not tiny's
     "data.phyre": SHOWN_ONCE | {"area": (0.002, 0.40)},
     "baselines.ijepa": {key.removeprefix("mask."): value for key, value in BASELINES["ijepa"].items()
                         if key.startswith("mask.") and value is not ...},
-    "baselines.vjepa": {"type": "cjepa_jax.masks.tubes:draw", "kinds": ((8, 0.15), (2, 0.7)), "aspect": (0.75, 1.5),
-                        "batch": 1},
+    **dict.fromkeys(("baselines.vjepa", "data.videos"), TUBES),
     "baselines.mae": {"type": "cjepa_jax.masks.random:draw", "ratio": 0.75},
     **dict.fromkeys((f"ablations.{name}" for name in ABLATIONS), OBJECTS),
     "ablations.one_object": OBJECTS | {"max_objects": 1},

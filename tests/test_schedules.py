@@ -54,6 +54,15 @@ def test_learning_rate_is_a_line_then_a_cosine(warmup, total):
         assert float(schedules.learning_rate(step, 2.0, warmup, total)) == pytest.approx(expected, abs=1e-6), step
 
 
+@pytest.mark.parametrize("warmup, cooldown, total", [(0, 40, 100), (10, 20, 100), (60, 40, 100), (0, 100, 100)])
+def test_with_a_cooldown_the_rate_is_constant_and_then_a_line_to_0(warmup, cooldown, total):
+    for step in {0, 1, warmup // 2, warmup, (warmup + total - cooldown) // 2, total - cooldown, total - 7, total, 150}:
+        rise = min(step / warmup, 1) if warmup else 1
+        fall = min(max((total - step) / cooldown, 0), 1)
+        rate = float(schedules.learning_rate(step, 2.0, warmup, total, cooldown))
+        assert rate == pytest.approx(2.0 * min(rise, fall), abs=1e-6), step
+
+
 def test_schedules_take_traced_steps():
     steps = np.arange(0, 120, 7, dtype=np.int32)
     rates = jax.jit(jax.vmap(lambda s: schedules.learning_rate(s, 1.0, 30, 100)))(steps)

@@ -38,7 +38,10 @@ MAY_CHANGE = (
 """Keys that a resumed run may change, because they do not change the results. Accumulation, sharding and the layout of
 rows change the order of sums, and the draws of an objective that draws per slice, as Joint does for its slots."""
 
-SINCE = {"tied": False, "corner": False, "batch": 1}  # options of masks: the behaviour of runs without them
+SINCE = {  # newer options of sections: the behaviour of runs without them
+    "mask": {"tied": False, "corner": False, "batch": 1},
+    "optim": {"cooldown": 0.0, "layer_decay": 1.0},
+}
 
 RESERVED_MONITORS = ("probe", "collapse", "fallbacks")  # names of this package's own
 CHOICES = {
@@ -160,7 +163,8 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         " objective.causal_weight objective.sigreg_weight optim.peak optim.warmup_epochs optim.weight_decay optim.clip",
     ),
     (lambda v: _is_number(v) and 0 <= v < 1, "must be in [0, 1)", "optim.warmup_share optim.b1 optim.b2"),
-    (lambda v: _is_number(v) and 0 <= v <= 1, "must be in [0, 1]", "data.max_replaced"),
+    (lambda v: _is_number(v) and 0 < v <= 1, "must be in (0, 1]", "optim.layer_decay"),
+    (lambda v: _is_number(v) and 0 <= v <= 1, "must be in [0, 1]", "data.max_replaced optim.cooldown"),
     (
         lambda v: _is_pair(v) and 0 <= v[0] <= v[1] <= 1,
         "must be two numbers, the lower bound first, in [0, 1]",
@@ -315,15 +319,16 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignore: tuple[
 def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
     """A saved config with newer keys added, set to the behaviour of its run, for comparison with `now`.
 
-    Newer options of masks are SINCE. Runs without `objective.causal_tokens` averaged over "context". Without an anchor
-    or without the causal term, "remaining" gives the same bits, so these runs take the value of `now`.
+    Newer options of masks and optimiser are SINCE. Runs without `objective.causal_tokens` averaged over "context".
+    Without an anchor or without the causal term, "remaining" gives the same bits. These runs take the value of `now`.
     """
     objective, mask, wanted = saved.get("objective"), saved.get("mask"), now.get("objective")
     if not (isinstance(objective, Mapping) and isinstance(mask, Mapping) and isinstance(wanted, Mapping)):
         return saved
-    if (has := now.get("mask")) and has.get("type") == mask.get("type"):
-        mask = {**{key: value for key, value in SINCE.items() if key in has}, **mask}
-        saved = {**saved, "mask": mask}
+    for name, options in SINCE.items():
+        has, had = now.get(name), saved.get(name)
+        if has and had and has.get("type") == had.get("type"):
+            saved = {**saved, name: {**{key: value for key, value in options.items() if key in has}, **had}}
     if "causal_tokens" in objective or "causal_weight" not in objective or "causal_tokens" not in wanted:
         return saved
     known = str(mask.get("type")).startswith("cjepa_jax.masks.")

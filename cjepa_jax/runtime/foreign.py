@@ -35,7 +35,7 @@ KEYS = {  # of each section whose keys are not the arguments of a class; "": the
     "sharding": "mode data fsdp tensor rules",
     "data": "source path size frames count eval_count eval_split options crop max_objects intervened row_lengths pack"
     " workers threads prefetch max_replaced",
-    "optim": "base peak warmup_epochs warmup_share b1 b2 eps weight_decay clip freeze",
+    "optim": "base peak warmup_epochs warmup_share cooldown b1 b2 eps weight_decay clip layer_decay freeze",
     "checkpoint": "every keep best",
     "probe": "every train test batch",
     "evals": "seed fit fit_split test test_split random_inits batch protocols",

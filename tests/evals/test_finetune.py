@@ -95,12 +95,40 @@ def test_rates_and_what_is_never_trained():
     params["head"]["dense0"]["kernel"] = jnp.ones((3, 2))
     arrays = data(items=8)
     functions = apply, head_apply, loss
-    new, _, _ = module._step(functions, params, module.OPTIMISER.init(params), arrays, 0.01, 0.1, 0.5)
+    start = params, module.OPTIMISER.init(params), arrays, 0.01, 0.1, 0.5
+    new, _, _ = module._step(functions, *start, layer_decay=1.0)
     moved = jax.tree.map(lambda a, b: np.abs(np.asarray(a - b)), new, params)
     assert moved["head"]["dense0"]["bias"] == pytest.approx(0.005, rel=1e-3)
     decay = 0.05 * np.abs(model.params["kernel"])
     assert (np.abs(moved["encoder"]["kernel"] - 0.001) <= 0.001 * decay + 1e-6).all()
     assert not moved["encoder"][FIXED]["shift"].any() and not moved["head"][FIXED]["offset"].any()
+
+
+def test_the_rate_falls_by_the_encoders_layers():
+    """An encoder of two stacked blocks: one step of Adam moves each layer by its own rate."""
+    kernels = jax.random.normal(jax.random.key(3), (2, 3, 3)) / 2
+    model = make_model()
+    params = {
+        "encoder": model.params | {"stack": {"blocks": {"kernel": kernels}}},
+        "head": head_init(jax.random.key(1)) | {"dense0": {"kernel": jnp.ones((3, 2)), "bias": jnp.zeros(2)}},
+    }
+    functions = deep, head_apply, loss
+    start = params, module.OPTIMISER.init(params), data(items=8), 0.01, 0.1, 0.5
+    whole, falling = (module._step(functions, *start, layer_decay=decay)[0] for decay in (1.0, 0.5))
+    ratio = jax.tree.map(lambda a, b, c: np.asarray((a - c) / (b - c)), falling, whole, params)
+    np.testing.assert_allclose(ratio["encoder"]["kernel"], 0.125, rtol=1e-2)
+    np.testing.assert_allclose(ratio["encoder"]["stack"]["blocks"]["kernel"][0], 0.25, rtol=1e-2)
+    np.testing.assert_allclose(ratio["encoder"]["stack"]["blocks"]["kernel"][1], 0.5, rtol=1e-2)
+    np.testing.assert_allclose(ratio["head"]["dense0"]["bias"], 1.0, rtol=1e-2)
+    with pytest.raises(ConfigError, match="layer_decay = 0.5: the encoder has no blocks"):
+        fitted(layer_decay=0.5, steps=1)
+
+
+def deep(params, video):
+    x = jnp.asarray(video, jnp.float32).reshape(len(video), -1) @ params["kernel"]
+    for kernel in params["stack"]["blocks"]["kernel"]:
+        x = x + x @ kernel
+    return jnp.stack([x, x], 1)
 
 
 def test_the_documents_rate_is_a_tenth_of_the_pretrainings():
@@ -209,6 +237,8 @@ def test_data_and_models_that_cannot_serve_it():
         (dict(hidden=None), "hidden = None"),
         (dict(share="x"), "share = 'x': must be between"),
         (dict(batch=0), "batch = 0"),
+        (dict(layer_decay=0), "layer_decay = 0: must be above 0 and at most 1"),
+        (dict(layer_decay=1.2), "layer_decay = 1.2: must be above 0 and at most 1"),
         (dict(share=1.5), "share = 1.5: must be between 0 and 1"),
     ],
 )

@@ -164,9 +164,16 @@ METHOD = (
             f"{OPTIM}warmup_by_epochs_by_share_and_never_longer_than_the_run",
         ),
         (
-            "return min(round(steps), total)",
+            "return min(round(steps), total - cooldown_steps(optim, total))",
             "return round(steps)",
             f"{OPTIM}warmup_by_epochs_by_share_and_never_longer_than_the_run",
         ),
+        (
+            "min(round(steps), total - cooldown_steps(optim, total))",
+            "min(round(steps), total)",
+            f"{OPTIM}the_cooldown_is_a_share_and_leaves_room_for_the_warm_up",
+        ),
+        ("decay ** (depth + 1)", "decay**depth", f"{OPTIM}rates_fall_by_layers_towards_the_input"),
+        ("jnp.arange(len(leaf), 0, -1)", "jnp.arange(len(leaf))", f"{OPTIM}rates_fall_by_layers_towards_the_input"),
     ),
 )

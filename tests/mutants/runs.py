@@ -124,7 +124,7 @@ RUNS = (
     ),
     *of(
         "cjepa_jax/experiment.py",
-        ("total=steps,\n    )", "total=steps + 1,\n    )", RATE),
+        ("total=steps,\n        cooldown=", "total=steps + 1,\n        cooldown=", RATE),
         (
             "peak=optim.peak_rate(config.optim, config.train.batch)",
             "peak=optim.peak_rate(config.optim, 256)",
