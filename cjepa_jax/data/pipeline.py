@@ -94,7 +94,7 @@ class SceneMap:
         every_object = objects.patches(masks, self.patch, self.frames // self.grid[0])
         kept = batching.keep_largest(every_object, self.max_objects)
         object_patches = batching.pad_objects(every_object[kept], self.max_objects)
-        object_valid = object_patches.any(1)  # an object that touches no token is treated as absent
+        object_valid = np.asarray(object_patches.any(1))  # an object that touches no token is treated as absent
         masked, removed, *dropped = self.mask(rng, object_patches, object_valid, grid=self.grid)
         if self.max_removed and removed.sum() > self.max_removed:
             raise ConfigError(
