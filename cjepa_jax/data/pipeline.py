@@ -94,7 +94,7 @@ class SceneMap:
         every_object = objects.patches(masks, self.patch, self.frames // self.grid[0])
         kept = batching.keep_largest(every_object, self.max_objects)
         object_patches = batching.pad_objects(every_object[kept], self.max_objects)
-        object_valid = np.asarray(object_patches.any(1))  # an object that touches no token is treated as absent
+        object_valid = object_patches.any(1)  # an object that touches no token is treated as absent
         masked, removed, *dropped = self.mask(rng, object_patches, object_valid, grid=self.grid)
         if self.max_removed and removed.sum() > self.max_removed:
             raise ConfigError(
@@ -128,7 +128,7 @@ class SceneMap:
                 out["states"] = batching.pad_objects(states, self.max_objects).swapaxes(0, 1)
         if self.intervened in PICTURED:
             if self.intervened == "rerender_other":
-                rest = kept[object_valid[: len(kept)] & ~removed[: len(kept)]]
+                rest = kept[np.asarray(object_valid & ~removed)[: len(kept)]]
                 rng = seeds.generator(self.seed, "other objects that are simulated away", index, epoch)
                 chosen = np.isin(np.arange(len(masks)), rng.permutation(rest)[: int(removed.sum())])
             out["intervened"], out["intervened_valid"] = self._intervene(
