@@ -47,6 +47,7 @@ def test_every_command_is_a_module_that_can_be_run():
 @pytest.mark.parametrize("argv, words", [
     (["train", "--config=tiny"], "train"),
     (["data", "show", "--out=x.png"], "data show"),
+    (["data", "inspect", "--out=x"], "data inspect"),
     (["launch", "slurm", "-h"], "launch"),
     (["train", "evaluate"], "train"),
 ])  # fmt: skip
@@ -57,7 +58,7 @@ def test_the_words_of_a_command(argv, words):
 @pytest.mark.parametrize("argv, text", [
     (["trian"], "trian: there is no such command; did you mean 'train'?"),
     (["data", "buld", "--out=x"], "data buld: there is no such command; did you mean 'data build'?"),
-    (["data"], "data: must be followed by build or show or segment or bench"),
+    (["data"], "data: must be followed by build or inspect or show or segment or bench"),
     (["data", "--help"], "data: must be followed by"),
     (["--config=tiny"], "--config=tiny: there is no such command"),
 ])  # fmt: skip

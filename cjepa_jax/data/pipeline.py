@@ -165,9 +165,13 @@ class SceneMap:
             except CjepaError:
                 raise
             except (Exception, SystemExit) as problem:  # a user's source can raise anything: reported
-                text = f"scene {index}: {type(problem).__name__}: {problem} in {type(self.source).__name__}"
-                raise DataError(text) from problem
+                raise reported(self.source, index, problem) from problem
         raise error
+
+
+def reported(source: Any, index: int, problem: BaseException) -> DataError:
+    """The DataError for what a user's source raised at scene `index`."""
+    return DataError(f"scene {index}: {type(problem).__name__}: {problem} in {type(source).__name__}")
 
 
 def scene_at(position: int, count: int, seed: int) -> tuple[int, int]:

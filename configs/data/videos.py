@@ -2,7 +2,9 @@
 
     python -m cjepa_jax.train --config=configs/data/videos.py --config.data.path=DIR
 
-DIR holds videos, or ends in .csv or .jsonl and lists them (docs/DATA.md, "Your own videos").
+DIR holds videos, or ends in .csv or .jsonl and lists them (docs/DATA.md, "Your own videos"). Begin with
+
+    python -m cjepa_jax.data.inspect --config=configs/data/videos.py --config.data.path=DIR --out=inspected
 
 Causal training needs masks: configs/vitl_video.py with this source.
 

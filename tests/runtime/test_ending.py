@@ -10,11 +10,12 @@ import pytest
 
 from cjepa_jax import doctor
 from cjepa_jax.compare import __main__ as compare
-from cjepa_jax.data import build, segment
+from cjepa_jax.data import build, inspect, segment
 from cjepa_jax.errors import ConfigError, StorageError
 from cjepa_jax.export import __main__ as export
 from cjepa_jax.reports import training
 from cjepa_jax.runtime import ending
+from configs import folder
 
 LONG = "x" * 5000
 
@@ -69,6 +70,10 @@ COMMANDS = {
     "report": (training.main, ["--workdir=PLACE"]),
     "build": (build.main, ["--world=balls", "--count=2", "--frames=1", "--out=PLACE"]),
     "verify": (build.main, ["--out=PLACE", "--verify"]),
+    "inspect": (
+        lambda words: inspect.inspect(folder.get_config(), words[0].removeprefix("--out="), ["train"], 1),
+        ["--out=PLACE"],
+    ),
     "segment": (segment.main, ["--images=PLACE", "--backend=slic", "--out=OUT"]),
     "segment to": (segment.main, ["--images=examples/folder", "--backend=slic", "--out=PLACE"]),
     "compare": (compare.main, ["--suite=PLACE", "--workdir=OUT"]),

@@ -11,6 +11,7 @@ out. All parts of a video are in the same split.
 """
 
 import functools
+import math
 import operator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,16 +197,18 @@ class Videos:
         if self.masks and info.rotation and not self.rotation:
             turned = f"the file says to turn it by {info.rotation} degrees, and its maps are separate files"
             raise DataError(f"{where}: {turned}: set data.options.rotation to 'apply' or 'ignore'")
-        lasts = f"the video lasts {info.duration:.2f} s"
+        length = f"the video lasts {info.duration:.2f} s"
         if entry.start >= info.duration:
-            raise DataError(f"{where}: start is {entry.start:g} s, {lasts}")
+            raise DataError(f"{where}: start is {entry.start:g} s, {length}")
         if info.duration + SLACK < entry.end < np.inf:
-            raise DataError(f"{where}: end is {entry.end:g} s, {lasts}")
+            raise DataError(f"{where}: end is {entry.end:g} s, {length}")
         window = Window(entry.start, self.frames, float(self.fps))
         room = min(entry.end, info.duration) - entry.start - window.span
         if room < 0:
             needed = f"{self.frames} frames (data.frames) at {self.fps:g} a second (data.options.fps)"
-            raise DataError(f"{where}: {room + window.span:.2f} s are too short for {needed}, {window.span:.2f} s")
+            lasts = room + window.span
+            fits = f"; {math.ceil(10 * (self.frames - 1) / lasts - 1e-6) / 10:g} a second fit" if lasts > 0.1 else ""
+            raise DataError(f"{where}: {lasts:.2f} s are too short for {needed}, {window.span:.2f} s{fits}")
         return window._replace(start=round(entry.start + room * (part + 0.5) / self.clips, 3))
 
     def _ids(self, place: Path, path: Path, reader, info: Info, window: Window, where: str) -> np.ndarray:
