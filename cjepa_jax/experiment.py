@@ -86,8 +86,10 @@ def assemble(config: Any) -> Experiment:
         cooldown=optim.cooldown_steps(config.optim, steps),
     )
     optimizer = optim.make(config.optim)
-    init = functools.partial(train_step.init_state, objective, optimizer, config.seed)
-    state = jax.eval_shape(init, shapes(scenes, config.train.batch))
+    # Inlined: the state's shapes, and the program that makes it where it lives, come from one trace.
+    init = jax.jit(functools.partial(train_step.init_state, objective, optimizer, config.seed), inline=True)
+    example = shapes(scenes, config.train.batch, loader.shapes[-1], sharding.shards(mesh) * accumulate)
+    state = jax.eval_shape(init, sharding.abstract_batch(mesh, example))
     _require_memory(state, mesh)
     home = sharding.state_sharding(mesh, state, layout.rules)
     make_step = functools.partial(

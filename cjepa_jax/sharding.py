@@ -91,12 +91,14 @@ def everywhere(mesh: Mesh) -> NamedSharding:
 
 def put_batch(mesh: Mesh, arrays: dict[str, Any]) -> Batch:
     """Puts a loader's arrays on the devices, sharded along their first axis (B, or S of rows)."""
-
-    def put(array: np.ndarray):
-        return jax.make_array_from_process_local_data(by_scene(mesh), np.asarray(array))
-
-    arrays = jax.tree.map(put, arrays)
+    arrays = jax.make_array_from_process_local_data(by_scene(mesh), jax.tree.map(np.asarray, arrays))
     return Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
+
+
+def abstract_batch(mesh: Mesh, shapes: Batch) -> Batch:
+    """What `put_batch` gives, as ShapeDtypeStructs with their sharding."""
+    where = by_scene(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes)
 
 
 def state_sharding(mesh: Mesh, abstract_state: Any, rules: Sequence[tuple[str, Sequence]] = ()) -> Any:

@@ -161,8 +161,9 @@ def packages() -> dict[str, str]:
     """Versions of the most important packages, and a checksum over name and version of all installed ones."""
     found = {}
     for distribution in importlib.metadata.distributions():
-        name = (distribution.name or "").lower().replace("_", "-")
-        found.setdefault(name, distribution.version)  # the first one on the path is the one that is imported
+        metadata = distribution.metadata  # parsed at each access
+        name = (metadata["Name"] or "").lower().replace("_", "-")
+        found.setdefault(name, metadata["Version"])  # the first one on the path is the one that is imported
     everything = "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
     return {name: found[name] for name in NAMED if name in found} | {"all_sha256": _digest(everything)}
 
