@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers
 
 from cjepa_jax.errors import CheckpointError, did_you_mean
 from cjepa_jax.host import door
 from cjepa_jax.runtime import run_manifest, trees
+from cjepa_jax.runtime.checksums import checksums, everywhere, first_device
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Checkpoints:
         self.wait()
         self._saving = step
         leaves = jax.tree.leaves(state)
-        tree = {"state": trees.nested(state), "checksums": jax.device_put(_checksums(leaves), _everywhere(leaves))}
+        tree = {"state": trees.nested(state), "checksums": jax.device_put(checksums(leaves), everywhere(leaves))}
         self._manager.save(step, args=ocp.args.StandardSave(tree), metrics=numbers, force=True)
         self._pending = True
 
@@ -220,7 +220,7 @@ class Checkpoints:
         problems = trees.differences(saved, wanted)
         if problems:
             raise CheckpointError(f"{self.folder}, step {step}: belongs to another model: {'; '.join(problems)}")
-        home = _everywhere(list(wanted.values()))
+        home = everywhere(list(wanted.values()))
         sums = jax.ShapeDtypeStruct(metadata["checksums"].shape, jnp.uint32, sharding=home)
         return {"state": trees.nested(jax.tree.unflatten(tree, wanted.values())), "checksums": sums}
 
@@ -231,7 +231,7 @@ class Checkpoints:
         names = [trees.name_of(path) for path, _ in paths]
         leaves = [flat[name] for name in names]
         saved = np.atleast_2d(np.asarray(restored["checksums"]))  # earlier versions have the first row only
-        altered = np.flatnonzero((np.asarray(_checksums(leaves))[: len(saved)] != saved).any(0))
+        altered = np.flatnonzero((np.asarray(checksums(leaves))[: len(saved)] != saved).any(0))
         if altered.size:
             raise ValueError(f"checksum mismatch in {', '.join(names[i] for i in altered[:3])}")
         return jax.tree.unflatten(tree, leaves)
@@ -300,36 +300,6 @@ def size_in_bytes(state: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
-def _checksums(leaves: list[jax.Array]) -> jax.Array:
-    """uint32 [2, len(leaves)]: per array, two sums over its elements modulo 2^32: of the bits times odd weights by
-    position, and of bits and position mixed. The second is needed because round values have many trailing zero bits,
-    which weights do not change.
-
-    Computed on the array's devices, in integers and therefore equal for every sharding. Any single wrong element is
-    detected.
-    """
-    everywhere = _everywhere(leaves)
-    # One program for all arrays of the same shape and type. A state has several of each.
-    checksum, beside = (jax.jit(function, out_shardings=everywhere) for function in (_checksum, _beside))
-    return beside([checksum(leaf) for leaf in leaves])
-
-
-def _beside(columns: list[jax.Array]) -> jax.Array:
-    return jnp.stack(columns, axis=1)
-
-
-def _checksum(leaf: jax.Array) -> jax.Array:
-    leaf = leaf.astype(jnp.uint8) if leaf.dtype == jnp.bool_ else leaf
-    bits = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
-    position = jnp.uint32(0)  # in row-major order. A sharded array stays sharded
-    for axis, length in enumerate(leaf.shape):
-        position = position * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
-    mixed = bits ^ (position * jnp.uint32(0x9E3779B9))
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):  # the end of MurmurHash3, one to one
-        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
-    return jnp.stack([jnp.sum(each, dtype=jnp.uint32) for each in (bits * (2 * position + 1), mixed)])
-
-
 def _may_pass(error: BaseException | None) -> bool:
     """Whether the error, or its cause, comes from the machine (I/O, memory) and not from the checkpoint."""
     while error is not None:
@@ -369,15 +339,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or _first_device())
-
-
-def _everywhere(leaves: list[Any]) -> jax.sharding.Sharding:
-    """The sharding of a small array that is replicated on each device of these."""
-    homes = [leaf.sharding for leaf in leaves if getattr(leaf, "sharding", None)]
-    meshes = [home.mesh for home in homes if isinstance(home, NamedSharding)]
-    return NamedSharding(meshes[0], PartitionSpec()) if meshes else homes[0] if homes else _first_device()
-
-
-def _first_device() -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or first_device())

@@ -2,8 +2,8 @@
 
 from tests.mutants.mutant import of, tests_of
 
-SHARDING, CHECKPOINT, DAMAGE, MANIFEST, TRAIN = tests_of(
-    "", "sharding", "runtime/checkpoint", "runtime/damage", "runtime/run_manifest", "train"
+SHARDING, CHECKPOINT, CHECKSUMS, DAMAGE, MANIFEST, TRAIN = tests_of(
+    "", "sharding", "runtime/checkpoint", "runtime/checksums", "runtime/damage", "runtime/run_manifest", "train"
 )
 ALARMS, WINDOW, TIMING, API = tests_of("", "runtime/collapse_monitor", "runtime/accumulator", "runtime/timing", "api")
 EXPERIMENT, TREES, MONITORS = tests_of("", "experiment", "runtime/trees", "monitors/schedule")
@@ -11,6 +11,7 @@ CALLED = f"{MONITORS}they_are_called_at_their_steps_at_log_lines_or_at_the_end"
 LIVES = f"{SHARDING}parameters_target_and_optimiser_live_alike_and_counters_everywhere"
 FILES = f"{DAMAGE}damage_in_any_file_is_found_and_the_older_checkpoint_serves"
 ARRAYS = f"{DAMAGE}checksums_of_arrays_tell_round_values_apart"
+ALIKE = f"{CHECKSUMS}they_are_the_same_by_hand_on_the_host_and_on_devices"
 RATE = f"{EXPERIMENT}rates_follow_the_batch_and_the_epochs"
 PARTS = f"{EXPERIMENT}the_parts_are_the_configs"
 
@@ -76,9 +77,6 @@ RUNS = (
             "if True:\n                    self._set_aside(bad)",
             f"{DAMAGE}reading_only_changes_nothing",
         ),
-        ("bits * (2 * position + 1)", "bits * (2 * position)", ARRAYS),
-        ("(bits * (2 * position + 1), mixed)", "(bits, mixed)", ARRAYS),
-        ("(bits * (2 * position + 1), mixed)", "(bits * (2 * position + 1), bits * (2 * position + 1))", ARRAYS),
         ("[: len(saved)] != saved).any(0)", "[: len(saved)] != saved).all(0)", ARRAYS),
         ("if altered.size:", "if False:", f"{DAMAGE}without_checksums_of_files_the_arrays_own_ones_serve"),
         (
@@ -94,6 +92,14 @@ RUNS = (
         ("or codes - DAMAGE:", "or codes:", FILES),
         ("manifest.seal(folder, self._saving)", "pass", FILES),
         ("math.prod(leaf.shape) * leaf.dtype.itemsize", "math.prod(leaf.shape)", f"{CHECKPOINT}size"),
+    ),
+    *of(
+        "cjepa_jax/runtime/checksums.py",
+        ("bits * (2 * position + 1)", "bits * (2 * position)", ARRAYS),
+        ("(bits * (2 * position + 1), mixed)", "(bits, mixed)", ARRAYS),
+        ("(bits * (2 * position + 1), mixed)", "(bits * (2 * position + 1), bits * (2 * position + 1))", ARRAYS),
+        ("np.arange(array.size, dtype=np.uint32)", "np.zeros(array.size, np.uint32)", ALIKE),
+        ("position * jnp.uint32(length) + jax.lax", "position + jax.lax", ALIKE),
     ),
     *of(
         "cjepa_jax/runtime/run_manifest.py",

@@ -30,20 +30,27 @@ def damage(kind, path, rng):
     path.write_bytes(content)
 
 
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """The folder of two checkpoints, of which tests damage copies."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "good"
+    saved(folder, [1, 2])
+    return folder
+
+
 @pytest.mark.parametrize("kind", ["flip", "zero", "truncate", "delete"])
-def test_damage_in_any_file_is_found_and_the_older_checkpoint_serves(tmp_path, kind):
+def test_damage_in_any_file_is_found_and_the_older_checkpoint_serves(good, tmp_path, kind):
     rng = random.Random(kind)
-    saved(tmp_path / "good", [1, 2])
-    largest = max(files(tmp_path / "good", 2), key=lambda path: path.stat().st_size)
-    every = files(tmp_path / "good", 2)
+    largest = max(files(good, 2), key=lambda path: path.stat().st_size)
+    every = files(good, 2)
     for path in [*(every if kind == "flip" else rng.sample(every, 4)), largest]:
         shutil.rmtree(tmp_path / "bad", ignore_errors=True)
-        shutil.copytree(tmp_path / "good", tmp_path / "bad")
-        damage(kind, tmp_path / "bad" / path.relative_to(tmp_path / "good"), rng)
+        shutil.copytree(good, tmp_path / "bad")
+        damage(kind, tmp_path / "bad" / path.relative_to(good), rng)
         step, state = restored(tmp_path / "bad")
         assert same(state, make(step)), path
         # What Orbax writes last has no checksum. Without checksums of files the arrays' own ones are left.
-        name = path.relative_to(tmp_path / "good" / "2").as_posix()
+        name = path.relative_to(good / "2").as_posix()
         assert step == 1 or name in run_manifest.LATER or (kind, name) == ("delete", run_manifest.SUMS), path
 
 
@@ -74,15 +81,14 @@ def test_metrics_of_a_checkpoint_that_cannot_be_read_now_change_nothing(tmp_path
     assert (tmp_path / "1" / "metrics" / "metrics").exists()
 
 
-def test_files_that_changed_places_are_found(tmp_path):
-    saved(tmp_path / "good", [1, 2])
+def test_files_that_changed_places_are_found(good, tmp_path):
     # The same bytes may stand in several files, which may well change places.
-    content = {path.read_bytes(): path for path in files(tmp_path / "good", 2) if path.parent.name == "d"}
-    data = sorted(path.relative_to(tmp_path / "good") for path in content.values())
+    content = {path.read_bytes(): path for path in files(good, 2) if path.parent.name == "d"}
+    data = sorted(path.relative_to(good) for path in content.values())
     swaps = [data[:2], ["1/default", "2/default"], ["1", "2"], [f"{step}/{run_manifest.SUMS}" for step in (1, 2)]]
     for one, other in swaps:
         shutil.rmtree(tmp_path / "bad", ignore_errors=True)
-        shutil.copytree(tmp_path / "good", tmp_path / "bad")
+        shutil.copytree(good, tmp_path / "bad")
         (tmp_path / "bad" / one).rename(tmp_path / "bad" / "third")
         (tmp_path / "bad" / other).rename(tmp_path / "bad" / one)
         (tmp_path / "bad" / "third").rename(tmp_path / "bad" / other)
@@ -93,8 +99,8 @@ def test_files_that_changed_places_are_found(tmp_path):
                 restored(tmp_path / "bad")
 
 
-def test_without_checksums_of_files_the_arrays_own_ones_serve(tmp_path):
-    saved(tmp_path, [1, 2])
+def test_without_checksums_of_files_the_arrays_own_ones_serve(good, tmp_path):
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
     for step in (1, 2):
         (tmp_path / str(step) / run_manifest.SUMS).unlink()
     largest = max(files(tmp_path, 2), key=lambda path: path.stat().st_size)
@@ -109,10 +115,10 @@ def test_checksums_of_arrays_tell_round_values_apart(tmp_path, monkeypatch):
     ones = jnp.ones(384)
     altered = [ones, ones.at[0].set(0).at[255].set(0), ones.at[:128].set(0), ones.at[3].set(2)]
     altered += [jnp.zeros(384), jnp.ones((2, 192)).at[:, ::2].set(0)]
-    assert len({checkpoint._checksums([array]).tobytes() for array in map(jnp.asarray, altered)}) == len(altered)
-    both = checkpoint._checksums
+    assert len({checkpoint.checksums([array]).tobytes() for array in map(jnp.asarray, altered)}) == len(altered)
+    both = checkpoint.checksums
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_checksums", lambda leaves: both(leaves)[0])  # as in earlier versions
+        patch.setattr(checkpoint, "checksums", lambda leaves: both(leaves)[0])  # as in earlier versions
         saved(tmp_path, [1])
     assert same(restored(tmp_path)[1], make(1))
 
@@ -124,8 +130,8 @@ def test_files_beside_the_checkpoints_own_do_no_harm(tmp_path):
     assert same(restored(tmp_path)[1], make(1))
 
 
-def test_a_set_aside_step_can_be_saved_again(tmp_path, caplog):
-    saved(tmp_path, [1, 2])
+def test_a_set_aside_step_can_be_saved_again(good, tmp_path, caplog):
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
     largest = max(files(tmp_path, 2), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:100])
     (tmp_path / "3").mkdir()  # what a kill at a bad moment may leave
@@ -143,8 +149,8 @@ def test_a_set_aside_step_can_be_saved_again(tmp_path, caplog):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2.bad", "2.bad2", "3.bad"]  # nothing is deleted
 
 
-def test_reading_only_changes_nothing(tmp_path, caplog):
-    saved(tmp_path, [1, 2])
+def test_reading_only_changes_nothing(good, tmp_path, caplog):
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
     largest = max(files(tmp_path, 2), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:100])
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()  # what another process is about to save
@@ -161,8 +167,8 @@ def test_reading_only_changes_nothing(tmp_path, caplog):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_no_readable_checkpoint_is_an_error_and_nothing_is_renamed(tmp_path):
-    saved(tmp_path, [1, 2])
+def test_no_readable_checkpoint_is_an_error_and_nothing_is_renamed(good, tmp_path):
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
     for step in (1, 2):
         shutil.rmtree(tmp_path / str(step) / "default")
     with pytest.raises(CheckpointError, match="no checkpoint is readable .step 2: .*; step 1: "):
@@ -182,8 +188,8 @@ def test_no_readable_checkpoint_is_an_error_and_nothing_is_renamed(tmp_path):
     ],
     ids=repr,
 )
-def test_an_error_that_may_pass_leaves_every_checkpoint_in_place(tmp_path, error, monkeypatch):
-    saved(tmp_path, [1, 2])
+def test_an_error_that_may_pass_leaves_every_checkpoint_in_place(good, tmp_path, error, monkeypatch):
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
     checkpoints = Checkpoints(tmp_path)
     with monkeypatch.context() as patch:
 
