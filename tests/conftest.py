@@ -1,31 +1,31 @@
 """Settings that must stand before JAX starts: eight CPU devices, quick compilation, shapes checked at every call."""
 
+import gc
+import importlib.util
 import os
+
+import pytest
 
 from tests import QUICK
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-given = os.environ.get("XLA_FLAGS", "")
-os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count=8 {QUICK}".strip()
 
-import gc
-import importlib.util
+def _prepare():
+    """What must stand before a test module is imported."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count=8 {QUICK}".strip()
 
-import jax
-import pytest
-from absl import flags
-from jaxtyping import install_import_hook
+    import jax
+    from absl import flags
+    from jaxtyping import install_import_hook
 
-from tests import running
-from tests.launch import cluster
-
-assert jax.device_count() == 8  # JAX has read the flags;
-os.environ["XLA_FLAGS"] = given  # commands that tests start run as a user's do
-flags.FLAGS.mark_as_parsed()
-# Every function annotated with shapes checks its arguments and its result; in production they cost nothing.
-install_import_hook(
-    ["cjepa_jax.losses", "cjepa_jax.positions", "cjepa_jax.masks", "cjepa_jax.models"], "beartype.beartype"
-)
+    assert jax.device_count() == 8  # JAX has read the flags;
+    os.environ["XLA_FLAGS"] = given  # commands that tests start run as a user's do
+    flags.FLAGS.mark_as_parsed()
+    # Every function annotated with shapes checks its arguments and its result; in production they cost nothing.
+    install_import_hook(
+        ["cjepa_jax.losses", "cjepa_jax.positions", "cjepa_jax.masks", "cjepa_jax.models"], "beartype.beartype"
+    )
 
 
 def pytest_addoption(parser):
@@ -39,6 +39,8 @@ def _absent(package):
         named = os.environ.get("CJEPA_PHYRE_PYTHON")
         return "" if named else "CJEPA_PHYRE_PYTHON names no interpreter (docs/DATA.md)"
     if package == "slurm":
+        from tests.launch import cluster
+
         return cluster.missing()
     return "" if importlib.util.find_spec(package) else "it is not installed"
 
@@ -51,6 +53,23 @@ def pytest_configure(config):
     for package in _names(config, "--require"):
         if reason := _absent(package):
             raise pytest.UsageError(f"--require={package}: {reason}")
+    if config.option.collectonly or not config.getoption("numprocesses", None):  # else its workers import the tests
+        _prepare()
+
+
+def _backwards():
+    """Whether this is every other one of pytest's workers."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2 == 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Two workers look through the files from both ends. So each rewrites the assertions of half of them, and finds
+    those of the rest already written."""
+    report = yield
+    if _backwards() and isinstance(collector, pytest.Directory):
+        report.result.reverse()
+    return report
 
 
 def pytest_collection_finish():
@@ -66,11 +85,15 @@ def pytest_collection_modifyitems(config, items):
         asked = {item: not wanted.isdisjoint(mark.args[0] for mark in item.iter_markers("needs")) for item in items}
         config.hook.pytest_deselected(items=[item for item in items if not asked[item]])
         items[:] = [item for item in items if asked[item]]
+    if "PYTEST_XDIST_WORKER" in os.environ:  # in the same order for all
+        items.sort(key=lambda item: str(item.path))
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """running.finished, of which there is one for all files and workers."""
+    from tests import running
+
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
     folder.mkdir(exist_ok=True)
