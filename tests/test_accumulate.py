@@ -39,9 +39,9 @@ def awkward(shards, count=8):
     scene = np.arange(count)
     return dataclasses.replace(
         batch,
-        hidden=~batch.context & (scene != 3)[:, None],
-        valid=jnp.asarray(scene != 6),
-        intervened_valid=jnp.asarray(np.isin(scene % 8, (0, 1, 3, 6))),
+        hidden=~np.asarray(batch.context) & (scene != 3)[:, None],
+        valid=scene != 6,
+        intervened_valid=np.isin(scene % 8, (0, 1, 3, 6)),
     )
 
 
@@ -50,7 +50,7 @@ def whole(name):
     """(objective, arguments of its loss but the batch, what value_and_grad returns for the large batch)."""
     objective, batch = OBJECTIVES[name](), awkward(1)
     params, target, extra = jax.jit(objective.init)(jax.random.key(0), batch)
-    target = jax.tree.map(lambda x: 1.1 * x, target)
+    target = jax.tree.map(lambda x: np.float32(1.1) * np.asarray(x), target)
     out = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))(params, target, extra, batch, KEY, 3)
     return objective, (params, target, extra), out
 
@@ -100,7 +100,7 @@ def test_microbatches_on_many_devices_are_one_batch_and_no_scene_leaves_its_devi
 
 def test_per_scene_and_slices_keep_the_order_of_data_shards():
     """Two shards of two microbatches each: shard 0 has scenes 0-3, of which 0 and 1 come first."""
-    batch = awkward(4)
+    batch = jax.device_get(awkward(4))
     parts = microbatch.split(batch, 2)
     assert parts.scene.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
     assert parts.rows.index.shape[:2] == (2, 2) and batch.rows.index.shape[0] == 4

@@ -1,6 +1,7 @@
 """Imports go down only and never in a circle. JAX and flax stay where they belong. Read from the sources with ast."""
 
 import ast
+import functools
 import pathlib
 
 import pytest
@@ -38,6 +39,7 @@ def module(file):
 MODULES = {module(file): file for file in FILES}
 
 
+@functools.cache
 def imports(file):
     """Dotted names that a file imports, anywhere in it: "package.module" and "package.module.name" alike."""
     found = set()

@@ -1,9 +1,7 @@
 """AdamW as optax has it, decay on matrices only, and the rules of the peak and the warm-up."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from cjepa_jax import optim
@@ -31,7 +29,7 @@ def params():
         "object_embedding": (3, 4),
         "positions": (6, 4),
     }
-    draw = lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    draw = lambda shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
     return jax.tree.map(draw, shapes, is_leaf=lambda x: isinstance(x, tuple))
 
 
@@ -75,7 +73,7 @@ def test_decay_is_on_matrices_only():
 
 def test_three_steps_are_adamw_as_published(config):
     """arXiv 1711.05101, algorithm 2, in float64 NumPy: every leaf, every step, with gradients that change."""
-    tree, rate = jax.device_get(params()), 3e-3
+    tree, rate = params(), 3e-3
     flat = {jax.tree_util.keystr(path): np.asarray(x, np.float64) for path, x in jax.tree.leaves_with_path(tree)}
     mean, square = ({name: np.zeros_like(x) for name, x in flat.items()} for _ in range(2))
     ours = optim.make(config)
@@ -97,7 +95,7 @@ def test_three_steps_are_adamw_as_published(config):
 def test_decay_shrinks_kernels_and_nothing_else(config):
     p = params()
     transform = optim.make(config)
-    updates, _ = transform.update(jax.tree.map(jnp.zeros_like, p), transform.init(p), p)
+    updates, _ = jax.jit(transform.update)(jax.tree.map(np.zeros_like, p), transform.init(p), p)
     for (path, update), value in zip(jax.tree_util.tree_flatten_with_path(updates)[0], jax.tree.leaves(p), strict=True):
         np.testing.assert_allclose(update, 0.05 * value if path[-1].key == "kernel" else 0 * value, err_msg=str(path))
 
@@ -111,8 +109,8 @@ def test_clipping_is_global_and_optional(config):
     clipped_config.clip = 1.0
     norms = []
     for c in (config, clipped_config):
-        updates, _ = optim.make(c).update(gradient, optim.make(c).init(p), p)
-        norms.append(float(optax.global_norm(updates)))
+        updates, _ = jax.jit(optim.make(c).update)(gradient, optim.make(c).init(p), p)
+        norms.append(np.sqrt(sum(np.square(update).sum() for update in jax.tree.leaves(updates))))
     assert norms[0] > 0.1 and norms[1] == pytest.approx(1e-3, rel=1e-2)
 
 

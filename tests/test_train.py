@@ -129,6 +129,7 @@ def test_the_example_folder_trains(tmp_path):
     small = {key.replace(".", "__"): None for key in running.SMALL}
     small |= {"train__steps": 3, "probe__every": 0, "log__every": 1, "log__tensorboard": False, "data__size": 32}
     small |= {"objective__encoder__depth": 1, "objective__predictor__depth": 1, "log__report": False}
+    small |= {"data__row_lengths": (1.0,)}
     running.run(running.command(tmp_path, "configs/folder.py", **small))
     logged, probes = running.metrics(tmp_path)
     assert [line["step"] for line in logged] == [1, 2, 3] and probes[-1]["probe/count_r2_pixels"] <= 1
@@ -156,7 +157,8 @@ def poisoned(tmp_path_factory):
     )
 
     def command(workdir, **values):
-        kept = {"log__every": 1, "checkpoint__every": 1, "checkpoint__keep": 9}
+        # Rows of one length: a second one would be another program of this objective's own.
+        kept = {"log__every": 1, "checkpoint__every": 1, "checkpoint__keep": 9, "data__row_lengths": (1.0,)}
         return running.command(
             workdir, file, **kept | {"train__steps": 8, "probe__train": 1, "probe__test": 1} | values
         )

@@ -102,15 +102,16 @@ def test_every_step_draws_from_the_seed_and_its_number():
 
 
 def split(tree, devices):
-    return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), tree)
+    return jax.tree.map(lambda x: np.reshape(x, (devices, -1, *x.shape[1:])), jax.device_get(tree))
 
 
 def joined(out):
     """One device's (value, gradient), of which all have the same; every device's own scenes one after the other."""
     for name, value in jax.tree_util.tree_leaves_with_path(out):
         if "per_scene" not in jax.tree_util.keystr(name):
+            value = np.asarray(value)
             np.testing.assert_array_equal(value, np.broadcast_to(value[:1], value.shape), err_msg=str(name))
-    (loss, (metrics, extra)), gradient = jax.tree.map(lambda x: np.asarray(x[0]), out)
+    (loss, (metrics, extra)), gradient = jax.tree.map(lambda x: np.asarray(x)[0], out)
     every = np.asarray(out[0][1][0]["per_scene"]).reshape(-1)
     return (loss, (metrics | {"per_scene": every}, extra)), gradient
 

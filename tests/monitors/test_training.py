@@ -1,5 +1,6 @@
 """A monitor of one's own in real runs: a file beside the user's config, in metrics.jsonl, resumed without loss."""
 
+import functools
 import json
 import pathlib
 
@@ -55,16 +56,16 @@ def rows(folder):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """argv of a run in tmp_path/run whose monitor fails at step 12."""
+    """Gives argv of a run in tmp_path/run whose monitor fails at step 12."""
     (tmp_path / "norms.py").write_text(MONITORS)
     (tmp_path / "watched.py").write_text(CONFIG)
     monkeypatch.setenv("FAIL_AT", "12")
-    small = dict(train__steps=14, probe__every=0, checkpoint__every=4)
-    return running.command(tmp_path / "run", tmp_path / "watched.py", **small)
+    small = dict(probe__every=0, checkpoint__every=4)
+    return functools.partial(running.command, tmp_path / "run", tmp_path / "watched.py", **small)
 
 
 def test_it_is_logged_until_it_fails(tmp_path, command):
-    line = running.error(command, 2)
+    line = running.error(command(), 2)  # of as many steps as other tests' runs, hence their program
     number = MONITORS.splitlines().index('            raise RuntimeError("not today")') + 1
     assert line == f"error: monitors.norms at step 12: RuntimeError: not today (norms.py, line {number})"
     found = rows(tmp_path / "run")
@@ -74,11 +75,11 @@ def test_it_is_logged_until_it_fails(tmp_path, command):
 
 @pytest.mark.slow
 def test_it_is_resumed_without_loss(tmp_path, command, monkeypatch):
-    folder = tmp_path / "run"
-    running.error(command, 2)
+    folder, argv = tmp_path / "run", command(train__steps=14)
+    running.error(argv, 2)
     before = [row for row in rows(folder) if row["step"] <= 8]  # the newest checkpoint
     monkeypatch.delenv("FAIL_AT")
-    running.run(command)
+    running.run(argv)
     found = rows(folder)
     assert [row for row in found if row["step"] <= 8] == before
     norms = [row for row in found if "norms/calls" in row]
