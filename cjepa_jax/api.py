@@ -30,7 +30,7 @@ from cjepa_jax.loading.inputs import InputError, Takes
 from cjepa_jax.loading.model import Network
 from cjepa_jax.loading.pretrained import load_weights
 from cjepa_jax.weights import read
-from cjepa_jax.weights.read import Pretrained
+from cjepa_jax.weights.read import Pretrained, Reading
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,10 @@ def load(
     batch: int = 32,
     step: int | None = None,
     trust: str | Iterable[str] = (),
+    layout: str = "",
+    heads: int = 0,
+    frames: int = 0,
+    images: bool = False,
 ) -> "Model":
     """The model of a run's folder, of an export, or of published weights. A log line names it and its licence.
 
@@ -64,6 +68,7 @@ def load(
         is computed alone.
       step: which checkpoint of a run. None: the newest that is readable.
       trust: your packages that the run's config may name, such as "my_masks" (docs/API.md).
+      layout, heads, frames, images: what published weights do not say themselves (weights.read.read).
     Raises: InputError for an invalid argument. ConfigError and CheckpointError as load_weights.
     """
     for name, value, choices in (
@@ -75,7 +80,8 @@ def load(
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"path = {path!r}: must be the path of a run's folder, of an export, or of public weights")
     batch = _whole("batch", batch, 1)
-    found = load_weights(path, step=step, trust=trust)
+    reading = Reading(layout, _whole("heads", heads, 0), _whole("frames", frames, 0), bool(images))
+    found = load_weights(path, step=step, trust=trust, reading=reading)
     if weights not in found.params:
         raise InputError(f"weights = {weights!r}: {found.source} has no target, only the encoder")
     first, *notes = found.summary().split("\n")

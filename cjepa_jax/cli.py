@@ -24,6 +24,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -40,6 +41,9 @@ from cjepa_jax.runtime.ending import (  # noqa: F401 (for the commands)
     path_argument,
     storage_error,
 )
+
+if TYPE_CHECKING:
+    from cjepa_jax.weights.read import Reading
 
 # glibc: huge pages, and one heap for all sizes that never shrinks, so that the kernel need not zero pages again.
 ALLOCATOR = ":".join(
@@ -135,6 +139,29 @@ def _define_flags(extra_flags: Callable[[], None] | None) -> None:
 def trust() -> tuple[str, ...]:
     """The packages that --trust names. Raises ConfigError for an invalid name."""
     return foreign.trusted(flags.FLAGS.trust if "trust" in flags.FLAGS else "")
+
+
+READING = {  # flags about published weights -> field of weights.read.Reading, default, help
+    "from-layout": ("layout", "", "of published weights that do not show it: ijepa, vjepa, vjepa2, vjepa2.1 or timm"),
+    "from-heads": ("heads", 0, "attention heads of a published encoder of an unpublished width"),
+    "from-frames": ("frames", 0, "frames of the clips that published positions are for"),
+    "from-images": ("images", False, "published weights of clips: converted to an encoder of images"),
+}
+
+
+def define_reading() -> None:
+    """Defines the flags of READING."""
+    for name, (_, default, text) in READING.items():
+        kind = {str: flags.DEFINE_string, int: flags.DEFINE_integer, bool: flags.DEFINE_boolean}[type(default)]
+        kind(name, default, text)
+
+
+def reading() -> "Reading":
+    """What the flags of READING say. Their defaults if the command does not define them."""
+    from cjepa_jax.weights.read import Reading
+
+    given = {field: flags.FLAGS[name].value for name, (field, _, _) in READING.items() if name in flags.FLAGS}
+    return Reading(**given)
 
 
 def _usage(extra_flags: Callable[[], None] | None) -> str:

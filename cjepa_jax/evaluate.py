@@ -22,10 +22,13 @@ Results of other protocols under these settings are kept.
 def _flags():
     from absl import flags
 
+    from cjepa_jax import cli
+
     text = 'a run\'s folder, an export, public weights, or "random" for the network at initialisation'
     flags.DEFINE_string("checkpoint", None, text)
     text = "a training config: objective, data and mask of a checkpoint that has none (default: tiny)"
     flags.DEFINE_string("training", "", text)
+    cli.define_reading()
 
 
 if __name__ == "__main__":
@@ -70,7 +73,7 @@ def main(config, workdir: str) -> int:
     if not len(config.evals.protocols):
         raise ConfigError("evals.protocols is empty: configs/evals has sets of protocols")
     protocols = {name: build.build(section) for name, section in config.evals.protocols.items()}
-    model = Restored.of(config, checkpoint, cli.trust())
+    model = Restored.of(config, checkpoint, cli.trust(), cli.reading())
     for note in model.notes:
         print(one_line(note))
     if flags.FLAGS.workdir is None:

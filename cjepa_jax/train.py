@@ -9,7 +9,7 @@ if __name__ == "__main__":
     signals.leave_at_once()
     from cjepa_jax import cli  # checks the command line and the config before JAX is imported
 
-    raise SystemExit(cli.run("cjepa_jax.train"))
+    raise SystemExit(cli.run("cjepa_jax.train", cli.define_reading))
 
 import contextlib
 import pathlib
@@ -44,7 +44,7 @@ def main(config, path: str) -> int:
 def _run(config, path: str) -> int:
     distributed.start(config)
     config.dtype = experiment.compute_dtype(config)  # kept with the config: a run does not change it on resume
-    weights, lines = init_from.prepare(config, pathlib.Path(path), cli.trust())
+    weights, lines = init_from.prepare(config, pathlib.Path(path), cli.trust(), cli.reading())
     folder, first = Workdir(path, config), distributed.first()
     stacks = folder.path / f"stacks.{jax.process_index()}.txt"
     with contextlib.ExitStack() as stack:

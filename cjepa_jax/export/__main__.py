@@ -25,6 +25,9 @@ def main(argv: list[str]) -> int:
         "--out", type=cli.path_argument, required=True, metavar="DIR", help="a folder that is new or empty"
     )
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="whose names the weights get")
+    for name, (_, default, text) in cli.READING.items():
+        how = {"action": "store_true"} if default is False else {"type": type(default), "default": default}
+        parser.add_argument(f"--{name}", help=text, **how)
     parser.add_argument("--step", type=int, help="that checkpoint of the run; by default the newest")
     parser.add_argument("--part", default="", help='which encoder, such as "target" of a run (with --layout=timm)')
     parser.add_argument("--onnx", action="store_true", help="the encoder as ONNX too (pip install 'cjepa_jax[onnx]')")
@@ -63,11 +66,13 @@ def _opened(arguments):
     from cjepa_jax.weights import read
 
     path = pathlib.Path(arguments.checkpoint)
+    given = {field: getattr(arguments, name.replace("-", "_")) for name, (field, _, _) in cli.READING.items()}
+    reading = read.Reading(**given)
     ours = (path / "checkpoints").is_dir() or path.name == "checkpoints"
     if arguments.part and not ours and path.exists() and arguments.step is None:
-        model = read.read(path, "" if arguments.part == "target" else arguments.part)
+        model = read.read(path, "" if arguments.part == "target" else arguments.part, **reading._asdict())
     else:
-        model = pretrained.load_weights(path, arguments.step, strict=True, trust=arguments.trust)
+        model = pretrained.load_weights(path, arguments.step, strict=True, trust=arguments.trust, reading=reading)
     if _part_written(model, arguments) and arguments.layout != "timm":
         raise ConfigError(f"--part={arguments.part}: goes with --layout=timm; the others hold every part")
     return model

@@ -28,14 +28,21 @@ from cjepa_jax.runtime import distributed, foreign, trees
 from cjepa_jax.runtime.workdir import tuples, write_atomically
 from cjepa_jax.types import Params, TrainState
 from cjepa_jax.weights import diff
-from cjepa_jax.weights.read import Pretrained
+from cjepa_jax.weights.read import Pretrained, Reading
 
 RECORD = "init_from.json"
 FRESH = "predictor: fresh, because"
 
 
-def prepare(config: Any, folder: pathlib.Path, trust: tuple[str, ...] = ()) -> tuple[Pretrained | None, list[str]]:
+def prepare(
+    config: Any,
+    folder: pathlib.Path,
+    trust: tuple[str, ...] = (),
+    reading: Reading = Reading(),  # noqa: B008 (immutable)
+) -> tuple[Pretrained | None, list[str]]:
     """Loads config.init_from, if it is set, and adapts the config to it: (weights, lines to print).
+
+    `reading` is what published weights do not say themselves.
 
     A folder may name code of this package and of the packages in `trust` only (see foreign.trusted).
 
@@ -51,7 +58,7 @@ def prepare(config: Any, folder: pathlib.Path, trust: tuple[str, ...] = ()) -> t
     if known and _has_checkpoint(folder) and _same(config.init_from, known):
         config.init_from = known.get("init_from", config.init_from)
         return None, adopt(config, known["encoder"])
-    weights = pretrained.load_weights(config.init_from, trust=(*trust, *foreign.named(config)))
+    weights = pretrained.load_weights(config.init_from, trust=(*trust, *foreign.named(config)), reading=reading)
     return weights, use(config, weights)
 
 

@@ -24,7 +24,7 @@ from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.workdir import run_folder, tuples
 from cjepa_jax.types import Batch, Rows, TrainState
-from cjepa_jax.weights.read import Pretrained, foresees
+from cjepa_jax.weights.read import Pretrained, Reading, foresees, require_published
 
 NOT_THE_MODEL = ("objective.causal_tokens",)  # only part of the training loss. Older runs lack the key
 SMALL = {"depth": 2, "width": 48, "heads": 4}  # of the predictor that is fitted for models without one
@@ -149,7 +149,13 @@ class Restored(Network):
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, config: Any, checkpoint: str, trust: tuple[str, ...] = ()) -> "Restored":
+    def of(
+        cls,
+        config: Any,
+        checkpoint: str,
+        trust: tuple[str, ...] = (),
+        reading: Reading = Reading(),  # noqa: B008 (immutable)
+    ) -> "Restored":
         """The newest readable checkpoint of a run's folder, an export, published weights, or the network at
         initialisation ("random").
 
@@ -158,14 +164,14 @@ class Restored(Network):
         objective.encoder of `config` is set to theirs (see init_from).
 
         The run's config may name code of this package, code that `config` names, and code of packages in `trust`
-        (foreign.trusted).
+        (foreign.trusted). `reading`: what published weights do not say themselves.
 
         Raises: ConfigError for a folder without checkpoints, and for data that the encoder cannot take.
           CheckpointError for another architecture, or without a readable config.json. DataError if no scene is
           readable.
         """
         trust = (*trust, *foreign.named(config))
-        run, weights = _opened(checkpoint, trust)
+        run, weights = _opened(checkpoint, trust, reading)
         notes = init_from.use(config, weights) if weights else []
         training = config if run is None else _training(run, config, trust)
         objective = experiment.make_objective(config, config.train.steps or 1)
@@ -244,16 +250,17 @@ def in_batches(batch: int, function, *arrays):
     return jax.tree.map(lambda *out: np.concatenate(out), *parts)
 
 
-def _opened(checkpoint: str, trust: tuple[str, ...]) -> tuple[pathlib.Path | None, Pretrained | None]:
+def _opened(checkpoint: str, trust: tuple[str, ...], reading: Reading) -> tuple[pathlib.Path | None, Pretrained | None]:
     """(a run's folder, weights from outside a run): one of them is None. Both are None for "random"."""
     if checkpoint == "random":
         return None, None
     path = pathlib.Path(checkpoint).absolute()
     if run := run_folder(path):
+        require_published(run, reading)
         return run, None
     path = path.parent if path.name == "checkpoints" else path
     if path.is_file() or (path / "config.json").is_file():
-        return None, pretrained.load_weights(path, trust=trust)
+        return None, pretrained.load_weights(path, trust=trust, reading=reading)
     raise ConfigError(f"--checkpoint={checkpoint}: {path} has neither a folder checkpoints nor weights")
 
 

@@ -42,7 +42,11 @@ NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module th
 
 
 def load_weights(
-    path: str | os.PathLike, step: int | None = None, strict: bool = False, trust: str | Iterable[str] = ()
+    path: str | os.PathLike,
+    step: int | None = None,
+    strict: bool = False,
+    trust: str | Iterable[str] = (),
+    reading: read.Reading = read.Reading(),  # noqa: B008 (immutable)
 ) -> Pretrained:
     """The weights of a run's folder (or of its checkpoints' folder), of an export, or published ones.
 
@@ -56,6 +60,7 @@ def load_weights(
       strict: a damaged newest checkpoint is refused.
       trust: your packages or modules that the run's config may name for its mask, source, objective or protocols
         ("mine", or several with commas between, or a sequence). Other code from outside this package is refused.
+      reading: what published weights do not say themselves.
     Raises: ConfigError if there is nothing at `path`, or no such step. CheckpointError for damaged weights, and for an
       objective that exports no encoder.
     """
@@ -65,12 +70,13 @@ def load_weights(
     except (OSError, RuntimeError) as error:  # too long, not readable, or an unknown home
         raise ConfigError(f"{short(path)}: {getattr(error, 'strerror', None) or error}") from error
     if folder:
+        read.require_published(path, reading)
         return _run(folder.absolute(), step, strict, foreign.trusted(trust))
     if step is not None:
         raise ConfigError(f"step = {step}: {path} has no folder of checkpoints to choose from")
     if not exists:
         raise ConfigError(f"{path}: there is no such file or folder")
-    return read.read(path)
+    return read.read(path, **reading._asdict())
 
 
 def _run(folder: pathlib.Path, step: int | None, strict: bool, trust: tuple[str, ...]) -> Pretrained:

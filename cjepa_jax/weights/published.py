@@ -82,7 +82,9 @@ def recognised(parts: Mapping[str, Tensors], tensors: Tensors) -> Layout:
         text = (
             "an encoder of clips alone does not tell whether its stored positions are used: give layout='vjepa2' if not"
         )
-        raise CheckpointError(f"{tensors.source}: {text}, else layout='vjepa', or 'timm' for neither")
+        raise CheckpointError(
+            f"{tensors.source}: {text}, else layout='vjepa', or 'timm' for neither (commands: --from-layout)"
+        )
     return LAYOUTS["vjepa2" if several or "pos_embed" not in predictor else "vjepa"]
 
 

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,15 @@ class Pretrained:
         return "\n".join([f"{head}, licence {self.licence}", *(f"  {note}" for note in notes)])
 
 
+class Reading(NamedTuple):
+    """What published weights may not say themselves: arguments of `read`. The defaults are for weights that do."""
+
+    layout: str = ""
+    heads: int = 0
+    frames: int = 0
+    images: bool = False
+
+
 def read(
     path: str | os.PathLike,
     part: str = "",
@@ -93,6 +102,7 @@ def read(
     config = files.json(files.member(path, "config.json"), links=True) if (path / "config.json").exists() else {}
     tensors = files.tensors(path)  # before the digest, so that other files are not read to their end
     if config.get("format") == export_format.FORMAT:
+        require_published(path, Reading(layout, heads, frames, images))
         return Pretrained(**export_format.read(path, config, _digest(path)))
     if (path / export_format.SUM).is_file() and (path / files.SINGLE).is_file():
         export_format.verify(path, _digest(path / files.SINGLE))
@@ -117,6 +127,14 @@ def read(
     licence = huggingface.licence(path) or known.licence  # a README next to a single file may belong to anything
     parts = dict(encoder=encoder, predictor=predictor, params=trees, input=seen, about=about)
     return Pretrained(known.name, str(path), _digest(path), licence, **parts)
+
+
+def require_published(path: str | os.PathLike, reading: Reading) -> None:
+    """Raises CheckpointError if anything is said about weights of ours, which say it themselves."""
+    given = {name: value for name, value in reading._asdict().items() if value}
+    if given:
+        text = ", ".join(f"{name} = {value!r}" for name, value in given.items())
+        raise CheckpointError(f"{path}: {text}: only for published weights; a run or an export says this itself")
 
 
 def _laid_out(path: Path, config: dict[str, Any], tensors: files.Tensors, layout: str) -> tuple[Any, Any]:
