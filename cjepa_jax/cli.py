@@ -127,7 +127,10 @@ def _define_flags(extra_flags: Callable[[], None] | None) -> None:
     for name in [name for name in flags.FLAGS if name.split(".")[0] in _defined]:
         delattr(flags.FLAGS, name)
     before = set(flags.FLAGS)
-    config_flags.DEFINE_config_file("config", None, "the experiment's config: a file, or a name such as tiny")
+    try:
+        config_flags.DEFINE_config_file("config", None, "the experiment's config: a file, or a name such as tiny")
+    except UNREADABLE as error:  # it already reads the files of absl's --flagfile
+        raise ConfigError(f"--flagfile: {paths.shown(line_of(error), 500)}") from error
     flags.DEFINE_string("workdir", None, "the run's folder; default: runs/<name of the config file>")
     flags.DEFINE_enum("log", None, LEVELS, "how much to print; overrides log.level of the config")
     flags.DEFINE_string("trust", "", f"{TRUST}, with commas between")

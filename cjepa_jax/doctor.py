@@ -18,8 +18,9 @@ from typing import Any
 
 from cjepa_jax import cli
 from cjepa_jax.configuration import check as config_lib
-from cjepa_jax.errors import CheckpointError, CjepaError, ConfigError, printable
+from cjepa_jax.errors import MOST_LETTERS, CheckpointError, CjepaError, ConfigError, printable
 from cjepa_jax.host import door
+from cjepa_jax.host.paths import shown
 from cjepa_jax.runtime import fallbacks, foreign, run_manifest
 from cjepa_jax.runtime.workdir import Workdir, read_object
 
@@ -49,13 +50,13 @@ def main(argv: list[str]) -> int:
     if arguments.diff:
         other = Workdir(arguments.diff, setting="")
         _require_run(other)
-        print("\n".join(map(printable, compare(run, other))))
+        print("\n".join(map(_line, compare(run, other))))
         return 0
     found = examine(run)
     for finding in found:
-        print(f"{'WRONG' if finding.code else 'ok':6} {printable(finding.what):16} {printable(finding.text)}")
+        print(f"{'WRONG' if finding.code else 'ok':6} {_line(finding.what):16} {_line(finding.text)}")
     code = max(finding.code for finding in found)
-    print(f"\n{printable(advice(run, found, code))}")
+    print(f"\n{_line(advice(run, found, code))}")
     return code
 
 
@@ -227,7 +228,9 @@ def _largest_interval(run: Workdir) -> int:
             content = read() or {}
         except (ConfigError, OSError, ValueError):
             continue
-        configs = [start.get("config") for start in content.get("starts", ())]
+        starts = content.get("starts")
+        starts = starts if isinstance(starts, list) else []
+        configs = [start.get("config") for start in starts if isinstance(start, dict)]
         values += [_every(config) for config in (content, *configs)]
     return max((value for value in values if isinstance(value, int) and value > 0), default=2**62)
 
@@ -267,6 +270,11 @@ def _few(items: Iterable[Any], count: int | None = None) -> str:
     count = len(items) if count is None else count
     more = f" and {count - SHOWN} more" if count > SHOWN else ""
     return ", ".join(map(str, itertools.islice(items, SHOWN))) + more
+
+
+def _line(text: str) -> str:
+    """A line of the report, in which a file may be quoted."""
+    return shown(printable(text), MOST_LETTERS)
 
 
 def _short(value: Any) -> str:

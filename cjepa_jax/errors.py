@@ -7,6 +7,8 @@ from typing import Any
 
 UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
+MOST_LETTERS = 10_000  # of a line that may quote a file
+
 
 def printable(text: Any) -> str:
     """A text on one line without control characters. Those could rewrite a terminal's screen or hide other text.
@@ -17,9 +19,10 @@ def printable(text: Any) -> str:
     return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
-def one_line(text: Any) -> str:
-    """The lines of a text joined by semicolons, then made `printable`."""
-    return printable("; ".join(line.strip() for line in str(text).splitlines() if line.strip()))
+def one_line(text: Any, most: int = MOST_LETTERS) -> str:
+    """The lines of a text joined by semicolons, then made `printable`, of which at most `most` letters are kept."""
+    line = printable("; ".join(line.strip() for line in str(text)[:most].splitlines() if line.strip()))
+    return line if len(line) <= most and len(str(text)) <= most else f"{line[:most]}..."
 
 
 class CjepaError(Exception):

@@ -116,6 +116,7 @@ BAD = [
     (["--config=configs/tinny.py"], "no such file; did you mean 'configs/tiny.py'"),
     (["--config=configs"], "no such file"),
     (["--config=configs/tiny.py:x"], "configs take no argument"),
+    ([TINY, "--flagfile=configs"], "--flagfile: "),
     ([TINY, "--wrokdir=x"], "Unknown command line flag 'wrokdir'. Did you mean: workdir"),
     ([TINY, "extra"], "unexpected argument 'extra'"),
     ([TINY, "--log=loud"], "--log=loud: value should be one of <debug|info|warning>"),

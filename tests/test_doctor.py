@@ -117,6 +117,23 @@ def test_metrics_that_lack_repeat_or_garble_steps(run, capsys):
     assert code == 1 and "missing: steps 10, 20" in text
 
 
+@pytest.mark.parametrize("starts", [5, [1], [None], {"a": 1}, "text", 1.5])
+def test_a_config_that_looks_like_a_manifest_is_looked_at(run, capsys, starts):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"starts": starts}))
+    assert ask(capsys, run)[0] == 0
+
+
+def test_lines_that_quote_a_file_are_of_bounded_length(run, capsys):
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 20, "loss": "x" * 10**6, "fallback_scenes": 10**400}) + "\n")
+    content = json.loads((run / run_manifest.RUN).read_text())
+    content["starts"][-1] |= {"reason": "\x1b[2J" * 10**5, "python": "y" * 10**6}
+    (run / run_manifest.RUN).write_text(json.dumps(content))
+    for arguments in ((run,), (run, "--diff", run)):
+        text = ask(capsys, *arguments)[1]
+        assert len(text) < 10**5 and text.replace("\n", "").isprintable()
+
+
 def test_a_disk_that_does_not_answer_is_no_damage(run, capsys, monkeypatch):
     def fail(folder, step):
         raise OSError(errno.EIO, "Input/output error")

@@ -24,7 +24,7 @@ import importlib.util
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from ml_collections import ConfigDict
 
@@ -32,7 +32,7 @@ from cjepa_jax.configuration import build, locate
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import ConfigError, did_you_mean
 from cjepa_jax.host import door
-from cjepa_jax.reports.results import is_well_formed
+from cjepa_jax.reports.results import is_number, is_well_formed
 from cjepa_jax.runtime.workdir import read_object
 
 FIELDS = ("about", "flops", "seeds", "shared", "worlds", "methods", "tuning", "evals", "columns", "contrasts")
@@ -203,6 +203,7 @@ RECORD = {  # what a cell's record has, and what its evaluation's scores have
     "flops": int | float,
     "tuned": dict,
 }
+MOST_FLOPS = 1e30  # of a training
 CELL = {"world": str, "method": str, "seed": int, "value": int | float | None}
 SCORE = {"metric": str, "row": str, "kind": str, "value": int | float | None, "interval": int | float | None}
 
@@ -213,7 +214,7 @@ def _damage(record: Mapping[str, Any]) -> str:
     def wrong(where: str, found: Any, fields: Mapping[str, Any]) -> str:
         if not isinstance(found, dict):
             return f"{where or 'it'} is not an object"
-        bad = (name for name, kind in fields.items() if name not in found or not isinstance(found[name], kind))
+        bad = (name for name, kind in fields.items() if name not in found or not _is_of(found[name], kind))
         return next((f"{where}{'.' if where else ''}{name} is {str(found.get(name))[:40]!r}" for name in bad), "")
 
     texts = [wrong("", record, RECORD), wrong("cell", record.get("cell"), CELL)]
@@ -230,15 +231,22 @@ def _damage(record: Mapping[str, Any]) -> str:
     return next(filter(None, texts), "")
 
 
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of this kind, and one that can be computed with if the kind is a number's."""
+    return isinstance(value, kind) and (float not in get_args(kind) or value is None or is_number(value))
+
+
 def _strange(record: Mapping[str, Any], cell: Cell) -> str:
     """Content of a record that no comparison writes, "" if there is none. Tables and plots show a record's content."""
     if record["cell"] != dataclasses.asdict(cell):
         return f"it is of {str(record['cell'])[:80]}"
-    if not 0 <= record["steps"] <= door.LARGEST_STEP:
-        return f"steps is {str(record['steps'])[:40]}"
+    for key, most in (("steps", door.LARGEST_STEP), ("flops", MOST_FLOPS)):
+        if not 0 <= record[key] <= most:
+            return f"{key} is {str(record[key])[:40]}"
     if not all(map(is_well_formed, record.get("protocols", {}).values())):
         return "protocols has other fields than results have"
-    if not all(type(size) is int for size in record.get("parameters", {}).values()):
+    sizes = record.get("parameters", {})
+    if not isinstance(sizes, dict) or not all(type(size) is int for size in sizes.values()):
         return "parameters has other values than whole numbers"
     texts = [record[key] for key in ("trained by", "evaluated by") if key in record]
     return "" if all(isinstance(text, str) and len(text) < 100 for text in texts) else "commits are not short texts"

@@ -12,6 +12,7 @@ from cjepa_jax.compare.suite import Suite
 from cjepa_jax.errors import DataError
 from cjepa_jax.evals.base import RANDOM, TRAINED, student
 from cjepa_jax.reports.charts import COLOURS
+from cjepa_jax.reports.run import numeric
 from cjepa_jax.runtime.workdir import write_atomically
 
 BELOW = " ↓"
@@ -79,8 +80,9 @@ def summarise(suite: Suite, records: Mapping[str, dict]) -> dict[str, Any]:
 def validation_score(record: Mapping[str, Any]) -> float:
     """The mean of the online probe's R2 over label groups, on validation scenes. -inf for a run without one."""
     names = [name for name in record["result"] if name.startswith("probe/") and name.endswith("_r2")]
-    values = [float(record["result"][name]) for name in names]
-    return float(np.mean(values)) if values and np.isfinite(values).all() else float("-inf")
+    values = [numeric(record["result"][name]) for name in names]
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    return float(np.mean(known)) if known and len(known) == len(values) else float("-inf")
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

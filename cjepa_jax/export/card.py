@@ -2,10 +2,13 @@
 
 import pathlib
 from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any
 
 from cjepa_jax.configuration import build, catalogue
 from cjepa_jax.configuration.sizes import parse
+from cjepa_jax.errors import printable
+from cjepa_jax.host.paths import shown
 from cjepa_jax.weights import licences
 from cjepa_jax.weights.read import Pretrained
 
@@ -81,9 +84,9 @@ def _summary(model: Pretrained) -> str:
     frames, size, tubelet = (model.input.get("frames", 1), model.input.get("size"), model.encoder["tubelet"])
     what = f"clips of {frames} frames, {tubelet} to a token," if frames > 1 else "images"
     at = f" at {size} x {size} pixels" if size else ""
-    origin = model.about.get("objective") or model.layout
-    name = pathlib.PurePath(model.source).name  # without the folder on the exporter's disk
-    return f"For {what}{at}, trained as `{origin}`. From `{name}` (SHA-256 `{model.digest}`)."
+    origin = _cell(model.about.get("objective") or model.layout)
+    name = _cell(pathlib.PurePath(model.source).name)  # without the folder on the exporter's disk
+    return f"For {what}{at}, trained as `{origin}`. From `{name}` (SHA-256 `{_cell(model.digest)}`)."
 
 
 def _use(model: Pretrained, folder: str) -> str:
@@ -106,7 +109,7 @@ def _method(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
         if value not in (None, ""):
             yield f"- {name}: {_cell(value)}"
     for note in model.about.get("notes", ()):
-        yield f"- {note}"
+        yield f"- {_cell(note)}"
 
 
 def _measured(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
@@ -115,17 +118,20 @@ def _measured(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
     if not found:
         yield "Nothing is known of how these weights score."
         return
-    probes = training.get("probe", {})
+    probes = training.get("probe")
+    probes = probes if isinstance(probes, Mapping) else {}
+    step, seed, train, test = map(
+        _cell, (model.about.get("step"), training.get("seed"), probes.get("train"), probes.get("test"))
+    )
     yield (
-        f"The last probe of the run up to these weights (step {model.about.get('step')}, seed {training.get('seed')}; "
-        f"one run, no spread): frozen features of held-out scenes, {probes.get('train')} to fit on, "
-        f"{probes.get('test')} to score.\n"
+        f"The last probe of the run up to these weights (step {step}, seed {seed}; one run, no spread): frozen "
+        f"features of held-out scenes, {train} to fit on, {test} to score.\n"
     )
     yield from ("| probe | trained | random init | pixel PCA |", "|---|---|---|---|")
     rows = [name for name in found if not name.endswith(("_random", "_pixels"))]
     for name in rows:
         cells = [_number(found.get(f"{name}{other}")) for other in ("", "_random", "_pixels")]
-        yield f"| {name} | {' | '.join(cells)} |"
+        yield f"| {_cell(name)} | {' | '.join(cells)} |"
 
 
 def _limits(model: Pretrained, patch: int) -> Iterator[str]:
@@ -142,11 +148,13 @@ def _licence(model: Pretrained) -> str:
     if model.licence == "unspecified":
         return "unspecified. Whoever trained them has not said under which licence they may be used."
     note = " They may not be used commercially." if "-NC" in model.licence else ""
-    return f"{model.licence}.{note}"
+    return f"{_cell(model.licence)}.{note}"
 
 
 def _cell(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    """A value from a file, without Markdown or HTML that it may hold."""
+    text = printable(", ".join(map(str, value)) if isinstance(value, list | tuple) else value)
+    return escape(shown(text), quote=False).replace("|", "\\|").replace("`", "'")
 
 
 def _number(value: Any) -> str:

@@ -9,7 +9,6 @@ another person: the code that it names must be of this package, or of a package 
 """
 
 import dataclasses
-import math
 import os
 import pathlib
 from collections.abc import Iterable
@@ -32,7 +31,7 @@ from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.checkpoint import Checkpoints
 from cjepa_jax.runtime.workdir import Workdir, run_folder
 from cjepa_jax.types import Batch, Rows, TrainState
-from cjepa_jax.weights import read
+from cjepa_jax.weights import export_format, read
 from cjepa_jax.weights.read import Pretrained
 from cjepa_jax.weights.safety import short
 
@@ -216,5 +215,5 @@ def _metrics(folder: pathlib.Path, step: int) -> dict[str, float]:
         return {}
     probes = [entry for entry in entries if entry["step"] <= step and "probe/rankme" in entry]
     last = probes[-1] if probes else {}
-    numbers = {name: value for name, value in last.items() if isinstance(value, int | float) and math.isfinite(value)}
-    return {name.removeprefix("probe/"): value for name, value in numbers.items() if name.startswith("probe/")}
+    scores = {name.removeprefix("probe/"): value for name, value in last.items() if name.startswith("probe/")}
+    return {name: value for name, value in scores.items() if export_format.is_score(name, value)}

@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from cjepa_jax.errors import printable
+
 # One colour per role, on every chart of the page, readable on white and on near-black.
 COLOURS = {
     "trained": "#2f7fe0",
@@ -22,12 +24,13 @@ COLOURS = {
 }
 DASHES = {"random": (0, (4, 2)), "pixels": (0, (1, 1.4))}
 INK, FAINT = "#010203", "#040506"  # placeholders that `_themed` replaces by the page's CSS variables
+LARGEST = 1e100
 BINS = 300  # points per curve. Longer ones are averaged, with the range of each bin as a band
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its role (a key of COLOURS), steps [n] and values [n]. Values that are not finite are left out."""
+    """One curve: its role (a key of COLOURS), steps [n] and values [n]. Values that are not `drawable` are left out."""
 
     role: str
     steps: np.ndarray
@@ -55,13 +58,13 @@ class Dots:
 
 def panels(charts: list[Panel], columns: int = 4) -> str:
     """Charts side by side, `columns` in a row, as one SVG element. Panels without a finite value are left out."""
-    charts = [chart for chart in charts if any(np.isfinite(line.values).any() for line in chart.lines)]
+    charts = [chart for chart in charts if any(drawable(line.values).any() for line in chart.lines)]
     return _svg(charts, columns, 2.05, draw) if charts else ""
 
 
 def dots(charts: list[Dots], columns: int = 3) -> str:
     """As `panels`, of single values with their intervals."""
-    charts = [chart for chart in charts if any(np.isfinite(row[2]) for row in chart.rows)]
+    charts = [chart for chart in charts if any(drawable(row[2]) for row in chart.rows)]
     most = max((len(chart.rows) for chart in charts), default=0)
     return _svg(charts, columns, 0.6 + 0.19 * most, draw_dots) if charts else ""
 
@@ -84,7 +87,7 @@ def _svg(charts, columns: int, height: float, draw_one) -> str:
 
 def draw(axis, chart: Panel) -> None:
     """Draw one panel on matplotlib axes."""
-    shown = np.concatenate([line.values[np.isfinite(line.values)] for line in chart.lines])
+    shown = np.concatenate([line.values[drawable(line.values)] for line in chart.lines])
     for line in chart.lines:
         steps, low, mean, high = binned(line.steps, line.values)
         colour = COLOURS[line.role]
@@ -124,10 +127,12 @@ def draw_dots(axis, chart: Dots) -> None:
     places = range(len(chart.rows), 0, -1)
     for place, (_, role, value, half) in zip(places, chart.rows, strict=True):
         colour = COLOURS[role]
-        if np.isfinite(half):
+        if not drawable(value):
+            continue
+        if drawable(half):
             axis.plot([value - half, value + half], [place, place], color=colour, linewidth=1.4)
         axis.plot([value], [place], "o", color=colour, markersize=4.6 if role == "trained" else 3.6)
-    axis.set_yticks(list(places), [label for label, *_ in chart.rows], parse_math=False)
+    axis.set_yticks(list(places), [printable(label) for label, *_ in chart.rows], parse_math=False)
     axis.set_ylim(0.4, len(chart.rows) + 0.6)
     axis.grid(axis="x", color=FAINT, linewidth=0.6)
     axis.xaxis.set_major_locator(MaxNLocator(4))
@@ -136,7 +141,7 @@ def draw_dots(axis, chart: Dots) -> None:
 
 
 def _finish(axis, title: str) -> None:
-    axis.set_title(title, loc="left", color=INK, fontsize=9, fontweight="bold", parse_math=False)
+    axis.set_title(printable(title), loc="left", color=INK, fontsize=9, fontweight="bold", parse_math=False)
     axis.tick_params(which="both", colors=INK, length=0, labelsize=7.5)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     for side, spine in axis.spines.items():
@@ -144,10 +149,15 @@ def _finish(axis, title: str) -> None:
         spine.set_color(FAINT)
 
 
+def drawable(values: np.ndarray | float) -> np.ndarray:
+    """Which values have a place on an axis: finite ones of less than LARGEST, beyond which ranges overflow."""
+    return np.abs(values) < LARGEST  # False for NaN
+
+
 def binned(steps: Iterable[float], values: Iterable[float]) -> tuple[np.ndarray, ...]:
     """(steps, lowest, mean, highest) of at most BINS bins over the finite values."""
     steps, values = np.asarray(steps, float), np.asarray(values, float)
-    steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
+    steps, values = steps[drawable(values)], values[drawable(values)]
     groups = np.array_split(np.arange(len(values)), min(BINS, max(1, len(values))))
     found = [(steps[g].mean(), values[g].min(), values[g].mean(), values[g].max()) for g in groups if len(g)]
     return tuple(np.array(found).reshape(-1, 4).T)
@@ -166,6 +176,6 @@ def _themed(svg: str, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", svg, count=1)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}" class="chart"', 1)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(printable(label))}" class="chart"', 1)
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
     return svg.replace(INK, "var(--ink)").replace(FAINT, "var(--line)")

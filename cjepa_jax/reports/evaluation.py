@@ -19,6 +19,7 @@ from cjepa_jax.weights import npz
 LESS = re.compile(r"(^|[/_ -])(mse|mae|error|loss|distance)\b")  # metrics for which lower is better
 ROLES = ("other", "loss", "bad", "pixels")  # colours of curves that are neither trained nor random
 SHOWN = 24  # metrics drawn as dots (the table has all)
+MOST_SIDE = 16383  # pixels of a picture, as WebP has it
 LEAST_WIDTH = 240  # pixels to which small pictures are enlarged
 STYLE = """
 .wide { overflow-x: auto }
@@ -239,7 +240,7 @@ def role(score: Score) -> str:
 
 def figure(title: str, picture: np.ndarray) -> str:
     """A titled picture. A small one is enlarged without smoothing."""
-    times = max(1, LEAST_WIDTH // picture.shape[1])
+    times = max(1, min(LEAST_WIDTH // picture.shape[1], MOST_SIDE // picture.shape[0]))
     picture = picture.repeat(times, 0).repeat(times, 1)
     return f"<figure class=shot>{pictures.image(picture)}<figcaption>{escape(title)}</figcaption></figure>"
 
@@ -265,6 +266,7 @@ def _result(folder: Path, name: str, saved: dict) -> Result:
         for i, (kind, title, *label) in enumerate(door.parsed(str(arrays["index"]))):
             array = arrays[str(i)]
             picture = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size
+            picture = picture and max(array.shape) <= MOST_SIDE
             curve = len(label) == 1 and array.ndim == 2 and len(array) == 2 and array.dtype.kind == "f"
             texts = all(isinstance(text, str) for text in (title, *label))
             if not texts or not (picture if kind == "image" else curve):

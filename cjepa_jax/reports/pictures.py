@@ -21,6 +21,8 @@ PIXELS = ("video", "intervened", "painted")
 FLAGS = ("masked", "masks", "removed", "fallback")
 SCENES = 8  # scenes shown at most
 TIMES = 4  # frames shown per scene at most
+MOST_SIDE, MOST_SHAPE = 8192, 16  # pixels of a side, and of the longer one to a pixel of the shorter one
+MOST_OBJECTS = 1024
 HEAT = matplotlib.colormaps["inferno"]
 
 
@@ -48,12 +50,15 @@ class Scenes:
         if self.video.ndim != 5 or self.grid.shape != (3,) or self.grid.dtype.kind not in "iu":
             raise DataError(f"report.npz: video has shape {self.video.shape}, grid {self.grid.shape}")
         n, frames, height, width = self.video.shape[:4]
-        if min(n, frames, height, width, *map(int, self.grid)) < 1:
+        sides = height, width, *map(int, self.grid)
+        if min(n, frames, *sides) < 1 or max(sides) > MOST_SIDE or max(height, width) > MOST_SHAPE * min(height, width):
             raise DataError(f"report.npz: video has shape {self.video.shape}, grid is {self.grid.tolist()}")
         if any(array is not None and array.ndim < 2 for array in (self.masks, self.removed)):
             raise DataError("report.npz: masks and removed are of scenes and objects")
         tokens = math.prod(map(int, self.grid))
         objects = next((array.shape[1] for array in (self.masks, self.removed) if array is not None), 0)
+        if objects > MOST_OBJECTS:
+            raise DataError(f"report.npz: has masks of {objects} objects, at most {MOST_OBJECTS} are drawn")
         shapes = {name: (n, tokens) for name in ("masked", "predicted_change", "true_change")}
         shapes |= {name: (n, tokens, 3) for name in ("pca", "pca_random")}
         shapes |= {name: (n, frames, height, width, 3) for name in ("video", "intervened", "painted")}

@@ -80,7 +80,7 @@ def is_well_formed(result: Any) -> bool:
         return False
     notes, seconds = result.get("notes", []), result.get("seconds")
     texts = isinstance(notes, list) and all(isinstance(note, str) for note in notes)
-    return texts and (seconds is None or _is_number(seconds)) and all(map(_is_score, result["scores"]))
+    return texts and (seconds is None or is_number(seconds)) and all(map(_is_score, result["scores"]))
 
 
 def _is_score(score: Any) -> bool:
@@ -89,13 +89,14 @@ def _is_score(score: Any) -> bool:
     for key, value in score.items():
         if FIELDS[key] is str and not isinstance(value, str):
             return False
-        if FIELDS[key] is float and not (value is None or _is_number(value)):
+        if FIELDS[key] is float and not (value is None or is_number(value)):
             return False
     return type(score.get("count", 0)) is int and score.get("kind", "result") in KINDS
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or (type(value) is int and abs(value) < 1e300)
+def is_number(value: Any) -> bool:
+    """Whether this is a number that NumPy takes as one: no boolean, and no whole number that a float cannot hold."""
+    return isinstance(value, float) or (type(value) is int and abs(value) <= 2**53)
 
 
 def _is_whole(folder: Path, name: str, setting: Mapping[str, Any], result: Any, made: Any) -> bool:

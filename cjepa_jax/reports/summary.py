@@ -11,10 +11,12 @@ import jax
 import numpy as np
 
 from cjepa_jax import __version__
+from cjepa_jax.errors import one_line
 from cjepa_jax.experiment import Experiment
 from cjepa_jax.host import door
 from cjepa_jax.objectives.base import Masking
 from cjepa_jax.reports import snapshot
+from cjepa_jax.reports.run import numeric
 from cjepa_jax.runtime import distributed as processes
 from cjepa_jax.runtime.workdir import Workdir
 
@@ -40,15 +42,15 @@ def plan(config: Any, workdir: Workdir, run: Experiment, start: int) -> str:
 
 
 def probes(result: Mapping[str, Any]) -> str:
-    """The probe's scores of a step or a result, each with its references."""
+    """The probe's scores of a step or a stored result, each with its references. Anything but numbers is left out."""
     shown = [key for key in result if key.startswith("probe/") and not key.endswith(("_random", "_pixels"))]
     text = []
     for key in shown:
-        # float, because a stored result has its non-finite numbers as text.
-        yardsticks = [kind for kind in ("random", "pixels") if f"{key}_{kind}" in result]
-        beside = [f"{kind} {float(result[f'{key}_{kind}']):.3f}" for kind in yardsticks]
-        text.append(f"{key.removeprefix('probe/')} {float(result[key]):.3f} ({', '.join(beside)})")
-    return "  ".join(text)
+        score, *yardsticks = (numeric(result.get(f"{key}{kind}")) for kind in ("", "_random", "_pixels"))
+        named = zip(("random", "pixels"), yardsticks, strict=True)
+        beside = ", ".join(f"{kind} {value:.3f}" for kind, value in named if value is not None)
+        text += [] if score is None else [f"{key.removeprefix('probe/')} {score:.3f} ({beside})"]
+    return one_line("  ".join(text))
 
 
 def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, *, start: int, seconds: float) -> None:

@@ -60,8 +60,8 @@ def header(run: Run) -> str:
         value = recorded.get(name, "not recorded")
         if value in (0, "not recorded") and name not in ("command", "devices"):
             continue
-        if name == "seconds" and isinstance(value, int | float):
-            value = f"{format_seconds(value)} ({value:,.0f} s)"
+        if name == "seconds" and (seconds := numeric(value)) is not None:
+            value = f"{format_seconds(seconds)} ({seconds:,.0f} s)"
         facts.append([title, f"<code>{escape(value if isinstance(value, str) else json.dumps(value))}</code>"])
     for title, names in HIGHLIGHTS.items():
         known = {label or name.rsplit(".", 1)[-1]: run.setting(name) for name, label in names.items()}
@@ -143,9 +143,8 @@ def headline(run: Run) -> str:
     steps = [row["step"] for row in run.rows if any(name.startswith("probe/") for name in row)]
     text = f"Above random init: {', '.join(better) or 'nothing'}. Not above it: {', '.join(worse) or 'nothing'}. "
     text += "This is one run: it has no spread, and differences of a few hundredths are within what a seed changes. "
-    few = run.setting("probe.test")
-    few = few if numeric(few) else math.inf
-    text += f"Only {few} scenes are tested: far too few for these numbers to mean anything. " if few < 100 else ""
+    few = numeric(run.setting("probe.test")) or math.inf
+    text += f"Only {few:.0f} scenes are tested: far too few for these numbers to mean anything. " if few < 100 else ""
     text += f"Last probe at step {steps[-1]:,.0f}." if steps else ""
     head = ["", "trained", "random init", "pixel PCA", "trained is"]
     return section("Result", "Frozen features of held-out scenes.", f"<p>{escape(text)}</p>{table(head, rows)}")
@@ -173,7 +172,7 @@ def losses(run: Run) -> str:
     note = f"Terms before their weights ({known}). " if known else ""
     note += "Long runs show the mean and range of each bin. "
     note += f"Red ticks: logged windows with skipped updates ({len(marks)})." if marks else "No update was skipped."
-    return section("Loss", note, chart)
+    return section("Loss", escape(note), chart)
 
 
 def probes(run: Run) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MOST = 0.5  # limit on the share of such scenes between two log lines
+LARGEST = 2**31  # of a batch that can be
 ADVICE = "look at masks and annotations with data.show; mask.area and data.max_objects limit which objects are removed"
 
 
@@ -19,14 +20,14 @@ def share(row: Mapping[str, Any], before: int, batch: int) -> float:
     """The share of scenes without a removed object in the steps from `before` to the log line `row`."""
     count = row.get("fallback_scenes")
     scenes = batch * (row["step"] - before)
-    return float(count) / scenes if isinstance(count, int | float) and scenes > 0 else 0.0
+    return min(count, scenes) / scenes if isinstance(count, int | float) and scenes > 0 else 0.0
 
 
 def worst(rows: Iterable[Mapping[str, Any]], config: Mapping[str, Any]) -> str:
     """The warning for the log lines of a run with this config, or "" if no line has a share above MOST."""
     train = config.get("train")
     batch = train.get("batch") if isinstance(train, Mapping) else None
-    if expected(config) or not isinstance(batch, int):
+    if expected(config) or not isinstance(batch, int) or batch > LARGEST:
         return ""
     most, step, before = 0.0, 0, 0
     for row in rows:

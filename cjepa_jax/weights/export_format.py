@@ -32,6 +32,7 @@ WORDS = {
 MAYBE_ZERO = ("depth", "mean", "anchor")
 INPUT = {"size": int, "frames": int, "anchor": int, "names_objects": bool, "encoder_input": str, "change": bool}
 LEFT_OUT = {"anchor": 0, "names_objects": True, "encoder_input": "context"}  # the meaning of a missing input
+MOST_NAME, LARGEST = 200, 1e300  # letters of a metric's name, and its values
 PARTS = ("encoder", "target", "predictor")
 
 
@@ -72,11 +73,22 @@ def read(path: Path, config: Mapping[str, Any], digest: str) -> dict[str, Any]:
     shown = [*texts.values(), *_listed(tables["about"].get("notes", []))]
     if not all(isinstance(text, str) and text.isprintable() for text in shown):
         raise CheckpointError(f"{where}: source, digest, licence and about.notes: must be text of one line each")
+    training, metrics = (tables["about"].get(name) or {} for name in ("training", "metrics"))
+    if not isinstance(training, dict) or not isinstance(metrics, dict):
+        raise CheckpointError(f"{where}: about.training and about.metrics: must be tables")
+    if wrong := [name for name, value in metrics.items() if not is_score(name, value)]:
+        raise CheckpointError(f"{where}: about.metrics: {safety.short(wrong[0])}: must be a number with a short name")
     seen = tables["input"]
     tables["input"] = seen | {name: value for name, value in LEFT_OUT.items() if name not in seen}
     needed = {"size": seen.get("size"), "frames": seen.get("frames")}
     _options(needed | {name: seen[name] for name in INPUT if name in seen}, INPUT, f"{where}: input")
     return {"layout": FORMAT, **texts, **tables, "encoder": encoder, "predictor": predictor or None, "params": params}
+
+
+def is_score(name: str, value: Any) -> bool:
+    """Whether this is a metric that is kept with weights: a short name on one line, and a finite number."""
+    named = 0 < len(name) <= MOST_NAME and name.isprintable()
+    return named and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _listed(value: Any) -> list:

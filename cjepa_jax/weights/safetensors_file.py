@@ -51,10 +51,11 @@ def read(path: Path) -> Reader:
         if kind not in FLOATS:
             raise CheckpointError(f"{path}: {short(name)}: is {kind}, weights are one of {', '.join(FLOATS)}")
         count = math.prod(shape)
-        try:
-            found = np.fromfile(path, FLOATS[kind], count, offset=8 + length + first)
-        except OSError as error:
-            raise CheckpointError(f"{path}: {error.strerror}") from error
+        with regular(path) as file:  # again, because what is at the path may have been replaced
+            try:
+                found = np.fromfile(file, FLOATS[kind], count, offset=8 + length + first)
+            except OSError as error:
+                raise CheckpointError(f"{path}: {error.strerror}") from error
         if found.size != count:
             raise CheckpointError(f"{path}: {short(name)}: the file has become shorter")
         if kind == "BF16":

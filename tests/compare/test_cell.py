@@ -14,6 +14,7 @@ from cjepa_jax.compare import cell as cells
 from cjepa_jax.compare import suite as suites
 from cjepa_jax.compare.cell import CellError, CellStopped, Lab
 from cjepa_jax.compare.suite import Cell
+from cjepa_jax.compare.table import validation_score
 from cjepa_jax.configuration import locate
 from cjepa_jax.errors import PREEMPTED, ConfigError
 from cjepa_jax.runtime import foreign
@@ -157,6 +158,25 @@ def test_a_record_with_text_for_a_number_is_one_line(lab, field, value):
     lab.record(cell).write_text(json.dumps(record))
     with pytest.raises(ConfigError, match=f"is not a record of a cell .*{field}"):
         lab.finished(cell)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("flops", 10**400), ("flops", float("nan")), ("tuned", {"optim.peak": 10**400}), ("parameters", 5)],
+    ids=str,
+)
+def test_a_record_with_numbers_that_cannot_be_is_one_line(lab, field, value):
+    cell = Cell("balls", "ijepa", 0, 1e-3)
+    tune(lab, "ijepa", 1e-3, scored(0.5))
+    lab.record(cell).write_text(json.dumps(json.loads(lab.record(cell).read_text()) | {field: value}))
+    with pytest.raises(ConfigError, match=f"is not a record of a cell .*{field}"):
+        lab.finished(cell)
+
+
+@pytest.mark.parametrize("value", ["x", [], None, 10**400, "nan"], ids=str)
+def test_a_probe_without_a_number_counts_as_one_that_diverged(value):
+    assert validation_score({"result": {"probe/a_r2": 0.5, "probe/b_r2": value}}) == float("-inf")
+    assert validation_score({"result": {"probe/a_r2": 0.5, "probe/b_r2": 1}}) == 0.75
 
 
 @pytest.mark.parametrize("content", ["null", "[1]", "{", "nan"])

@@ -139,6 +139,15 @@ def test_the_card_says_what_is_known_and_invents_nothing():
     assert 'from_pretrained("DIR")' in text and "[B, T, H, W, 3]" in text and "model.intervene" in text
 
 
+def test_a_card_quotes_texts_of_a_run_without_their_markup():
+    text = "\n---\n# A heading | <script> `"
+    training = {"init_from": text, "seed": [text], "probe": {"train": text, "test": 1}, "data": {"source": text}}
+    about = {"training": training, "metrics": {text: 1.0}, "notes": [text], "objective": text, "step": text}
+    written = card.text(dataclasses.replace(pairs.model(), source=text, licence=text, about=about), "name")
+    body = written.split("\n---\n", 1)[1]
+    assert "\n# A heading" not in written and "<script" not in body and "\n---" not in body
+
+
 def test_a_description_tells_no_folders_of_this_disk():
     training = {"init_from": "/home/me/ijepa.pth.tar", "data": {"path": "/data/mine", "source": "a.b:C"}}
     about = {"training": training, "init_from": {"source": "/home/me/ijepa.pth.tar", "licence": "CC-BY-NC-4.0"}}

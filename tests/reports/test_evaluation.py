@@ -1,6 +1,7 @@
 """The page of an evaluation made up from scores of every kind."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -133,6 +134,18 @@ def test_a_result_without_pictures_leaves_none_of_an_earlier_one(tmp_path):
     assert (tmp_path / "pictures" / "x.npz").is_file()
     page.save_pictures(tmp_path, "x", empty)
     assert not (tmp_path / "pictures" / "x.npz").exists()
+
+
+@pytest.mark.parametrize("shape", [(10**6, 1, 3), (1, 10**6, 3)])
+def test_a_picture_that_would_fill_the_memory_is_refused(folder, tmp_path, shape):
+    """A file of a few kB; small pictures are enlarged."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    name = next(iter(json.loads((copy / "results.json").read_text())["protocols"]))
+    index = np.array(json.dumps([["image", "large"]]))
+    np.savez_compressed(copy / "pictures" / f"{name}.npz", index=index, **{"0": np.zeros(shape, np.uint8)})
+    with pytest.raises(DataError, match="array 0 is not a picture"):
+        page.write(copy)
+    assert len(page.figure("tall", np.zeros((16000, 1, 3), np.uint8))) > 100
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"about": {}, "protocols": {"a": {}}}'])

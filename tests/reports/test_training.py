@@ -13,7 +13,7 @@ import pytest
 from cjepa_jax.configuration.check import resolve
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import DataError
-from cjepa_jax.reports import charts, pictures, training
+from cjepa_jax.reports import charts, pictures, summary, training
 from cjepa_jax.reports.run import numeric
 from configs import tiny
 
@@ -270,6 +270,20 @@ def test_shapes_that_do_not_fit_are_named(tmp_path):
     assert "pca has shape (2, 127, 3), must be (2, 128, 3)" in page
 
 
+def test_arrays_that_would_fill_the_memory_or_never_end_are_refused(tmp_path):
+    """Few bytes in the file: sides that are enlarged by their ratio, and objects to outline one by one."""
+    good = arrays()
+    for odd in (
+        {"video": np.zeros((1, 1, 10**6, 1, 3), np.uint8), "masked": np.zeros((1, 1), bool), "grid": np.ones(3, int)},
+        {"masks": np.zeros((N, 2000, *good["video"].shape[1:4]), bool), "removed": np.ones((N, 2000), bool)},
+        {"masked": np.zeros((N, 10**6), bool), "grid": np.array([1, 1, 10**6])},
+    ):
+        known = good | odd if len(odd) < 3 else odd
+        np.savez_compressed(tmp_path / "report.npz", **known)
+        with pytest.raises(DataError, match="report.npz: (video has shape|has masks of)"):
+            pictures.Scenes.load(tmp_path / "report.npz")
+
+
 @pytest.mark.parametrize("size, frames, patch", [(96, 1, 16), (224, 16, 16)])
 def test_images_and_long_clips_stay_small(tmp_path, size, frames, patch):
     page = training.write(make_run(tmp_path / "run", rows=metrics(500), data=arrays(3, size, frames, patch)))
@@ -289,7 +303,22 @@ def test_rich_pictures_at_full_size_stay_under_the_limit(tmp_path):
 def test_text_from_outside_is_escaped(tmp_path):
     root = make_run(tmp_path / "run", rows=[{"step": 1, "probe/<script>_r2": 0.5}])
     (root / "result.json").write_text(json.dumps({"command": "<script>alert(1)</script>"}))
-    assert "<script" not in training.write(root).read_text()
+    weights = {"causal_weight": "<script>", "sigreg_weight": ["<script>"]}
+    (root / "config.json").write_text(json.dumps({"objective": weights}))
+    text = training.write(root).read_text()
+    assert "&lt;script&gt;" in text and "<script" not in text
+
+
+@pytest.mark.parametrize("value", [10**400, 1e308, -1e308, "nan", "\ud800", None, [], {}], ids=repr)
+def test_values_that_no_run_writes_are_shown_or_left_out(tmp_path, value):
+    rows = [{"step": 10**9, "loss": -1e308 if value == 1e308 else 1.0, "probe/\ud800$_r2": 0.5}]
+    rows += [{"step": 2, "loss": value, "fallback_scenes": value, "skipped": value}]
+    root = make_run(tmp_path / "run", rows, data={})
+    config = json.loads((root / "config.json").read_text()) | {"probe": {"test": value}, "train": {"batch": value}}
+    (root / "config.json").write_text(json.dumps(config))
+    (root / "result.json").write_text(json.dumps({"seconds": value, "step": value, "probe/x_r2": value}))
+    assert "</html>" in training.write(root).read_text()
+    assert summary.probes({"probe/x": value, "probe/y\x1b_r2": 0.5, "probe/y\x1b_r2_random": value}).isprintable()
 
 
 def test_command_line(tmp_path, capsys):

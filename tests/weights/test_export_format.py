@@ -86,6 +86,10 @@ def test_changed_weights_are_refused(tmp_path):
         ({"licence": "MIT\n: all is well"}, "licence and about.notes: must be text of one line"),
         ({"about": {"notes": 3}}, "licence and about.notes: must be text of one line"),
         ({"about": []}, "about = .*: must be a table"),
+        ({"about": {"training": [1]}}, "about.training and about.metrics: must be tables"),
+        ({"about": {"metrics": "text"}}, "about.training and about.metrics: must be tables"),
+        ({"about": {"metrics": {"a": 10**400}}}, "about.metrics: 'a': must be a number with a short name"),
+        ({"about": {"metrics": {"\n# A": 1}}}, "must be a number with a short name"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path, config, message):

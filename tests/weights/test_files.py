@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights import files, safetensors_file
 from tests.weights import hostile
 from tests.weights.hostile import refusal, refused_or_read, saved
@@ -276,6 +277,16 @@ def test_a_header_of_too_many_names_is_refused(tmp_path, monkeypatch, notes):
     assert len(files.tensors(path)) == 2
     raw(path, {"__metadata__": texts | {"more": ""}} if notes else none | {"more": none["0"]})
     refusal(lambda: files.tensors(path), "its header has more than 3 names")
+
+
+def test_a_pipe_that_takes_a_file_s_place_is_not_waited_for(tmp_path):
+    path = tmp_path / "model.safetensors"
+    raw(path, {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 4)
+    found = files.tensors(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CheckpointError, match="is not a regular file"):
+        found["a"]
 
 
 def test_not_finite_weights_and_a_file_that_shrinks_are_refused_by_name(tmp_path):

@@ -87,9 +87,13 @@ def test_little_that_becomes_much(tmp_path):
     refusal(tmp_path / "nothing.npz", "there is no such file")
 
 
-def test_damaged_archives_are_refused_or_read(tmp_path):
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_archives_are_refused_or_read(tmp_path, method):
     path = tmp_path / "a.npz"
-    np.savez_compressed(path, a=np.arange(12.0), b=np.array("text"))
+    records = [(name, io.BytesIO()) for name in ("a.npy", "b.npy")]
+    for (_, file), value in zip(records, (np.arange(12.0), np.array("text")), strict=True):
+        np.save(file, value)
+    archive(path, *((name, file.getvalue()) for name, file in records), compression=method)
     read = 0
     for data in hostile.damaged(path.read_bytes(), 200):
         path.write_bytes(data)

@@ -86,9 +86,9 @@ class Craft(Clips):
         pixels = video.read(files.inside(Path(self.path), name), frames, self.clip_frames, where)
         masks = np.zeros((0, *pixels.shape[:3]), bool)
         if self.masks:
-            below = PurePosixPath(name).parts
-            below = PurePosixPath(*below[below[0] == "videos" :]).with_suffix(".json")
-            path = files.inside(Path(self.path) / self.masks, str(below))
+            below = PurePosixPath(name)
+            below = below.relative_to("videos") if len(below.parts) > 1 and below.parts[0] == "videos" else below
+            path = files.inside(Path(self.path) / self.masks, str(below.with_suffix(".json")))
             masks = read_masks(path, frames, *pixels.shape[1:3], where)
         scene = self.reduce(pixels, masks)
         return {**scene, "labels": folder.labels(scene["masks"][:, self.frames // 2])}

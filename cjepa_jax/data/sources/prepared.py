@@ -18,6 +18,7 @@ from cjepa_jax.errors import DataError
 FORMATS = ("tfrecord", "array_record")
 NAME = re.compile(r"\w{1,100}")
 MOST_RECORDS = 1 << 48  # so that their numbers are 64-bit ones
+MOST_SHARDS = 10**5  # five digits in their names
 OPEN_FILES = 64  # of a process (a split may have more shards than a process may open)
 
 
@@ -48,8 +49,9 @@ class Prepared:
         if not NAME.fullmatch(name) or kind not in FORMATS:
             raise DataError(f"{file}: name {name[:40]!r} or fileFormat {kind[:40]!r} is none that can be read")
         if self.split not in lengths:
-            raise DataError(f"{file}: no split {self.split}; there are {', '.join(sorted(lengths))}")
-        if not 0 < sum(lengths[self.split]) < MOST_RECORDS or min(lengths[self.split]) < 0:
+            raise DataError(f"{file}: no split {self.split}; there are {', '.join(sorted(lengths))[:200]}")
+        few = len(lengths[self.split]) <= MOST_SHARDS
+        if not few or not 0 < sum(lengths[self.split]) < MOST_RECORDS or min(lengths[self.split]) < 0:
             raise DataError(f"{file}: the shardLengths of split {self.split} are not numbers of records")
         for key, value in (("name", name), ("format", kind), ("ends", np.cumsum(lengths[self.split]))):
             object.__setattr__(self, key, value)

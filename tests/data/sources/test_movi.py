@@ -294,6 +294,10 @@ def test_what_is_asked_for_must_be_there(root, tmp_path):
         ('{"name": "movi_a", "fileFormat": "riegeli", "splits": []}', "fileFormat 'riegeli' is none"),
         ('{"name": "movi_a", "splits": [{"name": "train", "shardLengths": ["-1"]}]}', "are not numbers of records"),
         ('{"name": "movi_a", "splits": [{"name": "train", "shardLengths": []}]}', "are not numbers of records"),
+        (
+            f'{{"name": "movi_a", "splits": [{{"name": "train", "shardLengths": [{"1," * 10**5}1]}}]}}',
+            "are not numbers of records",
+        ),
         ('{"name": "movi_a", "splits": [{"name": "train", "shardLengths": [1e30]}]}', "are not numbers of records"),
         ('{"name": "movi_a", "splits": [{"name": "train", "shardLengths": [1e400]}]}', "must hold name and splits"),
         ('{"name": "' + "n" * 300 + '", "splits": []}', "none that can be read"),
