@@ -3,6 +3,7 @@
 This module is imported before every command, so it imports nothing heavy.
 """
 
+import contextlib
 import os
 import runpy
 import sys
@@ -32,7 +33,8 @@ COMMANDS = {  # the words of a command: its module and what it does
 def script() -> int:
     """The console script. Modules in the working directory can be imported, as under `python -m`."""
     if not sys.flags.safe_path:
-        sys.path[0] = os.getcwd()
+        with contextlib.suppress(FileNotFoundError):  # it has been deleted, so nothing in it can be imported
+            sys.path[0] = os.getcwd()
     return main(sys.argv[1:])
 
 

@@ -71,11 +71,22 @@ def known_error(error: Exception) -> CjepaError | None:
     if isinstance(error, OSError) and isinstance(error.filename, str | bytes):
         # The path is the user's, or next to one: too long, not a folder, not readable or not writable.
         return ConfigError(f"{paths.shown(os.fsdecode(error.filename))}: {error.strerror}")
+    if isinstance(error, FileNotFoundError) and not _is_somewhere():
+        return ConfigError("the working directory has been deleted: change into another one")
     if isinstance(error, BrokenPipeError):
         with contextlib.suppress(OSError, ValueError):  # output at Python's exit has no reader
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ConfigError("whoever read the output has closed it")
     return None
+
+
+def _is_somewhere() -> bool:
+    """Whether there is still a working directory."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def storage_error(error: BaseException | None) -> StorageError | None:

@@ -16,6 +16,7 @@ from cjepa_jax.export import __main__ as export
 from cjepa_jax.reports import training
 from cjepa_jax.runtime import ending
 from configs import folder
+from tests.running import ROOT
 
 LONG = "x" * 5000
 
@@ -52,6 +53,18 @@ def test_what_the_machine_says_is_one_line(error, code, text, capsys):
 def test_a_mistake_in_the_program_keeps_its_traceback(error, caplog):
     assert ending.guard(lambda: refuse(error)) == 1
     assert "Traceback" in caplog.text
+
+
+def test_a_working_directory_that_was_deleted_is_one_line(tmp_path):
+    (tmp_path / "gone").mkdir()
+    code = "import os, sys\nfrom cjepa_jax.runtime import command\nos.rmdir(os.getcwd())\n"
+    code += "sys.argv = ['cjepa', 'doctor', 'run']\nsys.exit(command.script())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "gone", env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    text = "error: the working directory has been deleted: change into another one\n"
+    assert (done.returncode, done.stderr) == (2, text)
 
 
 def test_output_that_nobody_reads_is_one_line():
