@@ -100,7 +100,14 @@ def test_traces_of_kills_are_explained_and_healthy(run, capsys):
         file.write('{"step": 30, "lo')
     code, text = ask(capsys, run)
     assert code == 0 and "Healthy. The same command resumes from step 20." in text
-    for part in ("half a line at the end", "5.bad", "is not used", "was cut short", "no sha256.json", "killed"):
+    for part in (
+        "half a line at the end",
+        "5.bad",
+        "is not used",
+        "was not saved completely",
+        "no sha256.json",
+        "killed",
+    ):
         assert part in text
 
 

@@ -76,9 +76,12 @@ class Checkpoints:
         # writes into a folder that is not this run's. Several processes must have the same path.
         alone = jax.process_count() == 1 and not read_only
         self._place = door.through(self.folder) if alone else self.folder
-        self._manager = ocp.CheckpointManager(
-            self._place, options=options, item_handlers=ocp.StandardCheckpointHandler()
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                self._place, options=options, item_handlers=ocp.StandardCheckpointHandler()
+            )
+        except RecursionError as error:  # of JSON that is nested too deeply
+            raise CheckpointError(f"{self.folder}: a step's _CHECKPOINT_METADATA is damaged") from error
         self._pending, self._saving = False, -1
 
     def steps(self) -> list[int]:
@@ -220,8 +223,12 @@ class Checkpoints:
         problems = trees.differences(saved, wanted)
         if problems:
             raise CheckpointError(f"{self.folder}, step {step}: belongs to another model: {'; '.join(problems)}")
+        sums = metadata["checksums"]
+        if sums.shape not in ((len(saved),), (2, len(saved))):
+            raise ValueError(f"its checksums have the shape {sums.shape}, for {len(saved)} arrays")
+        trees.require_small_chunks({**saved, "checksums": sums})
         home = everywhere(list(wanted.values()))
-        sums = jax.ShapeDtypeStruct(metadata["checksums"].shape, jnp.uint32, sharding=home)
+        sums = jax.ShapeDtypeStruct(sums.shape, jnp.uint32, sharding=home)
         return {"state": trees.nested(jax.tree.unflatten(tree, wanted.values())), "checksums": sums}
 
     def _read(self, step: int, target: Any, abstract_state: Any) -> Any:

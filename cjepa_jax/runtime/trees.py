@@ -78,6 +78,15 @@ def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     return [f"{keys}: {_listed(texts)}" for keys, texts in groups.items()]
 
 
+def require_small_chunks(saved: Mapping[str, Any]) -> None:
+    """Raises ValueError if an array of a checkpoint (Orbax's metadata, by name) is stored in chunks that are larger
+    than itself. A reader allocates whole chunks, so a small file could fill the memory."""
+    for name, array in saved.items():
+        chunk = array.storage.chunk_shape if array.storage else None
+        if chunk and any(part > max(1, whole) for part, whole in zip(chunk, array.shape, strict=True)):
+            raise ValueError(f"{name} of the shape {array.shape} is stored in chunks of {chunk}"[:300])
+
+
 def _changed(have: tuple[int, ...], want: tuple[int, ...]) -> list[int | None]:
     """The axes in which two shapes differ. [None] if their numbers of axes differ. [] for none."""
     if len(have) != len(want):

@@ -1,6 +1,7 @@
 """Damaged checkpoints: found, never silently wrong, set aside and passed over; on one process and on two."""
 
 import errno
+import json
 import logging
 import random
 import shutil
@@ -8,6 +9,7 @@ import socket
 
 import jax.numpy as jnp
 import pytest
+import tensorstore
 
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.runtime import checkpoint, run_manifest
@@ -79,6 +81,37 @@ def test_metrics_of_a_checkpoint_that_cannot_be_read_now_change_nothing(tmp_path
     with pytest.raises(CheckpointError, match="1/metrics/metrics: cannot be read at present, nothing was changed"):
         Checkpoints(tmp_path)
     assert (tmp_path / "1" / "metrics" / "metrics").exists()
+
+
+@pytest.mark.parametrize(
+    "name, field, text",
+    [
+        ("state.", "chunks", "is stored in chunks of"),
+        ("checksums", "chunks", "is stored in chunks of"),
+        ("checksums", "shape", "its checksums have the shape"),
+    ],
+    ids=["a chunk", "a chunk of sums", "sums"],
+)
+def test_claimed_sizes_are_refused_before_memory_is_taken_for_them(tmp_path, name, field, text):
+    """By somebody who writes matching checksums too."""
+    saved(tmp_path, [1])
+    base = f"file://{tmp_path / '1' / 'default'}/"
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    found = {key: json.loads(store.read(key).result().value) for key in store.list().result() if b".zarray" in key}
+    key = next(key for key, about in found.items() if key.startswith(name.encode()) and about["shape"])
+    claim = [*found[key]["shape"][:-1], 2**40]
+    store.write(key, json.dumps(found[key] | {field: claim})).result()
+    del store
+    run_manifest.seal(tmp_path / "1", 1)
+    with pytest.raises(CheckpointError, match=text):
+        restored(tmp_path)
+
+
+def test_metadata_that_is_nested_too_deeply_is_one_line(tmp_path):
+    saved(tmp_path, [1])
+    (tmp_path / "1" / "_CHECKPOINT_METADATA").write_text("[" * 10**5)
+    with pytest.raises(CheckpointError, match="_CHECKPOINT_METADATA is damaged"):
+        restored(tmp_path)
 
 
 def test_files_that_changed_places_are_found(good, tmp_path):
