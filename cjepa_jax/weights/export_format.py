@@ -65,7 +65,7 @@ def read(path: Path, config: Mapping[str, Any], digest: str) -> dict[str, Any]:
         diff.compare(found["predictor"].shapes, wanted, f"{path}: predictor")
         params["predictor"] = canonical.from_canonical(found["predictor"])
     texts = {name: config.get(name) for name in ("source", "digest", "licence")}
-    tables = {name: config.get(name) for name in ("input", "about")}
+    tables: dict[str, Any] = {name: config.get(name) for name in ("input", "about")}
     for name, value in (texts | tables).items():
         if not isinstance(value, str if name in texts else dict):
             kind = "text" if name in texts else "a table"

@@ -21,9 +21,10 @@ MOST_AXES = 16
 PIECE = 1 << 20  # bytes that are unpacked at a time
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 # Errors of a broken archive, or of a broken header, which is Python source.
-UNREADABLE = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError)
-UNREADABLE += (RuntimeError, SyntaxError, OverflowError, TypeError, KeyError, MemoryError, RecursionError)
-UNREADABLE += (tokenize.TokenError,)
+UNREADABLE: tuple[type[Exception], ...] = (
+    ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError,
+    RuntimeError, SyntaxError, OverflowError, TypeError, KeyError, MemoryError, RecursionError, tokenize.TokenError,
+)  # fmt: skip
 
 
 def read(path: str | os.PathLike, most: int = MOST_BYTES) -> dict[str, np.ndarray]:
