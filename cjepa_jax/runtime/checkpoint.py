@@ -53,8 +53,8 @@ class Checkpoints:
         self._best, self._read_only = best, read_only
 
         def value(metrics: Mapping[str, float] | None) -> float:
-            number = (metrics or {}).get(best, -math.inf)
-            return number if math.isfinite(number) else -math.inf
+            number = (metrics or {}).get(best)
+            return number if isinstance(number, float) and math.isfinite(number) else -math.inf
 
         policies = [checkpoint_managers.LatestN(keep)]
         if best:

@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 import random
 import shutil
 import socket
@@ -105,6 +106,19 @@ def test_claimed_sizes_are_refused_before_memory_is_taken_for_them(tmp_path, nam
     run_manifest.seal(tmp_path / "1", 1)
     with pytest.raises(CheckpointError, match=text):
         restored(tmp_path)
+
+
+@pytest.mark.parametrize("value", ['"x"', "[]", "1" * 400, "null"])
+def test_a_score_that_is_none_is_not_the_best(tmp_path, value):
+    manager = Checkpoints(tmp_path, keep=1, best="score")
+    manager.save(1, make(1), {"score": 1.0})
+    manager.close()
+    (tmp_path / "1" / "metrics" / "metrics").write_text(f'{{"score": {value}}}')
+    manager = Checkpoints(tmp_path, keep=1, best="score")
+    for step, score in ((2, 0.5), (3, 0.1)):
+        manager.save(step, make(step), {"score": score})
+    manager.close()
+    assert sorted(os.listdir(tmp_path)) == ["2", "3"]
 
 
 def test_metadata_that_is_nested_too_deeply_is_one_line(tmp_path):
