@@ -57,8 +57,8 @@ RUNS = (
             f"{CHECKPOINT}keeps_the_newest_and_the_best",
         ),
         (
-            "return number if math.isfinite(number) else -math.inf",
-            "return -number if math.isfinite(number) else -math.inf",
+            "return number if isinstance(number, float) and math.isfinite(number) else -math.inf",
+            "return -number if isinstance(number, float) and math.isfinite(number) else -math.inf",
             f"{CHECKPOINT}keeps_the_newest_and_the_best",
         ),
         (
