@@ -1,12 +1,13 @@
 """Pictures as bytes, from files and records. They are decoded after their size has been checked.
 
 JPEGs are decoded by simplejpeg (libjpeg-turbo), which refuses damage inside the picture. OpenCV and Pillow fill it with
-garbage and say nothing. Palette indices are read by Pillow, everything else by OpenCV.
+garbage and say nothing. Palette indices are read by Pillow, everything else by OpenCV. TIFFs are checked first.
 """
 
 import io
 import math
 import struct
+import zlib
 from typing import NamedTuple
 
 import cv2
@@ -21,6 +22,8 @@ PALETTE = 3  # PNG's colour type, in byte 25
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 ORIENTATION = 0x0112  # EXIF's tag: 1 to 8
+COMPRESSION, STRIPS = 259, ((273, 279), (324, 325))  # TIFF's tags: offsets and lengths of strips, and of tiles
+DEFLATED, UNCHECKED = (8, 32946), (1, 32773)  # TIFF's compressions: with checksums, and none or PackBits
 MOST_PIXELS = 1 << 26  # of one picture (a small file can claim many more)
 MOST_VALUES = 1 << 30  # of one scene's masks or video, a byte each
 
@@ -109,6 +112,8 @@ def picture(data: bytes, where: str, upright: bool = True, found: Head | None = 
     if found.format == "JPEG":
         pixels = _jpeg(data, where)
     else:
+        if found.format == "TIFF":
+            _check_tiff(data, where)
         pixels = _decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, where)
         if found.format == "TIFF":  # which OpenCV turns in any case
             pixels = turned(pixels, {6: 8, 8: 6}.get(found.orientation, found.orientation))
@@ -117,7 +122,8 @@ def picture(data: bytes, where: str, upright: bool = True, found: Head | None = 
 
 def indices(data: bytes, where: str) -> np.ndarray:
     """The indices uint8 [H,W] of a picture with a palette, for any colours. Raises DataError as `picture`."""
-    head(data, where)
+    if head(data, where).format == "TIFF":
+        _check_tiff(data, where)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             if opened.mode != "P":
@@ -134,6 +140,28 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+
+
+def _check_tiff(data: bytes, where: str) -> None:
+    """Raises DataError for a TIFF whose compressed parts are damaged. OpenCV prints a line and returns garbage.
+
+    Deflate has checksums. In LZW and others most damage breaks the code. Uncompressed and PackBits pixels show none.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as opened:
+            tags = opened.tag_v2
+            kind, most = tags.get(COMPRESSION, 1), 8 * opened.width * opened.height + (1 << 16)
+            if kind not in (*DEFLATED, *UNCHECKED):
+                opened.load()
+        if kind in DEFLATED:
+            begins, lengths = next((tags[a], tags[b]) for a, b in STRIPS if a in tags and b in tags)
+            for begin, length in zip(begins, lengths, strict=True):
+                decoder = zlib.decompressobj()
+                decoder.decompress(data[begin : begin + length], most)
+                if not decoder.eof:
+                    raise DataError(f"{where} is cut short")
+    except (OSError, SyntaxError, ValueError, TypeError, StopIteration, struct.error, zlib.error) as error:
+        raise DataError(f"{where} is damaged or cut short ({type(error).__name__})") from error
 
 
 def _jpeg(data: bytes, where: str) -> np.ndarray:

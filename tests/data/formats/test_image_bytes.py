@@ -1,11 +1,13 @@
 """Pictures whose header says that they cannot be held, and memory that no file may ask for."""
 
+import io
 import struct
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from cjepa_jax.data.formats import image_bytes
 from cjepa_jax.errors import DataError
@@ -46,3 +48,23 @@ def test_room():
     image_bytes.check_room("here", 64, 128, 320, 400)
     with pytest.raises(DataError, match="^here: 255 x 24 x 4096 x 4096 values, at most 1073741824"):
         image_bytes.check_room("here", 255, 24, 4096, 4096)
+
+
+@pytest.mark.parametrize("compression", ["tiff_adobe_deflate", "tiff_lzw", "packbits", None])
+@pytest.mark.parametrize("kind", ["rgb", "grey", "deep"])
+def test_a_tiff_that_is_damaged_inside_is_refused(compression, kind):
+    """OpenCV prints a line about each, and returns garbage. Without a code or a checksum damage cannot be seen."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
+    pixels = {"rgb": pixels, "grey": pixels[..., 0], "deep": pixels[..., 0].astype(np.uint16) * 257}[kind]
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "TIFF", compression=compression)
+    data = file.getvalue()
+    assert (image_bytes.picture(data, "x") == (pixels[..., ::-1] if kind == "rgb" else pixels)).all()
+    refused = 0
+    for place in range(len(data) // 4, 3 * len(data) // 4, len(data) // 20):
+        try:
+            image_bytes.picture(data[:place] + bytes(255 - b for b in data[place : place + 4]) + data[place + 4 :], "x")
+        except DataError as error:
+            assert str(error).startswith("x is ") and "cut short" in str(error)
+            refused += 1
+    assert refused >= {"tiff_adobe_deflate": 10, "tiff_lzw": 7}.get(compression, 0), refused
