@@ -157,7 +157,9 @@ def test_what_is_finished_is_kept_beside_what_comes(model, run, tmp_path, monkey
 
 
 def test_other_parameters_have_another_digest(model):
-    other = dataclasses.replace(model.state, params=jax.tree.map(lambda x: x * (1 + 1e-6), model.state.params))
+    other = dataclasses.replace(
+        model.state, params=jax.tree.map(lambda x: np.asarray(x) * np.float32(1 + 1e-6), model.state.params)
+    )
     states = (model.state, other, model.fresh(0), model.fresh(1))
     digests = [trees.digest((state.params, state.extra, state.target)) for state in states]
     assert model.about["digest"] == digests[0] and len(set(digests)) == 4
