@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cjepa_jax.data.formats import files
-from cjepa_jax.errors import DataError
+from cjepa_jax.errors import DataError, printable
 from cjepa_jax.evals.base import KINDS, RANDOM, TRAINED, Result, Score
 from cjepa_jax.host import door
 from cjepa_jax.reports import charts, html, pictures
@@ -39,7 +39,7 @@ def as_text(result: Result) -> str:
     for metric, scores in by_metric(result).items():
         cells = [f"{score.row} {number(score, places(scores))}" for score in scores]
         lines.append(f"  {metric:32} {'   '.join(cells)}")
-    return "\n".join([*lines, *(f"  note: {note}" for note in result.notes)])
+    return "\n".join(map(printable, [*lines, *(f"  note: {note}" for note in result.notes)]))
 
 
 def number(score: Score, digits: int = 3) -> str:

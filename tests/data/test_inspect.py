@@ -106,6 +106,18 @@ def test_a_stopped_inspection_resumes_and_repaired_files_count(root, tmp_path, m
     assert train["unreadable"] == 0 and train["sizes"] == [[f"{SIZE} x {SIZE}", 5], [f"{3 * SIZE} x {SIZE}", 1]]
 
 
+def test_stored_rows_that_are_none_are_read_again(root, tmp_path):
+    def told():
+        content = run(root, tmp_path / "out", splits=("train",))[1]["splits"]["train"]
+        return {key: value for key, value in content.items() if key != "seconds"}
+
+    first, file = told(), tmp_path / "out" / "scenes-train.jsonl"
+    for change in ({"areas": None}, {"size": [1]}, {"labels": []}, {"mean": 10**400}, {"digest": []}, {"class": "x"}):
+        mark, row, *rest = file.read_text().splitlines()
+        file.write_text("\n".join([mark, json.dumps(json.loads(row) | change), "[" * 10**5, *rest]) + "\n")
+        assert told() == first, change
+
+
 def test_another_config_is_refused(root, tmp_path):
     run(root, tmp_path / "out")
     other = config(root)

@@ -205,6 +205,14 @@ def test_an_image_is_drawn_beside_its_counterfactual(tmp_path):
     assert width == 2 * sheet.MARGIN + 3 * (2 * 192 + sheet.GUTTER) + 2 * sheet.GAP
 
 
+def test_a_data_set_s_question_of_any_length_is_drawn_within_bounds():
+    blank = sheet.Clip(np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 1, 32, 32), bool))
+    notes = ("x" * 10**6, "word " * 10**5, "\x1b[2J\ud800\0")
+    scene = sheet.Scene(0, blank, blank, np.zeros(1, bool), np.zeros((1, 4, 4), bool), True, notes)
+    drawn = sheet.sheet([scene], "Heading", 64)
+    assert max(drawn.size) < 10_000
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -148,6 +148,11 @@ def test_a_picture_that_would_fill_the_memory_is_refused(folder, tmp_path, shape
     assert len(page.figure("tall", np.zeros((16000, 1, 3), np.uint8))) > 100
 
 
+def test_text_of_a_data_set_is_printed_without_control_characters():
+    text = page.as_text(Result([Score("accuracy/\x1b[2J\n", "trained\r", 0.5)], notes=["\u202e"]))
+    assert all(line.isprintable() for line in text.split("\n")) and text.count("\n") == 1
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"about": {}, "protocols": {"a": {}}}'])
 def test_what_is_no_result_is_refused_in_a_line(tmp_path, text):
     if text is not None:

@@ -15,10 +15,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cjepa_jax.data.drawing import marks as drawing
+from cjepa_jax.errors import printable
+from cjepa_jax.host.paths import shown
 
 PAPER, INK, MUTED = (255, 255, 255), (31, 35, 40), (101, 109, 118)
 MARGIN, GUTTER, GAP = 20, 6, 22  # pixels: around the page, between pictures, between blocks
 TEXT, LINE = 15, 24  # pixels: height of letters and of lines
+MOST_LETTERS = 500  # of a note
 WIDTH = 1280  # of a page, unless a single block is wider
 FRAMES = 6  # of a clip on a sheet, at most
 OBJECTS = 8  # listed in a title, at most
@@ -181,7 +184,7 @@ def notes(scene: Scene, width: int) -> list[Image.Image]:
     """The scene's notes as lines that fit into `width`."""
     lines = []
     for note in scene.notes:
-        words = note.split()
+        words = shown(printable(note), MOST_LETTERS).split()  # a data set's text
         while words:
             fit = next((n for n in range(len(words), 1, -1) if letters().getlength(" ".join(words[:n])) <= width), 1)
             lines.append(line(" ".join(words[:fit])))

@@ -105,17 +105,32 @@ def read(file: Path, mark: str, total: int) -> dict[int, Row]:
     found: dict[int, Row] = {}
     for number, line in enumerate(lines):
         try:
-            row = json.loads(line)
+            row = door.parsed(line)
         except ValueError:
             continue  # cut short by a kill
         if number == 0 and (not isinstance(row, dict) or row.get("mark") != mark):
             raise ConfigError(
                 f"--out={file.parent}: holds an inspection of other data or settings: name another folder, or delete it"
             )
-        whole = isinstance(row, dict) and type(row.get("scene")) is int and "areas" in row
-        if number and whole and 0 <= row["scene"] < total and "error" not in row:
+        if number and _is_whole(row) and 0 <= row["scene"] < total and "error" not in row:
             found[row["scene"]] = row
     return found
+
+
+def _is_whole(row: Any) -> bool:
+    """Whether a stored row is of a scene that was read, with values of `measure`'s types."""
+    if not isinstance(row, dict) or any(type(row.get(key)) is not int for key in ("scene", "objects", "low", "high")):
+        return False
+    lists = all(
+        isinstance(row.get(key), list) and all(map(_is_number, row[key])) for key in ("size", "areas", "labels")
+    )
+    single = all(_is_number(row.get(key)) for key in ("mean", "std", "motion", "seconds"))
+    named = isinstance(row.get("digest"), str) and isinstance(row.get("fallback"), bool)
+    return lists and single and named and len(row["size"]) == 2 and type(row.get("class", 0)) is int
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= 2**53
 
 
 def every(scenes: pipeline.SceneMap, total: int, file: Path, mark: str, workers: int) -> Iterator[Row]:
@@ -123,7 +138,8 @@ def every(scenes: pipeline.SceneMap, total: int, file: Path, mark: str, workers:
 
     Raises ConfigError as `read`. Raises DataError, naming the scenes, if a process that reads dies.
     """
-    known = read(file, mark, total)
+    labels = len(scenes.source.label_names)
+    known = {index: row for index, row in read(file, mark, total).items() if len(row["labels"]) == labels}
     text = "".join(f"{json.dumps(row)}\n" for row in [{"mark": mark}, *known.values()])
     write_atomically(file, text)
     yield from known.values()
