@@ -74,6 +74,7 @@ setup(
         "torch": ["torch>=2.10"],
         "onnx": ["torch>=2.10", "onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
         "sam": ["torch>=2.10", "transformers>=5", "scikit-image>=0.24"],
+        "hub": ["huggingface_hub>=1"],
         "beam": ["apache-beam>=2.60"],
         "video": ["av>=14"],
         "slurm": ["submitit>=1.5"],

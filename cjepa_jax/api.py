@@ -61,7 +61,7 @@ def load(
     """The model of a run's folder, of an export, or of published weights. A log line names it and its licence.
 
     Args:
-      path: see loading.pretrained.load_weights.
+      path: see loading.pretrained.load_weights. "hf://OWNER/NAME@REVISION" is read from the Hugging Face Hub's cache.
       weights: what encodes: the trained "encoder", or its moving average, the "target".
       dtype: of the computation, "float32" or "bfloat16". Results are float32.
       batch: scenes that are computed together. More are taken in turn, fewer are padded. A scene that comes alone

@@ -61,6 +61,7 @@ from cjepa_jax.reports import evaluation as page
 from cjepa_jax.reports import results
 from cjepa_jax.runtime.workdir import Workdir, write_atomically
 from cjepa_jax.runtime.writers import format_seconds
+from cjepa_jax.weights import hub
 
 ALIASES = {"eval": "validation"}  # what published data call the split on which settings are chosen
 
@@ -68,7 +69,7 @@ ALIASES = {"eval": "validation"}  # what published data call the split on which 
 def main(config, workdir: str) -> int:
     """Runs every protocol that has no result yet. Raises ConfigError, DataError or CheckpointError, one line each."""
     checkpoint = flags.FLAGS.checkpoint
-    if checkpoint != "random":
+    if checkpoint != "random" and not hub.is_address(checkpoint):
         checkpoint = str(paths.given(checkpoint, "--checkpoint"))
     if not len(config.evals.protocols):
         raise ConfigError("evals.protocols is empty: configs/evals has sets of protocols")

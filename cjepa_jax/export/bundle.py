@@ -26,7 +26,7 @@ from cjepa_jax.configuration.check import resolve
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.runtime.ending import storage_error
-from cjepa_jax.weights import canonical
+from cjepa_jax.weights import canonical, hub
 from cjepa_jax.weights.published import MEAN, STD
 from cjepa_jax.weights.read import Pretrained, foresees
 
@@ -34,7 +34,8 @@ FORMAT, VERSION = "cjepa_jax", 1
 WEIGHTS, SUM, CONFIG, CARD = "model.safetensors", "model.safetensors.sha256", "config.json", "README.md"
 CODE = pathlib.Path(__file__).parent / "modeling_cjepa.py"
 GRAPH = "encoder.onnx"
-OWN = {WEIGHTS, SUM, CONFIG, CARD, CODE.name, "LICENSE", GRAPH, f"{GRAPH}.data", "__pycache__"}  # of an export's folder
+PROCESSORS = {"preprocessor_config.json", "video_preprocessor_config.json"}  # of folders for transformers
+OWN = {WEIGHTS, SUM, CONFIG, CARD, CODE.name, "LICENSE", GRAPH, f"{GRAPH}.data", "__pycache__"} | PROCESSORS
 
 
 def write(folder: pathlib.Path, model: Pretrained, card: str) -> None:
@@ -59,7 +60,7 @@ def description(model: Pretrained) -> dict[str, Any]:
     for name in ("encoder", "predictor"):  # settings that do not change the results
         part = fields[name]
         fields[name] = part and {key: value for key, value in part.items() if key not in ("remat", "dtype")}
-    fields["source"], fields["about"] = pathlib.PurePath(model.source).name, _without_folders(model.about)
+    fields["source"], fields["about"] = hub.public(model.source), _without_folders(model.about)
     fields["encoder"] = {"mean": MEAN, "std": STD} | fields["encoder"]
     fields["input"] = {"encoder_input": "context"} | model.input | {"change": foresees(model)}
     return plain({"format": FORMAT, "version": VERSION, **fields})
@@ -70,7 +71,7 @@ def _without_folders(about: Any, key: str = "") -> Any:
     if hasattr(about, "items"):
         return {name: _without_folders(value, name) for name, value in about.items()}
     is_path = key in ("path", "source", "init_from") and isinstance(about, str)
-    return pathlib.PurePath(about).name if is_path else about
+    return hub.public(about) if is_path else about
 
 
 def scene_shape(model: Pretrained) -> tuple[int, ...]:
@@ -79,10 +80,14 @@ def scene_shape(model: Pretrained) -> tuple[int, ...]:
     return (size, size, 3) if frames == 1 else (frames, size, size, 3)
 
 
-def write_weights(folder: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """model.safetensors and its SHA-256. The same arrays always give the same bytes. Raises OSError."""
+def write_weights(
+    folder: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """model.safetensors, with texts in its header, and its SHA-256. The same arrays always give the same bytes. Raises
+    OSError."""
     file = folder / WEIGHTS
-    safetensors.save_file({name: np.ascontiguousarray(arrays[name], np.float32) for name in sorted(arrays)}, file)
+    plain_arrays = {name: np.ascontiguousarray(arrays[name], np.float32) for name in sorted(arrays)}
+    safetensors.save_file(plain_arrays, file, metadata and dict(metadata))
     with open(file, "rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
         os.fsync(stream.fileno())
@@ -97,8 +102,7 @@ def write_json(file: pathlib.Path, content: Mapping[str, Any]) -> None:
 def write_texts(folder: pathlib.Path, model: Pretrained, card: str) -> None:
     """The card, and a note on the weights' licence. Raises OSError."""
     (folder / CARD).write_text(card, encoding="utf-8")
-    name = pathlib.PurePath(model.source).name
-    terms = f"These weights: {model.licence}.\nThey come from: {name} (SHA-256 {model.digest}).\n"
+    terms = f"These weights: {model.licence}.\nThey come from: {hub.public(model.source)} (SHA-256 {model.digest}).\n"
     if model.licence == "unspecified":
         terms += "Whoever trained them has not said under which licence they may be used.\n"
     if (folder / CODE.name).exists():

@@ -9,7 +9,7 @@ from cjepa_jax.configuration import build, catalogue
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import printable
 from cjepa_jax.host.paths import shown
-from cjepa_jax.weights import licences
+from cjepa_jax.weights import hub, licences
 from cjepa_jax.weights.read import Pretrained
 
 SETTINGS = (
@@ -55,11 +55,12 @@ INTERVENE = """
 answer = model.intervene(video, masks, remove=[0])  # masks: bool, the objects' pixels"""
 
 
-def text(model: Pretrained, folder: str, use: str = "") -> str:
-    """The card of weights in `folder`. `use`: how to load them, if not as a bundle of ours."""
+def text(model: Pretrained, folder: str, use: str = "", library: str = "pytorch") -> str:
+    """The card of weights in `folder`. `use`: how to load them, if not as a bundle of ours. `library`: by the names of
+    model hubs."""
     size, training = parse(model.encoder["variant"]), model.about.get("training") or {}
     parts = [
-        "\n".join(_front(model)),
+        "\n".join(_front(model, library)),
         f"# {_title(model)}\n\n{_summary(model)}",
         "## Use\n\n" + (use or _use(model, folder)),
         "## Data and method\n\n" + "\n".join(_method(model, training)),
@@ -70,10 +71,10 @@ def text(model: Pretrained, folder: str, use: str = "") -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _front(model: Pretrained) -> Iterator[str]:
+def _front(model: Pretrained, library: str) -> Iterator[str]:
     """The front matter for model hubs."""
     yield from ("---", *licences.write(model.licence))
-    yield from ("library_name: pytorch", "tags:", "- jepa", "- self-supervised", "- vision-transformer", "---")
+    yield from (f"library_name: {library}", "tags:", "- jepa", "- self-supervised", "- vision-transformer", "---")
 
 
 def _title(model: Pretrained) -> str:
@@ -85,7 +86,7 @@ def _summary(model: Pretrained) -> str:
     what = f"clips of {frames} frames, {tubelet} to a token," if frames > 1 else "images"
     at = f" at {size} x {size} pixels" if size else ""
     origin = _cell(model.about.get("objective") or model.layout)
-    name = _cell(pathlib.PurePath(model.source).name)  # without the folder on the exporter's disk
+    name = _cell(hub.public(model.source))
     return f"For {what}{at}, trained as `{origin}`. From `{name}` (SHA-256 `{_cell(model.digest)}`)."
 
 

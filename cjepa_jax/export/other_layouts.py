@@ -4,6 +4,7 @@ Both have no class token, a stored table of positions, a final norm, LayerNorms 
 and take normalised images [B, 3, H, W].
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +53,7 @@ encoder = {{name.removeprefix(own): array for name, array in state.items() if na
 ```
 
 are the keys of its VisionTransformer(img_size={size}, patch_size={patch}, embed_dim={width}, depth={depth},
-num_heads={heads}, mlp_ratio={ratio:g}). It takes [B, 3, {size}, {size}], RGB in 0..1 less the mean {mean} divided by
+num_heads={heads}, mlp_ratio={ratio!r}). It takes [B, 3, {size}, {size}], RGB in 0..1 less the mean {mean} divided by
 {std}.{activation}{predictor}
 """
 
@@ -71,7 +72,7 @@ def timm(model: Pretrained, part: str) -> tuple[dict[str, np.ndarray], dict[str,
         "embed_dim": size.width,
         "depth": model.encoder.get("depth") or size.depth,
         "num_heads": size.heads,
-        "mlp_ratio": size.hidden / size.width,
+        "mlp_ratio": mlp_ratio(size.width, size.hidden),
         "class_token": False,
         "global_pool": "avg",
         "fc_norm": False,
@@ -121,14 +122,14 @@ def encoder(model: Pretrained, part: str) -> dict[str, np.ndarray]:
     if part not in model.params:
         raise ConfigError(f"--part={part}: these weights have {', '.join(model.params)}")
     arrays = canonical.to_canonical(model.params[part], size.patch, model.encoder["tubelet"])
-    return _with_table(arrays, model.encoder, grid(model), size.width)
+    return with_table(arrays, model.encoder, grid(model), size.width)
 
 
 def predictor(model: Pretrained) -> dict[str, np.ndarray]:
     """The predictor in I-JEPA's names, without object embedding and residual head, which I-JEPA's lacks."""
     arrays = canonical.to_canonical(model.params["predictor"], 1, 1)
     width = model.predictor["width"]
-    arrays = _with_table(arrays, model.predictor, grid(model), width) | {
+    arrays = with_table(arrays, model.predictor or {}, grid(model), width) | {
         "mask_token": arrays["mask_token"].reshape(1, 1, width)
     }
     named = ((name.partition("."), array) for name, array in arrays.items())
@@ -199,12 +200,18 @@ def use(model: Pretrained, layout: str, folder: str, part: str, config: Mapping[
         patch=size.patch,
         depth=model.encoder.get("depth") or size.depth,
         heads=size.heads,
-        ratio=size.hidden / size.width,
+        ratio=mlp_ratio(size.width, size.hidden),
         predictor=f"\n\nThe predictor is left out: {other}." if other else f"\n\nOf the predictor are left out {left}.",
     )
 
 
-def _with_table(
+def mlp_ratio(width: int, hidden: int) -> float:
+    """The ratio r for which int(width * r), as PyTorch code computes it, is `hidden`."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
+def with_table(
     arrays: dict[str, np.ndarray], options: Mapping[str, Any], grid: tuple[int, int, int], width: int
 ) -> dict[str, np.ndarray]:
     """With positions as a table for `grid`: computed, or the stored one, resized as the network would."""

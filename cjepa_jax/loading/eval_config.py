@@ -21,7 +21,7 @@ from cjepa_jax.errors import CheckpointError, ConfigError, did_you_mean
 from cjepa_jax.host import paths
 from cjepa_jax.runtime import foreign
 from cjepa_jax.runtime.workdir import run_folder
-from cjepa_jax.weights import export_format, files
+from cjepa_jax.weights import export_format, files, hub
 
 SCHEMA, DEFAULT = "vitl", "tiny"  # shipped configs: keys that an older run lacks, and --training
 SECTIONS = ("evals", "data")  # of an evaluation's config
@@ -65,8 +65,9 @@ def of_checkpoint(checkpoint: str, trust: tuple[str, ...]) -> ConfigDict | None:
     """The config with which a checkpoint was trained, guarded; None if it has none. Raises: as `foreign.read`."""
     if checkpoint == "random":
         return None
-    path = paths.given(checkpoint, "--checkpoint")
-    if run := run_folder(path):
+    address = hub.is_address(checkpoint)
+    path = hub.snapshot(checkpoint).folder if address else paths.given(checkpoint, "--checkpoint")
+    if not address and (run := run_folder(path)):
         return foreign.read(run / "config.json", trust)
     folder = path.parent if path.name == files.SINGLE else path
     if not (folder / "config.json").is_file():

@@ -27,7 +27,7 @@ from cjepa_jax.objectives import base
 from cjepa_jax.runtime import distributed, foreign, trees
 from cjepa_jax.runtime.workdir import tuples, write_atomically
 from cjepa_jax.types import Params, TrainState
-from cjepa_jax.weights import diff
+from cjepa_jax.weights import diff, hub
 from cjepa_jax.weights.read import Pretrained, Reading
 
 RECORD = "init_from.json"
@@ -58,8 +58,21 @@ def prepare(
     if known and _has_checkpoint(folder) and _same(config.init_from, known):
         config.init_from = known.get("init_from", config.init_from)
         return None, adopt(config, known["encoder"])
-    weights = pretrained.load_weights(config.init_from, trust=(*trust, *foreign.named(config)), reading=reading)
+    weights = _load(config, known, trust, reading)
     return weights, use(config, weights)
+
+
+def _load(
+    config: Any,
+    known: Mapping[str, Any] | None,
+    trust: tuple[str, ...],
+    reading: Reading = Reading(),  # noqa: B008 (immutable)
+) -> Pretrained:
+    """config.init_from. A run that was started from an address on the hub keeps the commit and the weights' SHA-256,
+    also if its branch has moved. Raises CheckpointError as pretrained.load_weights."""
+    if known and _same(config.init_from, known) and hub.is_address(known.get("source")):
+        return hub.read(known["source"], digest=known.get("digest", ""), reading=reading)
+    return pretrained.load_weights(config.init_from, trust=(*trust, *foreign.named(config)), reading=reading)
 
 
 def use(config: Any, weights: Pretrained) -> list[str]:
@@ -134,7 +147,7 @@ def start(
     if weights is None and not config.init_from:
         return state
     if weights is None:  # of a run whose checkpoints are gone
-        weights = pretrained.load_weights(config.init_from, trust=(*trust, *foreign.named(config)))
+        weights = _load(config, recorded(folder) if folder else None, trust)
         if adopt(config, settings(config, weights)):
             raise CheckpointError(f"{config.init_from}: is not what the run was started from")
     if folder is not None and distributed.first():
@@ -185,7 +198,7 @@ def _same(path: str, known: Mapping[str, Any]) -> bool:
 
 
 def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
+    return path if hub.is_address(path) else os.path.abspath(os.path.expanduser(path))
 
 
 def _has_checkpoint(folder: pathlib.Path) -> bool:

@@ -24,6 +24,7 @@ from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.workdir import run_folder, tuples
 from cjepa_jax.types import Batch, Rows, TrainState
+from cjepa_jax.weights import hub
 from cjepa_jax.weights.read import Pretrained, Reading, foresees, require_published
 
 NOT_THE_MODEL = ("objective.causal_tokens",)  # only part of the training loss. Older runs lack the key
@@ -191,6 +192,7 @@ class Restored(Network):
         names = names_objects(training.mask, scenes.grid)
         if weights:
             about |= {"weights": {name: getattr(weights, name) for name in ("layout", "digest", "licence")}}
+            about |= {"checkpoint": weights.source} if hub.is_address(checkpoint) else {}  # with the commit
             about |= {"step": weights.about.get("step", 0), "seed": weights.about.get("training", {}).get("seed")}
             names = bool(weights.input.get("names_objects"))
         predicts = not weights or not init_from.predictor_line(config, weights).startswith(init_from.FRESH)
@@ -254,6 +256,8 @@ def _opened(checkpoint: str, trust: tuple[str, ...], reading: Reading) -> tuple[
     """(a run's folder, weights from outside a run): one of them is None. Both are None for "random"."""
     if checkpoint == "random":
         return None, None
+    if hub.is_address(checkpoint):
+        return None, pretrained.load_weights(checkpoint, reading=reading)
     path = pathlib.Path(checkpoint).absolute()
     if run := run_folder(path):
         require_published(run, reading)

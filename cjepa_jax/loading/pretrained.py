@@ -3,6 +3,7 @@
     weights = pretrained.load_weights("runs/tiny")           the newest checkpoint that is readable
     weights = pretrained.load_weights("runs/tiny", step=500, strict=True)
     weights = pretrained.load_weights("exported")            or published weights: see weights.read
+    weights = pretrained.load_weights("hf://owner/name@revision")     from the Hugging Face Hub's cache: see weights.hub
 
 Only the run's folder is needed, not its training data, nor the code of its source or masks. The folder may come from
 another person: the code that it names must be of this package, or of a package in `trust` (see foreign).
@@ -31,7 +32,7 @@ from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.checkpoint import Checkpoints
 from cjepa_jax.runtime.workdir import Workdir, run_folder
 from cjepa_jax.types import Batch, Rows, TrainState
-from cjepa_jax.weights import export_format, read
+from cjepa_jax.weights import export_format, hub, read
 from cjepa_jax.weights.read import Pretrained
 from cjepa_jax.weights.safety import short
 
@@ -54,7 +55,7 @@ def load_weights(
     the record of the weights that the run was started from, if any ("init_from").
 
     Args:
-      path: a run has a folder "checkpoints". Every other path is read by weights.read.
+      path: a run has a folder "checkpoints". Every other path is read by weights.read, an address by weights.hub.
       step: loads this checkpoint of the run and no other.
       strict: a damaged newest checkpoint is refused.
       trust: your packages or modules that the run's config may name for its mask, source, objective or protocols
@@ -63,6 +64,10 @@ def load_weights(
     Raises: ConfigError if there is nothing at `path`, or no such step. CheckpointError for damaged weights, and for an
       objective that exports no encoder.
     """
+    if hub.is_address(path):
+        if step is not None:
+            raise ConfigError(f"step = {step}: {short(path)} has no folder of checkpoints to choose from")
+        return hub.read(str(path), reading=reading)
     try:
         path = pathlib.Path(path).expanduser()
         folder, exists = run_folder(path), path.exists()

@@ -107,6 +107,31 @@ def huggingface(tensors: Tensors, video: bool) -> dict[str, Tensors]:
     return {part: _view(tensors, plan) for part, plan in plans.items()}
 
 
+def for_huggingface(arrays: Mapping[str, np.ndarray], part: str, video: bool) -> dict[str, np.ndarray]:
+    """The inverse of `huggingface` for one part in canonical names: IJepaModel's stored ones, or VJEPA2Model's."""
+    outer = VJEPA2_PREDICTOR if part == "predictor" else VJEPA2 if video else IJEPA
+    inner = VJEPA2_BLOCK if video else IJEPA_BLOCK
+    prefix, found = f"{part}." if video else "", {}
+    for name, array in arrays.items():
+        block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name, re.ASCII)
+        if not block:
+            found[prefix + _renamed(name, _inverse(outer))] = array
+            continue
+        place = f"{prefix or 'encoder.'}layer.{block[1]}."
+        if ".qkv." in name:
+            split = zip(QKV, np.split(array, 3), strict=True)
+            each = {block[2].replace("qkv", which): third for which, third in split}
+        else:
+            each = {block[2]: array}
+        found |= {place + _renamed(name, _inverse(inner)): array for name, array in each.items()}
+    return found
+
+
+def _inverse(table: Mapping[str, str]) -> dict[str, str]:
+    """From values to keys, longest first, because `_renamed` takes the first that fits."""
+    return {new: old for old, new in sorted(table.items(), key=lambda item: -len(item[1]))}
+
+
 def only(tensors: Tensors, prefix: str) -> Tensors:
     """Those whose names begin with `prefix`, without it."""
     return _view(tensors, {name.removeprefix(prefix): [name] for name in tensors if name.startswith(prefix)})

@@ -5,6 +5,8 @@ from tests.mutants.mutant import of, tests_of
 BUNDLE, MODELING, EXPORTED = tests_of("export/", "bundle", "modeling", "other_layouts")
 (LAYOUTS,) = tests_of("weights/", "canonical")
 HUGGING = tests_of("weights/", "huggingface")[0] + "hugging_faces_ijepa_layer_by_layer"
+(FOLDERS,) = tests_of("export/", "huggingface")
+(HUB,) = tests_of("weights/", "hub")
 CONFIG, PINNED = tests_of("", "configuration/check", "pinned")
 OUTPUTS = f"{MODELING}outputs_are_those_of_our_networks"
 VITL = f"{PINNED}vitl_is_the_documents_table_and_ours_and_nothing_else"
@@ -38,6 +40,47 @@ EXPORTS = (
             HUGGING,
         ),
         ('"layernorm_after.": "norm2."', '"layernorm_after.": "norm1."', HUGGING),
+        (
+            "key=lambda item: -len(item[1])",
+            "key=lambda item: len(item[1])",
+            f"{FOLDERS}ijepa_models_compute_the_same_and_are_read_back_to_the_bit",
+        ),
+    ),
+    *of(
+        "cjepa_jax/export/huggingface.py",
+        (
+            'model.encoder.get("epsilon", 1e-6),\n        "qkv_bias"',
+            '1e-6,\n        "qkv_bias"',
+            f"{FOLDERS}ijepa_models_compute_the_same_and_are_read_back_to_the_bit",
+        ),
+        (
+            '("position_grid", (), ()),',
+            "",
+            f"{FOLDERS}what_they_cannot_express_is_one_line_with_the_setting",
+        ),
+        (
+            'if kind == "vjepa2" and not part and',
+            'if kind == "vjepa2" and',
+            f"{FOLDERS}an_encoder_of_clips_is_written_alone",
+        ),
+    ),
+    *of(
+        "cjepa_jax/weights/hub.py",
+        (
+            "in ONLINE and not library",
+            "in (*ONLINE, '') and not library",
+            f"{HUB}nothing_is_downloaded_unless_asked_and_a_cached_revision_needs_no_network",
+        ),
+        ("if found.hexdigest() != digest:", "if False:", f"{HUB}a_damaged_or_incomplete_cache_is_one_line"),
+        ("private=True", "private=False", f"{HUB}an_export_of_an_address_names_it_and_a_push_makes_a_private_commit"),
+    ),
+    *of(
+        "cjepa_jax/loading/init_from.py",
+        (
+            'return hub.read(known["source"], digest=known.get("digest", ""), reading=reading)',
+            "pass",
+            f"{HUB}a_run_keeps_the_commit_of_a_branch_that_moves",
+        ),
     ),
     *of(
         "cjepa_jax/export/bundle.py",
@@ -93,7 +136,7 @@ EXPORTS = (
     *of(
         "cjepa_jax/export/other_layouts.py",
         (
-            '"mlp_ratio": size.hidden / size.width',
+            '"mlp_ratio": mlp_ratio(size.width, size.hidden)',
             '"mlp_ratio": 4.0',
             f"{EXPORTED}timm_gets_its_names_and_shapes_and_a_config",
         ),
