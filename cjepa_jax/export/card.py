@@ -1,6 +1,5 @@
 """The model card of exported weights. It gives the known facts, and says which facts are unknown."""
 
-import pathlib
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
