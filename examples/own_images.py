@@ -46,12 +46,20 @@ def run(module: str, *flags: str) -> None:
 # %% [markdown]
 # ## Look before you train
 #
+# `data.inspect` reads every scene. Its `report.html` says what is wrong with which file, counts objects, sizes and
+# ranges, shows typical and odd scenes, and says what to set. The command fails if training would stop because of
+# unreadable files.
+
+# %%
+data = f"--config.data.path={args.images}"
+run("cjepa_jax.data.inspect", "--config=folder", data, f"--out={out / 'inspected'}", "--log=warning")
+
+# %% [markdown]
 # `data.show` draws what training will see. Left: the picture with its objects outlined. Right: the same picture with
 # the removed objects' pixels set to 0. Hatched patches are hidden. If outlines and objects do not match, the maps are
 # wrong. Objects that cover less than 5 % or more than 40 % of the patches are never removed (`mask.area`).
 
 # %%
-data = f"--config.data.path={args.images}"
 run("cjepa_jax.data.show", "--config=folder", data, "--scenes=4", f"--out={out / 'scenes.png'}")
 
 # %% [markdown]

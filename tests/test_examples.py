@@ -13,7 +13,7 @@ WHAT_IF = [sys.executable, "examples/what_if.py"]
 
 WRITTEN = {  # by each tutorial, in its folder
     "new_mask": ("masks.png", "my_mask.py", "model/result.json"),
-    "own_images": ("scenes.png", "similar.png", "model/result.json"),
+    "own_images": ("inspected/report.html", "scenes.png", "similar.png", "model/result.json"),
     "public_weights": ("stand_in.safetensors", "frozen/init_from.json", "tuned/result.json"),
     "slurm": (),
     "what_if": ("what_if.png", "what_if.txt", "model/result.json"),
