@@ -1,10 +1,13 @@
 """The errors that end a run. Each gives one clear line for the user and an exit code for the shell."""
 
 import difflib
+import pathlib
 import re
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
+ALIKE = 1.2  # of at most 2: least likeness of a name that is suggested
 UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 
 MOST_LETTERS = 10_000  # of a line that may quote a file
@@ -77,12 +80,29 @@ PREEMPTED = 75
 """Exit code of a process that a signal stopped. Everything is saved, and the same command resumes the run."""
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """The text "; did you mean 'x'?" for the choice nearest to `name`, or "" if there are no choices."""
+def raised(error: BaseException, file: str | None = None) -> str:
+    """What a program of the user's raised, on one line: type, text, and the file and line of the mistake.
+
+    file: the user's file, if it is known. Its innermost line is named, otherwise the innermost of all.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"SyntaxError: {one_line(error.msg)} ({pathlib.Path(error.filename).name}, line {error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = ([frame for frame in frames if frame.filename == file] or frames)[-1]
+    kind = type(error).__name__
+    return f"{kind}: {one_line(error) or kind} ({pathlib.Path(place.filename).name}, line {place.lineno})"
+
+
+def did_you_mean(name: str, choices: Iterable[str], least: float = ALIKE) -> str:
+    """The text "; did you mean 'x'?" for the choice nearest to `name`, or "" if none is like it.
+
+    least: likeness that a choice must have, from 0 to 2.
+    """
 
     def likeness(choice: str) -> float:
         match = difflib.SequenceMatcher(None, name.lower(), choice.lower())
         return match.ratio() + match.quick_ratio()  # quick_ratio ignores order, so swapped letters cost little
 
     nearest = max(sorted(choices), key=likeness, default=None)
-    return f"; did you mean {nearest!r}?" if nearest else ""
+    alike = nearest and (likeness(nearest) >= least or (name and name.lower() in nearest.lower()))
+    return f"; did you mean {nearest!r}?" if alike else ""

@@ -57,6 +57,7 @@ from cjepa_jax.errors import ConfigError, DataError, one_line
 from cjepa_jax.evals.base import Bench, Result
 from cjepa_jax.host import door, memory, paths
 from cjepa_jax.loading.model import Restored
+from cjepa_jax.objectives.base import Masking
 from cjepa_jax.reports import evaluation as page
 from cjepa_jax.reports import results
 from cjepa_jax.runtime.workdir import Workdir, write_atomically
@@ -73,7 +74,9 @@ def main(config, workdir: str) -> int:
         checkpoint = str(paths.given(checkpoint, "--checkpoint"))
     if not len(config.evals.protocols):
         raise ConfigError("evals.protocols is empty: configs/evals has sets of protocols")
-    protocols = {name: build.build(section) for name, section in config.evals.protocols.items()}
+    protocols = {
+        name: build.build(section, f"evals.protocols.{name}") for name, section in config.evals.protocols.items()
+    }
     model = Restored.of(config, checkpoint, cli.trust(), cli.reading())
     for note in model.notes:
         print(one_line(note))
@@ -139,7 +142,8 @@ def make_bench(config, model: Restored) -> Bench:
             raise
 
     def prepare(source):
-        scenes = assemble.make_scenes(config, source, model.objective.patch, model.objective.tubelet)
+        hides = isinstance(model.objective, Masking)
+        scenes = assemble.make_scenes(config, source, model.objective.patch, model.objective.tubelet, hides=hides)
         return dataclasses.replace(scenes, with_objects=True)
 
     return Bench(

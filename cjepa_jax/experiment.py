@@ -20,7 +20,8 @@ from cjepa_jax.data import batching, pipeline
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.host import memory
-from cjepa_jax.objectives.base import Objective
+from cjepa_jax.objectives import check
+from cjepa_jax.objectives.base import Masking, Objective
 from cjepa_jax.types import Batch, Rows
 
 
@@ -64,7 +65,7 @@ def assemble(config: Any) -> Experiment:
     epoch = len(source) / config.train.batch
     steps = config.train.steps or max(1, round(config.train.epochs * epoch))
     objective = make_objective(config, steps)
-    of_model = objective.patch, objective.tubelet, objective.max_removed
+    of_model = objective.patch, objective.tubelet, objective.max_removed, isinstance(objective, Masking)
     scenes = data.make_scenes(config, source, *of_model)
     loader = pipeline.Loader(
         scenes,
@@ -89,6 +90,8 @@ def assemble(config: Any) -> Experiment:
     # Inlined: the state's shapes, and the program that makes it where it lives, come from one trace.
     init = jax.jit(functools.partial(train_step.init_state, objective, optimizer, config.seed), inline=True)
     example = shapes(scenes, config.train.batch, loader.shapes[-1], sharding.shards(mesh) * accumulate)
+    if not all(map(build.is_ours, _code(config.objective))):
+        check.results(objective, config.objective.type, example)
     state = jax.eval_shape(init, sharding.abstract_batch(mesh, example))
     _require_memory(state, mesh)
     home = sharding.state_sharding(mesh, state, layout.rules)
@@ -107,6 +110,11 @@ def assemble(config: Any) -> Experiment:
         init=jax.jit(init, out_shardings=home),
         step=compile_step(make_step, mesh, home, layout.mode),
     )
+
+
+def _code(section: Any) -> list[str]:
+    """The code that an objective's section names: "module:Name" each."""
+    return [value for _, value in flatten(section) if isinstance(value, str) and ":" in value]
 
 
 def _require_memory(state: Any, mesh: Mesh) -> None:
@@ -192,8 +200,10 @@ def _check_layout(config: Any, mesh: Mesh) -> None:
 
 
 def make_objective(config: Any, steps: int) -> Objective:
-    """The objective of config.objective for a run of `steps` steps."""
-    return build.build(config.objective, steps=steps, dtype=compute_dtype(config))
+    """The objective of config.objective for a run of `steps` steps. Raises ConfigError for one that is incomplete."""
+    objective = build.build(config.objective, "objective", steps=steps, dtype=compute_dtype(config))
+    check.members(objective, config.objective.type)
+    return objective
 
 
 def compute_dtype(config: Any) -> str:

@@ -3,6 +3,8 @@
 METHOD (6) to (10).
 """
 
+import functools
+import inspect
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from cjepa_jax.configuration import build, loss_names
+from cjepa_jax.errors import CjepaError, ConfigError, raised
 from cjepa_jax.types import Array
 
 Scalar = Float[Array, ""]
@@ -125,9 +128,39 @@ LOSSES: dict[str, Any] = {name: globals()[function] for name, function in loss_n
 def named(name: str) -> Any:
     """The prediction loss of a name of `LOSSES`, or of "module:function", which takes what `smooth_l1` takes.
 
-    Raises: ConfigError if there is no such module or function.
+    A function of another module is checked: it must take the arguments and return [B]. Another result, or an
+    exception in it, ends in a ConfigError, one line that names objective.prediction_loss.
+
+    Raises: ConfigError if there is no such module or function, or if it does not take the arguments.
     """
-    return LOSSES[name] if name in LOSSES else build.locate(name)
+    if name in LOSSES:
+        return LOSSES[name]
+    key = "objective.prediction_loss"
+    function = build.locate(name, key)
+    try:
+        inspect.signature(function).bind("prediction", "target", "mask", "beta", per_example=True)
+    except TypeError as error:
+        takes = "(prediction, target, mask, beta, valid=None, *, per_example=False)"
+        raise ConfigError(f"{key} = {name!r}: must take {takes}: {error}") from error
+    return functools.partial(_checked, function, f"{key} = {name!r}")
+
+
+def _checked(
+    function: Any, where: str, prediction: Float[Array, "B N D"], *arguments: Any, per_example: bool = False
+) -> Any:
+    """What a user's loss returns. Raises ConfigError, one line, for another shape and for an exception in it."""
+    try:
+        found = function(prediction, *arguments, per_example=per_example)
+    except CjepaError:
+        raise
+    except Exception as error:  # a user's loss can raise anything: reported
+        raise ConfigError(f"{where}: raised {raised(error, inspect.getsourcefile(function))}") from error
+    wanted = prediction.shape[:1] if per_example else ()
+    if getattr(found, "shape", None) != wanted:
+        kind = list(found.shape) if hasattr(found, "shape") else type(found).__name__
+        text = f"returned {kind} with per_example={per_example}: must be {list(wanted)}, as losses.scene_mean returns"
+        raise ConfigError(f"{where}: {text}")
+    return found
 
 
 def causal_consistency(
@@ -249,10 +282,11 @@ def epps_pulley(
     return rows.sum() * (distance @ weight).mean()
 
 
-def cosine_distance(prediction: Float[Array, "B D"], target: Float[Array, "B D"]) -> Float[Array, " B"]:
+def cosine_distance(prediction: Float[Array, "*rows D"], target: Float[Array, "*rows D"]) -> Float[Array, "*rows"]:
     """2 - 2 cos of each row's angle (BYOL, arXiv 2006.07733, equation 2): the squared distance of the unit vectors.
 
-    In [0, 4], float32. Gradient flows into both sides, and is finite at 0.
+    It is twice 1 - cos. Rows have any leading axes, such as [B] or [B, N], and are not averaged.
+    In [0, 4], float32. Gradient flows into both sides, so a loss stops the target's. It is finite at 0.
     """
     cosine = (unit(prediction) * unit(target)).sum(-1)
     return 2.0 - 2.0 * cosine

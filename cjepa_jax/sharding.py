@@ -117,7 +117,8 @@ def state_sharding(mesh: Mesh, abstract_state: Any, rules: Sequence[tuple[str, S
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
     for pattern, _ in rules:
         if not any(re.search(pattern, name) for name in names):
-            hint = did_you_mean(pattern, (name for name in names if name.startswith("params/")))
+            known = (name for name in names if name.startswith("params/"))
+            hint = did_you_mean(pattern, known, least=0)  # a part of a path is not like the whole
             raise ConfigError(f"sharding.rules: {pattern!r} matches no parameter{hint}")
     specs = [_spec(mesh, name, leaf.shape, rules) for name, (_, leaf) in zip(names, paths, strict=True)]
     used = {axis for spec in specs for entry in spec for axis in _axes(entry)}

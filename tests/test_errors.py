@@ -22,3 +22,10 @@ def test_hint_finds_one_edit(typo):
 
 def test_no_choices_no_hint():
     assert errors.did_you_mean("a", []) == ""
+
+
+@pytest.mark.parametrize(
+    "name, choices", [("own", ["rng", "grid"]), ("missing", ["as_int"]), ("sway", ["spwd", "many"])]
+)
+def test_nothing_alike_no_hint(name, choices):
+    assert errors.did_you_mean(name, choices) == ""

@@ -13,11 +13,57 @@ from hypothesis import strategies as st
 from cjepa_jax import losses as plain
 from cjepa_jax.configuration import loss_names
 from cjepa_jax.configuration.check import CHOICES
+from cjepa_jax.errors import ConfigError
 from tests.compiled import whole
 
 losses = whole(plain, "beta", "width", "count", "knots", "t_max", "per_example")
 LOSSES = {name: getattr(losses, function) for name, function in loss_names.LOSSES.items()}
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden/formulas.json").read_text())
+
+
+def mine(prediction, target, mask, beta=1.0, valid=None, *, per_example=False):
+    """1 - cos, as CONTRIBUTING shows."""
+    error = plain.cosine_distance(prediction, jax.lax.stop_gradient(target)) / 2
+    return plain.scene_mean(error, mask, valid, per_example=per_example)
+
+
+def without_per_example(prediction, target, mask, beta, valid=None):
+    return jnp.mean((prediction - target) ** 2)
+
+
+def scalar(prediction, target, mask, beta, valid=None, *, per_example=False):
+    return jnp.mean((prediction - target) ** 2)
+
+
+def raising(prediction, target, mask, beta, valid=None, *, per_example=False):
+    return prediction - target[:, :1, :2]
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("without_per_example", "must take (prediction, target, mask, beta, valid=None, *, per_example=False): got an"),
+        ("scalar", "returned [] with per_example=True: must be [2], as losses.scene_mean returns"),
+        ("raising", "raised TypeError: "),
+        ("missing", "the module has no 'missing'"),
+    ],
+)
+def test_a_loss_of_ones_own_that_is_broken_ends_in_one_line(name, text):
+    tokens = jnp.ones((2, 3, 4))
+    with pytest.raises(ConfigError) as error:
+        jax.eval_shape(
+            lambda x: plain.named(f"tests.test_losses:{name}")(x, x, x[..., 0] > 0, 1.0, per_example=True), tokens
+        )
+    assert str(error.value).startswith(f"objective.prediction_loss = 'tests.test_losses:{name}': {text}"), error.value
+    assert name != "raising" or "(test_losses.py, line " in str(error.value)
+
+
+def test_a_loss_of_ones_own_gives_each_scene_and_their_mean():
+    loss = plain.named("tests.test_losses:mine")
+    prediction, target = jnp.array([[[1.0, 0.0]], [[0.0, 2.0]]]), jnp.array([[[0.0, 1.0]], [[0.0, 1.0]]])
+    mask = jnp.ones((2, 1), bool)
+    np.testing.assert_allclose(loss(prediction, target, mask, 1.0, per_example=True), [1, 0], atol=1e-6)
+    np.testing.assert_allclose(loss(prediction, target, mask, 1.0), 0.5, atol=1e-6)
 
 
 def f32(*arrays):

@@ -278,8 +278,8 @@ def _check(found: Mapping[str, Any]) -> None:
             if name not in found["methods"]:
                 raise ConfigError(f"contrasts: there is no method {name!r}{did_you_mean(name, found['methods'])}")
     protocols = found["evals"].get("protocols", {})
-    for section in protocols.values():
-        build.build(section)
+    for name, section in protocols.items():
+        build.build(section, f"evals.protocols.{name}")
     for title, (protocol, *_) in found["columns"].items():
         if protocol not in protocols:
             raise ConfigError(f"columns: {title}: there is no protocol {protocol!r}{did_you_mean(protocol, protocols)}")

@@ -245,7 +245,8 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
             tokens = times * (values[size] // patch) ** 2
             yield f"{size} = {values[size]}: the scene has {tokens} tokens, at most {MOST_TOKENS} are possible"
         if have(anchor) and values[anchor] >= times:
-            yield f"{anchor} = {values[anchor]}: must be below the clip's number of tubelets, {times}"
+            why = f"{frames} = {values[frames]}, {tubelet} = {values[tubelet]}"
+            yield f"{anchor} = {values[anchor]}: must be below the clip's number of tubelets, {times} ({why})"
     intervened, weight = "data.intervened", "objective.causal_weight"
     if have(intervened, weight) and values[intervened] == "none" and values[weight]:
         yield f"{weight} = {values[weight]}: must be 0 with {intervened} = 'none', which has no scene to compare with"

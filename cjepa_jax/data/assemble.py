@@ -6,6 +6,7 @@ from cjepa_jax.configuration import build, sizes
 from cjepa_jax.data import pipeline
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.masks import check
 
 
 def make_source(config: Any, split: str) -> Source:
@@ -13,11 +14,14 @@ def make_source(config: Any, split: str) -> Source:
     data = config.data
     count = data.count if split == "train" else data.eval_count
     fields = dict(path=data.path, size=data.size, frames=data.frames, count=count, seed=config.seed)
-    return build.build({"type": data.source, **data.options}, split=split, **fields)
+    return build.build({"type": data.source, **data.options}, "data.options", "data.source", split=split, **fields)
 
 
-def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_removed: int = 0) -> pipeline.SceneMap:
-    """Builds the map from scenes to arrays that config describes. patch: pixels. tubelet: frames per token."""
+def make_scenes(
+    config: Any, source: Source, patch: int, tubelet: int, max_removed: int = 0, hides: bool = True
+) -> pipeline.SceneMap:
+    """Builds the map from scenes to arrays that config describes. patch: pixels. tubelet: frames per token. hides:
+    whether every mask must hide something (False for an objective that ignores masks)."""
     data = config.data
     if data.intervened in pipeline.SIMULATED and not source.can_rerender:
         raise ConfigError(
@@ -27,7 +31,7 @@ def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_remov
         raise ConfigError(f"data.size = {data.size}: must be a multiple of the model's patches, {patch} pixels")
     return pipeline.SceneMap(
         source=source,
-        mask=build.bind(config.mask),
+        mask=check.bind(config.mask, hides),
         patch=patch,
         tubelet=tubelet,
         size=data.size,

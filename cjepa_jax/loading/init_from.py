@@ -94,7 +94,7 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
     Raises: ConfigError for an objective that exports no encoder, and as configuration.check.
     """
     section = config.objective.get("encoder")
-    exported = "encoder" in base.exports(build.locate(config.objective.type))
+    exported = "encoder" in base.exports(build.locate(config.objective.type, "objective.type"))
     if not exported or not hasattr(section, "keys") or "variant" not in section:
         raise ConfigError(
             f"init_from: objective.type = {config.objective.type!r} has no encoder that weights can start"
@@ -122,7 +122,7 @@ def predictor_line(config: Any, weights: Pretrained) -> str:
         return ""
     if weights.predictor is None or "predictor" not in weights.params:
         return f"{FRESH} the weights have none"
-    if "predictor" not in base.exports(build.locate(config.objective.type)):
+    if "predictor" not in base.exports(build.locate(config.objective.type, "objective.type")):
         return f"{FRESH} that of {config.objective.type} is another network"
     wanted = config_lib.resolve(weights.predictor)
     asked = config_lib.resolve({key: section.get(key) for key in wanted})
@@ -154,7 +154,7 @@ def start(
         write_atomically(folder / RECORD, json.dumps(record(config, weights), indent=1) + "\n")
     where, encoder = weights.source, _on_frames(config, weights, "encoder")
     params = state.params | {"encoder": _placed(state.params["encoder"], encoder, f"{where}: the encoder")}
-    has_predictor = "predictor" in base.exports(build.locate(config.objective.type))
+    has_predictor = "predictor" in base.exports(build.locate(config.objective.type, "objective.type"))
     if has_predictor and not predictor_line(config, weights).startswith(FRESH):
         found = weights.params["predictor"]
         params["predictor"] = _placed(params["predictor"], found, f"{where}: the predictor")

@@ -119,7 +119,7 @@ def objects_of(masks: Any, shape: tuple[int, ...], ndim: int) -> np.ndarray:
 
 
 def chosen(remove: Any, scenes: int, count: int) -> list[list[int]]:
-    """The objects to remove of each scene, in order and without repeats, of `count` objects.
+    """The objects to remove of each scene, in order, of `count` objects.
 
     Args:
       remove: an object's number, numbers for all scenes, or a list of numbers for each scene.
@@ -142,7 +142,11 @@ def _numbers(given: Any, count: int, name: str) -> list[int]:
     for value in array:
         if not 0 <= value < count:
             raise InputError(f"{name} = {_short(given)}: object {value} is not in masks, which has {count} (from 0)")
-    return sorted({int(value) for value in array})
+    numbers = sorted(map(int, array))
+    again = [one for one, other in zip(numbers, numbers[1:], strict=False) if one == other]
+    if again:
+        raise InputError(f"{name} = {_short(given)}: object {again[0]} is named twice")
+    return numbers
 
 
 def taken_away(masks: np.ndarray, remove: list[list[int]], most: int, takes: Takes) -> np.ndarray:

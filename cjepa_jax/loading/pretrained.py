@@ -109,9 +109,9 @@ def _run(folder: pathlib.Path, step: int | None, strict: bool, trust: tuple[str,
 def _exported(file: pathlib.Path, kind: str) -> tuple[str, ...]:
     """The parts that the objective of a config exports. Its name has passed the guard. Raises CheckpointError."""
     try:
-        parts = base.exports(build.locate(kind))
+        parts = base.exports(build.locate(kind, "objective.type"))
     except ConfigError as error:  # a trusted package that is not installed here
-        raise CheckpointError(f"{file}: objective.type: {error}") from error
+        raise CheckpointError(f"{file}: {error}") from error
     if "encoder" not in parts or not set(parts) <= MODULES.keys():
         text = f"exports = {parts}: must be 'encoder', and may be 'predictor' too, for its weights to be loaded"
         raise CheckpointError(f"{file}: objective.type = {kind!r}: {text}")
@@ -137,7 +137,7 @@ def _model(
     try:
         encoder = _part(section, "encoder")
         predictor = _part(section, "predictor") if "predictor" in parts else None
-        objective, optimizer = build.build(section, steps=1, dtype="float32"), optim.make(config.optim)
+        objective, optimizer = build.build(section, "objective", steps=1, dtype="float32"), optim.make(config.optim)
         batch = _made_up(objective, data.frames)
         state = jax.eval_shape(lambda batch: train_step.init_state(objective, optimizer, 0, batch), batch)
         anchor = config.mask.get("anchor", 0)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax.configuration import build, seeds
+from cjepa_jax.masks import check
 
 MOST = 2**26  # objects times tokens
 DRAWS = 16  # masks drawn for this check
@@ -13,11 +14,15 @@ DRAWS = 16  # masks drawn for this check
 
 def names_objects(mask: Any, grid: tuple[int, int, int]) -> bool:
     """Whether the masks of a config's section say which objects they hide. This is checked by draws on artificial
-    objects of every size, so that some can be hidden under any limits and anchor."""
+    objects of every size, so that some can be hidden under any limits and anchor. What the draws hide is not checked:
+    one of the objects is the whole scene."""
     count = math.prod(grid)
     objects = min(count, max(1, MOST // count))
     sizes = np.linspace(1, count, objects).astype(int)  # 1, 2, 3, ... if they are few enough
-    patches, draw = np.arange(count) >= count - sizes[:, None], build.bind(mask)
+    patches, draw = (
+        np.arange(count) >= count - sizes[:, None],
+        build.bind(mask, "mask", check.BY_POSITION, check.BY_NAME),
+    )
     rngs = (seeds.generator(0, "masks that may name objects", i) for i in range(DRAWS))
     drawn = (draw(rng, patches, np.ones(objects, bool), grid=grid) for rng in rngs)
     return any(removed.any() for _, removed, *_ in drawn)

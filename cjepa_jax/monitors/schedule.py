@@ -2,22 +2,20 @@
 
 import contextlib
 import inspect
-import pathlib
 import re
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from cjepa_jax.configuration import build
-from cjepa_jax.errors import CjepaError, ConfigError, printable
+from cjepa_jax.errors import CjepaError, ConfigError, printable, raised
 from cjepa_jax.experiment import Experiment
 from cjepa_jax.monitors.collapse import Collapse
 from cjepa_jax.monitors.fallbacks import Fallbacks
 from cjepa_jax.monitors.online_probe import OnlineProbe
 from cjepa_jax.runtime import fallbacks
-from cjepa_jax.runtime.ending import known_error, line_of
+from cjepa_jax.runtime.ending import known_error
 from cjepa_jax.types import Batch, TrainState
 
 MOST = 64  # numbers of an array that a monitor returns
@@ -96,13 +94,8 @@ class Scheduled:
         except Exception as error:  # a monitor is a program of the user's: anything that it raises is one line
             if self.target is None or known_error(error):
                 raise
-            frames = traceback.extract_tb(error.__traceback__)
-            file = inspect.getsourcefile(self.target)
-            place = ([frame for frame in frames if frame.filename == file] or frames)[-1]
-            where = f"{pathlib.Path(place.filename).name}, line {place.lineno}"
-            raise ConfigError(
-                f"monitors.{self.name} {when}: {type(error).__name__}: {line_of(error)} ({where})"
-            ) from error
+            said = raised(error, inspect.getsourcefile(self.target))
+            raise ConfigError(f"monitors.{self.name} {when}: {said}") from error
 
 
 class Monitors:
@@ -148,13 +141,14 @@ class Monitors:
 
 def _own(name: str, section: Any) -> Scheduled:
     options = {key: value for key, value in section.items() if key != "every"}
-    target = build.locate(options["type"])
+    where = f"monitors.{name}"
+    target = build.locate(options["type"], f"{where}.type")
     if isinstance(target, type):
-        monitor = build.build(options)
+        monitor = build.build(options, where)
         if not callable(monitor):
             raise ConfigError(f"monitors.{name}.type = {options['type']!r}: must have __call__(state, batch, metrics)")
     else:
-        monitor = build.bind(options)
+        monitor = build.bind(options, where, ("state", "batch", "metrics"))
     return Scheduled(name, section.get("every", 0), monitor, target)
 
 

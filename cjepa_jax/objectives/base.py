@@ -33,7 +33,8 @@ class Objective(Protocol):
     ) -> tuple[Array, tuple[dict[str, Array], Params]]:
         """The scalar to minimise, diagnostics by name, and the next `extra`.
 
-        Diagnostics are scalars, but for "per_scene" [B]: an error of each scene alone, which is not finite where the
+        Diagnostics are scalars that are logged under their names. "loss" must be among them: it is the scalar. Terms of
+        it are "loss/NAME". Optional is "per_scene" [B]: an error of each scene alone, which is not finite where the
         scene is to blame.
         """
 
@@ -82,7 +83,10 @@ def exports(objective: Any) -> tuple[str, ...]:
 
 @runtime_checkable
 class Masking(Objective, Protocol):
-    """An objective that learns from scenes of which a part is hidden: the report shows what was."""
+    """An objective that learns from scenes of which a part is hidden: the report shows what was.
+
+    Its report has pictures. An objective without `encode_context` has none, and its masks may hide nothing.
+    """
 
     def encode_context(self, params: Params, batch: Batch) -> Array:
         """Tokens [B, N, D] of what stays visible, encoded on their own. 0 elsewhere."""

@@ -43,7 +43,7 @@ class Supervised(PerExample):
 
     @functools.cached_property
     def _backbone(self):
-        return build.build(self.backbone, dtype=jnp.dtype(self.dtype))
+        return build.build(self.backbone, "objective.backbone", dtype=jnp.dtype(self.dtype))
 
     @property
     def patch(self) -> int:

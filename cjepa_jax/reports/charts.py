@@ -93,7 +93,7 @@ def draw(axis, chart: Panel) -> None:
         colour = COLOURS[line.role]
         if len(line.steps) > BINS:
             axis.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-        few = len(steps) <= 40 and line.role not in DASHES
+        few = len(steps) == 1 or (len(steps) <= 40 and line.role not in DASHES)  # a line of one point shows nothing
         axis.plot(
             steps,
             mean,
@@ -117,7 +117,7 @@ def draw(axis, chart: Panel) -> None:
         )
     whole = all((np.asarray(line.steps) % 1 == 0).all() for line in chart.lines)
     axis.grid(axis="y", color=FAINT, linewidth=0.6)
-    axis.xaxis.set_major_locator(MaxNLocator(4, integer=whole))
+    axis.xaxis.set_major_locator(MaxNLocator(4, integer=whole, min_n_ticks=1))
     _finish(axis, chart.title)
     axis.margins(x=0.02)
 

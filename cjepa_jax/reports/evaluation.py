@@ -49,9 +49,9 @@ def number(score: Score, digits: int = 3) -> str:
 
 
 def places(scores: list[Score]) -> int:
-    """Digits after the point: 3, 1 for large values, and more for small errors."""
+    """Digits after the point: 3, 1 for large values, more for small errors and for what 3 would show as 0."""
     largest = max((abs(score.value) for score in scores if np.isfinite(score.value)), default=0)
-    if 0 < largest < 0.01 and LESS.search(scores[0].metric):
+    if 0 < largest < (0.01 if LESS.search(scores[0].metric) else 0.001):
         return min(2 - int(np.floor(np.log10(largest))), 7)
     return 1 if largest >= 10 else 3
 
@@ -242,7 +242,7 @@ def figure(title: str, picture: np.ndarray) -> str:
     """A titled picture. A small one is enlarged without smoothing."""
     times = max(1, min(LEAST_WIDTH // picture.shape[1], MOST_SIDE // picture.shape[0]))
     picture = picture.repeat(times, 0).repeat(times, 1)
-    return f"<figure class=shot>{pictures.image(picture)}<figcaption>{escape(title)}</figcaption></figure>"
+    return f"<figure class=shot>{pictures.image(picture, title)}<figcaption>{escape(title)}</figcaption></figure>"
 
 
 def curves(title: str, lines: dict) -> str:

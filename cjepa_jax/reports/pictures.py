@@ -6,6 +6,7 @@ n scenes, T frames, K objects, N = times * rows * cols tokens, time-major. One f
 import base64
 import math
 from dataclasses import dataclass
+from html import escape
 
 import cv2
 import matplotlib
@@ -119,11 +120,12 @@ def features(scenes: Scenes) -> str:
     """Scenes next to the first three principal components of their patch features as red, green and blue."""
     cards = []
     for i in range(min(SCENES, len(scenes.video))):
-        rows = [("scene", strip([plain(scenes.video[i, frame], 2 * scenes.side()) for _, frame in scenes.times()]))]
+        rows = [("scene", strip([plain(scenes.video[i, f], 2 * scenes.side(), at(i, f)) for _, f in scenes.times()]))]
         for name, values in (("trained", scenes.pca), ("random init", scenes.pca_random)):
             if values is not None:
                 colours = (np.clip(np.nan_to_num(scenes.on_grid(values[i])), 0, 1) * 255).astype(np.uint8)
-                rows.append((name, strip([small(colours[t]) for t, _ in scenes.times()])))
+                text = f"principal components of its features, {name}"
+                rows.append((name, strip([small(colours[t], f"{at(i, f)}: {text}") for t, f in scenes.times()])))
         cards.append(card(rows))
     return grid(cards)
 
@@ -137,8 +139,8 @@ def paintings(scenes: Scenes) -> str:
         for time, frame in scenes.times():
             scene = scenes.video[i, frame]
             grey = np.where(marks.stretch(hidden[time], scene)[..., None], np.uint8(128), scene)
-            for row, picture in zip(rows.values(), (scene, grey, scenes.painted[i, frame]), strict=True):
-                row.append(plain(picture, 2 * scenes.side()))
+            for (name, row), picture in zip(rows.items(), (scene, grey, scenes.painted[i, frame]), strict=True):
+                row.append(plain(picture, 2 * scenes.side(), f"{at(i, frame)}: {name}"))
         cards.append(card([(name, strip(row)) for name, row in rows.items()]))
     return grid(cards)
 
@@ -162,12 +164,19 @@ def changes(scenes: Scenes) -> str:
             rows.append(
                 (
                     "intervened",
-                    strip([plain(scenes.intervened[i, frame], 2 * scenes.side()) for _, frame in scenes.times()]),
+                    strip(
+                        [
+                            plain(
+                                scenes.intervened[i, f], 2 * scenes.side(), f"{at(i, f)}: without the removed objects"
+                            )
+                            for _, f in scenes.times()
+                        ]
+                    ),
                 )
             )
         for name, values in (("predicted", predicted), ("true", true)):
             maps = heat(scenes.on_grid(np.where(visible, values, np.nan)), top)
-            rows.append((name, strip([small(maps[t]) for t, _ in scenes.times()])))
+            rows.append((name, strip([small(maps[t], f"{at(i, f)}: {name} change") for t, f in scenes.times()])))
         text = f"{caption(scenes, i)}. Correlation {agreement(predicted[visible], true[visible])}, "
         text += f"mean predicted {predicted[visible].mean():.3g}, true {true[visible].mean():.3g}"
         cards.append(card(rows, text, scale_bar(top)))
@@ -197,27 +206,33 @@ def masked_frame(scenes: Scenes, i: int, time: int, frame: int, tint: bool = Tru
     if scenes.masks is not None and scenes.removed is not None:
         for mask in scenes.masks[i, scenes.removed[i], frame]:
             marks.outline(picture, mask, REMOVED, max(2, picture.shape[1] // 64))
-    return image(picture)
+    what = "removed objects outlined" + (", hidden patches tinted" if tint else "")
+    return image(picture, f"{at(i, frame)}: {what}")
 
 
-def plain(frame: np.ndarray, width: int) -> str:
+def at(i: int, frame: int) -> str:
+    """Which frame a picture shows, for readers who cannot see it."""
+    return f"Scene {i}, frame {frame}"
+
+
+def plain(frame: np.ndarray, width: int, alt: str) -> str:
     """An unchanged frame as an <img>. The browser enlarges a small one."""
-    return small(frame) if frame.shape[1] <= 96 else image(marks.enlarge(frame, width))
+    return small(frame, alt) if frame.shape[1] <= 96 else image(marks.enlarge(frame, width), alt)
 
 
-def image(picture: np.ndarray) -> str:
-    """uint8 RGB [H,W,3] -> an <img> that holds it (WebP: frames are many)."""
-    return _img(picture, ".webp", [cv2.IMWRITE_WEBP_QUALITY, 82])
+def image(picture: np.ndarray, alt: str) -> str:
+    """uint8 RGB [H,W,3] -> an <img> that holds it (WebP: frames are many). alt: plain text, what it shows."""
+    return _img(picture, ".webp", [cv2.IMWRITE_WEBP_QUALITY, 82], alt)
 
 
-def small(cells: np.ndarray) -> str:
+def small(cells: np.ndarray, alt: str) -> str:
     """A map of few cells, uint8 RGB [rows,cols,3], as a lossless <img>. The browser enlarges it without smoothing."""
-    return _img(cells, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    return _img(cells, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 9], alt)
 
 
-def _img(picture: np.ndarray, suffix: str, options: list[int]) -> str:
+def _img(picture: np.ndarray, suffix: str, options: list[int], alt: str) -> str:
     data = cv2.imencode(suffix, np.ascontiguousarray(picture[..., ::-1]), options)[1].tobytes()
-    return f'<img alt="" src="data:image/{suffix[1:]};base64,{base64.b64encode(data).decode()}">'
+    return f'<img alt="{escape(alt)}" src="data:image/{suffix[1:]};base64,{base64.b64encode(data).decode()}">'
 
 
 def strip(images: list[str]) -> str:

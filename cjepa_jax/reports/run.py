@@ -13,6 +13,12 @@ from cjepa_jax.reports import pictures
 from cjepa_jax.runtime.workdir import Workdir
 
 MOST_GROUPS = 100  # groups of the probe that are drawn
+MOST_METRICS = 100  # metrics that are drawn or explained
+ELSEWHERE = {  # metrics that the page shows elsewhere, or not at all
+    "step", "loss", "skipped", "skipped_total", "replaced_scenes", "fallback_scenes", "compilations", "scenes_per_s",
+    "data_wait", "eta_s", "goodput", "peak_memory_gib", "rankme", "feature_std", "ema_momentum", "learning_rate",
+    "grad_norm", "update_norm", "context_fraction",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,41 @@ class Run:
         for key in name.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         return value
+
+    def metrics(self) -> list[str]:
+        """The names that log lines have."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def terms(self) -> list[str]:
+        """Logged terms of the loss, without "loss/" and without their floors."""
+        found = [name.removeprefix("loss/") for name in self.metrics() if name.startswith("loss/")]
+        return [name for name in found if not name.endswith("_floor")][:MOST_METRICS]
+
+    def others(self) -> list[str]:
+        """Metrics that no other part of the page shows: of a user's objective, of monitors, and `explained`."""
+        own = ("loss/", "probe/", "step_time_")
+        found = (name for name in self.metrics() if name not in ELSEWHERE and not name.startswith(own))
+        return [name for name in found if len(self.series(name)[0])][:MOST_METRICS]
+
+    def hides(self) -> bool:
+        """Whether the objective sees a part of each scene, as far as the run tells: then its masks matter."""
+        return not self.rows or self.scenes is not None or "context_fraction" in self.metrics()
+
+    def steady(self, name: str) -> tuple[np.ndarray, int]:
+        """A metric in the log lines in whose steps nothing was compiled, and how many lines were left out.
+
+        The first line of a start compiles. Where every line does, none is left out, and the number is -1.
+        """
+        kept, left, before = [], 0, None
+        for row in self.rows:
+            value, count = numeric(row.get(name)), row.get("compilations")
+            if value is None or not np.isfinite(value):
+                continue
+            compiled = before is None or count != before
+            before, left = count, left + compiled
+            if not compiled:
+                kept.append(value)
+        return (np.array(kept), left) if kept else (self.series(name)[1], -1)
 
     def groups(self) -> list[str]:
         """The probe's label groups."""

@@ -48,9 +48,14 @@ def probes(result: Mapping[str, Any]) -> str:
     for key in shown:
         score, *yardsticks = (numeric(result.get(f"{key}{kind}")) for kind in ("", "_random", "_pixels"))
         named = zip(("random", "pixels"), yardsticks, strict=True)
-        beside = ", ".join(f"{kind} {value:.3f}" for kind, value in named if value is not None)
-        text += [] if score is None else [f"{key.removeprefix('probe/')} {score:.3f} ({beside})"]
+        beside = ", ".join(f"{kind} {_short(value)}" for kind, value in named if value is not None)
+        text += [] if score is None else [f"{key.removeprefix('probe/')} {_short(score)} ({beside})"]
     return one_line("  ".join(text))
+
+
+def _short(value: float) -> str:
+    """Three digits after the point, or two digits of a number that they would show as 0."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
 
 
 def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, *, start: int, seconds: float) -> None:
@@ -72,5 +77,9 @@ def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, *, start:
         "seconds": seconds,
         "resumed_at": start,
     }
+    if not isinstance(run.objective, Masking):
+        about["pictures"] = f"{config.objective.type} has no encode_context"
+    elif not pictures:
+        about["pictures"] = "log.report was False"
     last = {name: value for row in workdir.read_metrics() if row["step"] == run.steps for name, value in row.items()}
     workdir.finish(last | about)

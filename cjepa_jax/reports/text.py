@@ -1,30 +1,4 @@
-"""Fixed texts and style of the report: one line for each quantity that it shows, and its style sheet."""
-
-GLOSSARY = {
-    "loss": "weighted sum of the three terms; the target network moves, so a falling loss alone is not progress",
-    "loss/prediction": "smooth l1 between predicted and target features at the masked patches",
-    "loss/causal": "squared error of the residual head against s_full - s_int, unweighted, at the visible patches of"
-    " what was not removed (objective.causal_tokens=context: at all visible patches)",
-    "loss/sigreg": "KL of the batch's normalised singular values to uniform, unweighted; high: few directions are used;"
-    " with sigreg_kind=epps_pulley, the Epps-Pulley statistic",
-    "loss/sigreg_floor": "the least that the SIGReg term can be with this batch: log(D / (B - 1)), or 0",
-    "R²": "share of a label's variance that ridge regression on frozen features explains; 1 is all, 0 or less is none",
-    "random init": "the same encoder before training: what the architecture gives for nothing",
-    "pixel PCA": "the same probe on principal components of the raw pixels: a floor that needs no network",
-    "RankMe": "effective rank of the pooled features: exp of the entropy of their singular values; near 1 is collapse",
-    "feature std": "standard deviation of the pooled features over scenes, mean over dimensions; near 0 is collapse",
-    "response": "squared change of context features under a true removal, over the feature variance",
-    "EMA momentum τ": "share of the target network kept at each step; it goes to 1 by a cosine",
-    "gradient norm": "global l2 norm of the gradient, before clipping",
-    "update norm": "global l2 norm of the parameter change that was applied",
-    "context fraction": "share of the patches that the context encoder sees",
-    "fallback scenes": "scenes without a removed object: none eligible (random blocks then), or the mask removes none",
-    "skipped": "updates not applied because the loss or a gradient was not finite",
-    "replaced scenes": "unreadable scenes that were replaced by a substitute",
-    "data wait": "share of the time in which the step waited for its batch",
-    "predicted change": "norm of the residual head's output at a visible patch",
-    "true change": "norm of s_full - s_int there: target features of the scene with and without the removed objects",
-}
+"""The style sheet of the reports."""
 
 STYLE = """
 :root {

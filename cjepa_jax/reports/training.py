@@ -3,6 +3,7 @@
 python -m cjepa_jax.report --workdir=DIR        (re)build it, also during the run
 """
 
+import itertools
 import json
 import math
 import os
@@ -14,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax import __version__
-from cjepa_jax.reports import pictures
+from cjepa_jax.configuration.check import flatten
+from cjepa_jax.reports import glossary, pictures
 from cjepa_jax.reports.charts import Line, Panel, panels
 from cjepa_jax.reports.html import document, key, number, section, table
-from cjepa_jax.reports.run import Run, numeric, read
-from cjepa_jax.reports.text import GLOSSARY
+from cjepa_jax.reports.run import MOST_METRICS, Run, numeric, read
 from cjepa_jax.runtime import ending, fallbacks
 from cjepa_jax.runtime.workdir import write_atomically
 from cjepa_jax.runtime.writers import format_seconds
@@ -32,13 +33,6 @@ HIGHLIGHTS = {  # title -> config values worth a glance, each with its own label
         "dtype": "",
     },
     "masks": {"mask.type": "", "mask.max_objects": "at most", "mask.area": "", "mask.anchor": ""},
-    "loss": {
-        "objective.prediction_loss": "prediction",
-        "objective.target_norm": "target norm",
-        "objective.causal_weight": "causal weight λ",
-        "objective.causal_tokens": "causal tokens",
-        "objective.sigreg_weight": "SIGReg weight μ",
-    },
     "training": {
         "train.batch": "",
         "train.steps": "",
@@ -47,6 +41,12 @@ HIGHLIGHTS = {  # title -> config values worth a glance, each with its own label
         "seed": "",
     },
 }
+
+
+LONGEST = 200  # characters of a value that are shown
+ENOUGH = 100  # scenes of a test that can tell something
+OPTIONS = {"causal_weight": "causal weight λ", "sigreg_weight": "SIGReg weight μ"}  # labels of options
+TERMS = {"causal": "causal consistency", "sigreg": "SIGReg"}  # titles of terms
 
 
 def header(run: Run) -> str:
@@ -64,19 +64,41 @@ def header(run: Run) -> str:
             value = f"{format_seconds(seconds)} ({seconds:,.0f} s)"
         facts.append([title, f"<code>{escape(value if isinstance(value, str) else json.dumps(value))}</code>"])
     for title, names in HIGHLIGHTS.items():
+        if title == "training":
+            facts.append(["objective", objective(run)])
+        if title == "masks" and not run.hides():
+            continue  # the objective ignores them
         known = {label or name.rsplit(".", 1)[-1]: run.setting(name) for name, label in names.items()}
         if known.get("steps"):
             del known["epochs"]  # not used
-        cells = [f"{label} <b>{escape(show(value))}</b>" for label, value in known.items() if value not in (None, "")]
-        if cells:
-            facts.append([title, " · ".join(cells)])
+        if cells := values(known):
+            facts.append([title, cells])
     facts += [["note", f"<span class=bad>{escape(note)}</span>"] for note in run.notes]
     return f"<h1>{escape(run.workdir.resolve().name)}</h1>{tiles(run)}<section>{table([], facts, 'facts')}</section>"
 
 
+def values(known: dict[str, Any]) -> str:
+    """Labelled config values as HTML. Those that are not there are left out."""
+    cells = [f"{escape(label)} <b>{escape(show(value))}</b>" for label, value in known.items()]
+    return " · ".join(cell for cell, value in zip(cells, known.values(), strict=True) if value not in (None, ""))
+
+
 def show(value: Any) -> str:
-    """A config value in few characters: the name of a dotted path, a list in brackets."""
-    return value.rpartition(".")[2] if isinstance(value, str) and ":" in value else str(value)
+    """A config value in few characters: a path of this package by its last names, a list in brackets."""
+    text = str(value)
+    if isinstance(value, str) and value.startswith("cjepa_jax."):
+        text = value.rpartition(".")[2]
+        text = text.rpartition(":")[2] if value.rpartition(":")[2][:1].isupper() else text
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def objective(run: Run) -> str:
+    """The config's section objective: its type and every option of it, without the encoder and the predictor."""
+    section = run.setting("objective")
+    options = dict(flatten(section)) if isinstance(section, dict) else {}
+    own = {name: value for name, value in options.items() if not name.startswith(("encoder.", "predictor.", "type"))}
+    known = {"type": options.get("type")} | {OPTIONS.get(name, name): value for name, value in own.items()}
+    return values(dict(list(known.items())[:MOST_METRICS])) or "not recorded"
 
 
 def tiles(run: Run) -> str:
@@ -89,25 +111,27 @@ def tiles(run: Run) -> str:
         value = run.last(f"probe/{name}")
         if value is not None:
             found.append((title, number(value), f"random init {number(run.last(f'probe/{name}_random'))}"))
-    loss, speed = run.last("loss"), run.series("scenes_per_s")[1]
+    loss, (speed, compiled) = run.last("loss"), run.steady("scenes_per_s")
     if loss is not None:
         found.append(("loss, last logged", number(loss), "not a measure of progress"))
     if len(speed):
-        found.append(("scenes per second", f"{median(speed):.3g}", "median over the run"))
+        found.append(
+            ("scenes per second", f"{median(speed):.3g}", "median" + (", with compilation" if compiled < 0 else ""))
+        )
     cells = (
         f"<div class=tile><small>{escape(t)}</small><b>{v}</b><small>{escape(s)}</small></div>" for t, v, s in found
     )
     return f"<div class=tiles>{''.join(cells)}</div>"
 
 
-def verdict(value: float | None, others: dict[str, float | None]) -> str:
-    """The comparison of a value with each measured reference, in words."""
+def verdict(value: float | None, others: dict[str, float | None], coloured: bool) -> str:
+    """The comparison of a value with each measured reference, in words. Too few scenes have no colours."""
     words = []
     for name, other in others.items():
         if value is not None and other is not None and np.isfinite(value - other):
             change = value - other
             sign = "same as" if abs(change) < 0.005 * max(1, abs(other)) else "above" if change > 0 else "below"
-            kind = {"above": "good", "below": "bad"}.get(sign, "")
+            kind = {"above": "good", "below": "bad"}.get(sign, "") if coloured else ""
             words.append(f"<span class='{kind}'>{sign} {name} ({change:+.3g})</span>")
     return ", ".join(words) or "–"
 
@@ -115,13 +139,15 @@ def verdict(value: float | None, others: dict[str, float | None]) -> str:
 def headline(run: Run) -> str:
     """The result table: trained, random init and the pixel floor, with what is better and what is worse."""
     rows, better, worse = [], [], []
+    few = numeric(run.setting("probe.test")) or math.inf
+    enough = not few < ENOUGH
     for group in run.groups():
         value, init, floor = (run.last(f"probe/{group}_r2{kind}") for kind in ("", "_random", "_pixels"))
         rows.append(
             [
                 f"{escape(group)} R²",
                 *map(number, (value, init, floor)),
-                verdict(value, {"random": init, "pixels": floor}),
+                verdict(value, {"random": init, "pixels": floor}, enough),
             ]
         )
         if value is not None and init is not None:
@@ -133,7 +159,7 @@ def headline(run: Run) -> str:
     ):
         value, init = run.last(f"probe/{name}"), run.last(f"probe/{name}_random")
         if value is not None:
-            rows.append([title, number(value), number(init), "–", verdict(value, {"random": init})])
+            rows.append([title, number(value), number(init), "–", verdict(value, {"random": init}, enough)])
             if init is not None:
                 (better if value > init else worse).append(title)
     if not rows:
@@ -143,8 +169,7 @@ def headline(run: Run) -> str:
     steps = [row["step"] for row in run.rows if any(name.startswith("probe/") for name in row)]
     text = f"Above random init: {', '.join(better) or 'nothing'}. Not above it: {', '.join(worse) or 'nothing'}. "
     text += "This is one run: it has no spread, and differences of a few hundredths are within what a seed changes. "
-    few = numeric(run.setting("probe.test")) or math.inf
-    text += f"Only {few:.0f} scenes are tested: far too few for these numbers to mean anything. " if few < 100 else ""
+    text += "" if enough else f"Only {few:.0f} scenes are tested: far too few for these numbers to mean anything. "
     text += f"Last probe at step {steps[-1]:,.0f}." if steps else ""
     head = ["", "trained", "random init", "pixel PCA", "trained is"]
     return section("Result", "Frozen features of held-out scenes.", f"<p>{escape(text)}</p>{table(head, rows)}")
@@ -156,23 +181,30 @@ def curve(run: Run, *named: tuple[str, str], title: str, **options) -> Panel:
 
 
 def losses(run: Run) -> str:
-    """The loss and its terms."""
+    """The loss and every term of it that was logged, each with its floor if it has one."""
     steps, skipped = run.series("skipped")
     marks = [int(step) for step in steps[skipped > 0]]
-    chart = panels(
-        [
-            curve(run, ("loss", "loss"), title="total", log=True, marks=marks),
-            curve(run, ("trained", "loss/prediction"), title="prediction", log=True),
-            curve(run, ("other", "loss/causal"), title="causal consistency", log=True),
-            curve(run, ("random", "loss/sigreg_floor"), ("loss", "loss/sigreg"), title="SIGReg and its floor (dashed)"),
-        ]
-    )
-    weights = {name: run.setting(f"objective.{name}_weight") for name in ("causal", "sigreg")}
+    charts = [curve(run, ("loss", "loss"), title="total", log=True, marks=marks)]
+    for name, role in zip(run.terms(), itertools.cycle(("trained", "other", "loss"))):
+        floor = run.series(f"loss/{name}_floor")[1]
+        if floor.any():  # an objective without a floor logs none, or 0
+            lines, title = [("random", f"loss/{name}_floor")], f"{TERMS.get(name, name)} and its floor (dashed)"
+        else:
+            lines, title = [], TERMS.get(name, name)
+        charts.append(curve(run, *lines, (role, f"loss/{name}"), title=title, log=not lines))
+    weights = {name: run.setting(f"objective.{name}_weight") for name in run.terms()}
     known = ", ".join(f"{name} {weight}" for name, weight in weights.items() if weight is not None)
     note = f"Terms before their weights ({known}). " if known else ""
     note += "Long runs show the mean and range of each bin. "
     note += f"Red ticks: logged windows with skipped updates ({len(marks)})." if marks else "No update was skipped."
-    return section("Loss", escape(note), chart)
+    return section("Loss", escape(note), panels(charts))
+
+
+def others(run: Run) -> str:
+    """Every other metric, as an objective or a monitor logs it. Nothing if there is none."""
+    chart = panels([curve(run, ("trained", name), title=name) for name in run.others()])
+    note = "As the objective and the monitors log them. The glossary says what they are."
+    return section("Other logged metrics", note, chart) if chart else ""
 
 
 def probes(run: Run) -> str:
@@ -218,7 +250,13 @@ def scenes(run: Run) -> str:
     """The picture sections, each if its arrays exist."""
     found = run.scenes
     if found is None:
-        return section("Pictures", "", "<p>There is no readable report.npz, so there are no pictures.</p>")
+        why = "There is no readable report.npz, so there are no pictures."
+        said = run.result.get("pictures")
+        if isinstance(said, str):  # the objective shows nothing, or none were wanted
+            why = f"There are no pictures: {said[:LONGEST]}."
+        elif not run.result and not (run.workdir / "report.npz").exists():
+            why = "The pictures are made at the end of the run."
+        return section("Pictures", "", f"<p>{escape(why)}</p>")
     what = "the first frame of each tubelet, left to right" if found.video.shape[1] > 1 else "one image each"
     note = f"Pink outline: removed objects. Blue tint: patches that the context encoder did not see; {what}."
     parts = [section("Scenes and what was hidden", note, pictures.sheet(found))]
@@ -241,31 +279,36 @@ def scenes(run: Run) -> str:
 
 def throughput(run: Run) -> str:
     """Speed and counted events."""
-    rows = []
+    rows, compiled = [], 0
     for name, title in (
         ("scenes_per_s", "scenes per second"),
         ("step_time_ms", "step time, ms"),
         ("data_wait", "data wait, share"),
     ):
-        values = run.series(name)[1]
-        values = values[np.isfinite(values)]
-        if len(values):
-            low, high = np.percentile(values, (10, 90))
-            rows.append([title, number(float(np.median(values))), f"10 to 90 %: {number(low)} to {number(high)}"])
+        found, left = run.steady(name)
+        found = found[np.isfinite(found)]
+        if len(found):
+            compiled = left
+            low, high = np.percentile(found, (10, 90))
+            rows.append([title, number(float(np.median(found))), f"10 to 90 %: {number(low)} to {number(high)}"])
     for name in ("compilations", "skipped_total", "replaced_scenes", "fallback_scenes"):
         value = run.last(name)
         if value is not None:
             rows.append([name.replace("_", " "), f"{value:.4g}", "last logged"])
     warning = fallbacks.worst(run.rows, run.config or {})
-    note = f"Over the logged steps. Warning: {warning}." if warning else "Over the logged steps."
+    note = "Every logged window compiled a step, so the times include compilation."
+    if compiled >= 0:
+        note = f"Over the logged windows, without the {compiled} in which a step was compiled."
+    note += f" Warning: {warning}." if warning else ""
     return section("Throughput and counts", note, rows and table(["", "median or value", ""], rows))
 
 
 def page(run: Run) -> str:
     """The whole document."""
-    terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in GLOSSARY.items())
+    terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in glossary.entries(run).items())
     config = escape(json.dumps(run.config, indent=1)) if run.config else "config.json was not found"
-    parts = [header(run), headline(run), losses(run), probes(run), health(run), scenes(run), throughput(run)]
+    parts = [header(run), headline(run), losses(run), probes(run), health(run), others(run)]
+    parts += [scenes(run), throughput(run)]
     parts.append(section("Glossary", "Every quantity on this page.", f"<dl>{terms}</dl>"))
     parts.append(f"<section><details><summary>Resolved config</summary><pre>{config}</pre></details></section>")
     side = f":root{{--side:{run.scenes.side() if run.scenes else 0}px}}"

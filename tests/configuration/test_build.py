@@ -57,6 +57,45 @@ def test_unknown_keyword_names_the_nearest(make):
         make({"type": f"{HERE}:area", "hieght": 1})
 
 
+def test_a_section_is_named_by_its_keys():
+    section = {"type": f"{HERE}:area", "own": 1}
+    with pytest.raises(ConfigError, match=rf"^mask.own: {HERE}:area has no such parameter$"):  # nothing is like it
+        bind(section, "mask", ("width",), ("height",))
+    with pytest.raises(ConfigError, match=r"^mask.hieght: .* has no such parameter$"):  # the caller gives the height
+        bind({"type": f"{HERE}:area", "hieght": 1}, "mask", ("width",), ("height",))
+    for name in ("width", "height"):
+        with pytest.raises(ConfigError, match=rf"^mask.{name}: cannot be set: whoever calls {HERE}:area gives it$"):
+            bind({"type": f"{HERE}:area", name: 1}, "mask", ("width",), ("height",))
+    assert bind({"type": f"{HERE}:area", "scale": 2}, "mask", ("w",), ("height",))(3, height=4) == 24
+    with pytest.raises(
+        ConfigError, match=rf"^mask.type = '{HERE}:area': must take \(a, b, c, grid\): got an unexpected"
+    ):
+        bind({"type": f"{HERE}:area"}, "mask", ("a", "b", "c"), ("grid",))
+    with pytest.raises(ConfigError, match=f"^mask.type = '{HERE}:missing': the module has no 'missing'$"):
+        build({"type": f"{HERE}:missing"}, "mask")
+    with pytest.raises(ConfigError, match=f"^data.source = '{HERE}:Shape': must take the keyword arguments split$"):
+        build({"type": f"{HERE}:Shape"}, "data.options", "data.source", split="train")
+    with pytest.raises(ConfigError, match="^objective.type = 3: must be"):
+        build({"type": 3}, "objective")
+
+
+def test_a_module_that_is_not_found_is_not_guessed_among_installed_ones():
+    with pytest.raises(ConfigError, match=r"there is no module 'sway'; its folder .* or on PYTHONPATH$"):  # not spwd
+        locate("sway:Sway")
+    with pytest.raises(ConfigError, match=r"there is no module 'cjepa_jxa'; .*; did you mean 'cjepa_jax'\?$"):
+        locate("cjepa_jxa:Sway")
+
+
+def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "halved.py").write_text("x = 1\ndef draw(:\n")
+    (tmp_path / "raising.py").write_text("x = 1\ny = x / 0\n")
+    with pytest.raises(ConfigError, match=r"^mask.type = 'halved:draw': .* SyntaxError: .* \(halved.py, line 2\)$"):
+        locate("halved:draw", "mask.type")
+    with pytest.raises(ConfigError, match=r"ZeroDivisionError: division by zero \(raising.py, line 2\)$"):
+        locate("raising:draw")
+
+
 def test_missing_keyword_is_named():
     with pytest.raises(ConfigError, match="tests.configuration.test_build:Shape: missing a required argument: 'sides'"):
         build({"type": f"{HERE}:Shape"})

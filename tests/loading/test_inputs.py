@@ -109,11 +109,13 @@ def test_masks_that_cannot_be_meant(masks, text):
 
 
 def test_which_objects_are_removed():
-    for given_ in (1, [1], (1,), np.array([1]), np.int64(1), [1, 1], [[1], [1]], np.array([[1], [1]])):
+    for given_ in (1, [1], (1,), np.array([1]), np.int64(1), [[1], [1]], np.array([[1], [1]])):
         assert inputs.chosen(given_, 2, 3) == [[1], [1]], given_
     assert inputs.chosen([[2, 0], [1]], 2, 3) == [[0, 2], [1]]
     for given_, text in (
         ([], "names no object"),
+        ([0, 1, 0], "remove = [0, 1, 0]: object 0 is named twice"),
+        ([[0], [2, 2]], "remove[1] = [2, 2]: object 2 is named twice"),
         ([[0], []], "remove[1]: names no object"),
         (3, "remove = 3: object 3 is not in masks, which has 3 (from 0)"),
         ([0, -1], "object -1 is not in masks"),

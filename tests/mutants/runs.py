@@ -155,8 +155,8 @@ RUNS = (
         ),
         ("config.train.batch,\n        config.seed,", "config.train.batch,\n        0,", PARTS),
         (
-            "build.build(config.objective, steps=steps, dtype=compute_dtype(config))",
-            "build.build(config.objective, steps=2 * steps, dtype=compute_dtype(config))",
+            'build.build(config.objective, "objective", steps=steps, dtype=compute_dtype(config))',
+            'build.build(config.objective, "objective", steps=2 * steps, dtype=compute_dtype(config))',
             RATE,
         ),
         (

@@ -172,6 +172,15 @@ def test_page_is_whole_and_self_contained(run, text):
     assert [file.name for file in run.iterdir() if file.suffix == ".tmp"] == []
 
 
+def test_every_picture_says_what_it_shows(text):
+    found = re.findall(r"<img [^>]*?alt=\"(.*?)\"", text)
+    assert len(found) == text.count("<img") and len(set(found)) == len(found)
+    assert {
+        "Scene 0, frame 0: removed objects outlined, hidden patches tinted",
+        "Scene 1, frame 2: true change",
+    } <= set(found)
+
+
 def test_page_says_what_the_numbers_say(text):
     assert "Above random init: count, position, size, effective rank (RankMe), feature std, response." in text
     assert "Not above it: velocity." in text

@@ -46,7 +46,7 @@ def make_world(name: str, options: dict[str, Any], **fields: Any) -> World:
     if ":" not in name and name not in names:
         raise ConfigError(f"--world={printable(name)}: there is no such world{did_you_mean(name, names)}")
     path = name if ":" in name else f"{worlds.__name__}:{names[name]}"
-    kind = build.locate(path)
+    kind = build.locate(path, "--world")
     own = isinstance(kind, type) and issubclass(kind, World)
     if not own or kind.setup is World.setup or kind.play is World.play:
         raise ConfigError(f"--world={name}: must be a class that derives from {World.__module__}:World, with its "
@@ -54,7 +54,7 @@ def make_world(name: str, options: dict[str, Any], **fields: Any) -> World:
     taken = sorted(options.keys() & ({field.name for field in dataclasses.fields(World)} - {"hold_out"} | {"type"}))
     if taken:
         raise ConfigError(f"--options: {taken[0]} is not an option of a world")
-    return build.build({**options, "type": path}, **fields)
+    return build.build({**options, "type": path}, "--options", "--world", **fields)
 
 
 def name_of(kind: type) -> str:

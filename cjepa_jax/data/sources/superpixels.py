@@ -53,7 +53,8 @@ class Superpixels:
         slic.make(self._settings, "cpu", 1)  # a missing package is reported here
         fields = {name: getattr(self, name) for name in ("split", "path", "size", "frames", "count", "seed")}
         object.__setattr__(self, "of_options", dict(self.of_options))
-        object.__setattr__(self, "source", build.build({"type": self.of, **self.of_options}, **fields))
+        of = {"type": self.of, **self.of_options}
+        object.__setattr__(self, "source", build.build(of, "data.options.of_options", "data.options.of", **fields))
 
     @property
     def _settings(self) -> dict[str, float]:
