@@ -90,7 +90,8 @@ def raised(error: BaseException, file: str | None = None) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = ([frame for frame in frames if frame.filename == file] or frames)[-1]
     kind = type(error).__name__
-    return f"{kind}: {one_line(error) or kind} ({pathlib.Path(place.filename).name}, line {place.lineno})"
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error  # its own text is in quotes
+    return f"{kind}: {one_line(text) or kind} ({pathlib.Path(place.filename).name}, line {place.lineno})"
 
 
 def did_you_mean(name: str, choices: Iterable[str], least: float = ALIKE) -> str:

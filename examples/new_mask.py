@@ -31,8 +31,8 @@ out.mkdir(parents=True, exist_ok=True)
 # ## The function
 #
 # It gets a random generator, the patches that each object touches (bool `[K, N]`), which objects are real and not
-# padding (bool `[K]`), the grid (`(rows, cols)`, or `(times, rows, cols)` for clips), and the options of the config's
-# `mask` section. It returns the hidden patches (bool `[N]`) and the removed objects (bool `[K]`). At least one patch
+# padding (bool `[K]`), the grid `(times, rows, cols)` (images have one time), and the options of the config's `mask`
+# section. It returns the hidden patches (bool `[N]`) and the removed objects (bool `[K]`). At least one patch
 # must be hidden, and at least one must stay.
 #
 # All randomness comes from the generator. So a scene's mask depends on seed, scene and epoch only.
@@ -70,9 +70,9 @@ patches = np.zeros((3, 16), bool)
 patches[0, [0, 1]] = True  # in the corner
 patches[1, [5, 6]] = True  # in the middle
 valid = np.array([True, True, False])  # the third is padding
-masked, removed = draw(np.random.default_rng(0), patches, valid, grid=(4, 4))
+masked, removed = draw(np.random.default_rng(0), patches, valid, grid=(1, 4, 4))
 assert np.flatnonzero(masked).tolist() == [5, 6] and removed.tolist() == [False, True, False]
-masked, removed = draw(np.random.default_rng(0), np.zeros((3, 16), bool), valid, grid=(4, 4))
+masked, removed = draw(np.random.default_rng(0), np.zeros((3, 16), bool), valid, grid=(1, 4, 4))
 assert masked.sum() == 1 and not removed.any()
 print("the mask does what it should")
 

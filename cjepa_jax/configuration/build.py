@@ -106,7 +106,12 @@ def _shown(path: str, where: str, key: str) -> str:
 
 
 def _resolve(
-    section: Mapping[str, Any], where: str, key: str, extra: Mapping[str, Any], positions: Sequence[str] = (), given=()
+    section: Mapping[str, Any],
+    where: str,
+    key: str,
+    extra: Mapping[str, Any],
+    positions: Sequence[str] = (),
+    given: Sequence[str] = (),
 ) -> tuple[str, Callable[..., Any], dict[str, Any]]:
     keywords = dict(section.items())
     path, key = keywords.pop("type", None), key or f"{where}.type".lstrip(".")

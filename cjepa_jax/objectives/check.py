@@ -90,8 +90,10 @@ def _named(where: str, file: str | None) -> Iterator[None]:
 
 def _same(where: str, found: Any, wanted: Any) -> None:
     """Raises ConfigError unless two trees have the same structure and shapes."""
-    one, other = (jax.tree.map(lambda leaf: tuple(leaf.shape), tree) for tree in (found, wanted))
-    if jax.tree.structure(found) != jax.tree.structure(wanted) or one != other:
+    one, other = (
+        [(path, leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)] for tree in (found, wanted)
+    )
+    if one != other:
         raise ConfigError(f"{where}: must keep the structure and the shapes that init gave")
 
 

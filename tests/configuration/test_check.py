@@ -59,7 +59,10 @@ REFUSED = [
     (dict(objective__encoder__position_grid=(1, 2)), "objective.encoder.position_grid = .*three whole numbers"),
     (dict(objective__encoder__epsilon=0.0), "objective.encoder.epsilon = 0.0: must be above 0"),
     (dict(optim__freeze="encoder"), "optim.freeze = 'encoder': must be names"),
-    (dict(mask__anchor=2), "mask.anchor = 2: must be below the clip's number of tubelets, 2"),
+    (
+        dict(mask__anchor=2),
+        "mask.anchor = 2: must be below the clip's number of tubelets, 2 .data.frames = 4, objective.encoder.tubelet = 2.$",
+    ),
     (dict(train__batch=0), "train.batch = 0"),
     (dict(train__batch=-3), "train.batch = -3"),
     (dict(train__batch=True), "train.batch = True"),

@@ -64,7 +64,8 @@ class Mixture:
             raise ConfigError(
                 f"data.options.sources.{name}.frames = {given['frames']!r}: must be 1 or data.frames = {self.frames}"
             )
-        return build.build({"type": section["type"], **fields, **given}, split=self.split, size=self.size)
+        where = f"data.options.sources.{name}"
+        return build.build({"type": section["type"], **fields, **given}, where, split=self.split, size=self.size)
 
     @property
     def can_rerender(self) -> bool:
