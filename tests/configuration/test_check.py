@@ -61,7 +61,7 @@ REFUSED = [
     (dict(optim__freeze="encoder"), "optim.freeze = 'encoder': must be names"),
     (
         dict(mask__anchor=2),
-        "mask.anchor = 2: must be below the clip's number of tubelets, 2 .data.frames = 4, objective.encoder.tubelet = 2.$",
+        "mask.anchor = 2: must be below the clip's number of tubelets, 2 .data.frames = 4, objective.encoder.tube",
     ),
     (dict(train__batch=0), "train.batch = 0"),
     (dict(train__batch=-3), "train.batch = -3"),
