@@ -4,6 +4,7 @@ from tests.mutants.mutant import of, tests_of
 
 OBJECTS, BLOCKS, MULTIBLOCK = tests_of("masks/", "objects", "blocks", "multiblock")
 TUBES, RANDOM, DISPLACED, PUBLISHED = tests_of("masks/", "tubes", "random", "displaced", "published")
+(CHECK,) = tests_of("masks/", "check")
 ALGORITHM_2 = f"{OBJECTS}draw_follows_algorithm_2"
 
 MASKS = (
@@ -199,5 +200,20 @@ MASKS = (
             "min_keep",
             f"{MULTIBLOCK}a_context_that_is_too_small_drives_targets_out",
         ),
+    ),
+    *of(
+        "cjepa_jax/masks/check.py",
+        (
+            "elif self.hides and not masked.any():",
+            "elif not masked.any():",
+            f"{CHECK}an_objective_that_ignores_masks_may_have_one_that_hides_nothing",
+        ),
+        (
+            "(masked | dropped[0] if dropped else masked).all()",
+            "masked.all()",
+            f"{CHECK}what_it_may_not_return_is_refused_in_one_line",
+        ),
+        ("(removed & ~object_valid).any()", "False", f"{CHECK}what_it_may_not_return_is_refused_in_one_line"),
+        ("array.dtype != np.bool_ or ", "", f"{CHECK}what_it_may_not_return_is_refused_in_one_line"),
     ),
 )
