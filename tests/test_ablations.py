@@ -76,6 +76,10 @@ CHANGES = {  # of tiny's own
     "zero_pixels": ("data.intervened: rerender -> zero_pixels",),
     "drop_tokens": ("data.intervened: rerender -> drop_tokens",),
     "epps_pulley": ("objective.sigreg_kind: kl -> epps_pulley",),
+    "named": (
+        "mask.type: cjepa_jax.masks.objects:draw -> cjepa_jax.masks.displaced:named",
+        "objective.predictor.name_context: (absent) -> True",
+    ),
     "object_tokens": ("data.frames: 4 -> 6", *CAUSAL),
     "random_patches": CAUSAL,
     "superpixels": (

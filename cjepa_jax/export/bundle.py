@@ -54,12 +54,15 @@ def tensors(model: Pretrained) -> dict[str, np.ndarray]:
 
 
 def description(model: Pretrained) -> dict[str, Any]:
-    """Contents of config.json, plain values only."""
+    """Contents of config.json, plain values only. Raises ConfigError for the control that names visible objects."""
+    if (model.predictor or {}).get("name_context"):
+        raise ConfigError("objective.predictor.name_context = True: a model of this control cannot be exported")
     fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     del fields["params"], fields["layout"]
     for name in ("encoder", "predictor"):  # settings that do not change the results
         part = fields[name]
-        fields[name] = part and {key: value for key, value in part.items() if key not in ("remat", "dtype")}
+        same = ("remat", "dtype", "name_context")
+        fields[name] = part and {key: value for key, value in part.items() if key not in same}
     fields["source"], fields["about"] = hub.public(model.source), _without_folders(model.about)
     fields["encoder"] = {"mean": MEAN, "std": STD} | fields["encoder"]
     fields["input"] = {"encoder_input": "context"} | model.input | {"change": foresees(model)}

@@ -122,7 +122,11 @@ class Network:
 
         compiled = jax.jit(hide)
 
+        shows = "predictor" in exports(objective) and dict(objective.predictor).get("name_context", False)
+
         def with_rows(params, video, context, object_patches, removed):
+            if shows:  # as in training: removed objects stay visible, the predictor is told which they are
+                context = context | (object_patches & removed[..., None]).any(1)
             rows = Rows(*batching.lay_out(context, 1, context.shape))
             return compiled(params, video, context, rows=rows, object_patches=object_patches, removed=removed)
 

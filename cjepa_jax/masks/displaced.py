@@ -53,6 +53,26 @@ def in_place(
     return masked, np.zeros_like(removed)
 
 
+def named(
+    rng: np.random.Generator,
+    object_patches: Bool[np.ndarray, "K N"],
+    object_valid: Bool[np.ndarray, " K"],
+    max_objects: int = 3,
+    area: tuple[float, float] = (0.05, 0.40),
+    grid: tuple[int, ...] = (),
+    anchor: int = 0,
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
+    """`draw` with `removed` of `objects.draw`. It is the control for hiding: the predictor is told which objects are
+    removed, and sees them where the displaced shape does not cover them. Its `name_context` must be True."""
+    shape = geometry.shape(object_patches.shape[1], grid)
+    masked, removed = objects.draw(
+        rng, object_patches, object_valid, max_objects=max_objects, area=area, grid=grid, anchor=anchor
+    )
+    if removed.any():
+        masked = _elsewhere(rng, masked.reshape(shape)).ravel()
+    return masked, removed
+
+
 def _elsewhere(rng: np.random.Generator, clip: Bool[np.ndarray, "T R C"]) -> Bool[np.ndarray, "T R C"]:
     """The clip's shape at another place of the plane, or its mirror image if there is no other place."""
     plane = np.any(clip, axis=0)

@@ -40,7 +40,8 @@ class Predictor(nn.Module):
 
     Attributes: depth, width, heads. attention: "joint" (self-attention over all) or "cross" (mask tokens attend to each
     other and to the context, context tokens to mask tokens). max_objects: most objects that can be removed. out: the
-    encoder's width. gelu, remat, positions, position_grid, epsilon, dtype as the encoder's.
+    encoder's width. gelu, remat, positions, position_grid, epsilon, dtype as the encoder's. name_context: a removed
+    object's embedding is also added to the visible tokens that it covers (for the control masks.displaced:named).
     """
 
     depth: int = 6
@@ -55,6 +56,7 @@ class Predictor(nn.Module):
     position_grid: tuple[int, ...] = ()
     epsilon: float = 1e-6
     dtype: DTypeLike = jnp.float32
+    name_context: bool = False
 
     @nn.compact
     def __call__(
@@ -82,7 +84,10 @@ class Predictor(nn.Module):
         order &= removed[..., None]  # rank K of objects that are not removed may be below M
         covers = jnp.einsum("bkn,bkm->bnm", object_patches.astype(self.dtype), order.astype(self.dtype))
         masked = mask_token + covers @ object_embedding.astype(self.dtype)
-        x = jnp.where(context[..., None], Dense(self.width, self.dtype, name="embed")(tokens), masked)
+        embedded = Dense(self.width, self.dtype, name="embed")(tokens)
+        if self.name_context:
+            embedded = embedded + covers @ object_embedding.astype(self.dtype)
+        x = jnp.where(context[..., None], embedded, masked)
         x = position_encoding.add(self, x.astype(jnp.float32), grid)
         rotation = position_encoding.rotation(self, grid, self.width // self.heads)
         rotation = None if rotation is None else rotation[None]

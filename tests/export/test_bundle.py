@@ -42,6 +42,12 @@ def test_an_export_is_read_back_bit_for_bit_and_exported_again_to_the_same_bytes
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
+def test_the_control_that_names_visible_objects_is_refused():
+    with pytest.raises(ConfigError, match="objective.predictor.name_context = True: a model of this control cannot be"):
+        bundle.description(pairs.model(predictor={"name_context": True}))
+    assert "name_context" not in bundle.description(pairs.model(predictor={"name_context": False}))["predictor"]
+
+
 def test_the_sum_is_of_the_weights_and_a_changed_byte_is_seen(tmp_path):
     bundle.write(tmp_path, pairs.model(), "card")
     file = tmp_path / "model.safetensors"

@@ -7,6 +7,7 @@ import pytest
 
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.evals.base import Hidden
 from cjepa_jax.loading import model
 from configs import tiny
 from tests.running import SMALL
@@ -76,3 +77,18 @@ def test_a_folder_without_checkpoints(tmp_path):
     with pytest.raises(ConfigError, match="there is no checkpoint in .*run/checkpoints"):
         model.Restored.of(config(), run)
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == ["checkpoints", "config.json"]
+
+
+def test_a_model_of_named_objects_sees_them_and_what_else_is_hidden_stays_hidden():
+    plain = config()
+    named = plain.copy_and_resolve_references().unlock()
+    named.objective.predictor.name_context, named.mask.type = True, "cjepa_jax.masks.displaced:named"
+    video = np.random.default_rng(0).integers(0, 256, (4, 2, 32, 32, 3), np.uint8)
+    patches = np.zeros((4, 2, 16), bool)
+    patches[:, 0, 3:6] = True
+    removed = np.array([[1, 0]] * 2 + [[0, 0]] * 2, bool)  # of the last two scenes only tokens are hidden
+    hidden = Hidden(video, ~patches[:, 0], patches, removed)
+    plain, named = (model.Restored.of(c, "random").trained(4).hide(hidden) for c in (plain, named))
+    assert not plain.context[:, 3:6].any() and not named.context[2:, 3:6].any()
+    assert named.context[:2, 3:6].any(-1).all() and plain.context[:, 6:].any()
+    np.testing.assert_array_equal(named.context[2:], plain.context[2:])

@@ -83,3 +83,15 @@ def test_in_place_hides_the_objects_and_names_none():
     for seed in range(20):
         (wanted, chosen), (masked, removed) = (drawn(f, scene(seed), seed) for f in (objects.draw, displaced.in_place))
         assert (wanted == masked).all() and not removed.any() and removed.shape == chosen.shape
+
+
+@pytest.mark.parametrize("anchor", [0, 1])
+def test_named_objects_are_removed_and_the_displaced_shape_is_hidden(anchor):
+    for seed in range(50):
+        options = dict(seed=seed, area=(0.02, 0.4), anchor=anchor)
+        (_, chosen), (elsewhere, _), (masked, removed) = (
+            drawn(draw, scene(seed), **options) for draw in (objects.draw, displaced.draw, displaced.named)
+        )
+        assert removed.any() and (removed == chosen).all() and (masked == elsewhere).all()
+    masked, removed = drawn(displaced.named, scene(0), area=(0.99, 1.0))
+    assert masked.any() and not removed.any()  # blocks, as of all object masks

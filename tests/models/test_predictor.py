@@ -228,3 +228,25 @@ def test_parameter_counts():
     assert parameters() == 6 * block + rest == 11_831_168
     assert parameters(attention="cross") == 6 * (block + 4 * d**2 + 6 * d) + rest
     assert 22e6 < parameters(depth=12) == 12 * block + rest < 24e6
+
+
+def test_the_name_of_a_removed_object_reaches_the_visible_tokens_that_it_covers():
+    params, tokens, _, patches, removed = setup()
+    everything = np.ones((B, N), bool)
+    other = removed ^ np.array([[0, 0, 1, 0], [1, 0, 0, 0]], bool)
+    plain, named = ([apply(name_context=on)(params, tokens, everything, patches, r)[1] for r in (removed, other)]
+                    for on in (False, True))  # fmt: skip
+    assert np.array_equal(*plain) and not np.allclose(*named, atol=1e-3)
+    nobody = apply(name_context=True)(params, tokens, everything, patches, np.zeros_like(removed))[1]
+    np.testing.assert_array_equal(nobody, plain[0])
+    # One token that one object of rank 0 covers: its embedding is as good as a shift of the token.
+    patches = np.zeros((B, 1, N), bool)
+    patches[:, 0, 5] = True
+    kernel, names = params["embed"]["kernel"], params["object_embedding"]
+    shift = np.linalg.lstsq(np.asarray(kernel).T, np.asarray(names[0]), rcond=None)[0]
+    wide = params | {"object_embedding": (shift @ kernel)[None].repeat(3, 0)}
+    shifted = tokens.copy()
+    shifted[:, 5] += shift
+    one = apply(name_context=True)(wide, tokens, everything, patches, np.ones((B, 1), bool))[1]
+    two = apply()(wide, shifted, everything, patches, np.zeros((B, 1), bool))[1]
+    np.testing.assert_allclose(one, two, atol=1e-4)

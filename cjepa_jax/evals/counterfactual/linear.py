@@ -7,7 +7,7 @@ import numpy as np
 
 from cjepa_jax.evals.ridge import STRENGTHS
 
-HELD = 5  # one scene in so many, the last ones, is held out while the strength is chosen
+HELD = 5  # one scene in five, the last ones, is held out while the strength is chosen
 
 
 @dataclasses.dataclass
