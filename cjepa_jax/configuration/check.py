@@ -38,7 +38,7 @@ MAY_CHANGE = (
 """Keys that a resumed run may change, because they do not change the results. Accumulation, sharding and the layout of
 rows change the order of sums, and the draws of an objective that draws per slice, as Joint does for its slots."""
 
-SINCE = {  # newer options of sections: the behaviour of runs without them
+SINCE: dict[str, dict[str, Any]] = {  # newer options of sections: the behaviour of runs without them
     "mask": {"tied": False, "corner": False, "batch": 1},
     "optim": {"cooldown": 0.0, "layer_decay": 1.0},
 }
