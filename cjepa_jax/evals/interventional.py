@@ -40,7 +40,7 @@ class Interventional:
 
     Attributes:
       questions_fit, questions_test: multiples of 4, drawn from the bench's two splits.
-      anchor: times (tubelets) at the start that stay visible. 0: everything of k is hidden.
+      anchor: times (tubelets) at the start that stay visible. 0: everything of k is hidden. -1: as in the training.
       heads: "linear" (ridge on +-1) and "mlp". steps: of the mlp, at most.
       readouts, random_readouts: those of the model, and of the random initialisations.
       wrong: whether the rows of the wrong object are computed.
@@ -65,7 +65,7 @@ class Interventional:
         for name, least in (("questions_fit", 20), ("questions_test", 8)):
             value = getattr(self, name)
             _check(base.integer(value, least) and value % 4 == 0, name, value, f"a multiple of 4 from {least}")
-        for name, least in (("anchor", 0), ("steps", 1), ("response", 4), ("limit", 1)):
+        for name, least in (("anchor", -1), ("steps", 1), ("response", 4), ("limit", 1)):
             value = getattr(self, name)
             _check(base.integer(value, least), name, value, f"an integer of at least {least}")
         for name, known in (("heads", HEADS), ("readouts", READOUTS), ("random_readouts", READOUTS)):
@@ -77,6 +77,8 @@ class Interventional:
 
     def run(self, bench: Bench) -> Result:
         """Raises ConfigError for data without counterfactuals; DataError if they do not give enough questions."""
+        if self.anchor < 0:
+            return dataclasses.replace(self, anchor=bench.anchor).run(bench)
         base.require(bench.fit_split != bench.test_split, NAME, f"two splits, not {bench.test_split!r} twice")
         scenes = [self._scenes(bench, split) for split in (bench.fit_split, bench.test_split)]
         sets, keys = zip(
@@ -137,6 +139,7 @@ class Interventional:
         found["response"], change = do_readouts.responses(model, part, times, self.anchor, batch)
         if change is not None:
             found["error"], found["spread"] = change
+            found |= do_readouts.wrong_object(model, part, times, self.anchor, batch)
         return found
 
     def _identity(self, model: Model, test: DoQuestions, times: int, batch: int, key: str) -> str:
@@ -195,6 +198,13 @@ def _response_scores(judge: Judge, found: Found, randoms: Sequence[Found]) -> li
             explained(random["error"], random["spread"], judge.seed)[0] for random in randoms if "error" in random
         ]
         scores += [base.over_inits("explained", values, count)] if values else []
+    if "wrong" in found:
+        metric, count = "explained/neither object", len(found["wrong"])
+        for row, error, kind in ((TRAINED, "own", "result"), ("wrong object", "wrong", "floor")):
+            value, half = explained(found[error], found["size"], judge.seed)
+            scores.append(Score(metric, row, value, half, count=count, kind=kind))
+        values = [explained(random["own"], random["size"], judge.seed)[0] for random in randoms if "own" in random]
+        scores += [base.over_inits(metric, values, count)] if values else []
     return scores
 
 

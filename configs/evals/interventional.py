@@ -6,7 +6,7 @@
 For several models, a folder caches what they share:
 
     --config.evals.protocols.interventional.cache=runs/questions
-    --config.evals.protocols.interventional.anchor=1     the removed object is shown at first, as in training
+    --config.evals.protocols.interventional.anchor=0     everything of the removed object is hidden (-1: as in training)
     --config.data.source=cjepa_jax.data.worlds:Shadows     another world than the run's
 """
 
@@ -20,7 +20,7 @@ def get_config():
                 type="cjepa_jax.evals.interventional:Interventional",
                 questions_fit=1600,
                 questions_test=1000,
-                anchor=0,
+                anchor=-1,
                 cache="",
             ),
         ),

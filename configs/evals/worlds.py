@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 def get_config():
     evals = dict(
         protocols=dict(
-            interventional=dict(type="cjepa_jax.evals.interventional:Interventional", anchor=0, cache=""),
+            interventional=dict(type="cjepa_jax.evals.interventional:Interventional", anchor=-1, cache=""),
             states=dict(type="cjepa_jax.evals.states:States"),
             count=dict(type="cjepa_jax.evals.classify:Classify", label="count", low_shot=0.1),
             collapse=dict(type="cjepa_jax.evals.collapse:Collapse"),

@@ -231,6 +231,36 @@ def test_response_is_the_change_of_untouched_tokens_over_the_variance():
     assert 0 < spread.sum() <= error.sum()
 
 
+def test_the_wrong_object_answers_for_k_where_neither_of_them_is():
+    (_, test), plain = asked(), colours()
+    part = test.part(slice(12))
+
+    def hide(hidden):  # it says how large the removed object is, of every token
+        size = (hidden.object_patches & hidden.removed[..., None]).sum((1, 2)) / 100
+        return Seen(None, None, np.broadcast_to(size[:, None, None], (len(size), 32, 3)).astype(np.float32))
+
+    found = readouts.wrong_object(dataclasses.replace(plain, hide=hide), part, 2, 0, 5)
+    real = plain.encode(part.video) - plain.encode(part.without)
+    there = part.other >= 0
+    k, o = (part.object_patches[np.arange(12), row] & there[:, None] for row in (part.removed, part.other))
+    rest = ~(part.object_patches[np.arange(12), part.removed] | o)
+    for name, patches in (("own", k), ("wrong", o)):
+        error = (np.square(patches.sum(1)[:, None, None] / 100 - real).sum(-1) * rest).sum(1)[there]
+        assert found[name] == pytest.approx(error, rel=1e-4)
+    assert found["size"] == pytest.approx((np.square(real).sum(-1) * rest).sum(1)[there], rel=1e-4) and there.any()
+    assert readouts.wrong_object(blind(), part, 2, 0, 5) == {}
+
+
+def test_the_wrong_object_has_its_row_and_minus_1_is_the_anchor_of_the_training(cache):
+    options = OPTIONS | {"readouts": ("context",), "random_readouts": ("context",), "wrong": False}
+    made = dataclasses.replace(bench(colours(), [colours()]), anchor=1)
+    scores = [table(Interventional(**options, anchor=anchor, cache=cache).run(made)) for anchor in (-1, 1)]
+    assert repr(scores[0]) == repr(scores[1])
+    rows = {row: score for (metric, row), score in scores[0].items() if metric == "explained/neither object"}
+    assert rows[TRAINED].value == rows["wrong object"].value == 0 and rows["wrong object"].kind == "floor"
+    assert set(rows) == {TRAINED, "wrong object", RANDOM}
+
+
 def _all_at_once(model, asked):
     """The same by its formula, with everything in memory."""
     full, without = (model.encode(video) for video in (asked.video, asked.without))
@@ -338,7 +368,7 @@ def test_data_that_cannot_serve_are_refused_in_a_line(change, says):
 @pytest.mark.parametrize(
     "option",
     [
-        {"questions_fit": 30}, {"questions_test": 4}, {"heads": ("forest",)}, {"readouts": ()}, {"anchor": -1},
+        {"questions_fit": 30}, {"questions_test": 4}, {"heads": ("forest",)}, {"readouts": ()}, {"anchor": -2},
         {"wrong": 1}, {"anchor": 2},
     ],
 )  # fmt: skip

@@ -25,7 +25,7 @@ from cjepa_jax.weights import npz
 
 MOMENTS = 4  # at most so many frames' states describe a scene, evenly spread from the first to the last
 MOST_KEPT = 1 << 36  # bytes
-FORMAT = 3  # of what a folder keeps, raised when it changes
+FORMAT = 4  # of what a folder keeps, raised when it changes
 DATA = importlib.resources.files("cjepa_jax.data")
 CODE = (DATA / "questions.py", DATA / "worlds")  # files and folders: whose code decides what is asked and answered
 

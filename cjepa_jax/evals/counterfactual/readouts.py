@@ -114,6 +114,28 @@ def responses(
     return response, (error, squares - 2 * sums @ mean + tokens * (mean @ mean))
 
 
+def wrong_object(model: Model, asked: DoQuestions, times: int, anchor: int, batch: int) -> dict[str, np.ndarray]:
+    """How well the predicted change without another object answers for k, at the tokens that neither of them touches.
+
+    Returns: of the Q' questions that have another object, [Q'] each: the squared error of the change that is predicted
+      without k ("own"), that of the change that is predicted without the other object ("wrong"), and the squared size
+      of the real change without k ("size"). {} if there is none, or if the change was not trained.
+    """
+    parts = []
+    for start in range(0, len(asked.video), batch):
+        part = asked.part(slice(start, start + batch))
+        target = model.target or model.encode
+        real = target(part.video) - target(part.without)
+        said = [model.hide(hide(part, row, times, anchor)).change for row in (part.removed, part.other)]
+        if said[0] is None or said[1] is None:
+            return {}
+        rest = ~(_touched(part, part.removed) | _touched(part, part.other))
+        row = (said[0] - real, said[1] - real, real)
+        parts.append([_squares(values, rest)[part.other >= 0] for values in row])
+    own, wrong, size = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return {"own": own, "wrong": wrong, "size": size} if len(own) else {}
+
+
 def _response(model, asked, times, anchor, full) -> tuple[np.ndarray, ...]:
     """Of a batch: the mean squared change of untouched tokens [B]; and where the change was trained, the squared error
     of the predicted one [B], the tokens' number [B], and the real one's sum [B, D] and sum of squares [B] over them."""
