@@ -201,8 +201,8 @@ def _response_scores(judge: Judge, found: Found, randoms: Sequence[Found]) -> li
     if "wrong" in found:
         metric, count = "explained/neither object", len(found["wrong"])
         for row, error, kind in ((TRAINED, "own", "result"), ("wrong object", "wrong", "floor")):
-            value, half = explained(found[error], found["size"], judge.seed)
-            scores.append(Score(metric, row, value, half, count=count, kind=kind))
+            share, half = explained(found[error], found["size"], judge.seed)
+            scores.append(Score(metric, row, share, half, count=count, kind=kind))
         values = [explained(random["own"], random["size"], judge.seed)[0] for random in randoms if "own" in random]
         scores += [base.over_inits(metric, values, count)] if values else []
     return scores
