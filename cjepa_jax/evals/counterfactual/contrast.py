@@ -75,6 +75,9 @@ def matched(sums: Products, seed: int) -> tuple[float, float]:
 
 
 def best_scale(sums: Products) -> float:
-    """The factor of x with the least sum of |factor x - y|^2. 0 where x is 0 everywhere."""
+    """The factor of x, 0 or more, with the least sum of |factor x - y|^2. 0 where x is 0 everywhere.
+
+    A negative one would make knowledge of a prediction that is systematically of the other object.
+    """
     predicted = sums.predicted.sum()
-    return float(sums.inner.sum() / predicted) if predicted > 0 else 0.0
+    return max(float(sums.inner.sum() / predicted), 0.0) if predicted > 0 else 0.0
