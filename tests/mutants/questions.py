@@ -3,11 +3,47 @@
 from tests.mutants.mutant import of, tests_of
 
 DO, STATES, CRAFT, PHYRE = tests_of("evals/", "interventional", "states", "benchmarks/craft", "benchmarks/phyre")
+CONTRAST, EFFECTS = tests_of("evals/counterfactual/", "contrast", "effects")
 BASE, PROBE, ANSWERS, WORDS = tests_of("evals/", "base", "probe", "benchmarks/language_head", "benchmarks/words")
 COLLAPSE = tests_of("evals/", "collapse")[0]
 READOUTS = f"{DO}readouts_are_means_over_the_tokens_that_they_name"
 
 QUESTIONS = (
+    *of(
+        "cjepa_jax/evals/counterfactual/contrast.py",
+        (
+            "scale**2 * predicted - 2 * scale * inner + true",
+            "scale * predicted - 2 * scale * inner + true",
+            f"{CONTRAST}r2_is_the_formula_over_chosen_tokens",
+        ),
+        (
+            "sums.inner.sum() / predicted",
+            "sums.true.sum() / predicted",
+            f"{CONTRAST}the_best_scale_is_that_of_least_squares",
+        ),
+        (
+            "np.where(inner == 0, 0.5, inner > 0)",
+            "inner >= 0",
+            f"{CONTRAST}ties_count_a_half_and_the_rest_by_their_sign",
+        ),
+    ),
+    *of(
+        "cjepa_jax/evals/counterfactual/foresee.py",
+        ("[-of.change for of in seen", "[of.change for of in seen", f"{EFFECTS}who_knows_gets_1_of_everything"),
+        (
+            "(part.video, part.without_third)]",
+            "(part.video, part.without)]",
+            f"{EFFECTS}the_decoder_sees_no_scene_without_k_or_o_and_chooses_by_the_third",
+        ),
+    ),
+    *of(
+        "cjepa_jax/evals/counterfactual/pairs.py",
+        (
+            "others = np.where(gone, np.inf, reached)",
+            "others = reached",
+            f"{EFFECTS}pairs_are_two_eligible_objects_and_their_removals",
+        ),
+    ),
     *of(
         "cjepa_jax/evals/counterfactual/readouts.py",
         ("expected = base() - seen.change", "expected = base() + seen.change", READOUTS),
