@@ -5,6 +5,7 @@ docs/EVALUATION.md, "Effects", has the formulas (E1) to (E9).
 
 import dataclasses
 import functools
+import importlib.resources
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from cjepa_jax.evals.counterfactual.effect_scores import CEILING, FLOORS, Found,
 from cjepa_jax.evals.counterfactual.foresee import Foreseen, decoder, foresee
 
 NAME = "effects"
+CODE = importlib.resources.files("cjepa_jax.evals.counterfactual")  # whose files decide the scores that a folder keeps
 DECIDABLE = 0.5  # the least ceiling of contrast/picture with which a world counts
 CHANCE = "chance"
 
@@ -80,7 +82,7 @@ class Effects:
         anchor = bench.anchor if self.anchor < 0 else self.anchor
         _check(anchor < scenes[1].grid[0], "anchor", anchor, f"below the clip's {scenes[1].grid[0]} times")
         scorer = Scorer(fit, test, scenes[1].grid, anchor, bench.seed)
-        key = questions.digest(*map(str.encode, names))
+        key = questions.digest(*map(str.encode, [*names, questions.code([CODE])]))
         floors = questions.remembered(self.cache, f"effects-floors-{key}", scorer.floors)
         key = questions.digest(key.encode(), repr((anchor, self.probe_pairs, self.probe_steps)).encode())
         found, seen = self._found(bench.model, scorer, bench.batch)
