@@ -104,6 +104,11 @@ def did_you_mean(name: str, choices: Iterable[str], least: float = ALIKE) -> str
         match = difflib.SequenceMatcher(None, name.lower(), choice.lower())
         return match.ratio() + match.quick_ratio()  # quick_ratio ignores order, so swapped letters cost little
 
+    def one_letter(choice: str) -> bool:  # as in "l1" and "l2", which likeness ranks low because they are short
+        return len(name) == len(choice) and sum(a != b for a, b in zip(name, choice, strict=True)) == 1
+
     nearest = max(sorted(choices), key=likeness, default=None)
-    alike = nearest and (likeness(nearest) >= least or (name and name.lower() in nearest.lower()))
+    alike = nearest and (
+        likeness(nearest) >= least or one_letter(nearest) or (name and name.lower() in nearest.lower())
+    )
     return f"; did you mean {nearest!r}?" if alike else ""

@@ -221,6 +221,7 @@ MASKS = {  # of the configs whose mask is not tiny's
     "ablations.tiny.five_objects": SHOWN_ONCE | {"max_objects": 5},
     "ablations.tiny.random_patches": {"type": "cjepa_jax.masks.blocks:draw", "count": 4, "scale": (0.15, 0.2),
                                  "aspect": (0.75, 1.5), "anchor": 1},
+    "ablations.tiny.named": SHOWN_ONCE | {"type": "cjepa_jax.masks.displaced:named"},
     "ablations.tiny.displaced_objects": SHOWN_ONCE | {"type": "cjepa_jax.masks.displaced:draw"},
     "ablations.tiny.random_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": False},
     "ablations.tiny.tube_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": True},

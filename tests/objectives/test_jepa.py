@@ -78,6 +78,8 @@ ALONE = {  # every alternative of the method on its own: (objective's fields, ba
     "zeroed": ({"encoder_input": "zeroed"}, {}, {}),
     "drop_tokens": ({}, {"intervened": "drop_tokens"}, {}),
     "rerender": ({}, {"intervened": "rerender"}, {}),
+    "rerender other": ({}, {"intervened": "rerender_other"}, {}),
+    "second view": ({}, {"intervened": "second_view"}, {}),
     "all context": ({"causal_tokens": "context"}, {}, {}),
     "none": ({"causal_weight": 0.0}, {"intervened": "none"}, {}),
     "no sigreg": ({"sigreg_weight": 0.0}, {}, {}),
@@ -97,6 +99,7 @@ ALONE = {  # every alternative of the method on its own: (objective's fields, ba
     "no decay": ({}, {}, {"weight_decay": 0.0}),
 }
 # Those without golden numbers, which one fast step has together; the others train in tests/test_three_steps.py.
+CONTROLS = ("rerender other", "second view")
 REST = ("bfloat16", "epps-pulley", "l1", "none", "no decay")
 
 
@@ -121,11 +124,22 @@ def test_the_alternatives_without_golden_numbers_train_together():
     check_step(*started(objective, batch, **changes), still)
 
 
+def test_the_controls_of_the_causal_term_train_by_one_program():
+    """Other objects simulated away, or nothing: the batch has the same form, and with nothing removed no change."""
+    objective, batch, state, step = started(*alternative([CONTROLS[0]])[:2])
+    metrics = check_step(objective, batch, state, step)
+    _, nothing, state, _ = started(*alternative([CONTROLS[1]])[:2])
+    assert (nothing.intervened == nothing.video).all() and (batch.intervened != batch.video).any()
+    other = check_step(objective, nothing, state, step)
+    assert float(other["loss/prediction"]) == float(metrics["loss/prediction"])
+    assert float(other["loss/causal"]) < float(metrics["loss/causal"])
+
+
 def test_a_fast_test_trains_a_step_under_every_choice():
     """Of the method; how tokens are given their places is for imported weights."""
     settings = [three_steps.SETTINGS[name] for name in test_three_steps.FAST]
     rest = {"dtype": {"float32"}, "sigreg_kind": {"kl"}}  # of all settings
-    for name in REST:
+    for name in (*REST, *CONTROLS):
         for key, value in (ALONE[name][0] | ALONE[name][1]).items():
             rest.setdefault(key, set()).add(value)
     for key, choices in check.CHOICES.items():
