@@ -360,6 +360,7 @@ def runs_on_cpu(environment: Mapping[str, str] = os.environ, devices: str = "/de
 
 
 def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-    # If the write of one array fails, TensorStore reports this for each array that is still being written.
-    if str(unraisable.exc_value) != "Event loop is closed":
+    # If the write of one array fails, one of these is reported for each array that is still being written.
+    text = str(unraisable.exc_value)
+    if text != "Event loop is closed" and not re.fullmatch("TaskGroup .* is shutting down", text, re.DOTALL):
         sys.__unraisablehook__(unraisable)

@@ -167,8 +167,9 @@ def test_a_full_disk_surfaces_as_a_storage_error_and_the_last_good_one_stays(tmp
     process = script(
         """
         import resource, signal, time
-        from cjepa_jax.cli import set_up_logging, storage_error
+        from cjepa_jax.cli import prepare_process, set_up_logging, storage_error
         set_up_logging("info")
+        prepare_process()  # as every command: which errors of other arrays are told
         checkpoints = Checkpoints(sys.argv[1])
         state = {"w": jax.random.normal(jax.random.key(0), (512, 512))}
         checkpoints.save(1, state)
