@@ -23,7 +23,7 @@ def printable(text: Any) -> str:
 
 
 def one_line(text: Any, most: int = MOST_LETTERS) -> str:
-    """The lines of a text joined by semicolons, then made `printable`, of which at most `most` letters are kept."""
+    """The lines of a text joined by semicolons and made `printable`. At most `most` letters are kept."""
     line = printable("; ".join(line.strip() for line in str(text)[:most].splitlines() if line.strip()))
     return line if len(line) <= most and len(str(text)) <= most else f"{line[:most]}..."
 
@@ -81,9 +81,9 @@ PREEMPTED = 75
 
 
 def raised(error: BaseException, file: str | None = None) -> str:
-    """What a program of the user's raised, on one line: type, text, and the file and line of the mistake.
+    """An exception of the user's code on one line: type, text, file and line.
 
-    file: the user's file, if it is known. Its innermost line is named, otherwise the innermost of all.
+    file: the user's file, if it is known. The innermost line in this file is named, otherwise the innermost of all.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"SyntaxError: {one_line(error.msg)} ({pathlib.Path(error.filename).name}, line {error.lineno})"

@@ -27,12 +27,9 @@ def draw(
     Returns: masked bool [N], as many tokens at each time as `objects.draw` masks, and removed bool [K], all False.
     Raises: ValueError for a grid that does not have N tokens, or for N = 1.
     """
-    shape = geometry.shape(object_patches.shape[1], grid)
-    masked, removed = objects.draw(
+    masked, removed = named(
         rng, object_patches, object_valid, max_objects=max_objects, area=area, grid=grid, anchor=anchor
     )
-    if removed.any():
-        masked = _elsewhere(rng, masked.reshape(shape)).ravel()
     return masked, np.zeros_like(removed)
 
 

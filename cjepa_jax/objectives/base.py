@@ -83,9 +83,10 @@ def exports(objective: Any) -> tuple[str, ...]:
 
 @runtime_checkable
 class Masking(Objective, Protocol):
-    """An objective that learns from scenes of which a part is hidden: the report shows what was.
+    """An objective that trains on partly hidden scenes.
 
-    Its report has pictures. An objective without `encode_context` has none, and its masks may hide nothing.
+    The report has pictures of the hidden patches. An objective without `encode_context` has no pictures, and its masks
+    may hide nothing.
     """
 
     def encode_context(self, params: Params, batch: Batch) -> Array:

@@ -1,4 +1,4 @@
-"""Checksums of arrays, equal wherever and however an array lives: on the devices that hold it, or on the host."""
+"""Checksums of arrays. They are equal for every sharding, and on devices and host."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-SMALL = 2**16  # elements of a CPU's array up to which NumPy is done before a program for its shape is made
+SMALL = 2**16  # elements: up to this size, NumPy is faster for an array on a CPU than the compilation of a program
 
 
 def checksums(leaves: Sequence[jax.Array]) -> jax.Array | np.ndarray:
-    """uint32 [2, len(leaves)]: per array, two sums over its elements modulo 2^32: of the bits times odd weights by
-    position, and of bits and position mixed. The second is needed because round values have many trailing zero bits,
-    which weights do not change.
+    """Two sums over the elements of each array, modulo 2^32: uint32 [2, len(leaves)].
 
-    Computed in integers and therefore equal for every sharding, on the array's devices, or on the host for small arrays
-    of a CPU. Any single wrong element is detected.
+    The first is of the bits times odd weights by position, the second of bits and position mixed. The second is needed
+    because round values have many trailing zero bits, which weights do not change. Each wrong element is detected.
+
+    The sums are of integers, so they are equal for every sharding. They are computed on the array's devices, or on the
+    host for small arrays on a CPU.
     """
     on_device, beside = _programs(everywhere(leaves))
     columns = [_on_host(leaf) if _is_small(leaf) else on_device(leaf) for leaf in leaves]
@@ -40,8 +41,10 @@ def first_device() -> Sharding:
 
 @functools.cache
 def _programs(home: Sharding) -> tuple[Callable, Callable]:
-    """Jitted _on_device and _beside: one program for all arrays of the same shape and type, of which a state has
-    several, and the same ones at every save."""
+    """Jitted _on_device and _beside, cached per sharding.
+
+    All arrays of the same shape and type use one program, and each save uses the programs of the one before.
+    """
     on_device, beside = (jax.jit(function, out_shardings=home) for function in (_on_device, _beside))
     return on_device, beside
 
@@ -74,7 +77,7 @@ def _on_device(leaf: jax.Array) -> jax.Array:
 
 
 def _terms(bits: Any, position: Any) -> tuple[Any, Any]:
-    """What an array's two checksums are the sums of, by its elements. uint32, modulo 2^32."""
+    """The terms of an array's two checksums, uint32, one per element."""
     mixed = bits ^ (position * np.uint32(0x9E3779B9))
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):  # the end of MurmurHash3, one to one
         mixed = (mixed ^ (mixed >> shift)) * np.uint32(factor)

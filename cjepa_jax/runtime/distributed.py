@@ -94,17 +94,13 @@ def local(tree: Any) -> Any:
     return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 
 
-@contextlib.contextmanager
-def blame() -> Iterator[None]:
+class blame(contextlib.AbstractContextManager):
     """An error inside may be caused by a dead peer. It is only raised if the heartbeat finds no dead peer."""
-    try:
-        yield
-    except CjepaError:
-        raise
-    except Exception:
-        if _heartbeat:
-            time.sleep(VERDICT)
-        raise
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        foreign = kind is not None and issubclass(kind, Exception) and not issubclass(kind, CjepaError)
+        if foreign and _heartbeat:
+            time.sleep(VERDICT)  # in which the heartbeat ends this process if a peer is dead
 
 
 def leave(code: int) -> int:

@@ -94,16 +94,24 @@ class Folder:
             (h, w), (mh, mw) = image.shape[:2], ids.shape
             hint = f"; the image's EXIF says to turn it, data.options.exif is {self.exif!r}" if orientation > 1 else ""
             raise DataError(f"{mask_file}: the mask is {mw}x{mh} pixels, its image {w}x{h}{hint}")
-        ids[ids == self.ignore] = 0
-        values = np.setdiff1d(ids, [0])
-        if len(values) > self.max_masks:
-            why = "an instance map has one value per object"
-            raise DataError(f"{mask_file}: {len(values)} objects, at most {self.max_masks}: {why}")
+        values = objects(ids, self.ignore, self.max_masks, str(mask_file))
         image_files.check_sharp(ids, values, str(mask_file))
         image, ids = shrink(image, ids, 2 * self.size)
         image_bytes.check_room(f"{mask_file}: masks", len(values), *ids.shape)
         masks = ids[None] == values[:, None, None]
         return {"video": image[None], "masks": masks[:, None], "labels": labels(masks)}
+
+
+def objects(ids: np.ndarray, ignore: int, most: int, name: str) -> np.ndarray:
+    """The values of the objects in maps of ids, sorted. Ids that are `ignore` become 0, the ground, in place.
+
+    Raises DataError, beginning with `name`, for more than `most` objects.
+    """
+    ids[ids == ignore] = 0
+    values = np.setdiff1d(ids, [0])
+    if len(values) > most:
+        raise DataError(f"{name}: {len(values)} objects, at most {most}: an instance map has one value per object")
+    return values
 
 
 def pairs(root: Path, split: str) -> list[tuple[str, str]]:

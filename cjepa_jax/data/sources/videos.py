@@ -230,11 +230,8 @@ class Videos:
         return red.astype(np.int32) << 16 | green.astype(np.int32) << 8 | blue
 
     def _objects(self, ids: np.ndarray, place: Path, where: str) -> np.ndarray:
-        """Masks bool [K,T,H,W] of the ids [T,H,W]. Raises DataError for maps that are none."""
-        values = np.setdiff1d(np.unique(ids), [0, self.ignore])
-        if len(values) > self.max_masks:
-            why = "an instance map has one value per object"
-            raise DataError(f"{place}: {len(values)} objects, at most {self.max_masks}: {why} ({where})")
+        """Masks bool [K,T,H,W] of the ids [T,H,W]. Raises DataError if these are not instance maps."""
+        values = folder.objects(ids, self.ignore, self.max_masks, f"{place} ({where})")
         middle = ids[len(ids) // 2].astype(np.int64)
         image_files.check_sharp(middle, np.setdiff1d(middle, [0]), str(place))
         image_bytes.check_room(f"{place}: masks ({where})", len(values), *ids.shape)

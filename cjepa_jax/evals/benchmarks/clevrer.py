@@ -31,7 +31,7 @@ class Clevrer:
       "HEAD/descriptive": the share of correct answers.
       "HEAD/TYPE/options": the share of options that are judged correctly.
       "HEAD/TYPE/questions": the share of questions of which every option is judged correctly.
-      "HEAD/overall/questions": accuracy over all questions, most of which are descriptive. The published C-JEPA's code
+      "HEAD/overall/questions": accuracy over all questions. Most of them are descriptive. The published C-JEPA's code
         averages in this way.
       "HEAD/overall/types": the mean of the four types' accuracies per question, as in many papers.
 
