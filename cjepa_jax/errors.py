@@ -1,10 +1,11 @@
 """The errors that end a run. Each gives one clear line for the user and an exit code for the shell."""
 
+import contextlib
 import difflib
 import pathlib
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 ALIKE = 1.2  # of at most 2: least likeness of a name that is suggested
@@ -92,6 +93,27 @@ def raised(error: BaseException, file: str | None = None) -> str:
     kind = type(error).__name__
     text = error.args[0] if isinstance(error, KeyError) and error.args else error  # its own text is in quotes
     return f"{kind}: {one_line(text) or kind} ({pathlib.Path(place.filename).name}, line {place.lineno})"
+
+
+@contextlib.contextmanager
+def reporting(where: str, file: str | None = None) -> Iterator[None]:
+    """Reports exceptions of the user's code, which can raise anything, as a ConfigError: "WHERE raised ...".
+
+    This package's own errors pass unchanged. file: as for `raised`.
+    """
+    try:
+        yield
+    except CjepaError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{where} raised {raised(error, file)}") from error
+
+
+def kind_of(value: Any) -> str:
+    """A value for a message: the dtype and shape of an array, or else the type."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype} {list(value.shape)}"
+    return f"of type {type(value).__name__}"
 
 
 def did_you_mean(name: str, choices: Iterable[str], least: float = ALIKE) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
 from cjepa_jax.configuration import build, loss_names
-from cjepa_jax.errors import CjepaError, ConfigError, raised
+from cjepa_jax.errors import ConfigError, reporting
 from cjepa_jax.types import Array
 
 Scalar = Float[Array, ""]
@@ -149,12 +149,8 @@ def _checked(
     function: Any, where: str, prediction: Float[Array, "B N D"], *arguments: Any, per_example: bool = False
 ) -> Any:
     """What a user's loss returns. Raises ConfigError, one line, for another shape and for an exception in it."""
-    try:
+    with reporting(f"{where}:", inspect.getsourcefile(function)):
         found = function(prediction, *arguments, per_example=per_example)
-    except CjepaError:
-        raise
-    except Exception as error:  # a user's loss can raise anything: reported
-        raise ConfigError(f"{where}: raised {raised(error, inspect.getsourcefile(function))}") from error
     wanted = prediction.shape[:1] if per_example else ()
     if getattr(found, "shape", None) != wanted:
         kind = list(found.shape) if hasattr(found, "shape") else type(found).__name__

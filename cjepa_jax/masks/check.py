@@ -1,5 +1,6 @@
 """The mask of a config: the function that its section names, and what each draw must be."""
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from cjepa_jax.configuration import build
-from cjepa_jax.errors import CjepaError, ConfigError, raised
+from cjepa_jax.errors import ConfigError, kind_of, reporting
 
 BY_POSITION, BY_NAME = ("rng", "object_patches", "object_valid"), ("grid",)  # what a mask is given
 
@@ -41,29 +42,29 @@ class Mask:
         Raises: ConfigError, one line that names mask.type, for a draw of another form, one that leaves nothing visible
           or hides nothing, and for an exception in a function of another package.
         """
-        try:
+        with self._reporting:
             drawn = self.draw(rng, object_patches, object_valid, grid=grid)
-        except CjepaError:
-            raise
-        except Exception as error:  # a user's mask can raise anything: reported
-            if build.is_ours(self.path):
-                raise
-            said = raised(error, inspect.getsourcefile(inspect.unwrap(_function(self.draw))))
-            raise ConfigError(f"mask.type = {self.path!r}: raised {said}") from error
         if problem := self._problem(drawn, object_patches, object_valid):
             raise ConfigError(f"mask.type = {self.path!r}: {problem}")
         return tuple(drawn)
+
+    @property
+    def _reporting(self) -> contextlib.AbstractContextManager[None]:
+        if build.is_ours(self.path):
+            return contextlib.nullcontext()
+        function = self.draw.func if isinstance(self.draw, functools.partial) else self.draw
+        return reporting(f"mask.type = {self.path!r}:", inspect.getsourcefile(inspect.unwrap(function)))
 
     def _problem(self, drawn: Any, object_patches: np.ndarray, object_valid: np.ndarray) -> str:
         """What is wrong with a draw, "" if nothing is. It takes microseconds."""
         objects, tokens = object_patches.shape
         if not isinstance(drawn, tuple | list) or len(drawn) not in (2, 3):
-            return f"returned {_kind(drawn)}: must return (masked, removed) or (masked, removed, dropped)"
+            return f"returned {kind_of(drawn)}: must return (masked, removed) or (masked, removed, dropped)"
         lengths = {"masked": tokens, "removed": objects, "dropped": tokens}
         for (name, length), array in zip(lengths.items(), drawn, strict=False):
             if not isinstance(array, np.ndarray) or array.dtype != np.bool_ or array.shape != (length,):
                 axis = "K" if name == "removed" else "N"
-                return f"returned {name} as {_kind(array)}: must be bool [{axis}], here [{length}]"
+                return f"returned {name} as {kind_of(array)}: must be bool [{axis}], here [{length}]"
         masked, removed, *dropped = drawn
         problem = ""
         if (removed & ~object_valid).any():
@@ -78,11 +79,3 @@ class Mask:
 def bind(section: Any, hides: bool = True) -> Mask:
     """The mask of config.mask. Raises ConfigError for an unknown option, and for a function that cannot be called."""
     return Mask(build.bind(section, "mask", BY_POSITION, BY_NAME), str(section["type"]), hides)
-
-
-def _function(draw: Any) -> Callable[..., Any]:
-    return draw.func if isinstance(draw, functools.partial) else draw
-
-
-def _kind(value: Any) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else f"of type {type(value).__name__}"

@@ -1,14 +1,13 @@
 """Whether an objective keeps the contract of objectives/base.py. An error is one line that names objective.type."""
 
-import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from cjepa_jax.errors import CjepaError, ConfigError, raised
+from cjepa_jax.errors import ConfigError, kind_of, reporting
 from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.types import Batch
 
@@ -47,7 +46,7 @@ def results(objective: Any, path: str, batch: Batch) -> None:
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
     count, step = batch.video.shape[0], jax.ShapeDtypeStruct((), jnp.int32)
 
-    with _named(f"{where}: init", file):
+    with reporting(f"{where}: init", file):
         state = jax.eval_shape(objective.init, key, batch)
     if not isinstance(state, tuple | list) or len(state) != 3:
         raise ConfigError(f"{where}: init returned {_kind(state)}: must return (params, target, extra)")
@@ -55,37 +54,27 @@ def results(objective: Any, path: str, batch: Batch) -> None:
     if isinstance(params, Mapping) and isinstance(extra, Mapping) and (shared := params.keys() & extra.keys()):
         raise ConfigError(f"{where}: init: params and extra both have {', '.join(sorted(shared))}")
 
-    with _named(f"{where}: loss", file):
+    with reporting(f"{where}: loss", file):
         found = jax.eval_shape(objective.loss, *state, batch, key, step)
     if not _is_pair(found) or not _is_pair(found[1]) or not isinstance(found[1][0], Mapping):
         raise ConfigError(f"{where}: loss returned {_kind(found)}: must return (loss, (diagnostics, extra))")
     total, (diagnostics, following) = found
     if getattr(total, "shape", None) != () or not jnp.issubdtype(total.dtype, jnp.floating):
-        raise ConfigError(f"{where}: loss returned a loss of {_kind(total)}: must be a float scalar")
+        raise ConfigError(f"{where}: loss returned a loss of {kind_of(total)}: must be a float scalar")
     if "loss" not in diagnostics:
         raise ConfigError(f"{where}: loss: the diagnostics have no 'loss', only {', '.join(sorted(diagnostics))}")
     for name, value in diagnostics.items():
         shape = (count,) if name == "per_scene" else ()
         if getattr(value, "shape", None) != shape:
-            raise ConfigError(f"{where}: loss: the diagnostic {name!r} is {_kind(value)}: must be {list(shape)}")
+            raise ConfigError(f"{where}: loss: the diagnostic {name!r} is {kind_of(value)}: must be {list(shape)}")
     _same(f"{where}: loss: extra", following, extra)
 
-    with _named(f"{where}: next_target", file):
+    with reporting(f"{where}: next_target", file):
         _same(f"{where}: next_target", jax.eval_shape(objective.next_target, params, target, step), target)
-    with _named(f"{where}: encode", file):
+    with reporting(f"{where}: encode", file):
         tokens = jax.eval_shape(objective.encode, params | extra, batch.video)
     if getattr(tokens, "ndim", 0) != 3 or tokens.shape[0] != count:
-        raise ConfigError(f"{where}: encode returned {_kind(tokens)}: must be [B, N, D], here [{count}, N, D]")
-
-
-@contextlib.contextmanager
-def _named(where: str, file: str | None) -> Iterator[None]:
-    try:
-        yield
-    except CjepaError:
-        raise
-    except Exception as error:  # a user's objective can raise anything: reported
-        raise ConfigError(f"{where} raised {raised(error, file)}") from error
+        raise ConfigError(f"{where}: encode returned {kind_of(tokens)}: must be [B, N, D], here [{count}, N, D]")
 
 
 def _same(where: str, found: Any, wanted: Any) -> None:
@@ -102,6 +91,4 @@ def _is_pair(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return f"{len(value)} values"
-    return f"{value.dtype} {list(value.shape)}" if hasattr(value, "shape") else f"a {type(value).__name__}"
+    return f"{len(value)} values" if isinstance(value, tuple | list) else kind_of(value)
