@@ -109,7 +109,7 @@ def reporting(where: str, file: str | None = None) -> Iterator[None]:
         raise ConfigError(f"{where} raised {raised(error, file)}") from error
 
 
-def kind_of(value: Any) -> str:
+def described(value: Any) -> str:
     """A value for a message: the dtype and shape of an array, or else the type."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{value.dtype} {list(value.shape)}"

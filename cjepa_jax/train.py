@@ -112,8 +112,8 @@ def _prepare(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, wei
     monitors.begin(run, state)
     # ------------------------------------------------------------------ fresh start or resume
     checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep, config.checkpoint.best)
-    restored = checkpoints.restore(state)
-    start, state = restored or (0, init_from.start(config, state, weights, workdir.path, cli.trust()))
+    told = {"trust": cli.trust(), "reading": cli.reading()}
+    start, state = checkpoints.restore(state) or (0, init_from.start(config, state, weights, workdir.path, **told))
     if first:
         workdir.truncate_metrics(start)
     console.print(summary.plan(config, workdir, run, start))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax.errors import DataError, kind_of
+from cjepa_jax.errors import DataError, described
 
 
 def scene(raw: Any, frames: int, label_names: Sequence[str], name: str) -> None:
@@ -17,7 +17,7 @@ def scene(raw: Any, frames: int, label_names: Sequence[str], name: str) -> None:
     Raises: DataError for the first field that is missing or wrong, with the required form.
     """
     if not isinstance(raw, Mapping):
-        raise DataError(f"{name} is {kind_of(raw)}: must be a dict of video, masks and labels")
+        raise DataError(f"{name} is {described(raw)}: must be a dict of video, masks and labels")
     for field in ("video", "masks", "labels"):
         if field not in raw:
             raise DataError(f"{name} has no {field}: must have video, masks and labels")
@@ -25,25 +25,25 @@ def scene(raw: Any, frames: int, label_names: Sequence[str], name: str) -> None:
     shape, masks = raw["video"].shape[:3], raw["masks"]
     if _type(masks) != np.bool_ or masks.ndim != 4 or masks.shape[1:] != shape:
         raise DataError(
-            f"{name}: masks are {kind_of(masks)}: must be bool [K, {', '.join(map(str, shape))}], as the video"
+            f"{name}: masks are {described(masks)}: must be bool [K, {', '.join(map(str, shape))}], as the video"
         )
     labels = _array(raw["labels"])
     if labels.dtype.kind not in "fiub" or labels.shape != (len(label_names),):
-        raise DataError(f"{name}: labels are {kind_of(labels)}: must be float32 [{len(label_names)}], as label_names")
+        raise DataError(f"{name}: labels are {described(labels)}: must be float32 [{len(label_names)}], as label_names")
     if not np.isfinite(labels).all():
         worst = int(np.isfinite(labels).argmin())
         raise DataError(f"{name}: label {label_names[worst]!r} is {labels[worst]}: must be finite")
     if "states" in raw:
         states = _array(raw["states"])
         if states.dtype.kind not in "fiub" or states.ndim != 3 or states.shape[:2] != (frames, len(masks)):
-            raise DataError(f"{name}: states are {kind_of(states)}: must be float32 [{frames}, {len(masks)}, S]")
+            raise DataError(f"{name}: states are {described(states)}: must be float32 [{frames}, {len(masks)}, S]")
 
 
 def video(array: Any, frames: int, name: str) -> None:
     """Checks a scene's video. Raises DataError."""
     if _type(array) == np.uint8 and array.ndim == 4 and array.shape[0] == frames and array.shape[3] == 3 and array.size:
         return
-    raise DataError(f"{name}: video is {kind_of(array)}: must be uint8 [{frames}, H, W, 3] (data.frames = {frames})")
+    raise DataError(f"{name}: video is {described(array)}: must be uint8 [{frames}, H, W, 3] (data.frames = {frames})")
 
 
 def _array(value: Any) -> np.ndarray:

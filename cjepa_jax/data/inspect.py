@@ -193,42 +193,49 @@ def page(config, facts, found, twice, advice: Sequence[str], picture: bytes) -> 
     body = [f"<h1>{escape(name)}</h1>"]
     body.append(html.section("What to set", "", "".join(f"<p>{escape(line)}</p>" for line in advice)))
     names = list(dict.fromkeys(key for each in facts.values() for key in each if key not in ("problems", "warnings")))
-    cells = [[escape(key), *(escape(shown(facts[split].get(key))) for split in facts)] for key in names]
-    body.append(html.section("Counts", "Shares are between 0 and 1.", html.table(["", *map(escape, facts)], cells)))
+    # The last column is empty, because a table's last column is text and the others are numbers.
+    cells = [[escape(key), *(shown(facts[split].get(key)) for split in facts), ""] for key in names]
+    note = "Shares are between 0 and 1. Of several values: their range, the middle 90 % in brackets, and the mean."
+    body.append(html.section("Counts", note, html.table(["", *map(escape, facts), ""], cells)))
     kinds = [
         [escape(split), str(kind["scenes"]), escape(kind["kind"]), escape(kind["first"])]
         for split, each in facts.items()
         for kind in each["problems"]
     ]
     note = "Errors that differ only in names and numbers are counted together."
-    body.append(
-        html.section("What is wrong", note, html.table(["split", "scenes", "what", "first"], kinds) * bool(kinds))
-    )
+    wrong = html.table(["split", "scenes", "what", "first"], kinds) if kinds else "<p>Nothing is wrong.</p>"
+    body.append(html.section("What is wrong", note, wrong))
     bad = [(split, row) for split, rows in found.items() for row in rows if "error" in row]
     listed = [[escape(split), str(row["scene"]), escape(row["error"])] for split, row in bad[:LISTED]]
-    note = (
-        f"The first {LISTED} of {len(bad)}; problems.csv has all." if len(bad) > LISTED else "problems.csv, as a table."
-    )
-    body.append(html.section("Unreadable scenes", note, html.table(["split", "scene", "error"], listed) * bool(bad)))
+    if bad:
+        note = (
+            f"The first {LISTED} of {len(bad)}. problems.csv has all." if len(bad) > LISTED else "As in problems.csv."
+        )
+        body.append(html.section("Unreadable scenes", note, html.table(["split", "scene", "error"], listed)))
     pairs = [[str(cell) for cell in pair] for pair in twice[:LISTED]]
-    note = f"{len(twice)} scenes have the same pixels as one of another split."
-    body.append(
-        html.section("In two splits", note, html.table(["split", "scene", "split", "scene"], pairs) * bool(pairs))
-    )
+    if pairs:
+        note = f"{len(twice)} scenes have the same pixels as one of another split."
+        body.append(html.section("In two splits", note, html.table(["split", "scene", "split", "scene"], pairs)))
     warned = sorted({line for each in facts.values() for line in each["warnings"]})
-    body.append(html.section("Warnings of the reader", "", "".join(f"<p>{escape(line)}</p>" for line in warned)))
-    image = f"<img style='max-width:100%' src='data:image/png;base64,{base64.b64encode(picture).decode()}'>"
+    if warned:
+        body.append(html.section("Warnings of the reader", "", "".join(f"<p>{escape(line)}</p>" for line in warned)))
+    data = base64.b64encode(picture).decode()
+    image = f"<img alt='Typical scenes, then odd ones' style='max-width:100%' src='data:image/png;base64,{data}'>"
     note = "Typical scenes are nearest to the median in all counts, odd ones farthest in one."
     body.append(html.section("Typical and odd scenes", note, image))
     return html.document(f"{name}: inspection", "".join(body))
 
 
 def shown(value: Any) -> str:
-    """A value of the summary as text for a cell."""
+    """A value of the summary as HTML for a cell."""
     if isinstance(value, float):
         return html.number(value)
+    if isinstance(value, dict) and "least" in value:  # summary.spread
+        least, low, high, most, mean = (html.number(value[key]) for key in ("least", "5 %", "95 %", "most", "mean"))
+        return least if least == most else f"{least} – {most} ({low} – {high}), {mean}"
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {shown(each)}" for key, each in value.items()) or "–"
+        return "<br>".join(f"{escape(str(key))}: {shown(each)}" for key, each in value.items()) or "–"
     if isinstance(value, list | tuple):
-        return ", ".join(" × ".join(map(str, each)) if isinstance(each, list | tuple) else str(each) for each in value)
-    return "–" if value is None else str(value)
+        parts = (": ".join(map(str, each)) if isinstance(each, list | tuple) else str(each) for each in value)
+        return escape(", ".join(parts))
+    return "–" if value is None else escape(str(value))

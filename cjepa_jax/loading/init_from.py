@@ -137,17 +137,19 @@ def start(
     weights: Pretrained | None,
     folder: pathlib.Path | None = None,
     trust: tuple[str, ...] = (),
+    reading: Reading = Reading(),  # noqa: B008 (immutable)
 ) -> TrainState:
     """Returns `state` with parameters and target replaced by the weights', and writes init_from.json into the folder.
 
-    Without config.init_from and weights the state is returned unchanged. Weights that are not given are loaded.
+    Without config.init_from and weights the state is returned unchanged. Weights that are not given are loaded, with
+    `reading` for what they do not say themselves.
 
     Raises: CheckpointError that lists the arrays that do not fit.
     """
     if weights is None and not config.init_from:
         return state
     if weights is None:  # of a run whose checkpoints are gone
-        weights = _load(config, recorded(folder) if folder else None, trust)
+        weights = _load(config, recorded(folder) if folder else None, trust, reading)
         if adopt(config, settings(config, weights)):
             raise CheckpointError(f"{config.init_from}: is not what the run was started from")
     if folder is not None and distributed.first():

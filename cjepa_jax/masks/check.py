@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from cjepa_jax.configuration import build
-from cjepa_jax.errors import ConfigError, kind_of, reporting
+from cjepa_jax.errors import ConfigError, described, reporting
 
 BY_POSITION, BY_NAME = ("rng", "object_patches", "object_valid"), ("grid",)  # what a mask is given
 
@@ -59,12 +59,12 @@ class Mask:
         """What is wrong with a draw, "" if nothing is. It takes microseconds."""
         objects, tokens = object_patches.shape
         if not isinstance(drawn, tuple | list) or len(drawn) not in (2, 3):
-            return f"returned {kind_of(drawn)}: must return (masked, removed) or (masked, removed, dropped)"
+            return f"returned {described(drawn)}: must return (masked, removed) or (masked, removed, dropped)"
         lengths = {"masked": tokens, "removed": objects, "dropped": tokens}
         for (name, length), array in zip(lengths.items(), drawn, strict=False):
             if not isinstance(array, np.ndarray) or array.dtype != np.bool_ or array.shape != (length,):
                 axis = "K" if name == "removed" else "N"
-                return f"returned {name} as {kind_of(array)}: must be bool [{axis}], here [{length}]"
+                return f"returned {name} as {described(array)}: must be bool [{axis}], here [{length}]"
         masked, removed, *dropped = drawn
         problem = ""
         if (removed & ~object_valid).any():

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cjepa_jax.errors import ConfigError, kind_of, reporting
+from cjepa_jax.errors import ConfigError, described, reporting
 from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.types import Batch
 
@@ -60,13 +60,13 @@ def results(objective: Any, path: str, batch: Batch) -> None:
         raise ConfigError(f"{where}: loss returned {_kind(found)}: must return (loss, (diagnostics, extra))")
     total, (diagnostics, following) = found
     if getattr(total, "shape", None) != () or not jnp.issubdtype(total.dtype, jnp.floating):
-        raise ConfigError(f"{where}: loss returned a loss of {kind_of(total)}: must be a float scalar")
+        raise ConfigError(f"{where}: loss returned a loss of {described(total)}: must be a float scalar")
     if "loss" not in diagnostics:
         raise ConfigError(f"{where}: loss: the diagnostics have no 'loss', only {', '.join(sorted(diagnostics))}")
     for name, value in diagnostics.items():
         shape = (count,) if name == "per_scene" else ()
         if getattr(value, "shape", None) != shape:
-            raise ConfigError(f"{where}: loss: the diagnostic {name!r} is {kind_of(value)}: must be {list(shape)}")
+            raise ConfigError(f"{where}: loss: the diagnostic {name!r} is {described(value)}: must be {list(shape)}")
     _same(f"{where}: loss: extra", following, extra)
 
     with reporting(f"{where}: next_target", file):
@@ -74,7 +74,7 @@ def results(objective: Any, path: str, batch: Batch) -> None:
     with reporting(f"{where}: encode", file):
         tokens = jax.eval_shape(objective.encode, params | extra, batch.video)
     if getattr(tokens, "ndim", 0) != 3 or tokens.shape[0] != count:
-        raise ConfigError(f"{where}: encode returned {kind_of(tokens)}: must be [B, N, D], here [{count}, N, D]")
+        raise ConfigError(f"{where}: encode returned {described(tokens)}: must be [B, N, D], here [{count}, N, D]")
 
 
 def _same(where: str, found: Any, wanted: Any) -> None:
@@ -91,4 +91,4 @@ def _is_pair(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    return f"{len(value)} values" if isinstance(value, tuple | list) else kind_of(value)
+    return f"{len(value)} values" if isinstance(value, tuple | list) else described(value)

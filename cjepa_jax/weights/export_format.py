@@ -141,7 +141,7 @@ def _encoder_shapes(options: dict, found: Mapping, where: str) -> dict[str, tupl
     name = f"{canonical.PATCHES}.weight"
     wanted = shapes.stack(size.width, _depth(options, size.depth, where), size.hidden)
     wanted |= {name: clips if found.get(name) == clips else patch, f"{canonical.PATCHES}.bias": (size.width,)}
-    return wanted | _table(options, size.width)
+    return wanted | _table(options, size.width, f"{where}: encoder")
 
 
 def _predictor_shapes(options: dict, encoder: dict, where: str) -> dict[str, tuple[int, ...]]:
@@ -152,7 +152,7 @@ def _predictor_shapes(options: dict, encoder: dict, where: str) -> dict[str, tup
     wanted |= {"mask_token": (width,), "object_embedding": (options.get("max_objects", 3), width)}
     for name, shape in {"embed": (width, out), "prediction": (out, width), "residual": (out, width)}.items():
         wanted |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    return wanted | _table(options, width)
+    return wanted | _table(options, width, f"{where}: predictor")
 
 
 def _depth(options: dict, own: int, where: str) -> int:
@@ -162,7 +162,10 @@ def _depth(options: dict, own: int, where: str) -> int:
     return depth
 
 
-def _table(options: dict, width: int) -> dict[str, tuple[int, ...]]:
+def _table(options: dict, width: int, where: str) -> dict[str, tuple[int, ...]]:
     if options.get("positions") != "table":
         return {}
-    return {"pos_embed": (1, math.prod(options.get("position_grid", ())), width)}
+    grid = options.get("position_grid", ())
+    if not grid:
+        raise CheckpointError(f"{where}.position_grid = (): must be three numbers, because positions = 'table'")
+    return {"pos_embed": (1, math.prod(grid), width)}

@@ -81,7 +81,16 @@ def test_counts_and_files(root, tmp_path, capsys):
     assert "--config.data.eval_count=2 --config.probe.train=1 --config.probe.test=1" in advice
     page = (out / "report.html").read_text()
     assert "c.png" in page and "What to set" in page and "<script" not in page and "data:image/png;base64," in page
+    assert "1 of 6 scenes" in page and "<td>objects per scene</td>" in page and "alt='" in page
     assert Image.open(out / "sheet.png").size[0] > 5 * inspect.SIDE
+
+
+def test_counts_are_short_texts():
+    spread = summary.spread([3, 4, 4, 5, 6])
+    assert inspect.shown(spread) == "3.000 – 6.000 (3.200 – 5.800), 4.400"
+    assert inspect.shown(summary.spread([64, 64])) == "64.0" and inspect.shown({}) == "–"
+    assert inspect.shown([("64 x 64", 24), ("<b>", 1)]) == "64 x 64: 24, &lt;b&gt;: 1"
+    assert inspect.shown({"<x>": summary.spread([1.0])}) == "&lt;x&gt;: 1.000"
 
 
 def test_a_sound_folder_needs_nothing(tmp_path, capsys):

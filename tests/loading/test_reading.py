@@ -13,6 +13,7 @@ from cjepa_jax.loading.inputs import InputError
 from cjepa_jax.weights.read import Reading
 from configs import tiny
 from tests import run_folders
+from tests.loading import test_init_from
 from tests.weights.test_read import names, prefixed, saved
 
 TOLD = Reading("vjepa2", heads=2)
@@ -44,6 +45,18 @@ def test_init_from_and_evaluate(clips, tmp_path):
     weights, _ = init_from.prepare(config, tmp_path / "run", (), TOLD._replace(images=True))
     assert weights.layout == "vjepa2" and weights.input["frames"] == 1
     assert model._opened(str(clips), (), TOLD)[1].layout == "vjepa2"
+
+
+def test_a_run_without_checkpoints_reloads_them_as_told(clips, tmp_path):
+    made = test_init_from.config(init_from=str(clips))
+    (tmp_path / "run").mkdir()
+    weights, _ = init_from.prepare(made, tmp_path / "run", (), TOLD)
+    state = test_init_from.blank(made)
+    first = init_from.start(made, state, weights, tmp_path / "run")
+    with pytest.raises(CheckpointError, match="--from-layout"):
+        init_from.start(made, state, None, tmp_path / "run")
+    again = init_from.start(made, state, None, tmp_path / "run", reading=TOLD)
+    test_init_from.equal(again.params["encoder"], first.params["encoder"])
 
 
 def test_export_and_what_says_itself(clips, tmp_path, monkeypatch):

@@ -77,6 +77,8 @@ def test_changed_weights_are_refused(tmp_path):
         ({"predictor": PREDICTOR | {"attention": "joint"}}, "predictor: is not this model: 16 not in the model"),
         ({"encoder": ENCODER | {"tubelet": 0}}, "encoder.tubelet = '0': must be a whole number in range"),
         ({"encoder": ENCODER | {"position_grid": [1, 2.5, 2]}}, "encoder.position_grid = .*: must be so many numbers"),
+        ({"encoder": ENCODER | {"positions": "table"}}, r"encoder.position_grid = \(\): must be three numbers"),
+        ({"predictor": PREDICTOR | {"positions": "table"}}, r"predictor.position_grid = \(\): must be three numbers"),
         ({"input": {"size": None, "frames": 4}}, "input.size = 'None': must be a whole number"),
         ({"input": SEEN | {"anchor": "1"}}, "input.anchor = '1': must be a whole number"),
         ({"input": SEEN | {"anchor": -1}}, "input.anchor = '-1': must be a whole number"),
