@@ -12,6 +12,7 @@ if __name__ == "__main__":
     raise SystemExit(cli.run("cjepa_jax.train", cli.define_reading))
 
 import contextlib
+import functools
 import pathlib
 import time
 
@@ -112,8 +113,8 @@ def _prepare(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, wei
     monitors.begin(run, state)
     # ------------------------------------------------------------------ fresh start or resume
     checkpoints = Checkpoints(workdir.checkpoints, config.checkpoint.keep, config.checkpoint.best)
-    told = {"trust": cli.trust(), "reading": cli.reading()}
-    start, state = checkpoints.restore(state) or (0, init_from.start(config, state, weights, workdir.path, **told))
+    begin = functools.partial(init_from.start, trust=cli.trust(), reading=cli.reading())
+    start, state = checkpoints.restore(state) or (0, begin(config, state, weights, workdir.path))
     if first:
         workdir.truncate_metrics(start)
     console.print(summary.plan(config, workdir, run, start))
