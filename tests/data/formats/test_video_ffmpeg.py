@@ -1,4 +1,4 @@
-"""Over forty video files of ten codecs: their frames are those of the program ffmpeg, by both readers."""
+"""Over forty video files of 13 codecs: their frames are those of the program ffmpeg, by both readers."""
 
 import functools
 import importlib
