@@ -48,7 +48,7 @@ def read(suite: Suite, folder: pathlib.Path) -> dict[str, dict]:
 
 
 def summarise(suite: Suite, records: Mapping[str, dict]) -> dict[str, Any]:
-    """world -> methods, yardsticks (floors and ceilings) and contrasts, each by column. Also the cost of each
+    """world -> methods, baselines (floors and ceilings) and contrasts, each by column. Also the cost of each
     method."""
     summary: dict[str, Any] = {"suite": suite.name, "about": suite.about, "worlds": {}, "costs": {}}
     cells = [record for record in records.values() if "protocols" in record]
@@ -62,7 +62,7 @@ def summarise(suite: Suite, records: Mapping[str, dict]) -> dict[str, Any]:
         }
         summary["worlds"][world] = {
             "methods": {m: {c: spread(list(v.values())) for c, v in row.items() if v} for m, row in values.items()},
-            "yardsticks": yardsticks(suite, here),
+            "baselines": baselines(suite, here),
             "contrasts": contrasts(suite, values),
         }
     for record in cells:
@@ -91,7 +91,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": float(np.mean(values)), "interval": None if half is None else float(half), "values": list(values)}
 
 
-def yardsticks(suite: Suite, records: Sequence[dict]) -> dict[str, dict[str, Any]]:
+def baselines(suite: Suite, records: Sequence[dict]) -> dict[str, dict[str, Any]]:
     """row -> column -> value of the floors and ceilings that depend only on the scenes, which are equal in all
     records."""
     rows: dict[str, dict[str, Any]] = {}
@@ -138,8 +138,8 @@ def markdown(suite: Suite, summary: Mapping[str, Any]) -> str:
             label = _label(suite, method)
             lines += _line(f"{label} ({runs})", row, titles, floor)
         parts.append(lines)
-        lines = head.format("yardstick")
-        for name, row in sorted(found["yardsticks"].items(), key=lambda item: item[1]["kind"] != "floor"):
+        lines = head.format("baseline")
+        for name, row in sorted(found["baselines"].items(), key=lambda item: item[1]["kind"] != "floor"):
             lines += _line(f"{name} ({row['kind']})", row, titles)
         parts.append(lines)
         if found["contrasts"]:

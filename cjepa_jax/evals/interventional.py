@@ -1,7 +1,7 @@
-"""Interventional probing: can a frozen model tell what would happen without an object?
+"""Interventional probing: can a frozen model predict what would happen without an object?
 
-The protocol of METHOD (14) (Algorithm 3, lines 4-7), the other ways of asking the same model, and rows that need no
-model or no intervention. The questions are balanced: a guess is right half of the time.
+The protocol of METHOD (14) (Algorithm 3, lines 4-7), other readouts of the same model, and rows that need no model or
+no intervention. The questions are balanced: a guess is right half of the time.
 """
 
 import dataclasses
@@ -29,24 +29,26 @@ Found = dict[str, np.ndarray]  # by "readout/head", "readout/final", "response",
 class Interventional:
     """Answers and final positions of object j without object k, by heads on each readout (counterfactual/readouts.py).
 
-    Each readout's accuracy stands beside the same readout of the network at random initialisation, and with another
-    object of the scene taken away instead of k ("wrong object"); and beside what the same heads get from what j and k
-    look like and how far apart they begin ("query only"), from their positions and sizes too ("query + position"),
-    from 96 principal components of the pixels too ("pixels + query"), and from copying what happens with k. Ceilings
-    are the encoder on the scene that the world simulates without k ("true removal"), and what the same heads get from
-    the true states over time: of j and k, and of all objects. `final` is the R2 of where j is at the end. `response`
-    is how much tokens that k does not touch change when the world takes k away, in units of their variance over
-    scenes; `explained` the share of that change which the model foresees.
+    Each readout's accuracy has these floors: the same readout of the network at random initialisation, and the readout
+    with another object removed instead of k ("wrong object"). Four more floors need no model. The heads get the looks
+    of j and k and their first distance ("query only"), then positions and sizes too ("query + position"), then 96
+    principal components of the pixels too ("pixels + query"). "copy-factual" answers with what happens with k.
+    Ceilings are the encoder on the scene that the world simulates without k ("true removal"), and the heads on the
+    true states over time of j and k, and of all objects.
+
+    `final` is the R2 of the position of j at the end. `response` is the change of tokens that k does not touch when the
+    world removes k, in units of their variance over scenes. `explained` is the share of that change that the model
+    predicts.
 
     Attributes:
       questions_fit, questions_test: multiples of 4, drawn from the bench's two splits.
-      anchor: times (tubelets) at the start that stay visible. 0: everything of k is hidden. -1: as in the training.
+      anchor: times (tubelets) at the start that stay visible. 0: all of k is hidden. -1: the training's.
       heads: "linear" (ridge on +-1) and "mlp". steps: of the mlp, at most.
-      readouts, random_readouts: those of the model, and of the random initialisations.
+      readouts, random_readouts: of the model, and of the random initialisations.
       wrong: whether the rows of the wrong object are computed.
-      response: test questions that `response` and `explained` are measured on.
-      limit: scenes that may be looked through for questions; stored data that have fewer give all.
-      cache: a folder that keeps questions, yardsticks and random initialisations for other models; "": none.
+      response: the number of test questions for `response` and `explained`.
+      limit: the number of scenes that may be searched for questions. Stored data that have fewer give all.
+      cache: a folder that stores questions, baselines and random initialisations for other models. "": none.
     """
 
     questions_fit: int = 1600
@@ -76,7 +78,7 @@ class Interventional:
         _check(isinstance(self.cache, str), "cache", self.cache, "a folder, or empty")
 
     def run(self, bench: Bench) -> Result:
-        """Raises ConfigError for data without counterfactuals; DataError if they do not give enough questions."""
+        """Raises ConfigError for data without counterfactuals, and DataError if they do not give enough questions."""
         if self.anchor < 0:
             return dataclasses.replace(self, anchor=bench.anchor).run(bench)
         base.require(bench.fit_split != bench.test_split, NAME, f"two splits, not {bench.test_split!r} twice")
@@ -94,7 +96,7 @@ class Interventional:
         few = judge.test.part(slice(bench.batch))
         has = do_readouts.features(bench.model, few, times, anchor=self.anchor, batch=bench.batch, wanted=self.readouts)
         base.require(bool(has), NAME, f"a model with one of the readouts {', '.join(self.readouts)}")
-        yardsticks = questions.remembered(self.cache, f"yardsticks-{key}", judge.yardsticks)
+        baselines = questions.remembered(self.cache, f"baselines-{key}", judge.baselines)
         wanted = (*self.readouts, REMOVAL)
         found = self._found(bench.model, judge, times, batch=bench.batch, wanted=wanted, wrong=self.wrong)
         randoms = []
@@ -103,7 +105,7 @@ class Interventional:
             options: dict[str, Any] = dict(batch=bench.batch, wanted=self.random_readouts, wrong=False)
             make = functools.partial(self._found, model, judge, times, **options)
             randoms.append(questions.remembered(self.cache, f"random-{name}", make))
-        scores = [*_answer_scores(judge, found, randoms, yardsticks), *_response_scores(judge, found, randoms)]
+        scores = [*_answer_scores(judge, found, randoms, baselines), *_response_scores(judge, found, randoms)]
         accuracy = {
             score.metric: score.value for score in scores if score.row == TRAINED and "accuracy/" in score.metric
         }
@@ -125,7 +127,7 @@ class Interventional:
         return scenes
 
     def _questions(self, scenes: SceneMap, count: int, seed: int) -> tuple[DoQuestions, str]:
-        """Questions about a split's scenes, and a name for them."""
+        """Questions about the scenes of one split, and a name for them."""
         key = questions.fingerprint(scenes, count=count, seed=seed, anchor=self.anchor)
         make = lambda: questions.prepare(scenes, count, seed, self.anchor)._asdict()  # noqa: E731
         return DoQuestions(**questions.remembered(self.cache, f"questions-{key}", make)), key
@@ -143,24 +145,24 @@ class Interventional:
         return found
 
     def _identity(self, model: Model, test: DoQuestions, times: int, batch: int, key: str) -> str:
-        """A name for a model by what it computes, on these questions and options."""
+        """A name for a model by its outputs on these questions and options."""
         few = test.part(slice(batch))
         outputs = [model.encode(few.video), *model.hide(do_readouts.hide(few, few.removed, times, self.anchor))]
         options = repr((key, self.random_readouts, self.response)).encode()
         return questions.digest(options, *(np.asarray(out).tobytes() for out in outputs if out is not None))
 
     def _notes(self, fit: DoQuestions, test: DoQuestions) -> list[str]:
-        """What was asked, and of how much it could not be asked."""
+        """The number of questions, and the number of those that were left out."""
         notes = []
         for name, wanted, asked in (("fitting", self.questions_fit, fit), ("test", self.questions_test, test)):
             left, alone = wanted - len(asked.video), int((asked.other < 0).sum())
-            text = f"{len(asked.video)} {name} questions; {left} left out in groups of four, with one about an object"
-            notes.append(f"{text} that no token shows; {alone} have no other object to take away")
+            text = f"{len(asked.video)} {name} questions; {left} left out, in groups of four with an object"
+            notes.append(f"{text} that no token shows; {alone} have no other object to remove")
         return notes
 
 
-def _answer_scores(judge: Judge, found: Found, randoms: Sequence[Found], yardsticks: Found) -> list[Score]:
-    """Accuracies and final positions of every readout, each beside its floors and ceilings."""
+def _answer_scores(judge: Judge, found: Found, randoms: Sequence[Found], baselines: Found) -> list[Score]:
+    """Accuracies and final positions of every readout, with their floors and ceilings."""
     scores, count = [], len(judge.test.video)
     readouts = [name for name in READOUTS if f"{name}/{FINAL}" in found]
     for readout in readouts:
@@ -173,10 +175,10 @@ def _answer_scores(judge: Judge, found: Found, randoms: Sequence[Found], yardsti
             floors = {"wrong object": found[WRONG + key]} if WRONG + key in found else {}
             names = (CHANGE, REMOVAL) if readout in ("context", "counterfactual") else (REMOVAL,)
             ceilings = {name: found[f"{name}/{quantity}"] for name in names}
-            for name in yardsticks:
+            for name in baselines:
                 row, _, of = name.rpartition("/")
                 if of == quantity:
-                    (ceilings if row in CEILINGS else floors)[row] = yardsticks[name]
+                    (ceilings if row in CEILINGS else floors)[row] = baselines[name]
             for kind, rows in (("floor", floors), ("ceiling", ceilings)):
                 scores += [
                     Score(metric, row, *judge.value(quantity, value), count, kind) for row, value in rows.items()
@@ -185,7 +187,7 @@ def _answer_scores(judge: Judge, found: Found, randoms: Sequence[Found], yardsti
 
 
 def _response_scores(judge: Judge, found: Found, randoms: Sequence[Found]) -> list[Score]:
-    """How tokens change when k is taken away, and how much of that the model foresees."""
+    """How tokens change when k is removed, and the share of the change that the model predicts."""
     response, count = found["response"], len(found["response"])
     half = 1.96 * response.std(ddof=1) / np.sqrt(count)
     scores = [Score("response", TRAINED, float(response.mean()), float(half), count)]

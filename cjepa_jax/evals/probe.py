@@ -1,7 +1,7 @@
-"""The online probe: is anything being learned? Frozen features of held-out scenes against fixed yardsticks.
+"""The online probe: is the encoder learning? Frozen features of held-out scenes against fixed baselines.
 
-Each number stands beside the same number of the same encoder at random initialisation; ridge scores also beside a
-ridge on the pixels' principal components. Targets, strengths and splits are fixed before training.
+Each metric is reported next to the same metric of the encoder at random initialisation. Ridge scores are also reported
+next to a ridge on the pixels' principal components. Targets, strengths and splits are fixed before training.
 """
 
 import dataclasses
@@ -20,19 +20,22 @@ from cjepa_jax.data import pipeline
 from cjepa_jax.evals import ridge
 from cjepa_jax.masks import objects
 
-LEAST = 4  # held-out scenes; fewer cannot be split
+LEAST = 4  # held-out scenes. Fewer cannot be split
 REMOVALS = functools.partial(objects.draw, max_objects=3, area=(0.05, 0.40), anchor=0)
 """The objects that are removed to measure the response: METHOD, Algorithm 2, for any masks of the run."""
-PIXELS = 64  # frames are brought to this size before their principal components are taken
+PIXELS = 64  # larger frames are resized to this size before their principal components are taken
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """Of n scenes.
+    """Features of n scenes.
 
-    pooled [n, D]: mean over tokens. variance []: over scenes, of the token at one position, summed over D, mean over
-    positions (so that the position code is no part of it). change [m]: each intervened scene's mean squared change,
-    summed over D, of the tokens that no removed object touches.
+    Attributes:
+      pooled: [n, D], the mean over tokens.
+      variance: []. The variance over scenes of the token at one position, summed over D, then the mean over positions.
+        So the position code does not count.
+      change: [m]. The mean squared change of each intervened scene, summed over D, of the tokens that no removed object
+        touches.
     """
 
     pooled: np.ndarray
@@ -41,14 +44,14 @@ class Features:
 
 
 class Probe:
-    """Held-out scenes and the yardsticks on them. `run(params)` gives the probe's metrics.
+    """Held-out scenes and the baselines on them. `run(params)` gives the probe's metrics.
 
     Args:
       encode: (params, video [B, T, H, W, C]) -> [B, N, D].
       random_params: the encoder's parameters at initialisation.
-      scenes: a SceneMap over held-out scenes: the first `train` fit the ridge, the next `test` score it. Its
-        mask is not used.
-      label_names: "group/name" for each probe target; a group's score is the mean over its targets.
+      scenes: a SceneMap over held-out scenes. The first `train` fit the ridge, the next `test` score it. Its mask is
+        not used.
+      label_names: "group/name" for each probe target. A group's score is the mean over its targets.
       batch: scenes encoded at a time.
     """
 
@@ -71,10 +74,10 @@ class Probe:
         if not self._enough:
             logging.warning("no probe: %d readable held-out scenes, it needs %d", len(held_out), LEAST)
             return
-        # A small source is split in the same proportion, with two scenes on each side at least.
+        # A small source is split in the same proportion, with at least two scenes on each side.
         self._train = min(max(len(held_out) * train // (train + test), 2), len(held_out) - 2)
         self._scenes = {name: np.stack([s[name] for s in held_out]) for name in ("video", "labels")}
-        # Tokens that no removed object touches, also where the mask leaves the object itself visible for a while.
+        # Tokens that no removed object touches, also at times at which the mask leaves this object visible.
         self._rest = np.stack([~(s["object_patches"] & s["removed"][:, None]).any(0) for s in held_out])
         # The response is measured on test scenes that have a real counterpart without the objects of REMOVALS.
         self._pairs = []
@@ -82,20 +85,20 @@ class Probe:
             pairs = [i for i in range(self._train, len(held_out)) if held_out[i]["intervened_valid"]]
             self._pairs, self._without = pairs, np.stack([held_out[i]["intervened"] for i in pairs]) if pairs else None
         self._groups = [name.partition("/")[0] for name in label_names]
-        self._yardsticks = self._scores(self.features(random_params), "_random")
-        self._yardsticks |= self._r2(pixel_components(self._scenes["video"], self._train), "_pixels")
+        self._baselines = self._scores(self.features(random_params), "_random")
+        self._baselines |= self._r2(pixel_components(self._scenes["video"], self._train), "_pixels")
 
     def run(self, params: Any) -> dict[str, float]:
-        """Metrics of trained `params`, beside the random encoder's (_random) and the pixels' (_pixels).
+        """Metrics of trained `params`, and those of the random encoder (_random) and of the pixels (_pixels).
 
-        Empty if there are too few held-out scenes, which was said when the probe was built.
+        Empty if there are too few held-out scenes. The constructor warned of that.
         """
         if not self._enough:
             return {}
-        return self._scores(self.features(params), "") | self._yardsticks
+        return self._scores(self.features(params), "") | self._baselines
 
     def features(self, params: Any) -> Features:
-        """Encodes the held-out scenes whole, and those of the pairs without their removed objects."""
+        """Encodes the whole held-out scenes, and the scenes of the pairs without their removed objects."""
         pooled, total, square, change = [], 0.0, 0.0, {}
         without = dict(zip(self._pairs, range(len(self._pairs)), strict=True))
         for start in range(0, len(self._scenes["video"]), self._batch):
@@ -114,7 +117,7 @@ class Probe:
         return Features(np.concatenate(pooled), variance, np.array(list(change.values())))
 
     def _tokens(self, params, video) -> np.ndarray:
-        """[b, T, H, W, C] -> [b, N, D] float64; short batches are filled up, so that one shape is compiled."""
+        """[b, T, H, W, C] -> [b, N, D] float64. A short batch is filled up, so that one shape is compiled."""
         filled = np.concatenate([video, np.repeat(video[:1], self._batch - len(video), 0)])
         return np.asarray(self._encode(params, jnp.asarray(filled)), np.float64)[: len(video)]
 
@@ -143,7 +146,7 @@ def pixel_components(video: np.ndarray, train: int, count: int = 96) -> np.ndarr
         video = np.asarray([[shrink(frame) for frame in clip] for clip in video])
     x = video.reshape(len(video), -1).astype(np.float32)
     x -= x[:train].mean(0)
-    # Fewer clips than pixels: the components come from the clips' Gram matrix.
+    # There are fewer clips than pixels, so the components come from the clips' Gram matrix.
     values, vectors = np.linalg.eigh((x[:train] @ x[:train].T).astype(np.float64))
     vectors, values = vectors[:, ::-1][:, :count], values[::-1][:count]
     keep = values > 1e-9 * values[0]

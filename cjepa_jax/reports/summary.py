@@ -46,8 +46,8 @@ def probes(result: Mapping[str, Any]) -> str:
     shown = [key for key in result if key.startswith("probe/") and not key.endswith(("_random", "_pixels"))]
     text = []
     for key in shown:
-        score, *yardsticks = (numeric(result.get(f"{key}{kind}")) for kind in ("", "_random", "_pixels"))
-        named = zip(("random", "pixels"), yardsticks, strict=True)
+        score, *baselines = (numeric(result.get(f"{key}{kind}")) for kind in ("", "_random", "_pixels"))
+        named = zip(("random", "pixels"), baselines, strict=True)
         beside = ", ".join(f"{kind} {_short(value)}" for kind, value in named if value is not None)
         text += [] if score is None else [f"{key.removeprefix('probe/')} {_short(score)} ({beside})"]
     return one_line("  ".join(text))

@@ -64,7 +64,7 @@ def test_means_intervals_and_paired_differences(micro, records):
     assert difference["x"]["values"] == pytest.approx([0.05, 0.0, 0.1])
     assert difference["x"]["interval"] == pytest.approx(4.302653 * 0.05 / np.sqrt(3), rel=1e-6)
     assert balls["methods"]["cjepa"]["wrong"]["mean"] == pytest.approx(0.3)  # a row of the model's own
-    assert balls["yardsticks"] == {
+    assert balls["baselines"] == {
         "query only": {"kind": "floor"} | {title: {"mean": 0.5, "interval": 0.02} for title in ("x", "wrong")}
     }
     assert balls["methods"]["byol"]["x"]["interval"] is None  # one run

@@ -103,7 +103,7 @@ def colours(name=TRAINED, scale=1.0):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """Keeps questions and yardsticks from test to test."""
+    """Keeps questions and baselines from test to test."""
     return str(tmp_path_factory.mktemp("cache"))
 
 

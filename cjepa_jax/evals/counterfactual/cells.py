@@ -1,4 +1,4 @@
-"""Pictures as cells of tokens, and what can be said of a removal without any model: places and local pixels."""
+"""Pictures as cells of tokens, and features of a removal that need no model: places and local pixels."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ Grid = tuple[int, int, int]
 def colours(video: np.ndarray, grid: Grid) -> np.ndarray:
     """y of (E1): mean RGB of each token's cells over its tubelet, 0 .. 1: uint8 [n, T, H, W, 3] -> float32 [n, N, 12].
 
-    A pixel that the border of two cells cuts (odd patches) counts for each by its part.
+    A pixel on the border of two cells (patches of an odd size) counts for each cell by the area that lies in it.
     """
     n, frames, height, width, _ = video.shape
     times, rows, cols = grid
@@ -33,10 +33,10 @@ def pictures(values: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def distances(touched: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Of tokens from an object that touches `touched`, bool [n, N], at any time.
+    """Distances and offsets of all tokens from an object. It touches the tokens `touched`, bool [n, N].
 
-    Returns: the Euclidean distance in the plane to the nearest token that it ever touches, [n, N], in tokens; and the
-      offset from their mean place, [n, N, 2], in shares of the plane.
+    Returns: the Euclidean distance in the plane to the nearest token that the object touches at any time, [n, N], in
+      tokens. Then the offset from the mean place of these tokens, [n, N, 2], as shares of the plane.
     """
     n, (times, rows, cols) = len(touched), grid
     place = np.stack(np.divmod(np.arange(rows * cols), cols), -1).astype(np.float32)
@@ -58,8 +58,8 @@ def place_features(touched: np.ndarray, grid: Grid) -> np.ndarray:
 def local_features(y: np.ndarray, touched: np.ndarray, grid: Grid) -> np.ndarray:
     """`place_features`, the cells of the 3 x 3 tokens around, the offset from the object, and products with the bins.
 
-    The products are those of the distance's bins with the offset and with (background - y), where the background is
-    the scene's median over tokens. y [n, N, 12], touched bool [n, N] -> float32 [n, N, F].
+    The bins of the distance are multiplied with the offset and with (background - y). The background is the scene's
+    median over tokens. y [n, N, 12], touched bool [n, N] -> float32 [n, N, F].
     """
     n, (times, rows, cols) = len(y), grid
     padded = np.pad(y.reshape(n, times, rows, cols, -1), [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)], mode="edge")
@@ -94,7 +94,7 @@ def _bins(touched: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _means(pixels: int, parts: int) -> np.ndarray:
-    """Weights [parts, pixels] of each pixel in the mean over each of so many equal parts of a line."""
+    """Weights [parts, pixels]: of each pixel in the mean over each part. A line is cut into `parts` equal parts."""
     ends = np.arange(parts + 1) * pixels / parts
     overlap = np.minimum(ends[1:, None], np.arange(1, pixels + 1)) - np.maximum(ends[:-1, None], np.arange(pixels))
     return (np.maximum(overlap, 0) * parts / pixels).astype(np.float32)

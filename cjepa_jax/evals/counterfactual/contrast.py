@@ -1,6 +1,7 @@
-"""How well the predicted difference of two removals is the true one: docs/EVALUATION.md, (E1) to (E6).
+"""Scores of the predicted difference of two removals against the true one: docs/EVALUATION.md, (E1) to (E6).
 
-Everything is a function of three sums per scene, so a choice of tokens is a mask and an interval is a bootstrap.
+All scores are functions of three sums per scene. So tokens are chosen by a mask, and an interval is a bootstrap over
+scenes.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,7 @@ LEAST = 0.01
 
 
 class Products(NamedTuple):
-    """Of a predicted vector x and a true one y at every token, or their sums over tokens: float64 [n, N] or [n]."""
+    """Inner products of a predicted vector x and a true one y: at every token, float64 [n, N], or summed, [n]."""
 
     predicted: np.ndarray  # |x|^2
     inner: np.ndarray  # <x, y>
@@ -25,13 +26,13 @@ class Products(NamedTuple):
 
 
 def products(x: np.ndarray, y: np.ndarray) -> Products:
-    """Of x and y, [n, N, P] each."""
+    """The inner products of x and y, [n, N, P] each, at every token."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     return Products((x * x).sum(-1), (x * y).sum(-1), (y * y).sum(-1))
 
 
 def joined(parts: list[Products]) -> Products:
-    """Of all parts' scenes, in order."""
+    """The products of the scenes of all parts, in order."""
     return Products(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
@@ -52,7 +53,7 @@ def r2(sums: Products, seed: int, scale: float = 1.0) -> tuple[float, float]:
 
 
 def _share(sums: np.ndarray, scale: float) -> np.ndarray:
-    """Of sums [..., 3]. Draws without any difference give 0."""
+    """`share` of sums [..., 3]. A bootstrap draw whose true differences are all 0 gives 0."""
     predicted, inner, true = np.moveaxis(sums, -1, 0)
     error = scale**2 * predicted - 2 * scale * inner + true
     return np.where(true > 0, 1 - error / np.where(true > 0, true, 1), 0.0)
@@ -60,7 +61,7 @@ def _share(sums: np.ndarray, scale: float) -> np.ndarray:
 
 def matched(sums: Products, seed: int) -> tuple[float, float]:
     """2AFC: the share of scenes with <x, y> > 0, where x is the predicted difference of two removals and y the true
-    one. Then the two predictions, matched with the two outcomes, are matched rightly. A tie counts 1/2.
+    one. In these scenes the two predictions are matched with the right outcomes. A tie counts 1/2.
 
     Scenes without a difference (|y|^2 below LEAST of the median scene's) have nothing to match and are left out.
 
@@ -77,7 +78,7 @@ def matched(sums: Products, seed: int) -> tuple[float, float]:
 def best_scale(sums: Products) -> float:
     """The factor of x, 0 or more, with the least sum of |factor x - y|^2. 0 where x is 0 everywhere.
 
-    A negative one would make knowledge of a prediction that is systematically of the other object.
+    A negative factor would reward a model that always predicts the removal of the other object.
     """
     predicted = sums.predicted.sum()
     return max(float(sums.inner.sum() / predicted), 0.0) if predicted > 0 else 0.0

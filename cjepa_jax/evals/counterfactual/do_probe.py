@@ -16,7 +16,7 @@ APPLIED = 50  # pairs at a time
 
 
 class Asked(NamedTuple):
-    """Removals as a predictor is told of them: n scenes without one object each."""
+    """The inputs of a predictor for removals: n scenes, one removed object in each."""
 
     tokens: np.ndarray  # float32 [n, N, D] of the context
     context: np.ndarray  # bool [n, N]
@@ -30,7 +30,7 @@ def fit(
 
     Args:
       predictor: base.Model.fresh_predictor(P).
-      change: the true one, [n, N, P]. It is learned at the tokens that the removed object does not touch.
+      change: the true change, [n, N, P]. The loss covers the tokens that the removed object does not touch.
       grid: times, rows, cols. steps: of AdamW, with warm-up and cosine decay, on random batches.
     """
     init, apply = predictor
@@ -77,7 +77,7 @@ def _residual(apply, grid, params, told):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _learn(apply, grid, params, asked, how):
-    """The params after a step of AdamW on each row of `order`, int [steps, b]. how: the changes, and the order."""
+    """The parameters after one step of AdamW on each row of `order`, int [steps, b]. how: (changes, order)."""
     change, order = how
     schedule = optax.warmup_cosine_decay_schedule(0.0, RATE, min(WARM, len(order) // 4), len(order))
     optimiser = optax.adamw(schedule, weight_decay=DECAY)
@@ -97,7 +97,7 @@ def _learn(apply, grid, params, asked, how):
 
 
 def identity(predictor: tuple[Callable, Callable], asked: Asked, grid: tuple) -> bytes:
-    """The predictor's outputs on two removals, at an initialisation that is always the same: a name for it."""
+    """A name for a predictor: its outputs on two removals at one fixed initialisation."""
     init, apply = predictor
     told = _told(asked, slice(0, 2))
     return np.asarray(apply(init(jax.random.key(0), *told, grid), *told, grid)[1], np.float32).tobytes()

@@ -1,4 +1,4 @@
-"""The numbers of the protocol `effects`, from what is said of two removals: docs/EVALUATION.md, (E3) to (E9)."""
+"""The scores of the protocol `effects`, from predictions of two removals: docs/EVALUATION.md, (E3) to (E9)."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ Change = tuple[np.ndarray, np.ndarray]  # of the picture without k and without o
 
 
 class Side:
-    """The pairs of a split, and their true changes."""
+    """The pairs of one split, with the true changes of the picture."""
 
     def __init__(self, pairs: Pairs, grid: cells.Grid):
         self.pairs = pairs
@@ -36,7 +36,7 @@ class Side:
 
 
 class Scorer:
-    """Scores changes of the picture at the test pairs' tokens S, which neither object touches.
+    """Scores predicted changes of the picture at the test pairs' tokens S. Neither object touches them.
 
     Args:
       fit, test: pairs. grid: of their tokens. anchor: times at which nothing is hidden. seed: of the bootstrap.
@@ -63,7 +63,7 @@ class Scorer:
         return {of: {name: rest & where for name, where in strata.items()} for of, strata in found.items()}
 
     def of_change(self, change: Change, scale: float | None = None) -> Found:
-        """The scores in pictures of predicted changes. scale: by which `contrast ... scaled` multiplies them."""
+        """The scores of predicted changes of the picture. scale: their factor in the score `contrast/..., scaled`."""
         x, test = change[0] - change[1], self.test
         of = {"contrast": products(x, self.difference()), "effect": products(change[0], test.change)}
         found = self._of_products(of["contrast"], of["effect"], "picture", scale)
@@ -88,7 +88,7 @@ class Scorer:
         return np.array(contrast.r2(of.over(where), self.seed))
 
     def of_model(self, fit: Foreseen, test: Foreseen) -> Found:
-        """A model's scores: of its predicted changes in pictures and in features, and of ridge on its context."""
+        """A model's scores: its predicted changes, as pictures and as features, and ridge on its context tokens."""
         found: Found = {}
         if fit.said is not None and test.said is not None:
             said = test.said
@@ -166,7 +166,7 @@ class Scorer:
         return predict
 
     def asked(self, side: Side, tokens: np.ndarray, other: bool) -> Asked:
-        """The removals of k (or of o) as the do-probe is told of them."""
+        """The removals of k (or of o) as inputs of the do-probe."""
         touched = side.touched_other if other else side.touched
         return Asked(tokens, ~hidden(touched, self.grid[0], self.anchor), touched)
 

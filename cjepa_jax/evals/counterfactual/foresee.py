@@ -1,4 +1,4 @@
-"""What a frozen model says of pairs of removals, and the decoder that turns its tokens into colours of cells."""
+"""A frozen model's predictions for pairs of removals, and the decoder from its tokens to the colours of cells."""
 
 import functools
 import operator
@@ -16,7 +16,7 @@ from cjepa_jax.evals.counterfactual.questions import hidden
 
 
 class Said(NamedTuple):
-    """What the residual head says of n pairs."""
+    """The predictions of the residual head for n pairs."""
 
     change: np.ndarray  # float32 [n, N, 12] the predicted change without k, decoded
     change_other: np.ndarray  # without o
@@ -26,7 +26,7 @@ class Said(NamedTuple):
 
 
 class Foreseen(NamedTuple):
-    """Of n pairs."""
+    """A model's tokens and predictions for n pairs."""
 
     context: np.ndarray  # float32 [n, N, D] tokens of the scene, encoded without k
     context_other: np.ndarray  # without o
@@ -39,8 +39,8 @@ def decoder(model: Model, pairs: Pairs, grid: cells.Grid, batch: int) -> tuple[L
     """(E2): ridge of the cells' colours on the target encoder's tokens of whole scenes, and its strength.
 
     It is fitted on the scenes and on the same scenes without a third object. No scene without k or o is used. The
-    strength is the one that best decodes, on the last fifth of the scenes, the difference that the third object makes
-    to tokens that it does not touch. Where no scene has a third object, it is the one that best decodes the scenes.
+    strength is chosen on the last fifth of the scenes. There it decodes best how the removal of the third object
+    changes the tokens that this object does not touch. Where no scene has a third object, it decodes the scenes best.
     """
     target = model.target or model.encode
     parts: tuple[list[Sums], list[Sums], list[Sums]] = [], [], []  # kept scenes, held-out ones, differences in these
@@ -59,7 +59,7 @@ def decoder(model: Model, pairs: Pairs, grid: cells.Grid, batch: int) -> tuple[L
 
 
 def foresee(model: Model, pairs: Pairs, grid: cells.Grid, anchor: int, batch: int, decode: Linear) -> Foreseen:
-    """The model's answers, `batch` pairs at a time."""
+    """The model's tokens and predictions, computed for `batch` pairs at a time."""
     target = model.target or model.encode
     known, said = [], []
     for part in _parts(pairs, batch):
@@ -80,14 +80,14 @@ def foresee(model: Model, pairs: Pairs, grid: cells.Grid, anchor: int, batch: in
 
 
 def ask(model: Model, pairs: Pairs, row: np.ndarray, times: int, anchor: int) -> Seen:
-    """The model's outputs without the object in `row` [n], asked as in its training."""
+    """The model's outputs without the object in `row` [n], which is hidden as in training."""
     gone = hidden(pairs.touched(row), times, anchor)
     removed = np.arange(pairs.object_patches.shape[1]) == row[:, None]
     return model.hide(Hidden(pairs.video, ~gone, pairs.object_patches, removed))
 
 
 def _context(model: Model, pairs: Pairs, seen: Seen, other: bool) -> np.ndarray:
-    """Tokens without k (or o). A model that cannot encode a part of a scene gets the object's pixels black instead."""
+    """Tokens of the scene without k (or o). For a model that cannot encode a part of a scene, the object is black."""
     return model.encode(pairs.blanked(other)) if seen.context is None else seen.context
 
 

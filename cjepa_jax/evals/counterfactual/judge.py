@@ -1,4 +1,4 @@
-"""Heads on features of counterfactual questions, what needs no model, and how sure the numbers are."""
+"""Heads on features of counterfactual questions, rows that need no model, and intervals."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ HEADS, FINAL = ("linear", "mlp"), "final"
 COPY, QUERY, START, PIXELS = "copy-factual", "query only", "query + position", "pixels + query"
 CEILINGS = PAIR, STATES = "true states of j and k", "true states"
 RESAMPLES = 500  # of the bootstrap
-FRAMES = 8  # at most so many frames' pixels, evenly spread
+FRAMES = 8  # at most this number of frames gives pixels, evenly spread
 
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
     """Fits heads on some questions and applies them to others.
 
-    What it gives is by head ("linear", "mlp"): whether each test question was answered rightly, bool [Q]; and by
-    "final": the squared error of where j is at the end, float32 [Q, 2].
+    Results have the name of a head ("linear", "mlp"): whether each test question was answered rightly, bool [Q]. The
+    result "final" is the squared error of the position of j at the end, float32 [Q, 2].
     """
 
     fit: DoQuestions
@@ -32,7 +32,7 @@ class Judge:
     seed: int
 
     def judge(self, fit_x: np.ndarray, test_x: np.ndarray) -> dict[str, np.ndarray]:
-        """Of features [Q, F] of the two sets."""
+        """The results for features [Q, F] of the two sets."""
         found, label = {}, self.fit.answer.astype(np.int32)
         for head in self.heads:
             if head == "linear":
@@ -43,8 +43,8 @@ class Judge:
         guess = ridge.predict(fit_x, self.fit.final, test_x)
         return found | {FINAL: np.square(guess - self.test.final).astype(np.float32)}
 
-    def yardsticks(self) -> dict[str, np.ndarray]:
-        """By "row/head" and "row/final": what needs no model."""
+    def baselines(self) -> dict[str, np.ndarray]:
+        """The rows that need no model, by "row/head" and "row/final"."""
         fit, test = self.fit, self.test
         query = one_hot(fit.looks, test.looks)
         start = [np.concatenate(pair, 1) for pair in zip(query, (fit.start, test.start), strict=True)]
@@ -76,8 +76,10 @@ def flat(rows: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def explained(error: np.ndarray, spread: np.ndarray, seed: int) -> tuple[float, float]:
-    """1 - sum of errors / sum of squared distances from the mean, over questions, as the mean over targets, and half of
-    its 95 % interval by bootstrap over questions: [Q] or [Q, P] each."""
+    """1 - sum of errors / sum of squared distances from the mean: [Q] or [Q, P] each.
+
+    Sums are over questions, then the mean over targets is taken. Returns also half of the 95 % interval by bootstrap
+    over questions."""
     error, spread = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (error, spread))
     rng = seeds.generator(seed, "bootstrap of questions", len(error))
     chosen = rng.integers(0, len(error), (RESAMPLES, len(error)))

@@ -12,7 +12,7 @@ HELD = 5  # one scene in five, the last ones, is held out while the strength is 
 
 @dataclasses.dataclass
 class Sums:
-    """What a linear regression needs of rows x [.., D] and y [.., P], in float64. `+` is that of both sets of rows."""
+    """Sums of rows x [.., D] and y [.., P] for a linear regression, float64. `a + b`: the sums of both sets of rows."""
 
     rows: int
     x: np.ndarray  # [D]
@@ -31,11 +31,11 @@ class Sums:
         return Sums(*(mine + theirs for mine, theirs in pairs))
 
     def solve(self, *strengths: float) -> list["Linear"]:
-        """Ridge with each strength times the number of rows, on features standardised by these rows."""
+        """Ridge with penalty strength * rows, for each strength, on features standardised by these rows."""
         centre, mean = self.x / self.rows, self.y / self.rows
         covariance = self.xx - self.rows * np.outer(centre, centre)
         spread = np.sqrt(np.maximum(np.diag(covariance), 0) / self.rows)
-        scale = np.where(spread > 1e-8 * max(spread.max(), 1e-300), spread, np.inf)  # a constant feature says nothing
+        scale = np.where(spread > 1e-8 * max(spread.max(), 1e-300), spread, np.inf)  # a constant feature is left out
         values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
         cross = vectors.T @ ((self.xy - self.rows * np.outer(centre, mean)) / scale[:, None])
         found = []
@@ -64,12 +64,12 @@ class Linear:
         return x @ self.weights + self.offset
 
     def change(self, x: np.ndarray) -> np.ndarray:
-        """The change of y with a change x of the features: without the offset."""
+        """The change of y for a change x of the features. The offset cancels."""
         return x @ self.weights
 
 
 def fit(kept: Sums, held: Sums, error: Callable[[Linear], float]) -> tuple[Linear, float]:
-    """Ridge on all rows, with the strength whose fit to the kept rows has the least error. And this strength."""
+    """Ridge on all rows, and its strength: the one whose fit to the kept rows has the least error."""
     errors = [error(found) for found in kept.solve(*STRENGTHS)]
     best = float(STRENGTHS[int(np.argmin(errors))])
     return (kept + held).solve(best)[0], best

@@ -1,7 +1,7 @@
 """Pairs of removals as arrays: a scene, the scene without object k, and the scene without another object o.
 
-They depend on the data and on the grid of tokens alone, so all models of a comparison are scored on the same pairs.
-A folder can keep them (questions.remembered).
+They depend only on the data and on the grid of tokens, so all models of a comparison are scored on the same pairs.
+A folder can store them (questions.remembered).
 """
 
 import importlib.resources
@@ -120,7 +120,7 @@ def links(scene: dict, without: dict, removed: np.ndarray) -> np.ndarray:
     """When a chain of contacts links each object to the removed ones, [K], in frames. Infinity: never.
 
     scene, without: `contacts` [C,4] and `states` [T,K,S] of both simulations. An object whose states are the same in
-    both, such as a fixed one, passes nothing on.
+    both, such as a fixed one, ends a chain.
     """
     differ = (scene["states"] != without["states"]).any((0, 2))
     contacts = np.concatenate([scene["contacts"], without["contacts"]])

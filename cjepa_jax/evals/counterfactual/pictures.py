@@ -1,4 +1,4 @@
-"""Counterfactual questions as a picture: what was asked, what happened, and what the model said."""
+"""Pictures of counterfactual questions (question, outcome, answer of the model) and of pairs of removals."""
 
 import cv2
 import numpy as np
@@ -17,8 +17,10 @@ COLUMNS = ("red k, green o", "without k", "without o", "true difference", "predi
 
 
 def strip(scenes: SceneMap, asked: DoQuestions, says: np.ndarray) -> np.ndarray:
-    """The first questions, one a row: a frame with k outlined red and j green (the first one that shows both, if any
-    does), the last frame as it is, and the last frame without k; below, the truth and `says`, bool [Q].
+    """The first questions, one in each row, with the truth and the model's answers `says`, bool [Q], below.
+
+    A row has three frames. The first outlines k in red and j in green, at the first time that shows both. Then come the
+    last frame with k and the last frame without k.
 
     Returns: uint8 [H, W, 3].
     """
@@ -45,10 +47,11 @@ def strip(scenes: SceneMap, asked: DoQuestions, says: np.ndarray) -> np.ndarray:
 
 
 def removals(scenes: SceneMap, pairs: Pairs, true: np.ndarray, said: np.ndarray) -> np.ndarray:
-    """The first pairs of removals, one a row, all at the last frame: the scene with k outlined red and o green, the
-    scene without k and without o, and the true and the predicted difference of these two, [n, N, 12] each.
+    """The first pairs of removals, one in each row, at the last frame.
 
-    Grey is no difference, and pale grey a token that k or o touches. Both differences of a row have the same contrast.
+    A row shows the scene with k outlined in red and o in green, the scene without k and without o, then the true and
+    the predicted difference of these two, [n, N, 12] each. Grey means a difference of 0. Pale grey is a token that k
+    or o touches. Both differences of a row have the same contrast.
 
     Returns: uint8 [H, W, 3].
     """
@@ -80,7 +83,7 @@ def _word(happens: bool) -> str:
 
 
 def _line(texts: tuple[str, ...], width: int, right: bool | None) -> np.ndarray:
-    """Texts under their frames. The colour of the last one tells whether it is right. None: all are dark."""
+    """Texts under their frames. The last one is green if `right`, else red. None: all are dark."""
     line = np.full((LINE, width, 3), 255, np.uint8)
     for n, text in enumerate(texts):
         colour = marks.DARK if n < 2 or right is None else (GREEN if right else RED)

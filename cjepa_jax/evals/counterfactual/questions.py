@@ -1,6 +1,6 @@
-"""Counterfactual questions as arrays: the scene, the scene without object k, and whose tokens are whose.
+"""Counterfactual questions as arrays: the scene, the scene without object k, and the tokens of each object.
 
-They depend on the data alone, so that every model of a comparison answers the same ones; a folder can keep them.
+They depend only on the data, so all models of a comparison answer the same questions. A folder can store them.
 """
 
 import hashlib
@@ -23,11 +23,11 @@ from cjepa_jax.errors import DataError
 from cjepa_jax.masks import objects
 from cjepa_jax.weights import npz
 
-MOMENTS = 4  # at most so many frames' states describe a scene, evenly spread from the first to the last
+MOMENTS = 4  # at most this number of frames gives states, evenly spread from the first to the last
 MOST_KEPT = 1 << 36  # bytes
 FORMAT = 4  # of what a folder keeps, raised when it changes
 DATA = importlib.resources.files("cjepa_jax.data")
-CODE = (DATA / "questions.py", DATA / "worlds")  # files and folders: whose code decides what is asked and answered
+CODE = (DATA / "questions.py", DATA / "worlds")  # files and folders whose code decides questions and answers
 
 
 class DoQuestions(NamedTuple):
@@ -41,14 +41,14 @@ class DoQuestions(NamedTuple):
     asked_without: np.ndarray  # bool [Q, N] tokens that j touches in the scene without k
     removed: np.ndarray  # int64 [Q] k's row in object_patches
     asked: np.ndarray  # int64 [Q] j's
-    other: np.ndarray  # int64 [Q] the row of an object that is neither; -1: none can be hidden
-    factual: np.ndarray  # bool [Q] whether it happens to j as it is
+    other: np.ndarray  # int64 [Q] the row of an object that is neither. -1: none can be hidden
+    factual: np.ndarray  # bool [Q] whether it happens to j with k present
     answer: np.ndarray  # bool [Q] whether it does without k
     final: np.ndarray  # float32 [Q, 2] where j is at the end without k, view widths
-    factual_final: np.ndarray  # float32 [Q, 2] where it is at the end as it is
+    factual_final: np.ndarray  # float32 [Q, 2] where j is at the end with k present
     looks: np.ndarray  # int64 [Q, 3] the looks of k and of j, and the class of their distance at the beginning
     start: np.ndarray  # float32 [Q, F] where k and j begin, their distance and, where known, their sizes
-    states: np.ndarray  # float32 [Q, K', F] states over time but colours, j's, k's, others' by distance; F = 0: unknown
+    states: np.ndarray  # float32 [Q, K', F] states over time without colours: j, k, others by distance. F = 0: unknown
     scene: np.ndarray  # int64 [Q] its number in the source
 
     def part(self, rows: slice) -> "DoQuestions":
@@ -63,14 +63,14 @@ class DoQuestions(NamedTuple):
 
 
 def prepare(scenes: SceneMap, count: int, seed: int, anchor: int) -> DoQuestions:
-    """`count` questions about the map's scenes, less the groups of four with an object that cannot be seen.
+    """At most `count` questions about the map's scenes. A group of four with an object that is not visible is left out.
 
-    Models with other tokens get the same questions.
+    Models with other grids of tokens get the same questions.
 
     Args:
-      scenes: with_objects and with_masks; its source has outcomes and can rerender.
-      count: a multiple of 4. seed: of what is asked.
-      anchor: times at the start of which nothing is hidden.
+      scenes: with_objects and with_masks. Its source has outcomes and can rerender.
+      count: a multiple of 4. seed: of the draw of questions.
+      anchor: times (tubelets) at the start at which nothing is hidden.
     Raises: DataError if there are too few scenes, or if no group of four is left.
     """
     source = scenes.source
@@ -87,7 +87,7 @@ def prepare(scenes: SceneMap, count: int, seed: int, anchor: int) -> DoQuestions
 
 
 def _question(scenes: SceneMap, drawn: questions.Questions, i: int, seed: int, anchor: int) -> dict | None:
-    """The i-th question's row of DoQuestions; None where k or j cannot be seen."""
+    """The i-th question's row of DoQuestions. None where k or j is not visible."""
     number, k, j = int(drawn.scene[i]), int(drawn.removed[i]), int(drawn.asked[i])
     scene, known = scenes(number, 0), scenes.source.outcomes(number)
     found = {int(index): row for row, index in enumerate(scene["objects"]) if scene["object_valid"][row]}
@@ -145,14 +145,15 @@ def _states(source: Source, scene: dict, known: Any, k: int, j: int, found: dict
 
 
 def hidden(patches: np.ndarray, times: int, anchor: int) -> np.ndarray:
-    """The tokens that are hidden with an object, bool [..., N], of those that it touches: all but those of the first
-    `anchor` times, or none where nothing would be left."""
+    """The tokens that are hidden with an object, bool [..., N], given the tokens that it touches.
+
+    Tokens of the first `anchor` times stay visible. Where all tokens of a scene would be hidden, none is."""
     gone = patches & (np.arange(patches.shape[-1]) >= anchor * (patches.shape[-1] // times))
     return gone & ~gone.all(-1, keepdims=True)
 
 
 def fingerprint(scenes: SceneMap, **more: Any) -> str:
-    """A name for what `prepare` gives of these scenes, by this code of the worlds and of the draw."""
+    """A name for the result of `prepare` on these scenes, by the code of the worlds and of the draw."""
     source = scenes.source
     about = [
         f"{type(source).__module__}:{source!r}",
@@ -179,9 +180,10 @@ def digest(*parts: bytes) -> str:
 
 
 def remembered(folder: str, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """make()'s arrays, kept in the folder under this name and read from there the next time; "": not kept.
+    """make()'s arrays. They are stored in the folder under this name, and read from there the next time.
 
-    Processes may share the folder: a reader sees a whole file or none. Raises DataError for one that is damaged.
+    With folder = "" nothing is stored. Processes may share the folder: a reader sees a whole file or none. Raises
+    DataError for a damaged file.
     """
     if not folder:
         return make()

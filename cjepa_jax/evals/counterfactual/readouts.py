@@ -1,4 +1,4 @@
-"""What models make of scenes from which an object is taken away: one feature vector per question and readout."""
+"""Features of scenes from which an object is removed: one vector for each question and readout."""
 
 import functools
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from cjepa_jax.evals.counterfactual.questions import DoQuestions, hidden
 
 READOUTS = ("factual", "blanked", "context", "masked", "counterfactual", "both")
 REMOVAL, CHANGE = "true removal", "true change"
-WRONG = "wrong object: "  # before a readout's name: another object of the scene is taken away instead of k
+WRONG = "wrong object: "  # prefix of a readout's name: another object of the scene is removed instead of k
 
 
 def features(
@@ -18,21 +18,21 @@ def features(
 ) -> dict[str, np.ndarray]:
     """float32 [Q, F] of each wanted readout that the model has (and CHANGE and REMOVAL, if REMOVAL is wanted).
 
-    With W the tokens that stay visible without k, J those that j touches and k does not (all that j touches where there
-    are none), each is a concatenation of means over tokens:
+    W are the tokens that stay visible without k. J are the tokens that j touches and k does not. Where there are none,
+    J are all tokens that j touches. Each readout is a concatenation of means over tokens:
 
       factual         s, the whole scene encoded: all tokens, J, k's tokens
       blanked         the scene encoded with k's visible pixels black: all tokens, J
-      context         W encoded on their own: W, J
+      context         only W encoded: W, J
       masked          the prediction at k's hidden tokens (Algorithm 3, line 7), and context's J
       counterfactual  s_full - the predicted change, s_full by the target encoder: W, J
       both            masked and counterfactual
-      true change     W and J, of the scene that the world simulates without k: what a perfect prediction could give
+      true change     W and J, of the scene that the world simulates without k: the value of a perfect prediction
       true removal    the scene that the world simulates without k, encoded: all tokens, those that j touches there
 
     Args:
-      times: of the grid; anchor: nothing is hidden at the first so many of them.
-      batch: questions at a time. wrong: gives the readouts without the row `other` too, named WRONG + name.
+      times: of the grid. anchor: the number of times at the start at which nothing is hidden.
+      batch: questions at a time. wrong: whether to give the readouts without the row `other` too, as WRONG + name.
     """
     parts = []
     for start in range(0, len(asked.video), batch):
@@ -45,7 +45,7 @@ def features(
             found[REMOVAL] = _joined(tokens.mean(1), pool(tokens, part.asked_without))
             stays = ~hidden(_touched(part, part.removed), times, anchor)
             found[CHANGE] = _joined(pool(tokens, stays), pool(tokens, _own(part, part.removed)))
-        if wrong:  # of a model that encodes a part, black pixels need not be asked: an encoding less
+        if wrong:  # a model that encodes parts of a scene needs no black pixels: one encoding less
             asked_of = set(wanted) - {"blanked"} if {"context", "masked"} & set(found) else wanted
             other = _without(
                 model, part, part.other, times=times, anchor=anchor, wanted=asked_of, full=full, base=base, other=True
@@ -56,7 +56,7 @@ def features(
 
 
 def _without(model, asked, row, times, anchor, wanted, full, base, other=False) -> dict[str, np.ndarray]:
-    """The readouts of a batch without the object in `row` [B]; base() gives s_full."""
+    """The readouts of a batch without the object in `row` [B]. base() gives s_full."""
     touched, own = _touched(asked, row), _own(asked, row)
     gone, found = hidden(touched, times, anchor), {}
     if "factual" in wanted:
@@ -80,7 +80,7 @@ def _without(model, asked, row, times, anchor, wanted, full, base, other=False) 
 
 
 def hide(asked: DoQuestions, row: np.ndarray, times: int, anchor: int) -> Hidden:
-    """The scenes without the object in `row` [Q] (-1: as they are)."""
+    """The scenes without the object in `row` [Q]. -1: nothing is removed."""
     removed = np.arange(asked.object_patches.shape[1]) == row[:, None]
     return Hidden(asked.video, ~hidden(_touched(asked, row), times, anchor), asked.object_patches, removed)
 
@@ -88,11 +88,11 @@ def hide(asked: DoQuestions, row: np.ndarray, times: int, anchor: int) -> Hidden
 def responses(
     model: Model, asked: DoQuestions, times: int, anchor: int, batch: int
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """How tokens that k does not touch change when the world takes k away, and how well the model foresees it.
+    """How tokens that k does not touch change when the world removes k, and how well the model predicts the change.
 
     Returns: the mean squared change of each question's tokens, summed over D, divided by the variance over scenes at a
-      position (summed over D, mean over positions): [Q]. And where the change was trained, per question, the squared
-      error of the predicted change and the squared distance of the real one from its mean: [Q], [Q].
+      position (summed over D, mean over positions): [Q]. If the residual head was trained, also the squared error of
+      the predicted change and the squared distance of the real change from its mean, for each question: [Q], [Q].
     """
     first, total, squares, parts = None, 0.0, 0.0, []
     for start in range(0, len(asked.video), batch):
@@ -115,11 +115,11 @@ def responses(
 
 
 def wrong_object(model: Model, asked: DoQuestions, times: int, anchor: int, batch: int) -> dict[str, np.ndarray]:
-    """How well the predicted change without another object answers for k, at the tokens that neither of them touches.
+    """How well the predicted change without another object predicts the change without k. Tokens of both are left out.
 
     Returns: of the Q' questions that have another object, [Q'] each: the squared error of the change that is predicted
       without k ("own"), that of the change that is predicted without the other object ("wrong"), and the squared size
-      of the real change without k ("size"). {} if there is none, or if the change was not trained.
+      of the real change without k ("size"). {} if there is none, or if the residual head was not trained.
     """
     parts = []
     for start in range(0, len(asked.video), batch):
@@ -137,8 +137,10 @@ def wrong_object(model: Model, asked: DoQuestions, times: int, anchor: int, batc
 
 
 def _response(model, asked, times, anchor, full) -> tuple[np.ndarray, ...]:
-    """Of a batch: the mean squared change of untouched tokens [B]; and where the change was trained, the squared error
-    of the predicted one [B], the tokens' number [B], and the real one's sum [B, D] and sum of squares [B] over them."""
+    """The mean squared change of a batch's untouched tokens, [B].
+
+    If the residual head was trained, also the squared error of the predicted change [B], the number of these tokens
+    [B], and the real change's sum [B, D] and sum of squares [B] over them."""
     rest = ~_touched(asked, asked.removed)
     tokens, other = rest.sum(1), model.encode(asked.without)
     change = _squares(full - other, rest) / np.maximum(tokens, 1)
@@ -158,12 +160,12 @@ def _squares(values: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _touched(asked: DoQuestions, row: np.ndarray) -> np.ndarray:
-    """Tokens that the object in `row` touches, bool [Q, N]; none for row -1."""
+    """Tokens that the object in `row` touches, bool [Q, N]. None for row -1."""
     return asked.object_patches[np.arange(len(row)), row] & (row >= 0)[:, None]
 
 
 def _own(asked: DoQuestions, row: np.ndarray) -> np.ndarray:
-    """Tokens of j that the object in `row` does not touch, bool [Q, N]; all of j's where it touches them all."""
+    """Tokens of j that the object in `row` does not touch, bool [Q, N]. All of j's where it touches all of them."""
     tokens = _touched(asked, asked.asked)
     alone = tokens & ~_touched(asked, row)
     return np.where(alone.any(-1, keepdims=True), alone, tokens)
