@@ -1,0 +1,161 @@
+"""The base class of worlds with actions: episodes, policies and tasks on top of a simulator of flat states."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from cjepa_jax.data.worlds.base import SPLITS, World, check_removed
+from cjepa_jax.errors import ConfigError, DataError
+
+TASKS = 1  # the last number of a task's seed: tasks and episodes of one index are independent draws
+MIXED = "mixed"
+
+
+class Setup(NamedTuple):
+    """What an episode follows from."""
+
+    first: np.ndarray  # float64 [D] initial state of the simulator
+    policy: int  # index in the world's `policies`
+    seed: int  # of the policy's draws
+
+
+class Task(NamedTuple):
+    """A start and a goal, states of the simulator: float64 [D] each."""
+
+    start: np.ndarray
+    goal: np.ndarray
+
+
+@dataclass(frozen=True)
+class Acting(World):
+    """A world in which an agent acts. Scene i is an episode of `frames` frames. It is a function of (seed, split, i).
+
+    `advance` maps states [..., D] and actions [..., A] to the next states. Actions are within -1 and 1. A scene holds:
+      video: uint8 [T,H,W,3].
+      masks, amodal: visible parts and whole objects, bool [K,T,H,W].
+      actions: float32 [T,A]. actions[t] leads from frame t to frame t + 1. The last one leads out of the clip.
+      proprio: float32 [T,P], what the agent feels of itself, columns as `proprio_names`.
+      states: float32 [T,K,S], columns as `state_names`.
+      labels: float32 [P], as `label_names`, in frame T // 2.
+    Under do(remove) the actions stay those of the episode.
+
+    Args:
+      policy: what acts in the episodes: one of the world's `policies`, or "mixed" (each episode has one of them).
+    """
+
+    policy: str = MIXED
+
+    kind: ClassVar[str] = "episodes"
+    setup_type: ClassVar[type] = Setup
+    policies: ClassVar[tuple[str, ...]] = ()
+    objects: ClassVar[int] = 1  # K. The agent is object 0
+    action_size: ClassVar[int] = 2  # A
+    proprio_names: ClassVar[tuple[str, ...]] = ()
+    tasks: ClassVar[tuple[str, ...]] = ()  # kinds of tasks
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.policy not in (MIXED, *self.policies):
+            raise ConfigError(
+                f"data.options.policy is {self.policy!r}; it must be one of {', '.join((MIXED, *self.policies))}"
+            )
+        if self.hold_out:
+            raise ConfigError(f"data.options.hold_out is True; {type(self).__name__} holds nothing out")
+
+    def first(self, rng: np.random.Generator) -> np.ndarray:
+        """A random initial state, float64 [D]."""
+        raise NotImplementedError
+
+    def advance(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """The next states [..., D] of states [..., D] under actions [..., A]. Actions are clipped to -1 .. 1."""
+        raise NotImplementedError
+
+    def picture(self, states: np.ndarray) -> np.ndarray:
+        """Images uint8 [..., H, W, C] of states [..., D]."""
+        raise NotImplementedError
+
+    def reached(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """Whether states [..., D] count as the goals [..., D]: bool [...]."""
+        raise NotImplementedError
+
+    def straight(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """Actions [..., A] that move the agent along a straight line to its place in the goal."""
+        raise NotImplementedError
+
+    def expert(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """Actions [..., A] of a scripted expert that knows the simulator's state."""
+        raise NotImplementedError
+
+    def goal(self, rng: np.random.Generator, task: str, start: np.ndarray) -> np.ndarray | None:
+        """A goal of a kind of task from `start`, [D]. None if this start has none: another one is drawn."""
+        raise NotImplementedError
+
+    def behave(self, policy: str, rng: np.random.Generator, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """A policy of one episode: state [D] -> action [A]. It draws from `rng` alone, in the order of the frames."""
+        raise NotImplementedError
+
+    def scene(self, states: np.ndarray, removed: np.ndarray) -> dict[str, np.ndarray]:
+        """`video`, `masks`, `amodal`, `states`, `proprio` and `labels` of the simulator's states [T,D]."""
+        raise NotImplementedError
+
+    def without(self, first: np.ndarray, actions: np.ndarray, removed: np.ndarray) -> np.ndarray:
+        """The simulator's states [T,D] from `first` on without the removed objects, under the same `actions` [T,A]."""
+        raise NotImplementedError
+
+    def stepper(self, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """One simulation from `first` on: each call takes an action [A] and returns the next state [D]."""
+        state = first
+
+        def step(action: np.ndarray) -> np.ndarray:
+            nonlocal state
+            state = self.advance(state, action)
+            return state
+
+        return step
+
+    def rollout_of(self, first: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """The states [T + 1, D] from `first` on under actions [T,A], open-loop."""
+        step = self.stepper(first)
+        return np.stack([first, *(step(action) for action in actions)])
+
+    def setup(self, i: int) -> Setup:
+        """The start, policy and seed of episode i."""
+        rng = self.rng(i)
+        first, seed, drawn = self.first(rng), int(rng.integers(2**31)), int(rng.integers(len(self.policies)))
+        return Setup(first, drawn if self.policy == MIXED else self.policies.index(self.policy), seed)
+
+    def trajectory(self, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
+        """The simulator's states, float64 [T,D], and the policy's actions [T,A]."""
+        act = self.behave(self.policies[setup.policy], np.random.default_rng(setup.seed), setup.first)
+        step, states, actions = self.stepper(setup.first), [setup.first], []
+        for t in range(self.frames):
+            actions.append(act(states[-1]))
+            if t + 1 < self.frames:
+                states.append(step(actions[-1]))
+        return np.stack(states), np.stack(actions)
+
+    def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The episode under do(remove). Raises DataError."""
+        removed = check_removed(removed, self.objects)
+        states, actions = self.trajectory(setup)
+        if removed.any():
+            states = self.without(setup.first, actions, removed)
+        return {**self.scene(states, removed), "actions": actions.astype(np.float32)}
+
+    def task(self, i: int, kind: str = "") -> Task:
+        """Task i of a kind (default: the first of `tasks`), a function of (seed, split, i). Raises DataError."""
+        kind = kind or self.tasks[0]
+        if kind not in self.tasks:
+            raise DataError(f"the kind of task is {kind!r}; {type(self).__name__} has {', '.join(self.tasks)}")
+        rng = np.random.default_rng([self.seed, SPLITS[self.split], self._index(i), TASKS])
+        while True:
+            start = self.first(rng)
+            goal = self.goal(rng, kind, start)
+            if goal is not None:
+                return Task(start, goal)
+
+    def _index(self, i: int) -> int:
+        self.rng(i)  # raises IndexError
+        return int(i)

@@ -1,0 +1,205 @@
+"""Rooms: a dot in two rooms that a wall with a door separates."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from cjepa_jax.data.worlds.acting.base import Acting
+from cjepa_jax.data.worlds.base import check_range
+from cjepa_jax.errors import ConfigError
+
+EDGE = 0.03  # thickness of the outer walls, and half the thickness of the wall between the rooms
+DOOR = 0.125  # half the width of the door
+SPEED = 0.08  # of the action 1, view widths a frame
+TOLERANCE = 3 / 32  # distance from the goal that counts as success
+FAR = 8 / 32  # least distance of a goal from the start
+X, Y, WALL, GAP = range(4)  # columns of a state: the dot's place, the wall's x, the door's y
+INK, BRICK, GROUND = (208, 48, 40), (52, 56, 72), (236, 234, 226)
+
+
+@dataclass(frozen=True)
+class Rooms(Acting):
+    """A dot moves in two rooms. A vertical wall with one door is between them, and its place is drawn per episode.
+
+    The view is 1 x 1, x to the right, y down. An action is a move of at most SPEED per axis. The dot moves along x
+    first, then along y, and stops at walls. Nothing is random after the start. `advance` and `picture` work on arrays
+    of any library with NumPy's namespace (`__array_namespace__`), so a planner can compile them.
+
+    Policies: "walk" turns a little at each step. "expert" goes through the door to random places, with noise.
+    Tasks: "door" (the goal is in the other room), "room" (in the same room), "any". Goals are at least FAR away.
+
+    Args:
+      look: "rgb", or "channels" (two channels: the dot, the walls).
+      radius: of the dot, view widths.
+      speed: of the action 1, view widths a frame.
+      wall, door: ranges of the wall's x and of the door's y.
+      shown: number of first frames in which the door is visible. 0: always. Later the wall is drawn without a door.
+    """
+
+    look: str = "rgb"
+    radius: float = 0.05
+    speed: float = SPEED
+    wall: tuple[float, float] = (0.35, 0.65)
+    door: tuple[float, float] = (0.2, 0.8)
+    shown: int = 0
+
+    policies: ClassVar[tuple[str, ...]] = ("walk", "expert")
+    tasks: ClassVar[tuple[str, ...]] = ("door", "room", "any")
+    ground_changes: ClassVar[bool] = False
+    label_names: ClassVar[tuple[str, ...]] = ("dot/x", "dot/y", "wall/x", "door/y")
+    state_names: ClassVar[tuple[str, ...]] = ("present", "position/x", "position/y", "wall/x", "door/y")
+    proprio_names: ClassVar[tuple[str, ...]] = ("x", "y")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.look not in ("rgb", "channels"):
+            raise ConfigError(f"data.options.look is {self.look!r}; it must be rgb or channels")
+        for name, least, most in (("radius", 0.02, 0.1), ("speed", 0.01, 0.2)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise ConfigError(f"data.options.{name} is {value!r}; it must be within {least} and {most}")
+        if isinstance(self.shown, bool) or not isinstance(self.shown, int) or self.shown < 0:
+            raise ConfigError(f"data.options.shown is {self.shown!r}; it must be an integer of at least 0")
+        for name, least in (("wall", 0.3), ("door", 0.2)):
+            limits = check_range(f"data.options.{name}", getattr(self, name), least, 1 - least)
+            object.__setattr__(self, name, limits)
+
+    def first(self, rng: np.random.Generator) -> np.ndarray:
+        """The dot anywhere in one of the rooms."""
+        wall, gap = rng.uniform(*self.wall), rng.uniform(*self.door)
+        return np.array([*self._place(rng, wall, rng.random() < 0.5), wall, gap])
+
+    def _place(self, rng: np.random.Generator, wall: float, left: bool) -> np.ndarray:
+        margin = EDGE + self.radius
+        x = rng.uniform(margin, wall - margin) if left else rng.uniform(wall + margin, 1 - margin)
+        return np.array([x, rng.uniform(margin, 1 - margin)])
+
+    def goal(self, rng: np.random.Generator, task: str, start: np.ndarray) -> np.ndarray | None:
+        """A place in the other room, in the same room, or in any."""
+        left = bool(start[X] < start[WALL])
+        side = {"door": not left, "room": left, "any": rng.random() < 0.5}[task]
+        place = self._place(rng, start[WALL], side)
+        return np.array([*place, *start[WALL:]]) if np.hypot(*(place - start[:WALL])) >= FAR else None
+
+    def advance(self, states, actions):
+        """The next states [..., 4]. An array of any library with NumPy's namespace."""
+        xp = states.__array_namespace__()
+        x, y, wall, gap = (states[..., k] for k in range(4))
+        move, margin, half = self.speed * xp.clip(actions, -1, 1), EDGE + self.radius, DOOR - self.radius
+        at_door, left, right = xp.abs(y - gap) <= half, x <= wall - margin, x >= wall + margin
+        low = xp.where(right & ~at_door, wall + margin, margin)
+        high = xp.where(left & ~at_door, wall - margin, 1 - margin)
+        x = xp.clip(x + move[..., 0], low, high)
+        inside = (x > wall - margin) & (x < wall + margin)  # as above: a dot that touches the wall is not inside
+        low, high = xp.where(inside, gap - half, margin), xp.where(inside, gap + half, 1 - margin)
+        return xp.stack([x, xp.clip(y + move[..., 1], low, high), wall, gap], -1)
+
+    def picture(self, states, door: bool = True):
+        """Images uint8 [..., H, W, 3 or 2], anti-aliased, so that moves of less than a pixel are visible."""
+        xp = states.__array_namespace__()
+        dot, bricks = self._cover(states), self._walls(states, door)
+        if self.look == "channels":
+            layers = xp.stack([dot, bricks], -1)
+        else:
+            ground, brick, ink = (xp.asarray(colour, dtype=dot.dtype) for colour in (GROUND, BRICK, INK))
+            layers = (ground + bricks[..., None] * (brick - ground)) / 255
+            layers = layers + dot[..., None] * (ink / 255 - layers)
+        return xp.astype(xp.round(255 * layers), xp.uint8)
+
+    def _cover(self, states):
+        """How much of each pixel the dot covers, 0 .. 1 [..., H, W]."""
+        xp = states.__array_namespace__()
+        pixel = (xp.arange(self.size, dtype=states.dtype) + 0.5) / self.size
+        away = xp.hypot(pixel - states[..., X, None, None], pixel[:, None] - states[..., Y, None, None])
+        return xp.clip(0.5 + (self.radius - away) * self.size, 0, 1)
+
+    def _walls(self, states, door: bool):
+        """How much of each pixel the walls cover, 0 .. 1 [..., H, W]."""
+        xp = states.__array_namespace__()
+        edges = xp.arange(self.size + 1, dtype=states.dtype) / self.size
+
+        def within(low, high):  # the share of each pixel within an interval: [..., S]
+            return xp.clip((xp.minimum(edges[1:], high) - xp.maximum(edges[:-1], low)) * self.size, 0, 1)
+
+        wall, gap = states[..., WALL, None], states[..., GAP, None]
+        inner = within(EDGE, 1 - EDGE)
+        opened = within(gap - DOOR, gap + DOOR) * (1 if door else 0)
+        rooms = inner[:, None] * (1 - within(wall - EDGE, wall + EDGE)[..., None, :] * (1 - opened[..., None]))
+        return 1 - rooms * inner
+
+    def reached(self, states, goals):
+        """Whether the dot is within TOLERANCE of its goal."""
+        xp = states.__array_namespace__()
+        away = states[..., :WALL] - goals[..., :WALL]
+        return xp.hypot(away[..., 0], away[..., 1]) < TOLERANCE
+
+    def straight(self, states, goals):
+        """The straight line, which ignores the wall. Slower moves than 1 near the goal."""
+        xp = states.__array_namespace__()
+        move = (goals[..., :WALL] - states[..., :WALL]) / self.speed
+        return move / xp.maximum(1, xp.max(xp.abs(move), axis=-1, keepdims=True))
+
+    def expert(self, states, goals):
+        """To the door, through it, and to the goal."""
+        xp = states.__array_namespace__()
+        x, y, wall, gap = (states[..., k] for k in range(4))
+        margin = EDGE + self.radius
+        left, goal_left = x < wall, goals[..., X] < wall
+        side = xp.where(left, -1, 1)
+        inside, at_door = (x > wall - margin) & (x < wall + margin), xp.abs(y - gap) < (DOOR - self.radius) / 2
+        out = xp.where(goal_left, wall - margin, wall + margin)  # beyond the door, on the goal's side
+        through = inside | ((left != goal_left) & at_door)
+        near = xp.where(through, out, wall + side * margin)  # else the door's face on the dot's side
+        there = (left == goal_left) & ~inside
+        target = xp.where(there[..., None], goals[..., :WALL], xp.stack([near, gap], -1))
+        return self.straight(states, target)
+
+    def behave(self, policy: str, rng: np.random.Generator, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """One episode's policy: "walk" or "expert"."""
+        return self._walk(rng) if policy == "walk" else self._wander(rng, first)
+
+    def _walk(self, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+        heading = rng.uniform(0, 2 * np.pi)
+
+        def act(state: np.ndarray) -> np.ndarray:
+            nonlocal heading
+            heading += rng.normal(0, 0.6)
+            return rng.uniform(0.3, 1) * np.array([np.cos(heading), np.sin(heading)])
+
+        return act
+
+    def _wander(self, rng: np.random.Generator, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        def draw() -> np.ndarray:
+            return np.array([*self._place(rng, first[WALL], rng.random() < 0.5), *first[WALL:]])
+
+        goal = draw()
+
+        def act(state: np.ndarray) -> np.ndarray:
+            nonlocal goal
+            if self.reached(state, goal):
+                goal = draw()
+            return np.clip(self.expert(state, goal) + rng.normal(0, 0.25, 2), -1, 1)
+
+        return act
+
+    def without(self, first: np.ndarray, actions: np.ndarray, removed: np.ndarray) -> np.ndarray:
+        """The rooms without the dot: nothing else moves."""
+        return np.repeat(first[None], self.frames, 0)
+
+    def scene(self, states: np.ndarray, removed: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays of a clip."""
+        gone, n = bool(removed[0]), self.shown or self.frames
+        drawn = states + np.array([9.0 if gone else 0, 0, 0, 0])  # a removed dot is far outside the view
+        video = np.concatenate([self.picture(drawn[:n]), self.picture(drawn[n:], door=False)])
+        masks = (self._cover(drawn) > 0)[None]
+        known = np.concatenate([np.ones((len(states), 1)), states], 1).astype(np.float32)[:, None] * (not gone)
+        return {
+            "video": np.ascontiguousarray(video), "masks": masks, "amodal": masks.copy(), "states": known,
+            "proprio": known[:, 0, 1:3].copy(), "labels": self.labels(known),
+        }  # fmt: skip
+
+    def labels(self, states: np.ndarray) -> np.ndarray:
+        """The dot's place, the wall's x and the door's y in the middle frame. 0 for a removed dot."""
+        return states[len(states) // 2, 0, 1:].copy()
