@@ -7,7 +7,8 @@ from tests.mutants.masks import MASKS
 from tests.mutants.method import METHOD
 from tests.mutants.models import MODELS
 from tests.mutants.objectives import OBJECTIVES
+from tests.mutants.planning import PLANNING
 from tests.mutants.questions import QUESTIONS
 from tests.mutants.runs import RUNS
 
-MUTANTS = (*METHOD, *OBJECTIVES, *MODELS, *MASKS, *DATA, *EVALS, *QUESTIONS, *RUNS, *EXPORTS, *CONFIGS)
+MUTANTS = (*METHOD, *OBJECTIVES, *MODELS, *MASKS, *DATA, *EVALS, *QUESTIONS, *PLANNING, *RUNS, *EXPORTS, *CONFIGS)

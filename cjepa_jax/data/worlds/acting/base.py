@@ -104,21 +104,21 @@ class Acting(World):
         """The simulator's states [T,D] from `first` on without the removed objects, under the same `actions` [T,A]."""
         raise NotImplementedError
 
-    def stepper(self, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """One simulation from `first` on: each call takes an action [A] and returns the next state [D]."""
-        state = first
+    def stepper(self, firsts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """Simulations from `firsts` [..., D] on: each call takes actions [..., A] and returns the next states."""
+        states = firsts
 
-        def step(action: np.ndarray) -> np.ndarray:
-            nonlocal state
-            state = self.advance(state, action)
-            return state
+        def step(actions: np.ndarray) -> np.ndarray:
+            nonlocal states
+            states = self.advance(states, actions)
+            return states
 
         return step
 
-    def rollout_of(self, first: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """The states [T + 1, D] from `first` on under actions [T,A], open-loop."""
-        step = self.stepper(first)
-        return np.stack([first, *(step(action) for action in actions)])
+    def open_loop(self, firsts: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """The states [..., T + 1, D] from `firsts` [..., D] on under actions [..., T, A]."""
+        step = self.stepper(firsts)
+        return np.stack([firsts, *(step(actions[..., t, :]) for t in range(actions.shape[-2]))], -2)
 
     def setup(self, i: int) -> Setup:
         """The start, policy and seed of episode i."""

@@ -22,7 +22,7 @@ STIFF, DAMP, TICK, TICKS = 100.0, 20.0, 0.01, 10  # the agent's controller, and 
 STRIDE = 100.0  # units that the action 1 moves the agent's target
 NEAR, TURNED = 20.0, np.pi / 9  # success: distance of (agent, block), and angle
 OFFSET = 25  # frames between start and goal of a task
-ENDING = (256.0, 256.0, np.pi / 4)  # the drawn target pose. It is no episode's goal
+ENDING = (256.0, 256.0, np.pi / 4)  # the drawn target pose, not an episode's goal
 INK, WOOD, MARK, GROUND = (65, 105, 225), (112, 128, 144), (144, 238, 144), (250, 250, 250)
 HELD = 5  # frames for which the policy "held" keeps its action
 
@@ -106,15 +106,20 @@ class Push(Acting):
             if clearance(agent - block, angle) > AGENT + 1:
                 return np.array([*agent, *block, angle, 0, 0])
 
-    def stepper(self, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """One simulation in a space of its own."""
-        return Table(first).step
+    def stepper(self, firsts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """One running simulation per state, each in a separate space."""
+        firsts = np.asarray(firsts, float)
+        tables = [Table(first) for first in firsts.reshape(-1, 7)]
+
+        def step(actions: np.ndarray) -> np.ndarray:
+            rows = zip(tables, np.reshape(actions, (-1, 2)), strict=True)
+            return np.stack([table.step(action) for table, action in rows]).reshape(firsts.shape)
+
+        return step
 
     def advance(self, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """The next states [..., 7]. Each is simulated in a space of its own."""
-        states, actions = np.asarray(states, float), np.asarray(actions, float)
-        rows = zip(states.reshape(-1, 7), actions.reshape(-1, 2), strict=True)
-        return np.stack([Table(state).step(action) for state, action in rows]).reshape(states.shape)
+        """The next states [..., 7]. Each is simulated in a separate space."""
+        return self.stepper(states)(actions)
 
     def goal(self, rng: np.random.Generator, task: str, start: np.ndarray) -> np.ndarray:
         """What the weak policy reaches after OFFSET frames."""
@@ -130,7 +135,7 @@ class Push(Acting):
         return (away < NEAR) & (turned < TURNED)
 
     def straight(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
-        """The agent along a straight line to its place in the goal, whatever it pushes."""
+        """The agent along a straight line to its place in the goal. It ignores the block."""
         return np.clip((goals[..., :2] - states[..., :2]) / STRIDE, -1, 1)
 
     def behave(self, policy: str, rng: np.random.Generator, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

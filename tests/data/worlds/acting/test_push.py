@@ -28,7 +28,7 @@ def test_push():
 @pytest.mark.parametrize("episode", range(3))
 def test_open_loop_equals_the_published_environment(episode):
     expected = golden()["states"][episode]
-    states = PUSH.rollout_of(expected[0].astype(float), golden()["actions"][episode])
+    states = PUSH.open_loop(expected[0].astype(float), golden()["actions"][episode])
     assert np.abs(states - expected)[:31].max() < 2e-4 and np.abs(states - expected).max() < 2e-3
     assert np.linalg.norm(expected[-1, 2:4] - expected[0, 2:4]) > 20  # it did push the block
 
@@ -114,5 +114,5 @@ def test_it_is_fast():
     start = time.process_time()
     for _ in range(20):
         for first, row in zip(states[:, 0], actions, strict=True):
-            PUSH.rollout_of(first, row)
+            PUSH.open_loop(first, row)
     assert 20 * 3 * 60 / (time.process_time() - start) > 5000

@@ -1,0 +1,57 @@
+"""The contract of planners, and what they share: bounds of actions, and costs that are not numbers."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from cjepa_jax.errors import ConfigError
+
+Cost = Callable[[jax.Array], jax.Array]  # candidates [S,H,A] -> costs [S]. Lower is better
+Limit = float | tuple[float, ...] | None  # the same for all dimensions of an action, one for each, or none
+
+
+class Plan(NamedTuple):
+    """The result of one search. S candidates, horizon H, A numbers per action, I iterations."""
+
+    actions: jax.Array  # [H,A] what to do
+    mean: jax.Array  # [H,A] of the last distribution
+    std: jax.Array  # [H,A] of the last distribution
+    costs: jax.Array  # [I] the lowest cost of each iteration
+
+
+class Planner(Protocol):
+    """A frozen dataclass. `plan` is a pure function that can be compiled."""
+
+    def plan(self, cost: Cost, key: jax.Array, mean: jax.Array) -> Plan:
+        """Searches around `mean` [H,A]. All random draws derive from `key`."""
+
+
+def bounded(actions: jax.Array, low: Limit, high: Limit) -> jax.Array:
+    """`actions` [..., A] within the limits."""
+    if low is None and high is None:
+        return actions
+    limits = [None if limit is None else jnp.asarray(limit, actions.dtype) for limit in (low, high)]
+    return jnp.clip(actions, *limits)
+
+
+def finite(costs: jax.Array) -> jax.Array:
+    """Costs [S] in which NaN, of a prediction that overflowed, is infinity: no such candidate is chosen."""
+    return jnp.where(jnp.isnan(costs), jnp.inf, costs)
+
+
+def check(planner: object, **least: float) -> None:
+    """Raises ConfigError unless each named field of the planner is a number of at least its limit."""
+    for name, limit in least.items():
+        value = getattr(planner, name)
+        wanted = "an integer" if isinstance(limit, int) else "a number"
+        kind = int if isinstance(limit, int) else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kind) or not value >= limit:
+            raise ConfigError(f"planner.{name} is {value!r}; it must be {wanted} of at least {limit}")
+
+
+def check_elites(planner: object) -> None:
+    """Raises ConfigError if `elites` is more than `samples`."""
+    if planner.elites > planner.samples:
+        raise ConfigError(f"planner.elites is {planner.elites}; it must be at most planner.samples = {planner.samples}")

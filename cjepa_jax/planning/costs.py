@@ -1,0 +1,61 @@
+"""Costs of predicted states: how far a rollout is from a goal, in the latent space of a world model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cjepa_jax.errors import ConfigError
+
+Distance = Callable[[jax.Array, jax.Array], jax.Array]  # predicted [..., *latent], goal [*latent] -> [...]
+Predict = Callable[[Any, jax.Array], jax.Array]  # context of one environment, actions [S,H,A] -> [S,H,*latent]
+
+
+def squared_error(predicted: jax.Array, goal: jax.Array) -> jax.Array:
+    """The mean of squared differences over the latent's axes."""
+    return jnp.square(predicted - goal).mean(tuple(range(predicted.ndim - goal.ndim, predicted.ndim)))
+
+
+def absolute_error(predicted: jax.Array, goal: jax.Array) -> jax.Array:
+    """The mean of absolute differences over the latent's axes."""
+    return jnp.abs(predicted - goal).mean(tuple(range(predicted.ndim - goal.ndim, predicted.ndim)))
+
+
+def to_goal(predict: Predict, distance: Distance = squared_error, over: str = "last"):
+    """The cost (context, goal, actions [S,H,A]) -> [S] of candidates in one environment.
+
+    Args:
+      predict: the world model. Its outputs after each action have the shape of `goal`.
+      distance: between predicted latents and the goal's.
+      over: "last" (the distance after the last action, as DINO-WM and V-JEPA 2-AC) or "sum" (over all steps, as
+        eb_jepa: reaching the goal early is better).
+    Raises: ConfigError for another word in `over`.
+    """
+    if over not in ("last", "sum"):
+        raise ConfigError(f"the cost is over {over!r}; it must be last or sum")
+
+    def cost(context: Any, goal: jax.Array, actions: jax.Array) -> jax.Array:
+        each = distance(predict(context, actions), goal)
+        return each[:, -1] if over == "last" else each.sum(1)
+
+    return cost
+
+
+def unroll(step: Callable[[Any, jax.Array], Any], read: Callable[[Any], jax.Array] = lambda state: state) -> Predict:
+    """`predict` of a one-step model: step(states [S, ...], actions [S,A]) -> states.
+
+    Args:
+      read: what of the states the cost compares with the goal.
+    """
+
+    def predict(context: Any, actions: jax.Array) -> jax.Array:
+        start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(actions), *leaf.shape)), context)
+
+        def advance(states, action):
+            states = step(states, action)
+            return states, read(states)
+
+        return jnp.moveaxis(jax.lax.scan(advance, start, jnp.moveaxis(actions, 1, 0))[1], 0, 1)
+
+    return predict
