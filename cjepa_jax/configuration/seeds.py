@@ -34,6 +34,8 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "pair of objects": 1018,
     "do-probe": 1019,
     "other objects that are simulated away": 1020,
+    "tasks of a world with actions": 1021,
+    "policy of an episode": 1022,
 }
 
 

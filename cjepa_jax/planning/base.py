@@ -1,7 +1,7 @@
 """The contract of planners, and what they share: bounds of actions, and costs that are not numbers."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def finite(costs: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(costs), jnp.inf, costs)
 
 
-def check(planner: object, **least: float) -> None:
+def check(planner: Any, **least: float) -> None:
     """Raises ConfigError unless each named field of the planner is a number of at least its limit."""
     for name, limit in least.items():
         value = getattr(planner, name)
@@ -51,7 +51,7 @@ def check(planner: object, **least: float) -> None:
             raise ConfigError(f"planner.{name} is {value!r}; it must be {wanted} of at least {limit}")
 
 
-def check_elites(planner: object) -> None:
+def check_elites(planner: Any) -> None:
     """Raises ConfigError if `elites` is more than `samples`."""
     if planner.elites > planner.samples:
         raise ConfigError(f"planner.elites is {planner.elites}; it must be at most planner.samples = {planner.samples}")

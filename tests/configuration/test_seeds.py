@@ -34,6 +34,8 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "pair of objects": 1,
     "do-probe": 0,
     "other objects that are simulated away": 2,
+    "tasks of a world with actions": 2,
+    "policy of an episode": 0,
 }
 NUMBERS = (0, 1, 2, 3, 4, 5, 7, 21, 1001, 2**32 - 1, 2**32, 2**63)
 OF_SCENES = {  # purpose -> the words behind the seed, from two numbers; the seeds that finished data depend on

@@ -114,8 +114,8 @@ PLANNING = (
     *of(
         "cjepa_jax/data/worlds/acting/base.py",
         (
-            "np.random.default_rng([self.seed, SPLITS[self.split], self._index(i), TASKS])",
-            "np.random.default_rng([self.seed, SPLITS[self.split], self._index(i)])",
+            "SPLITS[self.split], self._index(i))",
+            "0, self._index(i))",
             f"{ROOMS}tasks_are_reproducible_and_differ_from_episodes",
         ),
     ),

@@ -40,7 +40,8 @@ def test_the_published_solver_to_1e_6():
         mean, std = jnp.zeros((3, 4)), jnp.ones((3, 4))
         centre, scale = np.zeros((3, 4)), np.ones((3, 4))
         for drawn, cost in zip(candidates, costs, strict=True):
-            ours = planner.candidates(mean, std, jnp.asarray((drawn - centre) / scale, jnp.float32))
+            noise = jnp.asarray((drawn - centre) / scale, jnp.float32).at[0].set(9)  # the first candidate is the mean
+            ours = planner.candidates(mean, std, noise)
             np.testing.assert_allclose(ours, drawn, atol=1e-6)
             own = jnp.square(ours - target).sum((1, 2))
             np.testing.assert_allclose(own, cost, rtol=1e-6, atol=1e-5)

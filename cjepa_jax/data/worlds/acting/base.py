@@ -6,10 +6,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from cjepa_jax.configuration import seeds
 from cjepa_jax.data.worlds.base import SPLITS, World, check_removed
 from cjepa_jax.errors import ConfigError, DataError
 
-TASKS = 1  # the last number of a task's seed: tasks and episodes of one index are independent draws
 MIXED = "mixed"
 
 
@@ -128,7 +128,7 @@ class Acting(World):
 
     def trajectory(self, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
         """The simulator's states, float64 [T,D], and the policy's actions [T,A]."""
-        act = self.behave(self.policies[setup.policy], np.random.default_rng(setup.seed), setup.first)
+        act = self.behave(self.policies[setup.policy], seeds.generator(setup.seed, "policy of an episode"), setup.first)
         step, states, actions = self.stepper(setup.first), [setup.first], []
         for t in range(self.frames):
             actions.append(act(states[-1]))
@@ -149,7 +149,7 @@ class Acting(World):
         kind = kind or self.tasks[0]
         if kind not in self.tasks:
             raise DataError(f"the kind of task is {kind!r}; {type(self).__name__} has {', '.join(self.tasks)}")
-        rng = np.random.default_rng([self.seed, SPLITS[self.split], self._index(i), TASKS])
+        rng = seeds.generator(self.seed, "tasks of a world with actions", SPLITS[self.split], self._index(i))
         while True:
             start = self.first(rng)
             goal = self.goal(rng, kind, start)
