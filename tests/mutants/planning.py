@@ -78,9 +78,9 @@ PLANNING = (
             f"{ROOMS}the_dot_stays_in_the_rooms_and_crosses_the_wall_only_in_the_door",
         ),
         (
-            "inside = (x > wall - margin) & (x < wall + margin)  # as above",
-            "inside = xp.abs(x - wall) <= margin  # as above",
-            f"{ROOMS}a_move_stops_at_the_face_of_the_wall_and_slides_along_it",
+            "inside = at_door & (xp.abs(x - wall) < margin - SLACK)",
+            "inside = xp.abs(x - wall) < margin",
+            f"{ROOMS}a_rounded_state_moves_the_same",
         ),
         (
             "xp.hypot(away[..., 0], away[..., 1]) < TOLERANCE",

@@ -15,6 +15,7 @@ DOOR = 0.125  # half the width of the door
 SPEED = 0.08  # of the action 1, view widths a frame
 TOLERANCE = 3 / 32  # distance from the goal that counts as success
 FAR = 8 / 32  # least distance of a goal from the start
+SLACK = 1e-6  # a dot that slides along the door's side is in the door, also if its state is rounded
 X, Y, WALL, GAP = range(4)  # columns of a state: the dot's place, the wall's x, the door's y
 INK, BRICK, GROUND = (208, 48, 40), (52, 56, 72), (236, 234, 226)
 
@@ -88,11 +89,11 @@ class Rooms(Acting):
         xp = states.__array_namespace__()
         x, y, wall, gap = (states[..., k] for k in range(4))
         move, margin, half = self.speed * xp.clip(actions, -1, 1), EDGE + self.radius, DOOR - self.radius
-        at_door, left, right = xp.abs(y - gap) <= half, x <= wall - margin, x >= wall + margin
-        low = xp.where(right & ~at_door, wall + margin, margin)
-        high = xp.where(left & ~at_door, wall - margin, 1 - margin)
+        at_door, left = xp.abs(y - gap) <= half + SLACK, x < wall
+        low = xp.where(at_door | left, margin, wall + margin)
+        high = xp.where(at_door | ~left, 1 - margin, wall - margin)
         x = xp.clip(x + move[..., 0], low, high)
-        inside = (x > wall - margin) & (x < wall + margin)  # as above: a dot that touches the wall is not inside
+        inside = at_door & (xp.abs(x - wall) < margin - SLACK)
         low, high = xp.where(inside, gap - half, margin), xp.where(inside, gap + half, 1 - margin)
         return xp.stack([x, xp.clip(y + move[..., 1], low, high), wall, gap], -1)
 
@@ -148,7 +149,8 @@ class Rooms(Acting):
         margin = EDGE + self.radius
         left, goal_left = x < wall, goals[..., X] < wall
         side = xp.where(left, -1, 1)
-        inside, at_door = (x > wall - margin) & (x < wall + margin), xp.abs(y - gap) < (DOOR - self.radius) / 2
+        at_door = xp.abs(y - gap) < (DOOR - self.radius) / 2
+        inside = (xp.abs(x - wall) < margin - SLACK) & (xp.abs(y - gap) <= DOOR - self.radius + SLACK)
         out = xp.where(goal_left, wall - margin, wall + margin)  # beyond the door, on the goal's side
         through = inside | ((left != goal_left) & at_door)
         near = xp.where(through, out, wall + side * margin)  # else the door's face on the dot's side

@@ -45,6 +45,16 @@ def test_the_dot_stays_in_the_rooms_and_crosses_the_wall_only_in_the_door():
     assert crossed > 100
 
 
+def test_a_rounded_state_moves_the_same():
+    """A dot that touches a wall or the door's side is not elsewhere because float32 rounds its place."""
+    rng, (states, _) = np.random.default_rng(1), tasks("any", 500)
+    for _ in range(100):
+        actions = rng.uniform(-2, 2, (500, 2))
+        new = ROOMS.advance(states, actions)
+        np.testing.assert_allclose(ROOMS.advance(states.astype(np.float32), actions), new, atol=1e-5)
+        states = new
+
+
 def test_a_move_stops_at_the_face_of_the_wall_and_slides_along_it():
     state = np.array([0.5 - MARGIN - 0.01, 0.3, 0.5, 0.7])
     assert np.allclose(ROOMS.advance(state, np.array([1.0, 0.5])), [0.5 - MARGIN, 0.3 + SPEED / 2, 0.5, 0.7])
