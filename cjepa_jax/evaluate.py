@@ -52,7 +52,7 @@ from absl import flags
 from cjepa_jax import __version__, cli, experiment
 from cjepa_jax.configuration import build, seeds
 from cjepa_jax.configuration import check as config_lib
-from cjepa_jax.data import assemble
+from cjepa_jax.data import assemble, kinds
 from cjepa_jax.errors import ConfigError, DataError, one_line
 from cjepa_jax.evals.base import Bench, Result
 from cjepa_jax.host import door, memory, paths
@@ -142,6 +142,7 @@ def make_bench(config, model: Restored) -> Bench:
             raise
 
     def prepare(source):
+        kinds.require(source, kinds.FILMED, "evaluate")
         hides = isinstance(model.objective, Masking)
         scenes = assemble.make_scenes(config, source, model.objective.patch, model.objective.tubelet, hides=hides)
         return dataclasses.replace(scenes, with_objects=True)

@@ -16,11 +16,11 @@ from cjepa_jax.configuration import build
 from cjepa_jax.configuration.check import flatten
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.data import assemble as data
-from cjepa_jax.data import batching, pipeline
+from cjepa_jax.data import batching, kinds, pipeline
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.host import memory
-from cjepa_jax.objectives import check
+from cjepa_jax.objectives import base, check
 from cjepa_jax.objectives.base import Masking, Objective
 from cjepa_jax.types import Batch, Rows
 
@@ -65,6 +65,8 @@ def assemble(config: Any) -> Experiment:
     epoch = len(source) / config.train.batch
     steps = config.train.steps or max(1, round(config.train.epochs * epoch))
     objective = make_objective(config, steps)
+    for one in (source, held_out):
+        kinds.require(one, base.kinds(objective), f"objective.type = {config.objective.type!r}")
     of_model = objective.patch, objective.tubelet, objective.max_removed, isinstance(objective, Masking)
     scenes = data.make_scenes(config, source, *of_model)
     loader = pipeline.Loader(

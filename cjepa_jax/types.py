@@ -1,7 +1,7 @@
 """The three pytrees that everything passes around, the axis letters, and the words of this package.
 
 Axis letters, used in every comment and docstring of this package:
-B scene · T frame · H, W pixel · C channel · K object · N token of the grid (time-major, then row-major) ·
+B scene · T frame · H, W pixel · C channel · K object · N token of the grid (time-major, then row-major) · A action ·
 S data shard · R packed row · L token of a row · D width · P probe target.
 
 Words, each with one meaning in code, docs and metrics:
@@ -60,7 +60,7 @@ class Batch:
 
     scene: Array  # [B] int32: which scene of the source
     epoch: Array  # [B] int32: how often it has been drawn before
-    video: Array  # [B, T, H, W, C] uint8; an image has T = 1
+    video: Array | None  # [B, T, H, W, C] uint8; an image has T = 1. None where the scene is a signal
     object_patches: Array  # [B, K, N] bool: tokens that each object touches
     object_valid: Array  # [B, K] bool: False for padding
     removed: Array  # [B, K] bool: objects under do(remove); all False for a fallback scene
@@ -73,6 +73,18 @@ class Batch:
     states: Array | None = None  # [B, T, K, S] float32: object states
     replaced: Array | None = None  # [B] bool: stands in for an unreadable scene
     hidden: Array | None = None  # [B, N] bool: tokens that are predicted; None: all that are not context
+    actions: Array | None = None  # [B, T, A] float32: actions[:, t] leads from frame t to frame t + 1
+    proprio: Array | None = None  # [B, T, S] float32: the agent's own state at each frame
+    graph: Array | None = None  # [B, K, K] bool: which objects touch each other
+    signal: Array | None = None  # float32, in place of video: spectrograms [B, H, W, C] or points [B, N, K, 3]
+    centres: Array | None = None  # [B, N, 3] float32: the places of the points' groups
+
+    @property
+    def observation(self) -> Any:
+        """What the tokenizer takes: the video, the signal, or points with their centres, (signal, centres)."""
+        if self.signal is None:
+            return self.video
+        return self.signal if self.centres is None else (self.signal, self.centres)
 
 
 @_pytree

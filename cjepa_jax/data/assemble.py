@@ -3,10 +3,9 @@
 from typing import Any
 
 from cjepa_jax.configuration import build, sizes
-from cjepa_jax.data import pipeline
+from cjepa_jax.data import kinds
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.masks import check
 
 
 def make_source(config: Any, split: str) -> Source:
@@ -17,31 +16,13 @@ def make_source(config: Any, split: str) -> Source:
     return build.build({"type": data.source, **data.options}, "data.options", "data.source", split=split, **fields)
 
 
-def make_scenes(
-    config: Any, source: Source, patch: int, tubelet: int, max_removed: int = 0, hides: bool = True
-) -> pipeline.SceneMap:
-    """Builds the map from scenes to arrays that config describes. patch: pixels. tubelet: frames per token. hides:
-    whether every mask must hide something (False for an objective that ignores masks)."""
-    data = config.data
-    if data.intervened in pipeline.SIMULATED and not source.can_rerender:
-        raise ConfigError(
-            f"data.intervened = {data.intervened!r}: {type(source).__name__} cannot; zero_pixels always works"
-        )
-    if data.size % patch:
-        raise ConfigError(f"data.size = {data.size}: must be a multiple of the model's patches, {patch} pixels")
-    return pipeline.SceneMap(
-        source=source,
-        mask=check.bind(config.mask, hides),
-        patch=patch,
-        tubelet=tubelet,
-        size=data.size,
-        max_objects=data.max_objects,
-        intervened=data.intervened,
-        seed=config.seed,
-        frames=data.frames,
-        max_removed=max_removed,
-        crop=data.crop,
-    )
+def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_removed: int = 0, hides: bool = True) -> Any:
+    """Builds the map from scenes to arrays that config describes, by the source's kind (data/kinds).
+
+    Args: patch: pixels. tubelet: frames per token. max_removed: objects that the model can tell apart. hides: whether
+      every mask must hide something (False for an objective that ignores masks).
+    """
+    return kinds.make(config, source, patch, tubelet, max_removed, hides)
 
 
 def patch_and_tubelet(config: Any) -> tuple[int, int]:

@@ -38,7 +38,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from cjepa_jax.data import assemble
+from cjepa_jax.data import assemble, kinds
 from cjepa_jax.data.materialise import packing_stats
 
 RUN = 8  # consecutive scenes, timed together
@@ -59,6 +59,7 @@ def report(config, split: str, seconds: float, shards: int = 1) -> Iterator[tupl
     """Yields the name and the result of each measurement. `seconds` is the time for each one."""
     packing_stats.check_shards(config, shards)
     source = assemble.make_source(config, split)
+    kinds.require(source, kinds.FILMED, "data.bench")
     scenes = assemble.make_scenes(config, source, *assemble.patch_and_tubelet(config))
     data = config.data
     shape = f"{data.size} x {data.size} x {data.frames} frames"

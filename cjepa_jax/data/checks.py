@@ -37,6 +37,23 @@ def scene(raw: Any, frames: int, label_names: Sequence[str], name: str) -> None:
         states = _array(raw["states"])
         if states.dtype.kind not in "fiub" or states.ndim != 3 or states.shape[:2] != (frames, len(masks)):
             raise DataError(f"{name}: states are {described(states)}: must be float32 [{frames}, {len(masks)}, S]")
+    if "graph" in raw and (_type(raw["graph"]) != np.bool_ or raw["graph"].shape != (len(masks),) * 2):
+        raise DataError(f"{name}: graph is {described(raw['graph'])}: must be bool [{len(masks)}, {len(masks)}]")
+
+
+def episode(raw: Any, frames: int, name: str) -> None:
+    """Checks what scene `name` of a source of episodes has: video, actions and perhaps proprio. Raises DataError."""
+    if not isinstance(raw, Mapping) or "video" not in raw or "actions" not in raw:
+        raise DataError(f"{name}: must be a dict of video and actions, as a source of episodes gives")
+    video(raw["video"], frames, name)
+    for field in ("actions", "proprio"):
+        values = _array(raw[field]) if field in raw else None
+        if values is None:
+            continue
+        if values.dtype.kind not in "fiub" or values.ndim != 2 or len(values) != frames or not values.size:
+            raise DataError(f"{name}: {field} are {described(values)}: must be float32 [{frames}, any]")
+        if not np.isfinite(values).all():
+            raise DataError(f"{name}: {field} at frame {int(np.argwhere(~np.isfinite(values))[0, 0])}: must be finite")
 
 
 def video(array: Any, frames: int, name: str) -> None:

@@ -46,7 +46,7 @@ from tqdm import tqdm
 
 from cjepa_jax import __version__
 from cjepa_jax.configuration import check
-from cjepa_jax.data import assemble, pipeline
+from cjepa_jax.data import assemble, kinds, pipeline
 from cjepa_jax.data.drawing import marks, sheet
 from cjepa_jax.data.inspection import rows as rows_of
 from cjepa_jax.data.inspection import summary
@@ -113,6 +113,7 @@ def scene_map(config, split: str) -> pipeline.SceneMap:
     config = config.copy_and_resolve_references()
     config.data.intervened = "none"
     source = assemble.make_source(config, split)
+    kinds.require(source, kinds.FILMED, "data.inspect")
     return assemble.make_scenes(config, source, *assemble.patch_and_tubelet(config))
 
 
@@ -163,7 +164,10 @@ def drawn(maps: dict[str, pipeline.SceneMap], found: dict[str, list[rows_of.Row]
     name = type(scenes.source).__name__
     parts = []
     for title, chosen in (("typical", typical), ("odd", odd)):
-        blocks = [block(scenes.source[index], by_scene[index], why) for index, why in chosen]
+        blocks = [
+            block(scenes.complete(scenes.source[index], f"scene {index} of {name}"), by_scene[index], why)
+            for index, why in chosen
+        ]
         wide = max((each.width for each in blocks), default=0)
         across = max(1, sheet.WIDTH // (wide + sheet.GAP))
         blocks = [sheet.padded(each, wide) for each in blocks]

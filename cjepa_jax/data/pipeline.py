@@ -83,9 +83,18 @@ class SceneMap:
         """N."""
         return math.prod(self.grid)
 
+    @property
+    def cost(self) -> tuple[int, dict[str, int]]:
+        """Bytes of one prepared scene, and the settings that decide it."""
+        videos = 2 if self.intervened in PICTURED else 1
+        keys = {"data.size": self.size, "data.frames": self.frames, "data.max_objects": self.max_objects}
+        return 3 * videos * self.frames * self.size**2 + self.max_objects * self.tokens, keys
+
     def __call__(self, scene: int, epoch: int) -> dict[str, np.ndarray]:
         raw, index, replaced = self._read(scene)
-        checks.scene(raw, self.frames, self.source.label_names, f"scene {index} of {type(self.source).__name__}")
+        name = f"scene {index} of {type(self.source).__name__}"
+        raw = self.complete(raw, name)
+        checks.scene(raw, self.frames, self.source.label_names, name)
         rng = np.random.default_rng([self.seed, DRAW, index, epoch])  # used by this element only
         height, width = raw["video"].shape[1:3]
         window = transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
@@ -134,7 +143,18 @@ class SceneMap:
             out["intervened"], out["intervened_valid"] = self._intervene(
                 index, window, video, masks=masks, masked=masked, chosen=chosen
             )
-        return out
+        return out | self.more(raw, kept)
+
+    def complete(self, raw: Any, name: str) -> Any:
+        """The source's scene, with what this kind of scene may leave out."""
+        return raw
+
+    def more(self, raw: dict, kept: np.ndarray) -> dict[str, np.ndarray]:
+        """Arrays that only some sources have: which of the objects `kept` touch each other."""
+        if "graph" not in raw:
+            return {}
+        graph = raw["graph"][np.ix_(kept, kept)]
+        return {"graph": np.pad(graph, (0, self.max_objects - len(kept)))}
 
     def _intervene(self, index, window, video, masks, masked, chosen) -> tuple[np.ndarray, np.bool_]:
         """The scene under do(remove chosen), and whether it is valid. A fallback draw removes no object."""
@@ -209,12 +229,9 @@ class Loader:
     processes: int = 1
 
     def __post_init__(self):
-        scenes, local = self.scenes, self.batch // self.processes
-        videos = 2 if scenes.intervened in PICTURED else 1
-        each = 3 * videos * scenes.frames * scenes.size**2 + scenes.max_objects * scenes.tokens
-        keys = {"train.batch": self.batch, "data.size": scenes.size, "data.frames": scenes.frames}
-        keys["data.max_objects"] = scenes.max_objects
-        memory.require(each * local, ", ".join(f"{key} = {value}" for key, value in keys.items()) + ": a batch")
+        each, keys = self.scenes.cost
+        text = ", ".join(f"{key} = {value}" for key, value in ({"train.batch": self.batch} | keys).items())
+        memory.require(each * (self.batch // self.processes), f"{text}: a batch")
 
     def iterate(self, start: int, stop: int) -> Iterator[dict]:
         """Yields batches start..stop-1. `close()` ends the workers.

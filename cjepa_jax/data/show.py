@@ -36,7 +36,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from cjepa_jax.data import assemble, batching, pipeline, transforms
+from cjepa_jax.data import assemble, batching, kinds, pipeline, transforms
 from cjepa_jax.data.drawing import sheet
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import paths
@@ -97,6 +97,7 @@ def write(path: Path, data: bytes) -> None:
 
 def make_scenes(config, source) -> pipeline.SceneMap:
     """Scenes as training sees them, without the random crop, and simulated again if the source supports it."""
+    kinds.require(source, kinds.FILMED, "data.show")
     patch, tubelet = assemble.patch_and_tubelet(config)
     config = config.copy_and_resolve_references()
     config.data.intervened = "rerender" if source.can_rerender else "zero_pixels"
@@ -108,7 +109,7 @@ def read(scenes: pipeline.SceneMap, index: int, remove: int | None = None) -> sh
 
     Raises ConfigError if the scene has no such object, DataError for an unreadable scene.
     """
-    raw = scenes.source[index]
+    raw = scenes.complete(scenes.source[index], f"scene {index} of {type(scenes.source).__name__}")
     window = transforms.centre_square(*raw["video"].shape[1:3])
     masks = window.masks(raw["masks"], scenes.size)
     if remove is not None:

@@ -68,7 +68,7 @@ def export(arguments, command: str) -> int:
         onnx.require()
     if arguments.push:
         hub.check_push(arguments.push)
-    model = _licensed(_opened(arguments), arguments.licence)
+    model = bundle.exportable(_licensed(_opened(arguments), arguments.licence))
     print(model.summary(), flush=True)
     with bundle.whole(out, arguments.overwrite) as folder:
         _write(model, folder, arguments)

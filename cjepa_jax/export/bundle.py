@@ -46,6 +46,16 @@ def write(folder: pathlib.Path, model: Pretrained, card: str) -> None:
     write_texts(folder, model, card)
 
 
+def exportable(model: Pretrained) -> Pretrained:
+    """The model without the encoder's options that no other code has. Raises ConfigError where one is on."""
+    encoder = dict(model.encoder)
+    for key, off in (("tokenizer", None), ("causal", "none"), ("levels", ())):
+        value = encoder.pop(key, off)
+        if (tuple(value) if key == "levels" else value) != off:
+            raise ConfigError(f"objective.encoder.{key} = {value!r}: such an encoder cannot be exported")
+    return dataclasses.replace(model, encoder=encoder)
+
+
 def tensors(model: Pretrained) -> dict[str, np.ndarray]:
     """Every array under its canonical name, with the prefix "encoder.", "target." or "predictor."."""
     patch, tubelet = parse(model.encoder["variant"]).patch, model.encoder["tubelet"]

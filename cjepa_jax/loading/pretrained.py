@@ -124,6 +124,8 @@ def _part(section: ConfigDict, part: str) -> Any:
     for key in section[part]:
         if key not in known:
             raise ConfigError(f"objective.{part}.{key}: unknown key{did_you_mean(key, known)}")
+    if section[part].get("tokenizer") is not None:
+        raise ConfigError(f"objective.{part}.tokenizer: an encoder with a tokenizer of its own is not loaded")
     module: Any = MODULES[part](**section[part])
     foreign.few(module.position_grid)
     return module

@@ -24,6 +24,7 @@ def attention(
     v: Float[Array, "B H U d"],
     q_segment: Int[Array, "B T"] | None = None,
     k_segment: Int[Array, "B U"] | None = None,
+    time: Int[Array, " T"] | None = None,
 ) -> Float[Array, "B H T d"]:
     """softmax(q k^T / sqrt(d)) v, softmax in float32.
 
@@ -32,11 +33,16 @@ def attention(
         last.
       q_segment, k_segment: int32 [B, T], [B, U]. A query sees the keys of its own id. Id 0 sees nothing and is seen by
         nothing. None: everything sees everything.
+      time: int32 [T], and then U = T. A query sees no key of a later time. The TPU kernel has no such mask, so einsum
+        takes its place.
     Returns: [B, H, T, d]. A query that sees no key gets zeros (a plain softmax would give the mean of all values).
     """
     sizes = q.shape[2], k.shape[2], q.shape[3]
     kernel = _only.get() or choose(jax.default_backend(), _capability(), q.dtype, *sizes)
-    return KERNELS[kernel](q, k, v, q_segment, k_segment)
+    if time is not None and kernel == "flash":
+        kernel = "einsum"
+    limits = {} if time is None else {"time": time}
+    return KERNELS[kernel](q, k, v, q_segment, k_segment, **limits)
 
 
 @contextlib.contextmanager
@@ -71,26 +77,27 @@ def _capability() -> str:
     return str(getattr(jax.local_devices()[0], "compute_capability", ""))
 
 
-def einsum(q, k, v, q_segment=None, k_segment=None) -> Array:
+def einsum(q, k, v, q_segment=None, k_segment=None, time=None) -> Array:
     """`attention` in plain products: the reference of all other kernels, and the fastest on a CPU."""
     logits = product("bhtd,bhud->bhtu", q, k, q.dtype) * q.shape[-1] ** -0.5
-    if q_segment is None:
+    if q_segment is None and time is None:
         weights = jax.nn.softmax(logits)
     else:
-        visible = visibility(q_segment, k_segment)[:, None]
+        visible = visibility(q_segment, k_segment, time)[:, None]
         weights = jax.nn.softmax(jnp.where(visible, logits, jnp.finfo(jnp.float32).min))
         weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)
     return product("bhtu,bhud->bhtd", weights, v, v.dtype).astype(v.dtype)
 
 
-def cudnn(q, k, v, q_segment=None, k_segment=None, implementation: str = "cudnn") -> Array:
+def cudnn(q, k, v, q_segment=None, k_segment=None, time=None, implementation: str = "cudnn") -> Array:
     """`attention` by cuDNN's flash attention. JAX divides it among devices like q, and the mask must be divided alike.
 
     Its sums are float32. Its weights are rounded to the operands' type before the product with the values, as above.
     """
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # cuDNN's layout, [B, T, H, d]
-    mask = None if q_segment is None else visibility(q_segment, k_segment)[:, None]
-    mask = None if mask is None else sharding.pin(mask, sharding.SCENES, None, None, None)
+    limited = q_segment is not None or time is not None
+    mask = visibility(q_segment, k_segment, time)[:, None] if limited else None
+    mask = mask if q_segment is None else sharding.pin(mask, sharding.SCENES, None, None, None)
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation).transpose(0, 2, 1, 3)
     # A row without keys would come out as the mean of the values. Through the choice, no gradient reaches it either.
     return out if mask is None else jnp.where(mask.any(-1)[..., None], out, 0)

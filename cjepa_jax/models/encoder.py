@@ -1,13 +1,18 @@
 """The Vision Transformer of the context encoder and the target encoder: METHOD (2), (3)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float
 
+from cjepa_jax.configuration import build
 from cjepa_jax.configuration.sizes import parse
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import packing, position_encoding
-from cjepa_jax.models.tokenizers import MEAN, STD, Tokenizer, grid
+from cjepa_jax.models.tokenizers import MEAN, STD, Tokenizer
 from cjepa_jax.models.transformer import Stack
 from cjepa_jax.types import Array, Rows
 
@@ -18,6 +23,8 @@ class Encoder(nn.Module):
     Attributes: variant as "L/16". tubelet: frames per token of a clip. gelu: "exact" or "tanh". remat: "none", "dots"
     or "full". depth: blocks (0: the variant's). positions, position_grid: see position_encoding. epsilon of the norms.
     mean, std of RGB in 0..1, by which pixels are normalised. dtype of the computation (sums and norms are float32).
+    tokenizer: the section of another tokenizer (see models/tokenizers.py). None: that of videos. causal, levels: see
+    transformer.Stack. With causal = "frame" a token sees none of a later time.
     """
 
     variant: str = "L/16"
@@ -31,6 +38,9 @@ class Encoder(nn.Module):
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
     dtype: DTypeLike = jnp.float32
+    tokenizer: Mapping | None = None
+    causal: str = "none"
+    levels: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -40,18 +50,16 @@ class Encoder(nn.Module):
     def patch(self) -> int:
         return parse(self.variant).patch
 
-    @nn.compact
-    def __call__(
-        self, video: Num[Array, "B T H W C"], rows: Rows | None = None, keep: Bool[Array, "B N"] | None = None
-    ) -> Float[Array, "B N D"]:
-        """[B, T, H, W, C] pixels in 0..255 -> [B, N, D].
+    def grid(self, scene: Any) -> tuple[int, int, int]:
+        """(times, rows, cols) of the tokens of these scenes, arrays or their shapes."""
+        return self._tokenizer(None).grid(scene)
 
-        Args:
-          rows: encode only these tokens, each segment of a row separately. The result is 0 at all others.
-          keep: bool [B, N]. Encode the whole grid with the other tokens set to zero.
-        """
+    def _tokenizer(self, name: str | None) -> Any:
         size = parse(self.variant)
-        x = Tokenizer(
+        if self.tokenizer is not None:
+            where, own = "objective.encoder.tokenizer", dict(width=size.width, dtype=self.dtype)
+            return build.build(self.tokenizer, where, **own, **({"name": name} if name else {"parent": None}))
+        return Tokenizer(
             patch=size.patch,
             tubelet=self.tubelet,
             width=size.width,
@@ -60,8 +68,24 @@ class Encoder(nn.Module):
             dtype=self.dtype,
             positions=self.positions,
             position_grid=self.position_grid,
-            name="tokenizer",
-        )(video)
+            **({"name": name} if name else {"parent": None}),
+        )
+
+    @nn.compact
+    def __call__(
+        self, scene: Any, rows: Rows | None = None, keep: Bool[Array, "B N"] | None = None
+    ) -> Float[Array, "B N E"]:
+        """[B, T, H, W, C] pixels in 0..255, or what the tokenizer takes -> [B, N, D].
+
+        Args:
+          rows: encode only these tokens, each segment of a row separately. The result is 0 at all others.
+          keep: bool [B, N]. Encode the whole grid with the other tokens set to zero.
+        """
+        size = parse(self.variant)
+        x, positions = self._tokenizer("tokenizer")(scene)
+        if positions is not None:
+            x = x + positions
+        grid = self.grid(scene)
         stack = Stack(
             self.depth or size.depth,
             size.heads,
@@ -70,15 +94,20 @@ class Encoder(nn.Module):
             dtype=self.dtype,
             units=size.hidden,
             epsilon=self.epsilon,
+            causal=self.causal,
+            levels=tuple(self.levels),
             name="stack",
         )
-        rotation = position_encoding.rotation(
-            self, grid(video.shape, size.patch, self.tubelet), size.width // size.heads
-        )
+        rotation = position_encoding.rotation(self, grid, size.width // size.heads)
+        time = None
+        if self.causal == "frame":
+            time = jnp.repeat(jnp.arange(grid[0]), grid[1] * grid[2])
+        if rows is not None and self.causal != "none":
+            raise ConfigError(f"objective.encoder.causal = {self.causal!r}: must be none with rows of visible tokens")
         if keep is not None:
             x = jnp.where(keep[..., None], x, 0)
         if rows is None:
-            return stack(x, rotation=None if rotation is None else rotation[None])
+            return stack(x, rotation=None if rotation is None else rotation[None], time=time)
         packed, segment = packing.gather(x, rows)
         rotation = None if rotation is None else packing.of_slots(rotation, rows)
         return packing.scatter(stack(packed, segment, None, rotation), rows, x.shape[:2])

@@ -92,7 +92,8 @@ class Mlp(nn.Module):
 class SelfAttention(nn.Module):
     """Multi-head attention within segments: x [B, T, D], segment [B, T] or None -> [B, T, D].
 
-    `rotation` [B or 1, T, 2, M] turns queries and keys (see position_encoding)."""
+    `rotation` [B or 1, T, 2, M] turns queries and keys (see position_encoding). `time` int32 [T]: a token sees none of
+    a later time."""
 
     heads: int
     dtype: DTypeLike = jnp.float32
@@ -103,9 +104,10 @@ class SelfAttention(nn.Module):
         x: Float[Array, "B T D"],
         segment: Int[Array, "B T"] | None,
         rotation: Float[Array, "X T 2 M"] | None = None,
+        time: Int[Array, " T"] | None = None,
     ) -> Float[Array, "B T D"]:
         q, k, v = _parts(Heads(3, self.heads, self.dtype, name="qkv")(x))  # each [B, H, T, d]
-        out = attention(rotate(q, rotation), rotate(k, rotation), v, segment, segment)
+        out = attention(rotate(q, rotation), rotate(k, rotation), v, segment, segment, time)
         return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))
 
 

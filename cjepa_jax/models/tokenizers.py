@@ -1,4 +1,10 @@
-"""From pixels to tokens of a grid."""
+"""From pixels to tokens of a grid.
+
+A tokenizer is a flax module. It takes a scene's arrays (types.Batch.observation) and returns (tokens [B, N, D],
+positions). Positions are codes [B or 1, N, D] that the encoder adds, or None where the tokens hold them already. Its
+`grid(scene)` gives (times, rows, cols), from the arrays or their shapes. An encoder whose config names another one,
+`tokenizer=dict(type="module:Name", ...)`, gives it the section's keys, `width` and `dtype`.
+"""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -51,9 +57,9 @@ def unpatchify(boxes: Num[Array, "B N P"], shape: tuple[int, ...], patch: int, t
 class Tokenizer(nn.Module):
     """One linear map per tubelet x patch x patch x C box, plus its position code (see position_encoding).
 
-    [B, T, H, W, C] -> [B, N, D]. The positions are added here, before any token is dropped. With a table or rotations,
-    an image given to parameters of clips is one tubelet of a repeated frame, as in V-JEPA 2. Sin-cos codes of images
-    differ from those of clips.
+    [B, T, H, W, C] -> ([B, N, D], None). The positions are added here, before any token is dropped. With a table or
+    rotations, an image given to parameters of clips is one tubelet of a repeated frame, as in V-JEPA 2. Sin-cos codes
+    of images differ from those of clips.
     """
 
     patch: int
@@ -66,12 +72,16 @@ class Tokenizer(nn.Module):
     position_grid: tuple[int, ...] = ()
 
     @nn.compact
-    def __call__(self, video: Num[Array, "B T H W C"]) -> Float[Array, "B N D"]:
+    def __call__(self, video: Num[Array, "B T H W C"]) -> tuple[Float[Array, "B N D"], None]:
         if video.shape[1] == 1 and self._for_clips(video.shape[-1]):
             video = jnp.repeat(video, self.tubelet, axis=1)
         x = patchify(normalise(video, self.mean, self.std), self.patch, self.tubelet)
         x = Dense(self.width, self.dtype, name="projection")(x)
-        return position_encoding.add(self, x.astype(jnp.float32), grid(video.shape, self.patch, self.tubelet))
+        return position_encoding.add(self, x.astype(jnp.float32), self.grid(video)), None
+
+    def grid(self, video: Num[Array, "B T H W C"]) -> tuple[int, int, int]:
+        """(times, rows, cols) of a video's tokens."""
+        return grid(video.shape, self.patch, self.tubelet)
 
     def _for_clips(self, channels: int) -> bool:
         kernel = self.variables.get("params", {}).get("projection", {}).get("kernel")

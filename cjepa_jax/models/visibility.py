@@ -7,6 +7,15 @@ from cjepa_jax.types import Array
 BLOCK = 128  # tokens that the TPU kernel works on at a time
 
 
-def visibility(q_segment: Int[Array, "B T"], k_segment: Int[Array, "B U"]) -> Bool[Array, "B T U"]:
-    """Which query sees which key."""
-    return (q_segment[:, :, None] == k_segment[:, None, :]) & (q_segment != 0)[:, :, None]
+def visibility(
+    q_segment: Int[Array, "B T"] | None, k_segment: Int[Array, "B U"] | None, time: Int[Array, " T"] | None = None
+) -> Bool[Array, "X T U"]:
+    """Which query sees which key: those of its segment, and with `time` (then U = T) those of its time or earlier.
+
+    Either may be None, but not both.
+    """
+    earlier = None if time is None else (time[None, :] <= time[:, None])[None]
+    if q_segment is None or k_segment is None:
+        return earlier
+    same = (q_segment[:, :, None] == k_segment[:, None, :]) & (q_segment != 0)[:, :, None]
+    return same if earlier is None else same & earlier

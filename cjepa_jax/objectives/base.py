@@ -17,6 +17,8 @@ class Objective(Protocol):
           Default: (), nothing.
       predicts = True
           `encode_context` and `predict` infer hidden tokens (`Interventional`), so protocols can ask. Default: False.
+      kinds = ("video", "episodes")
+          Kinds of scenes (data/kinds) that it trains on. Default: these two, since an episode is a video too.
       method = "masked autoencoder"
           A phrase for the model card. Default: "".
     """
@@ -74,6 +76,11 @@ class PerExample:
     def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
         """What `loss` returns, from the whole batch's terms and stats in any order. "per_scene" has the same order."""
         raise NotImplementedError
+
+
+def kinds(objective: Any) -> tuple[str, ...]:
+    """The kinds of scenes that an objective or its class trains on. See `Objective`."""
+    return tuple(getattr(objective, "kinds", ("video", "episodes")))
 
 
 def exports(objective: Any) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def results(objective: Any, path: str, batch: Batch) -> None:
     """
     where, file = f"objective.type = {path!r}", inspect.getsourcefile(type(objective))
     key = jax.ShapeDtypeStruct((), jax.random.key(0).dtype)
-    count, step = batch.video.shape[0], jax.ShapeDtypeStruct((), jnp.int32)
+    count, step = batch.scene.shape[0], jax.ShapeDtypeStruct((), jnp.int32)
 
     with reporting(f"{where}: init", file):
         state = jax.eval_shape(objective.init, key, batch)
@@ -72,7 +72,7 @@ def results(objective: Any, path: str, batch: Batch) -> None:
     with reporting(f"{where}: next_target", file):
         _same(f"{where}: next_target", jax.eval_shape(objective.next_target, params, target, step), target)
     with reporting(f"{where}: encode", file):
-        tokens = jax.eval_shape(objective.encode, params | extra, batch.video)
+        tokens = jax.eval_shape(objective.encode, params | extra, batch.observation)
     if getattr(tokens, "ndim", 0) != 3 or tokens.shape[0] != count:
         raise ConfigError(f"{where}: encode returned {described(tokens)}: must be [B, N, D], here [{count}, N, D]")
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.models import tokenizers
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
 from cjepa_jax.objectives.base import PerExample
@@ -86,9 +85,9 @@ class Jepa(PerExample):
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh encoder and predictor. The target starts as a copy of the encoder."""
         encoder_key, predictor_key = jax.random.split(key)
-        tokens, fresh = self._encoder.init_with_output(encoder_key, batch.video)
+        tokens, fresh = self._encoder.init_with_output(encoder_key, batch.observation)
         encoder = fresh["params"]
-        hidden = (tokens, batch.context, batch.object_patches, batch.removed, self._grid(batch.video))
+        hidden = (tokens, batch.context, batch.object_patches, batch.removed, self._grid(batch.observation))
         predictor = self._predictor.init(predictor_key, *hidden)["params"]
         return {"encoder": encoder, "predictor": predictor}, jax.tree.map(jnp.copy, encoder), {}
 
@@ -158,7 +157,7 @@ class Jepa(PerExample):
     def encode_context(self, params: Params, batch: Batch) -> Array:
         """Tokens of what stays visible, encoded on their own: [B, N, D], 0 elsewhere."""
         chosen = {"keep": batch.context} if self.encoder_input == "zeroed" else {"rows": batch.rows}
-        return self._encoder.apply({"params": params["encoder"]}, batch.video, **chosen)
+        return self._encoder.apply({"params": params["encoder"]}, batch.observation, **chosen)
 
     def predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
         """Predicted tokens and predicted change, float32 [B, N, D] each, from encoded context tokens."""
@@ -168,20 +167,20 @@ class Jepa(PerExample):
             context=batch.context,
             object_patches=batch.object_patches,
             removed=batch.removed,
-            grid=self._grid(batch.video),
+            grid=self._grid(batch.observation),
             hidden=batch.hidden,
         )
 
     def targets(self, target: Params, batch: Batch) -> tuple[Array, Array | None]:
         """s_full and s_int, float32 [B, N, D], without gradient. s_int is None if the causal term has no weight."""
         target = jax.lax.stop_gradient(target)
-        full = self.encode(target, batch.video).astype(jnp.float32)
+        full = self.encode(target, batch.observation).astype(jnp.float32)
         if not self.causal_weight:
             return full, None
         if batch.intervened is not None:
             intervened = self.encode(target, batch.intervened)
         else:  # drop_tokens: the scene without the objects is the scene's other tokens
-            intervened = self._encoder.apply({"params": target}, batch.video, rows=batch.rows)
+            intervened = self._encoder.apply({"params": target}, batch.observation, rows=batch.rows)
         return full, intervened.astype(jnp.float32)
 
     def _sigreg(self, pooled: Array, valid: Array, key: Array) -> tuple[Array, Array, Array]:
@@ -192,8 +191,8 @@ class Jepa(PerExample):
         slices = losses.random_slices(key, pooled.shape[-1], SLICES)
         return losses.epps_pulley(pooled, slices, valid), jnp.zeros(()), kl
 
-    def _grid(self, video: Array) -> tuple[int, int, int]:
-        return tokenizers.grid(video.shape, self.patch, self.tubelet)
+    def _grid(self, scene: Array) -> tuple[int, int, int]:
+        return self._encoder.grid(scene)
 
 
 def _wide(mask: Array, like: Array) -> Array:

@@ -235,9 +235,12 @@ def _names(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         return place if hasattr(place, "items") else {}
 
     yield "objective.type", "objective", section("objective").get("type")
-    for part, value in section("objective").items():
-        if hasattr(value, "items") and "type" in value:
-            yield f"objective.{part}.type", "model", value["type"]
+    left = [(f"objective.{part}", value) for part, value in section("objective").items()]
+    for where, value in left:  # also of sections within sections, such as objective.encoder.tokenizer
+        if hasattr(value, "items"):
+            left += [(f"{where}.{key}", item) for key, item in value.items()]
+            if "type" in value:
+                yield f"{where}.type", "model", value["type"]
     if ":" in str(loss := section("objective").get("prediction_loss", "")):
         yield "objective.prediction_loss", "loss", loss
     yield "mask.type", "mask", section("mask").get("type")

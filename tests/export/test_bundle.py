@@ -48,6 +48,16 @@ def test_the_control_that_names_visible_objects_is_refused():
     assert "name_context" not in bundle.description(pairs.model(predictor={"name_context": False}))["predictor"]
 
 
+@pytest.mark.parametrize("key, value", [("tokenizer", {"type": "a:B"}), ("causal", "frame"), ("levels", (0,))])
+def test_an_encoder_with_options_that_no_other_code_has_is_refused(key, value):
+    model = pairs.model()
+    off = dict(tokenizer=None, causal="none", levels=())
+    same = bundle.exportable(dataclasses.replace(model, encoder=model.encoder | off))
+    assert same.encoder == model.encoder
+    with pytest.raises(ConfigError, match=f"^objective.encoder.{key} = .*: such an encoder cannot be exported"):
+        bundle.exportable(dataclasses.replace(model, encoder=model.encoder | off | {key: value}))
+
+
 def test_the_sum_is_of_the_weights_and_a_changed_byte_is_seen(tmp_path):
     bundle.write(tmp_path, pairs.model(), "card")
     file = tmp_path / "model.safetensors"

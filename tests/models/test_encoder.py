@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,48 @@ VIDEOS = {"image": (B, 1, 32, 32, 3), "video": (B, 4, 16, 32, 3)}
 
 def make(**options):
     return Encoder(**{"variant": "Mu/8", "depth": DEPTH} | options)
+
+
+class Lines(nn.Module):
+    """A tokenizer of one-channel pictures: a token for each row, whose code is its number."""
+
+    width: int
+    dtype: str
+    scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, signal):
+        codes = jnp.arange(float(signal.shape[1]))[None, :, None] * jnp.ones(self.width)
+        return self.scale * nn.Dense(self.width, name="projection")(signal[..., 0]), codes
+
+    def grid(self, signal):
+        return 1, signal.shape[1], 1
+
+
+def test_another_tokenizer_gives_the_tokens_their_codes_and_the_grid():
+    module = make(tokenizer=dict(type=f"{__name__}:Lines", scale=2.0))
+    signal = np.random.default_rng(0).standard_normal((B, 6, 5, 1)).astype(np.float32)
+    params = jax.jit(module.init)(jax.random.key(0), signal)["params"]
+    assert module.grid(signal) == (1, 6, 1) and set(params) == {"tokenizer", "stack"}
+    found = jax.jit(module.apply)({"params": params}, signal)
+    projection = params["tokenizer"]["projection"]
+    tokens = 2 * (signal[..., 0] @ projection["kernel"] + projection["bias"]) + np.arange(6.0)[:, None]
+    for b in range(B):
+        np.testing.assert_allclose(found[b], reference(params, np.asarray(tokens[b], np.float64)), atol=2e-4)
+    with pytest.raises(ConfigError, match=r"^objective.encoder.tokenizer.scales: .*Lines has no such parameter"):
+        make(tokenizer=dict(type=f"{__name__}:Lines", scales=2.0)).grid(signal)
+
+
+def test_a_causal_encoder_sees_no_later_frame():
+    video, params, _ = setup("video")
+    apply = jax.jit(lambda video: make(causal="frame", tubelet=2).apply({"params": params}, video))
+    changed = video.copy()
+    changed[:, 2:] = 255 - changed[:, 2:]
+    same = np.asarray(apply(video) == apply(changed)).all((0, 2))
+    np.testing.assert_array_equal(same, [True] * 8 + [False] * 8)
+    rows = Rows(*lay_out(np.ones((B, 16), bool), 1, (B, 16)))
+    with pytest.raises(ConfigError, match=r"^objective.encoder.causal = 'frame': must be none with rows"):
+        jax.eval_shape(lambda v: make(causal="frame").apply({"params": params}, v, rows), video)
 
 
 @functools.cache

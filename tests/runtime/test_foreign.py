@@ -36,7 +36,7 @@ class Thing:
 """
 FIELDS = ["objective.type", "objective.encoder.type", "mask.type", "data.source", "data.options.of"]
 FIELDS += ["evals.protocols.a.type", "monitors.a.type", "objective.prediction_loss"]
-FIELDS += ["data.options.sources.a.type"]
+FIELDS += ["data.options.sources.a.type", "objective.encoder.tokenizer.type"]
 # Below this package, but no code that the field may name.
 WRONG = [
     "cjepa_jax.cli:run", "cjepa_jax.configuration.build:os",

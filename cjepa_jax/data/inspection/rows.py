@@ -57,8 +57,9 @@ def measure(scenes: pipeline.SceneMap, index: int) -> Row:
     source, begun = scenes.source, time.perf_counter()
     row: Row = {"scene": index}
     try:
-        raw = source[index]
-        checks.scene(raw, scenes.frames, source.label_names, f"scene {index} of {type(source).__name__}")
+        name = f"scene {index} of {type(source).__name__}"
+        raw = scenes.complete(source[index], name)
+        checks.scene(raw, scenes.frames, source.label_names, name)
         row |= _describe(scenes, index, raw)
     except DataError as error:
         row["error"] = str(error)
