@@ -22,7 +22,7 @@ def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_remov
     Args: patch: pixels. tubelet: frames per token. max_removed: objects that the model can tell apart. hides: whether
       every mask must hide something (False for an objective that ignores masks).
     """
-    return kinds.make(config, source, patch, tubelet, max_removed, hides)
+    return kinds.make(config, source, patch, tubelet, max_removed=max_removed, hides=hides)
 
 
 def patch_and_tubelet(config: Any) -> tuple[int, int]:

@@ -8,11 +8,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from cjepa_jax.configuration import build
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.models import packing, position_encoding
-from cjepa_jax.models.tokenizers import MEAN, STD, Tokenizer
+from cjepa_jax.models import packing, position_encoding, tokenizers
 from cjepa_jax.models.transformer import Stack
 from cjepa_jax.types import Array, Rows
 
@@ -35,8 +33,8 @@ class Encoder(nn.Module):
     positions: str = "sincos"
     position_grid: tuple[int, ...] = ()
     epsilon: float = 1e-6
-    mean: tuple[float, float, float] = MEAN
-    std: tuple[float, float, float] = STD
+    mean: tuple[float, float, float] = tokenizers.MEAN
+    std: tuple[float, float, float] = tokenizers.STD
     dtype: DTypeLike = jnp.float32
     tokenizer: Mapping | None = None
     causal: str = "none"
@@ -52,24 +50,7 @@ class Encoder(nn.Module):
 
     def grid(self, scene: Any) -> tuple[int, int, int]:
         """(times, rows, cols) of the tokens of these scenes, arrays or their shapes."""
-        return self._tokenizer(None).grid(scene)
-
-    def _tokenizer(self, name: str | None) -> Any:
-        size = parse(self.variant)
-        if self.tokenizer is not None:
-            where, own = "objective.encoder.tokenizer", dict(width=size.width, dtype=self.dtype)
-            return build.build(self.tokenizer, where, **own, **({"name": name} if name else {"parent": None}))
-        return Tokenizer(
-            patch=size.patch,
-            tubelet=self.tubelet,
-            width=size.width,
-            mean=self.mean,
-            std=self.std,
-            dtype=self.dtype,
-            positions=self.positions,
-            position_grid=self.position_grid,
-            **({"name": name} if name else {"parent": None}),
-        )
+        return tokenizers.of(self, parent=None).grid(scene)
 
     @nn.compact
     def __call__(
@@ -82,9 +63,8 @@ class Encoder(nn.Module):
           keep: bool [B, N]. Encode the whole grid with the other tokens set to zero.
         """
         size = parse(self.variant)
-        x, positions = self._tokenizer("tokenizer")(scene)
-        if positions is not None:
-            x = x + positions
+        x, positions = tokenizers.of(self, name="tokenizer")(scene)
+        x = x if positions is None else x + positions
         grid = self.grid(scene)
         stack = Stack(
             self.depth or size.depth,
@@ -99,9 +79,7 @@ class Encoder(nn.Module):
             name="stack",
         )
         rotation = position_encoding.rotation(self, grid, size.width // size.heads)
-        time = None
-        if self.causal == "frame":
-            time = jnp.repeat(jnp.arange(grid[0]), grid[1] * grid[2])
+        time = jnp.repeat(jnp.arange(grid[0]), grid[1] * grid[2]) if self.causal == "frame" else None
         if rows is not None and self.causal != "none":
             raise ConfigError(f"objective.encoder.causal = {self.causal!r}: must be none with rows of visible tokens")
         if keep is not None:

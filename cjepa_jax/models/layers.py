@@ -107,7 +107,7 @@ class SelfAttention(nn.Module):
         time: Int[Array, " T"] | None = None,
     ) -> Float[Array, "B T D"]:
         q, k, v = _parts(Heads(3, self.heads, self.dtype, name="qkv")(x))  # each [B, H, T, d]
-        out = attention(rotate(q, rotation), rotate(k, rotation), v, segment, segment, time)
+        out = attention(rotate(q, rotation), rotate(k, rotation), v, segment, segment, time=time)
         return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))
 
 

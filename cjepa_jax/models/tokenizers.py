@@ -6,11 +6,14 @@ positions). Positions are codes [B or 1, N, D] that the encoder adds, or None wh
 `tokenizer=dict(type="module:Name", ...)`, gives it the section's keys, `width` and `dtype`.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Float, Num
 
+from cjepa_jax.configuration import build, sizes
 from cjepa_jax.models import position_encoding
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.types import Array
@@ -87,3 +90,13 @@ class Tokenizer(nn.Module):
         kernel = self.variables.get("params", {}).get("projection", {}).get("kernel")
         size = self.tubelet * self.patch**2 * channels
         return self.positions != "sincos" and kernel is not None and kernel.shape[0] == size
+
+
+def of(encoder: Any, **where: Any) -> Any:
+    """The tokenizer of an encoder. where: its flax name or parent. Raises ConfigError for a section that cannot work."""
+    size = sizes.parse(encoder.variant)
+    where |= dict(width=size.width, dtype=encoder.dtype)
+    if encoder.tokenizer is not None:
+        return build.build(encoder.tokenizer, "objective.encoder.tokenizer", **where)
+    same = ("tubelet", "mean", "std", "positions", "position_grid")
+    return Tokenizer(patch=size.patch, **{name: getattr(encoder, name) for name in same}, **where)

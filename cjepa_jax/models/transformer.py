@@ -96,7 +96,7 @@ class Stack(nn.Module):
 
     `units` of each MLP (0: 4 D). `epsilon` of every norm. `condition`: "none", "adaln" or "film" (see Block). `causal`:
     "none", "token" (a token sees none after it) or "frame" (none of a later time). `levels`: numbers of blocks from 0,
-    whose outputs are returned side by side, each after a norm of its own. (): the last block's.
+    whose outputs are returned side by side, each after a separate norm. (): the last block's.
 
     Args of the call:
       x: [B, T, D].
@@ -106,7 +106,7 @@ class Stack(nn.Module):
       condition: [B, T, C], or [B, 1, C] for all tokens alike, with `condition`.
       time: int32 [T], each token's frame, with causal = "frame".
     Returns: [B, T, D], or [B, T, len(levels) D].
-    Raises: ConfigError for an unknown option, or a level that is no block.
+    Raises: ConfigError for an unknown option, or a level that does not exist.
     """
 
     depth: int
@@ -153,9 +153,8 @@ class Stack(nn.Module):
             emits=bool(self.levels),
             name="blocks",
         )
-        if self.causal == "token":
-            time = jnp.arange(x.shape[1])
-        x, outputs = blocks(x, segment, other, rotation, condition, time)
+        limits = condition, jnp.arange(x.shape[1]) if self.causal == "token" else time
+        x, outputs = blocks(x, segment, other, rotation, *limits)
         if not self.levels:
             return LayerNorm(epsilon=self.epsilon, dtype=jnp.float32, name="norm")(x)
         norms = [LayerNorm(epsilon=self.epsilon, dtype=jnp.float32, name=f"norm{i}") for i in range(len(self.levels))]

@@ -89,6 +89,30 @@ def exports(objective: Any) -> tuple[str, ...]:
 
 
 @runtime_checkable
+class World(Objective, Protocol):
+    """An objective that predicts the next frame's latents from actions. Planners take its two functions.
+
+    A latent is what stands for one frame: [D], or [M, D] for M tokens. Below it is written as D.
+    """
+
+    def latents(self, params: Params, frames: Array) -> Array:
+        """The latent of each frame on its own: uint8 [B, T, H, W, C] -> float32 [B, T, D].
+
+        `params` is `params | extra` of a state, as for `encode`. A frame has the same latent in a clip of any length.
+        """
+
+    def predict(
+        self, params: Params, extra: Params, latents: Array, actions: Array, proprio: Array | None = None
+    ) -> Array:
+        """The next latent, [B, t, D] and actions [B, t, A] -> [B, D].
+
+        actions[:, i] was taken at latents[:, i], the last one at the last latent. t is any number of frames from 1. A
+        model with a memory of h frames uses the last h. `proprio` [B, t, S] is given where the model was trained with
+        it. The result is in the space of `latents`, so it can be appended to them for a rollout.
+        """
+
+
+@runtime_checkable
 class Masking(Objective, Protocol):
     """An objective that trains on partly hidden scenes.
 

@@ -175,7 +175,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "bench")) for n in COMMANDS])
 def test_every_command_takes_episodes_and_refuses_the_kinds_that_are_not_read(name, tmp_path):
     evals = {"evals.test_split": "eval", "evals.fit": 8, "evals.test": 8, "evals.batch": 4, "evals.random_inits": 1}
     COMMANDS[name](config(**evals), tmp_path)

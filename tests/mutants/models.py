@@ -203,8 +203,8 @@ MODELS = (
         ("self.units or 4 * x.shape[-1]", "4 * x.shape[-1]", PLAIN),
         ("self.units or 4 * x.shape[-1]", "self.units or 2 * x.shape[-1]", PLAIN),
         (
-            "attention(rotate(q, rotation), rotate(k, rotation), v, segment, segment)",
-            "attention(rotate(q, rotation), k, v, segment, segment)",
+            "attention(rotate(q, rotation), rotate(k, rotation), v, segment, segment, time=time)",
+            "attention(rotate(q, rotation), k, v, segment, segment, time=time)",
             f"{PLACES}rotations_match_float64",
         ),
         (
@@ -230,7 +230,7 @@ MODELS = (
             'LayerNorm(dtype=jnp.float32, name="norm")(x)',
             f"{PLACES}rotations_match_float64",
         ),
-        ('name="mlp")(self._norm("norm2", x))', 'name="mlp")(self._norm("norm1", x))', PLAIN),
+        ('name="mlp")(second(self._norm("norm2", x)))', 'name="mlp")(second(self._norm("norm1", x)))', PLAIN),
         (
             '"dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims',
             '"dots": jax.checkpoint_policies.everything_saveable',

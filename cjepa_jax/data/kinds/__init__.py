@@ -36,13 +36,13 @@ def of(source: Any) -> str:
     return getattr(source, "kind", "video")
 
 
-def make(config: Any, source: Any, *model: Any) -> Any:
+def make(config: Any, source: Any, *sizes: int, **model: Any) -> Any:
     """The scene map for a source, by its kind. Raises ConfigError for a kind that is not supported."""
     kind = of(source)
     if kind not in MAKERS:
         known = "is not read yet" if kind in ALL else "is unknown"
         raise ConfigError(f"data.source = {config.data.source!r}: kind {kind!r} {known}: must be {_any(MAKERS)}")
-    return importlib.import_module(MAKERS[kind]).make(config, source, *model)
+    return importlib.import_module(MAKERS[kind]).make(config, source, *sizes, **model)
 
 
 def require(source: Any, kinds: tuple[str, ...], who: str) -> None:
