@@ -93,7 +93,7 @@ class Tokenizer(nn.Module):
 
 
 def of(encoder: Any, **where: Any) -> Any:
-    """The tokenizer of an encoder. where: its flax name or parent. Raises ConfigError for a section that cannot work."""
+    """The tokenizer of an encoder. where: its flax name or parent. Raises ConfigError for an invalid section."""
     size = sizes.parse(encoder.variant)
     where |= dict(width=size.width, dtype=encoder.dtype)
     if encoder.tokenizer is not None:

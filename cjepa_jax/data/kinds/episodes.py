@@ -33,8 +33,8 @@ class EpisodeMap(pipeline.SceneMap):
         return super().more(raw, kept) | agent
 
 
-def make(config: Any, source: Source, *sizes: int, **model: Any) -> pipeline.SceneMap:
+def make(config: Any, source: Source, patch: int, tubelet: int, **model: Any) -> pipeline.SceneMap:
     """The map of episodes. Raises ConfigError for crops, which would not fit the actions."""
     if config.data.crop:
         raise ConfigError("data.crop = True: must be False for episodes, whose actions are in the frame's coordinates")
-    return video.make(config, source, *sizes, **model, map=EpisodeMap)
+    return video.make(config, source, patch, tubelet, **model, map=EpisodeMap)
