@@ -4,7 +4,6 @@ import contextlib
 import contextvars
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -97,8 +96,9 @@ def cudnn(q, k, v, q_segment=None, k_segment=None, time=None, implementation: st
     """
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # cuDNN's layout, [B, T, H, d]
     limited = q_segment is not None or time is not None
-    mask: Any = visibility(q_segment, k_segment, time)[:, None] if limited else None
-    mask = mask if q_segment is None else sharding.pin(mask, sharding.SCENES, None, None, None)
+    mask = visibility(q_segment, k_segment, time)[:, None] if limited else None
+    scenes = None if q_segment is None else sharding.SCENES  # times are of all scenes
+    mask = None if mask is None else sharding.pin(mask, scenes, None, None, None)
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation).transpose(0, 2, 1, 3)
     # A row without keys would come out as the mean of the values. Through the choice, no gradient reaches it either.
     return out if mask is None else jnp.where(mask.any(-1)[..., None], out, 0)
