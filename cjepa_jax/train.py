@@ -92,7 +92,8 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
         loop.entry.close(name, loop.step)
         return PREEMPTED
 
-    summary.finish(config, workdir, loop.run, loop.state, start=loop.start, seconds=time.perf_counter() - started)
+    seconds, shown = time.perf_counter() - started, loop.monitors.pictures
+    summary.finish(config, workdir, loop.run, loop.state, shown=shown, start=loop.start, seconds=seconds)
     loop.entry.close("done", loop.step)
     loop.console.print(f"done in {format_seconds(time.perf_counter() - started)}: {workdir.path}")
     if config.log.report and distributed.first():

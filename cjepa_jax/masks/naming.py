@@ -1,6 +1,7 @@
 """Whether masks tell the predictor which objects they hide."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,18 @@ DRAWS = 16  # masks drawn for this check
 
 
 def names_objects(mask: Any, grid: tuple[int, int, int]) -> bool:
-    """Whether the masks of a config's section say which objects they hide. This is checked by draws on artificial
-    objects of every size, so that some can be hidden under any limits and anchor. What the draws hide is not checked:
-    one of the objects is the whole scene."""
+    """Whether the masks of a config's section say which objects they hide: see `tells_objects`."""
+    return tells_objects(build.bind(mask, "mask", check.BY_POSITION, check.BY_NAME), grid)
+
+
+def tells_objects(draw: Callable, grid: tuple[int, int, int]) -> bool:
+    """Whether a function that draws masks says which objects it hides. This is checked by draws on artificial objects
+    of every size, so that some can be hidden under any limits and anchor. What the draws hide is not checked: one of
+    the objects is the whole scene."""
     count = math.prod(grid)
     objects = min(count, max(1, MOST // count))
     sizes = np.linspace(1, count, objects).astype(int)  # 1, 2, 3, ... if they are few enough
-    patches, draw = (
-        np.arange(count) >= count - sizes[:, None],
-        build.bind(mask, "mask", check.BY_POSITION, check.BY_NAME),
-    )
+    patches = np.arange(count) >= count - sizes[:, None]
     rngs = (seeds.generator(0, "masks that may name objects", i) for i in range(DRAWS))
     drawn = (draw(rng, patches, np.ones(objects, bool), grid=grid) for rng in rngs)
     return any(removed.any() for _, removed, *_ in drawn)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from cjepa_jax.experiment import Experiment
 from cjepa_jax.types import Batch, TrainState
 
@@ -14,11 +16,13 @@ class Monitor:
 
     Attributes:
       interruptible: whether a stop signal may break off a call, if the config says `every`. The next start repeats the
-        call, with batch None and no metrics. `state.params` and `state.extra` are local to the process then, because
+        call, with batch None and no metrics. The parts of the state in `local` are local to the process then, because
         the call must not talk to other processes.
+      local: names of such parts.
     """
 
     interruptible: ClassVar[bool] = False
+    local: ClassVar[tuple[str, ...]] = ("params", "extra")
 
     def begin(self, run: Experiment, state: TrainState) -> None:
         """Called once in each process before the first step. `state` is the run's random initialisation. It must not
@@ -37,3 +41,9 @@ class Monitor:
             Otherwise the metrics of this step.
         """
         raise NotImplementedError
+
+    def pictures(self, state: TrainState) -> Mapping[str, np.ndarray]:
+        """Pictures for the report by title, uint8 [H, W, 3] each. Called once, after the last step, in each process.
+        The state is local to the process. Only objectives that hide a part of each scene (objectives.base.Masking)
+        have pictures in their reports."""
+        return {}

@@ -11,6 +11,7 @@ import numpy as np
 from cjepa_jax.configuration import build
 from cjepa_jax.errors import CjepaError, ConfigError, printable, raised
 from cjepa_jax.experiment import Experiment
+from cjepa_jax.monitors.base import Monitor
 from cjepa_jax.monitors.collapse import Collapse
 from cjepa_jax.monitors.fallbacks import Fallbacks
 from cjepa_jax.monitors.online_probe import OnlineProbe
@@ -38,6 +39,7 @@ class Scheduled:
         self.name, self.monitor, self.target = name, monitor, target
         self._every, self._final = every, final or every > 0
         self.interruptible = self._final and bool(getattr(monitor, "interruptible", False))
+        self.local = getattr(monitor, "local", Monitor.local)  # parts of the state
 
     @property
     def at_log_lines(self) -> bool:
@@ -72,6 +74,18 @@ class Scheduled:
         with self._named(f"at step {metrics['step']}"):
             found = self.monitor(state, batch, metrics)
         return {} if found is None else dict(self._numbers(found))
+
+    def pictures(self, state: TrainState) -> dict[str, np.ndarray]:
+        """See Monitor.pictures. Raises ConfigError, one line, for anything but pictures."""
+        if not hasattr(self.monitor, "pictures"):
+            return {}
+        with self._named("after the last step"):
+            found = self.monitor.pictures(state)
+        for title, array in dict(found).items():
+            if not isinstance(title, str) or getattr(array, "dtype", None) != np.uint8 or np.shape(array)[2:] != (3,):
+                text = "must be uint8 arrays [H, W, 3] by title"
+                raise ConfigError(f"monitors.{self.name}: pictures returned {_shown(title)}: {text}")
+        return dict(found)
 
     def _numbers(self, found: Any) -> Iterator[tuple[str, float]]:
         if not isinstance(found, Mapping):
@@ -114,6 +128,10 @@ class Monitors:
             *own,
             Scheduled("probe", config.probe.every, OnlineProbe(**sizes), final=True),
         ]
+
+    def pictures(self, state: TrainState) -> dict[str, np.ndarray]:
+        """What all of them show in the report, by title."""
+        return {title: array for each in self._all for title, array in each.pictures(state).items()}
 
     def begin(self, run: Experiment, state: TrainState) -> None:
         """Hands each the run and its random initialisation."""

@@ -19,14 +19,15 @@ from cjepa_jax.weights import npz
 LESS = re.compile(r"(^|[/_ -])(mse|mae|error|loss|distance)\b")  # metrics for which lower is better
 ROLES = ("other", "loss", "bad", "pixels")  # colours of curves that are neither trained nor random
 SHOWN = 24  # metrics drawn as dots (the table has all)
-MOST_SIDE = 16383  # pixels of a picture, as WebP has it
-LEAST_WIDTH = 240  # pixels to which small pictures are enlarged
+NAMED = 4  # metrics that a cell of the result table names
+VERDICTS = ("better than every floor", "not told apart from a floor", "worse than a floor")
 STYLE = """
 .wide { overflow-x: auto }
+.verdicts td, .verdicts th { text-align: left; vertical-align: top; width: 30% }
+.verdicts td:first-child { width: 10% } .verdicts small { display: block; overflow-wrap: anywhere }
 .wide td, .wide th { white-space: nowrap; padding: 5px 7px }
 .wide td:last-child { white-space: normal; min-width: 190px; font-size: 13px }
 th small { display: block; font-weight: 400 }
-.shot { margin: 14px 0 0; max-width: 100% } .shot img { max-width: 100%; display: block; border-radius: 4px }
 .wide, .curve { margin-bottom: 14px }
 .curve { display: inline-block; width: 520px; max-width: 100%; margin-top: 14px }
 ul { margin: 14px 0 0; padding-left: 20px }
@@ -111,29 +112,28 @@ def facts(about: dict, made: list[dict]) -> list[list[str]]:
 
 
 def summary(results: dict[str, Result]) -> str:
-    """In words: which metrics are better than every floor, and which are not."""
-    found = {"Better than every floor": [], "Not to be told from a floor": [], "Worse than a floor": []}
+    """A table: how many metrics of each protocol are better than every floor, and how many are not."""
+    lines = []
     for name, result in results.items():
+        found: dict[str, list[str]] = {kind: [] for kind in VERDICTS}
         for metric, scores in by_metric(result).items():
             compared = floors(scores)
             if compared is not None:
                 better, near = compared
                 far = [floor for floor in better if floor not in near]
-                kind = (
-                    "Worse than a floor"
-                    if far
-                    else "Not to be told from a floor"
-                    if near
-                    else "Better than every floor"
-                )
                 rows = ", ".join(floor.row for floor in far or near)
-                found[kind].append(f"{name} {metric}" + (f" ({rows})" if rows else ""))
-    text = "".join(
-        f"<p><b>{kind} ({len(names)}):</b> {escape(', '.join(names) or 'nothing')}.</p>"
-        for kind, names in found.items()
-    )
+                found[VERDICTS[2 if far else 1 if near else 0]].append(metric + (f" ({rows})" if rows else ""))
+        lines.append([escape(name), *map(_counted, found.values())])
     note = "The same network at random initialisation is a floor of every number. This is one run: nothing here says "
-    return html.section("Result", note + "how much another training seed would change.", text)
+    note += "how much another training seed would change."
+    return html.section("Result", note, html.table(["", *VERDICTS], lines, "verdicts") if lines else "")
+
+
+def _counted(metrics: list[str]) -> str:
+    """A cell: the number of metrics, and the names of the first of them."""
+    more = [f"{len(metrics) - NAMED} more"] if len(metrics) > NAMED else []
+    named = f"<small>{escape(', '.join(metrics[:NAMED] + more))}</small>" if metrics else ""
+    return f"<b>{len(metrics)}</b>{named}"
 
 
 def protocol(name: str, result: Result, seconds: float | None) -> str:
@@ -146,7 +146,7 @@ def protocol(name: str, result: Result, seconds: float | None) -> str:
     ]
     body = "".join(scores_table(group) for group in tables(metrics))
     body += charts.dots(shown)
-    body += "".join(figure(title, image) for title, image in result.images.items())
+    body += "".join(pictures.figure(title, image) for title, image in result.images.items())
     body += "".join(curves(title, lines) for title, lines in result.curves.items())
     if result.notes:
         body += f"<ul class=note>{''.join(f'<li>{escape(note)}</li>' for note in result.notes)}</ul>"
@@ -238,13 +238,6 @@ def role(score: Score) -> str:
     return {"floor": "pixels", "ceiling": "other", "result": "loss"}[score.kind]
 
 
-def figure(title: str, picture: np.ndarray) -> str:
-    """A titled picture. A small one is enlarged without smoothing."""
-    times = max(1, min(LEAST_WIDTH // picture.shape[1], MOST_SIDE // picture.shape[0]))
-    picture = picture.repeat(times, 0).repeat(times, 1)
-    return f"<figure class=shot>{pictures.image(picture, title)}<figcaption>{escape(title)}</figcaption></figure>"
-
-
 def curves(title: str, lines: dict) -> str:
     """A titled chart with its legend."""
     others = iter(ROLES * (1 + len(lines) // len(ROLES)))
@@ -266,7 +259,7 @@ def _result(folder: Path, name: str, saved: dict) -> Result:
         for i, (kind, title, *label) in enumerate(door.parsed(str(arrays["index"]))):
             array = arrays[str(i)]
             picture = array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 and array.size
-            picture = picture and max(array.shape) <= MOST_SIDE
+            picture = picture and max(array.shape) <= pictures.WEBP_SIDE
             curve = len(label) == 1 and array.ndim == 2 and len(array) == 2 and array.dtype.kind == "f"
             texts = all(isinstance(text, str) for text in (title, *label))
             if not texts or not (picture if kind == "image" else curve):

@@ -40,6 +40,10 @@ OTHERS = {  # metric -> its name on the page and its text
     "explained/prediction": ("explained/prediction", "1 - squared error / variance of the target at hidden patches;"
                              " 0 is no better than the mean"),
     "explained/causal": ("explained/causal", "1 - squared error / variance of the true change"),
+    "removals/do_contrast": ("do-contrast R²", "share of the true difference between two removals that the predicted"
+                             " difference explains, in colours, at the patches that neither object touches"),
+    "removals/explained": ("explained change", "share of the true change of the target features that the residual head"
+                           " predicts there; wrong object: by its answer for the other object"),
     "projection_std": ("projection_std", "as feature std, after the projector"),
     "slots/mbo": ("slots/mbo", "best intersection over union of a slot's patches with each object, mean over objects"),
 }  # fmt: skip

@@ -5,7 +5,7 @@ n scenes, T frames, K objects, N = times * rows * cols tokens, time-major. One f
 
 import base64
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 import cv2
@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 
 from cjepa_jax.data.drawing import marks
-from cjepa_jax.errors import DataError
+from cjepa_jax.errors import DataError, printable
 from cjepa_jax.weights import npz
 
 REMOVED = (255, 64, 129)  # outline of a removed object
@@ -23,7 +23,11 @@ FLAGS = ("masked", "masks", "removed", "fallback")
 SCENES = 8  # scenes shown at most
 TIMES = 4  # frames shown per scene at most
 MOST_SIDE, MOST_SHAPE = 8192, 16  # pixels of a side, and of the longer one to a pixel of the shorter one
+WEBP_SIDE = 16383  # pixels of a side of a WebP picture
+LEAST_WIDTH = 240  # pixels to which small pictures are enlarged
 MOST_OBJECTS = 1024
+SHOWN = "shown: "  # before the title of a monitor's picture, as the name of its array
+MOST_SHOWN, LONGEST = 8, 200  # pictures of monitors, and characters of a title
 HEAT = matplotlib.colormaps["inferno"]
 
 
@@ -46,6 +50,7 @@ class Scenes:
     true_change: np.ndarray | None = None  # float32 [n,N]
     fallback: np.ndarray | None = None  # bool [n]
     painted: np.ndarray | None = None  # uint8 [n,T,H,W,3]
+    shown: dict[str, np.ndarray] = field(default_factory=dict)  # pictures of monitors by title, uint8 [H',W',3] each
 
     def __post_init__(self):
         if self.video.ndim != 5 or self.grid.shape != (3,) or self.grid.dtype.kind not in "iu":
@@ -71,13 +76,22 @@ class Scenes:
             kinds = "u" if name in PIXELS else "b" if name in FLAGS else "f"
             if array is not None and array.dtype.kind != kinds:
                 raise DataError(f"report.npz: {name} has the type {array.dtype}")
+        for title, array in self.shown.items():
+            fits = (
+                array.ndim == 3 and array.shape[2] == 3 and 0 < min(array.shape[:2]) and max(array.shape) <= MOST_SIDE
+            )
+            if not fits or array.dtype != np.uint8 or len(self.shown) > MOST_SHOWN or len(title) > LONGEST:
+                text = f"has shape {array.shape}, type {array.dtype}, of {len(self.shown)} pictures"
+                raise DataError(f"report.npz: {SHOWN}{printable(title[:LONGEST])}: {text}")
 
     @classmethod
     def load(cls, file) -> "Scenes":
         """Read report.npz. Unknown arrays are ignored."""
         try:
             arrays = npz.read(file)
-            return cls(**{name: array for name, array in arrays.items() if name in cls.__dataclass_fields__})
+            shown = {name.removeprefix(SHOWN): array for name, array in arrays.items() if name.startswith(SHOWN)}
+            known = cls.__dataclass_fields__.keys() - {"shown"}
+            return cls(**{name: array for name, array in arrays.items() if name in known}, shown=shown)
         except (DataError, TypeError, ValueError) as error:  # TypeError: an array that is needed is missing
             raise DataError(f"{file}: not a readable report.npz ({error})") from error
 
@@ -218,6 +232,13 @@ def at(i: int, frame: int) -> str:
 def plain(frame: np.ndarray, width: int, alt: str) -> str:
     """An unchanged frame as an <img>. The browser enlarges a small one."""
     return small(frame, alt) if frame.shape[1] <= 96 else image(marks.enlarge(frame, width), alt)
+
+
+def figure(title: str, picture: np.ndarray) -> str:
+    """A titled picture. A small one is enlarged without smoothing."""
+    times = max(1, min(LEAST_WIDTH // picture.shape[1], WEBP_SIDE // picture.shape[0]))
+    picture = picture.repeat(times, 0).repeat(times, 1)
+    return f"<figure class=shot>{image(picture, title)}<figcaption>{escape(title)}</figcaption></figure>"
 
 
 def image(picture: np.ndarray, alt: str) -> str:

@@ -63,9 +63,14 @@ class Run:
 
     def others(self) -> list[str]:
         """Metrics that no other part of the page shows: of a user's objective, of monitors, and `explained`."""
-        own = ("loss/", "probe/", "step_time_")
+        own = ("loss/", "probe/", "step_time_", *(f"{name}/" for name in self.contrasts()))
         found = (name for name in self.metrics() if name not in ELSEWHERE and not name.startswith(own))
         return [name for name in found if len(self.series(name)[0])][:MOST_METRICS]
+
+    def contrasts(self) -> list[str]:
+        """The names of monitors that log a do-contrast."""
+        found = [name.removesuffix("/do_contrast") for name in self.metrics() if name.endswith("/do_contrast")]
+        return found[:MOST_GROUPS]
 
     def hides(self) -> bool:
         """Whether the objective sees a part of each scene, as far as the run tells: then its masks matter."""

@@ -4,7 +4,7 @@ import dataclasses
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,12 +15,14 @@ from cjepa_jax.errors import one_line
 from cjepa_jax.experiment import Experiment
 from cjepa_jax.host import door
 from cjepa_jax.objectives.base import Masking
+from cjepa_jax.reports import pictures as report_pictures
 from cjepa_jax.reports import snapshot
 from cjepa_jax.reports.run import numeric
 from cjepa_jax.runtime import distributed as processes
 from cjepa_jax.runtime.workdir import Workdir
 
 PICTURES = 8  # held-out scenes in the report
+REFERENCES = ("random", "pixels", "wrong_object", "ceiling")  # endings of a score's references
 
 
 def devices(mesh: jax.sharding.Mesh) -> str:
@@ -41,15 +43,16 @@ def plan(config: Any, workdir: Workdir, run: Experiment, start: int) -> str:
     return "\n".join(f"{name:8} {value}" for name, value in lines.items())
 
 
-def probes(result: Mapping[str, Any]) -> str:
-    """The probe's scores of a step or a stored result, each with its references. Anything but numbers is left out."""
-    shown = [key for key in result if key.startswith("probe/") and not key.endswith(("_random", "_pixels"))]
+def probes(result: Mapping[str, Any], name: str = "probe") -> str:
+    """The scores of a monitor, the probe or another one, at a step or in a stored result, each with its references.
+    Scores without a reference and anything but numbers are left out."""
     text = []
-    for key in shown:
-        score, *baselines = (numeric(result.get(f"{key}{kind}")) for kind in ("", "_random", "_pixels"))
-        named = zip(("random", "pixels"), baselines, strict=True)
-        beside = ", ".join(f"{kind} {_short(value)}" for kind, value in named if value is not None)
-        text += [] if score is None else [f"{key.removeprefix('probe/')} {_short(score)} ({beside})"]
+    for key in (key for key in result if key.startswith(f"{name}/")):
+        score, *found = (numeric(result.get(key + end)) for end in ("", *(f"_{kind}" for kind in REFERENCES)))
+        named = zip(REFERENCES, found, strict=True)
+        beside = ", ".join(f"{kind.replace('_', ' ')} {_short(value)}" for kind, value in named if value is not None)
+        if score is not None and (beside or name == "probe" and not key.endswith(REFERENCES)):
+            text.append(f"{key.removeprefix(f'{name}/')} {_short(score)} ({beside})")
     return one_line("  ".join(text))
 
 
@@ -58,8 +61,10 @@ def _short(value: float) -> str:
     return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
 
 
-def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, *, start: int, seconds: float) -> None:
-    """Writes the report's arrays, then result.json, which marks the run as finished."""
+def finish(
+    config: Any, workdir: Workdir, run: Experiment, state: Any, *, shown: Callable, start: int, seconds: float
+) -> None:
+    """Writes the report's arrays, then result.json, which marks the run as finished. shown: Monitors.pictures."""
     pictures = config.log.report and isinstance(run.objective, Masking)
     if pictures:  # every process's part: the arrays may be spread over all of them
         state, params = processes.local((state, run.init(run.example()).params))
@@ -68,6 +73,7 @@ def finish(config: Any, workdir: Workdir, run: Experiment, state: Any, *, start:
     if pictures:
         pictured = dataclasses.replace(run.held_out_scenes, with_masks=True)
         arrays = snapshot.take(run.objective, state, params, pictured, PICTURES)
+        arrays |= {f"{report_pictures.SHOWN}{title}": array for title, array in shown(state).items()}
         with door.replacing(workdir.path / "report.npz") as file:
             np.savez_compressed(file, **arrays)
     about = {

@@ -35,6 +35,7 @@ td:first-child, th:first-child, .text { text-align: left }
 .chart { width: 100%; height: auto; display: block }
 .key { margin-bottom: 6px }
 .key i { display: inline-block; width: 22px; border-top: 2px solid; margin: 0 6px 4px 14px }
+.shot { margin: 14px 0 0; max-width: 100% } .shot img { max-width: 100%; display: block; border-radius: 4px }
 .cards { display: flex; flex-wrap: wrap; gap: 20px 18px }
 .card { margin: 0; width: min-content }
 .row { display: flex; align-items: center; margin-bottom: 4px }

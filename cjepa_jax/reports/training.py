@@ -104,6 +104,9 @@ def objective(run: Run) -> str:
 def tiles(run: Run) -> str:
     """The run at a glance."""
     found = []
+    for name in run.contrasts()[:1]:
+        value, init = run.last(f"{name}/do_contrast"), run.last(f"{name}/do_contrast_random")
+        found.append(("do-contrast R²", number(value), f"random init {number(init)}"))
     for group in run.groups()[:1]:
         r2, init = run.last(f"probe/{group}_r2"), run.last(f"probe/{group}_r2_random")
         found.append((f"{group} R²", number(r2), f"random init {number(init)}"))
@@ -139,6 +142,15 @@ def verdict(value: float | None, others: dict[str, float | None], coloured: bool
 def headline(run: Run) -> str:
     """The result table: trained, random init and the pixel floor, with what is better and what is worse."""
     rows, better, worse = [], [], []
+    for name in run.contrasts():
+        value, init = run.last(f"{name}/do_contrast"), run.last(f"{name}/do_contrast_random")
+        half = run.last(f"{name}/do_contrast_interval")
+        cell = number(value) + (f" ± {number(half)}" if half is not None else "")
+        ceiling = run.last(f"{name}/do_contrast_ceiling")
+        text = f"{verdict(value, {'random': init}, True)}; the true change has {number(ceiling)}"
+        rows.append(["do-contrast R²", cell, number(init), "–", text])
+        if value is not None and init is not None:
+            (better if value - (half or 0) > init else worse).append("do-contrast")
     few = numeric(run.setting("probe.test")) or math.inf
     enough = not few < ENOUGH
     for group in run.groups():
@@ -173,6 +185,27 @@ def headline(run: Run) -> str:
     text += f"Last probe at step {steps[-1]:,.0f}." if steps else ""
     head = ["", "trained", "random init", "pixel PCA", "trained is"]
     return section("Result", "Frozen features of held-out scenes.", f"<p>{escape(text)}</p>{table(head, rows)}")
+
+
+def removals(run: Run) -> str:
+    """The do-contrast of the monitor `Removals` (docs/EVALUATION.md, "Effects"), and pictures of monitors. Nothing if
+    the run has neither."""
+    shown = {} if run.scenes is None else run.scenes.shown
+    body = "".join(pictures.figure(title, picture) for title, picture in shown.items())
+    charts = []
+    for name in run.contrasts():
+        found = [("random", "do_contrast_random"), ("other", "do_contrast_ceiling"), ("trained", "do_contrast")]
+        charts.append(curve(run, *[(r, f"{name}/{n}") for r, n in found], title="do-contrast R²", zero=True))
+        found = [("random", "explained_random"), ("other", "explained_wrong_object"), ("trained", "explained")]
+        charts.append(curve(run, *[(r, f"{name}/{n}") for r, n in found], title="explained change", zero=True))
+    if not body and not charts:
+        return ""
+    note = "Two objects, k and o, can be removed from each held-out scene. The do-contrast scores the predicted "
+    note += "difference of the two removals at tokens that neither touches: 0 for any answer that does not depend on "
+    note += "the removed object, 1 for the truth. The green line is the true change by the same decoder (left), and "
+    note += "the answer for o scored as the answer for k (right)."
+    legend = key(("trained", "trained"), ("random", "random init"), ("other", "true change; wrong object"))
+    return section("What changes without which object?", note, body + (charts and legend + panels(charts) or ""))
 
 
 def curve(run: Run, *named: tuple[str, str], title: str, **options) -> Panel:
@@ -307,7 +340,7 @@ def page(run: Run) -> str:
     """The whole document."""
     terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in glossary.entries(run).items())
     config = escape(json.dumps(run.config, indent=1)) if run.config else "config.json was not found"
-    parts = [header(run), headline(run), losses(run), probes(run), health(run), others(run)]
+    parts = [header(run), headline(run), removals(run), losses(run), probes(run), health(run), others(run)]
     parts += [scenes(run), throughput(run)]
     parts.append(section("Glossary", "Every quantity on this page.", f"<dl>{terms}</dl>"))
     parts.append(f"<section><details><summary>Resolved config</summary><pre>{config}</pre></details></section>")

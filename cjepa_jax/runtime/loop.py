@@ -148,7 +148,7 @@ class Loop:
                 if values := each(self.state, batch, metrics):
                     self.writers.write(self.step, values)
                 continue
-            own = {name: distributed.local(getattr(self.state, name)) for name in ("params", "extra")}
+            own = {name: distributed.local(getattr(self.state, name)) for name in each.local}
             state = dataclasses.replace(self.state, **own)
             scores = self.signals.unless_stopped(functools.partial(each, state, batch, metrics))
             (broken_off,) = distributed.agree(scores is None)
@@ -156,8 +156,8 @@ class Loop:
                 return None
             self.writers.write(self.step, scores)
             found |= scores
-            if each.target is None:
-                self.console.print(f"{each.name} at step {self.step}: {summary.probes(scores)}")
+            if text := summary.probes(scores, each.name):
+                self.console.print(f"{each.name} at step {self.step}: {text}")
         return found
 
     def _log(self, batch: Batch | None) -> None:

@@ -11,7 +11,7 @@ from cjepa_jax.data import pipeline
 from cjepa_jax.data.worlds import Balls, Shadows
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Model, Seen
-from cjepa_jax.evals.counterfactual import cells, do_probe, effects, foresee, pairs
+from cjepa_jax.evals.counterfactual import cells, do_probe, effects, foresee, online, pairs
 from cjepa_jax.evals.counterfactual.effect_scores import Scorer
 from cjepa_jax.evals.counterfactual.effects import Effects
 from cjepa_jax.masks import objects
@@ -380,3 +380,28 @@ def test_options_outside_their_limits_are_refused(values, text):
     with pytest.raises(ConfigError) as caught:
         Effects(**values)
     assert text in str(caught.value) and "\n" not in str(caught.value)
+
+
+@functools.cache
+def few_removals():
+    return online.Removals(prepare(source("test", 5000)), 8, 8, anchor=0, seed=SEED, batch=8, area=(0.05, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("says", "contrasts", "matched"), [(right, 1, 1), (half, 0.75, 1), (unspecific, 0, None), (wrong, -3, 0)]
+)
+def test_a_few_pairs_during_training_have_the_protocols_scores(says, contrasts, matched):
+    found = few_removals().score(knower(says))
+    assert found["do_contrast"] == pytest.approx(contrasts, abs=0.02)
+    assert found["do_contrast_ceiling"] == pytest.approx(1, abs=2e-3) and found["do_contrast_interval"] < 0.1
+    if matched is not None:
+        assert found["matched"] == matched
+        own, other = found["explained"], found["explained_wrong_object"]
+        assert own > other + 0.2 if matched else other == pytest.approx(1, abs=1e-6)
+    picture = few_removals().picture(knower(says))
+    assert picture.dtype == np.uint8 and picture.shape[1:] == (5 * (192 + 6), 3)
+
+
+def test_a_model_without_a_residual_head_has_no_score_during_training():
+    model = Model(TRAINED, encode, lambda hidden: Seen(None, None, None))
+    assert few_removals().score(model) == {} and few_removals().picture(model) is None
