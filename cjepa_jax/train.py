@@ -92,8 +92,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
         loop.entry.close(name, loop.step)
         return PREEMPTED
 
-    seconds, shown = time.perf_counter() - started, loop.monitors.pictures
-    summary.finish(config, workdir, loop.run, loop.state, shown=shown, start=loop.start, seconds=seconds)
+    summary.finish(config, workdir, loop, time.perf_counter() - started)
     loop.entry.close("done", loop.step)
     loop.console.print(f"done in {format_seconds(time.perf_counter() - started)}: {workdir.path}")
     if config.log.report and distributed.first():

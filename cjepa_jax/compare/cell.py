@@ -177,7 +177,7 @@ class Lab:
         records = [self.finished(other) for other in mine]
         if missing := [other.name for other, record in zip(mine, records, strict=True) if record is None]:
             raise ConfigError(f"{cell.name}: run --phase=tune first; {', '.join(missing)} missing")
-        scores = [validation_score(record) for record in records]
+        scores = [validation_score(record, self.suite.tuning.get("metric", "")) for record in records]
         if not np.isfinite(max(scores)):
             raise ConfigError(f"{cell.name}: {method} diverged at every value of tuning.values")
         return mine[int(np.argmax(scores))].value

@@ -12,7 +12,8 @@ A suite file (configs/suites) has a function `get_suite()` that returns a dict:
               initialisation. tuned_as=NAME takes that method's tuned value
     tuning    {key, values, share, seed, world}: for each method the key's value with the highest mean of the online
               probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported.
-              It is used in all worlds. {}: none
+              It is used in all worlds. {}: none. metric=NAME: the value with the highest NAME in the run's result
+              instead, for methods that log it
     evals     the section evals of every config. {folder} in a text is replaced by the comparison's folder
     columns   title -> (protocol, metric), or (protocol, metric, row) for another row than the model's
     contrasts pairs of methods whose differences are printed, paired by seed
@@ -265,7 +266,7 @@ def _check(found: Mapping[str, Any]) -> None:
         raise ConfigError("flops must be above 0, and seeds at least one and all different")
     if tuning := found["tuning"]:
         known = ("key", "values", "share", "seed", "world")
-        _fields("tuning: ", tuning, known, known)
+        _fields("tuning: ", tuning, (*known, "metric"), known)
         if tuning["seed"] in found["seeds"] or not 0 < tuning["share"] <= 1:
             raise ConfigError("tuning.seed must not be one of seeds, and tuning.share in (0, 1]")
         if tuning["world"] not in found["worlds"] or len(set(tuning["values"])) < len(tuning["values"]):

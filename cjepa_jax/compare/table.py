@@ -69,16 +69,21 @@ def summarise(suite: Suite, records: Mapping[str, dict]) -> dict[str, Any]:
         summary["costs"].setdefault(record["cell"]["method"], _cost(record))
     summary["tuned"] = {record["cell"]["method"]: record["tuned"] for record in cells if record["tuned"]}
     tried = [record for record in records.values() if record["cell"]["value"] is not None]
+    metric = suite.tuning.get("metric", "")
     summary["grid"] = {
-        method: {f"{r['cell']['value']:g}": validation_score(r) for r in tried if r["cell"]["method"] == method}
+        method: {f"{r['cell']['value']:g}": validation_score(r, metric) for r in tried if r["cell"]["method"] == method}
         for method in dict.fromkeys(record["cell"]["method"] for record in tried)
     }
     summary["commits"] = sorted({record[key] for record in cells for key in COMMITS if key in record})
     return summary
 
 
-def validation_score(record: Mapping[str, Any]) -> float:
-    """The mean of the online probe's R2 over label groups, on validation scenes. -inf for a run without one."""
+def validation_score(record: Mapping[str, Any], metric: str = "") -> float:
+    """The metric of a run's result, on validation scenes. Without it, the mean of the online probe's R2 over label
+    groups. -inf for a run without one."""
+    if metric in record["result"]:
+        value = numeric(record["result"][metric])
+        return value if value is not None and np.isfinite(value) else float("-inf")
     names = [name for name in record["result"] if name.startswith("probe/") and name.endswith("_r2")]
     values = [numeric(record["result"][name]) for name in names]
     known = [value for value in values if value is not None and np.isfinite(value)]

@@ -49,6 +49,11 @@ class Mask:
         return tuple(drawn)
 
     @property
+    def anchor(self) -> int:
+        """Times (tubelets) at the start that the masks leave visible. 0 for a mask without this option."""
+        return int(getattr(self.draw, "keywords", {}).get("anchor", 0))
+
+    @property
     def _reporting(self) -> contextlib.AbstractContextManager[None]:
         if build.is_ours(self.path):
             return contextlib.nullcontext()

@@ -60,7 +60,8 @@ def named(
     anchor: int = 0,
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
     """`draw` with `removed` of `objects.draw`. It is the control for hiding: the predictor is told which objects are
-    removed, and sees them where the displaced shape does not cover them. Its `name_context` must be True."""
+    removed, and sees them where the displaced shape does not cover them. Its `name_context` must be True. The controls
+    with other hidden tokens are `random.matched` and `random.matched_blocks` with pair = "drawn"."""
     shape = geometry.shape(object_patches.shape[1], grid)
     masked, removed = objects.draw(
         rng, object_patches, object_valid, max_objects=max_objects, area=area, grid=grid, anchor=anchor

@@ -1,4 +1,10 @@
-"""Random tokens and random tubes: masks without any shape."""
+"""Random tokens and random tubes: masks without any shape.
+
+With pair = "drawn", the two masks that hide as much as `objects.draw` also return the objects that it would remove, so
+that the causal term has its pairs (the scene, the scene under do(remove)). The hidden tokens are drawn independently of
+these objects, which stay visible where no hidden token covers them. The predictor must be told which they are
+(`objective.predictor.name_context`).
+"""
 
 from typing import Any
 
@@ -9,6 +15,7 @@ from cjepa_jax.masks import objects
 from cjepa_jax.masks.grid import anchored, rectangle, require, require_range, shape, sides
 
 MOST_BLOCKS = 100  # that are tried until enough of the plane is hidden
+PAIRS = ("none", "drawn")
 
 
 def draw(
@@ -44,18 +51,21 @@ def matched(
     max_objects: int = 3,
     area: tuple[float, float] = (0.05, 0.40),
     tubes: bool = False,
+    pair: str = "none",
     grid: tuple[int, ...] | None = None,
     anchor: int = 0,
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
     """As `draw`, masking in every scene as many tokens as `objects.draw` would mask there from the same generator.
 
     The control for object masks: the same amount is hidden in the same scenes, but not as whole objects. The arguments
-    are those of both functions. With tubes the amount is met to half a tube.
+    are those of both functions. With tubes the amount is met to half a tube. pair: "none", or "drawn": `removed` is
+    that of `objects.draw`.
     """
+    require(pair in PAIRS, "pair", pair, f"must be one of {', '.join(PAIRS)}")
     algorithm: dict[str, Any] = dict(max_objects=max_objects, area=area, grid=grid, anchor=anchor)
-    masked, _ = objects.draw(rng, object_patches, object_valid, **algorithm)
+    masked, removed = objects.draw(rng, object_patches, object_valid, **algorithm)
     chosen = _choose(rng, masked.sum(), masked.size, tubes=tubes, grid=grid, anchor=anchor)
-    return chosen, np.zeros(len(object_patches), bool)
+    return chosen, removed & (pair == "drawn")
 
 
 def matched_blocks(
@@ -67,6 +77,7 @@ def matched_blocks(
     blocks: int = 4,
     scale: tuple[float, float] = (0.15, 0.2),
     aspect: tuple[float, float] = (0.75, 1.5),
+    pair: str = "none",
     grid: tuple[int, ...] = (),
     anchor: int = 0,
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
@@ -76,15 +87,17 @@ def matched_blocks(
     they overlap, further blocks of these sizes are added, and the last one is cut to the amount.
 
     Args: those of `objects.draw`. blocks: least number of blocks. scale: their areas, relative to each other. aspect:
-      height / width, uniform between the two. grid: (rows, cols) or (times, rows, cols).
-    Returns: masked bool [N], and removed bool [K], all False.
+      height / width, uniform between the two. pair: "none", or "drawn". grid: (rows, cols) or (times, rows, cols).
+    Returns: masked bool [N], and removed bool [K], all False, or that of `objects.draw` with pair = "drawn".
     Raises: ConfigError naming an option that cannot work.
     """
+    require(pair in PAIRS, "pair", pair, f"must be one of {', '.join(PAIRS)}")
     require(isinstance(blocks, int) and blocks >= 1, "blocks", blocks, "must be a whole number, at least 1")
     require_range("scale", scale, 1)
     require_range("aspect", aspect)
     algorithm: dict[str, Any] = dict(max_objects=max_objects, area=area, grid=grid, anchor=anchor)
-    wanted = int(objects.draw(rng, object_patches, object_valid, **algorithm)[0].sum())
+    hidden, removed = objects.draw(rng, object_patches, object_valid, **algorithm)
+    wanted = int(hidden.sum())
     times, rows, cols = shape(object_patches.shape[1], grid)
     each = times - anchor
     places = -(-wanted // each)  # of the plane
@@ -107,7 +120,7 @@ def matched_blocks(
     masked[anchor:, *np.transpose(order)] = True
     row, col = order[-1]
     masked[times - (places * each - wanted) :, row, col] = False
-    return masked.ravel(), np.zeros(len(object_patches), bool)
+    return masked.ravel(), removed & (pair == "drawn")
 
 
 def _choose(

@@ -47,7 +47,7 @@ class Removals(Monitor):
     def begin(self, run: Experiment, state: TrainState) -> None:
         """Draws and simulates the pairs, and scores the random initialisation."""
         self._network = Network(
-            objective=run.objective, state=state, names_objects=tells_objects(run.scenes.mask, run.scenes.grid)
+            objective=run.objective, state=state, names_objects=tells_objects(run.scenes.mask.draw, run.scenes.grid)
         )
         self._pairs, self._first = self._drawn(run.held_out_scenes), {}
         if self._pairs is not None:
@@ -74,8 +74,7 @@ class Removals(Monitor):
         if not getattr(scenes.source, "can_rerender", False):
             logging.warning("no do-contrast: %s cannot simulate removals", type(scenes.source).__name__)
             return None
-        anchor = getattr(scenes.mask, "keywords", {}).get("anchor", 0)
-        scenes = dataclasses.replace(scenes, mask=REMOVALS, max_removed=0)
+        anchor, scenes = scenes.mask.anchor, dataclasses.replace(scenes, mask=REMOVALS, max_removed=0)
         try:
             return online.Removals(scenes, self.fit, self.test, anchor=anchor, seed=self.seed, batch=self.batch)
         except DataError as error:

@@ -4,7 +4,7 @@ import dataclasses
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -61,10 +61,9 @@ def _short(value: float) -> str:
     return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
 
 
-def finish(
-    config: Any, workdir: Workdir, run: Experiment, state: Any, *, shown: Callable, start: int, seconds: float
-) -> None:
-    """Writes the report's arrays, then result.json, which marks the run as finished. shown: Monitors.pictures."""
+def finish(config: Any, workdir: Workdir, loop: Any, seconds: float) -> None:
+    """Writes the report's arrays, then result.json, which marks the run as finished. loop: runtime.loop.Loop."""
+    run, state = loop.run, loop.state
     pictures = config.log.report and isinstance(run.objective, Masking)
     if pictures:  # every process's part: the arrays may be spread over all of them
         state, params = processes.local((state, run.init(run.example()).params))
@@ -73,7 +72,7 @@ def finish(
     if pictures:
         pictured = dataclasses.replace(run.held_out_scenes, with_masks=True)
         arrays = snapshot.take(run.objective, state, params, pictured, PICTURES)
-        arrays |= {f"{report_pictures.SHOWN}{title}": array for title, array in shown(state).items()}
+        arrays |= {f"{report_pictures.SHOWN}{title}": array for title, array in loop.monitors.pictures(state).items()}
         with door.replacing(workdir.path / "report.npz") as file:
             np.savez_compressed(file, **arrays)
     about = {
@@ -81,7 +80,7 @@ def finish(
         "devices": devices(run.mesh),
         "version": f"{__version__}, jax {jax.__version__}, Python {platform.python_version()}",
         "seconds": seconds,
-        "resumed_at": start,
+        "resumed_at": loop.start,
     }
     if not isinstance(run.objective, Masking):
         about["pictures"] = f"{config.objective.type} has no encode_context"

@@ -177,6 +177,9 @@ def test_a_record_with_numbers_that_cannot_be_is_one_line(lab, field, value):
 def test_a_probe_without_a_number_counts_as_one_that_diverged(value):
     assert validation_score({"result": {"probe/a_r2": 0.5, "probe/b_r2": value}}) == float("-inf")
     assert validation_score({"result": {"probe/a_r2": 0.5, "probe/b_r2": 1}}) == 0.75
+    found = {"result": {"probe/a_r2": 0.5, "removals/do_contrast": 0.2}}
+    assert validation_score(found, "removals/do_contrast") == 0.2
+    assert validation_score(found, "removals/other") == 0.5  # a method that does not log it
 
 
 @pytest.mark.parametrize("content", ["null", "[1]", "{", "nan"])

@@ -127,3 +127,22 @@ def test_options_of_matched_blocks_that_cannot_work_are_named(name, value):
 def test_a_ratio_that_cannot_work_is_named(ratio):
     with pytest.raises(ConfigError, match=f"mask.ratio = {ratio!r}: must be above 0 and below 1"):
         one(0, (4, 5), ratio=ratio)
+
+
+@pytest.mark.parametrize("mask", [random.matched, random.matched_blocks])
+def test_a_drawn_pair_names_the_objects_of_algorithm_2_and_hides_the_same_tokens(mask):
+    grid, patches = (2, 8, 8), np.zeros((3, 2, 8, 8), bool)
+    patches[0, :, :3, :3] = patches[1, :, 4:7, 4:8] = patches[2, :, 7, 0] = True
+    patches, removals = patches.reshape(3, -1), []
+    for seed in range(40):
+        rngs = [np.random.default_rng(seed) for _ in range(3)]
+        (plain, none), (hidden, removed) = (
+            mask(rng, patches, patches.any(1), pair=pair, grid=grid)
+            for rng, pair in zip(rngs, ("none", "drawn"), strict=False)
+        )
+        assert (plain == hidden).all() and not none.any()
+        assert (removed == objects.draw(rngs[2], patches, patches.any(1), grid=grid)[1]).all()
+        removals.append(removed)
+    assert {tuple(row) for row in removals} >= {(True, False, False), (False, True, False), (True, True, False)}
+    with pytest.raises(ConfigError, match="pair = 'all': must be one of none, drawn"):
+        mask(np.random.default_rng(0), patches, patches.any(1), pair="all", grid=grid)

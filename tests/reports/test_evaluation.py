@@ -149,7 +149,7 @@ def test_a_picture_that_would_fill_the_memory_is_refused(folder, tmp_path, shape
     np.savez_compressed(copy / "pictures" / f"{name}.npz", index=index, **{"0": np.zeros(shape, np.uint8)})
     with pytest.raises(DataError, match="array 0 is not a picture"):
         page.write(copy)
-    assert len(page.figure("tall", np.zeros((16000, 1, 3), np.uint8))) > 100
+    assert len(page.pictures.figure("tall", np.zeros((16000, 1, 3), np.uint8))) > 100
 
 
 def test_text_of_a_data_set_is_printed_without_control_characters():
