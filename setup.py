@@ -37,7 +37,10 @@ setup(
     python_requires=">=3.11",
     packages=sorted(PACKAGES),
     package_dir={f"cjepa_jax.{name}": name for name in INSIDE},
-    package_data={"cjepa_jax.examples.folder": ["**/*.png"]},
+    package_data={
+        "cjepa_jax.examples.folder": ["**/*.png"],
+        "cjepa_jax.weights.shipped": ["*/*.json", "*/*.safetensors", "*/*.sha256", "*/*.md", "*/LICENSE"],
+    },
     entry_points={"console_scripts": ["cjepa = cjepa_jax.runtime.command:script"]},
     install_requires=[
         # Bounded above are those whose 0.x releases may break what is used here.

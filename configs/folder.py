@@ -8,11 +8,11 @@ See docs/DATA.md, "Your own images".
 The example only shows that the pieces fit. 12 pictures and 100 steps teach nothing.
 """
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 
 def get_config():
-    config = tiny.get_config()
+    config = clips.get_config()
     config.train.batch = 8
     config.train.steps = 100
     config.data.source = "cjepa_jax.data.sources.folder:Folder"

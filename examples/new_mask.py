@@ -80,19 +80,19 @@ print("the mask does what it should")
 # ## A module and a config
 #
 # A config names a mask as `module:function`, so the function goes into a file that Python can import. The config
-# replaces the `mask` section of `configs/tiny.py`. `nearest` is an option of our mask.
+# replaces the `mask` section of `configs/clips.py`. `nearest` is an option of our mask.
 
 # %%
 (out / "my_mask.py").write_text("import numpy as np\n\n\n" + inspect.getsource(draw))
-(out / "my_config.py").write_text('''"""tiny, with the object nearest to the middle removed."""
+(out / "my_config.py").write_text('''"""clips, with the object nearest to the middle removed."""
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 
 def get_config():
-    config = tiny.get_config()
+    config = clips.get_config()
     config.mask = ConfigDict(dict(type="my_mask:draw", nearest=1, anchor=1))
     return config
 ''')
@@ -122,7 +122,7 @@ run("cjepa_jax.data.show", config, "--scenes=3", f"--out={out / 'masks.png'}")
 #
 # ## Train with it
 #
-# The training step, checkpoints, probes and the report need no change. Compare the run with one of `configs/tiny.py` at
+# The training step, checkpoints, probes and the report need no change. Compare it with a run of `configs/clips.py` at
 # the same seeds and steps. A single seed says little.
 
 # %%

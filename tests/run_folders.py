@@ -12,12 +12,12 @@ from cjepa_jax.configuration import build
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.runtime.checkpoint import Checkpoints
 from cjepa_jax.runtime.workdir import tuples
-from configs import tiny
+from configs import clips
 from tests.running import SMALL
 from tests.test_configs import abstract_batch
 
 
-def config(base=tiny, **values):
+def config(base=clips, **values):
     """A config of almost no size; keys have __ for the dot."""
     c = base.get_config()
     known = dict(config_lib.flatten(c))

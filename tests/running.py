@@ -20,7 +20,7 @@ from tests import QUICK, forkserver
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMPILED = tempfile.TemporaryDirectory()
-TINY = "configs/tiny.py"
+TINY = "configs/clips.py"
 SMALL = {
     "train.batch": 8,
     "train.steps": 24,

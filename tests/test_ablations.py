@@ -1,7 +1,7 @@
 """configs/ablations: each row differs from its reference in exactly the keys that it is about, and all train.
 
-There are two sets: the ablations of the method's description, on its objective, and, in the folder tiny, those of the
-settings of tiny.
+There are two sets: the ablations of the method's description, on its objective, and, in the folder clips, those of the
+settings of clips.py.
 """
 
 import importlib
@@ -57,7 +57,7 @@ DOCUMENT = {  # the rows of the description's table, then ablations without a ro
     "deep_predictor": ("objective.predictor.depth: 2 -> 4",),
     "mse": ("objective.prediction_loss: smooth_l1 -> mse",),
 }
-CHANGES = {  # of tiny's own
+CHANGES = {  # of clips.py
     "full": (),
     "elementwise_loss": (),
     "rerender": (),
@@ -96,11 +96,11 @@ def get(name):
 
 
 def own(name):
-    return get(f"tiny.{name}")
+    return get(f"clips.{name}")
 
 
 def test_the_reference_is_the_documents_method_at_tinys_size():
-    vitl, tiny = (importlib.import_module(f"configs.{name}").get_config() for name in ("vitl", "tiny"))
+    vitl, tiny = (importlib.import_module(f"configs.{name}").get_config() for name in ("vitl", "clips"))
     assert {line.partition(":")[0] for line in check.differences(vitl, get("full"), ignore=())} == set(SCALE)
     here, scale = dict(check.flatten(get("full"))), dict(check.flatten(tiny))
     assert all(here[key] == scale[key] for key in SCALE)
@@ -147,7 +147,7 @@ def test_every_row_of_the_document_trains(name, monkeypatch):
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_an_ablation_changes_what_it_says_of_the_reference(name):
-    tiny = importlib.import_module("configs.tiny").get_config()
+    tiny = importlib.import_module("configs.clips").get_config()
     assert tuple(check.differences(tiny, own(name), ignore=(WHOLE.get(name, ""),))) == CHANGES[name]
 
 
@@ -170,4 +170,4 @@ def test_every_ablation_is_checked_here():
         return {path.stem for path in folder.glob("*.py")} - {"__init__"}
 
     assert there(FOLDER) == {"full", *DOCUMENT}
-    assert there(FOLDER / "tiny") - {"slots"} == {*CHANGES, *TOKENS}
+    assert there(FOLDER / "clips") - {"slots"} == {*CHANGES, *TOKENS}

@@ -242,7 +242,7 @@ def test_tensors_of_pytorch(model, shown):
 @pytest.mark.slow
 def test_the_page_says_what_runs(run, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/tiny").symlink_to(run)
+    (tmp_path / "runs/clips").symlink_to(run)
     (tmp_path / "my_masks.py").write_text("from cjepa_jax.masks.objects import draw\n")
     monkeypatch.syspath_prepend(tmp_path)
     mine = run_folders.config(mask__type="my_masks:draw")

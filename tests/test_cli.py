@@ -15,7 +15,7 @@ from absl import flags
 from cjepa_jax import cli
 from cjepa_jax.configuration.check import flatten
 from cjepa_jax.errors import did_you_mean
-from configs import tiny
+from configs import clips
 from tests import running
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -131,7 +131,7 @@ BAD = [
     ([TINY, "--config.train=4"], "--config.train=4"),
     ([TINY, "--config.data.options.a=4"], "write --config.data.options="),
     (["--config.train.batch=3", TINY], "before a value for --config"),
-    ([TINY, "--config.data.size=60"], "data.size = 60: must be a multiple of the patch size 8"),
+    ([TINY, "--config.data.size=64"], "data.size = 64: must be a multiple of the patch size 6"),
     ([TINY, "--config.mask.max_objects=0"], "mask.max_objects = 0"),
     ([TINY, "--config.data.intervened=rerendr"], "did you mean 'rerender'"),
 ]
@@ -207,7 +207,7 @@ def test_help(entry):
 
 
 def test_the_hint_is_right_after_one_edit_of_any_key():
-    keys = [key for key, _ in flatten(tiny.get_config())]
+    keys = [key for key, _ in flatten(clips.get_config())]
     rng, right, total = random.Random(0), 0, 0
     for key in keys:
         head, _, leaf = key.rpartition(".")

@@ -19,13 +19,13 @@ from cjepa_jax.errors import CjepaError, ConfigError
 from cjepa_jax.runtime import run_manifest
 from cjepa_jax.runtime.checkpoint import Checkpoints
 from cjepa_jax.runtime.workdir import Workdir
-from configs import tiny
+from configs import clips
 from tests.running import ROOT
 
 
 def make(path, steps=20, saves=(10, 20), seed=0):
     """A run's folder, made by the parts that the trainer makes it with."""
-    config = tiny.get_config()
+    config = clips.get_config()
     config.seed = seed
     with Workdir(path, config) as workdir:
         entry = run_manifest.open_run(workdir, config, Balls(seed=seed), jax.devices(), 0)

@@ -16,7 +16,7 @@ WRITTEN = {  # by each tutorial, in its folder
     "own_images": ("inspected/report.html", "scenes.png", "similar.png", "model/result.json"),
     "public_weights": ("stand_in.safetensors", "frozen/init_from.json", "tuned/result.json"),
     "slurm": (),
-    "what_if": ("what_if.png", "what_if.txt", "model/result.json"),
+    "what_if": ("what_if.png", "what_if.txt"),
 }
 FAST = ("slurm",)  # no training, no JAX
 

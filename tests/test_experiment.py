@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from cjepa_jax import experiment
 from cjepa_jax.objectives.base import PerExample
-from configs import tiny
+from configs import clips
 from tests import running
 
 
@@ -42,7 +42,7 @@ class Weight(PerExample):
 
 
 def assemble(**values):
-    config = tiny.get_config().copy_and_resolve_references().unlock()
+    config = clips.get_config().copy_and_resolve_references().unlock()
     config.objective = ConfigDict(dict(type="tests.test_experiment:Weight", encoder=dict(variant="Mu/8", tubelet=2)))
     small = {key: value for key, value in running.SMALL.items() if not key.startswith("objective.")}
     config.update_from_flattened_dict(small | {key.replace("__", "."): value for key, value in values.items()})

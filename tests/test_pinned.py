@@ -117,8 +117,8 @@ OURS = {  # values that the method's description does not fix
 EMPTY = {"data.options", "evals.protocols"}  # sections for keys of other names
 
 OBJECTS = {"type": "cjepa_jax.masks.objects:draw", "max_objects": 3, "area": (0.05, 0.40), "anchor": 0}
-SHOWN_ONCE = OBJECTS | {"anchor": 1}  # tiny.py's
-BASELINES = {  # all that each changes of tiny.py; ... takes away
+SHOWN_ONCE = OBJECTS | {"anchor": 1}  # clips.py's
+BASELINES = {  # all that each changes of clips.py; ... takes away
     "ijepa": {  # arXiv 2301.08243, appendix A.1
         "data.intervened": "none",
         "data.row_lengths": (0.6, 1.0),
@@ -195,14 +195,21 @@ def test_vitl_is_the_documents_table_and_ours_and_nothing_else():
     ],
 )
 def test_a_variant_changes_this_and_nothing_else(name, expected):
-    base = get("tiny" if name.startswith("baselines") else "vitl")
+    base = get("clips" if name.startswith("baselines") else "vitl")
     assert changes(get(name), base) == expected
 
 
 ABLATIONS = ("full", "superpixels", "no_causal", "no_sigreg", "predictor_wide", "predictor_narrow", "ema_fixed",
              "slots", "zeroed_input", "deep_predictor", "mse")  # fmt: skip
 TUBES = {"type": "cjepa_jax.masks.tubes:draw", "kinds": ((8, 0.15), (2, 0.7)), "aspect": (0.75, 1.5), "batch": 1}
-MASKS = {  # of the configs whose mask is not tiny's
+SHADOWS = OBJECTS | {"anchor": 0, "max_objects": 2}  # tiny.py's
+EFFECTS = {
+    "tiny": {},
+    "effects.named": {"type": "cjepa_jax.masks.displaced:named"},
+    "effects.blocks": {"type": "cjepa_jax.masks.random:matched_blocks", "pair": "drawn"},
+    "effects.tokens": {"type": "cjepa_jax.masks.random:matched", "pair": "drawn"},
+}
+MASKS = {  # of the configs whose mask is not that of clips.py
     **dict.fromkeys(("vitl", "vitl_natural", "vitl_video", "folder"), OBJECTS),
     **dict.fromkeys(("data.coco", "data.imagenet"), OBJECTS),
     "data.clevrer": OBJECTS | {"area": (0.005, 0.40)},  # small objects
@@ -217,14 +224,15 @@ MASKS = {  # of the configs whose mask is not tiny's
     "ablations.one_object": OBJECTS | {"max_objects": 1},
     "ablations.five_objects": OBJECTS | {"max_objects": 5},
     "ablations.random_patches": OBJECTS | {"type": "cjepa_jax.masks.random:matched_blocks"},
-    "ablations.tiny.one_object": SHOWN_ONCE | {"max_objects": 1},
-    "ablations.tiny.five_objects": SHOWN_ONCE | {"max_objects": 5},
-    "ablations.tiny.random_patches": {"type": "cjepa_jax.masks.blocks:draw", "count": 4, "scale": (0.15, 0.2),
+    **{name: SHADOWS | mask for name, mask in EFFECTS.items()},
+    "ablations.clips.one_object": SHOWN_ONCE | {"max_objects": 1},
+    "ablations.clips.five_objects": SHOWN_ONCE | {"max_objects": 5},
+    "ablations.clips.random_patches": {"type": "cjepa_jax.masks.blocks:draw", "count": 4, "scale": (0.15, 0.2),
                                  "aspect": (0.75, 1.5), "anchor": 1},
-    "ablations.tiny.named": SHOWN_ONCE | {"type": "cjepa_jax.masks.displaced:named"},
-    "ablations.tiny.displaced_objects": SHOWN_ONCE | {"type": "cjepa_jax.masks.displaced:draw"},
-    "ablations.tiny.random_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": False},
-    "ablations.tiny.tube_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": True},
+    "ablations.clips.named": SHOWN_ONCE | {"type": "cjepa_jax.masks.displaced:named"},
+    "ablations.clips.displaced_objects": SHOWN_ONCE | {"type": "cjepa_jax.masks.displaced:draw"},
+    "ablations.clips.random_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": False},
+    "ablations.clips.tube_tokens": SHOWN_ONCE | {"type": "cjepa_jax.masks.random:matched", "tubes": True},
 }  # fmt: skip
 NAMES = sorted(
     ".".join(path.relative_to(ROOT / "configs").with_suffix("").parts)
@@ -243,7 +251,7 @@ def test_every_mask_of_the_table_is_of_a_config():
     assert MASKS.keys() <= set(NAMES)
 
 
-@pytest.mark.parametrize("folder", ["ablations", "ablations.tiny"])
+@pytest.mark.parametrize("folder", ["ablations", "ablations.clips"])
 def test_the_superpixels_of_the_ablation(folder):
     options = importlib.import_module(f"configs.{folder}.superpixels").get_config().data.options.to_dict()
     assert options == {"of": "cjepa_jax.data.worlds:Balls", "of_options": {}, "segments": 16, "compactness": 10.0}

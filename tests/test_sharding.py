@@ -12,7 +12,7 @@ from cjepa_jax import experiment, sharding, train_step
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.types import Rows
-from configs import tiny
+from configs import clips
 from tests import running, scenes
 from tests.objectives import test_jepa
 
@@ -139,7 +139,7 @@ def test_rules_that_do_not_fit_are_refused(rules, layout, text):
     ],
 )
 def test_models_and_modes_that_do_not_fit_are_refused(values, text):
-    config = config_lib.override(tiny.get_config(), running.SMALL | values)
+    config = config_lib.override(clips.get_config(), running.SMALL | values)
     with pytest.raises(ConfigError, match=text):
         experiment.assemble(config)
 
@@ -149,7 +149,7 @@ def test_rotations_of_packed_rows_over_eight_shards_are_those_of_one(monkeypatch
     """Three scenes a row: on eight devices one row each, on one device eight rows in another order."""
     rotary = {"objective.encoder.positions": "rope", "objective.predictor.positions": "rope_tile"}
     size = {"objective.predictor.width": 32, "objective.predictor.heads": 2, "train.batch": 24, "data.pack": 3}
-    config = config_lib.override(tiny.get_config(), running.SMALL | rotary | size)
+    config = config_lib.override(clips.get_config(), running.SMALL | rotary | size)
     make_mesh, found = sharding.make_mesh, []
     for count in (8, 1):
         here = functools.partial(make_mesh, devices=jax.devices()[:count])

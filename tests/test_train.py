@@ -115,8 +115,8 @@ def get_config():
     if ("hugetlb" in os.environ.get("GLIBC_TUNABLES", "")) is {restarted}:  # set where the command restarts itself
         print("here", flush=True)
         time.sleep(60)
-    from configs import tiny
-    return tiny.get_config()
+    from configs import clips
+    return clips.get_config()
 """
     (tmp_path / "slow.py").write_text(slow)
     process = running.start(running.command(tmp_path / "run", tmp_path / "slow.py"), begin="python")
@@ -151,7 +151,7 @@ def poisoned(tmp_path_factory):
     """A config whose steps 3, 4 and 7 are not finite, and how to run it."""
     file = tmp_path_factory.mktemp("config") / "poisoned.py"
     file.write_text(
-        "from configs import tiny\n\n\ndef get_config():\n    config = tiny.get_config()\n"
+        "from configs import clips\n\n\ndef get_config():\n    config = clips.get_config()\n"
         "    config.objective.type = 'tests.broken_objective:NanAt'\n"
         "    with config.unlocked():\n        config.objective.at = (3, 4, 7)\n    return config\n"
     )

@@ -50,7 +50,7 @@ def test_a_run_begun_with_the_wheel_is_the_clones_run(wheel, tmp_path):
     """Trained by name away from the clone; the clone, by path, finds it finished and its config to be its own."""
     environment = os.environ | {"PYTHONPATH": str(wheel[1]), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     small = {"train__steps": 4, "checkpoint__every": 2, "probe__every": 0}
-    argv = running.command(tmp_path / "run", "tiny", **small)
+    argv = running.command(tmp_path / "run", "clips", **small)
     (tmp_path / "elsewhere").mkdir()
     where = [sys.executable, "-c", "import cjepa_jax; print(cjepa_jax.__file__)"]
     options = {"cwd": tmp_path / "elsewhere", "env": environment, "capture_output": True, "text": True}

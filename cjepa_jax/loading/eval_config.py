@@ -23,7 +23,7 @@ from cjepa_jax.runtime import foreign
 from cjepa_jax.runtime.workdir import run_folder
 from cjepa_jax.weights import export_format, files, hub
 
-SCHEMA, DEFAULT = "vitl", "tiny"  # shipped configs: keys that an older run lacks, and --training
+SCHEMA, DEFAULT = "vitl", "clips"  # shipped configs: keys that an older run lacks, and --training
 SECTIONS = ("evals", "data")  # of an evaluation's config
 MISSING = '--checkpoint is missing: name the folder of a run, an export, public weights, or "random"'
 

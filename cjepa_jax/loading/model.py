@@ -24,7 +24,7 @@ from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.workdir import run_folder, tuples
 from cjepa_jax.types import Batch, Rows, TrainState
-from cjepa_jax.weights import hub
+from cjepa_jax.weights import hub, shipped
 from cjepa_jax.weights.read import Pretrained, Reading, foresees, require_published
 
 NOT_THE_MODEL = ("objective.causal_tokens",)  # only part of the training loss. Older runs lack the key
@@ -263,7 +263,7 @@ def _opened(checkpoint: str, trust: tuple[str, ...], reading: Reading) -> tuple[
         return None, None
     if hub.is_address(checkpoint):
         return None, pretrained.load_weights(checkpoint, reading=reading)
-    path = pathlib.Path(checkpoint).absolute()
+    path = pathlib.Path(shipped.find(checkpoint)).absolute()
     if run := run_folder(path):
         require_published(run, reading)
         return run, None

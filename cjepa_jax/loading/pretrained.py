@@ -1,5 +1,6 @@
 """Trained weights as plain arrays: of a run, of an export, or published ones.
 
+    weights = pretrained.load_weights("tiny")                comes with the package (weights/shipped)
     weights = pretrained.load_weights("runs/tiny")           the newest checkpoint that is readable
     weights = pretrained.load_weights("runs/tiny", step=500, strict=True)
     weights = pretrained.load_weights("exported")            or published weights: see weights.read
@@ -32,7 +33,7 @@ from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.checkpoint import Checkpoints
 from cjepa_jax.runtime.workdir import Workdir, run_folder
 from cjepa_jax.types import Batch, Rows, TrainState
-from cjepa_jax.weights import export_format, hub, read
+from cjepa_jax.weights import export_format, hub, read, shipped
 from cjepa_jax.weights.read import Pretrained
 from cjepa_jax.weights.safety import short
 
@@ -55,7 +56,8 @@ def load_weights(
     the record of the weights that the run was started from, if any ("init_from").
 
     Args:
-      path: a run has a folder "checkpoints". Every other path is read by weights.read, an address by weights.hub.
+      path: a run has a folder "checkpoints". Every other path is read by weights.read, an address by weights.hub. A
+        name of weights/shipped is that export, unless a file or folder has this name.
       step: loads this checkpoint of the run and no other.
       strict: a damaged newest checkpoint is refused.
       trust: your packages or modules that the run's config may name for its mask, source, objective or protocols
@@ -69,7 +71,7 @@ def load_weights(
             raise ConfigError(f"step = {step}: {short(path)} has no folder of checkpoints to choose from")
         return hub.read(str(path), reading=reading)
     try:
-        path = pathlib.Path(path).expanduser()
+        path = pathlib.Path(shipped.find(path)).expanduser()
         folder, exists = run_folder(path), path.exists()
     except (OSError, RuntimeError) as error:  # too long, not readable, or an unknown home
         raise ConfigError(f"{short(path)}: {getattr(error, 'strerror', None) or error}") from error
@@ -79,7 +81,7 @@ def load_weights(
     if step is not None:
         raise ConfigError(f"step = {step}: {path} has no folder of checkpoints to choose from")
     if not exists:
-        raise ConfigError(f"{path}: there is no such file or folder")
+        raise ConfigError(f"{path}: there is no such file or folder{did_you_mean(str(path), shipped.names())}")
     return read.read(path, **reading._asdict())
 
 

@@ -2,7 +2,7 @@
 
     python -m cjepa_jax.train --config=configs/ablations/predictor_narrow.py
 
-The ablation "D_pred = 192" of the description. There the full model has 384. Here it has tiny's 48, so the same factor
+The ablation "D_pred = 192" of the description. There the full model has 384. Here it has 48, so the same factor
 gives 24. The heads stay 4. Everything else is as in full.py.
 """
 

@@ -1,10 +1,10 @@
-"""BYOL (arXiv 2006.07733, section 3) on tiny's clips: the encoder, scenes and budget of tiny.
+"""BYOL (arXiv 2006.07733, section 3) on small clips: the encoder, scenes and budget of clips.py.
 
     python -m cjepa_jax.train --config=configs/baselines/byol.py
 
 As published: projector and predictor of one hidden layer with batch norm (narrower than 4096 and 256), an EMA target
 from 0.996 to 1, the loss 2 - 2 cos in both directions, and the second view's rarer blur and its solarisation.
-Different: a ViT whose tokens are averaged, tiny's AdamW instead of LARS, crops of 0.3 and more of the frame instead of
+Different: a ViT whose tokens are averaged, AdamW instead of LARS, crops of 0.3 and more of the frame instead of
 0.08. All frames of a clip share a view.
 
     --config.objective.predict=False --config.objective.stop_gradient=False     a control that collapses
@@ -12,11 +12,11 @@ Different: a ViT whose tokens are averaged, tiny's AdamW instead of LARS, crops 
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 
 def get_config():
-    config = tiny.get_config().copy_and_resolve_references().unlock()
+    config = clips.get_config().copy_and_resolve_references().unlock()
     config.data.intervened = "none"
     config.data.row_lengths = (1.0,)
     views = dict(

@@ -1,4 +1,4 @@
-"""I-JEPA (arXiv 2301.08243, section 3) on tiny's clips: multi-block masks, the encoder, predictor and budget of tiny.
+"""I-JEPA (arXiv 2301.08243, section 3) on small clips: multi-block masks, the encoder, predictor and budget of clips.
 
     python -m cjepa_jax.train --config=configs/baselines/ijepa.py
 
@@ -6,7 +6,7 @@ As published: 4 targets and a context block, layer-normed targets, smooth l1 of 
 Different: blocks span all times of a clip. The four targets are predicted together, so they see each other and a shared
 token counts once (published: each in a separate forward pass). A target's area and shape are independent, blocks reach
 the last row and column, and tokens are not cut to the batch's shortest, unless set as below. Predictor, optimiser and
-schedule are tiny's.
+schedule are clips.py's.
 
     --config.data.frames=1     images, as published
     --config.mask.tied=True --config.mask.corner=True --config.mask.batch=64     masks as published, 64 images a GPU
@@ -14,11 +14,11 @@ schedule are tiny's.
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 
 def get_config():
-    config = tiny.get_config().unlock()
+    config = clips.get_config().unlock()
     config.data.intervened = "none"
     config.data.row_lengths = (0.6, 1.0)
     config.mask = ConfigDict(

@@ -1,10 +1,10 @@
-"""LeJEPA (arXiv 2511.08544) on tiny's clips: the encoder, scenes and budget of tiny.
+"""LeJEPA (arXiv 2511.08544) on small clips: the encoder, scenes and budget of clips.py.
 
     python -m cjepa_jax.train --config=configs/baselines/lejepa.py
 
 As in the paper's minimal listing: four views of one size, a projector of two hidden layers with batch norm (2048 wide
 there) to 16 numbers, lambda 0.02, 17 knots up to 3, 256 slices drawn in each step, one statistic per view. Different: a
-ViT whose tokens are averaged, tiny's optimiser and schedule, crops of 0.3 and more of the frame. The paper's main
+ViT whose tokens are averaged, clips.py's optimiser and schedule, crops of 0.3 and more of the frame. The paper's main
 recipe has two large and six small views. All frames of a clip share a view.
 
     --config.objective.weight=0     a control that collapses
@@ -12,11 +12,11 @@ recipe has two large and six small views. All frames of a clip share a view.
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 
 def get_config():
-    config = tiny.get_config().copy_and_resolve_references().unlock()
+    config = clips.get_config().copy_and_resolve_references().unlock()
     config.data.intervened = "none"
     config.data.row_lengths = (1.0,)
     views = dict(

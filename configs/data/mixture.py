@@ -1,4 +1,4 @@
-"""tiny on a mixture: clips of two simulated worlds and still images of a third, in the proportions 2 : 1 : 1.
+"""clips.py on a mixture: clips of two simulated worlds and still images of a third, in the proportions 2 : 1 : 1.
 
     python -m cjepa_jax.train --config=configs/data/mixture.py
 
@@ -6,11 +6,11 @@ Any sources can be mixed (docs/DATA.md, "Mixtures"): data sets, your own folders
 a scene without an object, so `data.intervened = "rerender"` works. A source that cannot needs "zero_pixels".
 """
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 
 def get_config():
-    config = tiny.get_config()
+    config = clips.get_config()
     config.data.source = "cjepa_jax.data.sources.mixture:Mixture"
     with config.unlocked():
         config.data.options.sources = {

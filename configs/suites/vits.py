@@ -26,7 +26,7 @@ def get_suite():
     decoder = {key.replace("predictor", "decoder"): value for key, value in predictor.items()}
     for name, method in suite["methods"].items():
         if name != "supervised":  # a ResNet-50 is what it is
-            has_predictor = method["config"] in ("tiny", "baselines/ijepa", "baselines/vjepa")
+            has_predictor = method["config"] in ("clips", "baselines/ijepa", "baselines/vjepa")
             own = predictor if has_predictor else decoder if name == "mae" else {}
             method["overrides"] = method.get("overrides", {}) | encoder | own
     suite["worlds"] = {name: suite["worlds"][name] for name in ("balls", "blocks")}

@@ -1,4 +1,4 @@
-"""All methods on all simulated worlds at tiny's size: about a day on two cores, hours on a small GPU.
+"""All methods on all simulated worlds at the size of clips.py: about a day on two cores, hours on a small GPU.
 
     python -m cjepa_jax.compare --suite=configs/suites/worlds.py --workdir=runs/worlds --jobs=2
 

@@ -4,11 +4,11 @@ python -m cjepa_jax.data.show --config=configs/worlds/balls.py --out=balls.gif
 python -m cjepa_jax.train --config=configs/worlds/balls.py
 """
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 
 def get_config():
-    config = tiny.get_config()
+    config = clips.get_config()
     config.data.source = "cjepa_jax.data.worlds:Balls"
     config.data.frames = 16
     return config

@@ -4,11 +4,11 @@ python -m cjepa_jax.data.show --config=configs/worlds/ramps.py --out=ramps.gif
 python -m cjepa_jax.train --config=configs/worlds/ramps.py
 """
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 
 def get_config():
-    config = tiny.get_config()
+    config = clips.get_config()
     config.data.source = "cjepa_jax.data.worlds:Ramps"
     config.data.frames = 16
     return config

@@ -1,4 +1,4 @@
-"""A world read from disk instead of simulated: the clips of configs/tiny.py, written once and then only read.
+"""A world read from disk instead of simulated: the clips of configs/clips.py, written once and then only read.
 
     python -m cjepa_jax.data.build --world=balls --split=train --count=10000 --frames=4 --out=data/balls
     python -m cjepa_jax.data.build --world=balls --split=eval --count=2048 --frames=4 --out=data/balls
@@ -10,11 +10,11 @@ drawing is expensive: large or long clips, other worlds, many runs.
     --config.data.frames=2 --config.data.size=32     smaller than what is stored
 """
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 
 def get_config():
-    config = tiny.get_config()
+    config = clips.get_config()
     config.data.source = "cjepa_jax.data.sources.records:Records"
     config.data.path = "data/balls"
     return config

@@ -4,11 +4,11 @@ python -m cjepa_jax.data.show --config=configs/worlds/shadows.py --out=shadows.g
 python -m cjepa_jax.train --config=configs/worlds/shadows.py
 """
 
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 
 def get_config():
-    config = tiny.get_config()
+    config = clips.get_config()
     config.data.source = "cjepa_jax.data.worlds:Shadows"
     config.data.frames = 16
     return config

@@ -11,7 +11,7 @@ from cjepa_jax import experiment, optim, train_step
 from cjepa_jax.bench.flops import matmul_flops, step_flops, useful_step_flops
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.types import Batch, Rows
-from configs import tiny
+from configs import clips
 from tests import running
 
 
@@ -78,7 +78,7 @@ def test_convolutions():
 
 def test_useful_flops_are_those_of_rows_without_padding():
     """Where rows need no padding all FLOPs are useful; padding adds to the others only."""
-    config = tiny.get_config()
+    config = clips.get_config()
     config.update_from_flattened_dict(running.SMALL)
     objective = experiment.make_objective(config, steps=10)
     scenes, tokens, objects = 3, 16, config.data.max_objects

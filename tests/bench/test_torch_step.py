@@ -17,7 +17,7 @@ from cjepa_jax.bench import paired
 from cjepa_jax.bench.padded_step import Padded
 from cjepa_jax.errors import ConfigError, PeerError
 from cjepa_jax.models.layers import Dense
-from configs import tiny
+from configs import clips
 from tests import running
 
 DOCUMENT = {
@@ -48,7 +48,7 @@ def one_device(monkeypatch):
 
 
 def small(**values):
-    config = tiny.get_config()
+    config = clips.get_config()
     config.update_from_flattened_dict(running.SMALL | {"optim.warmup_share": 0.01} | values)
     return config
 

@@ -26,8 +26,8 @@ def get_suite():
         "shared": {shared},
         "worlds": {{"balls": {{"label": "Balls", "overrides": {{}}}}}},
         "methods": {{
-            "random": {{"label": "random init", "config": "configs.tiny", "steps": 0}},
-            "cjepa": {{"label": "Causal-JEPA", "config": "configs.tiny"}},
+            "random": {{"label": "random init", "config": "configs.clips", "steps": 0}},
+            "cjepa": {{"label": "Causal-JEPA", "config": "configs.clips"}},
             "ijepa": {{"label": "I-JEPA", "config": "configs.baselines.ijepa"}},
         }},
         "tuning": {{"key": "optim.peak", "values": (1e-3, 2e-3), "share": 0.5, "seed": 0, "world": "balls"}},
@@ -87,7 +87,7 @@ def test_a_comparison_is_stopped_and_goes_on_to_its_table(suite, tmp_path):
 
 @pytest.mark.slow
 def test_a_cell_that_fails_is_named_and_the_others_go_on(suite, tmp_path):
-    text = suite.read_text().replace('"config": "configs.tiny"}', '"config": "configs.tiny", "steps": 3}')
+    text = suite.read_text().replace('"config": "configs.clips"}', '"config": "configs.clips", "steps": 3}')
     suite.write_text(text.replace('"fit": 24', '"fit_split": "test", "fit": 24'))
     process = start(argv(suite, tmp_path / "out", "--phase=cells", "--index=1"))
     out, err = process.communicate(timeout=200)

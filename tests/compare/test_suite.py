@@ -39,7 +39,7 @@ def test_tuning_leaves_out_reported_seeds_and_untrained_methods(micro):
 
 def test_a_cells_config_file_is_its_config(micro, tmp_path):
     cell = Cell("balls", "cjepa", 2)
-    text = suites.config_file("configs.tiny", micro.overrides(cell, 7, 2e-3))
+    text = suites.config_file("configs.clips", micro.overrides(cell, 7, 2e-3))
     (tmp_path / "config.py").write_text(text)
     config = runpy.run_path(str(tmp_path / "config.py"))["get_config"]()
     assert config.to_json() == micro.config(cell, 7, 2e-3).to_json()

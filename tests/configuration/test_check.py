@@ -8,14 +8,14 @@ import pytest
 
 from cjepa_jax.configuration.check import CHOICES, MAY_CHANGE, RULES, check, differences, flatten, resolve
 from cjepa_jax.errors import ConfigError
-from configs import tiny, vitl
+from configs import clips, vitl
 
-NAMES = sorted(path.stem for path in pathlib.Path(tiny.__file__).parent.glob("[!_]*.py"))
+NAMES = sorted(path.stem for path in pathlib.Path(clips.__file__).parent.glob("[!_]*.py"))
 
 
 def changed(**values):
     """tiny with values by dotted key, set past the type checks of ConfigDict."""
-    config = tiny.get_config().copy_and_resolve_references().unlock()
+    config = clips.get_config().copy_and_resolve_references().unlock()
     for key, value in values.items():
         *sections, leaf = key.split("__")
         section = config
@@ -143,7 +143,7 @@ def test_a_variant_with_its_own_sections_passes():
 
 
 def test_differences_name_every_key():
-    saved = resolve(tiny.get_config())
+    saved = resolve(clips.get_config())
     now = changed(train__batch=64, mask__area=(0.1, 0.2), data__workers=9, log__every=1, checkpoint__keep=5)
     now.probe.every = 7
     assert differences(saved, now) == ["mask.area: [0.05, 0.4] -> [0.1, 0.2]", "train.batch: 32 -> 64"]
@@ -151,7 +151,7 @@ def test_differences_name_every_key():
 
 
 def test_a_run_that_used_up_its_budget_may_go_on_with_a_larger_one():
-    assert differences(resolve(tiny.get_config()), changed(train__nonfinite_budget=10**6)) == []
+    assert differences(resolve(clips.get_config()), changed(train__nonfinite_budget=10**6)) == []
 
 
 def test_differences_name_absent_keys():

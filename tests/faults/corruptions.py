@@ -16,7 +16,7 @@ from cjepa_jax import experiment
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.runtime.checkpoint import Checkpoints
-from configs import tiny
+from configs import clips
 from tests import running
 from tests.faults import launch
 from tests.faults.record import Outcome
@@ -60,7 +60,7 @@ def train(folder):
 def like():
     """The state's shapes, as the run's config gives them."""
     values = running.SMALL | VALUES
-    run = experiment.assemble(config_lib.override(tiny.get_config().copy_and_resolve_references(), values))
+    run = experiment.assemble(config_lib.override(clips.get_config().copy_and_resolve_references(), values))
     return jax.eval_shape(run.init, run.example())
 
 

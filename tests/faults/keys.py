@@ -8,7 +8,7 @@ import time
 
 from cjepa_jax import cli
 from cjepa_jax.configuration.check import flatten
-from configs import tiny
+from configs import clips
 from tests.faults.record import Outcome
 
 EDITS = ("drop", "double", "swap", "case", "replace")
@@ -19,7 +19,7 @@ RIGHT = 0.99  # of the hints at mistyped keys
 def campaign(seed, edits=EDITS, values=VALUES, until=float("inf")):
     """Each key with each kind of edit, and each key with values it may refuse, through the command's own parser."""
     outcome, rng, wrong = Outcome("config keys"), random.Random(f"{seed}/keys"), []
-    keys = [key for key, _ in flatten(tiny.get_config())]
+    keys = [key for key, _ in flatten(clips.get_config())]
     for key in keys:
         for edit in edits:
             typo = mistype(key, edit, rng)
@@ -57,7 +57,7 @@ def mistype(key, edit, rng):
 
 def parse(overrides):
     """(exit code, stderr) of a command line, without what comes after it has been understood."""
-    argv = ["train", "--config=configs/tiny.py", *overrides]
+    argv = ["train", "--config=configs/clips.py", *overrides]
     stderr, argv_before = io.StringIO(), sys.argv
     sys.argv = argv  # where the config's flags look for their overrides
     try:

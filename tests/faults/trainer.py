@@ -1,6 +1,6 @@
 """The training command, with a fault in it: FAULT=point:n kills it when it comes to that point for the n-th time.
 
-FAULT=before_rename:2 python -m tests.faults.trainer --config=configs/tiny.py --workdir=...
+FAULT=before_rename:2 python -m tests.faults.trainer --config=configs/clips.py --workdir=...
 
 Most points are what Python tells its audit hooks before it opens, renames or deletes a file, so the package knows
 nothing of them. `FAULT=trace` prints these events instead.

@@ -136,7 +136,7 @@ def train(cluster, kind, *words):
     """Submits the tiny job as a user does, at a size that compiles quickly: what the command prints."""
     values = running.SMALL | {"train.steps": STEPS, "probe.every": 0, "checkpoint.every": 100, "data.workers": 1}
     overrides = [f"--config.{key}={value}" for key, value in values.items()]
-    argv = [sys.executable, "-m", "launch", kind, "--config=configs/tiny.py", *words, "--allow-dirty", "--submit"]
+    argv = [sys.executable, "-m", "launch", kind, "--config=configs/clips.py", *words, "--allow-dirty", "--submit"]
     environment = os.environ | cluster.environment | QUICKLY
     ended = subprocess.run([*argv, *overrides], cwd=running.ROOT, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -14,7 +14,7 @@ from cjepa_jax.configuration import build, locate
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.loading import eval_config
-from configs import tiny, vitl
+from configs import clips, vitl
 from configs.baselines import byol
 from tests import run_folders
 
@@ -48,7 +48,7 @@ def parsed(tmp_path, monkeypatch):
     return parse
 
 
-@pytest.mark.parametrize("base", [tiny, byol], ids=["jepa", "byol"])
+@pytest.mark.parametrize("base", [clips, byol], ids=["jepa", "byol"])
 @pytest.mark.parametrize("name", ["worlds", "surprise", "finetune", "interventional"])
 def test_one_eval_config_serves_every_objective(parsed, tmp_path, base, name):
     trained = run_folders.config(base, data__frames=6, seed=3, evals__fit=5)
@@ -93,18 +93,18 @@ def test_a_benchmark_replaces_the_data_of_a_run_on_other_data_only(parsed, tmp_p
 
 def test_a_whole_training_config_is_used_unchanged(parsed, tmp_path):
     run = written(tmp_path / "run", run_folders.config(byol))
-    assert parsed("tiny", f"--checkpoint={run}", "--config.data.size=48").objective.type.endswith(":Jepa")
+    assert parsed("clips", f"--checkpoint={run}", "--config.data.size=48").objective.type.endswith(":Jepa")
 
 
 def test_weights_without_a_config_have_that_of_training(parsed, tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"anything")
     for checkpoint in ("random", tmp_path / "weights.pth", tmp_path / "nothing"):
-        assert parsed(STATES, f"--checkpoint={checkpoint}").objective == tiny.get_config().objective
+        assert parsed(STATES, f"--checkpoint={checkpoint}").objective == clips.get_config().objective
         found = parsed(STATES, f"--checkpoint={checkpoint}", "--training=baselines/byol", "--config.data.size=32")
         assert found.objective == byol.get_config().objective and found.data.size == 32
     run = written(tmp_path / "run", run_folders.config())
-    with pytest.raises(ConfigError, match="--training=tiny: is for checkpoints without a config"):
-        parsed(STATES, f"--checkpoint={run}", "--training=tiny")
+    with pytest.raises(ConfigError, match="--training=clips: is for checkpoints without a config"):
+        parsed(STATES, f"--checkpoint={run}", "--training=clips")
 
 
 def test_an_export_has_the_config_that_it_records(parsed, tmp_path):

@@ -17,13 +17,13 @@ from cjepa_jax.loading import init_from, pretrained
 from cjepa_jax.loading.model import Restored
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.runtime import run_manifest, trees
-from configs import tiny, vitl
+from configs import clips, vitl
 from configs.baselines import byol, lejepa, mae, supervised
 from tests import running
 from tests.pretrained import VARIANT, export, published, weights
 
 
-def config(base=tiny, **values):
+def config(base=clips, **values):
     """Of running.SMALL as far as the base has its keys; keys have __ for the dot."""
     made = base.get_config()
     known = dict(config_lib.flatten(made))
@@ -312,9 +312,9 @@ def test_a_probe_and_fine_tuning_of_public_weights(tmp_path):
     file = published(tmp_path / "vit.safetensors", found)
     protocols = """
 from ml_collections import ConfigDict
-from configs import tiny
+from configs import clips
 def get_config():
-    config = tiny.get_config()
+    config = clips.get_config()
     with config.unlocked():
         config.evals.protocols = ConfigDict({
             "states": dict(type="cjepa_jax.evals.states:States"),

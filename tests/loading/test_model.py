@@ -9,13 +9,13 @@ from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.evals.base import Hidden
 from cjepa_jax.loading import model
-from configs import tiny
+from configs import clips
 from tests.running import SMALL
 
 
 def config(**values):
     """Of running.SMALL; keys have __ for the dot."""
-    return config_lib.override(tiny.get_config(), SMALL | {k.replace("__", "."): v for k, v in values.items()})
+    return config_lib.override(clips.get_config(), SMALL | {k.replace("__", "."): v for k, v in values.items()})
 
 
 def run_folder(folder, text):

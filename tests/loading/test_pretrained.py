@@ -9,7 +9,7 @@ import pytest
 
 from cjepa_jax.errors import CheckpointError, CjepaError, ConfigError
 from cjepa_jax.loading import pretrained
-from configs import tiny
+from configs import clips
 from configs.ablations import slots
 from configs.baselines import byol, lejepa, mae, supervised
 from tests import run_folders
@@ -175,7 +175,7 @@ def test_where_there_is_nothing(tmp_path, run):
 @pytest.mark.parametrize(
     "base, frames, parts",
     [
-        (tiny, 1, ["encoder", "predictor", "target"]),
+        (clips, 1, ["encoder", "predictor", "target"]),
         (slots, 2, ["encoder", "predictor", "target"]),
         (mae, 2, ["encoder"]),
         (byol, 1, ["encoder", "target"]),

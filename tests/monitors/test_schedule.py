@@ -14,7 +14,7 @@ from cjepa_jax.errors import ConfigError, DataError, NumericsError
 from cjepa_jax.monitors import schedule
 from cjepa_jax.monitors.base import Monitor
 from cjepa_jax.monitors.collapse import Collapse
-from configs import tiny
+from configs import clips
 
 FILE = """
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def mine(tmp_path_factory):
 
 
 def config(**monitors):
-    c = tiny.get_config()
+    c = clips.get_config()
     with c.unlocked():
         c.monitors = ConfigDict(
             {name: {"type": f"my_monitors:{kind}", **more} for name, (kind, more) in monitors.items()}
@@ -78,7 +78,7 @@ def test_they_are_called_at_their_steps_at_log_lines_or_at_the_end(mine):
     due = {step: names(found.due(step, 11)) for step in range(1, 12)}
     assert due[1] == due[3] == [] and due[2] == ["often"] and due[5] == ["sum"] and due[10] == ["often", "sum"]
     assert due[11] == ["often", "sum", "probe"]
-    probed = tiny.get_config()
+    probed = clips.get_config()
     probed.probe.every = 3
     found = schedule.Monitors(probed)
     assert not found.want_batches and names(found.at_log_lines()) == ["collapse", "fallbacks"]
@@ -88,7 +88,7 @@ def test_they_are_called_at_their_steps_at_log_lines_or_at_the_end(mine):
 
 
 def test_a_config_from_before_has_none(mine):
-    c = tiny.get_config()
+    c = clips.get_config()
     with c.unlocked():
         del c.monitors
     config_lib.check(c)
@@ -194,7 +194,7 @@ def test_one_that_cannot_be_built_is_refused(mine, kind, options, text):
     ],
 )
 def test_sections_that_cannot_work_are_refused_before_jax_starts(name, section, text):
-    c = tiny.get_config()
+    c = clips.get_config()
     with c.unlocked():
         c.monitors = ConfigDict({name: section})
     with pytest.raises(ConfigError, match=text):

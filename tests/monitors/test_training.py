@@ -38,10 +38,10 @@ class Norms:
 """
 CONFIG = """
 from ml_collections import ConfigDict
-from cjepa_jax.configs import tiny
+from cjepa_jax.configs import clips
 
 def get_config():
-    config = tiny.get_config()
+    config = clips.get_config()
     config.monitors = ConfigDict({
         "norms": {"type": "norms:Norms", "every": 3, "parts": ("encoder",)},
         "lines": {"type": "norms:lines"},

@@ -9,7 +9,7 @@ import pytest
 from cjepa_jax.configuration.check import resolve
 from cjepa_jax.reports import charts, summary, training
 from cjepa_jax.reports.run import Run
-from configs import tiny
+from configs import clips
 from configs.baselines import byol, lejepa, mae, supervised
 
 OWN = {"type": "my_package.agree:Agree", "spread": 0.01, "encoder": {"variant": "Mu/8"}, "head": {"width": 7}}
@@ -17,7 +17,7 @@ OWN = {"type": "my_package.agree:Agree", "spread": 0.01, "encoder": {"variant": 
 
 def write(folder, rows, objective, probe=None, pictures=None):
     """The text of the page of a run without pictures."""
-    config = resolve(tiny.get_config())
+    config = resolve(clips.get_config())
     config["objective"] = objective
     config["monitors"] = {"norm": {"type": "weights:norm"}}
     config["probe"] |= probe or {}
@@ -48,7 +48,7 @@ def test_every_logged_term_is_drawn_and_only_floors_that_exist(own, tmp_path):
     titles = re.search('aria-label="(total.*?)"', own)[1]
     assert titles == "total, distance, spread and its floor (dashed)"
     rows = [row | {"loss/sigreg_floor": 0.0} for row in logged("loss", "loss/sigreg", "loss/prediction")]
-    page = write(tmp_path / "run", rows, dict(resolve(tiny.get_config())["objective"]))
+    page = write(tmp_path / "run", rows, dict(resolve(clips.get_config())["objective"]))
     assert re.search('aria-label="(total.*?)"', page)[1] == "total, SIGReg, prediction"
     assert "sigreg 0.01" in page and "causal 0.005" not in page  # a term that was not logged has no weight
 
@@ -56,7 +56,7 @@ def test_every_logged_term_is_drawn_and_only_floors_that_exist(own, tmp_path):
 def test_the_objectives_section_is_printed_and_masks_only_where_they_matter(own, tmp_path):
     assert "type <b>my_package.agree:Agree</b> · spread <b>0.01</b> · head.width <b>7</b></td>" in own
     assert "<td>masks</td>" not in own
-    page = write(tmp_path / "run", logged("loss", "context_fraction"), dict(resolve(tiny.get_config())["objective"]))
+    page = write(tmp_path / "run", logged("loss", "context_fraction"), dict(resolve(clips.get_config())["objective"]))
     assert "type <b>Jepa</b>" in page and "prediction_loss <b>elementwise</b>" in page and "<td>masks</td>" in page
 
 
@@ -89,7 +89,7 @@ def test_the_glossary_has_what_was_logged_and_nothing_else(own):
     ],
 )
 def test_the_prediction_loss_is_the_configs(tmp_path, name, says):
-    objective = resolve(tiny.get_config())["objective"] | {"prediction_loss": name, "sigreg_kind": "epps_pulley"}
+    objective = resolve(clips.get_config())["objective"] | {"prediction_loss": name, "sigreg_kind": "epps_pulley"}
     found = glossary(write(tmp_path / "run", logged("loss", "loss/prediction", "loss/sigreg"), objective))
     assert found["loss/prediction"].replace("&#x27;", "'").startswith(says)
     assert "Epps-Pulley" in found["loss/sigreg"]

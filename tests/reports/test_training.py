@@ -15,7 +15,7 @@ from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import DataError
 from cjepa_jax.reports import charts, pictures, summary, training
 from cjepa_jax.reports.run import numeric
-from configs import tiny
+from configs import clips
 
 N = 6
 
@@ -103,7 +103,7 @@ def probes(rows: list[dict]) -> list[dict]:
 def make_run(root, rows=None, data=None, result=True):
     """A run folder on disk."""
     root.mkdir(exist_ok=True)
-    (root / "config.json").write_text(json.dumps(resolve(tiny.get_config())))
+    (root / "config.json").write_text(json.dumps(resolve(clips.get_config())))
     (root / "metrics.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in (metrics() if rows is None else rows))
     )

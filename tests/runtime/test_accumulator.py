@@ -7,11 +7,11 @@ import pytest
 from cjepa_jax.errors import DataError, NumericsError
 from cjepa_jax.runtime.accumulator import Window
 from cjepa_jax.types import TrainState
-from configs import tiny
+from configs import clips
 
 
 def window(scenes=100, skipped=0, **values):
-    config = tiny.get_config()
+    config = clips.get_config()
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in values.items()})
     return Window(config, scenes, TrainState(jnp.int32(0), {}, {}, {}, (), jnp.int32(skipped)))
 

@@ -20,7 +20,7 @@ from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.reports import training
 from cjepa_jax.runtime import foreign
 from cjepa_jax.runtime.workdir import Workdir
-from configs import tiny, vitl
+from configs import clips, vitl
 from tests import run_folders
 
 WITNESS = """
@@ -189,7 +189,7 @@ def test_the_keys_are_those_of_the_schema():
 
 
 def test_every_config_of_ours_is_read_and_locked(tmp_path):
-    count, home = 0, pathlib.Path(tiny.__file__).parent
+    count, home = 0, pathlib.Path(clips.__file__).parent
     for file in sorted(home.rglob("*.py")):
         parts = file.relative_to(home).with_suffix("").parts
         module = importlib.import_module(".".join(("configs", *parts)))

@@ -17,11 +17,11 @@ from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import DataError
 from cjepa_jax.runtime import run_manifest
 from cjepa_jax.runtime.workdir import Workdir
-from configs import tiny
+from configs import clips
 
 
 def opened(path, step=0, source=None, **values):
-    config = tiny.get_config()
+    config = clips.get_config()
     for key, value in values.items():
         config[key] = value
     return run_manifest.open_run(Workdir(path), config, source or Balls(), jax.devices(), step)
@@ -31,7 +31,7 @@ def test_a_start_describes_everything_and_its_end_is_added(tmp_path):
     entry = opened(tmp_path)
     (start,) = run_manifest.read(tmp_path)["starts"]
     assert start["step"] == 0 and "reason" not in start
-    assert start["config"] == resolve(tiny.get_config()) and start["seed"] == 0
+    assert start["config"] == resolve(clips.get_config()) and start["seed"] == 0
     assert start["packages"]["jax"] == jax.__version__ and len(start["packages"]["all_sha256"]) == 64
     assert start["devices"] == {"platform": "cpu", "kinds": {"cpu": len(jax.devices())}, "count": 1, "processes": 1} | {
         "count": len(jax.devices())

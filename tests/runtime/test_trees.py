@@ -10,12 +10,12 @@ from cjepa_jax.configuration import build
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.runtime import trees
 from cjepa_jax.types import Batch, Rows
-from configs import tiny
+from configs import clips
 
 
 def shapes(**values):
     """The arrays of tiny's model by name, with other values in its config; twice, as with an optimiser's."""
-    config = config_lib.override(tiny.get_config(), {key.replace("__", "."): value for key, value in values.items()})
+    config = config_lib.override(clips.get_config(), {key.replace("__", "."): value for key, value in values.items()})
     objective = build.build(config.objective, steps=10, dtype="float32")
     video = jnp.zeros((1, config.data.frames, config.data.size, config.data.size, 3), jnp.uint8)
     count = config.data.frames // objective.tubelet * (config.data.size // objective.patch) ** 2

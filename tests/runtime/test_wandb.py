@@ -4,14 +4,14 @@ import pytest
 
 from cjepa_jax.runtime.workdir import Workdir
 from cjepa_jax.runtime.writers import Writers
-from configs import tiny
+from configs import clips
 
 
 @pytest.mark.needs("wandb")
 def test_wandb_records_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    config = tiny.get_config()
+    config = clips.get_config()
     config.log.wandb = True
     with Workdir(tmp_path, config) as workdir:
         writers = Writers(workdir, config)

@@ -19,7 +19,7 @@ import pytest
 from cjepa_jax.configuration.check import resolve
 from cjepa_jax.errors import ConfigError, StorageError
 from cjepa_jax.runtime.workdir import Workdir
-from configs import tiny
+from configs import clips
 
 ROOT = pathlib.Path(__file__).parents[2]
 HOLDER = """
@@ -58,7 +58,7 @@ def test_a_second_process_is_refused_and_a_killed_one_frees_the_folder(tmp_path)
 
 
 def test_config_is_stored_once_and_another_is_refused(tmp_path):
-    config = tiny.get_config()
+    config = clips.get_config()
     with Workdir(tmp_path / "a" / "b", config) as workdir:
         assert json.loads((workdir.path / "config.json").read_text()) == resolve(config)
     config.log.every = 3
@@ -85,7 +85,7 @@ def test_config_is_stored_once_and_another_is_refused(tmp_path):
     (0, 0.005, "mine:draw", False),  # may leave removed objects visible without an anchor
 ])  # fmt: skip
 def test_a_run_from_before_causal_tokens_goes_on_as_it_was_computed(tmp_path, anchor, weight, mask, same):
-    config = tiny.get_config()
+    config = clips.get_config()
     config.mask.anchor, config.objective.causal_weight, config.mask.type = anchor, weight, mask
     old = resolve(config)
     del old["objective"]["causal_tokens"]

@@ -13,11 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.runtime.workdir import Workdir
 from cjepa_jax.runtime.writers import Console, Writers, format_progress, format_seconds
-from configs import tiny
+from configs import clips
 
 
 def config(**log):
-    config = tiny.get_config()
+    config = clips.get_config()
     config.log.update(log)
     return config
 

@@ -1,0 +1,15 @@
+"""A predictor twice as wide.
+
+    python -m cjepa_jax.train --config=configs/ablations/clips/predictor_wide.py
+
+The ablation "D_pred = 768" of the description. There the full model has 384. Here it has 48, so the same factor
+gives 96. The heads stay 4. Everything else is as in full.py.
+"""
+
+from cjepa_jax.configs import clips
+
+
+def get_config():
+    config = clips.get_config()
+    config.objective.predictor.width = 96
+    return config
