@@ -18,7 +18,7 @@ def names_objects(mask: Any, grid: tuple[int, int, int]) -> bool:
     return tells_objects(build.bind(mask, "mask", check.BY_POSITION, check.BY_NAME), grid)
 
 
-def tells_objects(draw: Callable, grid: tuple[int, int, int]) -> bool:
+def tells_objects(draw: Callable[..., Any], grid: tuple[int, int, int]) -> bool:
     """Whether a function that draws masks says which objects it hides. This is checked by draws on artificial objects
     of every size, so that some can be hidden under any limits and anchor. What the draws hide is not checked: one of
     the objects is the whole scene."""

@@ -46,17 +46,17 @@ class Removals(Monitor):
 
     def begin(self, run: Experiment, state: TrainState) -> None:
         """Draws and simulates the pairs, and scores the random initialisation."""
-        self._network = Network(
-            objective=run.objective, state=state, names_objects=tells_objects(run.scenes.mask.draw, run.scenes.grid)
-        )
+        mask: Any = run.scenes.mask
+        names = tells_objects(mask.draw, run.scenes.grid)
+        self._network = Network(objective=run.objective, state=state, names_objects=names)
         self._pairs, self._first = self._drawn(run.held_out_scenes), {}
         if self._pairs is not None:
-            found = self._score(state)
+            found = self._score(self._pairs, state)
             self._first = {f"{name}_random": found[name] for name in ("do_contrast", "explained") if name in found}
 
     def __call__(self, state: TrainState, batch: Batch | None, metrics: Mapping[str, Any]) -> dict[str, float] | None:
         """The scores, and do_contrast and explained of the random initialisation ("_random")."""
-        found = {} if self._pairs is None else self._score(state)
+        found = {} if self._pairs is None else self._score(self._pairs, state)
         return found | self._first if found else None
 
     def pictures(self, state: TrainState) -> dict[str, np.ndarray]:
@@ -64,8 +64,8 @@ class Removals(Monitor):
         shown = None if self._pairs is None else self._pairs.picture(self._model(state))
         return {} if shown is None else {online.TITLE: shown}
 
-    def _score(self, state: TrainState) -> dict[str, float]:
-        return {name: value for name, value in self._pairs.score(self._model(state)).items() if np.isfinite(value)}
+    def _score(self, pairs: online.Removals, state: TrainState) -> dict[str, float]:
+        return {name: value for name, value in pairs.score(self._model(state)).items() if np.isfinite(value)}
 
     def _model(self, state: TrainState):
         return self._network.functions(self.batch, state=state)
@@ -74,7 +74,8 @@ class Removals(Monitor):
         if not getattr(scenes.source, "can_rerender", False):
             logging.warning("no do-contrast: %s cannot simulate removals", type(scenes.source).__name__)
             return None
-        anchor, scenes = scenes.mask.anchor, dataclasses.replace(scenes, mask=REMOVALS, max_removed=0)
+        mask: Any = scenes.mask
+        anchor, scenes = mask.anchor, dataclasses.replace(scenes, mask=REMOVALS, max_removed=0)
         try:
             return online.Removals(scenes, self.fit, self.test, anchor=anchor, seed=self.seed, batch=self.batch)
         except DataError as error:
