@@ -33,8 +33,8 @@ SMALL = {
     "optim.warmup_share": 0.1,
     "optim.peak": 1e-3,
 }
-NAMES = ("tiny", "vitl", "baselines.mae", "baselines.byol", "baselines.lejepa")
-QUICKLY = ("tiny", "vitl")
+NAMES = ("clips", "vitl", "baselines.mae", "baselines.byol", "baselines.lejepa")
+QUICKLY = ("clips", "vitl")
 
 
 def shrunk(name):
