@@ -7,7 +7,8 @@
     features = model.features(clips)                     # [B, D]
     answer = model.intervene(clips, masks, remove=[0])   # what if the first object were absent?
 
-Scenes are images [H, W, 3], [B, H, W, 3] or clips [B, T, H, W, 3], RGB, uint8 or float in 0..255. See docs/API.md.
+Scenes are images [H, W, 3], [B, H, W, 3] or clips [B, T, H, W, 3], RGB, uint8 or float in 0..255. A model of other
+channels takes as many, and one with another scale than 255 takes any finite values. See docs/API.md.
 B scene, K object, N token of the grid (times, rows, columns, in this order), D width.
 """
 
@@ -204,7 +205,9 @@ class Model:
         encoder = self.pretrained.encoder
         patch, tubelet = sizes.parse(encoder["variant"]).patch, encoder.get("tubelet", 2)
         frames = read.frames(self.pretrained)
-        return Takes(patch, frames, frames == tubelet and self.pretrained.input["frames"] > 1)
+        clips = frames == tubelet and self.pretrained.input["frames"] > 1
+        values = {key: encoder[key] for key in ("channels", "scale") if key in encoder}
+        return Takes(patch, frames, clips, **values)
 
     @property
     def _names(self) -> bool:

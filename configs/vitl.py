@@ -92,7 +92,9 @@ def get_config():
                     positions="sincos",  # or, for imported weights: table (a fixed array), rope, rope_tile (V-JEPA 2's)
                     position_grid=(),  # times, rows, cols of the table (rope: rows and cols are scaled to these)
                     epsilon=1e-6,  # of every LayerNorm
-                    mean=(0.485, 0.456, 0.406),  # of RGB in 0..1, by which pixels are normalised
+                    channels=3,  # RGB, or those of the data, such as 12 bands (docs/DATA.md)
+                    scale=255.0,  # values are normalised as (x / scale - mean) / std
+                    mean=(0.485, 0.456, 0.406),  # of each channel, after the division by scale
                     std=(0.229, 0.224, 0.225),
                 )
             ),

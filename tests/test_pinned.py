@@ -83,6 +83,8 @@ OURS = {  # values that the method's description does not fix
     "objective.encoder.positions": "sincos",
     "objective.encoder.position_grid": (),
     "objective.encoder.epsilon": 1e-6,
+    "objective.encoder.channels": 3,
+    "objective.encoder.scale": 255.0,
     "objective.encoder.mean": (0.485, 0.456, 0.406),  # ImageNet's, as in I-JEPA and V-JEPA
     "objective.encoder.std": (0.229, 0.224, 0.225),
     "objective.predictor.gelu": "exact",

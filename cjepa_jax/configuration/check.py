@@ -38,9 +38,12 @@ MAY_CHANGE = (
 """Keys that a resumed run may change, because they do not change the results. Accumulation, sharding and the layout of
 rows change the order of sums, and the draws of an objective that draws per slice, as Joint does for its slots."""
 
+CHANNELS = 3  # of a model whose config does not say
+
 SINCE: dict[str, dict[str, Any]] = {  # newer options of sections: the behaviour of runs without them
     "mask": {"tied": False, "corner": False, "batch": 1},
     "optim": {"cooldown": 0.0, "layer_decay": 1.0},
+    "objective.encoder": {"channels": CHANNELS, "scale": 255.0},
 }
 
 RESERVED_MONITORS = ("probe", "collapse", "fallbacks")  # names of this package's own
@@ -68,6 +71,7 @@ CHOICES = {
 OR_PATH = ("objective.prediction_loss",)  # keys of CHOICES that may also be "module:function"
 
 
+MOST_CHANNELS = 512  # that OpenCV resizes
 MOST_TOKENS = 2**20  # of a scene, 32 times those of the largest published models
 
 
@@ -83,8 +87,8 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
 
 
-def _is_triple(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 3 and all(map(_is_number, value))
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) > 0 and all(map(_is_number, value))
 
 
 def _is_grid(value: Any) -> bool:
@@ -155,7 +159,7 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         lambda v: _is_number(v) and v > 0,
         "must be above 0",
         "train.epochs train.heartbeat objective.beta optim.base optim.eps"
-        " objective.encoder.epsilon objective.predictor.epsilon",
+        " objective.encoder.epsilon objective.predictor.epsilon objective.encoder.scale",
     ),
     (
         lambda v: _is_number(v) and v >= 0,
@@ -199,8 +203,13 @@ RULES: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         "must be names of the model's parts, such as ('encoder',)",
         "optim.freeze",
     ),
-    (_is_triple, "must be three numbers, one per colour", "objective.encoder.mean"),
-    (lambda v: _is_triple(v) and min(v) > 0, "must be three numbers above 0", "objective.encoder.std"),
+    (_is_numbers, "must be numbers, one per channel", "objective.encoder.mean"),
+    (lambda v: _is_numbers(v) and min(v) > 0, "must be numbers above 0, one per channel", "objective.encoder.std"),
+    (
+        lambda v: _is_int(v) and 1 <= v <= MOST_CHANNELS,
+        f"must be a whole number from 1 to {MOST_CHANNELS}",
+        "objective.encoder.channels",
+    ),
 )
 
 
@@ -248,6 +257,11 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
         if have(anchor) and values[anchor] >= times:
             why = f"{frames} = {values[frames]}, {tubelet} = {values[tubelet]}"
             yield f"{anchor} = {values[anchor]}: must be below the clip's number of tubelets, {times} ({why})"
+    channels = values.get("objective.encoder.channels", CHANNELS)
+    for name in ("objective.encoder.mean", "objective.encoder.std"):
+        if have(variant) and len(values.get(name, (0,) * 3)) != channels:
+            given = f"{name} = {values[name]!r}: " if have(name) else f"{name} is missing: "
+            yield f"{given}must be {channels} numbers, one per channel (objective.encoder.channels = {channels})"
     intervened, weight = "data.intervened", "objective.causal_weight"
     if have(intervened, weight) and values[intervened] == "none" and values[weight]:
         yield f"{weight} = {values[weight]}: must be 0 with {intervened} = 'none', which has no scene to compare with"
@@ -318,6 +332,28 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any], ignore: tuple[
     ]
 
 
+def _section(config: Mapping[str, Any], name: str) -> Any:
+    """The section of this dotted name. None if there is none."""
+    found: Any = config
+    for key in name.split("."):
+        found = found.get(key) if hasattr(found, "items") else None
+    return found
+
+
+def with_since(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A saved config with the options of SINCE that `now` has, in sections of the same type."""
+    for name, options in SINCE.items():
+        *above, last = name.split(".")
+        has, had = _section(now, name), _section(saved, name)
+        if not has or not had or has.get("type") != had.get("type"):
+            continue
+        new = {last: {**{key: value for key, value in options.items() if key in has}, **had}}
+        if above:
+            new = {above[0]: {**saved[above[0]], **new}}
+        saved = {**saved, **new}
+    return saved
+
+
 def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
     """A saved config with newer keys added, set to the behaviour of its run, for comparison with `now`.
 
@@ -327,10 +363,8 @@ def completed(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, 
     objective, mask, wanted = saved.get("objective"), saved.get("mask"), now.get("objective")
     if not (isinstance(objective, Mapping) and isinstance(mask, Mapping) and isinstance(wanted, Mapping)):
         return saved
-    for name, options in SINCE.items():
-        has, had = now.get(name), saved.get(name)
-        if has and had and has.get("type") == had.get("type"):
-            saved = {**saved, name: {**{key: value for key, value in options.items() if key in has}, **had}}
+    saved = with_since(saved, now)
+    objective = saved["objective"]
     if "causal_tokens" in objective or "causal_weight" not in objective or "causal_tokens" not in wanted:
         return saved
     known = str(mask.get("type")).startswith("cjepa_jax.masks.")

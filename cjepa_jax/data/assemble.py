@@ -3,7 +3,8 @@
 from typing import Any
 
 from cjepa_jax.configuration import build, sizes
-from cjepa_jax.data import kinds
+from cjepa_jax.configuration.check import CHANNELS
+from cjepa_jax.data import checks, kinds
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError
 
@@ -22,7 +23,18 @@ def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_remov
     Args: patch: pixels. tubelet: frames per token. max_removed: objects that the model can tell apart. hides: whether
       every mask must hide something (False for an objective that ignores masks).
     """
+    _check_channels(config, source)
     return kinds.make(config, source, patch, tubelet, max_removed=max_removed, hides=hides)
+
+
+def _check_channels(config: Any, source: Source) -> None:
+    """Raises ConfigError for scenes with another number of channels than the model's."""
+    have = checks.kind(source)[0]
+    model = next((config.objective[name] for name in ("encoder", "backbone") if name in config.objective), None)
+    takes = have if model is None else model.get("channels", CHANNELS)
+    if takes != have:
+        where = "data.options.channels" if "channels" in config.data.options else type(source).__name__
+        raise ConfigError(f"objective.encoder.channels = {takes}: must be that of the scenes, {have} ({where})")
 
 
 def patch_and_tubelet(config: Any) -> tuple[int, int]:

@@ -15,16 +15,17 @@ class Source(Protocol):
     label_names: tuple[str, ...]  # "group/name" of each probe target. A group is scored as one
     can_rerender: bool  # whether `intervene` exists
     # kind: str = "video"    an optional class attribute: what scenes are (data/kinds). "episodes" also have actions
+    # A source of other scenes than RGB also has `channels`, C below, and `pixels`, "uint8" or "float32".
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        """Scene i: `video` uint8 [T, H, W, 3] (an image has T = 1), visible `masks` bool [K, T, H, W] for any K >= 0,
-        `labels` float32 [P], and everything else that the source knows, such as `states` float32 [T, K, S] and
+        """Scene i: `video` uint8 [T, H, W, C], C = 3 (an image has T = 1), visible `masks` bool [K, T, H, W] for any
+        K >= 0, `labels` float32 [P], and everything else that the source knows, such as `states` float32 [T, K, S] and
         `graph` bool [K, K], which objects touch each other. Other kinds of scenes: data/kinds.
 
         Raises: errors.DataError for an unreadable scene. The next readable scene then replaces it.
         """
 
     def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
-        """The video of scene i under do(remove), `removed` bool [K]: uint8 [T, H, W, 3]."""
+        """The video of scene i under do(remove), `removed` bool [K]: as `video`."""

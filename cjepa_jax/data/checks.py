@@ -11,8 +11,11 @@ import numpy as np
 from cjepa_jax.errors import DataError, described
 
 
-def scene(raw: Any, frames: int, label_names: Sequence[str], name: str) -> None:
+def scene(
+    raw: Any, frames: int, label_names: Sequence[str], name: str, channels: int = 3, pixels: str = "uint8"
+) -> None:
     """Checks scene `name` as returned by its source. `frames` is T. There must be one label for each of `label_names`.
+    `channels` and `pixels` are as in `video`.
 
     Raises: DataError for the first field that is missing or wrong, with the required form.
     """
@@ -21,7 +24,7 @@ def scene(raw: Any, frames: int, label_names: Sequence[str], name: str) -> None:
     for field in ("video", "masks", "labels"):
         if field not in raw:
             raise DataError(f"{name} has no {field}: must have video, masks and labels")
-    video(raw["video"], frames, name)
+    video(raw["video"], frames, name, channels, pixels)
     shape, masks = raw["video"].shape[:3], raw["masks"]
     if _type(masks) != np.bool_ or masks.ndim != 4 or masks.shape[1:] != shape:
         raise DataError(
@@ -56,11 +59,23 @@ def episode(raw: Any, frames: int, name: str) -> None:
             raise DataError(f"{name}: {field} at frame {int(np.argwhere(~np.isfinite(values))[0, 0])}: must be finite")
 
 
-def video(array: Any, frames: int, name: str) -> None:
-    """Checks a scene's video. Raises DataError."""
-    if _type(array) == np.uint8 and array.ndim == 4 and array.shape[0] == frames and array.shape[3] == 3 and array.size:
-        return
-    raise DataError(f"{name}: video is {described(array)}: must be uint8 [{frames}, H, W, 3] (data.frames = {frames})")
+RGB = (3, "uint8")  # of a source that does not say
+
+
+def kind(source: Any) -> tuple[int, str]:
+    """(channels, type) of a source's videos, as data/base.py describes them."""
+    return getattr(source, "channels", RGB[0]), getattr(source, "pixels", RGB[1])
+
+
+def video(array: Any, frames: int, name: str, channels: int = 3, pixels: str = "uint8") -> None:
+    """Checks a scene's video: its type `pixels`, uint8 or float32, and its shape. Raises DataError."""
+    right = _type(array) == np.dtype(pixels) and array.ndim == 4 and array.size
+    if not right or (array.shape[0], array.shape[3]) != (frames, channels):
+        wanted = f"must be {pixels} [{frames}, H, W, {channels}] (data.frames = {frames})"
+        raise DataError(f"{name}: video is {described(array)}: {wanted}")
+    if pixels == "float32" and not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise DataError(f"{name}: {bad} of {array.size} values of the video are not finite: replace them, as by 0")
 
 
 def _array(value: Any) -> np.ndarray:

@@ -182,7 +182,7 @@ def drawn(maps: dict[str, pipeline.SceneMap], found: dict[str, list[rows_of.Row]
 def block(raw: dict[str, np.ndarray], row: rows_of.Row, why: str) -> Image.Image:
     """A scene's middle frame and what it is."""
     middle = len(raw["video"]) // 2
-    picture = np.ascontiguousarray(marks.enlarge(raw["video"][middle], SIDE))
+    picture = np.ascontiguousarray(marks.enlarge(marks.rgb(raw["video"][middle]), SIDE))
     for k, mask in enumerate(raw["masks"][:, middle]):
         marks.outline(picture, mask, marks.DARK, 4)
         marks.outline(picture, mask, marks.colour(k), 2)

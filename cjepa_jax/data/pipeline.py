@@ -88,13 +88,15 @@ class SceneMap:
         """Bytes of one prepared scene, and the settings that decide it."""
         videos = 2 if self.intervened in PICTURED else 1
         keys = {"data.size": self.size, "data.frames": self.frames, "data.max_objects": self.max_objects}
-        return 3 * videos * self.frames * self.size**2 + self.max_objects * self.tokens, keys
+        channels, pixels = checks.kind(self.source)
+        values = channels * videos * self.frames * self.size**2
+        return np.dtype(pixels).itemsize * values + self.max_objects * self.tokens, keys
 
     def __call__(self, scene: int, epoch: int) -> dict[str, np.ndarray]:
         raw, index, replaced = self._read(scene)
         name = f"scene {index} of {type(self.source).__name__}"
         raw = self.complete(raw, name)
-        checks.scene(raw, self.frames, self.source.label_names, name)
+        checks.scene(raw, self.frames, self.source.label_names, name, *checks.kind(self.source))
         rng = np.random.default_rng([self.seed, DRAW, index, epoch])  # used by this element only
         height, width = raw["video"].shape[1:3]
         window = transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
@@ -164,14 +166,15 @@ class SceneMap:
             if not chosen.any():
                 return video, np.False_
             without = self.source.intervene(index, chosen)
-            checks.video(without, self.frames, f"scene {index} of {type(self.source).__name__} without objects")
+            name = f"scene {index} of {type(self.source).__name__} without objects"
+            checks.video(without, self.frames, name, *checks.kind(self.source))
             return window.frames(without, self.size), np.True_
         blank = masked.reshape(self.grid)
         for axis, repeat in enumerate((self.frames // self.grid[0], self.patch, self.patch)):
             blank = np.repeat(blank, repeat, axis)
         if chosen.any():
             blank = blank & masks[chosen].any(0)
-        return np.where(blank[..., None], np.uint8(0), video), np.True_
+        return np.where(blank[..., None], video.dtype.type(0), video), np.True_
 
     def _read(self, scene: int) -> tuple[dict, int, bool]:
         """The scene, or the next readable one. Raises the first DataError if all SUBSTITUTES scenes are unreadable."""

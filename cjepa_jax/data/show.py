@@ -37,7 +37,7 @@ import numpy as np
 from absl import flags
 
 from cjepa_jax.data import assemble, batching, kinds, pipeline, transforms
-from cjepa_jax.data.drawing import sheet
+from cjepa_jax.data.drawing import marks, sheet
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import paths
 from cjepa_jax.masks import objects
@@ -125,11 +125,12 @@ def read(scenes: pipeline.SceneMap, index: int, remove: int | None = None) -> sh
     )
     removed = np.zeros(len(masks), bool)
     removed[kept] = drawn["removed"][: len(kept)]
-    factual = sheet.Clip(drawn["video"], masks, raw.get("contacts", NO_CONTACTS))
+    video, intervened = (marks.rgb(drawn[name], drawn["video"]) for name in ("video", "intervened"))
+    factual = sheet.Clip(video, masks, raw.get("contacts", NO_CONTACTS))
     return sheet.Scene(
         index=index,
         factual=factual,
-        other=changed(scenes, index, factual, video=drawn["intervened"], removed=removed, window=window),
+        other=changed(scenes, index, factual, video=intervened, removed=removed, window=window),
         removed=removed,
         hidden=~drawn["context"].reshape(scenes.grid),
         rerendered=scenes.intervened == "rerender",

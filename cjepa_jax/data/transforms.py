@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.errors import ConfigError
 
 
@@ -24,11 +25,11 @@ class Crop:
     flip: bool = False
 
     def frames(self, video: np.ndarray, size: int) -> np.ndarray:
-        """Cuts, resizes and mirrors frames: uint8 [T,H,W,3] -> [T,size,size,3] (area when shrinking, else linear)."""
+        """Cuts, resizes and mirrors frames: [T,H,W,C] -> [T,size,size,C] (area when shrinking, else linear)."""
         cut = video[:, self.top : self.top + self.height, self.left : self.left + self.width]
         how = cv2.INTER_AREA if self.height * self.width >= size * size else cv2.INTER_LINEAR
         if cut.shape[1:3] != (size, size):
-            cut = np.stack([cv2.resize(frame, (size, size), interpolation=how) for frame in cut])
+            cut = np.stack([resize(frame, (size, size), how) for frame in cut])
         return np.ascontiguousarray(cut[:, :, ::-1] if self.flip else cut)
 
     def masks(self, masks: np.ndarray, size: int) -> np.ndarray:

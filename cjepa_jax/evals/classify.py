@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cjepa_jax.configuration import seeds
+from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import heads
 from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, binomial, integer, number, over_inits, require
@@ -199,11 +199,10 @@ def chunks(bench: Bench, part: str) -> Iterator[dict[str, np.ndarray]]:
 
 
 def shrink(video: np.ndarray) -> np.ndarray:
-    """Shrinks videos uint8 [n, T, H, W, 3] to [n, T, s, s, 3], s = 32 or less."""
+    """Shrinks videos [n, T, H, W, C] to [n, T, s, s, C], s = 32 or less."""
     if video.shape[2] <= SIDE:
         return video
-    resize = [[cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in clip] for clip in video]
-    return np.array(resize)
+    return np.array([[resize(frame, (SIDE, SIDE)) for frame in clip] for clip in video])
 
 
 def stratified(y: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

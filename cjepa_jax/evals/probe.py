@@ -10,13 +10,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cjepa_jax import losses
 from cjepa_jax.data import pipeline
+from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.evals import ridge
 from cjepa_jax.masks import objects
 
@@ -139,11 +139,10 @@ class Probe:
 
 
 def pixel_components(video: np.ndarray, train: int, count: int = 96) -> np.ndarray:
-    """The first `count` principal components of the pixels, fitted on the first `train` clips: uint8 [n, T, H, W, C]
-    -> [n, count]. Frames larger than 64 pixels are shrunk first."""
+    """The first `count` principal components of the pixels, fitted on the first `train` clips: [n, T, H, W, C] ->
+    [n, count]. Frames larger than 64 pixels are shrunk first."""
     if video.shape[2] > PIXELS:
-        shrink = functools.partial(cv2.resize, dsize=(PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
-        video = np.asarray([[shrink(frame) for frame in clip] for clip in video])
+        video = np.asarray([[resize(frame, (PIXELS, PIXELS)) for frame in clip] for clip in video])
     x = video.reshape(len(video), -1).astype(np.float32)
     x -= x[:train].mean(0)
     # There are fewer clips than pixels, so the components come from the clips' Gram matrix.

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from safetensors import numpy as safetensors
 
-from cjepa_jax.configuration.check import resolve
+from cjepa_jax.configuration.check import CHANNELS, SINCE, resolve
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.runtime.ending import storage_error
@@ -59,7 +59,8 @@ def exportable(model: Pretrained) -> Pretrained:
 def tensors(model: Pretrained) -> dict[str, np.ndarray]:
     """Every array under its canonical name, with the prefix "encoder.", "target." or "predictor."."""
     patch, tubelet = parse(model.encoder["variant"]).patch, model.encoder["tubelet"]
-    parts = {part: canonical.to_canonical(params, patch, tubelet) for part, params in model.params.items()}
+    sizes = patch, tubelet, model.encoder.get("channels", CHANNELS)
+    parts = {part: canonical.to_canonical(params, *sizes) for part, params in model.params.items()}
     return {f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
 
@@ -74,7 +75,10 @@ def description(model: Pretrained) -> dict[str, Any]:
         same = ("remat", "dtype", "name_context")
         fields[name] = part and {key: value for key, value in part.items() if key not in same}
     fields["source"], fields["about"] = hub.public(model.source), _without_folders(model.about)
-    fields["encoder"] = {"mean": MEAN, "std": STD} | fields["encoder"]
+    usual = SINCE["objective.encoder"]  # left out, as before these options
+    fields["encoder"] = {"mean": MEAN, "std": STD} | {
+        key: value for key, value in fields["encoder"].items() if key not in usual or usual[key] != value
+    }
     fields["input"] = {"encoder_input": "context"} | model.input | {"change": foresees(model)}
     return plain({"format": FORMAT, "version": VERSION, **fields})
 
@@ -88,9 +92,9 @@ def _without_folders(about: Any, key: str = "") -> Any:
 
 
 def scene_shape(model: Pretrained) -> tuple[int, ...]:
-    """Shape of one scene of the training: (size, size, 3), or (frames, size, size, 3) for clips."""
-    size, frames = model.input["size"], model.input["frames"]
-    return (size, size, 3) if frames == 1 else (frames, size, size, 3)
+    """Shape of one scene of the training: (size, size, C), or (frames, size, size, C) for clips."""
+    size, frames, channels = model.input["size"], model.input["frames"], model.encoder.get("channels", CHANNELS)
+    return (size, size, channels) if frames == 1 else (frames, size, size, channels)
 
 
 def write_weights(

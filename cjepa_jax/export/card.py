@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from cjepa_jax.configuration import build, catalogue
+from cjepa_jax.configuration.check import CHANNELS
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import printable
 from cjepa_jax.host.paths import shown
@@ -37,7 +38,7 @@ In PyTorch 2.10 or newer, with the file `modeling_cjepa.py` of this folder and n
 from modeling_cjepa import CausalJEPA
 
 model = CausalJEPA.from_pretrained("{folder}")   # checks the SHA-256 of the weights
-tokens = model.encode(video)                     # {video} uint8 or float in 0..255 -> [B, N, {width}]
+tokens = model.encode(video)                     # {video} {values} -> [B, N, {width}]
 features = model.features(video)                 # [B, {width}]{intervene}
 ```
 
@@ -90,9 +91,14 @@ def _summary(model: Pretrained) -> str:
 
 
 def _use(model: Pretrained, folder: str) -> str:
-    video = "[B, T, H, W, 3]" if model.input.get("frames", 1) > 1 else "[B, H, W, 3]"
+    channels = model.encoder.get("channels", CHANNELS)
+    video = f"[B, T, H, W, {channels}]" if model.input.get("frames", 1) > 1 else f"[B, H, W, {channels}]"
     intervene = INTERVENE if model.params.get("predictor") else ""
-    return OURS.format(folder=folder, video=video, width=parse(model.encoder["variant"]).width, intervene=intervene)
+    scale = model.encoder.get("scale", 255.0)
+    values = "uint8 or float in 0..255" if scale == 255 else f"numbers, which the model divides by {scale:g}"
+    return OURS.format(
+        folder=folder, video=video, values=values, width=parse(model.encoder["variant"]).width, intervene=intervene
+    )
 
 
 def _method(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:

@@ -96,6 +96,7 @@ def folder(model: Pretrained, part: str = "") -> Folder:
 
 def _architecture(model: Pretrained) -> str:
     """ "ijepa" or "vjepa2". Raises ConfigError for an encoder that is neither."""
+    other_layouts.require_rgb(model, "transformers")
     kind, grid = model.encoder.get("positions", "sincos"), tuple(model.encoder.get("position_grid", ()))
     where, clips = f"--layout=transformers: encoder.positions = {kind!r}", frames(model) > 1
     if kind == "rope_tile":

@@ -1,15 +1,14 @@
 """Causal-JEPA in plain PyTorch (2.10 or newer), in one file without other parts of its project.
 
     from modeling_cjepa import CausalJEPA
-
     model = CausalJEPA.from_pretrained("FOLDER")         # config.json, model.safetensors and its SHA-256
     tokens = model.encode(video)                         # [B, N, D]
     features = model.features(video)                     # [B, D], their mean: what probes are fitted on
     answer = model.intervene(video, masks, remove=[0])   # what if the first object were absent?
 
-Pixels: uint8 or float in 0..255, RGB, channels last: images [B, H, W, 3], clips [B, T, H, W, 3]. They are normalised
-here. H and W are multiples of the patch, T of the tubelet. N counts times x rows x columns, in that order. Everything
-is differentiable and follows `.to(device)`. B scenes, K objects, N tokens, D width of the encoder, d of a head.
+Pixels: uint8 or float in 0..255, RGB, channels last: images [B, H, W, 3], clips [B, T, H, W, 3] (or of the channels and
+scale in config.json). They are normalised here. H and W are multiples of the patch, T of the tubelet. N counts times x
+rows x columns, in this order. All is differentiable. B scene, K object, N token, D width of the encoder, d of a head.
 """
 
 import hashlib
@@ -80,7 +79,7 @@ class CausalJEPA(nn.Module):
         """Tokens of whole scenes: [B, H, W, 3] or [B, T, H, W, 3] -> [B, N, D], by the EMA copy if `target`."""
         if target and self.target is None:
             raise ValueError("encode(target=True): these weights have no target encoder")
-        return (self.target if target else self.encoder)(_clips(video, self.encoder.mean.device))
+        return (self.target if target else self.encoder)(_clips(video, self.encoder))
 
     encode = forward
 
@@ -90,7 +89,7 @@ class CausalJEPA(nn.Module):
 
     def encode_context(self, video: Tensor, context: Tensor) -> Tensor:
         """The tokens in `context`, bool [B, N], encoded as if there were no others: [B, N, D], 0 elsewhere."""
-        return self.encoder(_clips(video, self.encoder.mean.device), context)
+        return self.encoder(_clips(video, self.encoder), context)
 
     def intervene(self, video: Tensor, masks: Tensor, remove: int | Sequence[int] | Tensor) -> Intervention:
         """The scenes without some of their objects, from what stays visible.
@@ -104,7 +103,7 @@ class CausalJEPA(nn.Module):
         """
         if self.predictor is None:
             raise ValueError("intervene: these weights have no predictor")
-        clip = _clips(video, self.encoder.mean.device)
+        clip = _clips(video, self.encoder)
         grid = self.encoder.grid(clip)
         patches = _patches(masks, clip, grid)
         removed = _removed(remove, patches, self.predictor.most)
@@ -153,17 +152,18 @@ class Transformer(nn.Module):
 
 
 class Encoder(Transformer):
-    """A Vision Transformer without class token. `kernel`: its first layer's shape, [D, 3, p, p] or [D, 3, t, p, p]."""
+    """A Vision Transformer without class token. `kernel`: its first layer's shape, [D, C, p, p] or [D, C, t, p, p]."""
 
     def __init__(self, config: Mapping[str, Any], kernel: Sequence[int]):
         options = config["encoder"]
         size, _, patch = options["variant"].partition("/")
         width, depth, heads, units = SIZES[size] if size in SIZES else map(int, size.split("x"))
         super().__init__(options, width, options.get("depth") or depth, heads, units)
-        self.patch, self.tubelet, self.frames = int(patch), options.get("tubelet", 2), (*kernel[2:-2], 1)[0]
+        self.patch, self.tubelet, self.scale = int(patch), options.get("tubelet", 2), options.get("scale", 255.0)
         self.zeroed = config["input"].get("encoder_input", "context") == "zeroed"
         size, convolution = (*kernel[2:-2], int(patch), int(patch)), nn.Conv3d if len(kernel) == 5 else nn.Conv2d
-        self.patch_embed = nn.ModuleDict({"proj": convolution(3, width, size, stride=size)})
+        self.frames, self.channels = (1, *size)[-3], kernel[1]
+        self.patch_embed = nn.ModuleDict({"proj": convolution(kernel[1], width, size, stride=size)})
         self.register_buffer("mean", torch.tensor(options["mean"], device="cpu"), persistent=False)
         self.register_buffer("std", torch.tensor(options["std"], device="cpu"), persistent=False)
 
@@ -189,8 +189,7 @@ class Encoder(Transformer):
     def grid(self, clip: Tensor) -> tuple[int, int, int]:
         """(times, rows, columns) of [B, T, H, W, 3]. Raises ValueError for a size that does not divide."""
         frames, height, width = clip.shape[1:4]
-        tubelet = 1 if frames == 1 else self.tubelet
-        if tubelet != self.frames:
+        if (tubelet := 1 if frames == 1 else self.tubelet) != self.frames:
             raise ValueError(f"video {list(clip.shape)}: {frames} frames, the weights are of {self.frames} at a time")
         for name, value, unit in (("T", frames, tubelet), ("H", height, self.patch), ("W", width, self.patch)):
             if value % unit:
@@ -200,8 +199,8 @@ class Encoder(Transformer):
     def _tokens(self, clip: Tensor) -> Tensor:
         """[B, N, D]. The convolution's strides are its sizes: one matrix product, rounded to TF32 only if asked for."""
         grid, p, proj = self.grid(clip), self.patch, self.patch_embed["proj"]
-        pixels = (clip.float() / 255 - self.mean.float()) / self.std.float()
-        boxes = pixels.reshape((clip.shape[0], grid[0], self.frames, grid[1], p, grid[2], p, 3))
+        pixels = (clip.float() / self.scale - self.mean.float()) / self.std.float()
+        boxes = pixels.reshape((clip.shape[0], grid[0], self.frames, grid[1], p, grid[2], p, self.channels))
         boxes = boxes.permute((0, 1, 3, 5, 7, 2, 4, 6)).flatten(4).flatten(1, 3)  # a box: channel, frame, row, column
         x = functional.linear(boxes.to(proj.weight.dtype), proj.weight.flatten(1), proj.bias)
         return self.placed(x, grid)
@@ -347,19 +346,20 @@ def _angles(grid: Sequence[int], widths: Sequence[int], device: torch.device, sc
     return [x.reshape(-1, 1) * s / 10000.0**half for x, half, s in zip(places, halves, scales, strict=True)]
 
 
-def _clips(video: Any, device: torch.device) -> Tensor:
-    """[B, T, H, W, 3] of images or clips. Anything but a tensor goes to the device. Raises ValueError for other shapes,
-    for values outside 0..255, and for floats below 2, which are fractions of white."""
-    video = video if isinstance(video, Tensor) else torch.as_tensor(video, device=device)
-    video = video[:, None] if video.ndim == 4 else video
-    if video.ndim != 5 or video.shape[-1] != 3:
-        raise ValueError(f"video {list(video.shape)}: must be [B, H, W, 3] or [B, T, H, W, 3], channels last")
+def _clips(video: Any, takes: Encoder) -> Tensor:
+    """[B, T, H, W, C] of images or clips. Anything but a tensor goes to the device. Raises ValueError for other shapes,
+    and, with a scale of 255, for values outside 0..255, and for floats below 2, which are fractions of white."""
+    video = video if isinstance(video, Tensor) else torch.as_tensor(video, device=takes.mean.device)
+    video, c = video[:, None] if video.ndim == 4 else video, takes.channels
+    if video.ndim != 5 or video.shape[-1] != c:
+        raise ValueError(f"video {list(video.shape)}: must be [B, H, W, {c}] or [B, T, H, W, {c}], channels last")
     if video.dtype in (torch.bool, torch.complex64, torch.complex128):
         raise ValueError(f"video: dtype {video.dtype}: must be uint8 or float, values in 0..255")
     if video.dtype != torch.uint8 and not torch.compiler.is_compiling() and video.numel():
         least, most = map(float, (video.min(), video.max()) if video.dtype != torch.uint16 else video.int().aminmax())
-        if not (0 <= least and most <= 255) or (video.is_floating_point() and 0 < most < 2):  # NaN too
-            raise ValueError(f"video: values from {least:g} to {most:g}: pixels must be in 0..255")
+        low, top = (0, 255) if takes.scale == 255 else (-3e38, 3e38)
+        if not (low <= least and most <= top) or (top == 255 and video.is_floating_point() and 0 < most < 2):  # NaN too
+            raise ValueError(f"video: values from {least:g} to {most:g}: pixels must be in {low:g}..{top:g}")
     return video
 
 

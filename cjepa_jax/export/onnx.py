@@ -24,8 +24,8 @@ def require() -> None:
 
 
 def write(folder: pathlib.Path, shape: Sequence[int]) -> pathlib.Path:
-    """encoder.onnx (with large weights in a separate file) of the bundle in `folder`, for scenes of `shape`: (H, W, 3),
-    or (T, H, W, 3) for clips.
+    """encoder.onnx (with large weights in a separate file) of the bundle in `folder`, for scenes of `shape`: (H, W, C),
+    or (T, H, W, C) for clips.
 
     Input "video" [batch, *shape] float32, output "tokens" [batch, N, D] float32. Raises ConfigError as `require`.
     """

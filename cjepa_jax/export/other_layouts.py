@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax import positions
+from cjepa_jax.configuration.check import SINCE
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.weights import canonical
@@ -155,8 +156,17 @@ def other_predictor(model: Pretrained) -> str:
     return ""
 
 
+def require_rgb(model: Pretrained, layout: str) -> None:
+    """Raises ConfigError unless the encoder takes RGB in 0..255, as the image processors of other libraries make it."""
+    for key, usual in SINCE["objective.encoder"].items():
+        if (value := model.encoder.get(key, usual)) != usual:
+            text = f"holds encoders of RGB pixels; these weights have {key} = {value:g}: export them with"
+            raise ConfigError(f"--layout={layout}: {text} --layout=cjepa_jax")
+
+
 def require_images(model: Pretrained, layout: str) -> None:
     """Raises ConfigError unless the encoder is one of images with added positions."""
+    require_rgb(model, layout)
     kind = model.encoder.get("positions", "sincos")
     if frames(model) > 1 or model.input.get("frames", 1) > 1:
         raise ConfigError(f"--layout={layout}: holds encoders of images, these weights take clips")

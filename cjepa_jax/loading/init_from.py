@@ -102,6 +102,8 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
     lines = []
     with config.unlocked():
         for key, value in tuples(dict(encoder)).items():
+            if key not in section and value == config_lib.SINCE["objective.encoder"].get(key):
+                continue  # a config from before
             if key not in section:
                 raise CheckpointError(f"init_from: {key[:60]!r} is not a key of objective.encoder")
             before = section[key]
@@ -209,7 +211,7 @@ def _has_checkpoint(folder: pathlib.Path) -> bool:
 
 def _frames(weights: Pretrained) -> int:
     """Frames of the boxes (frames x rows x columns of pixels) that the weights' first layer takes."""
-    box = 3 * sizes.parse(weights.encoder["variant"]).patch ** 2
+    box = weights.encoder.get("channels", config_lib.CHANNELS) * sizes.parse(weights.encoder["variant"]).patch ** 2
     return weights.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // box
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import objects
 
+WHITE = 255.0
 SMALL = 2.0  # floats that are all below are fractions of white
 
 
@@ -25,30 +26,36 @@ class Takes(NamedTuple):
     patch: int  # pixels: height and width are multiples of it
     frames: int  # per token. 1: images, and clips if `clips`
     clips: bool  # whether clips of more frames than one are taken
+    channels: int = 3
+    scale: float = WHITE  # by which values are divided. WHITE: they are pixels in 0..255
 
     def grid(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """(times, rows, cols) of scenes [B, T, H, W, 3]."""
+        """(times, rows, cols) of scenes [B, T, H, W, C]."""
         return shape[1] // self.frames, shape[2] // self.patch, shape[3] // self.patch
 
 
 def pixels(images: Any, takes: Takes) -> np.ndarray:
-    """uint8 or float32 [B, T, H, W, 3], values in 0..255, of an image [H, W, 3], images [B, H, W, 3] or clips
-    [B, T, H, W, 3]. Other integers become uint8, other floats float32.
+    """uint8 or float32 [B, T, H, W, C], values in 0..255, of an image [H, W, C], images [B, H, W, C] or clips
+    [B, T, H, W, C]. Other integers become uint8, other floats float32. For a model with another scale than WHITE, all
+    but uint8 becomes float32, and any finite values are taken.
 
     Raises: InputError, also for floats below 2, which are pixels divided by 255 that this model divides again: resizing
       by cubic or Lanczos filters brings some of them above 1.
     """
     array = as_array("images", images)
-    if array.ndim not in (3, 4, 5) or array.shape[-1] != 3:
-        raise InputError(
-            f"images: shape {array.shape}: must be [H, W, 3], [B, H, W, 3] or [B, T, H, W, 3]{_hint(array)}"
-        )
+    channels = takes.channels
+    if array.ndim not in (3, 4, 5) or array.shape[-1] != channels:
+        forms = f"[H, W, {channels}], [B, H, W, {channels}] or [B, T, H, W, {channels}]"
+        raise InputError(f"images: shape {array.shape}: must be {forms}{_hint(array, channels)}")
     floats = np.issubdtype(array.dtype, np.floating) or array.dtype == ml_dtypes.bfloat16
     if not floats and not np.issubdtype(array.dtype, np.integer):
         raise InputError(f"images: dtype {array.dtype}: must be uint8 or float, values in 0..255")
-    if floats:
-        array = array.astype(np.float32, copy=False)
-    if array.size and array.dtype != np.uint8:
+    pictures = takes.scale == WHITE
+    if floats or (not pictures and array.dtype != np.uint8):
+        array, floats = array.astype(np.float32, copy=False), True
+    if not pictures and not np.isfinite(array).all():
+        raise InputError(f"images: {array.size - int(np.isfinite(array).sum())} values are not finite")
+    if pictures and array.size and array.dtype != np.uint8:
         least, most = array.min(), array.max()
         if not (least >= 0 and most <= 255):  # also for NaN
             hint = "; do not normalise: the model does" if floats and least < 0 else ""
@@ -68,7 +75,9 @@ def _check_size(given: tuple[int, ...], shape: tuple[int, ...], takes: Takes) ->
         clip = ""
         if len(given) == 4:
             clip = f"; frames of one clip: images[None]; single pictures: np.repeat(images[:, None], {takes.frames}, 1)"
-        text = f"one frame each, the model takes clips [B, T, H, W, 3] with T a multiple of {takes.frames}{clip}"
+        text = (
+            f"one frame each, the model takes clips [B, T, H, W, {shape[-1]}] with T a multiple of {takes.frames}{clip}"
+        )
         raise InputError(f"images: shape {given}: {text}")
     if frames > 1 and not takes.clips:
         raise InputError(
@@ -80,7 +89,10 @@ def _check_size(given: tuple[int, ...], shape: tuple[int, ...], takes: Takes) ->
             raise InputError(f"images: shape {given}: {name} = {value} must be a multiple of {unit}")
 
 
-def _hint(array: np.ndarray) -> str:
+def _hint(array: np.ndarray, channels: int) -> str:
+    if channels != 3:
+        first = [axis for axis, length in enumerate(array.shape[:-1]) if length == channels and axis >= array.ndim - 4]
+        return f"; channels come last: np.moveaxis(images, {first[-1]}, -1)" if array.ndim > 2 and first else ""
     if array.ndim == 2 or (array.ndim and array.shape[-1] == 1):
         return "; grey pictures need three equal channels"
     if array.shape[-1:] == (4,):
@@ -90,7 +102,7 @@ def _hint(array: np.ndarray) -> str:
 
 
 def objects_of(masks: Any, shape: tuple[int, ...], ndim: int) -> np.ndarray:
-    """bool [B, K, T, H, W] for scenes [B, T, H, W, 3] that were given as an array of `ndim` axes.
+    """bool [B, K, T, H, W] for scenes [B, T, H, W, C] that were given as an array of `ndim` axes.
 
     Args:
       masks: bool (or 0 and 1), a mask per object: [K, H, W], [B, K, H, W] or [B, K, T, H, W], as the images were

@@ -294,7 +294,9 @@ def _training(run: pathlib.Path, config: Any, trust: tuple[str, ...]) -> ConfigD
         text = f"{file}: is not readable as a run's config, which says what the checkpoint is"
         raise CheckpointError(f"{text} ({type(error).__name__}: {error})") from error
     wanted = {"objective": config.objective, "data": {key: config.data[key] for key in keys["data"]}}
-    different = config_lib.differences(keys, wanted, ignore=(*config_lib.MAY_CHANGE, *NOT_THE_MODEL))
+    different = config_lib.differences(
+        config_lib.with_since(keys, wanted), wanted, ignore=(*config_lib.MAY_CHANGE, *NOT_THE_MODEL)
+    )
     if different:
         raise CheckpointError(f"{run}: belongs to another model: {'; '.join(different)} (run -> config)")
     return training

@@ -142,7 +142,7 @@ def _model(
         encoder = _part(section, "encoder")
         predictor = _part(section, "predictor") if "predictor" in parts else None
         objective, optimizer = build.build(section, "objective", steps=1, dtype="float32"), optim.make(config.optim)
-        batch = _made_up(objective, data.frames)
+        batch = _made_up(objective, data.frames, encoder.channels)
         state = jax.eval_shape(lambda batch: train_step.init_state(objective, optimizer, 0, batch), batch)
         anchor = config.mask.get("anchor", 0)
         seen = {"size": data.size, "frames": data.frames, "anchor": anchor}
@@ -171,12 +171,12 @@ def _settings(module: Encoder | Predictor) -> dict[str, Any]:
     }
 
 
-def _made_up(objective: Any, frames: int) -> Batch:
+def _made_up(objective: Any, frames: int, channels: int) -> Batch:
     """The shapes of one scene of four patches. Parameters do not depend on the size of the scenes."""
     frames, side = (1 if frames == 1 else objective.tubelet), 2 * objective.patch
     of = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
     tokens, flag = of(bool, 1, 4), of(bool, 1)
-    number, video, rows = of(jnp.int32, 1), of(jnp.uint8, 1, frames, *(side, side, 3)), of(jnp.int32, 1, 1, 4)
+    number, video, rows = of(jnp.int32, 1), of(jnp.uint8, 1, frames, *(side, side, channels)), of(jnp.int32, 1, 1, 4)
     return Batch(
         scene=number,
         epoch=number,

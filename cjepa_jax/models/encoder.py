@@ -20,9 +20,10 @@ class Encoder(nn.Module):
 
     Attributes: variant as "L/16". tubelet: frames per token of a clip. gelu: "exact" or "tanh". remat: "none", "dots"
     or "full". depth: blocks (0: the variant's). positions, position_grid: see position_encoding. epsilon of the norms.
-    mean, std of RGB in 0..1, by which pixels are normalised. dtype of the computation (sums and norms are float32).
-    tokenizer: the section of another tokenizer (see models/tokenizers.py). None: that of videos. causal, levels: see
-    transformer.Stack. With causal = "frame" a token sees none of a later time.
+    channels: C. scale, mean, std: values are normalised as (x / scale - mean) / std, a mean and a std for each channel.
+    dtype of the computation (sums and norms are float32). tokenizer: the section of another tokenizer (see
+    models/tokenizers.py). None: that of videos. causal, levels: see transformer.Stack. With causal = "frame" a token
+    sees none of a later time.
     """
 
     variant: str = "L/16"
@@ -33,8 +34,10 @@ class Encoder(nn.Module):
     positions: str = "sincos"
     position_grid: tuple[int, ...] = ()
     epsilon: float = 1e-6
-    mean: tuple[float, float, float] = tokenizers.MEAN
-    std: tuple[float, float, float] = tokenizers.STD
+    channels: int = 3
+    scale: float = tokenizers.SCALE
+    mean: tuple[float, ...] = tokenizers.MEAN
+    std: tuple[float, ...] = tokenizers.STD
     dtype: DTypeLike = jnp.float32
     tokenizer: Mapping | None = None
     causal: str = "none"
@@ -56,7 +59,7 @@ class Encoder(nn.Module):
     def __call__(
         self, scene: Any, rows: Rows | None = None, keep: Bool[Array, "B N"] | None = None
     ) -> Float[Array, "B N E"]:
-        """[B, T, H, W, C] pixels in 0..255, or what the tokenizer takes -> [B, N, D].
+        """[B, T, H, W, C] values (pixels in 0..255 with the default scale), or what the tokenizer takes -> [B, N, D].
 
         Args:
           rows: encode only these tokens, each segment of a row separately. The result is 0 at all others.

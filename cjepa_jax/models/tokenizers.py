@@ -20,13 +20,19 @@ from cjepa_jax.types import Array
 
 MEAN = (0.485, 0.456, 0.406)  # of the scaled RGB input, with which every model of the family was trained
 STD = (0.229, 0.224, 0.225)
+SCALE = 255.0
 
 
 def normalise(
-    video: Num[Array, "*shape 3"], mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
-) -> Float[Array, "*shape 3"]:
-    """uint8 or float pixels in 0..255, [..., 3], to zero mean and unit variance: (x / 255 - mean) / std, float32."""
-    return (video.astype(jnp.float32) / 255.0 - jnp.asarray(mean)) / jnp.asarray(std)
+    video: Num[Array, "*shape C"], mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD, scale: float = SCALE
+) -> Float[Array, "*shape C"]:
+    """uint8 or float values [..., C] to zero mean and unit variance: (x / scale - mean) / std, float32.
+
+    Raises: ValueError unless there is a mean for each channel. One channel would be repeated.
+    """
+    if len(mean) != video.shape[-1]:
+        raise ValueError(f"video has {video.shape[-1]} channels: must be {len(mean)}, one for each mean")
+    return (video.astype(jnp.float32) / scale - jnp.asarray(mean)) / jnp.asarray(std)
 
 
 def grid(shape: tuple[int, ...], patch: int, tubelet: int) -> tuple[int, int, int]:
@@ -70,6 +76,7 @@ class Tokenizer(nn.Module):
     width: int
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    scale: float = SCALE
     dtype: DTypeLike = jnp.float32
     positions: str = "sincos"
     position_grid: tuple[int, ...] = ()
@@ -78,7 +85,7 @@ class Tokenizer(nn.Module):
     def __call__(self, video: Num[Array, "B T H W C"]) -> tuple[Float[Array, "B N D"], None]:
         if video.shape[1] == 1 and self._for_clips(video.shape[-1]):
             video = jnp.repeat(video, self.tubelet, axis=1)
-        x = patchify(normalise(video, self.mean, self.std), self.patch, self.tubelet)
+        x = patchify(normalise(video, self.mean, self.std, self.scale), self.patch, self.tubelet)
         x = Dense(self.width, self.dtype, name="projection")(x)
         return position_encoding.add(self, x.astype(jnp.float32), self.grid(video)), None
 
@@ -98,5 +105,5 @@ def of(encoder: Any, **where: Any) -> Any:
     where |= dict(width=size.width, dtype=encoder.dtype)
     if encoder.tokenizer is not None:
         return build.build(encoder.tokenizer, "objective.encoder.tokenizer", **where)
-    same = ("tubelet", "mean", "std", "positions", "position_grid")
+    same = ("tubelet", "mean", "std", "scale", "positions", "position_grid")
     return Tokenizer(patch=size.patch, **{name: getattr(encoder, name) for name in same}, **where)

@@ -129,7 +129,7 @@ class Painting(Masking, Protocol):
     """An objective that paints what is hidden: the report shows it beside the scene."""
 
     def reconstruct(self, params: Params, batch: Batch) -> Array:
-        """The scenes as painted from what stays visible, uint8 [B, T, H, W, C]."""
+        """The scenes as painted from what stays visible, [B, T, H, W, C] of the type of batch.video."""
 
 
 @runtime_checkable

@@ -122,7 +122,7 @@ class Mae(PerExample):
 
         P counts tubelet x patch x patch x C values. The variance over them is the unbiased one, with 1e-6 added.
         """
-        video = tokenizers.normalise(video, self._encoder.mean, self._encoder.std)
+        video = tokenizers.normalise(video, self._encoder.mean, self._encoder.std, self._encoder.scale)
         boxes = tokenizers.patchify(video, self.patch, self.tubelet)
         if not self.norm_pixels:
             return boxes, jnp.zeros_like(boxes[..., :1]), jnp.ones_like(boxes[..., :1])
@@ -131,7 +131,7 @@ class Mae(PerExample):
         return (boxes - mean) / scale, mean, scale
 
     def reconstruct(self, params: Params, batch: Batch) -> Array:
-        """The scenes as painted from their visible patches, uint8 [B, T, H, W, C].
+        """The scenes as painted from their visible patches, [B, T, H, W, C]. uint8, or float32 as they are.
 
         Visible patches are the scene's. A hidden one's contrast comes from the decoder, its true mean and scale,
         which the decoder does not learn, from the scene.
@@ -140,7 +140,9 @@ class Mae(PerExample):
         painted = self.decode(params, self.encode_context(params, batch), batch)
         boxes = jnp.where(batch.context[..., None], wanted, painted) * scale + mean
         video = tokenizers.unpatchify(boxes, batch.video.shape, self.patch, self.tubelet)
-        video = 255.0 * (video * jnp.asarray(self._encoder.std) + jnp.asarray(self._encoder.mean))
+        video = self._encoder.scale * (video * jnp.asarray(self._encoder.std) + jnp.asarray(self._encoder.mean))
+        if batch.video.dtype != jnp.uint8:
+            return video
         return jnp.clip(jnp.round(video), 0, 255).astype(jnp.uint8)
 
     def _decoder(self, video: Array) -> Decoder:

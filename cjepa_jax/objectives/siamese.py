@@ -11,6 +11,7 @@ from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.heads import Projector
+from cjepa_jax.models.tokenizers import SCALE
 from cjepa_jax.objectives.views import Views
 from cjepa_jax.schedules import ema_momentum
 from cjepa_jax.types import Array, Batch, Params
@@ -36,6 +37,10 @@ class Siamese:
 
     def __post_init__(self):
         _ = self._views, self._projector  # refused when built, not at the first step
+        channels, scale = self._encoder.channels, self._encoder.scale
+        if channels != 3 or scale != SCALE:
+            text = f"objective.encoder.channels = {channels}, scale = {scale:g}: must be 3 and {SCALE:g}"
+            raise ConfigError(f"{text} with objective.views, which change brightness and colour of RGB")
 
     @functools.cached_property
     def _encoder(self) -> Encoder:

@@ -7,8 +7,11 @@ import numpy as np
 
 from cjepa_jax import sharding
 from cjepa_jax.data import batching, pipeline
+from cjepa_jax.data.drawing import marks
 from cjepa_jax.objectives.base import Interventional, Masking, Painting
 from cjepa_jax.types import Batch
+
+PIXELS = ("video", "intervened", "painted")
 
 
 def take(
@@ -20,10 +23,10 @@ def take(
       objective: its protocols in objectives.base determine what is shown in addition to features.
       state: the TrainState. random_params: values of the trained parameters at initialisation.
       scenes: a SceneMap with `with_masks`.
-    Returns: video uint8 [n, T, H, W, 3] and, if there is one, intervened. masks bool [n, K, T, H, W]. removed bool [n,
-      K]. masked bool [n, N]. fallback bool [n]. grid int [3]. pca and pca_random float32 [n, N, 3] in 0..1. For a
-      Painting objective, painted uint8 [n, T, H, W, 3]. For an Interventional one, predicted_change and true_change
-      float32 [n, N], norms over D, NaN where a removed object is.
+    Returns: video uint8 [n, T, H, W, 3] and, if there is one, intervened (other channels than RGB as marks.rgb shows
+      them). masks bool [n, K, T, H, W]. removed bool [n, K]. masked bool [n, N]. fallback bool [n]. grid int [3]. pca
+      and pca_random float32 [n, N, 3] in 0..1. For a Painting objective, painted uint8 [n, T, H, W, 3]. For an
+      Interventional one, predicted_change and true_change float32 [n, N], norms over D, NaN where a removed object is.
     """
     arrays = batching.collate(pipeline.held_out(scenes, 0, count))
     pictures = {"masks": arrays.pop("masks"), "grid": np.asarray(scenes.grid)}
@@ -38,6 +41,8 @@ def take(
     pictures["pca_random"] = principal_colours(np.asarray(encode(random_params, batch.video), np.float32))
     if isinstance(objective, Painting):
         pictures["painted"] = np.asarray(jax.jit(objective.reconstruct)(state.params, batch))
+    like = pictures["video"]
+    pictures |= {name: marks.rgb(pictures[name], like) for name in PIXELS if name in pictures}
     if isinstance(objective, Interventional):
         pictures |= _changes(objective, state, batch)
     return pictures

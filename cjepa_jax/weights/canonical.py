@@ -1,6 +1,6 @@
 """Our parameters under the names that PyTorch code of this family uses (I-JEPA's and timm's, without prefix), and back.
 
-An encoder: `patch_embed.proj` (a convolution, [D, 3, p, p] of images, [D, 3, t, p, p] of clips), `pos_embed` [1, N, D]
+An encoder: `patch_embed.proj` (a convolution, [D, C, p, p] of images, [D, C, t, p, p] of clips), `pos_embed` [1, N, D]
 if positions are stored, `blocks.i.{norm1,attn.qkv,attn.proj,norm2,mlp.fc1,mlp.fc2}`, `norm`. A predictor: `embed`,
 `mask_token` [W], `object_embedding` [M, W], `pos_embed`, `blocks.i` (with `norm_cross`, `cross.{q,kv,proj}` where it
 attends across), `norm`, `prediction`, `residual`. Each layer has `weight` [out, in] and `bias`.
@@ -37,10 +37,10 @@ ARRAYS = ("mask_token", "object_embedding")  # the same on both sides
 BLOCKS = "stack.blocks."
 
 
-def to_canonical(part: Mapping, patch: int, tubelet: int) -> dict[str, np.ndarray]:
+def to_canonical(part: Mapping, patch: int, tubelet: int, channels: int = 3) -> dict[str, np.ndarray]:
     """The nested parameters of an `Encoder` or `Predictor` as one flat dict of float32 arrays.
 
-    patch is in pixels, tubelet in frames. A predictor has neither, so any value is accepted.
+    patch is in pixels, tubelet in frames. A predictor has neither, nor channels, so any value is accepted.
 
     Raises: CheckpointError for an unknown parameter, or boxes of another size.
     """
@@ -55,7 +55,7 @@ def to_canonical(part: Mapping, patch: int, tubelet: int) -> dict[str, np.ndarra
         elif path in ARRAYS:
             tensors[path] = array
         elif place == LAYERS[PATCHES] and leaf == "kernel":
-            tensors[f"{PATCHES}.weight"] = _convolution(array, patch, tubelet)
+            tensors[f"{PATCHES}.weight"] = _convolution(array, patch, tubelet, channels)
         elif place in places:
             tensors[f"{places[place]}.{_theirs(leaf)}"] = _turned(array, leaf)
         elif place.removeprefix(BLOCKS) in inner and place.startswith(BLOCKS):
@@ -66,7 +66,7 @@ def to_canonical(part: Mapping, patch: int, tubelet: int) -> dict[str, np.ndarra
     return tensors
 
 
-def from_canonical(tensors: Mapping[str, np.ndarray]) -> dict:
+def from_canonical(tensors: Mapping[str, np.ndarray], channels: int = 3) -> dict:
     """The nested float32 parameters of flax from the result of `to_canonical`, with blocks stacked by layer.
 
     Each array is read once, and those of one stacked parameter together.
@@ -83,7 +83,7 @@ def from_canonical(tensors: Mapping[str, np.ndarray]) -> dict:
         elif name in ARRAYS:
             _put(tree, name, np.asarray(tensors[name], np.float32))
         elif layer == PATCHES and leaf == "weight":
-            _put(tree, f"{LAYERS[PATCHES]}.kernel", _boxes(np.asarray(tensors[name], np.float32)))
+            _put(tree, f"{LAYERS[PATCHES]}.kernel", _boxes(np.asarray(tensors[name], np.float32), channels))
         elif layer in LAYERS and leaf in ("weight", "bias"):
             _put(tree, f"{LAYERS[layer]}.{_ours(layer, leaf)}", _read(tensors, name))
         elif block and block[2] in BLOCK and leaf in ("weight", "bias"):
@@ -96,20 +96,20 @@ def from_canonical(tensors: Mapping[str, np.ndarray]) -> dict:
     return tree
 
 
-def _convolution(kernel: np.ndarray, patch: int, tubelet: int) -> np.ndarray:
-    """[t p p 3, D], boxes flattened as (frame, row, column, channel) -> [D, 3, t, p, p], of images without t."""
-    frames = kernel.shape[0] // (patch * patch * 3)
-    if frames not in (1, tubelet) or kernel.shape[0] % (patch * patch * 3):
+def _convolution(kernel: np.ndarray, patch: int, tubelet: int, channels: int) -> np.ndarray:
+    """[t p p C, D], boxes flattened as (frame, row, column, channel) -> [D, C, t, p, p], of images without t."""
+    frames = kernel.shape[0] // (patch * patch * channels)
+    if frames not in (1, tubelet) or kernel.shape[0] % (patch * patch * channels):
         boxes = f"boxes of {patch} x {patch} pixels and 1 or {tubelet} frames"
         raise CheckpointError(f"tokenizer.projection.kernel has {kernel.shape[0]} rows, which are not {boxes}")
-    weight = kernel.reshape(frames, patch, patch, 3, -1).transpose(4, 3, 0, 1, 2)
+    weight = kernel.reshape(frames, patch, patch, channels, -1).transpose(4, 3, 0, 1, 2)
     return np.ascontiguousarray(weight[:, :, 0] if frames == 1 else weight)
 
 
-def _boxes(weight: np.ndarray) -> np.ndarray:
-    """The inverse: [D, 3, (t,) p, p] -> [t p p 3, D]."""
-    if weight.ndim not in (4, 5) or weight.shape[1] != 3 or weight.shape[-1] != weight.shape[-2]:
-        text = "must be [D, 3, p, p], or [D, 3, t, p, p] of clips"
+def _boxes(weight: np.ndarray, channels: int) -> np.ndarray:
+    """The inverse: [D, C, (t,) p, p] -> [t p p C, D]."""
+    if weight.ndim not in (4, 5) or weight.shape[1] != channels or weight.shape[-1] != weight.shape[-2]:
+        text = f"must be [D, {channels}, p, p], or [D, {channels}, t, p, p] of clips"
         raise CheckpointError(f"{PATCHES}.weight has the shape {list(weight.shape)}: {text}")
     return np.moveaxis(weight, (0, 1), (-1, -2)).reshape(-1, weight.shape[0])
 

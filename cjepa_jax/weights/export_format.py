@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cjepa_jax.configuration.check import CHANNELS, MOST_CHANNELS
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.weights import canonical, diff, files, safety, shapes
@@ -13,7 +14,7 @@ from cjepa_jax.weights.name_maps import only
 FORMAT, VERSION = "cjepa_jax", 1
 SUM = f"{files.SINGLE}.sha256"
 COMMON = {"gelu": str, "positions": str, "position_grid": tuple, "epsilon": float, "depth": int}
-ENCODER = COMMON | {"variant": str, "tubelet": int, "mean": tuple, "std": tuple}
+ENCODER = COMMON | {"variant": str, "tubelet": int, "channels": int, "scale": float, "mean": tuple, "std": tuple}
 PREDICTOR = COMMON | {"width": int, "heads": int, "attention": str, "max_objects": int}
 CHOICES = {
     "gelu": ("exact", "tanh"),
@@ -21,7 +22,7 @@ CHOICES = {
     "attention": ("joint", "cross"),
     "encoder_input": ("context", "zeroed"),
 }
-LENGTHS = {"position_grid": (0, 3), "mean": (3,), "std": (3,)}
+LENGTHS = {"position_grid": (0, 3)}
 WORDS = {
     str: "text",
     bool: "true or false",
@@ -59,7 +60,7 @@ def read(path: Path, config: Mapping[str, Any], digest: str) -> dict[str, Any]:
         if found[name] or name == "encoder":
             wanted = _encoder_shapes(encoder, found[name].shapes, str(where))
             diff.compare(found[name].shapes, wanted, f"{path}: {name}")
-            params[name] = canonical.from_canonical(found[name])
+            params[name] = canonical.from_canonical(found[name], encoder.get("channels", CHANNELS))
     if predictor:
         wanted = _predictor_shapes(predictor, encoder, str(where))
         diff.compare(found["predictor"].shapes, wanted, f"{path}: predictor")
@@ -108,23 +109,27 @@ def _options(found: Any, kinds: Mapping[str, type], where: str) -> dict[str, Any
     if not isinstance(found, dict):
         raise CheckpointError(f"{where}: must be a table")
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    channels = options.get("channels", CHANNELS)
+    if type(channels) is not int or not 1 <= channels <= MOST_CHANNELS:
+        raise CheckpointError(f"{where}.channels = {str(channels)[:60]!r}: must be from 1 to {MOST_CHANNELS}")
     for name, value in options.items():
         if name not in kinds:
             raise CheckpointError(f"{where}.{name[:60]}: is none of {', '.join(kinds)}")
-        if not _fits(name, value, kinds[name]):
+        if not _fits(name, value, kinds[name], channels):
             text = f"one of {', '.join(CHOICES[name])}" if name in CHOICES else WORDS[kinds[name]]
             raise CheckpointError(f"{where}.{name} = {str(value)[:60]!r}: must be {text}")
     return options
 
 
-def _fits(name: str, value: Any, kind: type) -> bool:
+def _fits(name: str, value: Any, kind: type, channels: int) -> bool:
     if kind is str:
         return isinstance(value, str) and value in CHOICES.get(name, (value,))
     if kind is bool:
         return isinstance(value, bool)
     numbers = value if isinstance(value, tuple) else (value,)
     whole = kind is int or name == "position_grid"
-    if isinstance(value, tuple) != (kind is tuple) or len(numbers) not in LENGTHS.get(name, (1,)):
+    lengths = LENGTHS.get(name, (channels,) if kind is tuple else (1,))
+    if isinstance(value, tuple) != (kind is tuple) or len(numbers) not in lengths:
         return False
     if not all(type(number) is int or (type(number) is float and not whole) for number in numbers):
         return False
@@ -136,7 +141,11 @@ def _encoder_shapes(options: dict, found: Mapping, where: str) -> dict[str, tupl
         size = parse(options.get("variant", ""))
     except ConfigError as error:
         raise CheckpointError(f"{where}: {str(error).removeprefix('objective.')}") from error
-    patch, tubelet = (size.width, 3, size.patch, size.patch), options.get("tubelet", 2)
+    channels = options.get("channels", CHANNELS)
+    for key in ("mean", "std"):
+        if key not in options and channels != CHANNELS:
+            raise CheckpointError(f"{where}: encoder.{key} is missing, and there are {channels} channels")
+    patch, tubelet = (size.width, channels, size.patch, size.patch), options.get("tubelet", 2)
     clips = (*patch[:2], tubelet, *patch[2:])
     name = f"{canonical.PATCHES}.weight"
     wanted = shapes.stack(size.width, _depth(options, size.depth, where), size.hidden)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cjepa_jax.configuration.check import CHANNELS
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights import export_format, files, huggingface, name_maps, published, safety
@@ -149,7 +150,7 @@ def _laid_out(path: Path, config: dict[str, Any], tensors: files.Tensors, layout
 
 def frames(model: Pretrained) -> int:
     """Frames per token of the first layer: 1 for images."""
-    box = 3 * parse(model.encoder["variant"]).patch ** 2
+    box = model.encoder.get("channels", CHANNELS) * parse(model.encoder["variant"]).patch ** 2
     return model.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // box
 
 

@@ -29,7 +29,7 @@ def model(seed=0, variant=SIZE, frames=1, tubelet=2, size=16, predictor=None, ta
     options = ENCODER | {"variant": variant, "tubelet": tubelet} | (encoder or {})
     head = PREDICTOR | (predictor or {}) if predictor is not False else None
     seen = {"size": size, "frames": frames, "anchor": 0, "names_objects": True} | given
-    scenes = jax.ShapeDtypeStruct((1, frames, size, size, 3), np.uint8)
+    scenes = jax.ShapeDtypeStruct((1, frames, size, size, options.get("channels", 3)), np.uint8)
     shapes = {"encoder": jax.eval_shape(Encoder(**options).init, jax.random.key(0), scenes)["params"]}
     if target:
         shapes["target"] = shapes["encoder"]
@@ -53,10 +53,13 @@ def filled(shapes, seed):
 
 
 def scenes(model, batch=3, count=3, seed=1):
-    """(video uint8 [B, T, H, W, 3], masks bool [B, K, T, H, W], removed bool [B, K]): boxes of different sizes."""
+    """(video uint8 [B, T, H, W, C], masks bool [B, K, T, H, W], removed bool [B, K]): boxes of different sizes. With
+    another scale than 255 the video is float32, of numbers around 0."""
     rng = np.random.default_rng(seed)
     size, frames = model.input["size"], model.input["frames"]
-    video = rng.integers(0, 256, (batch, frames, size, size, 3), np.uint8)
+    channels, scale = model.encoder.get("channels", 3), model.encoder.get("scale", 255.0)
+    video = rng.integers(0, 256, (batch, frames, size, size, channels), np.uint8)
+    video = video if scale == 255 else ((video - 128.0) * scale / 64).astype(np.float32)
     masks = np.zeros((batch, count, frames, size, size), bool)
     for scene in range(batch):
         for k in range(count):

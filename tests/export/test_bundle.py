@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cjepa_jax.errors import CheckpointError, ConfigError
-from cjepa_jax.export import bundle, card
+from cjepa_jax.export import bundle, card, other_layouts
 from cjepa_jax.weights import read
 from tests.export import pairs
 
@@ -177,3 +177,29 @@ def test_a_description_is_plain_json():
     found = bundle.description(dataclasses.replace(pairs.model(), about=about))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["about"] == {"score": None, "step": 3, "grid": [1, 2], "nested": {"x": [0.5]}}
+
+
+def test_other_channels_and_another_scale_survive(tmp_path):
+    settings = {"channels": 5, "scale": 2.0, "mean": (0.1,) * 5, "std": (0.5,) * 5}
+    model = pairs.model(encoder=settings, predictor=False, target=False)
+    assert bundle.scene_shape(model) == (16, 16, 5)
+    bundle.write(tmp_path, model, "card")
+    found = read.read(tmp_path)
+    assert found.encoder == model.encoder
+    jax.tree.map(np.testing.assert_array_equal, found.params, model.params)
+    for layout in ("timm", "transformers"):
+        with pytest.raises(ConfigError, match=f"--layout={layout}: holds encoders of RGB.* channels = 5.*cjepa_jax"):
+            other_layouts.require_rgb(model, layout)
+    written = json.loads((tmp_path / "config.json").read_text())
+    for change in ({"mean": [0.1] * 3}, {"channels": 0}, {"channels": 10**9}, {"scale": 0}):
+        (tmp_path / "config.json").write_text(json.dumps(written | {"encoder": written["encoder"] | change}))
+        with pytest.raises(CheckpointError, match=f"encoder.{next(iter(change))} "):
+            read.read(tmp_path)
+
+
+def test_an_export_of_rgb_says_no_more_than_before(tmp_path):
+    model = pairs.model(encoder={"channels": 3, "scale": 255.0}, predictor=False, target=False)
+    assert (
+        bundle.description(model)["encoder"]
+        == bundle.description(pairs.model(predictor=False, target=False))["encoder"]
+    )

@@ -18,6 +18,7 @@ ROPE = {"positions": "rope", "position_grid": (1, 6, 6)}
 TILE = {"positions": "rope_tile", "attention": "cross"}
 TABLES = {"encoder": {"positions": "table", "position_grid": (4, 3, 6)}}
 TABLES["predictor"] = {"positions": "table", "position_grid": (2, 4, 4)}
+BANDS = {"channels": 5, "scale": 10.0, "mean": (0.1, 0.2, 0.3, 0.4, 0.5), "std": (0.5, 1.0, 0.5, 1.0, 0.5)}
 QUICK = {
     "images": {},
     "clips, tables, an anchor, tanh": {"frames": 4, "anchor": 1, **TABLES, "batch": 4},
@@ -33,6 +34,7 @@ MORE = {
     "V-JEPA 2's rotations": {"frames": 4, "encoder": {"positions": "rope_tile"}, "predictor": {"positions": "rope"}},
     "hidden tokens as zeros, no target": {"encoder_input": "zeroed", "target": False},
     "one frame to a token": {"frames": 3, "tubelet": 1},
+    "five bands": {"frames": 4, "encoder": BANDS},
 }
 
 

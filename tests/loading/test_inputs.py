@@ -169,3 +169,20 @@ def test_whatever_comes_is_used_or_refused_in_one_line(value):
             assert len(found) == 2 and all(0 <= number < 3 for each in found for number in each)
         else:
             assert found.ndim == 5 and found.dtype in (np.uint8, np.float32, bool)
+
+
+BANDS = inputs.Takes(4, 1, False, channels=5, scale=1.0)
+
+
+def test_values_of_other_channels():
+    values = np.random.default_rng(0).normal(0, 300, (2, 8, 8, 5))
+    found = inputs.pixels(values, BANDS)
+    assert found.shape == (2, 1, 8, 8, 5) and found.dtype == np.float32
+    np.testing.assert_array_equal(found[:, 0], values.astype(np.float32))
+    assert inputs.pixels(values.astype(np.int16), BANDS).dtype == np.float32
+    values[0, 0, 0, :2] = np.nan, np.inf
+    for bad, text in ((values, "2 values are not finite"), (np.moveaxis(values, -1, 1), "np.moveaxis.images, 1, -1.")):
+        with pytest.raises(inputs.InputError, match=text):
+            inputs.pixels(bad, BANDS)
+    with pytest.raises(inputs.InputError, match="pixels are 0..255 here"):  # the same scale as pictures
+        inputs.pixels(np.full((8, 8, 5), 0.5), BANDS._replace(scale=255.0))

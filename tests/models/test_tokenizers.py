@@ -48,3 +48,12 @@ def test_sizes_that_do_not_divide_are_named(shape, name):
 def test_sixteen_frames_of_224_are_1568_tokens():
     assert np.prod(tokenizers.grid((16, 224, 224, 3), 16, 2)) == 1568
     assert np.prod(tokenizers.grid((1, 224, 224, 3), 16, 2)) == 196
+
+
+def test_values_of_other_channels_have_their_own_scale():
+    values = np.random.default_rng(0).normal(3, 2, (2, 4, 5)).astype(np.float32)
+    mean, std = (1.0, 2.0, 3.0, 4.0, 5.0), (1.0, 2.0, 1.0, 2.0, 1.0)
+    expected = (values.astype(np.float64) / 10 - mean) / std
+    np.testing.assert_allclose(tokenizers.normalise(values, mean, std, 10.0), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="1 channels: must be 3"):  # it would be repeated
+        tokenizers.normalise(values[..., :1])

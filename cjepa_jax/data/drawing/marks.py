@@ -29,6 +29,24 @@ def colour(k: int) -> tuple[int, int, int]:
     return COLOURS[k % len(COLOURS)]
 
 
+def rgb(values: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """Values [...,H,W,C] as RGB uint8 [...,H,W,3]: the first three channels, or the first of one or two as grey.
+
+    uint8 keeps its values. Floats are stretched to 0..255 between the 1st and 99th percentile of each channel of `like`
+    (by default, of the values themselves).
+    """
+    if values.dtype == np.uint8 and values.shape[-1] == 3:
+        return values
+    chosen = [0, 1, 2] if values.shape[-1] >= 3 else [0, 0, 0]
+    picture = values[..., chosen]
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(picture)
+    range_of = picture if like is None else like[..., chosen]
+    low, high = np.percentile(range_of, [1, 99], axis=tuple(range(range_of.ndim - 1)))
+    spread = np.where(high > low, high - low, 1)
+    return (np.clip((picture - low) / spread, 0, 1) * 255).astype(np.uint8)
+
+
 def enlarge(frame: np.ndarray, width: int) -> np.ndarray:
     """Enlarges a frame by a whole factor to at least `width`, which keeps pixels sharp. Reduces a wider one to it."""
     if frame.shape[1] > width:

@@ -34,8 +34,8 @@ def read(file: Path, exif: str = "apply", white: int = 0) -> tuple[np.ndarray, i
       white: the 16-bit value that becomes 255 (0: 65535).
     Raises DataError, naming the file, if it is not readable, damaged or too large, or refused by `exif`.
     """
-    data, head, orientation = _opened(file, "the image", exif)
-    pixels = _integers(file, image_bytes.picture(data, f"{file}: the image", orientation > 1, head))
+    data, head, turn = opened(file, "the image", exif)
+    pixels = _integers(file, image_bytes.picture(data, f"{file}: the image", turn > 1, head))
     if pixels.dtype == np.uint16 and not white:
         brightest = (pixels if pixels.ndim == 2 else pixels[..., :3]).max()
         if 0 < brightest < FEW_BITS:
@@ -58,12 +58,12 @@ def read_map(file: Path, exif: str = "apply") -> np.ndarray:
 
 def read_values(file: Path, exif: str = "apply") -> np.ndarray:
     """The stored values of an instance map, [H,W] or [H,W,C] in OpenCV's order of channels. Raises as `read_map`."""
-    data, head, orientation = _opened(file, "the mask", exif)
+    data, head, turn = opened(file, "the mask", exif)
     if head.lossy:
         raise DataError(f"{file}: the mask is a lossy {head.format}, which changes its values; save it as PNG")
     if head.palette:
-        return image_bytes.turned(image_bytes.indices(data, f"{file}: the mask"), orientation)
-    return _integers(file, image_bytes.picture(data, f"{file}: the mask", orientation > 1, head))
+        return image_bytes.turned(image_bytes.indices(data, f"{file}: the mask"), turn)
+    return _integers(file, image_bytes.picture(data, f"{file}: the mask", turn > 1, head))
 
 
 def to_rgb(pixels: np.ndarray, white: int = 0) -> np.ndarray:
@@ -114,7 +114,7 @@ def check_sharp(ids: np.ndarray, values: np.ndarray, where: str) -> None:
         )
 
 
-def _opened(file: Path, what: str, exif: str) -> tuple[bytes, image_bytes.Head, int]:
+def opened(file: Path, what: str, exif: str) -> tuple[bytes, image_bytes.Head, int]:
     """(bytes, head, orientation to be applied) of a file. Raises DataError before anything is decoded."""
     try:
         data = door.read(file, MOST_BYTES, links=True)
@@ -123,7 +123,7 @@ def _opened(file: Path, what: str, exif: str) -> tuple[bytes, image_bytes.Head, 
     if not data:
         raise DataError(f"{file}: the file is empty")
     head = image_bytes.head(data, f"{file}: {what}")
-    return data, head, _orientation(file, head.orientation, exif)
+    return data, head, orientation(file, head.orientation, exif)
 
 
 def _integers(file: Path, pixels: np.ndarray) -> np.ndarray:
@@ -132,14 +132,14 @@ def _integers(file: Path, pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _orientation(file: Path, orientation: int, exif: str) -> int:
+def orientation(file: Path, stored: int, exif: str) -> int:
     """The orientation to apply. Raises DataError if no option decides."""
-    if orientation > 1 and not exif:
+    if stored > 1 and not exif:
         raise DataError(
-            f"{file}: its EXIF says to turn it (orientation {orientation}), and its mask is a file of its own: set "
+            f"{file}: its EXIF says to turn it (orientation {stored}), and its mask is a file of its own: set "
             "data.options.exif to 'apply' if the masks are made for the turned image, else to 'ignore'"
         )
-    return orientation if exif == "apply" else 1
+    return stored if exif == "apply" else 1
 
 
 def warn_once(kind: str, text: str) -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from cjepa_jax.data.formats.image_bytes import MOST_PIXELS, check_room
+from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.errors import DataError
 from cjepa_jax.host import door
 
@@ -63,11 +64,11 @@ def reduced(height: int, width: int, short: int) -> tuple[int, int]:
 
 
 def reduce_frames(frames: np.ndarray, short: int) -> np.ndarray:
-    """Frames uint8 [T,H,W,3] at the size that `reduced` gives them, by area."""
+    """Frames [T,H,W,C] at the size that `reduced` gives them, by area."""
     height, width = reduced(*frames.shape[1:3], short)
     if frames.shape[1:3] == (height, width):
         return frames
-    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA) for frame in frames])
+    return np.stack([resize(frame, (width, height)) for frame in frames])
 
 
 def reduce_masks(masks: np.ndarray, short: int) -> np.ndarray:

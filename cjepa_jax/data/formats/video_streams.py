@@ -37,7 +37,7 @@ class Stream(Protocol):
         """Decodes the next frame. Returns its time, None after the last one. Raises DataError."""
 
     def picture(self) -> np.ndarray:
-        """The frame that was grabbed last: RGB uint8 [H,W,3]. Raises DataError."""
+        """The frame that was grabbed last, [H,W,C]: uint8 RGB of a video file. Raises DataError."""
 
     def seek(self, seconds: float) -> None:
         """Moves to a frame at about this time, which needs no earlier one."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cjepa_jax.data.formats import video_pyav
+from cjepa_jax.data.formats import bands, video_arrays, video_pyav
 from cjepa_jax.data.formats.image_bytes import check_room
 from cjepa_jax.data.formats.video_streams import TICK, Info, OpenCv, Stream
 from cjepa_jax.errors import ConfigError, DataError
@@ -43,13 +43,19 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Reader:
-    """How files are opened. name: of READERS. rotate: whether frames are turned as the header says."""
+    """How files are opened. name: of READERS. rotate: whether frames are turned as the header says. channels, pixels:
+    of .npy files (data/formats/bands.py), which have `rate` frames a second."""
 
     name: str = "opencv"
     rotate: bool = True
+    channels: int = bands.RGB
+    pixels: str = bands.PIXELS[0]
+    rate: float = 1.0
 
     def open(self, path: Path, where: str) -> Stream:
         """Raises DataError, naming file and clip. Raises ConfigError if PyAV is wanted and not installed."""
+        if path.suffix.lower() == bands.ARRAY:
+            return video_arrays.Arrays(path, where, self.channels, self.pixels, self.rate)
         if self.name == "opencv":
             return OpenCv(path, where, self.rotate)
         return video_pyav.PyAv(path, where, self.rotate)
@@ -70,7 +76,7 @@ def read(
     where: str,
     convert: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> np.ndarray:
-    """The frames of a window of the file, each converted from RGB uint8 [H,W,3]: [T,...].
+    """The frames of a window of the file, each converted from [H,W,C] (uint8 RGB): [T,...].
 
     `choose` gets the header's facts, with the duration measured by decoding if the header does not say it. `where` says
     which clip it is, for messages. A frame at which the file has no new one repeats the one before.

@@ -37,6 +37,8 @@ class Held:
     raw: Any
     index: int
     label_names: tuple[str, ...]
+    channels: int
+    pixels: str
     can_rerender: bool = False
 
     def __len__(self) -> int:
@@ -53,13 +55,14 @@ def measure(scenes: pipeline.SceneMap, index: int) -> Row:
     masks), `areas` (each visible object's share of the tokens in the centred square), `fallback` (the config's mask
     removes no object in the first epoch), `mean`, `std`, `low`, `high` of the pixels, `motion` (mean absolute change
     from the first frame to the last), `digest` of the pixels, `labels`, and `class` if there is one. `seconds` it took.
+    Scenes of other channels or types than RGB have `channels`: [mean, deviation] of each.
     """
     source, begun = scenes.source, time.perf_counter()
     row: Row = {"scene": index}
     try:
         name = f"scene {index} of {type(source).__name__}"
         raw = scenes.complete(source[index], name)
-        checks.scene(raw, scenes.frames, source.label_names, name)
+        checks.scene(raw, scenes.frames, source.label_names, name, *checks.kind(source))
         row |= _describe(scenes, index, raw)
     except DataError as error:
         row["error"] = str(error)
@@ -75,23 +78,33 @@ def _describe(scenes: pipeline.SceneMap, index: int, raw: Any) -> Row:
     height, width = video.shape[1:3]
     square = transforms.centre_square(height, width).masks(raw["masks"], scenes.size)
     areas = objects.patches(square, scenes.patch, scenes.frames // scenes.grid[0]).mean(1)
-    held = Held(raw, index, tuple(scenes.source.label_names))
+    kind = checks.kind(scenes.source)
+    held = Held(raw, index, tuple(scenes.source.label_names), *kind)
     drawn = dataclasses.replace(scenes, source=held, crop=False, intervened="none")(index, 0)
-    change = np.abs(video[-1].astype(np.int16) - video[0]).mean() if len(video) > 1 else 0.0
+    wide = video.astype(np.int16 if video.dtype == np.uint8 else np.float64)
+    change = np.abs(wide[-1] - wide[0]).mean() if len(video) > 1 else 0.0
     row = {
         "size": [width, height],
         "objects": len(raw["masks"]),
         "areas": [round(float(area), 5) for area in areas if area > 0],
         "fallback": not drawn["removed"].any(),
-        "mean": round(float(video.mean()), 2),
-        "std": round(float(video.std()), 2),
-        "low": int(video.min()),
-        "high": int(video.max()),
-        "motion": round(float(change), 3),
+        "mean": _short(video.mean(), 2),
+        "std": _short(video.std(), 2),
+        "low": video.min().item(),
+        "high": video.max().item(),
+        "motion": _short(change, 3),
         "digest": hashlib.blake2b(video.tobytes(), digest_size=12).hexdigest(),
         "labels": [float(f"{value:.6g}") for value in labels],
     }
+    if kind != checks.RGB:
+        values = video.astype(np.float64)
+        row["channels"] = [[_short(f(values[..., c]), 4) for f in (np.mean, np.std)] for c in range(kind[0])]
     return row | ({"class": int(raw["class"])} if "class" in raw else {})
+
+
+def _short(value: Any, digits: int) -> float:
+    """Rounded to so many digits after the point, and small numbers to as many in all."""
+    return round(float(value), digits) if abs(value) >= 1 else float(f"{value:.{digits}g}")
 
 
 def read(file: Path, mark: str, total: int) -> dict[int, Row]:
@@ -120,12 +133,16 @@ def read(file: Path, mark: str, total: int) -> dict[int, Row]:
 
 def _is_whole(row: Any) -> bool:
     """Whether a stored row is of a scene that was read, with values of `measure`'s types."""
-    if not isinstance(row, dict) or any(type(row.get(key)) is not int for key in ("scene", "objects", "low", "high")):
+    if not isinstance(row, dict) or any(type(row.get(key)) is not int for key in ("scene", "objects")):
+        return False
+    if not all(
+        isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in row.get("channels", ())
+    ):
         return False
     lists = all(
         isinstance(row.get(key), list) and all(map(_is_number, row[key])) for key in ("size", "areas", "labels")
     )
-    single = all(_is_number(row.get(key)) for key in ("mean", "std", "motion", "seconds"))
+    single = all(_is_number(row.get(key)) for key in ("mean", "std", "motion", "seconds", "low", "high"))
     named = isinstance(row.get("digest"), str) and isinstance(row.get("fallback"), bool)
     return lists and single and named and len(row["size"]) == 2 and type(row.get("class", 0)) is int
 

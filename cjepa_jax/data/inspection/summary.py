@@ -11,6 +11,7 @@ from cjepa_jax.data.inspection.rows import Row
 
 PERCENTILES = (5, 25, 50, 75, 95)
 DARK, FLAT = 64, 2.0  # brightest value and deviation of the pixels below which a scene is called dark, or flat
+OFF = 0.5  # most that a channel's mean may differ from 0 after normalisation, without advice
 MANY_FALLBACKS = 0.1  # share of scenes without an eligible object above which something is advised
 LIMITS = (0.005, 0.6)  # between which mask.area is advised
 FEATURES = ("width", "height", "objects", "covered", "mean", "std", "motion")
@@ -38,14 +39,18 @@ def summarise(rows: Sequence[Row], label_names: Sequence[str], area: tuple[float
         "short side": spread([min(row["size"]) for row in good]),
         "pixels": [min(row["low"] for row in good), max(row["high"] for row in good)],
         "mean of the pixels": spread([row["mean"] for row in good]),
-        "dark": share(row["high"] < DARK for row in good),
-        "flat": share(row["std"] < FLAT for row in good),
+        "dark": share(row["high"] < DARK for row in good if "channels" not in row),
+        "flat": share(row["std"] < FLAT for row in good if "channels" not in row),
         "still": share(row["motion"] == 0 for row in good),
         "repeated": sum(count - 1 for count in repeats.values()),
         "seconds": spread([row["seconds"] for row in good]),
         "labels": {name: spread([row["labels"][i] for row in good]) for i, name in enumerate(label_names)},
         "classes": dict(sorted(collections.Counter(row["class"] for row in good if "class" in row).items())),
     }
+    if "channels" in good[0]:
+        mean, std = np.moveaxis(np.array([row["channels"] for row in good]), -1, 0)  # [scenes, C] each
+        whole = np.sqrt(np.square(std).mean(0) + mean.var(0))
+        facts |= {"mean of each channel": mean.mean(0).tolist(), "deviation of each channel": whole.tolist()}
     if area is not None:
         low, high = area[0] - 1e-9, area[1] + 1e-9
         inside = [sum(low <= each <= high for each in row["areas"]) for row in good]
@@ -169,6 +174,8 @@ def advise(facts: dict[str, dict[str, Any]], twice: int, config: Any, names_obje
             f"half of the scenes have a short side of at most {short:g} pixels and are enlarged to data.size = "
             f"{data.size}: a smaller --config.data.size is cheaper and shows the same"
         )
+    if "mean of each channel" in train:
+        lines += _about_channels(train, config.objective.get("encoder", {}))
     if names_objects:
         lines += _about_objects(train, data, config.mask)
     for name, values in train["labels"].items():
@@ -178,6 +185,22 @@ def advise(facts: dict[str, dict[str, Any]], twice: int, config: Any, names_obje
         if train[what] > 0.01:
             lines.append(f"{100 * train[what]:.0f} % of the scenes are {what} ({meaning}): see sheet.png")
     return lines or ["nothing: the config fits these data"]
+
+
+def _about_channels(train: dict[str, Any], encoder: Any) -> list[str]:
+    """What to set for values that the encoder does not normalise to about zero mean and unit variance."""
+    mean, std = (np.array(train[f"{name} of each channel"]) for name in ("mean", "deviation"))
+    scale, given = encoder.get("scale", 255.0), [np.array(encoder.get(key, ())) for key in ("mean", "std")]
+    if any(len(values) != len(mean) for values in given):
+        return []
+    shift, spread = (mean / scale - given[0]) / given[1], std / scale / given[1]
+    if (np.abs(shift) <= OFF).all() and (np.abs(np.log2(np.maximum(spread, 1e-9))) <= 1).all():
+        return []
+    scale = 1.0 if scale == 255 and isinstance(train["pixels"][0], float) else scale  # mean and std in their units
+    texts = (", ".join(f"{value / scale:.4g}" for value in values) for values in (mean, np.maximum(std, 1e-6)))
+    settings = [f"scale={scale:g}", *(f'{key}="({text},)"' for key, text in zip(("mean", "std"), texts, strict=True))]
+    text = " ".join(f"--config.objective.encoder.{setting}" for setting in settings)
+    return [f"the encoder normalises values to means up to {np.abs(shift).max():.3g}, not to about 0: {text}"]
 
 
 def _about_objects(train: dict[str, Any], data: Any, mask: Any) -> list[str]:

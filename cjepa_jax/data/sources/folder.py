@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from cjepa_jax.configuration import locate
-from cjepa_jax.data.formats import image_bytes, image_files
+from cjepa_jax.data.formats import bands, image_bytes, image_files
+from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.data.sources import annotations
 from cjepa_jax.data.transforms import centre_square
 from cjepa_jax.errors import ConfigError, DataError
@@ -50,6 +50,8 @@ class Folder:
       exif: "apply" or "ignore" a file's EXIF orientation, for the image and for the mask. Without it a picture with an
         orientation is refused, because no file says whether its mask is already turned.
       white: the value that is white in 16-bit images (0: 65535).
+      channels, pixels: 3 and "uint8" for pictures. With other values, images/ has files of several bands, of formats
+        and values as in data/formats/bands.py, NAME.npy among them. `pixels` is then "uint8" or "float32".
 
     Raises ConfigError for frames != 1. Raises DataError, naming the file: when built, for a folder that is missing or
     empty or whose images and masks do not pair up; when read, for files that cannot be read or differ in size.
@@ -65,6 +67,8 @@ class Folder:
     ignore: int = -1
     exif: str = ""
     white: int = 0
+    channels: int = 3
+    pixels: str = "uint8"
     names: tuple[tuple[str, str], ...] = field(init=False, repr=False)  # (image, mask) of each scene
 
     label_names = ("count", "position/x", "position/y", "size/area")
@@ -78,17 +82,22 @@ class Folder:
         if not self.path:
             raise ConfigError("data.path is empty: name the folder that holds images/ and masks/")
         image_files.check_options(self.exif, self.white)
+        bands.check_options(self.channels, self.pixels)
         object.__setattr__(self, "path", locate.example(self.path))
-        names = pairs(Path(self.path), self.split)
+        endings = SUFFIXES if bands.is_rgb(self.channels, self.pixels) else (*SUFFIXES, bands.ARRAY)
+        names = pairs(Path(self.path), self.split, endings)
         object.__setattr__(self, "names", tuple(names[: self.count or None]))
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
-        """Scene `index`: video uint8 [1,H,W,3] (RGB), masks bool [K,1,H,W], labels float32 [4]."""
+        """Scene `index`: video [1,H,W,C] (uint8 RGB), masks bool [K,1,H,W], labels float32 [4]."""
         image_file, mask_file = (Path(name) for name in self.names[index])
-        image, orientation = image_files.read(image_file, self.exif, self.white)
+        if bands.is_rgb(self.channels, self.pixels):
+            image, orientation = image_files.read(image_file, self.exif, self.white)
+        else:
+            image, orientation = bands.read(image_file, self.channels, self.pixels, self.exif)
         ids = image_files.read_map(mask_file, self.exif)
         if image.shape[:2] != ids.shape:
             (h, w), (mh, mw) = image.shape[:2], ids.shape
@@ -114,14 +123,15 @@ def objects(ids: np.ndarray, ignore: int, most: int, name: str) -> np.ndarray:
     return values
 
 
-def pairs(root: Path, split: str) -> list[tuple[str, str]]:
-    """The (image, mask) files of one split, sorted by name. Raises DataError if they do not pair up."""
+def pairs(root: Path, split: str, endings: tuple[str, ...] = SUFFIXES) -> list[tuple[str, str]]:
+    """The (image, mask) files of one split, sorted by name. endings: of images. Raises DataError if they do not pair
+    up."""
     if not root.exists():
         raise DataError(f"data.path {root}: no such folder")
     if not root.is_dir():
         raise DataError(f"data.path {root}: not a folder")
     own_eval = (root / "eval").is_dir()
-    found = listing(root / "eval" if own_eval and split == "eval" else root)
+    found = listing(root / "eval" if own_eval and split == "eval" else root, endings)
     if own_eval:
         return list(found.values())
     held_out = hold_out(found)
@@ -129,7 +139,7 @@ def pairs(root: Path, split: str) -> list[tuple[str, str]]:
     return [found[name] for name in found if name in chosen]
 
 
-def listing(root: Path) -> dict[str, tuple[str, str]]:
+def listing(root: Path, endings: tuple[str, ...] = SUFFIXES) -> dict[str, tuple[str, str]]:
     """Name -> (image, mask) of root/images and root/masks, sorted by name. A name includes its sub-folders.
 
     Names are compared in Unicode's form C: macOS writes form D into archives.
@@ -137,9 +147,9 @@ def listing(root: Path) -> dict[str, tuple[str, str]]:
     for folder in (root / "images", root / "masks"):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder (images/NAME.png needs masks/NAME.png)")
-    images = by_name(root / "images", SUFFIXES)
+    images = by_name(root / "images", endings)
     if not images:
-        raise DataError(f"{root / 'images'}: no images ({', '.join(SUFFIXES)})")
+        raise DataError(f"{root / 'images'}: no images ({', '.join(endings)})")
     masks = by_name(root / "masks", (".png",), lambda name: name if name in images else name.removesuffix(MASK))
     for what, names in (
         ("image without a mask", images.keys() - masks),
@@ -179,14 +189,14 @@ def hold_out(names: Iterable[str]) -> set[str]:
 
 
 def shrink(image: np.ndarray, ids: np.ndarray, short: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reduce an image [H,W,3] and its map [H,W] to a short side of `short` pixels, if it is longer."""
+    """Reduce an image [H,W,C] and its map [H,W] to a short side of `short` pixels, if it is longer."""
     height, width = ids.shape
     scale = short / min(height, width)
     if scale >= 1:
         return image, ids
     new = (max(short, round(height * scale)), max(short, round(width * scale)))
     rows, columns = (((np.arange(n) + 0.5) * old / n).astype(int) for n, old in zip(new, ids.shape, strict=True))
-    return cv2.resize(image, new[::-1], interpolation=cv2.INTER_AREA), ids[rows[:, None], columns]
+    return resize(image, new[::-1]), ids[rows[:, None], columns]
 
 
 def labels(masks: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax.configuration import build
+from cjepa_jax.data import checks
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -53,6 +54,12 @@ class Mixture:
         for name, part in zip(sections, parts, strict=True):
             if not len(part):
                 raise DataError(f"data.options.sources.{name}: has no scene in the split {self.split!r}")
+        kinds = {checks.kind(part) for part in parts}
+        if len(kinds) > 1:
+            text = ", ".join(f"{channels} x {pixels}" for channels, pixels in sorted(kinds))
+            raise ConfigError(
+                f"data.options.sources: their channels differ ({text}); a mixture has one number and type"
+            )
         object.__setattr__(self, "sources", sections)
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "shares", tuple(weight / sum(weights) for weight in weights))
@@ -70,6 +77,14 @@ class Mixture:
     @property
     def can_rerender(self) -> bool:
         return all(part.can_rerender for part in self.parts)
+
+    @property
+    def channels(self) -> int:
+        return checks.kind(self.parts[0])[0]
+
+    @property
+    def pixels(self) -> str:
+        return checks.kind(self.parts[0])[1]
 
     @property
     def label_names(self) -> tuple[str, ...]:

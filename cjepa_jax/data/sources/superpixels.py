@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax.configuration import build
+from cjepa_jax.data import checks
 from cjepa_jax.data.base import Source
 from cjepa_jax.data.segmenters import slic
 from cjepa_jax.errors import ConfigError
@@ -55,6 +56,10 @@ class Superpixels:
         object.__setattr__(self, "of_options", dict(self.of_options))
         of = {"type": self.of, **self.of_options}
         object.__setattr__(self, "source", build.build(of, "data.options.of_options", "data.options.of", **fields))
+        if checks.kind(self.source) != checks.RGB:
+            raise ConfigError(
+                f"data.options.of = {self.of!r}: SLIC needs RGB of 8 bits, these scenes are of other channels"
+            )
 
     @property
     def _settings(self) -> dict[str, float]:

@@ -40,12 +40,13 @@ class Entry(NamedTuple):
     line: int = 0
 
 
-def of_folder(root: Path, split: str, leave: str) -> list[Entry]:
+def of_folder(root: Path, split: str, leave: str, endings: tuple[str, ...] = SUFFIXES) -> list[Entry]:
     """The videos below `root`, or below root/eval, sorted by name. `leave`: a folder of masks that is left out.
+    `endings`: of the videos.
 
     Without root/eval a tenth of the names, chosen by their hash, is held out. Raises DataError if there is none.
     """
-    names = annotations.tree(root, SUFFIXES)
+    names = annotations.tree(root, endings)
     if leave:
         names = [name for name in names if not name.startswith(f"{leave}/")]
     if (root / "eval").is_dir():

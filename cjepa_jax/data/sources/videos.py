@@ -1,6 +1,7 @@
 """Your own videos: a folder of them, or a CSV or JSONL list of files, times and labels.
 
     DIR/**.{mp4,mov,mkv,webm,avi,mpg,ts,...}      any codec that the reader decodes
+    DIR/**.npy                                    with other channels than RGB: arrays [T, H, W, C]
     DIR/eval/**                                   optional held-out videos
     LIST.csv, LIST.jsonl                          path, start, end, label (data/sources/video_list.py)
     MASKS/NAME.{mkv,avi,mov}                      optional: a lossless video of instance maps for the video NAME.*, or
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cjepa_jax.data.formats import files, image_bytes, image_files, video, video_times
+from cjepa_jax.data.formats import bands, files, image_bytes, image_files, video, video_times
 from cjepa_jax.data.formats.video_streams import Info
 from cjepa_jax.data.formats.video_times import Window
 from cjepa_jax.data.sources import annotations, folder, video_list
@@ -52,6 +53,9 @@ class Videos:
       missing: "skip" leaves out videos that are listed but not there, and says how many.
       rotation: "apply" or "ignore" the rotation that phones write into files. Without masks "" applies it. With masks a
         rotated video is refused, because no file says whether its maps are already turned.
+      channels, pixels: 3 and "uint8" for video files. With other values the files are arrays, NAME.npy, [T, H, W, C] of
+        uint8, or of other numbers with pixels = "float32", because video files hold RGB of 8 bits.
+      rate: frames a second of these arrays. 0: those of fps, so that no frame is left out.
       reader: "opencv", or "pyav" (the extra `video`), which decodes AV1 too and reports damage inside frames.
 
     A scene of a list with labels also holds `class`, int64 []: the number of its label in `classes`. With masks, labels
@@ -76,6 +80,9 @@ class Videos:
     missing: str = ""
     rotation: str = ""
     reader: str = "opencv"
+    channels: int = 3
+    pixels: str = "uint8"
+    rate: float = 0.0
     root: Path = field(init=False, repr=False, compare=False)  # the folder that names are relative to
     entries: tuple[video_list.Entry, ...] = field(init=False, repr=False, compare=False)
     maps: dict[str, str] = field(init=False, repr=False, compare=False)  # video -> its maps, relative to `masks`
@@ -96,9 +103,17 @@ class Videos:
             entries, known = self._listed(place)
             entries = video_list.there(root, entries, place, self.missing == "skip")
         else:
-            entries = known = video_list.of_folder(root, self.split, self.masks)
+            endings = (bands.ARRAY,) if self._of_arrays else video_list.SUFFIXES
+            entries = known = video_list.of_folder(root, self.split, self.masks, endings)
         if not entries:
-            raise DataError(f"{place}: no videos in split {self.split}")
+            raise DataError(f"{place}: no {'.npy files' if self._of_arrays else 'videos'} in split {self.split}")
+        other = next((e.name for e in entries if e.name.lower().endswith(bands.ARRAY) != self._of_arrays), "")
+        if other:
+            has = f"data.options.channels is {self.channels}, pixels {self.pixels!r}"
+            kind = (
+                "a video file holds RGB of 8 bits: use .npy files" if self._of_arrays else "is an array, no video file"
+            )
+            raise DataError(f"{root / other}: {kind} ({has})")
         object.__setattr__(self, "entries", tuple(entries))
         object.__setattr__(self, "classes", video_list.classes(known))
         object.__setattr__(self, "maps", self._maps() if self.masks else {})
@@ -119,6 +134,9 @@ class Videos:
                 shown = ", ".join(map(repr, allowed))
                 raise ConfigError(f"data.options.{name} is {getattr(self, name)!r}: must be one of {shown}")
         video_times.check_reader(self.reader)
+        bands.check_options(self.channels, self.pixels)
+        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 <= self.rate <= MOST_RATE:
+            raise ConfigError(f"data.options.rate is {self.rate!r}: must be 0, or up to {MOST_RATE:g} frames a second")
         if not self.path:
             raise ConfigError("data.path is empty: name a folder of videos, or a list that ends in .csv or .jsonl")
 
@@ -147,6 +165,11 @@ class Videos:
         return {name: found[folder.stem(name)] for name in names}
 
     @property
+    def _of_arrays(self) -> bool:
+        """Whether the files are arrays, not videos."""
+        return not bands.is_rgb(self.channels, self.pixels)
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         return folder.Folder.label_names if self.masks else ()
 
@@ -155,8 +178,8 @@ class Videos:
         return min(self.count or scenes, scenes)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        """Scene i: video uint8 [T,H,W,3], masks bool [K,T,H,W], labels float32 [P], and with labels in the list class
-        int64 []. Raises IndexError, DataError."""
+        """Scene i: video [T,H,W,C] (uint8 RGB), masks bool [K,T,H,W], labels float32 [P], and with labels in the list
+        class int64 []. Raises IndexError, DataError."""
         i = operator.index(i)
         if not 0 <= i < len(self):
             raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
@@ -164,7 +187,8 @@ class Videos:
         entry = self.entries[number]
         where = f"clip {part + 1} of {self.clips}" + (f", line {entry.line}" if entry.line else "")
         path = files.inside(self.root, entry.name)
-        reader = video_times.Reader(self.reader, self.rotation != "ignore")
+        of_arrays = (self.channels, self.pixels, float(self.rate or self.fps))
+        reader = video_times.Reader(self.reader, self.rotation != "ignore", *of_arrays)
         chosen: list[tuple[Info, Window]] = []
         sizes: list[tuple[int, ...]] = []
 
