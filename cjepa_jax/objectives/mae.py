@@ -131,7 +131,7 @@ class Mae(PerExample):
         return (boxes - mean) / scale, mean, scale
 
     def reconstruct(self, params: Params, batch: Batch) -> Array:
-        """The scenes as painted from their visible patches, [B, T, H, W, C]. uint8, or float32 as they are.
+        """The scenes as painted from their visible patches, [B, T, H, W, C]. uint8, or float32 without rounding.
 
         Visible patches are the scene's. A hidden one's contrast comes from the decoder, its true mean and scale,
         which the decoder does not learn, from the scene.

@@ -103,6 +103,8 @@ class Byol(Siamese):
         _ = self._predictor
         if self._views.count != 2:
             raise ConfigError(f"objective.views.count = {self._views.count}: must be 2 with BYOL, which compares two")
+        if self._views.small:
+            raise ConfigError(f"objective.views.small = {self._views.small}: must be 0 with BYOL, which compares two")
 
     @functools.cached_property
     def _predictor(self) -> Projector:
@@ -156,9 +158,11 @@ class Byol(Siamese):
 class LeJepa(Siamese):
     """LeJEPA (arXiv 2511.08544): projections of all views agree and are distributed as N(0, I). No target network.
 
-    L = (1 - lambda) mean((mean over views - view)^2) + lambda SIGReg, lambda = `weight`. SIGReg is the Epps-Pulley
-    statistic per view on `slices` directions drawn anew each step, with `knots` points up to `t_max`, averaged over
-    views (as the paper's minimal listing has it).
+    L = (1 - lambda) mean((mean over large views - view)^2) + lambda SIGReg, lambda = `weight`. SIGReg is the
+    Epps-Pulley statistic per view on `slices` directions drawn anew each step, with `knots` points up to `t_max`,
+    averaged over views (as the paper's minimal listing has it). With `views.small`, small views are drawn too (the
+    paper's main recipe: two large and six small ones). They enter both terms, but not the mean that all views are
+    compared with.
     """
 
     weight: float = 0.02
@@ -180,6 +184,9 @@ class LeJepa(Siamese):
                 raise ConfigError(f"objective.{name} = {getattr(self, name)}: must be {limit}")
         if self._views.count < 2:
             raise ConfigError(f"objective.views.count = {self._views.count}: must be at least 2, to agree")
+        if self._views.small and self._views.small_size % self.patch:
+            text = f"objective.views.small_size = {self._views.small_size}: must be a multiple of the patch"
+            raise ConfigError(f"{text}, {self.patch} pixels")
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh encoder and projector. There is no target."""
@@ -190,10 +197,14 @@ class LeJepa(Siamese):
         """See objectives.base.Objective."""
         views_key, slices_key = jax.random.split(key)
         pooled = self.pooled(params, self._views(views_key, batch.video))
+        if self._views.small:
+            small = self.pooled(params, self._views.small_views(views_key, batch.video))
+            pooled = jnp.concatenate([pooled, small], axis=1)
         valid = jnp.broadcast_to(batch.valid[:, None], pooled.shape[:2])
         stats = extra["batch_stats"]
         projected, projected_stats = _apply(self._projector, params["projector"], stats["projector"], pooled, valid)
-        per_scene = jnp.square(projected - projected.mean(1, keepdims=True)).mean((1, 2))
+        centre = projected[:, : self._views.count].mean(1, keepdims=True)
+        per_scene = jnp.square(projected - centre).mean((1, 2))
         slices = losses.random_slices(slices_key, projected.shape[-1], self.slices)
         statistic = functools.partial(losses.epps_pulley, knots=self.knots, t_max=self.t_max)
         terms = {

@@ -4,6 +4,7 @@ All frames of a clip share one draw, so that motion stays motion.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -30,6 +31,9 @@ class Views:
       jitter_share, grey: probability of the jitter, and of a view without colour.
       blur, solarise: probability for the first view, the second, ... (repeated if there are more views). The blur's
         deviation is uniform in 0.1..2 pixels of a frame of 224, and scales with it. Pixels from 128 up are inverted.
+      small: how many small views there are besides (multi-crop, arXiv 2006.09882). small_size: their height and width
+        in pixels, which the patch divides. small_scale: their crops' share of the frame's area. They have the same
+        colours, flips and blur.
 
     Raises: ConfigError for values that cannot work.
     """
@@ -43,6 +47,9 @@ class Views:
     grey: float = 0.2
     blur: tuple[float, ...] = (0.0,)
     solarise: tuple[float, ...] = (0.0,)
+    small: int = 0
+    small_size: int = 0
+    small_scale: tuple[float, float] = (0.05, 0.3)
 
     def __post_init__(self):
         shares = (self.flip, self.jitter_share, self.grey, *self.blur, *self.solarise)
@@ -50,6 +57,9 @@ class Views:
         for good, name, limit in (
             (self.count >= 1, "count", "at least 1"),
             (0 < self.scale[0] <= self.scale[1] <= 1, "scale", "two shares in (0, 1], the lower first"),
+            (self.small >= 0, "small", "0 or more"),
+            (not self.small or self.small_size >= 1, "small_size", "pixels, as small views are wanted"),
+            (0 < self.small_scale[0] <= self.small_scale[1] <= 1, "small_scale", "two shares in (0, 1], lower first"),
             (0 < self.aspect[0] <= self.aspect[1], "aspect", "two numbers above 0, the lower first"),
             (len(self.jitter) == 4 and 0 <= min(self.jitter) and max(self.jitter) <= 1, "jitter", "four in [0, 1]"),
             (hue <= 0.5, "jitter", "at most 0.5 for the hue, half a turn"),
@@ -62,21 +72,32 @@ class Views:
 
     def __call__(self, key: Array, video: Array) -> Array:
         """[B, T, H, W, C] uint8 or float in 0..255. Scene b's view v has the key fold_in(fold_in(key, b), v)."""
+        return self._views(key, video, range(self.count), video.shape[2:4], self.scale)
 
+    def small_views(self, key: Array, video: Array) -> Array:
+        """[B, small, T, small_size, small_size, C] of the same scenes: views count, count + 1, ..."""
+        size = (self.small_size, self.small_size)
+        return self._views(key, video, range(self.count, self.count + self.small), size, self.small_scale)
+
+    def _views(self, key: Array, video: Array, numbers: range, size: tuple[int, ...], scale: tuple) -> Array:
         blur, solarise = (
-            jnp.resize(jnp.array(shares, jnp.float32), self.count) for shares in (self.blur, self.solarise)
+            jnp.resize(jnp.array(shares, jnp.float32), numbers.stop)[numbers.start :]
+            for shares in (self.blur, self.solarise)
         )
+        view = functools.partial(self._view, size=size, scale=scale)
 
         def scene(index, clip):
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, index), jnp.arange(self.count))
-            return jax.vmap(self._view, (0, None, 0, 0))(keys, clip, blur, solarise)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, index), jnp.array(numbers))
+            return jax.vmap(view, (0, None, 0, 0))(keys, clip, blur, solarise)
 
         return jax.vmap(scene)(jnp.arange(video.shape[0]), video.astype(jnp.float32))
 
-    def _view(self, key: Array, clip: Array, blur: Array, solarise: Array) -> Array:
-        """One view of one clip [T, H, W, C]. The last two are probabilities."""
+    def _view(
+        self, key: Array, clip: Array, blur: Array, solarise: Array, size: tuple[int, ...], scale: tuple
+    ) -> Array:
+        """One view of one clip [T, H, W, C], `size` pixels high and wide. blur and solarise are probabilities."""
         crop_key, flip_key, colour_key, blur_key, solarise_key = jax.random.split(key, 5)
-        clip = self._crop(crop_key, clip)
+        clip = self._crop(crop_key, clip, size, scale)
         clip = jnp.where(jax.random.bernoulli(flip_key, float(self.flip)), clip[:, :, ::-1], clip)
         clip = self._colour(colour_key, clip)
         if any(self.blur):
@@ -84,14 +105,15 @@ class Views:
         inverted = jnp.where(clip >= 128.0, 255.0 - clip, clip)
         return jnp.where(jax.random.bernoulli(solarise_key, solarise), inverted, clip)
 
-    def _crop(self, key: Array, clip: Array) -> Array:
-        """A box of `crop_box`, enlarged to the frame's size (linear, antialiased)."""
-        top, left, height, width = crop_box(key, *clip.shape[1:3], self.scale, self.aspect)
-        scale = jnp.stack([clip.shape[1] / height, clip.shape[2] / width])
+    def _crop(self, key: Array, clip: Array, size: tuple[int, ...], share: tuple) -> Array:
+        """A box of `crop_box`, resized to `size` (linear, antialiased)."""
+        top, left, height, width = crop_box(key, *clip.shape[1:3], share, self.aspect)
+        scale = jnp.stack([size[0] / height, size[1] / width])
         shift = -jnp.stack([top, left]) * scale
+        shape = (clip.shape[0], *size, clip.shape[3])
         # A mean of neighbours, but for rounding.
         place: dict[str, Any] = dict(scale=scale, translation=shift)
-        return jnp.clip(jax.image.scale_and_translate(clip, clip.shape, (1, 2), **place, method="linear"), 0.0, 255.0)
+        return jnp.clip(jax.image.scale_and_translate(clip, shape, (1, 2), **place, method="linear"), 0.0, 255.0)
 
     def _colour(self, key: Array, clip: Array) -> Array:
         strength, turn_key, jitter_key, grey_key = jax.random.split(key, 4)

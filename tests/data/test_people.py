@@ -3,12 +3,14 @@
 import io
 import json
 import logging
+import struct
 import unicodedata
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageOps, TiffImagePlugin
 
 from cjepa_jax.data.formats import image_bytes, image_files, rle
 from cjepa_jax.data.sources.coco import Coco
@@ -318,3 +320,61 @@ def test_sub_folders_endings_and_masks_called_mask(root):
             assert (source[i]["masks"][:, 0] == [IDS == 1, IDS == 2]).all()
     Image.fromarray(IDS).save(root / "masks/one/a.png")
     refused(lambda: Folder(path=str(root)), "another file has this name")
+
+
+# Lines that decoders print themselves, without the file's name.
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png_with(before: bytes = b"", **damage) -> bytes:
+    """A PNG of PHOTO with other chunks before its pixels, or with bytes {place from the pixels' chunk: value}."""
+    data = io.BytesIO()
+    Image.fromarray(PHOTO).save(data, "PNG")
+    data = data.getvalue()
+    at = data.index(b"IDAT") - 4
+    data = bytearray(data[:at] + before + data[at:])
+    for place, value in damage.items():
+        data[at + len(before) + int(place[1:])] ^= value
+    return bytes(data)
+
+
+def tiff_with(kind: str | None = None, **options) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(PHOTO).save(data, "TIFF", compression=kind, **options)
+    return data.getvalue()
+
+
+GEOGRAPHIC = TiffImagePlugin.ImageFileDirectory_v2()
+GEOGRAPHIC[42112], GEOGRAPHIC[33550] = "<GDALMetadata/>", (1.0, 1.0, 0.0)
+GEOGRAPHIC.tagtype[33550] = 12  # doubles
+WHOLE = {
+    "a broken colour profile": png_with(chunk(b"iCCP", b"\0" * 40)),
+    "bits and gamma of 0": png_with(chunk(b"gAMA", b"\0" * 4) + chunk(b"sBIT", b"\xff\xff\xff")),
+    "tags of a map": tiff_with(tiffinfo=GEOGRAPHIC),
+}
+BROKEN = {
+    "a damaged pixel": png_with(n30=255),
+    "an unknown chunk": png_with(chunk(b"ABCD", b"xx")),
+    "a PNG cut short": png_with()[:200],
+    "a TIFF cut short": tiff_with()[:9000],
+    "a JPEG in a TIFF": tiff_with("jpeg").replace(b"\xff\xda", b"\xff\xd9"),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_notes_in_a_file_print_nothing_and_change_nothing(case, tmp_path, capfd):
+    file = tmp_path / "a.bin"
+    file.write_bytes(WHOLE[case])
+    assert (image_files.read(file)[0] == PHOTO).all()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_damage_is_said_once_with_the_files_name(case, tmp_path, capfd):
+    file = tmp_path / "a.bin"
+    file.write_bytes(BROKEN[case])
+    refused(lambda: image_files.read(file), str(file))
+    assert capfd.readouterr() == ("", "")

@@ -3,7 +3,7 @@
 from tests.mutants.mutant import of, tests_of
 
 PIPELINE, BATCHING, PACKING, PROCESSES = tests_of("data/", "pipeline", "batching", "packing", "processes")
-QUESTIONS, TRANSFORMS, RLE = tests_of("data/", "questions", "transforms", "formats/rle")
+QUESTIONS, TRANSFORMS, RLE, BANDS = tests_of("data/", "questions", "transforms", "formats/rle", "formats/bands")
 WORLDS, BALLS, PHYSICS = tests_of("data/worlds/", "worlds", "balls", "physics")
 (SELECT,) = tests_of("data/segmenters/", "select")
 
@@ -199,6 +199,19 @@ DATA = (
             f"{QUESTIONS}answers_are_what_the_simulation_shows",
         ),
         ("known.final[k + 1, j]", "known.final[0, j]", f"{QUESTIONS}answers_are_what_the_simulation_shows"),
+    ),
+    *of(
+        "cjepa_jax/data/formats/resize.py",
+        (
+            "range(TOGETHER, channels, TOGETHER)",
+            "range(TOGETHER, channels - 1, TOGETHER)",
+            f"{BANDS}channels_are_resized",
+        ),
+    ),
+    *of(
+        "cjepa_jax/data/formats/bands.py",
+        ("[2, 1, 0, 3]", "[0, 1, 2, 3]", f"{BANDS}four_channels_in_a_png_keep_their_order"),
+        ("begin + count > size", "begin > size", f"{BANDS}files_that_are_cut_short"),
     ),
     *of(
         "cjepa_jax/data/formats/rle.py",

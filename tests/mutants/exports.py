@@ -89,7 +89,12 @@ EXPORTS = (
             "np.ascontiguousarray(arrays[name], np.float16) for name in sorted(arrays)",
             f"{BUNDLE}an_export_is_read_back_bit_for_bit_and_exported_again_to_the_same_bytes",
         ),
-        ('{"mean": MEAN, "std": STD} | fields["encoder"]', 'fields["encoder"]', OUTPUTS),
+        ('fields["encoder"] = {"mean": MEAN, "std": STD} | {', 'fields["encoder"] = {', OUTPUTS),
+        (
+            "if key not in usual or usual[key] != value",
+            "if key not in usual",
+            f"{BUNDLE}other_channels_and_another_scale_survive",
+        ),
         (
             'key in ("path", "source", "init_from")',
             'key in ("path", "source")',
@@ -104,7 +109,7 @@ EXPORTS = (
     *of(
         "cjepa_jax/export/modeling_cjepa.py",
         ("return torch.where(some, out, 0)", "return out", "tests/export/test_modeling.py"),
-        ("clip.float() / 255 - self.mean.float()", "clip.float() / 256 - self.mean.float()", OUTPUTS),
+        ("clip.float() / self.scale - self.mean.float()", "clip.float() / 256 - self.mean.float()", OUTPUTS),
         ("boxes.permute((0, 1, 3, 5, 7, 2, 4, 6))", "boxes.permute(0, 1, 3, 5, 7, 2, 6, 4)", OUTPUTS),
         ("row & column, row ^ column", "row & column, row | column", OUTPUTS),
         (

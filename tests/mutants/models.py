@@ -15,9 +15,14 @@ MODELS = (
     *of(
         "cjepa_jax/models/tokenizers.py",
         (
-            "video.astype(jnp.float32) / 255.0",
-            "video.astype(jnp.float32) / 256.0",
+            "SCALE = 255.0",
+            "SCALE = 256.0",
             f"{TOKENS}pixels_are_normalised_by_the_stated_constants",
+        ),
+        (
+            "video.astype(jnp.float32) / scale",
+            "video.astype(jnp.float32) / SCALE",
+            f"{TOKENS}values_of_other_channels_have_their_own_scale",
         ),
         (
             "- jnp.asarray(mean)) / jnp.asarray(std)",

@@ -262,9 +262,14 @@ OBJECTIVES = (
             "tests/objectives/test_siamese.py::test_lejepa_is_its_formula",
         ),
         (
-            "projected - projected.mean(1, keepdims=True)",
-            "projected - projected.mean(0, keepdims=True)",
+            "projected[:, : self._views.count].mean(1, keepdims=True)",
+            "projected[:, : self._views.count].mean(0, keepdims=True)",
             "tests/objectives/test_siamese.py::test_lejepa_is_its_formula",
+        ),
+        (
+            "projected[:, : self._views.count].mean(1, keepdims=True)",
+            "projected.mean(1, keepdims=True)",
+            "tests/objectives/test_siamese.py::test_all_views_agree_with_the_mean_of_the_large_ones",
         ),
         (
             "total = losses.masked_mean(per_scene, valid)",
@@ -325,9 +330,14 @@ OBJECTIVES = (
             f"{VIEWS}crops_have_the_stated_distribution_and_lie_inside",
         ),
         (
-            "jax.random.fold_in(key, index), jnp.arange(self.count)",
-            "key, jnp.arange(self.count)",
+            "jax.random.fold_in(key, index), jnp.array(numbers)",
+            "key, jnp.array(numbers)",
             f"{VIEWS}the_same_key_gives_the_same_bits_and_all_draws_differ",
+        ),
+        (
+            "size, self.small_scale)",
+            "size, self.scale)",
+            f"{VIEWS}small_views_have_their_own_size_and_share_of_the_frame",
         ),
     ),
 )

@@ -211,3 +211,28 @@ def test_byol_collapses_without_predictor_and_stop_gradient_and_not_with_them():
 def test_values_that_cannot_work_are_refused(kind, wrong, named):
     with pytest.raises(ConfigError, match=named):
         make(kind, **wrong)
+
+
+SMALL_VIEWS = VIEWS | {"count": 2, "small": 3, "small_size": 16, "small_scale": (0.1, 0.3)}
+
+
+def test_small_views_are_refused_where_they_cannot_work():
+    with pytest.raises(ConfigError, match="objective.views.small = 3: must be 0 with BYOL"):
+        make(Byol, views=SMALL_VIEWS)
+    with pytest.raises(ConfigError, match="objective.views.small_size = 15: must be a multiple of the patch"):
+        make(LeJepa, views=SMALL_VIEWS | {"small_size": 15})
+
+
+@pytest.mark.slow
+def test_all_views_agree_with_the_mean_of_the_large_ones():
+    objective, batch = make(LeJepa, views=SMALL_VIEWS), as_batch(scenes.batch(range(8)))
+    params, _, extra = jax.jit(objective.init)(jax.random.key(0), batch)
+    params = {"encoder": params["encoder"], "projector": perturbed(params["projector"])}
+    (_, (metrics, _)) = jax.jit(objective.loss)(params, {}, extra, batch, KEY, 3)
+    key = jax.random.split(KEY)[0]
+    large = objective.pooled(params, objective._views(key, batch.video))
+    small = objective.pooled(params, objective._views.small_views(key, batch.video))
+    pooled = np.concatenate([large, small], 1).astype(np.float64)
+    projected = mlp(params["projector"], pooled.reshape(40, -1)).reshape(8, 5, 8)
+    wanted = np.square(projected - projected[:, :2].mean(1, keepdims=True)).mean()
+    assert float(metrics["loss/invariance"]) == pytest.approx(wanted, rel=1e-3)

@@ -111,3 +111,29 @@ def test_blur_keeps_flat_pictures_and_smooths_others():
 def test_values_that_cannot_work_are_refused(wrong):
     with pytest.raises(ConfigError, match=f"objective.views.*{next(iter(wrong))}"):
         Views(**wrong)
+
+
+def test_small_views_have_their_own_size_and_share_of_the_frame():
+    across = np.broadcast_to(np.linspace(0, 255, 64, dtype=np.float32)[None, None, None, :, None], (40, 1, 64, 64, 3))
+    fields = STILL | {"count": 1, "small": 2, "small_size": 8, "small_scale": (0.05, 0.1)}
+    views = jax.jit(Views(**fields).small_views)(jax.random.key(0), across)
+    assert views.shape == (40, 2, 1, 8, 8, 3)
+    wide = (
+        np.asarray(views[..., -1, 0] - views[..., 0, 0])[..., 0, 0] / 255 * 64 / 7 * 8 / 64
+    )  # of a view, of the frame
+    assert 0.9 * 0.05 <= (wide**2).min() and (wide**2).max() <= 1.1 * 0.1 and wide.std() > 0.005
+    assert len(np.unique(np.asarray(views[:, :, 0, 0, 0, 0]))) > 70  # every view has a crop of its own
+
+
+def test_small_views_leave_the_large_ones_as_they_are(everything):
+    fields = {"count": 3, "blur": (1.0, 0.5), "solarise": (0.0, 0.5), "small": 2, "small_size": 8}
+    several = make(**fields)(jax.random.key(1), VIDEO)
+    np.testing.assert_array_equal(several, everything(jax.random.key(1), VIDEO))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"small": -1}, {"small": 2}, {"small": 2, "small_size": 8, "small_scale": (0.3, 0.1)}]
+)
+def test_small_views_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ConfigError, match="objective.views.small"):
+        Views(**wrong)

@@ -19,13 +19,20 @@ from cjepa_jax.errors import DataError
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 PALETTE = 3  # PNG's colour type, in byte 25
+SIGNATURE = 8  # bytes of a PNG before its chunks
+CRITICAL, TRANSPARENCY = (b"IHDR", b"PLTE", b"IDAT", b"IEND"), b"tRNS"  # chunks that decide a PNG's pixels
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 ORIENTATION = 0x0112  # EXIF's tag: 1 to 8
 COMPRESSION, STRIPS = 259, ((273, 279), (324, 325))  # TIFF's tags: offsets and lengths of strips, and of tiles
+JPEG_TABLES, JPEG_INSIDE = 347, 7  # TIFF's tag of what its JPEGs share, and their compression
 DEFLATED, UNCHECKED = (8, 32946), (1, 32773)  # TIFF's compressions: with checksums, and none or PackBits
 MOST_PIXELS = 1 << 26  # of one picture (a small file can claim many more)
 MOST_VALUES = 1 << 30  # of one scene's masks or video, a byte each
+
+# OpenCV's own lines name no file. What they say is found here before, or raised when there is no picture.
+quiet = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
+quiet(0)
 
 
 class Head(NamedTuple):
@@ -151,13 +158,18 @@ def _check_tiff(data: bytes, where: str) -> None:
         with Image.open(io.BytesIO(data), formats=("TIFF",)) as opened:
             tags = opened.tag_v2
             kind, most = tags.get(COMPRESSION, 1), 8 * opened.width * opened.height + (1 << 16)
-            if kind not in (*DEFLATED, *UNCHECKED):
+            if kind not in (*DEFLATED, *UNCHECKED, JPEG_INSIDE):
                 opened.load()
-        if kind in DEFLATED:
-            begins, lengths = next((tags[a], tags[b]) for a, b in STRIPS if a in tags and b in tags)
-            for begin, length in zip(begins, lengths, strict=True):
+        begins, lengths = next((tags[a], tags[b]) for a, b in STRIPS if a in tags and b in tags)
+        for begin, length in zip(begins, lengths, strict=True):
+            part = data[begin : begin + length]
+            if len(part) < length or not length:
+                raise DataError(f"{where} is cut short")
+            if kind == JPEG_INSIDE:  # libtiff says of damage there is some, in a line without a name, and goes on
+                simplejpeg.decode_jpeg(tags[JPEG_TABLES][:-2] + part[2:] if JPEG_TABLES in tags else part, "GRAY")
+            elif kind in DEFLATED:
                 decoder = zlib.decompressobj()
-                decoder.decompress(data[begin : begin + length], most)
+                decoder.decompress(part, most)
                 if not decoder.eof:
                     raise DataError(f"{where} is cut short")
     except (OSError, SyntaxError, ValueError, TypeError, StopIteration, struct.error, zlib.error) as error:
@@ -180,7 +192,34 @@ def check_room(where: str, *shape: int) -> None:
         raise DataError(f"{where}: {' x '.join(map(str, shape))} values, at most {MOST_VALUES} are held")
 
 
+def _without_notes(data: bytes, where: str) -> bytes:
+    """A PNG's chunks that decide its pixels. libpng warns of others, such as colour profiles, without the file's name.
+
+    Raises DataError, beginning with `where`, for a chunk that is damaged or cut short.
+    """
+    kept, place, other = [data[:SIGNATURE]], SIGNATURE, False
+    while True:
+        if len(data) < place + 12:
+            raise DataError(f"{where} is cut short")
+        length, name = struct.unpack(">I4s", data[place : place + 8])
+        chunk = data[place : place + 12 + length]
+        if len(chunk) < 12 + length:
+            raise DataError(f"{where} is damaged or cut short")
+        if name[0] & 0x20 and name != TRANSPARENCY:  # a small letter: ancillary
+            other = True
+        elif name not in (*CRITICAL, TRANSPARENCY):
+            raise DataError(f"{where} is damaged, or has an unknown chunk {name!r}")
+        elif zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+            raise DataError(f"{where} is damaged in the chunk {name!r}")
+        else:
+            kept.append(chunk)
+        place += 12 + length
+        if name == b"IEND":
+            return b"".join(kept) if other else data
+
+
 def _decode(data: bytes, how: int, where: str) -> np.ndarray:
+    data = _without_notes(data, where) if data.startswith(PNG) else data
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error as error:

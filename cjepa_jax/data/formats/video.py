@@ -106,10 +106,8 @@ def capture(path: Path, where: str) -> cv2.VideoCapture:
 
     Raises DataError for a file that is missing, not a video, or has frames that are too large.
     """
-    # Decoders and OpenCV print without naming the clip. The error that is raised here names it.
+    # Decoders print without naming the clip. The error that is raised here names it.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    quiet = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
-    quiet(2)  # errors only
     check_kind(path, where)
     # One thread, because the loader already runs threads and processes in parallel.
     found = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])

@@ -103,7 +103,7 @@ def _describe(scenes: pipeline.SceneMap, index: int, raw: Any) -> Row:
 
 
 def _short(value: Any, digits: int) -> float:
-    """Rounded to so many digits after the point, and small numbers to as many in all."""
+    """Rounded to `digits` digits after the point, numbers below 1 to as many in all."""
     return round(float(value), digits) if abs(value) >= 1 else float(f"{value:.{digits}g}")
 
 
