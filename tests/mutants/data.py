@@ -205,7 +205,7 @@ DATA = (
         (
             "range(TOGETHER, channels, TOGETHER)",
             "range(TOGETHER, channels - 1, TOGETHER)",
-            f"{BANDS}channels_are_resized",
+            f"{BANDS}channels_are_resized_one_like_the_other",
         ),
     ),
     *of(

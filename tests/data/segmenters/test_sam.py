@@ -78,6 +78,51 @@ def test_steps_are_those_of_transformers(folders):
     assert torch.allclose(ours, points.reshape(-1, 2).float(), atol=0.5)  # they round the image's size differently
 
 
+@pytest.mark.parametrize("size", [(64, 64), (32, 64), (70, 96)])
+def test_generation_is_that_of_transformers(folders, size, monkeypatch):
+    """From the picture to the masks that pass its thresholds, by transformers alone and by ours.
+
+    Only its box suppression needs torchvision, so both leave it out. Its thresholds are at the picture's size, ours at
+    the logits', so the stability threshold is 0 and stabilities are compared with a tolerance.
+    """
+    import torch
+    from transformers.models.sam import image_processing_pil_sam as theirs
+
+    monkeypatch.setattr(sam, "SAME", 2.0)
+    picture = image(96, 200)[: size[0], 40 : 40 + size[1]]
+    processor = theirs.SamImageProcessorPil(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
+    boxes, points, crops, labels = processor.generate_crop_boxes(picture, 64, points_per_crop=4)
+    inputs = processor(crops, return_tensors="pt")
+    segment, _ = make(folders["sam"])
+    with torch.inference_mode():
+        given = dict(pixel_values=inputs["pixel_values"].float(), input_points=points.float(), input_labels=labels)
+        out = segment.model(**given)
+    sizes = inputs["original_sizes"].tolist()
+    large = processor.post_process_masks(
+        out.pred_masks, sizes, reshaped_input_sizes=inputs["reshaped_input_sizes"].tolist(), binarize=False
+    )
+    coded, scores, _ = processor.filter_masks(large[0], out.iou_scores[0], sizes[0], boxes[0], 0.0, 0.0)  # all
+    masks = np.stack([theirs._rle_to_mask(code) for code in coded]).astype(bool)
+    masks, scores = masks[masks.any((1, 2))], scores.numpy()[masks.any((1, 2))]
+    cut = float(np.median(scores))
+    masks, scores = masks[scores > cut], scores[scores > cut]
+    logits, found = dataclasses.replace(segment, settings=segment.settings | {"score": cut + 1e-6}).propose(picture)
+    ours = segment.enlarge(logits, picture) > 0
+    exact = size != (70, 96)  # there it rounds the picture's size, and with it the points, in another way
+    assert abs(len(ours) - len(masks)) <= (0 if exact else 2) and len(masks) > 4
+    distance = np.abs(found[:, 0][:, None] - scores[None])
+    near = distance.argmin(1)
+    assert distance.min(1).max() < (1e-4 if exact else 0.05)
+    agree = [(mask == masks[k]).mean() for mask, k in zip(ours, near, strict=True)]
+    assert min(agree) > (0.999 if exact else 0.9)
+    if exact:
+        assert len(set(near)) == len(masks)
+        stable = theirs._compute_stability_score(large[0].flatten(0, 1), 0, 1).numpy()
+        predicted = out.iou_scores.flatten().numpy()
+        same = np.abs(found[:, 0][:, None] - predicted[None]).argmin(1)
+        assert np.abs(stable[same] - found[:, 1]).max() < 0.15
+
+
 def test_the_masks_are_the_models(folders):
     """Before overlaps are resolved, a mask is one that the model gives for one of the points."""
     import torch
