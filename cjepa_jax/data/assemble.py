@@ -29,7 +29,7 @@ def make_scenes(config: Any, source: Source, patch: int, tubelet: int, max_remov
 
 def _check_channels(config: Any, source: Source) -> None:
     """Raises ConfigError for scenes with another number of channels than the model's."""
-    have = checks.kind(source)[0]
+    have = checks.channels_of(source)[0]
     model = next((config.objective[name] for name in ("encoder", "backbone") if name in config.objective), None)
     takes = have if model is None else model.get("channels", CHANNELS)
     if takes != have:

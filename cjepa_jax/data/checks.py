@@ -62,7 +62,7 @@ def episode(raw: Any, frames: int, name: str) -> None:
 RGB = (3, "uint8")  # of a source that does not say
 
 
-def kind(source: Any) -> tuple[int, str]:
+def channels_of(source: Any) -> tuple[int, str]:
     """(channels, type) of a source's videos, as data/base.py describes them."""
     return getattr(source, "channels", RGB[0]), getattr(source, "pixels", RGB[1])
 

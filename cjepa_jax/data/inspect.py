@@ -48,8 +48,8 @@ from cjepa_jax import __version__
 from cjepa_jax.configuration import check
 from cjepa_jax.data import assemble, kinds, pipeline
 from cjepa_jax.data.drawing import marks, sheet
+from cjepa_jax.data.inspection import published, summary
 from cjepa_jax.data.inspection import rows as rows_of
-from cjepa_jax.data.inspection import summary
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.host import door, paths
 from cjepa_jax.masks import naming
@@ -94,7 +94,8 @@ def inspect(config, out: str | None, splits: Sequence[str], workers: int, quiet:
             if not named:
                 each.pop("fallback", None)
         twice = summary.shared(found)
-        advice = summary.advise(facts, len(twice), config, named)
+        other = published.compare({split: scenes.source for split, scenes in maps.items()})
+        advice = summary.advise(facts, len(twice), config, named, other)
         write_atomically(root / "problems.csv", table(found))
         content = {"splits": facts, "in two splits": twice[:LISTED], "what to set": advice}
         write_atomically(root / "summary.json", json.dumps(content, indent=1))

@@ -88,7 +88,7 @@ class SceneMap:
         """Bytes of one prepared scene, and the settings that decide it."""
         videos = 2 if self.intervened in PICTURED else 1
         keys = {"data.size": self.size, "data.frames": self.frames, "data.max_objects": self.max_objects}
-        channels, pixels = checks.kind(self.source)
+        channels, pixels = checks.channels_of(self.source)
         values = channels * videos * self.frames * self.size**2
         return np.dtype(pixels).itemsize * values + self.max_objects * self.tokens, keys
 
@@ -96,7 +96,7 @@ class SceneMap:
         raw, index, replaced = self._read(scene)
         name = f"scene {index} of {type(self.source).__name__}"
         raw = self.complete(raw, name)
-        checks.scene(raw, self.frames, self.source.label_names, name, *checks.kind(self.source))
+        checks.scene(raw, self.frames, self.source.label_names, name, *checks.channels_of(self.source))
         rng = np.random.default_rng([self.seed, DRAW, index, epoch])  # used by this element only
         height, width = raw["video"].shape[1:3]
         window = transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
@@ -167,7 +167,7 @@ class SceneMap:
                 return video, np.False_
             without = self.source.intervene(index, chosen)
             name = f"scene {index} of {type(self.source).__name__} without objects"
-            checks.video(without, self.frames, name, *checks.kind(self.source))
+            checks.video(without, self.frames, name, *checks.channels_of(self.source))
             return window.frames(without, self.size), np.True_
         blank = masked.reshape(self.grid)
         for axis, repeat in enumerate((self.frames // self.grid[0], self.patch, self.patch)):

@@ -62,7 +62,7 @@ def measure(scenes: pipeline.SceneMap, index: int) -> Row:
     try:
         name = f"scene {index} of {type(source).__name__}"
         raw = scenes.complete(source[index], name)
-        checks.scene(raw, scenes.frames, source.label_names, name, *checks.kind(source))
+        checks.scene(raw, scenes.frames, source.label_names, name, *checks.channels_of(source))
         row |= _describe(scenes, index, raw)
     except DataError as error:
         row["error"] = str(error)
@@ -78,7 +78,7 @@ def _describe(scenes: pipeline.SceneMap, index: int, raw: Any) -> Row:
     height, width = video.shape[1:3]
     square = transforms.centre_square(height, width).masks(raw["masks"], scenes.size)
     areas = objects.patches(square, scenes.patch, scenes.frames // scenes.grid[0]).mean(1)
-    kind = checks.kind(scenes.source)
+    kind = checks.channels_of(scenes.source)
     held = Held(raw, index, tuple(scenes.source.label_names), *kind)
     drawn = dataclasses.replace(scenes, source=held, crop=False, intervened="none")(index, 0)
     wide = video.astype(np.int16 if video.dtype == np.uint8 else np.float64)

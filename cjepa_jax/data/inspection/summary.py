@@ -147,10 +147,12 @@ def _distances(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.abs(values - middle) / np.where(scale > 0, scale, spare), middle
 
 
-def advise(facts: dict[str, dict[str, Any]], twice: int, config: Any, names_objects: bool) -> list[str]:
-    """What to set, as lines. facts: of each split. twice: scenes that are in two splits."""
+def advise(
+    facts: dict[str, dict[str, Any]], twice: int, config: Any, names_objects: bool, others: Sequence[str] = ()
+) -> list[str]:
+    """What to set, as lines. facts: of each split. twice: scenes in two splits. others: lines to begin with."""
     train, data = next(iter(facts.values())), config.data
-    lines = []
+    lines = list(others)
     for split, found in facts.items():
         if found["unreadable"] > data.max_replaced * found["scenes"]:
             lines.append(

@@ -89,5 +89,5 @@ class Cifar10:
             "video": np.ascontiguousarray(image)[None],
             "masks": np.zeros((0, 1, SIDE, SIDE), bool),
             "labels": np.zeros(0, np.float32),
-            "class": np.int64(record[0]),
+            "class": np.array(record[0], np.int64),
         }

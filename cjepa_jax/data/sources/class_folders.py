@@ -86,7 +86,7 @@ class ClassFolders:
             "video": frames,
             "masks": np.zeros((0, *frames.shape[:3]), bool),
             "labels": np.zeros(0, np.float32),
-            "class": np.int64(self.classes.index(self.names[i].split("/", 1)[0])),
+            "class": np.array(self.classes.index(self.names[i].split("/", 1)[0]), np.int64),
         }
 
 

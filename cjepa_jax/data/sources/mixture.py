@@ -54,7 +54,7 @@ class Mixture:
         for name, part in zip(sections, parts, strict=True):
             if not len(part):
                 raise DataError(f"data.options.sources.{name}: has no scene in the split {self.split!r}")
-        kinds = {checks.kind(part) for part in parts}
+        kinds = {checks.channels_of(part) for part in parts}
         if len(kinds) > 1:
             text = ", ".join(f"{channels} x {pixels}" for channels, pixels in sorted(kinds))
             raise ConfigError(
@@ -80,11 +80,11 @@ class Mixture:
 
     @property
     def channels(self) -> int:
-        return checks.kind(self.parts[0])[0]
+        return checks.channels_of(self.parts[0])[0]
 
     @property
     def pixels(self) -> str:
-        return checks.kind(self.parts[0])[1]
+        return checks.channels_of(self.parts[0])[1]
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class Superpixels:
         object.__setattr__(self, "of_options", dict(self.of_options))
         of = {"type": self.of, **self.of_options}
         object.__setattr__(self, "source", build.build(of, "data.options.of_options", "data.options.of", **fields))
-        if checks.kind(self.source) != checks.RGB:
+        if checks.channels_of(self.source) != checks.RGB:
             raise ConfigError(
                 f"data.options.of = {self.of!r}: SLIC needs RGB of 8 bits, these scenes are of other channels"
             )
