@@ -58,12 +58,7 @@ def get_config():
             # The scene under do(remove): zero_pixels, drop_tokens, rerender, none. Controls without the link to the
             # removed objects: rerender_other (others are removed), second_view (nothing is).
             intervened="zero_pixels",
-            row_lengths=(
-                0.5,
-                0.7,
-                0.85,
-                1.0,
-            ),  # room for context tokens, as shares of the grid: at most 4 compiled shapes
+            row_lengths=(0.5, 0.7, 0.85, 1.0),  # room for context tokens, shares of the grid: at most 4 shapes
             pack=0,  # 0: one scene per row of a length in row_lengths. k: rows of k grids, with row counts from it
             workers=4,  # data processes (0: threads only)
             threads=4,  # data threads (per process)

@@ -213,7 +213,7 @@ EFFECTS = {
 }
 MASKS = {  # of the configs whose mask is not that of clips.py
     **dict.fromkeys(("vitl", "vitl_natural", "vitl_video", "folder"), OBJECTS),
-    **dict.fromkeys(("data.coco", "data.imagenet"), OBJECTS),
+    **dict.fromkeys(("data.coco", "data.imagenet", "data.cifar10", "data.imagenette"), OBJECTS),
     "data.clevrer": OBJECTS | {"area": (0.005, 0.40)},  # small objects
     "data.cophy": OBJECTS | {"area": (0.01, 0.40)},
     "data.craft": OBJECTS | {"area": (0.01, 0.40)},

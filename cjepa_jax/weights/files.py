@@ -23,6 +23,9 @@ MOST_NAME = 256  # letters of a tensor's name
 __all__ = ["Tensors", "json", "member", "tensors"]
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"  # of folders from before safetensors
+DISTRIBUTED = (  # a folder of torch.distributed.checkpoint
+    "; convert this one: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE.pt"
+)
 LFS = b"version https://"
 ZIP, OLD_PICKLE, TAR = b"PK\3\4", b"\x80", b"ustar"
 
@@ -81,7 +84,8 @@ def tensors(path: str | os.PathLike) -> Tensors:
     if tar or start[:1] == OLD_PICKLE:
         text = "PyTorch's format from before 1.6, which is not read: save it again with torch.save"
         raise CheckpointError(f"{path}: is in {text}")
-    raise CheckpointError(f"{path}: is neither safetensors nor a checkpoint of PyTorch")
+    hint = "; it is a web page: download the file itself" if start.lstrip()[:1] == b"<" else ""
+    raise CheckpointError(f"{path}: is neither safetensors nor a checkpoint of PyTorch{hint}")
 
 
 def _folder(path: Path) -> Tensors:
@@ -90,7 +94,8 @@ def _folder(path: Path) -> Tensors:
     if not (path / INDEX).exists() and (path / PICKLED).exists():
         return Tensors(path, *torch_pickle.read(member(path, PICKLED)))
     if not (path / INDEX).exists():
-        raise CheckpointError(f"{path}: has neither {SINGLE} nor {INDEX} nor {PICKLED}")
+        hint = DISTRIBUTED if (path / ".metadata").is_file() and any(path.glob("*.distcp")) else ""
+        raise CheckpointError(f"{path}: has neither {SINGLE} nor {INDEX} nor {PICKLED}{hint}")
     where = json(member(path, INDEX), links=True).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise CheckpointError(f"{path / INDEX}: weight_map must give each array's file")

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps, TiffImagePlugin
 
+from cjepa_jax.data import inspect
 from cjepa_jax.data.formats import image_bytes, image_files, rle
 from cjepa_jax.data.sources.coco import Coco
 from cjepa_jax.data.sources.folder import Folder
 from cjepa_jax.errors import ConfigError, DataError
+from configs.data import coco as configs_coco
 
 HEIGHT, WIDTH = 96, 128
 IDS = np.zeros((HEIGHT, WIDTH), np.uint8)
@@ -378,3 +380,36 @@ def test_damage_is_said_once_with_the_files_name(case, tmp_path, capfd):
     file.write_bytes(BROKEN[case])
     refused(lambda: image_files.read(file), str(file))
     assert capfd.readouterr() == ("", "")
+
+
+# What labelling tools write, inspected and trained on from the documentation alone.
+
+
+def test_a_small_export_of_a_labelling_tool_is_inspected(tmp_path, capsys):
+    """CVAT's export: names with spaces and capitals, empty texts, attributes, fewer images than eval_count."""
+    (tmp_path / "images/default").mkdir(parents=True)
+    (tmp_path / "annotations").mkdir()
+    content = {"licenses": [{"name": "", "id": 0, "url": ""}], "info": {}, "images": [], "annotations": []}
+    content["categories"] = [{"id": 1, "name": "cell", "supercategory": ""}]
+    for number in range(1, 5):
+        name = f"IMG 2024 {number:03}.JPG"
+        Image.fromarray(PHOTO).save(tmp_path / "images/default" / name, "JPEG")
+        usual = {"license": 0, "flickr_url": "", "coco_url": "", "date_captured": 0}
+        content["images"].append({"id": number, "width": WIDTH, "height": HEIGHT, "file_name": name} | usual)
+        about = {
+            "category_id": 1,
+            "area": 1600.0,
+            "bbox": [10, 10, 40, 40],
+            "iscrowd": 0,
+            "attributes": {"occluded": False},
+        }
+        content["annotations"].append({"id": number, "image_id": number, "segmentation": SQUARE} | about)
+    (tmp_path / "annotations/instances_default.json").write_text(json.dumps(content))
+    config = configs_coco.get_config()
+    with config.unlocked():
+        config.data.path = str(tmp_path)
+        config.data.options = {"masks": "annotations/instances_default.json", "images": "images/default"}
+    assert inspect.inspect(config, str(tmp_path / "out"), ("train", "eval"), 1) == 0
+    said = capsys.readouterr().out
+    assert "train: 3 scenes, 0 unreadable, 1 to 1 objects" in said and "eval: 1 scenes, 0 unreadable" in said
+    assert "--config.data.eval_count=1" in said

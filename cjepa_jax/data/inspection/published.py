@@ -2,7 +2,7 @@
 
 Sources: CLEVRER (Yi et al., 2020; its page), CoPhy (Baradel et al., 2020; dataloaders/splits of its repository), CRAFT
 (Ates et al., 2022), MOVi (Kubric's page, TFDS), ImageNet, CIFAR-10 and Imagenette (their pages). Some are known only as
-rounded numbers, such as 9.7 k: `slack` is half of the last digit.
+rounded numbers, such as 9.7 k.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from cjepa_jax.data.base import Source
 
 
 class Count(NamedTuple):
-    """number: of the split, or of the whole data set. slack: by which it may differ, as it is a rounded number."""
+    """number: of the split, or of the whole data set. slack: half of the last digit of a rounded number."""
 
     number: int
     slack: int = 0
@@ -58,7 +58,7 @@ def of(source: Source) -> Count | None:
             "collisionCF": COLLISIONS.get(getattr(source, "setting", ""), {}),
         }
         known = tables[getattr(source, "scenario", "")].get(theirs)
-        each = 2 if getattr(source, "video", "") == "both" else 1  # AB and CD are clips of their own
+        each = 2 if getattr(source, "video", "") == "both" else 1  # AB and CD count separately
         return None if known is None else Count(each * known, each * 50)
     if name == "Movi":
         return Count(*MOVI[theirs])
@@ -103,5 +103,5 @@ def _line(name: str, where: str, have: int, known: Count) -> list[str]:
     if abs(have - known.number) <= known.slack:
         return []
     more = have > known.number
-    hint = "files of other data are among them" if more else "a part is missing, if this is not on purpose"
+    hint = "files of other data are among them" if more else "a part is missing, unless on purpose"
     return [f"{where}{name} has {have:,} {known.what}, published are {about}{known.number:,}: {hint}"]
