@@ -21,7 +21,7 @@ class Encoder(nn.Module):
     Attributes: variant as "L/16". tubelet: frames per token of a clip. gelu: "exact" or "tanh". remat: "none", "dots"
     or "full". depth: blocks (0: the variant's). positions, position_grid: see position_encoding. epsilon of the norms.
     channels: C, of which each has a mean and a std: (x / scale - mean) / std. dtype of the computation (sums and norms
-    are float32). tokenizer: the section of another one (models/tokenizers.py). None: that of videos. causal, levels: see
+    are float32). tokenizer: the section of another one (models/tokenizers.py). None: of videos. causal, levels: see
     transformer.Stack. With causal = "frame" a token sees none of a later time.
     """
 

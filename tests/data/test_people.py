@@ -413,3 +413,53 @@ def test_a_small_export_of_a_labelling_tool_is_inspected(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "train: 3 scenes, 0 unreadable, 1 to 1 objects" in said and "eval: 1 scenes, 0 unreadable" in said
     assert "--config.data.eval_count=1" in said
+
+
+# Every kind of data and weights that people have had trouble with, and the test of its right value.
+
+ROWS = {
+    "smoothed maps": "data/test_people.py::a_smoothed_map_is_refused",
+    "maps that are lossy inside": "data/test_people.py::a_png_that_is_something_lossy_inside_is_refused",
+    "crowds as text": "data/test_people.py::a_crowd_is_yes_or_no",
+    "crowds are counted": "data/test_people.py::crowds_are_left_out_and_counted",
+    "orientation": "data/test_people.py::every_format_is_turned_by_one_rule",
+    "palettes": "data/test_people.py::a_palette_is_read_by_index",
+    "borders of class maps": "data/test_people.py::the_border_of_class_maps_can_be_ignored",
+    "tables shorter than their clip": "data/sources/test_clevrer.py::a_table_that_is_shorter_than_its_clip",
+    "damage inside a JPEG": "data/test_people.py::a_jpeg_that_is_damaged_inside_is_named",
+    "lines of decoders": "data/test_people.py::damage_is_said_once_with_the_files_name",
+    "12 bits in 16": "data/test_people.py::12_bits_in_16_warn_once_and_have_a_white",
+    "fractions of white": "loading/test_inputs.py::images_that_cannot_be_meant",
+    "layouts by shapes": "weights/test_wrapped.py::positions_of_clips_are_asked_for_in_every_spelling",
+    "layouts that are told": "loading/test_reading.py::load",
+    "bad annotations": "data/test_people.py::a_bad_annotation_is_left_out_and_said",
+    "polygons over the border": "data/test_people.py::a_polygon_is_cut_off_at_the_border",
+    "ids of annotations": "data/test_people.py::ids_of_annotations_only_name_them",
+    "missing images": "data/test_people.py::images_that_are_listed_but_not_there",
+    "encodings": "data/test_people.py::encodings_that_windows_writes",
+    "forms of Unicode": "data/test_people.py::names_of_another_unicode_form",
+    "sub-folders": "data/test_people.py::sub_folders_endings_and_masks_called_mask",
+    "prefixes of wrappers": "weights/test_wrapped.py::wrappers_inside_a_name_are_removed",
+    "pickles beside weights": "weights/test_wrapped.py::what_is_no_weights_says_how_to_save_them_alone",
+    "folders with a pickle": "weights/test_wrapped.py::a_folder_from_before_safetensors",
+    "web pages and shards": "weights/test_files.py::what_people_have_in_place_of_weights_says_what_to_do",
+    "mask tokens": "weights/test_published.py::a_mask_token_that_was_never_trained_is_not_taken",
+    "own videos": "data/sources/test_videos.py::forty_files_of_five_codecs",
+    "inspection": "data/test_inspect.py::counts_and_files",
+    "several channels": "data/test_channels.py::scenes_of_a_folder_keep_their_values",
+    "transformers' folders": "export/test_huggingface.py::vjepa2_models_compute_the_same_and_are_read_back_to_the_bit",
+    "mixtures": "data/sources/test_mixture.py::every_stretch_from_the_beginning_has_the_proportions",
+    "the hub": "weights/test_hub.py::nothing_is_downloaded_unless_asked_and_a_cached_revision_needs_no_network",
+    "small views": "objectives/test_views.py::small_views_have_their_own_size_and_share_of_the_frame",
+    "CIFAR-10": "data/sources/test_cifar10.py::pictures_and_classes",
+    "Imagenette": "data/sources/test_class_folders.py::pictures_and_classes",
+    "SAM": "data/segmenters/test_sam.py::generation_is_that_of_transformers",
+    "published counts": "data/test_published.py::clevrer",
+    "a labelling tool's export": "data/test_people.py::a_small_export_of_a_labelling_tool_is_inspected",
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_has_a_test(row):
+    file, _, name = ROWS[row].partition("::")
+    assert f"\ndef test_{name}(" in (Path(__file__).parents[1] / file).read_text()
