@@ -115,7 +115,7 @@ def scene_map(config, split: str) -> pipeline.SceneMap:
     config = config.copy_and_resolve_references()
     config.data.intervened = "none"
     if split != "train" and not simulated(config):
-        config.data.eval_count = 0  # all: a smaller split is no error here, but something to set
+        config.data.eval_count = 0  # all: a small split is something to set, not an error
     source = assemble.make_source(config, split)
     kinds.require(source, kinds.FILMED, "data.inspect")
     return assemble.make_scenes(config, source, *assemble.patch_and_tubelet(config))

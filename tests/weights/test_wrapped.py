@@ -1,12 +1,18 @@
 """State dicts as people save them: names that wrappers put in, prefixes of other trainers, cleaned encoders."""
 
+import hashlib
+import json
+import pathlib
+
 import numpy as np
 import pytest
 
 from cjepa_jax.errors import CheckpointError
+from cjepa_jax.weights.canonical import to_canonical
 from cjepa_jax.weights.read import read
 from tests.weights.test_read import equal, names, prefixed, saved
 
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 PLAIN = names()
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
@@ -90,3 +96,16 @@ def test_what_is_no_weights_says_how_to_save_them_alone(tmp_path):
     torch.save({"encoder": {}, "args": argparse.Namespace(lr=1)}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=r"'argparse Namespace'.*save the state dicts alone, torch.save"):
         read(tmp_path / "w.pt")
+
+
+def test_a_checkpoint_that_lightning_wrote():
+    """Written by the library itself: version and digest are in the JSON beside it."""
+    about = json.loads((GOLDEN / "lightning.json").read_text())
+    file = GOLDEN / "lightning.ckpt"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == about["sha256"]
+    found = read(file, heads=3)
+    assert found.encoder["variant"] == "12x1x3x20/4" and list(found.params) == ["encoder"]
+    tensors = to_canonical(found.params["encoder"], 4, 1)
+    assert tensors.keys() == about["sums"].keys()  # the head and the optimiser are left out
+    for name, array in tensors.items():
+        assert float(array.astype(np.float64).sum()) == pytest.approx(about["sums"][name], abs=1e-9), name

@@ -165,7 +165,7 @@ def _check_tiff(data: bytes, where: str) -> None:
             part = data[begin : begin + length]
             if len(part) < length or not length:
                 raise DataError(f"{where} is cut short")
-            if kind == JPEG_INSIDE:  # libtiff says of damage there is some, in a line without a name, and goes on
+            if kind == JPEG_INSIDE:  # of damage there, libtiff only prints a line without a name
                 simplejpeg.decode_jpeg(tags[JPEG_TABLES][:-2] + part[2:] if JPEG_TABLES in tags else part, "GRAY")
             elif kind in DEFLATED:
                 decoder = zlib.decompressobj()
