@@ -108,6 +108,7 @@ def parse(
     if "log" not in config:
         raise ConfigError(f"--config={word}: the section log is missing: start from vitl.get_config()")
     _check_overrides(config, argv)
+    source = _source(config)
     try:
         rest = flags.FLAGS(_with_file(argv, word, file))[1:]
     except UNREADABLE as error:
@@ -115,11 +116,18 @@ def parse(
     if rest:
         raise ConfigError(f"unexpected argument {rest[0]!r}: write --flag=value")
     config = flags.FLAGS.config
+    if _source(config) != source and not any(re.match(r"--?config\.data\.options\b", word) for word in argv):
+        with config.unlocked():
+            config.data.options = ConfigDict()  # they are of the source that the command line replaces
     if flags.FLAGS.log:
         config.log.level = flags.FLAGS.log
     config_lib.check(config)
     folder = f"runs/{file.stem}" if flags.FLAGS.workdir is None else flags.FLAGS.workdir
     return config, str(paths.given(folder, "--workdir"))
+
+
+def _source(config: ConfigDict) -> str | None:
+    return getattr(config.get("data"), "source", None)
 
 
 def _define_flags(extra_flags: Callable[[], None] | None) -> None:

@@ -105,6 +105,24 @@ def test_runs_with_overrides(entry):
     assert (done.returncode, done.stdout) == (0, "runs/tiny 8 warning {'a': 1} (0.1, 0.3)\n"), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ([], {"objects", "radius", "lights", "height"}),
+        (["--config.data.source=cjepa_jax.data.worlds:Shadows"], {"objects", "radius", "lights", "height"}),
+        (["--config.data.source=cjepa_jax.data.worlds:Balls"], set()),
+        (
+            ["--config.data.source=cjepa_jax.data.worlds:Balls", "--config.data.options={'objects': (2, 3)}"],
+            {"objects"},
+        ),
+    ],
+)
+def test_options_go_with_the_source_that_they_are_for(words, options, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "--config=tiny", f"--workdir={tmp_path}", *words])
+    config, _ = cli.parse(sys.argv)
+    assert set(config.data.options) == options and config.is_locked
+
+
 def test_workdir_and_exit_code(entry):
     assert entry(TINY, "--workdir=/tmp/w").stdout.startswith("/tmp/w 32 info")
     assert entry(TINY, "--what=seven").returncode == 7
