@@ -34,10 +34,16 @@ def as_batch(arrays):
     return jax.tree.map(jnp.asarray, Batch(**arrays | {"rows": Rows(**arrays["rows"])}))
 
 
+def drawn(**options):
+    """A batch for the default's program. Its pixels are floats, so that they may be what is no number."""
+    batch = as_batch(scenes.batch(**options))
+    return dataclasses.replace(batch, video=batch.video.astype(jnp.float32))
+
+
 @functools.cache
 def default():
     """(objective, batch, state, jitted step) of the default objective on images."""
-    return started(make(), as_batch(scenes.batch()))
+    return started(make(), drawn())
 
 
 def started(objective, batch, **changes):
@@ -125,10 +131,11 @@ def test_the_alternatives_without_golden_numbers_train_together():
 
 
 def test_the_controls_of_the_causal_term_train_by_one_program():
-    """Other objects simulated away, or nothing: the batch has the same form, and with nothing removed no change."""
-    objective, batch, state, step = started(*alternative([CONTROLS[0]])[:2])
+    """Other objects simulated away, or nothing: the batch has the form of the default. Nothing removed is no change."""
+    objective, _, state, step = default()  # their objective, too
+    assert all(not fields and not changes for fields, _, changes in map(ALONE.get, CONTROLS))
+    batch, nothing = (drawn(**ALONE[name][1]) for name in CONTROLS)
     metrics = check_step(objective, batch, state, step)
-    _, nothing, state, _ = started(*alternative([CONTROLS[1]])[:2])
     assert (nothing.intervened == nothing.video).all() and (batch.intervened != batch.video).any()
     other = check_step(objective, nothing, state, step)
     assert float(other["loss/prediction"]) == float(metrics["loss/prediction"])
@@ -330,11 +337,11 @@ def test_ema_by_its_formula_at_any_step():
 def test_neighbours_leave_a_scenes_own_terms():
     """The same scene in two batches; rows of another length too."""
     objective, batch, state, step = default()
-    other = as_batch(scenes.batch(scenes=(0, 5, 6, 7)))
+    other = drawn(scenes=(0, 5, 6, 7))
     one, two = (step(state, b)[1]["per_scene"][0] for b in (batch, other))
     assert float(one) == pytest.approx(float(two), rel=1e-5)
     longest = int(batch.context.sum(-1).max())
-    short = as_batch(scenes.batch(shapes=[(4, longest)]))
+    short = drawn(shapes=[(4, longest)])
     for name, value in step(state, short)[1].items():
         np.testing.assert_allclose(value, step(state, batch)[1][name], rtol=1e-4, atol=1e-5, err_msg=name)
 
@@ -364,17 +371,14 @@ def test_scenes_without_an_intervened_one_leave_the_causal_term():
 
 def test_a_step_that_is_not_finite_changes_nothing_and_names_the_scene():
     objective, batch, state, step = default()
-    pixels = np.asarray(batch.video, np.float32)
-    spoilt = pixels.copy()
-    spoilt[2] = np.nan
-    good = step(state, dataclasses.replace(batch, video=pixels))
-    new, metrics = step(good[0], dataclasses.replace(batch, video=spoilt))
+    good = step(state, batch)
+    new, metrics = step(good[0], dataclasses.replace(batch, video=batch.video.at[2].set(np.nan)))
     for field in ("params", "target", "opt_state"):
         for (name, a), b in zip(flat(getattr(good[0], field)).items(), flat(getattr(new, field)).values(), strict=True):
             np.testing.assert_array_equal(a, b, err_msg=name)
     assert (int(new.step), int(new.skipped), int(metrics["skipped"])) == (2, 1, 1)
     assert np.isfinite(metrics["per_scene"]).tolist() == [True, True, False, True]
-    again, metrics = step(new, dataclasses.replace(batch, video=pixels))  # and it goes on from there
+    again, metrics = step(new, batch)  # and it goes on from there
     assert int(metrics["skipped"]) == 0 and np.isfinite(metrics["loss"]) and int(again.skipped) == 1
 
 
