@@ -292,3 +292,27 @@ def unit(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
     """Rows scaled to length 1, float32. 0 stays 0, with a finite gradient."""
     x = x.astype(jnp.float32)
     return x / jnp.maximum(norm(x), 1e-6)[..., None]
+
+
+def variance_hinge(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = None) -> Scalar:
+    """VICReg's variance term (arXiv 2105.04906): mean over D of relu(1 - sqrt(var + 1e-4)), var over B - 1."""
+    _, variance = _centred(features, valid)
+    return jax.nn.relu(1.0 - jnp.sqrt(variance + 1e-4)).mean()
+
+
+def decorrelation(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = None) -> Scalar:
+    """Mean of the squared covariances of two different components, over B - 1. VICReg adds them and divides by D."""
+    centred, variance = _centred(features, valid)
+    rows = features.shape[0] if valid is None else valid.sum()
+    with jax.default_matmul_precision("float32"):
+        covariance = centred.T @ centred / jnp.maximum(rows - 1, 1)
+    width = features.shape[-1]
+    return (jnp.square(covariance).sum() - jnp.square(variance).sum()) / max(width * (width - 1), 1)
+
+
+def _centred(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None) -> tuple[Array, Array]:
+    """Features minus their mean, 0 in rows that do not count, and their unbiased variance [D]."""
+    rows = (jnp.ones(features.shape[0], bool) if valid is None else valid)[:, None]
+    mask, features = jnp.broadcast_to(rows, features.shape), features.astype(jnp.float32)
+    centred = jnp.where(mask, features - masked_mean(features, mask, axis=0), 0)
+    return centred, jnp.square(centred).sum(0) / jnp.maximum(rows.sum() - 1, 1)

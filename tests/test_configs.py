@@ -11,7 +11,7 @@ import pytest
 
 from cjepa_jax import optim, schedules, train_step
 from cjepa_jax.configuration import build, check
-from cjepa_jax.data import batching, pipeline
+from cjepa_jax.data import batching, kinds, pipeline
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import tokenizers
 from cjepa_jax.types import Batch, Rows
@@ -39,11 +39,15 @@ def abstract_batch(c, objective):
     rows = Rows(shape((1, b, length), jnp.int32), shape((1, b, length), jnp.int32))
     scene, flag = shape((b,), jnp.int32), shape((b,), bool)
     pixels = c.data.intervened in pipeline.PICTURED
+    source, agent = build.locate(c.data.source), {}
+    if kinds.of(source) == "episodes":
+        widths = {"actions": source.action_size, "proprio": len(source.proprio_names)}
+        agent = {name: shape((b, c.data.frames, width), jnp.float32) for name, width in widths.items()}
     return Batch(
         scene=scene, epoch=scene, video=video, object_patches=shape((b, k, n), bool), object_valid=shape((b, k), bool),
         removed=shape((b, k), bool), context=shape((b, n), bool), rows=rows, valid=flag,
         intervened=video if pixels else None, intervened_valid=flag if pixels else None,
-        labels=shape((b, 7), jnp.float32), hidden=shape((b, n), bool) if drops else None,
+        labels=shape((b, 7), jnp.float32), hidden=shape((b, n), bool) if drops else None, **agent,
     )  # fmt: skip
 
 

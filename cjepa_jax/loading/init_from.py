@@ -94,8 +94,8 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
     Raises: ConfigError for an objective that exports no encoder, and as configuration.check.
     """
     section = config.objective.get("encoder")
-    exported = "encoder" in base.exports(build.locate(config.objective.type, "objective.type"))
-    if not exported or not hasattr(section, "keys") or "variant" not in section:
+    started = "encoder" in base.exports(_objective(config)) or _framewise(config)
+    if not started or not hasattr(section, "keys") or "variant" not in section:
         raise ConfigError(
             f"init_from: objective.type = {config.objective.type!r} has no encoder that weights can start"
         )
@@ -124,7 +124,7 @@ def predictor_line(config: Any, weights: Pretrained) -> str:
         return ""
     if weights.predictor is None or "predictor" not in weights.params:
         return f"{FRESH} the weights have none"
-    if "predictor" not in base.exports(build.locate(config.objective.type, "objective.type")):
+    if "predictor" not in base.exports(_objective(config)):
         return f"{FRESH} that of {config.objective.type} is another network"
     wanted = config_lib.resolve(weights.predictor)
     asked = config_lib.resolve({key: section.get(key) for key in wanted})
@@ -158,7 +158,7 @@ def start(
         write_atomically(folder / RECORD, json.dumps(record(config, weights), indent=1) + "\n")
     where, encoder = weights.source, _on_frames(config, weights, "encoder")
     params = state.params | {"encoder": _placed(state.params["encoder"], encoder, f"{where}: the encoder")}
-    has_predictor = "predictor" in base.exports(build.locate(config.objective.type, "objective.type"))
+    has_predictor = "predictor" in base.exports(_objective(config))
     if has_predictor and not predictor_line(config, weights).startswith(FRESH):
         found = weights.params["predictor"]
         params["predictor"] = _placed(params["predictor"], found, f"{where}: the predictor")
@@ -219,11 +219,20 @@ def _on_frames(config: Any, weights: Pretrained, part: str) -> Params:
     """An encoder's parameters for the config's data. For images, the first layer of a clip's encoder is summed over its
     frames: the result is that of a clip of repeated images."""
     params, frames = weights.params[part], _frames(weights)
-    if config.data.frames > 1 or frames == 1:
+    if frames == 1 or (config.data.frames > 1 and not _framewise(config)):
         return params
     projection = params["tokenizer"]["projection"]
     kernel = projection["kernel"].reshape(frames, -1, projection["kernel"].shape[-1]).sum(0)
     return params | {"tokenizer": params["tokenizer"] | {"projection": projection | {"kernel": kernel}}}
+
+
+def _objective(config: Any) -> Any:
+    return build.locate(config.objective.type, "objective.type")
+
+
+def _framewise(config: Any) -> bool:
+    """Whether the objective encodes each frame of a clip as an image. See objectives.base.Objective."""
+    return bool(getattr(_objective(config), "framewise", False))
 
 
 def _placed(home: Params, found: Params, where: str) -> Params:

@@ -39,6 +39,7 @@ from cjepa_jax.weights.safety import short
 
 MODULES = {"encoder": Encoder, "predictor": Predictor}  # the parts that an objective can export (objectives.base)
 MASKS = "cjepa_jax.masks."
+OFF = {"tokenizer": None, "causal": "none", "levels": ()}  # newer options, which other configs need not have
 NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module that do not affect its weights
 
 
@@ -166,9 +167,10 @@ def _model(
 
 def _settings(module: Encoder | Predictor) -> dict[str, Any]:
     """Constructor kwargs that reproduce the module."""
-    return {
+    found = {
         field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name not in NOT_OF_IT
     }
+    return {name: value for name, value in found.items() if name not in OFF or value != OFF[name]}
 
 
 def _made_up(objective: Any, frames: int, channels: int) -> Batch:

@@ -65,9 +65,8 @@ class Encoder(nn.Module):
           keep: bool [B, N]. Encode the whole grid with the other tokens set to zero.
         """
         size = parse(self.variant)
-        x, positions = tokenizers.of(self, name="tokenizer")(scene)
+        (x, positions), grid = tokenizers.of(self, name="tokenizer")(scene), self.grid(scene)
         x = x if positions is None else x + positions
-        grid = self.grid(scene)
         stack = Stack(
             self.depth or size.depth,
             size.heads,

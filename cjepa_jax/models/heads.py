@@ -30,21 +30,25 @@ class BatchNorm(nn.Module):
 class Projector(nn.Module):
     """Dense, norm, ReLU for each width of `hidden`, then Dense to `out`: [..., D] -> [..., out], float32.
 
-    Attributes: hidden, out. norm: "batch", "layer" or "none". dtype of the products.
+    Attributes: hidden, out. norm: "batch", "layer" or "none". dtype of the products. activation: "relu" or "gelu". With
+    `train` False of the call, batch norms use their running statistics.
     """
 
     hidden: tuple[int, ...] = (256,)
     out: int = 64
     norm: str = "batch"
     dtype: DTypeLike = jnp.float32
+    activation: str = "relu"
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch D"], valid: Bool[Array, "*batch"]) -> Float[Array, "*batch {self.out}"]:
+    def __call__(
+        self, x: Float[Array, "*batch D"], valid: Bool[Array, "*batch"] | None, train: bool = True
+    ) -> Float[Array, "*batch {self.out}"]:
         for index, width in enumerate(self.hidden):
             x = Dense(width, self.dtype, name=f"dense{index}")(x)
             if self.norm == "batch":
-                x = BatchNorm(dtype=self.dtype, name=f"norm{index}")(x, valid)
+                x = BatchNorm(dtype=self.dtype, name=f"norm{index}")(x, valid, train)
             elif self.norm == "layer":
                 x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=f"norm{index}")(x)
-            x = nn.relu(x)
+            x = nn.relu(x) if self.activation == "relu" else nn.gelu(x, approximate=False)
         return Dense(self.out, self.dtype, result=jnp.float32, name="out")(x)

@@ -99,6 +99,33 @@ class Tokenizer(nn.Module):
         return self.positions != "sincos" and kernel is not None and kernel.shape[0] == size
 
 
+class ClassToken(nn.Module):
+    """Patches of one frame after a learned class token, with learned positions, as in a plain ViT (arXiv 2010.11929).
+
+    [B, 1, H, W, C] -> (tokens [B, 1 + N, D], positions [1, 1 + N, D]). The pixels are normalised as in `Tokenizer`.
+    """
+
+    patch: int
+    width: int
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, video: Num[Array, "B 1 H W C"]) -> tuple[Float[Array, "B M D"], Float[Array, "1 M D"]]:
+        x = patchify(normalise(video, self.mean, self.std), self.patch, 1)
+        x = Dense(self.width, self.dtype, name="projection")(x).astype(jnp.float32)
+        normal = nn.initializers.truncated_normal(0.02)
+        token = self.param("class_token", normal, (1, 1, self.width))
+        positions = self.param("positions", normal, (1, x.shape[1] + 1, self.width))
+        return jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)), x], axis=1), positions
+
+    def grid(self, video: Num[Array, "B 1 H W C"]) -> tuple[int, int, int]:
+        """The class token and the patches in one line."""
+        _, rows, cols = grid(video.shape, self.patch, 1)
+        return 1, 1, 1 + rows * cols
+
+
 def of(encoder: Any, **where: Any) -> Any:
     """The tokenizer of an encoder. where: its flax name or parent. Raises ConfigError for an invalid section."""
     size = sizes.parse(encoder.variant)

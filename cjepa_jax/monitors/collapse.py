@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cjepa_jax.experiment import Experiment
 from cjepa_jax.monitors.base import Monitor
 from cjepa_jax.runtime.collapse_monitor import Alarms
 from cjepa_jax.types import Batch, TrainState
@@ -20,11 +21,17 @@ class Collapse(Monitor):
     batch: int
 
     def __post_init__(self):
-        self._alarms = Alarms(self.mode, self.batch - 1)
+        self._grace = 0
+        self.resume(())
+
+    def begin(self, run: Experiment, state: TrainState) -> None:
+        """An objective may say for how many steps collapse is normal: `grace`."""
+        self._grace = int(getattr(run.objective, "grace", 0))
+        self.resume(())
 
     def resume(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """The run's first log line is what later ones are compared with."""
-        self._alarms = Alarms(self.mode, self.batch - 1, rows)
+        self._alarms = Alarms(self.mode, self.batch - 1, rows, self._grace)
 
     def __call__(self, state: TrainState, batch: Batch | None, metrics: Mapping[str, Any]) -> None:
         """Raises NumericsError for collapsed features if the mode is "stop"."""

@@ -19,6 +19,10 @@ class Objective(Protocol):
           `encode_context` and `predict` infer hidden tokens (`Interventional`), so protocols can ask. Default: False.
       kinds = ("video", "episodes")
           Kinds of scenes (data/kinds) that it trains on. Default: these two, since an episode is a video too.
+      framewise = True
+          Its "encoder" encodes each frame of a clip as an image. So init_from can start it. Default: False.
+      grace = 300
+          Steps at the start in which collapsed features are normal, so that nothing warns of them. Default: 0.
       method = "masked autoencoder"
           A phrase for the model card. Default: "".
     """

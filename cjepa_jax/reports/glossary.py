@@ -19,6 +19,12 @@ TERMS = {  # of this package's other objectives
     "loss/epps_pulley": "the Epps-Pulley statistic of the projections against N(0, I)",
     "loss/labels": "error of the predicted labels",
     "loss/pixels": "squared error of the hidden patches' pixels",
+    "loss/teacher": "error of the next frame's latents, predicted from true latents and actions",
+    "loss/rollout": "error of latents that are predicted from earlier predictions and true actions",
+    "loss/variance": "how far the latents' standard deviations are below 1, mean over components",
+    "loss/covariance": "mean squared covariance of two different components of the latents",
+    "loss/similarity": "squared change of the latents from one frame to the next",
+    "loss/inverse": "squared error of the action that is inferred from two latents",
     "loss/slots": "squared error, per component, of the target's tokens as painted from the slots",
 }
 OTHERS = {  # metric -> its name on the page and its text
@@ -27,6 +33,7 @@ OTHERS = {  # metric -> its name on the page and its text
     "feature_std": ("feature std", "standard deviation of the pooled features over scenes, mean over dimensions;"
                     " near 0 is collapse"),
     "response": ("response", "squared change of context features under a true removal, over the feature variance"),
+    "copy_error": ("copying", "the error if each frame's latents were predicted to stay unchanged"),
     "ema_momentum": ("EMA momentum τ", "share of the target network kept at each step"),
     "learning_rate": ("learning rate", "the schedule's value"),
     "grad_norm": ("gradient norm", "global l2 norm of the gradient, before clipping"),

@@ -47,11 +47,12 @@ class Alarms:
     Args:
       mode: "warn" or "stop".
       limit: as in `collapsed`.
+      grace: no alarm before this step. Some methods collapse at first and recover (LeWorldModel).
       logged: the run's log lines from before a restart; the first one with both numbers is what others are held to.
     """
 
-    def __init__(self, mode: str, limit: int, logged: Iterable[Mapping[str, Any]] = ()):
-        self._mode, self._limit = mode, limit
+    def __init__(self, mode: str, limit: int, logged: Iterable[Mapping[str, Any]] = (), grace: int = 0):
+        self._mode, self._limit, self._grace = mode, limit, grace
         self._first = next(filter(None, map(_numbers, logged)), {})
         self._ringing = False
 
@@ -64,6 +65,8 @@ class Alarms:
         if not numbers:
             return ""
         self._first = self._first or numbers
+        if step < self._grace:
+            return ""
         sign = collapsed(**numbers, first=self._first, limit=self._limit)
         if sign and self._mode == "stop":
             raise NumericsError(f"train.collapse = 'stop': step {step}: {sign}; {ADVICE}")

@@ -62,6 +62,7 @@ def test_a_runs_newest_checkpoint_with_what_the_config_says_of_it(run):
         "predictor": state.params["predictor"]
     })  # fmt: skip
     assert all(isinstance(leaf, np.ndarray) and leaf.dtype == np.float32 for leaf in jax.tree.leaves(found.params))
+    assert pretrained.OFF.keys().isdisjoint(found.encoder)  # other configs have no such keys
     assert found.encoder["variant"] == "96x1x3x384/8" and found.encoder["depth"] == 0  # Mu/8 with one block
     assert (found.predictor["width"], found.predictor["max_objects"]) == (16, 3) and "out" not in found.predictor
     assert (found.layout, found.source, found.licence) == ("cjepa_jax", str(run), "unspecified")

@@ -8,6 +8,14 @@ CONDITION = f"{STACK}a_fresh_condition_changes_no_bit_and_a_learned_one_follows_
 LATER = f"{STACK}what_comes_later_changes_no_bit_of_what_was_before"
 SEGMENTS = f"{STACK}with_segments_a_token_sees_its_own_segment_up_to_its_time"
 LEVELS = f"{STACK}levels_are_the_outputs_of_blocks_side_by_side_each_with_its_norm"
+(WORLD_TESTS,) = tests_of("objectives/", "world")
+LEWM = f"{WORLD_TESTS}lewm_gives_the_public_codes_loss_and_gradients"
+ROLLED = f"{WORLD_TESTS}lewm_gives_the_public_codes_latents_predictions_and_rollout"
+AC = f"{WORLD_TESTS}vjepa2_ac_gives_the_public_codes_losses_predictions_and_gradients"
+ALONE = f"{WORLD_TESTS}a_frame_has_the_same_latent_alone_and_in_a_clip_and_a_prediction_uses_the_last_frames"
+TERMS = f"{WORLD_TESTS}the_loss_is_the_weighted_sum_of_its_terms_and_reaches_every_parameter"
+FROZEN = f"{WORLD_TESTS}with_a_frozen_target_only_the_predictor_learns"
+COLLAPSE = f"{WORLD_TESTS}the_terms_against_collapse_are_those_of_eb_jepa"
 
 WORLD = (
     *of(
@@ -54,6 +62,51 @@ WORLD = (
             "values.ndim != 2 or len(values) != frames",
             "values.ndim != 2",
             f"{KINDS}a_broken_episode_is_refused",
+        ),
+    ),
+    *of(
+        "cjepa_jax/objectives/world.py",
+        ("wanted[:, 1:])}", "wanted[:, :-1])}", LEWM),
+        ("z[:, :-1], *told", "z[:, 1:], *told", LEWM),
+        (
+            "return flat.swapaxes(0, 1), counted.T",
+            "return flat.reshape(1, -1, flat.shape[-1]), counted.reshape(1, -1)",
+            LEWM,
+        ),
+        ("None if x is None else x[:, -self.history :]", "x", ALONE),
+        ("params, stats, *recent, train=False)", "params, stats, *recent)", ROLLED),
+        ("stats, frames, None, train=False)", "stats, frames, None)", ROLLED),
+        ("jax.lax.stop_gradient(self._latents(target", "(self._latents(target", TERMS),
+        ('jax.lax.stop_gradient(z) if self.target == "frozen"', 'z if self.target == "frozen"', FROZEN),
+        (
+            "jnp.concatenate([z[:, :-1], z[:, 1:]], axis=-1)",
+            "jnp.concatenate([z[:, 1:], z[:, :-1]], axis=-1)",
+            COLLAPSE,
+        ),
+        ("batch.actions[:, :-1]", "batch.actions[:, 1:]", COLLAPSE),
+        ("range(self.rollout - 1)", "range(self.rollout)", AC),
+        ("actions[:, start:stop], own", "actions[:, start + 1 : stop + 1], own", AC),
+    ),
+    *of(
+        "cjepa_jax/models/dynamics.py",
+        ("_standard(x) * (1 + scale) + shift)", "_standard(x) * scale + shift)", LEWM),
+        ("x = x + gate * self._attention", "x = x + self._attention", LEWM),
+        ("attention(q, k, v, time=jnp.arange(times))", "attention(q, k, v)", LEWM),
+        ("((times, 1, 1), (times, side, side))", "((times, 1, 1), (side, times, side))", AC),
+        ('causal="frame", name="stack")', 'causal="none", name="stack")', AC),
+    ),
+    *of(
+        "cjepa_jax/losses.py",
+        ("jnp.maximum(rows.sum() - 1, 1)", "jnp.maximum(rows.sum(), 1)", COLLAPSE),
+        ("- jnp.square(variance).sum()", "", COLLAPSE),
+        ("relu(1.0 - jnp.sqrt(variance + 1e-4))", "relu(1.0 - variance)", COLLAPSE),
+    ),
+    *of(
+        "cjepa_jax/runtime/collapse_monitor.py",
+        (
+            "if step < self._grace:",
+            "if False:",
+            "tests/runtime/test_collapse_monitor.py::test_no_alarm_before_the_steps_of_grace_have_passed",
         ),
     ),
 )

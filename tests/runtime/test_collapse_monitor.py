@@ -102,3 +102,12 @@ def test_runs_that_learned_raise_no_alarm(name, first, curve):
     assert [alarms.check(step, dict(zip(names, line, strict=True))) for step, line in enumerate(curve)] == [
         "" for _ in curve
     ]
+
+
+def test_no_alarm_before_the_steps_of_grace_have_passed():
+    """Methods that collapse at first and recover."""
+    good, flat = {"rankme": 20.0, "feature_std": 1.0}, {"rankme": 1.0, "feature_std": 1e-9}
+    alarms = Alarms("stop", B - 1, grace=100)
+    assert [alarms.check(step, row) for step, row in ((1, good), (50, flat), (99, flat), (100, good))] == [""] * 4
+    with pytest.raises(NumericsError, match="step 110"):
+        alarms.check(110, flat)
