@@ -26,7 +26,7 @@ class Collapse(Monitor):
 
     def begin(self, run: Experiment, state: TrainState) -> None:
         """An objective may say for how many steps collapse is normal: `grace`."""
-        self._grace = int(getattr(run.objective, "grace", 0))
+        self._grace = int(getattr(getattr(run, "objective", None), "grace", 0))
         self.resume(())
 
     def resume(self, rows: Iterable[Mapping[str, Any]]) -> None:

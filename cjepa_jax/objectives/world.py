@@ -216,9 +216,9 @@ class World:
         self, params: Params, extra: Params, latents: Array, actions: Array, proprio: Array | None = None
     ) -> Array:
         """See objectives.base.World."""
-        recent = [None if x is None else x[:, -self.history :] for x in (latents, actions, proprio)]
+        z, actions, own = (None if x is None else x[:, -self.history :] for x in (latents, actions, proprio))
         stats = extra.get("batch_stats", {})
-        return self._next(params, stats, *recent, train=False)[0][:, -1]
+        return self._next(params, stats, z, actions, own, train=False)[0][:, -1]
 
     def _tokens(self, params: Params, frames: Array) -> Array:
         """[B, T, H, W, C] -> the encoder's [B, T, D] or [B, T, M, D] float32, frame by frame."""
@@ -286,7 +286,8 @@ class World:
             moves = jnp.square(z[:, 1:] - z[:, :-1])
             found["similarity"] = losses.masked_mean(moves.mean(tuple(range(1, moves.ndim))), valid)
         if self.inverse_weight:
-            actions, flat = batch.actions[:, :-1].astype(jnp.float32), z.reshape(*z.shape[:2], -1)
+            given: Any = batch.actions  # checked by `init`
+            actions, flat = given[:, :-1].astype(jnp.float32), z.reshape(*z.shape[:2], -1)
             said = self._inverse(actions.shape[-1]).apply({"params": params["inverse"]}, _pairs(flat), None)
             found["inverse"] = losses.masked_mean(jnp.square(said - actions).mean((1, 2)), valid)
         return found
