@@ -81,7 +81,7 @@ def test_help_and_version_import_nothing_heavy(capsys):
 
 @pytest.mark.parametrize("words, module", [
     (["train", "--config=tinny"], "cjepa_jax.train"),
-    (["train", "--config=tiny", "--config.data.size=60"], "cjepa_jax.train"),
+    (["train", "--config=tiny", "--config.data.size=64"], "cjepa_jax.train"),
     (["doctor", "nowhere"], "cjepa_jax.doctor"),
     (["launch", "slurm", "--config=tiny"], "cjepa_jax.launch"),
 ])  # fmt: skip
