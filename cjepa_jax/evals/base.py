@@ -57,6 +57,8 @@ class Model:
       fresh_predictor: outputs -> (init, apply) of an untrained predictor of the training's architecture (or of a small
         one) for one removed object: init(key, *told, grid) -> params, apply(params, *told, grid) -> (prediction,
         residual) [B, N, outputs] each, with told = tokens [B, N, D], context [B, N], patches [B, 1, N], removed [B, 1].
+      latents, advance: of world models, else None. uint8 [B, T, H, W, 3] -> float32 [B, T, D], and (latents [B, t, D],
+        actions [B, t, A], proprio [B, t, S] or None) -> the next latents [B, D]. See objectives.base.World.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Model:
     apply: Callable | None = None
     target_norm: str = "none"
     fresh_predictor: Callable[[int], tuple[Callable, Callable]] | None = None
+    latents: Callable[[np.ndarray], np.ndarray] | None = None
+    advance: Callable[..., np.ndarray] | None = None
 
 
 class Score(NamedTuple):

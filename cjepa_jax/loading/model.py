@@ -19,7 +19,7 @@ from cjepa_jax.evals.base import RANDOM, TRAINED, Model, Seen
 from cjepa_jax.loading import init_from, pretrained
 from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.models.predictor import Predictor
-from cjepa_jax.objectives.base import Masking, exports
+from cjepa_jax.objectives.base import Masking, World, exports
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.workdir import run_folder, tuples
@@ -88,7 +88,22 @@ class Network:
             apply=objective.encode,
             target_norm=getattr(objective, "target_norm", "none"),
             fresh_predictor=functools.partial(_fresh_predictor, objective),
+            **(self._world(batch, state) if isinstance(objective, World) else {}),
         )
+
+    def _world(self, batch: int, state: TrainState) -> dict[str, Any]:
+        """base.Model.latents and advance."""
+        (latents, predict), params = self._compiled_world, state.params | state.extra
+
+        def advance(z: np.ndarray, actions: np.ndarray, proprio: np.ndarray | None = None) -> np.ndarray:
+            recent = [x[:, -self.objective.history :] for x in (z, actions, proprio) if x is not None]
+            return in_batches(batch, functools.partial(predict, state.params, state.extra), *recent)
+
+        return {"latents": lambda v: in_batches(batch, functools.partial(latents, params), v), "advance": advance}
+
+    @functools.cached_property
+    def _compiled_world(self):
+        return jax.jit(self.objective.latents), jax.jit(self.objective.predict)
 
     @functools.cached_property
     def _compiled(self):

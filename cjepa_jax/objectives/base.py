@@ -99,6 +99,8 @@ class World(Objective, Protocol):
     A latent is what stands for one frame: [D], or [M, D] for M tokens. Below it is written as D.
     """
 
+    history: int  # the most frames that `predict` uses
+
     def latents(self, params: Params, frames: Array) -> Array:
         """The latent of each frame on its own: uint8 [B, T, H, W, C] -> float32 [B, T, D].
 

@@ -16,6 +16,7 @@ ALONE = f"{WORLD_TESTS}a_frame_has_the_same_latent_alone_and_in_a_clip_and_a_pre
 TERMS = f"{WORLD_TESTS}the_loss_is_the_weighted_sum_of_its_terms_and_reaches_every_parameter"
 FROZEN = f"{WORLD_TESTS}with_a_frozen_target_only_the_predictor_learns"
 COLLAPSE = f"{WORLD_TESTS}the_terms_against_collapse_are_those_of_eb_jepa"
+SCORED = "tests/evals/test_rollouts.py::test_the_true_motion_has_no_error_and_copying_has_that_of_copying"
 
 WORLD = (
     *of(
@@ -108,5 +109,12 @@ WORLD = (
             "if False:",
             "tests/runtime/test_collapse_monitor.py::test_no_alarm_before_the_steps_of_grace_have_passed",
         ),
+    ),
+    *of(
+        "cjepa_jax/evals/rollouts.py",
+        ("at = self.given - 1 + step", "at = self.given + step - 2", SCORED),
+        ("actions[:, :t], None if", "actions[:, 1 : t + 1], None if", SCORED),
+        ("- z[:, at]).mean() / max(copied", "- z[:, at]).mean() / max(2 * copied", SCORED),
+        ('(arrays["objects"] == self.object).argmax(1)', "np.zeros(len(found), int) + 1", SCORED),
     ),
 )
