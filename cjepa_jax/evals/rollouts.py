@@ -1,11 +1,12 @@
 """World models: is an object's place in the latents, and do predictions of several steps beat copying?
 
-Two tables. "R2/..." is a ridge regression from the latent of one frame to a state of an object in it. "rollout/k" is the
-error of the k-th prediction after `given` true frames, divided by the error of copying the last true latent: 1 is no
-better than copying. The division makes models with latents of different scales comparable.
+Two tables. "R2/..." is a ridge regression from the latent of one frame to a state of an object in it. "rollout/k" is
+the error of the k-th prediction after `given` true frames, divided by the error of copying the last true latent. Below
+1 is better than copying. The division makes models with latents of different scales comparable.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,8 @@ class Rollouts:
         y_fit, y_test = (part["states"][:, :, 0, columns].reshape(-1, len(columns)) for part in (fit, test))
         found, errors = [], []
         for model in bench.models:
-            z_fit, z_test = (model.latents(part["video"]) for part in (fit, test))
+            latents: Any = model.latents
+            z_fit, z_test = (latents(part["video"]) for part in (fit, test))
             found.append(ridge.r2(_rows(z_fit), y_fit, _rows(z_test), y_test))
             errors.append(self._errors(model, z_test, test))
         count = len(test["video"])
@@ -74,7 +76,7 @@ class Rollouts:
 
     def _episodes(self, bench: base.Bench, split: str, count: int) -> dict[str, np.ndarray]:
         """Episodes of `frames` frames, arrays with a first axis n. Only the object that is asked for has states."""
-        source = bench.source(split, count)
+        source: Any = bench.source(split, count)
         longer = dataclasses.replace(source, frames=self.frames)
         scenes = dataclasses.replace(bench.prepare(source), source=longer, frames=self.frames)
         found = pipeline.held_out(scenes, 0, count or len(source))
@@ -90,9 +92,10 @@ class Rollouts:
     def _errors(self, model: base.Model, z: np.ndarray, episodes: dict[str, np.ndarray]) -> list[float]:
         """Error of predictions over that of copying, for each of `steps`."""
         actions, proprio, rolled, found = episodes["actions"], episodes.get("proprio"), z[:, : self.given], []
+        advance: Any = model.advance
         while rolled.shape[1] < self.given + max(self.steps):
             t = rolled.shape[1]
-            following = model.advance(rolled, actions[:, :t], None if proprio is None else proprio[:, :t])
+            following = advance(rolled, actions[:, :t], None if proprio is None else proprio[:, :t])
             rolled = np.concatenate([rolled, following[:, None]], axis=1)
         for step in self.steps:
             at = self.given - 1 + step
