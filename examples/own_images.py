@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Train on your own images
+# # Train on your own data
 #
 # You need pictures, and for each picture a map that says which pixels belong to which object. This tutorial trains on
 # the 12 small drawings of `examples/folder`, then looks for pictures with similar features. With `--images` it takes
@@ -9,7 +9,15 @@
 #     DIR/masks/NAME.png         the maps, same names and sizes: 0 is background, each other value is one object
 #     DIR/eval/images, masks     held-out pictures (without them a tenth of the names is held out)
 #
-# No maps? `python -m cjepa_jax.data.segment` makes them with SAM or as superpixels (see *Data*).
+# No maps? `python -m cjepa_jax.data.segment` makes them with SAM or as superpixels (see *Data*). The steps are the same
+# for other data, with another config:
+#
+# | you have | config |
+# |---|---|
+# | a COCO export of a labelling tool | `configs/data/coco.py` |
+# | videos of any codec | `configs/data/videos.py` |
+# | bands, depth, NumPy files | `configs/folder.py` and *Data*, "Several channels" |
+# | a folder for each class | `configs/data/imagenette.py` |
 
 # %%
 import argparse
@@ -80,6 +88,13 @@ if args.smoke:
 run("cjepa_jax.train", "--config=folder", *settings)
 
 # %% [markdown]
+# ## Is it healthy?
+#
+# The loss alone does not tell. Look at three monitors, which the console and `report.html` show: `rankme` stays well
+# above 1, `explained/prediction` rises above 0, and `probe/..._r2` rises above the value of the same network untrained.
+# [Is my run healthy?](../HEALTH.md) shows them for a healthy run and for three broken ones, and says which learning
+# rate, EMA and batch to start with for small data. This run is too short for any of them.
+#
 # ## Use the features
 #
 # Pictures are read, cut to their centred square and resized, as in training. `features` gives one vector for each.

@@ -279,7 +279,8 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
     if have(embedded, removed) and values[embedded] < values[removed]:
         yield f"{embedded} = {values[embedded]}: must not be below {removed} = {values[removed]}"
     held_out, train, test = "data.eval_count", "probe.train", "probe.test"
-    if have(held_out, train, test) and values[train] + values[test] > values[held_out]:
+    probed = values.get("probe.every", 1) != 0
+    if probed and have(held_out, train, test) and values[train] + values[test] > values[held_out]:
         yield f"{train} + {test} = {values[train] + values[test]}: must not exceed {held_out} = {values[held_out]}"
 
 

@@ -51,7 +51,8 @@ class Probe:
       random_params: the encoder's parameters at initialisation.
       scenes: a SceneMap over held-out scenes. The first `train` fit the ridge, the next `test` score it. Its mask is
         not used.
-      label_names: "group/name" for each probe target. A group's score is the mean over its targets.
+      label_names: "group/name" for each probe target. A group's score is the mean over its targets, without
+        those that are equal in all test scenes.
       batch: scenes encoded at a time.
     """
 
@@ -84,7 +85,11 @@ class Probe:
         if scenes.intervened == "rerender":
             pairs = [i for i in range(self._train, len(held_out)) if held_out[i]["intervened_valid"]]
             self._pairs, self._without = pairs, np.stack([held_out[i]["intervened"] for i in pairs]) if pairs else None
-        self._groups = [name.partition("/")[0] for name in label_names]
+        flat = self._scenes["labels"][self._train :].std(0) == 0
+        self._groups = ["" if same else name.partition("/")[0] for name, same in zip(label_names, flat, strict=True)]
+        if flat.any():
+            names = ", ".join(name for name, same in zip(label_names, flat, strict=True) if same)
+            logging.warning("the probe leaves out %s: equal in all its test scenes, so R^2 is not defined", names)
         self._baselines = self._scores(self.features(random_params), "_random")
         self._baselines |= self._r2(pixel_components(self._scenes["video"], self._train), "_pixels")
 
@@ -134,7 +139,7 @@ class Probe:
     def _r2(self, features: np.ndarray, suffix: str) -> dict[str, float]:
         labels, n = self._scenes["labels"], self._train
         scores = ridge.r2(features[:n], labels[:n], features[n:], labels[n:])
-        groups = {group: [i for i, g in enumerate(self._groups) if g == group] for group in self._groups}
+        groups = {group: [i for i, g in enumerate(self._groups) if g == group] for group in self._groups if group}
         return {f"probe/{group}_r2{suffix}": float(np.mean(scores[index])) for group, index in groups.items()}
 
 

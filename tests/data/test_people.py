@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps, TiffImagePlugin
 
+from cjepa_jax.configuration import check
 from cjepa_jax.data import inspect
 from cjepa_jax.data.formats import image_bytes, image_files, rle
 from cjepa_jax.data.sources.coco import Coco
@@ -412,7 +413,8 @@ def test_a_small_export_of_a_labelling_tool_is_inspected(tmp_path, capsys):
     assert inspect.inspect(config, str(tmp_path / "out"), ("train", "eval"), 1) == 0
     said = capsys.readouterr().out
     assert "train: 3 scenes, 0 unreadable, 1 to 1 objects" in said and "eval: 1 scenes, 0 unreadable" in said
-    assert "--config.data.eval_count=1" in said
+    assert "--config.data.eval_count=1 --config.probe.every=0" in said
+    check.override(config, {"data.eval_count": 1, "probe.every": 0})  # which is accepted
 
 
 # Every kind of data and weights that people have had trouble with, and the test of its right value.

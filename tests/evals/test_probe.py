@@ -111,6 +111,24 @@ def test_groups_are_means_over_their_targets():
     assert metrics["probe/size_r2_pixels"] == pytest.approx(each["probe/f_r2_pixels"])
 
 
+def test_labels_that_never_change_are_left_out(caplog):
+    """One object in every picture, as in many data sets of people's own."""
+    scenes = scene_map(frames=1, intervened="none", count=16)
+    names = ("count", "position/x", "position/y")
+
+    class Same(type(scenes.source)):
+        def __getitem__(self, i):
+            return super().__getitem__(i) | {"labels": np.array([1.0, 0.5, i / 16], np.float32)}
+
+    fields = {f.name: getattr(scenes.source, f.name) for f in dataclasses.fields(scenes.source) if f.init}
+    scenes = dataclasses.replace(scenes, source=Same(**fields))
+    object.__setattr__(scenes.source, "label_names", names)
+    metrics = probes.Probe(bright, jnp.float32(1.0), scenes, names, 8, 8, 5).run(jnp.float32(1.0))
+    assert "probe/count_r2" not in metrics and np.isfinite(list(metrics.values())).all()
+    assert {"probe/position_r2", "probe/position_r2_random", "probe/position_r2_pixels"} <= metrics.keys()
+    assert "leaves out count, position/x" in caplog.text
+
+
 def test_batches_do_not_matter_and_a_small_source_is_split_in_proportion():
     one, two = (make(bright, batch=batch)[0].run(jnp.float32(1.0)) for batch in (16, 3))
     assert one.keys() == two.keys()

@@ -162,7 +162,12 @@ def advise(
     if twice:
         lines.append(f"{twice} scenes are in two splits (summary.json): remove them from one, or scores are too good")
     count = facts["eval"]["scenes"] - facts["eval"]["unreadable"] if "eval" in facts else 0
-    if 0 < count < data.eval_count:
+    if count == 1:
+        lines.append(
+            "1 held-out scene, the probe needs 4: hold out more scenes (docs/DATA.md), or train without the probe: "
+            "--config.data.eval_count=1 --config.probe.every=0"
+        )
+    elif 0 < count < data.eval_count:
         half = max(1, count // 2)
         lines.append(
             f"{count} held-out scenes, data.eval_count is {data.eval_count}: --config.data.eval_count={count} "
