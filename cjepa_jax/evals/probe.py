@@ -139,8 +139,10 @@ class Probe:
     def _r2(self, features: np.ndarray, suffix: str) -> dict[str, float]:
         labels, n = self._scenes["labels"], self._train
         scores = ridge.r2(features[:n], labels[:n], features[n:], labels[n:])
-        groups = {group: [i for i, g in enumerate(self._groups) if g == group] for group in self._groups if group}
-        return {f"probe/{group}_r2{suffix}": float(np.mean(scores[index])) for group, index in groups.items()}
+        varies = np.ptp(labels[n:], axis=0) > 0  # a target that is the same in all scenes has no score
+        named = filter(None, self._groups)
+        groups = {g: [i for i, own in enumerate(self._groups) if own == g and varies[i]] for g in named}
+        return {f"probe/{group}_r2{suffix}": float(np.mean(scores[i])) for group, i in groups.items() if i}
 
 
 def pixel_components(video: np.ndarray, train: int, count: int = 96) -> np.ndarray:

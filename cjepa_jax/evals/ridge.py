@@ -15,7 +15,7 @@ def r2(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray, test_y: np.
     train_y, test_y = np.asarray(train_y, np.float64), np.asarray(test_y, np.float64)
     mean, prediction = train_y.mean(0), predict(train_x, train_y, test_x)
     error, variance = ((test_y - prediction) ** 2).sum(0), ((test_y - mean) ** 2).sum(0)
-    return np.where(test_y.std(0) > 0, 1.0 - error / np.where(variance > 0, variance, 1.0), np.nan)
+    return np.where(np.ptp(test_y, axis=0) > 0, 1.0 - error / np.where(variance > 0, variance, 1.0), np.nan)
 
 
 def predict(train_x: np.ndarray, train_y: np.ndarray, test_x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 def get_config():
     evals = dict(
-        fit=512,
+        fit=256,
         test=256,
         protocols=dict(
             rollouts=dict(

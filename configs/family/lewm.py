@@ -7,8 +7,8 @@ causal predictor that the action modulates (AdaLN-zero), squared error with grad
 Epps-Pulley statistic of each time's latents, no target network. Different: frames of 32 x 32, no skipped frames, an
 encoder of 3 blocks whose tokens are flattened (the paper: ViT-Ti with a class token), 256 slices, a higher rate.
 
-The latents collapse within the first hundred or two hundred steps, and recover. That is normal for this method, so the
-alarm waits for `objective.grace` steps. Expected: docs/WORLD_MODELS.md.
+SIGReg starts near 0.4 x 64, its value for latents that are all equal, and falls. So the alarm for collapse waits for
+`objective.grace` steps. Expected: docs/WORLD_MODELS.md.
 
 The wall and the door stay in one place. If each episode has its own, latents of this size hold these places, which do
 not change and so are easy to predict, and not the dot's (docs/WORLD_MODELS.md).

@@ -162,3 +162,15 @@ def test_too_few_scenes_are_split_two_and_two_or_not_probed_at_all():
     assert "probe/count_r2" in metrics
     few = scene_map(frames=1, count=3)
     assert probes.Probe(bright, jnp.float32(1.0), few, ["count"] + list("abcde"), 8, 8, 4).run(jnp.float32(1.0)) == {}
+
+
+def test_a_target_that_is_the_same_in_all_scenes_has_no_score():
+    """Such as the place of a wall that never moves: a score of NaN would end the run."""
+    rng = np.random.default_rng(0)
+    features, probe = rng.standard_normal((40, 3)), object.__new__(probes.Probe)
+    columns = [features[:, 0], np.full(40, 0.1), features[:, 1], np.full(40, 0.7)]
+    labels = np.stack(columns, axis=1).astype(np.float32)
+    probe._scenes, probe._train = {"labels": labels}, 20
+    probe._groups = ["dot", "wall", "wall", "door"]
+    scores = probe._r2(features, "")
+    assert set(scores) == {"probe/dot_r2", "probe/wall_r2"} and min(scores.values()) > 0.99

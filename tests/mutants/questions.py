@@ -203,7 +203,8 @@ QUESTIONS = (
             "vectors[:, keep]",
             f"{PROBE}pixel_components_are_those_of_the_svd",
         ),
-        ("np.mean(scores[index])", "np.max(scores[index])", f"{PROBE}groups_are_means_over_their_targets"),
+        ("np.mean(scores[i])", "np.max(scores[i])", f"{PROBE}groups_are_means_over_their_targets"),
+        ("own == g and varies[i]", "own == g", f"{PROBE}a_target_that_is_the_same_in_all_scenes_has_no_score"),
         (
             "len(held_out) * train // (train + test)",
             "train",
