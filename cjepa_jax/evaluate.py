@@ -100,6 +100,8 @@ def evaluate(config, model: Restored, protocols: dict, folder: pathlib.Path) -> 
         "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "version": f"{__version__}, jax {jax.__version__}",
     }
+    if bench:
+        require_kinds(bench, {name: protocols[name] for name in todo})
     for name in todo:
         memory.release()
         started = time.perf_counter()
@@ -142,7 +144,7 @@ def make_bench(config, model: Restored) -> Bench:
             raise
 
     def prepare(source):
-        kinds.require(source, kinds.FILMED, "evaluate")
+        kinds.require(source, kinds.CLIPS, "evaluate")
         hides = isinstance(model.objective, Masking)
         scenes = assemble.make_scenes(config, source, model.objective.patch, model.objective.tubelet, hides=hides)
         return dataclasses.replace(scenes, with_objects=True)
@@ -161,6 +163,13 @@ def make_bench(config, model: Restored) -> Bench:
         rate=model.rate,
         anchor=int(model.about["mask"].get("anchor", getattr(model.objective, "anchor", 0))),
     )
+
+
+def require_kinds(bench: Bench, protocols: dict) -> None:
+    """Raises ConfigError for the first protocol that does not take the kind of the test scenes (evals.base)."""
+    source = bench.source(bench.test_split, bench.test)
+    for name, protocol in protocols.items():
+        kinds.require(source, getattr(protocol, "kinds", kinds.FILMED), f"evals.protocols.{name}")
 
 
 def _check_count(make, split: str, count: int, key: str) -> None:

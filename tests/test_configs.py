@@ -27,14 +27,23 @@ NAMES = sorted(
 shape = jax.ShapeDtypeStruct
 
 
+def grid_of(c, objective):
+    """(times, rows, cols) of the config's scenes, and the shape of one without its frames."""
+    source = build.locate(c.data.source)
+    if kinds.of(source) == "slots":
+        options = c.data.options
+        return (c.data.frames, 1, options.slots), (1, options.slots, options.width), jnp.float32
+    inner = (c.data.size, c.data.size, 3)
+    return tokenizers.grid((c.data.frames, *inner), objective.patch, objective.tubelet), inner, jnp.uint8
+
+
 def abstract_batch(c, objective):
     """The shapes of the config's batch, on one device."""
     b, k = c.train.batch, c.data.max_objects
-    video = shape((b, c.data.frames, c.data.size, c.data.size, 3), jnp.uint8)
-    n = int(np.prod(tokenizers.grid(video.shape, objective.patch, objective.tubelet)))
+    grid, inner, dtype = grid_of(c, objective)
+    video, n = shape((b, c.data.frames, *inner), dtype), int(np.prod(grid))
     length = batching.row_lengths(c.data.row_lengths, n)[0]
     none = np.zeros((k, n), bool)
-    grid = tokenizers.grid(video.shape, objective.patch, objective.tubelet)
     drops = len(build.bind(c.mask)(np.random.default_rng(0), none, none[:, 0], grid=grid)) > 2
     rows = Rows(shape((1, b, length), jnp.int32), shape((1, b, length), jnp.int32))
     scene, flag = shape((b,), jnp.int32), shape((b,), bool)
@@ -97,7 +106,7 @@ def test_every_config_is_locked_documented_and_drawable(name):
     c = module.get_config()
     assert c.is_locked and "python -m cjepa_jax" in module.__doc__
     objective = build.build(c.objective, steps=1, dtype="float32")
-    grid = tokenizers.grid((c.data.frames, c.data.size, c.data.size, 3), objective.patch, objective.tubelet)
+    grid, *_ = grid_of(c, objective)
     patches = np.zeros((c.data.max_objects, np.prod(grid)), bool)
     masked, removed, *dropped = build.bind(c.mask)(np.random.default_rng(0), patches, patches[:, 0], grid=grid)
     assert 0 < masked.sum() < masked.size and not removed.any()

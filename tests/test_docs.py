@@ -17,6 +17,7 @@ OBJECTIVES = [
     ("MAE", "baselines.mae"),
     ("Supervised", "baselines.supervised"),
     ("Joint", "ablations.slots"),
+    ("Slots", "slots.balls"),
 ]
 METRICS = (running.ROOT / "docs/METRICS.md").read_text()
 

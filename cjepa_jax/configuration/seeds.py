@@ -36,6 +36,9 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "other objects that are simulated away": 1020,
     "tasks of a world with actions": 1021,
     "policy of an episode": 1022,
+    "order of slots": 1040,
+    "noise of slots": 1041,
+    "features of slots": 1042,
 }
 
 

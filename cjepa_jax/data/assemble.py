@@ -38,7 +38,12 @@ def _check_channels(config: Any, source: Source) -> None:
 
 
 def patch_and_tubelet(config: Any) -> tuple[int, int]:
-    """Pixels and frames of a token, read from the encoder's section. Raises ConfigError if that section is missing."""
+    """Pixels and frames of a token, read from the encoder's section. Raises ConfigError if that section is missing.
+
+    An objective without encoder, whose tokens are slots, names `history` instead: one slot of one frame.
+    """
+    if "encoder" not in config.objective and "history" in config.objective:
+        return 1, 1
     encoder = config.objective.get("encoder")
     if encoder is None or "variant" not in encoder:
         raise ConfigError("objective.encoder.variant is missing: it says how large the patches are")

@@ -49,6 +49,28 @@ def episode(raw: Any, frames: int, name: str) -> None:
     if not isinstance(raw, Mapping) or "video" not in raw or "actions" not in raw:
         raise DataError(f"{name}: must be a dict of video and actions, as a source of episodes gives")
     video(raw["video"], frames, name)
+    agent(raw, frames, name)
+
+
+def slots(raw: Any, shape: tuple[int, ...], name: str) -> None:
+    """Checks what scene `name` of a source of slots has: video of this shape [T, 1, K, D]. Raises DataError."""
+    if not isinstance(raw, Mapping) or "video" not in raw:
+        raise DataError(f"{name}: must be a dict of video, as a source of slots gives")
+    array = raw["video"]
+    if _type(array) != np.float32 or array.shape != shape:
+        raise DataError(
+            f"{name}: video is {described(array)}: must be float32 {list(shape)} (data.frames = {shape[0]})"
+        )
+    if not np.isfinite(array).all():
+        frame, _, slot = np.argwhere(~np.isfinite(array).all(-1))[0]
+        raise DataError(f"{name}: slot {slot} at frame {frame}: must be finite")
+    if "present" in raw and (_type(raw["present"]) != np.bool_ or raw["present"].shape != shape[2:3]):
+        raise DataError(f"{name}: present is {described(raw['present'])}: must be bool [{shape[2]}]")
+    agent(raw, shape[0], name)
+
+
+def agent(raw: Mapping, frames: int, name: str) -> None:
+    """Checks the arrays of an agent that a scene may have: actions and proprio. Raises DataError."""
     for field in ("actions", "proprio"):
         values = _array(raw[field]) if field in raw else None
         if values is None:

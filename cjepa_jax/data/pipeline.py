@@ -88,7 +88,7 @@ class SceneMap:
         """Bytes of one prepared scene, and the settings that decide it."""
         videos = 2 if self.intervened in PICTURED else 1
         keys = {"data.size": self.size, "data.frames": self.frames, "data.max_objects": self.max_objects}
-        channels, pixels = checks.channels_of(self.source)
+        channels, pixels = self.values
         values = channels * videos * self.frames * self.size**2
         return np.dtype(pixels).itemsize * values + self.max_objects * self.tokens, keys
 
@@ -96,10 +96,9 @@ class SceneMap:
         raw, index, replaced = self._read(scene)
         name = f"scene {index} of {type(self.source).__name__}"
         raw = self.complete(raw, name)
-        checks.scene(raw, self.frames, self.source.label_names, name, *checks.channels_of(self.source))
+        checks.scene(raw, self.frames, self.source.label_names, name, *self.values)
         rng = np.random.default_rng([self.seed, DRAW, index, epoch])  # used by this element only
-        height, width = raw["video"].shape[1:3]
-        window = transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
+        window = self.window(rng, raw["video"])
         video, masks = window.frames(raw["video"], self.size), window.masks(raw["masks"], self.size)
 
         every_object = objects.patches(masks, self.patch, self.frames // self.grid[0])
@@ -151,6 +150,16 @@ class SceneMap:
         """The source's scene, with what this kind of scene may leave out."""
         return raw
 
+    @property
+    def values(self) -> tuple[int, str]:
+        """Channels and type of a video."""
+        return checks.channels_of(self.source)
+
+    def window(self, rng: np.random.Generator, video: np.ndarray) -> Any:
+        """What is cut out of the frames: with `crop` a random rectangle, else the centred square."""
+        height, width = video.shape[1:3]
+        return transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
+
     def more(self, raw: dict, kept: np.ndarray) -> dict[str, np.ndarray]:
         """Arrays that only some sources have: which of the objects `kept` touch each other."""
         if "graph" not in raw:
@@ -167,7 +176,7 @@ class SceneMap:
                 return video, np.False_
             without = self.source.intervene(index, chosen)
             name = f"scene {index} of {type(self.source).__name__} without objects"
-            checks.video(without, self.frames, name, *checks.channels_of(self.source))
+            checks.video(without, self.frames, name, *self.values)
             return window.frames(without, self.size), np.True_
         blank = masked.reshape(self.grid)
         for axis, repeat in enumerate((self.frames // self.grid[0], self.patch, self.patch)):

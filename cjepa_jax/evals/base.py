@@ -4,6 +4,8 @@ A protocol is a frozen dataclass that config.evals.protocols names, with one met
 
     run(bench: Bench) -> Result
 
+A class attribute `kinds` names the kinds of scenes (data/kinds) that it takes. By default these are kinds.FILMED.
+
 It scores `bench.model`, the same network at random initialisation (`bench.randoms`), and baselines for comparison:
 floors (lower bounds) and ceilings (upper bounds).
 """

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from cjepa_jax import __version__
+from cjepa_jax.data import kinds
 from cjepa_jax.errors import one_line
 from cjepa_jax.experiment import Experiment
 from cjepa_jax.host import door
@@ -64,7 +65,8 @@ def _short(value: float) -> str:
 def finish(config: Any, workdir: Workdir, loop: Any, seconds: float) -> None:
     """Writes the report's arrays, then result.json, which marks the run as finished. loop: runtime.loop.Loop."""
     run, state = loop.run, loop.state
-    pictures = config.log.report and isinstance(run.objective, Masking)
+    shows = isinstance(run.objective, Masking) and kinds.of(run.source) in kinds.FILMED
+    pictures = config.log.report and shows
     if pictures:  # every process's part: the arrays may be spread over all of them
         state, params = processes.local((state, run.init(run.example()).params))
     if not processes.first():
@@ -84,6 +86,8 @@ def finish(config: Any, workdir: Workdir, loop: Any, seconds: float) -> None:
     }
     if not isinstance(run.objective, Masking):
         about["pictures"] = f"{config.objective.type} has no encode_context"
+    elif not shows:
+        about["pictures"] = f"scenes of kind {kinds.of(run.source)!r} are no pictures"
     elif not pictures:
         about["pictures"] = "log.report was False"
     last = {name: value for row in workdir.read_metrics() if row["step"] == run.steps for name, value in row.items()}

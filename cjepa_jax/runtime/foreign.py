@@ -48,6 +48,7 @@ PARTS = {  # parts of an objective, and the class whose arguments their sections
     "predictor": f"{MODELS}predictor:Predictor",
     "decoder": f"{MODELS}decoder:Decoder",
     "slots": f"{MODELS}slots:Slots",
+    "slot_predictor": f"{MODELS}slot_predictor:SlotPredictor",
     "projector": f"{MODELS}heads:Projector",
 }
 RECORDS = ("cjepa_jax.data.sources.records:Records", "cjepa_jax.data.records:Records")  # now, and in older configs

@@ -14,7 +14,9 @@ from cjepa_jax.configuration import check
 from cjepa_jax.data import assemble, batching, bench, inspect, kinds, pipeline, show
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals.base import Bench
-from cjepa_jax.evaluate import make_bench
+from cjepa_jax.evals.rollout import Rollout
+from cjepa_jax.evals.surprise import Surprise
+from cjepa_jax.evaluate import make_bench, require_kinds
 from cjepa_jax.loading.model import Restored
 from cjepa_jax.objectives import mae
 from cjepa_jax.types import Batch, Rows
@@ -64,8 +66,8 @@ def of_kind(name):
     return type("Other", (Walk,), {"kind": name, "__module__": __name__})
 
 
-Spectrogram, Points, Slots, Smells = (of_kind(name) for name in ("spectrogram", "points", "slots", "smells"))
-OTHERS = ("Spectrogram", "Points", "Slots", "Smells")
+Spectrogram, Points, Smells = (of_kind(name) for name in ("spectrogram", "points", "smells"))
+OTHERS = ("Spectrogram", "Points", "Smells")
 
 
 def config(source="Walk", base="baselines.mae", **changes):
@@ -196,3 +198,144 @@ def test_each_kind_that_is_read_has_a_maker():
     assert set(kinds.MAKERS) <= set(kinds.ALL) and set(kinds.FILMED) <= set(kinds.MAKERS)
     assert all(callable(importlib.import_module(module).make) for module in kinds.MAKERS.values())
     assert kinds.of(object()) == "video"
+
+
+def slot_config(**changes):
+    """The shipped config of slots, of almost no size."""
+    c = importlib.import_module("configs.slots.balls").get_config().copy_and_resolve_references().unlock()
+    own = dict(check.flatten(c))
+    c.update_from_flattened_dict({key: value for key, value in SMALL.items() if key in own and key != "data.frames"})
+    small = {"data.options.of_options.objects": (2, 3), "data.options.slots": 4, "data.options.width": 16}
+    small |= {"data.frames": 5, "objective.future": 2, "train.batch": 8, "data.row_lengths": (1.0,)}
+    small |= {"objective.slot_predictor.depth": 1, "objective.slot_predictor.heads": 2, "data.max_objects": 4}
+    small |= {"objective.slot_predictor.units": 16, "probe.train": 8, "probe.test": 8, "data.workers": 0}
+    c.update_from_flattened_dict(small | {"data.count": 16, "data.eval_count": 16} | changes)
+    return c
+
+
+def train_on_slots(c, folder):
+    run = experiment.assemble(c)
+    batch = run.example()
+    assert batch.video.shape == (8, 5, 1, 4, 16) and batch.video.dtype == np.float32
+    assert batch.object_patches.shape == (8, 4, 20) and batch.graph.shape == (8, 4, 4)
+    assert jax.eval_shape(run.step, jax.eval_shape(run.init, batch), batch)[1]["loss"].shape == ()
+
+
+def evaluate_slots(c, folder):
+    made = make_bench(c, Restored.of(c, "random"))
+    result = Rollout(3, 2).run(made)
+    assert {score.row for score in result.scores} >= {"trained", "copy", "constant velocity"}
+    require_kinds(made, {"rollout": Rollout()})
+    require_kinds(made, {"rollout": Rollout(), "surprise": Surprise()})
+
+
+SHOWN = "TrueSlots gives scenes of kind 'slots': {} takes video or episodes"
+REFUSED = {
+    "evaluate": f"data.source: {SHOWN.format('evals.protocols.surprise')}",
+    "data.show": f"data.source: {SHOWN.format('data.show')}",
+    "data.inspect": f"data.source: {SHOWN.format('data.inspect')}",
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "bench")) for n in COMMANDS])
+def test_every_command_takes_slots_or_refuses_them_in_one_line(name, tmp_path):
+    evals = {"evals.test_split": "eval", "evals.fit": 8, "evals.test": 8, "evals.batch": 4, "evals.random_inits": 1}
+    command = {"train": train_on_slots, "evaluate": evaluate_slots}.get(name, COMMANDS[name])
+    if name not in REFUSED:
+        command(slot_config(**evals), tmp_path)
+        return
+    with pytest.raises(ConfigError) as error:
+        command(slot_config(**evals), tmp_path)
+    assert str(error.value) == REFUSED[name]
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"data.crop": True}, "data.crop = True: must be False for slots, which have no place"),
+        ({"data.max_objects": 3}, "data.max_objects = 3: must be at least the 4 slots of TrueSlots"),
+    ],
+)
+def test_settings_that_slots_do_not_have_are_refused(changes, text):
+    with pytest.raises(ConfigError) as error:
+        experiment.assemble(slot_config(**changes))
+    assert str(error.value) == text
+
+
+def test_an_objective_of_pixels_refuses_slots_and_the_other_way_round():
+    slots = slot_config()
+    pixels = config()
+    pixels.data.source, pixels.data.options, pixels.data.frames = slots.data.source, slots.data.options, 4
+    with pytest.raises(ConfigError, match=r"kind 'slots': objective.type = '.*:Mae' takes video or episodes$"):
+        experiment.assemble(pixels)
+    slots.data.source, slots.data.options = f"{__name__}:Walk", {}
+    with pytest.raises(ConfigError, match=r"kind 'episodes': objective.type = '.*slots:Slots' takes slots$"):
+        experiment.assemble(slots)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """A source of slots of any numbers. broken: what is wrong with it."""
+
+    split: str = "train"
+    path: str = ""
+    size: int = 16
+    frames: int = 5
+    count: int = 16
+    seed: int = 0
+    broken: str = ""
+
+    kind: ClassVar[str] = "slots"
+    label_names: ClassVar[tuple[str, ...]] = ()
+    can_rerender: ClassVar[bool] = False
+    slots: ClassVar[int] = 4
+    width: ClassVar[int] = 16
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        video = np.random.default_rng(i).normal(size=(self.frames, 1, 4, 16)).astype(np.float32)
+        raw = {"video": video, "present": np.arange(4) < 3, "actions": np.ones((self.frames, 2), np.float32)}
+        if self.broken == "nan":
+            video[2, 0, 1] = np.nan
+        if self.broken == "double":
+            raw["video"] = video.astype(float)
+        if self.broken == "present":
+            raw["present"] = np.ones(3, bool)
+        if self.broken == "actions":
+            raw["actions"] = raw["actions"][1:]
+        return raw
+
+
+def test_a_batch_of_slots_has_identity_masks_without_the_empty_slots():
+    c = slot_config(**{"data.intervened": "zero_pixels", "mask.least": 1})
+    c.data.source, c.data.options = f"{__name__}:Given", {}
+    source = assemble.make_source(c, "train")
+    scene = assemble.make_scenes(c, source, 1, 1)(0, 0)
+    patches = np.tile(np.eye(4, dtype=bool), 5) & (np.arange(4) < 3)[:, None]
+    np.testing.assert_array_equal(scene["object_patches"], patches)
+    assert scene["object_valid"].tolist() == [True, True, True, False] and scene["actions"].shape == (5, 2)
+    np.testing.assert_array_equal(scene["video"], source[0]["video"])
+    empty = np.tile(np.arange(4) == 3, 5)
+    assert not (scene["context"] | scene["hidden"])[empty].any() and (scene["context"] | scene["hidden"])[~empty].all()
+    gone = scene["hidden"].reshape(5, 1, 4) & scene["removed"]
+    wanted = np.where(gone[..., None], 0, scene["video"])
+    np.testing.assert_array_equal(scene["intervened"], wanted)
+
+
+@pytest.mark.parametrize(
+    "broken, text",
+    [
+        ("nan", "scene 0 of Given: slot 1 at frame 2: must be finite"),
+        ("double", "scene 0 of Given: video is float64 [5, 1, 4, 16]: must be float32 [5, 1, 4, 16] (data.frames = 5)"),
+        ("present", "scene 0 of Given: present is bool [3]: must be bool [4]"),
+        ("actions", "scene 0 of Given: actions are float32 [4, 2]: must be float32 [5, any]"),
+    ],
+)
+def test_broken_slots_are_refused(broken, text):
+    c = slot_config()
+    c.data.source, c.data.options = f"{__name__}:Given", {"broken": broken}
+    with pytest.raises(DataError) as error:
+        assemble.make_scenes(c, assemble.make_source(c, "train"), 1, 1)(0, 0)
+    assert str(error.value) == text

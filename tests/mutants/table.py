@@ -10,9 +10,11 @@ from tests.mutants.objectives import OBJECTIVES
 from tests.mutants.planning import PLANNING
 from tests.mutants.questions import QUESTIONS
 from tests.mutants.runs import RUNS
+from tests.mutants.slots import SLOTS
 from tests.mutants.world import WORLD
 
 MUTANTS = (
     *(*METHOD, *OBJECTIVES, *MODELS, *MASKS, *DATA, *EVALS, *QUESTIONS, *PLANNING, *RUNS, *EXPORTS, *CONFIGS),
     *WORLD,
+    *SLOTS,
 )

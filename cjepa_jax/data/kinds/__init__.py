@@ -12,8 +12,9 @@ import numpy as np
 from cjepa_jax.errors import ConfigError
 
 ALL = ("video", "spectrogram", "points", "episodes", "slots")
-MAKERS = {"video": "cjepa_jax.data.kinds.video", "episodes": "cjepa_jax.data.kinds.episodes"}
-FILMED = ("video", "episodes")  # kinds whose scenes have a `video`, which most commands show
+MAKERS = {name: f"cjepa_jax.data.kinds.{name}" for name in ("video", "episodes", "slots")}
+FILMED = ("video", "episodes")  # kinds whose scenes have a `video` of pixels, which most commands show
+CLIPS = (*FILMED, "slots")  # kinds whose scenes have a `video`: pixels, or slots in the place of pixels
 
 
 class SceneMap(Protocol):

@@ -1,0 +1,207 @@
+"""Slots from the true states of a simulated world: what a perfect slot encoder would give, and faults that one has."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cjepa_jax.configuration import build, seeds
+from cjepa_jax.data.worlds.base import SPLITS, World
+from cjepa_jax.errors import ConfigError, DataError
+
+LEAST_SIZE = 8  # pixels: the world is simulated at its least size, since no picture is used
+HIDDEN = ("present", "velocity", "spin", "mass")  # groups of states that a single frame does not show
+SCALES = {"position": (0.5, 0.25), "size": (0.2, 0.1), "colour": (0.5, 0.3), "depth": (0.5, 0.3)}  # centre, spread
+KEPT = 2**14  # simulated scenes that a process keeps
+SHUFFLES = ("none", "scene", "frame")
+
+
+@dataclass(frozen=True)
+class TrueSlots:
+    """Scenes of slots (data/kinds/slots.py) from the states of a simulated world.
+
+    A slot holds what one frame shows of an object: place, cosine and sine of its angle, size, colour and the world's
+    other states, but no velocity, spin or mass. Each is brought to about zero mean and unit variance by fixed numbers.
+    With `width` these features are mapped by a fixed random isometry, so that no component is one of them. Slots
+    without object are 0 and are not `present`. `states` and `graph` are the world's, in the order of the slots.
+
+    Args:
+      split, path, count, seed, frames: as for every source. size: ignored, no picture is made.
+      of: "module:Class", a World with states. of_options: its options.
+      slots: K, at least the number of objects of each scene.
+      width: D. 0: as many as there are features.
+      noise: standard deviation of Gaussian noise on every component of a slot that holds an object.
+      shuffle: "none": object k is slot k. "scene": slots have another order in each scene. "frame": the slots that hold
+        objects change places at every frame, as those of an encoder that does not track.
+      merge: share of scenes in which one slot holds two objects, as their mean, and another slot is empty.
+    Raises: ConfigError for a value outside its limits.
+    """
+
+    split: str = "train"
+    path: str = ""
+    size: int = 64
+    frames: int = 8
+    count: int = 10_000
+    seed: int = 0
+    of: str = "cjepa_jax.data.worlds:Balls"
+    of_options: Mapping[str, Any] = field(default_factory=dict)
+    slots: int = 7
+    width: int = 0
+    noise: float = 0.0
+    shuffle: str = "scene"
+    merge: float = 0.0
+    source: World = field(init=False, repr=False, compare=False)
+
+    kind: ClassVar[str] = "slots"
+    can_rerender: ClassVar[bool] = True
+
+    def __post_init__(self):
+        fields = dict(split=self.split, path=self.path, size=LEAST_SIZE, frames=self.frames, count=self.count)
+        section = {"type": self.of, **dict(self.of_options)}
+        world = build.build(section, "data.options.of_options", "data.options.of", seed=self.seed, **fields)
+        if not isinstance(world, World) or not world.state_names:
+            raise ConfigError(f"data.options.of = {self.of!r}: must be a simulated world with states")
+        object.__setattr__(self, "source", world)
+        for name, fits, limit in (
+            ("slots", _whole(self.slots) and self.slots >= 1, "a whole number, at least 1"),
+            ("noise", _number(self.noise) and self.noise >= 0, "a number, 0 or more"),
+            ("merge", _number(self.merge) and self.merge <= 1, "a share in [0, 1]"),
+            ("shuffle", self.shuffle in SHUFFLES, f"one of {', '.join(SHUFFLES)}"),
+            ("width", _whole(self.width), "a whole number, 0 or more"),
+        ):
+            if not fits:
+                raise ConfigError(f"data.options.{name} = {getattr(self, name)!r}: must be {limit}")
+        features = self._features(np.zeros((1, len(world.state_names)))).shape[-1]
+        if self.width and self.width < features:
+            raise ConfigError(f"data.options.width = {self.width}: must be 0, or at least the {features} features")
+        object.__setattr__(self, "width", self.width or features)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Those of the world."""
+        return self.source.label_names
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Those of the world."""
+        return self.source.state_names
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        """Scene i: video float32 [T,1,K,D], present, states [T,K,S], labels and, unless slots change places, graph."""
+        raw = _played(self.source, i)
+        holds = self._holds(i, raw["states"].shape[1])
+        states, present = self._mean(raw["states"], holds), holds.any((0, 2))
+        out = {"video": self._video(i, raw["states"], holds), "present": present, "labels": raw["labels"]}
+        out["states"] = states.astype(np.float32)
+        if "graph" in raw and self.shuffle != "frame":
+            one = holds[0].astype(int)
+            out["graph"] = (one @ raw["graph"] @ one.T > 0) & ~np.eye(self.slots, dtype=bool)
+        return out
+
+    def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
+        """The slots of scene i under do(remove) of the objects in the slots `removed`, bool [K], as they are at first.
+
+        float32 [T,1,K,D]. The slots of removed objects are 0.
+        """
+        removed = np.asarray(removed, bool)
+        objects = _played(self.source, i)["states"].shape[1]
+        holds = self._holds(i, objects)
+        gone = holds[0][removed].any(0)
+        states = self.source.rollout(i, gone)["states"]
+        return self._video(i, states, holds & ~gone)
+
+    def places(self, slots: np.ndarray) -> np.ndarray:
+        """The positions that slots [..., D] hold, [..., 2] in view widths."""
+        names = self._names
+        columns = [names.index("position/x"), names.index("position/y")]
+        centre, spread = SCALES["position"]
+        return (slots @ self._isometry.T / self._gain)[..., columns] * spread + centre
+
+    def _video(self, i: int, states: np.ndarray, holds: np.ndarray) -> np.ndarray:
+        """float32 [T,1,K,D] of states [T,O,S], for `holds` bool [T,K,O]."""
+        slots = self._mean(self._features(states), holds) @ self._isometry * self._gain
+        if self.noise:
+            rng = seeds.generator(self.seed, "noise of slots", SPLITS[self.split], i)
+            slots = slots + self.noise * rng.standard_normal(slots.shape)
+        return np.where(holds.any(2)[..., None], slots, 0)[:, None].astype(np.float32)
+
+    def _holds(self, i: int, objects: int) -> np.ndarray:
+        """Which objects each slot holds at each frame, bool [T,K,O]. Raises DataError for too few slots."""
+        if objects > self.slots:
+            raise DataError(f"scene {i} has {objects} objects: data.options.slots = {self.slots} is too few")
+        rng = seeds.generator(self.seed, "order of slots", SPLITS[self.split], i)
+        order = np.arange(self.slots) if self.shuffle == "none" else rng.permutation(self.slots)
+        groups = np.eye(self.slots, objects, dtype=bool)[order]  # [K,O]
+        if objects > 1 and rng.random() < self.merge:
+            one, other = rng.permutation(np.flatnonzero(groups.any(1)))[:2]
+            groups[one] |= groups[other]
+            groups[other] = False
+        holds = np.repeat(groups[None], self.frames, 0)
+        if self.shuffle == "frame":
+            used = np.flatnonzero(groups.any(1))
+            for frame in holds[1:]:
+                frame[used] = frame[rng.permutation(used)]
+        return holds
+
+    @staticmethod
+    def _mean(values: np.ndarray, holds: np.ndarray) -> np.ndarray:
+        """The mean over the objects of each slot: [T,O,S], bool [T,K,O] -> [T,K,S]. 0 for an empty slot."""
+        weights = holds / np.maximum(holds.sum(2, keepdims=True), 1)
+        return np.einsum("tko,tos->tks", weights, values.astype(np.float64))
+
+    def _features(self, states: np.ndarray) -> np.ndarray:
+        """[..., S] -> [..., F], in the order of `_names`."""
+        parts = []
+        for name in self._columns:
+            values = states[..., self.source.state_names.index(name)].astype(np.float64)
+            if name == "angle":
+                parts += [np.cos(values), np.sin(values)]
+            else:
+                centre, spread = SCALES.get(name.partition("/")[0], (0.0, 1.0))
+                parts.append((values - centre) / spread)
+        return np.stack(parts, -1)
+
+    @property
+    def _columns(self) -> list[str]:
+        return [name for name in self.source.state_names if name.partition("/")[0] not in HIDDEN]
+
+    @property
+    def _names(self) -> list[str]:
+        return [part for name in self._columns for part in ((name, "sine") if name == "angle" else (name,))]
+
+    @property
+    def _isometry(self) -> np.ndarray:
+        """float64 [F, D] with orthonormal rows, the same for all splits and seeds. The identity where D = F."""
+        return _isometry(len(self._names), self.width)
+
+    @property
+    def _gain(self) -> float:
+        """Keeps the variance of a component."""
+        return float(np.sqrt(self.width / len(self._names)))
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _played(world: World, i: int) -> dict[str, np.ndarray]:
+    """What is needed of a simulated scene: a few kilobytes, kept for the next epoch. Do not modify it."""
+    return {name: array for name, array in world[i].items() if name in ("states", "labels", "graph")}
+
+
+@functools.cache
+def _isometry(features: int, width: int) -> np.ndarray:
+    if width == features:
+        return np.eye(features)
+    matrix = seeds.generator(0, "features of slots", features, width).standard_normal((width, features))
+    return np.linalg.qr(matrix)[0].T
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

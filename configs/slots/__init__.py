@@ -1,0 +1,1 @@
+"""Causal-JEPA on object slots: docs/SLOTS.md."""

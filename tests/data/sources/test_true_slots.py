@@ -1,0 +1,136 @@
+"""Slots from true states: what they hold, their order, and do(remove)."""
+
+import numpy as np
+import pytest
+
+from cjepa_jax.data.sources.true_slots import TrueSlots
+from cjepa_jax.data.worlds import Balls
+from cjepa_jax.errors import ConfigError, DataError
+
+OPTIONS = dict(objects=(3, 4), dt=0.04)
+
+
+def make(**fields):
+    return TrueSlots(**dict(count=8, frames=5, of_options=OPTIONS, slots=5) | fields)
+
+
+def test_slots_hold_what_a_frame_shows_of_each_object_and_nothing_else():
+    source, world = make(shuffle="none"), Balls(count=8, frames=5, size=16, **OPTIONS)
+    for i in range(8):
+        scene, states = source[i], world[i]["states"]
+        objects = states.shape[1]
+        assert scene["video"].dtype == np.float32 and scene["video"].shape == (5, 1, 5, source.width)
+        np.testing.assert_array_equal(scene["present"], np.arange(5) < objects)
+        np.testing.assert_allclose(source.places(scene["video"][:, 0, :objects]), states[..., 1:3], atol=1e-6)
+        angle = scene["video"][:, 0, :objects, 2:4]
+        np.testing.assert_allclose(angle, np.stack([np.cos(states[..., 3]), np.sin(states[..., 3])], -1), atol=1e-6)
+        np.testing.assert_array_equal(scene["states"][:, :objects], states)
+        assert not scene["video"][:, 0, objects:].any()
+    # Two scenes that differ in velocities only have the same first frame: the width counts no hidden state.
+    shown = [name for name in world.state_names if name.split("/")[0] not in ("present", "velocity", "spin", "mass")]
+    assert source.width == len(shown) + 1
+
+
+def test_a_wider_slot_is_an_isometry_of_the_features():
+    plain, wide = make(), make(width=40)
+    a, b = plain[0]["video"][:, 0], wide[0]["video"][:, 0]
+    gain = 40 / plain.width
+    np.testing.assert_allclose(np.square(b).sum(-1), gain * np.square(a).sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(
+        wide.places(b)[:, wide[0]["present"]], plain.places(a)[:, plain[0]["present"]], atol=1e-5
+    )
+    other = make(width=40, split="test", seed=5)
+    np.testing.assert_array_equal(other._isometry, wide._isometry)
+
+
+def test_the_order_of_slots_is_drawn_per_scene_and_everything_follows_it():
+    plain, mixed = make(shuffle="none"), make(shuffle="scene")
+    orders = set()
+    for i in range(8):
+        a, b = plain[i], mixed[i]
+        order = [
+            int(np.flatnonzero([np.array_equal(slot, x) for x in a["video"][0, 0]])[0]) for slot in b["video"][0, 0]
+        ]
+        used = np.flatnonzero(b["present"])
+        order = np.array(order)[used]
+        orders.add(tuple(used))
+        np.testing.assert_array_equal(b["video"][:, :, used], a["video"][:, :, order])
+        np.testing.assert_array_equal(b["states"][:, used], a["states"][:, order])
+        np.testing.assert_array_equal(b["graph"][np.ix_(used, used)], a["graph"][np.ix_(order, order)])
+        assert b["graph"].sum() == a["graph"].sum()
+    assert len(orders) > 2
+    frame = make(shuffle="frame")
+    assert "graph" not in frame[0]
+    moved = [
+        not np.allclose(frame.places(v[1, 0]), frame.places(v[0, 0]), atol=0.15)
+        for v in (frame[i]["video"] for i in range(8))
+    ]
+    assert sum(moved) >= 4
+
+
+def test_noise_and_merged_slots():
+    clean, noisy = make(), make(noise=0.5)
+    difference = np.concatenate(
+        [(noisy[i]["video"] - clean[i]["video"])[:, 0, clean[i]["present"]].ravel() for i in range(8)]
+    )
+    assert abs(difference.std() - 0.5) < 0.03 and not noisy[0]["video"][:, 0, ~noisy[0]["present"]].any()
+    np.testing.assert_array_equal(noisy[3]["video"], noisy[3]["video"])
+    merged, plain = make(merge=1.0, shuffle="none"), make(shuffle="none")
+    for i in range(8):
+        one, two = merged[i], plain[i]
+        assert one["present"].sum() == two["present"].sum() - 1
+        np.testing.assert_allclose(
+            one["video"][:, 0].sum(1) + 0 * 1, one["video"][:, 0, one["present"]].sum(1), rtol=1e-5
+        )
+        kept = [
+            k
+            for k in range(5)
+            if one["present"][k] and not np.array_equal(one["video"][:, 0, k], two["video"][:, 0, k])
+        ]
+        gone = [k for k in range(5) if two["present"][k] and not one["present"][k]]
+        both = two["video"][:, 0, kept + gone].mean(1)
+        np.testing.assert_allclose(one["video"][:, 0, kept[0]], both, atol=1e-5)
+
+
+def test_do_remove_simulates_without_the_objects_of_the_slots():
+    source, world = make(noise=0.1), Balls(count=8, frames=5, size=16, **OPTIONS)
+    for i in range(4):
+        scene = source[i]
+        k = int(np.flatnonzero(scene["present"])[0])
+        without = source.intervene(i, np.arange(5) == k)
+        assert without.shape == scene["video"].shape and without.dtype == np.float32 and not without[:, 0, k].any()
+        np.testing.assert_array_equal(without[0, 0, np.arange(5) != k], scene["video"][0, 0, np.arange(5) != k])
+        gone = [
+            o
+            for o in range(world[i]["states"].shape[1])
+            if np.array_equal(world[i]["states"][:, o], scene["states"][:, k])
+        ]
+        states = world.rollout(i, np.arange(world[i]["states"].shape[1]) == gone[0])["states"]
+        clean = make().intervene(i, np.arange(5) == k)
+        places = make().places(clean[:, 0])
+        rest = np.delete(states[..., 1:3], gone[0], 1)
+        found = places[:, scene["present"] & (np.arange(5) != k)]
+        np.testing.assert_allclose(np.sort(found, axis=1), np.sort(rest, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fields, text",
+    [
+        ({"slots": 0}, "data.options.slots = 0: must be a whole number, at least 1"),
+        ({"noise": -1}, "data.options.noise = -1: must be a number, 0 or more"),
+        ({"merge": 2}, "data.options.merge = 2: must be a share in [0, 1]"),
+        ({"shuffle": "x"}, "data.options.shuffle = 'x': must be one of none, scene, frame"),
+        ({"width": 3}, "data.options.width = 3: must be 0, or at least the 13 features"),
+    ],
+)
+def test_wrong_options_are_refused(fields, text):
+    with pytest.raises(ConfigError) as error:
+        make(**fields)
+    assert str(error.value) == text
+
+
+def test_a_scene_with_more_objects_than_slots_is_unreadable():
+    with pytest.raises(DataError, match=r"objects: data.options.slots = 2 is too few$"):
+        make(slots=2)[0]
+    with pytest.raises(ConfigError, match="must be a simulated world with states"):
+        make(of="cjepa_jax.data.sources.true_slots:TrueSlots", of_options={})

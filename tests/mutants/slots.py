@@ -1,0 +1,110 @@
+"""Mutants of object slots."""
+
+from tests.mutants.mutant import of, tests_of
+
+(PREDICTOR,) = tests_of("models/", "slot_predictor")
+(OBJECTIVE,) = tests_of("objectives/", "slots")
+(MASK,) = tests_of("masks/", "slots")
+(ROLLOUT,) = tests_of("evals/", "rollout")
+(TRUE,) = tests_of("data/sources/", "true_slots")
+(KINDS,) = tests_of("data/", "kinds")
+SAME = f"{PREDICTOR}outputs_are_those_of_the_published_code"
+
+SLOTS = (
+    *of(
+        "cjepa_jax/models/slot_predictor.py",
+        ("if self.norm_attention else x", "if not self.norm_attention else x", SAME),
+        ("positions[-frames:, None]", "positions[:frames, None]", SAME),
+        ("mask_token + anchor)", "mask_token)", SAME),
+        ("EPSILON = 1e-5", "EPSILON = 1e-3", SAME),
+        (
+            "jnp.where(present[:, None, None], logits",
+            "jnp.where(present[:, None, :, None], logits",
+            f"{PREDICTOR}hidden_and_absent_slots_have_no_influence_and_order_does_not_matter",
+        ),
+        (
+            "deterministic=not train)",
+            "deterministic=True)",
+            f"{PREDICTOR}dropout_acts_in_training_only_and_wrong_sizes_are_refused",
+        ),
+    ),
+    *of(
+        "cjepa_jax/objectives/slots.py",
+        ("hidden & before & own", "hidden & own", f"{OBJECTIVE}each_term_is_a_mean_over_its_own_tokens"),
+        ("present & ~before & own", "~before & own", f"{OBJECTIVE}each_term_is_a_mean_over_its_own_tokens"),
+        (
+            "jnp.arange(shape[1])[:, None] < self.history, more)",
+            "jnp.arange(shape[1])[:, None] >= 0, more)",
+            f"{OBJECTIVE}auxiliary_tokens_are_seen_in_the_history_only",
+        ),
+        (
+            "present = covered | ~covered.any(-1, keepdims=True)",
+            "present = covered | True",
+            f"{OBJECTIVE}absent_slots_and_padded_scenes_do_not_count",
+        ),
+    ),
+    *of(
+        "cjepa_jax/masks/slots.py",
+        (
+            "(time > 0) & (time < history)",
+            "(time < history)",
+            f"{MASK}the_first_frame_is_visible_the_future_hidden_and_what_is_not_there_neither",
+        ),
+        (
+            "rng.integers(least, most + 1)",
+            "rng.integers(least, most)",
+            f"{MASK}the_number_of_objects_is_uniform_and_never_more_than_there_are",
+        ),
+        (
+            ".choice(slots, min(most, slots)",
+            ".choice(len(valid), min(most, slots)",
+            f"{PREDICTOR}the_published_mask_indices",
+        ),
+    ),
+    *of(
+        "cjepa_jax/weights/slots.py",
+        ("return np.ascontiguousarray(array.T)", "return array", f"{PREDICTOR}state_dicts_come_back_to_the_bit"),
+        (
+            'if name == "norm1"',
+            'if name == "none"',
+            f"{PREDICTOR}the_published_size_has_the_published_number_of_parameters",
+        ),
+    ),
+    *of(
+        "cjepa_jax/evals/rollout.py",
+        ("[:, -history:]", "[:, :history]", f"{ROLLOUT}the_published_rollouts"),
+        ("tail[:, offset::skip]", "tail[:, ::skip]", f"{ROLLOUT}the_published_rollouts"),
+        (
+            "steps * (given[:, -1:] - given[:, -2:-1])",
+            "given[:, -1:] - given[:, -2:-1]",
+            f"{ROLLOUT}who_knows_the_future_makes_no_error_and_the_floors_are_what_they_say",
+        ),
+        (
+            "residual = (total - mean * weight)",
+            "residual = (total)",
+            f"{ROLLOUT}the_interval_is_that_of_resampled_scenes",
+        ),
+    ),
+    *of(
+        "cjepa_jax/data/sources/true_slots.py",
+        (
+            'HIDDEN = ("present", "velocity"',
+            'HIDDEN = ("present"',
+            f"{TRUE}slots_hold_what_a_frame_shows_of_each_object_and_nothing_else",
+        ),
+        ("groups[one] |= groups[other]", "pass", f"{TRUE}noise_and_merged_slots"),
+        (
+            "holds[0][removed].any(0)",
+            "holds[0][~removed].any(0)",
+            f"{TRUE}do_remove_simulates_without_the_objects_of_the_slots",
+        ),
+    ),
+    *of(
+        "cjepa_jax/data/kinds/slots.py",
+        (
+            "& present[:, None, None, None]",
+            "& True",
+            f"{KINDS}a_batch_of_slots_has_identity_masks_without_the_empty_slots",
+        ),
+    ),
+)
