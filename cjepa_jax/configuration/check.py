@@ -262,7 +262,6 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
         if have(variant) and len(values.get(name, (0,) * 3)) != channels:
             given = f"{name} = {values[name]!r}: " if have(name) else f"{name} is missing: "
             yield f"{given}must be {channels} numbers, one per channel (objective.encoder.channels = {channels})"
-    yield from _slots(values)
     intervened, weight = "data.intervened", "objective.causal_weight"
     if have(intervened, weight) and values[intervened] == "none" and values[weight]:
         yield f"{weight} = {values[weight]}: must be 0 with {intervened} = 'none', which has no scene to compare with"
@@ -283,16 +282,6 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
     probed = values.get("probe.every", 1) != 0
     if probed and have(held_out, train, test) and values[train] + values[test] > values[held_out]:
         yield f"{train} + {test} = {values[train] + values[test]}: must not exceed {held_out} = {values[held_out]}"
-
-
-def _slots(values: Mapping[str, Any]) -> Iterator[str]:
-    """What disagrees in a config of slots, whose history is given to the mask and to the objective."""
-    given, masked, future = "objective.history", "mask.history", "objective.future"
-    if given in values and masked in values and values[given] != values[masked]:
-        yield f"{given} = {values[given]!r}: must be {masked} = {values[masked]!r}"
-    whole = [values.get(key) for key in (given, future, "data.frames")]
-    if masked in values and all(map(_is_int, whole)) and whole[0] + whole[1] != whole[2]:
-        yield f"{given} + {future} = {whole[0] + whole[1]}: must be data.frames = {whole[2]}"
 
 
 def _monitors(section: Any) -> Iterator[str]:

@@ -36,6 +36,9 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "other objects that are simulated away": 2,
     "tasks of a world with actions": 2,
     "policy of an episode": 0,
+    "order of slots": 2,
+    "noise of slots": 2,
+    "features of slots": 2,
 }
 NUMBERS = (0, 1, 2, 3, 4, 5, 7, 21, 1001, 2**32 - 1, 2**32, 2**63)
 OF_SCENES = {  # purpose -> the words behind the seed, from two numbers; the seeds that finished data depend on
@@ -49,6 +52,7 @@ PLACES = {  # where NumPy's generators may be made, but for seeds.py: the seeds 
     "data/worlds/craft/world.py": "[self.seed, SPLITS[self.split], i, QUESTIONS]",
     "data/sources/phyre.py": "[self.seed, SPLITS[self.split][1], i]",
     "data/pipeline.py": "[self.seed, DRAW, index, epoch] [seed, SHUFFLE, epoch]",
+    "masks/slots.py": "constant",  # the published fixed set
 }
 
 

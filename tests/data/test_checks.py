@@ -99,7 +99,7 @@ def test_a_counterfactual_of_another_kind_is_refused():
 def test_what_the_contract_allows_is_not_refused():
     scene = Balls(size=SIZE, frames=2, count=16)[0]
     allowed = [
-        scene | {"masks": scene["masks"][:0], "states": scene["states"][:, :0]},
+        scene | {"masks": scene["masks"][:0], "states": scene["states"][:, :0], "graph": scene["graph"][:0, :0]},
         scene | {"labels": scene["labels"].astype(np.float64)},
         scene | {"labels": [1] * len(scene["labels"]), "more": "text"},
         scene | {"video": scene["video"][:, ::-1], "masks": scene["masks"][:, :, ::-1]},

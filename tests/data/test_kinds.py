@@ -253,6 +253,8 @@ def test_every_command_takes_slots_or_refuses_them_in_one_line(name, tmp_path):
     "changes, text",
     [
         ({"data.crop": True}, "data.crop = True: must be False for slots, which have no place"),
+        ({"data.frames": 6}, "objective.history + objective.future = 5: must be data.frames = 6"),
+        ({"mask.history": 2}, "objective.history = 3: must be mask.history = 2"),
         ({"data.max_objects": 3}, "data.max_objects = 3: must be at least the 4 slots of TrueSlots"),
     ],
 )

@@ -87,6 +87,7 @@ def make(
         raise ConfigError(f"data.source: {name} gives slots: the model must take tokens of one slot and one frame")
     if data.max_objects < source.slots:
         raise ConfigError(f"data.max_objects = {data.max_objects}: must be at least the {source.slots} slots of {name}")
+    _check_lengths(config)
     if data.intervened in pipeline.SIMULATED and not source.can_rerender:
         raise ConfigError(f"data.intervened = {data.intervened!r}: {name} cannot; zero_pixels always works")
     return SlotMap(
@@ -101,3 +102,14 @@ def make(
         frames=data.frames,
         max_removed=max_removed,
     )
+
+
+def _check_lengths(config: Any) -> None:
+    """Raises ConfigError where the mask, the objective and the data disagree on the number of frames."""
+    objective, mask = config.objective, config.mask
+    if "history" in mask and objective.get("history", mask.history) != mask.history:
+        raise ConfigError(f"objective.history = {objective.history}: must be mask.history = {mask.history}")
+    frames = [objective.get(name) for name in ("history", "future")]
+    if None not in frames and sum(frames) != config.data.frames:
+        text = f"objective.history + objective.future = {sum(frames)}"
+        raise ConfigError(f"{text}: must be data.frames = {config.data.frames}")

@@ -104,7 +104,7 @@ class TrueSlots:
         return out
 
     def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
-        """The slots of scene i under do(remove) of the objects in the slots `removed`, bool [K], as they are at first.
+        """The slots of scene i under do(remove) of the objects that the slots `removed`, bool [K], hold at first.
 
         float32 [T,1,K,D]. The slots of removed objects are 0.
         """
