@@ -32,7 +32,7 @@ class Dense(nn.Module):
 
     Attributes: features. dtype of the product. axis: the mesh axis that divides the features (see sharding). result:
     the type of the output, None for `dtype`. Inputs of a loss keep the float32 in which the product is accumulated.
-    init: another initialiser of the kernel.
+    kernel_init: another initialiser of the kernel.
 
     The input is flattened to two axes first: XLA:CPU computes the weight gradient of a 3-D input several times slower.
     """
@@ -41,11 +41,11 @@ class Dense(nn.Module):
     dtype: DTypeLike = jnp.float32
     axis: str | None = None
     result: DTypeLike | None = None
-    init: Initializer = NORMAL
+    kernel_init: Initializer = NORMAL
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch {self.features}"]:
-        kernel = self.param("kernel", self.init, (x.shape[-1], self.features))
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         out = product("mk,kn->mn", x.reshape(-1, x.shape[-1]), kernel, self.dtype)
         out = sharding.pin(out, sharding.SCENES, self.axis)
@@ -59,12 +59,12 @@ class Heads(nn.Module):
     parts: int
     heads: int
     dtype: DTypeLike = jnp.float32
-    init: Initializer = NORMAL
+    kernel_init: Initializer = NORMAL
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "{self.parts} B {self.heads} T d"]:
         width, split = x.shape[-1], (self.parts, self.heads, x.shape[-1] // self.heads)
-        kernel = self.param("kernel", self.init, (width, self.parts * width))
+        kernel = self.param("kernel", self.kernel_init, (width, self.parts * width))
         bias = self.param("bias", nn.initializers.zeros, (self.parts * width,))
         x2 = x.reshape(-1, width)
         if sharding.divided("tensor"):  # by heads: the flat kernel's columns have another order

@@ -40,20 +40,20 @@ class SlotBlock(nn.Module):
         y, weights = self._attention(y, present, train)
         x = x + y
         y = LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm2")(x)
-        y = GELU["exact"](Dense(self.units, self.dtype, "tensor", init=FAN_IN, name="up")(y))
-        y = Dense(x.shape[-1], self.dtype, init=FAN_IN, name="down")(self._drop(y, train))
+        y = GELU["exact"](Dense(self.units, self.dtype, "tensor", kernel_init=FAN_IN, name="up")(y))
+        y = Dense(x.shape[-1], self.dtype, kernel_init=FAN_IN, name="down")(self._drop(y, train))
         return x + self._drop(y, train), weights
 
     def _attention(self, x, present, train):
         """Not models.attention: slots are few, and the weights are a result."""
-        q, k, v = Heads(3, self.heads, self.dtype, init=XAVIER, name="qkv")(x)  # each [B, H, N, d]
+        q, k, v = Heads(3, self.heads, self.dtype, kernel_init=XAVIER, name="qkv")(x)  # each [B, H, N, d]
         logits = product("bhtd,bhud->bhtu", q, k, q.dtype) * q.shape[-1] ** -0.5
         if present is not None:
             logits = jnp.where(present[:, None, None], logits, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(logits.astype(jnp.float32))
         y = product("bhtu,bhud->bhtd", self._drop(weights, train), v, v.dtype).astype(v.dtype)
         y = y.transpose(0, 2, 1, 3).reshape(x.shape)
-        return Dense(x.shape[-1], self.dtype, init=FAN_IN, name="out")(y), weights.mean(1)
+        return Dense(x.shape[-1], self.dtype, kernel_init=FAN_IN, name="out")(y), weights.mean(1)
 
     def _drop(self, x, train):
         return nn.Dropout(self.dropout, deterministic=not train)(x) if self.dropout else x
@@ -113,7 +113,7 @@ class SlotPredictor(nn.Module):
             x, weights = block(x, keys, train)
             attention.append(weights)
         x = LayerNorm(epsilon=EPSILON, dtype=jnp.float32, name="norm")(x)
-        x = Dense(width, self.dtype, init=FAN_IN, result=jnp.float32, name="prediction")(x)
+        x = Dense(width, self.dtype, kernel_init=FAN_IN, result=jnp.float32, name="prediction")(x)
         return x.reshape(slots.shape), {"tokens": tokens, "attention": jnp.stack(attention)}
 
     def tokens(self, slots: Float[Array, "B T S D"], visible: Bool[Array, "B T S"]) -> Float[Array, "B T S D"]:
@@ -121,7 +121,7 @@ class SlotPredictor(nn.Module):
         width, frames = slots.shape[-1], slots.shape[1]
         mask_token = self.param("mask_token", nn.initializers.truncated_normal(0.02), (width,))
         positions = self.param("positions", nn.initializers.normal(1.0), (self.frames, width))
-        anchor = Dense(width, self.dtype, init=FAN_IN, result=jnp.float32, name="anchor")(slots[:, :1])
+        anchor = Dense(width, self.dtype, kernel_init=FAN_IN, result=jnp.float32, name="anchor")(slots[:, :1])
         x = jnp.where(visible[..., None], slots, mask_token + anchor)
         return x + positions[-frames:, None]
 
