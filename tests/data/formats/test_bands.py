@@ -92,7 +92,7 @@ def test_files_that_are_cut_short(tmp_path, name, kept):
     file = tmp_path / name
     np.save(file, BYTES) if name == "a.npy" else tiff(file, BYTES, **LAST)
     file.write_bytes(file.read_bytes()[: int(kept * file.stat().st_size)])
-    with pytest.raises(DataError, match=f"{name}.*(cut short|not a readable)"):
+    with pytest.raises(DataError, match=f"{name}: {'.*' if name == 'a.npy' else 'is '}cut short"):
         bands.read(file, 12, "uint8")
 
 
@@ -103,9 +103,9 @@ def test_options(bad):
 
 
 @pytest.mark.parametrize("size", [(7, 5), (30, 8), (50, 40)])
-@pytest.mark.parametrize("values", [BYTES, FLOATS])
+@pytest.mark.parametrize("values", [BYTES, FLOATS[..., :9], FLOATS[..., :5]])
 def test_channels_are_resized_one_like_the_other(values, size):
     together = resize(values, size)
-    assert together.shape == (*size[::-1], 12)
-    for c in range(12):
+    assert together.shape == (*size[::-1], values.shape[2])
+    for c in range(values.shape[2]):
         np.testing.assert_allclose(together[..., c : c + 1], resize(values[..., c : c + 1], size), atol=1e-5)
