@@ -58,7 +58,6 @@ CHOICES = {
     "objective.sigreg_kind": ("kl", "epps_pulley"),
     "objective.ema_kind": ("cosine", "linear"),
     "objective.encoder_input": ("context", "zeroed"),
-    "objective.encoder.causal": ("none", "frame", "token"),
     "objective.encoder.gelu": ("exact", "tanh"),
     "objective.encoder.remat": ("none", "dots", "full"),
     "objective.encoder.positions": ("sincos", "table", "rope", "rope_tile"),
