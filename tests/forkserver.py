@@ -27,7 +27,7 @@ COMMANDS = {name: name for name in ("cjepa_jax.train", "cjepa_jax.evaluate", "cj
 COMMANDS["cjepa_jax.bench"] = "cjepa_jax.bench.__main__"
 PACKAGE = tuple(COMMANDS.values())
 EARLY = ("cjepa_jax.cli",)  # what checks the command line and the config, before JAX is imported
-FREE = ("XLA_FLAGS", "PYTEST_CURRENT_TEST")  # read once a command runs, or never; other variables may be read earlier
+FREE = ("XLA_FLAGS", "PYTEST_CURRENT_TEST", "FAIL_AT")  # read once a command runs, or never; others may be read earlier
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 MOST = 1 << 20  # bytes of a request
 
@@ -210,6 +210,7 @@ if __name__ == "__main__":
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # looking through what a command makes takes a twentieth of its time
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = serve(listening)

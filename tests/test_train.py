@@ -201,7 +201,8 @@ def test_past_the_budget_the_run_stops_and_says_where_and_why(poisoned, tmp_path
 
 def faulty(workdir, **values):
     options = {name: values.pop(name) for name in ("broken", "buggy", "deadly") if name in values}
-    values = {"data__max_replaced": 1.0, "data__options": options, "probe__train": 1, "probe__test": 1} | values
+    few = {"probe__train": 1, "probe__test": 1, "probe__every": 0, "checkpoint__every": 24}
+    values = few | {"data__max_replaced": 1.0, "data__options": options} | values
     return running.command(workdir, data__source="tests.broken_source:Faulty", **values)
 
 
