@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -58,7 +59,7 @@ def main(config, _) -> int:
 def report(config, split: str, seconds: float, shards: int = 1) -> Iterator[tuple[str, str]]:
     """Yields the name and the result of each measurement. `seconds` is the time for each one."""
     packing_stats.check_shards(config, shards)
-    source = assemble.make_source(config, split)
+    source: Any = assemble.make_source(config, split)
     kinds.require(source, kinds.CLIPS, "data.bench")
     scenes = assemble.make_scenes(config, source, *assemble.patch_and_tubelet(config))
     data = config.data

@@ -51,7 +51,7 @@ class Rollout:
     def run(self, bench: Bench) -> Result:
         """The errors of the model, of random initialisations, and of the two floors, on the same scenes."""
         horizon = self.horizon or self.future
-        source = bench.source(bench.test_split, bench.test)
+        source: Any = bench.source(bench.test_split, bench.test)
         require(hasattr(source, "frames"), "Rollout", "a source that gives clips of any length (a field `frames`)")
         source = dataclasses.replace(source, frames=self.history + horizon)
         scenes = dataclasses.replace(bench.prepare(source), frames=self.history + horizon)
@@ -81,6 +81,7 @@ class Rollout:
             context = own.any(1) & (np.arange(times * slots) < frames * slots)
             said = model.hide(Hidden(video, context, own, np.zeros((count, slots), bool))).prediction
             require(said is not None, "Rollout", "a model that predicts hidden slots")
+            assert said is not None
             return said.reshape(count, times, slots, width)[:, frames:]
 
         return predict
@@ -110,7 +111,8 @@ def rolled(predict: Predict, tail: np.ndarray, frames: int, history: int, skip: 
     """
     out = np.zeros((len(tail), frames, *tail.shape[2:]), np.float32)
     for offset in range(min(skip, frames)):
-        known, wanted, made = tail[:, offset::skip], len(range(offset, frames, skip)), []
+        known, wanted = tail[:, offset::skip], len(range(offset, frames, skip))
+        made: list[np.ndarray] = []
         while sum(part.shape[1] for part in made) < wanted:
             part = np.asarray(predict(known))
             made.append(part)
@@ -167,4 +169,4 @@ def _squares(
 def _touching(scene: dict[str, np.ndarray], slots: int) -> np.ndarray:
     """Which slots' objects touch another one during the clip, bool [K]. None where the source does not say."""
     graph = scene.get("graph")
-    return np.zeros(slots, bool) if graph is None else graph[:slots, :slots].any(1)
+    return np.zeros(slots, bool) if graph is None else np.asarray(graph[:slots, :slots].any(1))

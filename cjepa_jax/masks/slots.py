@@ -68,14 +68,17 @@ def _objects(
 ) -> np.ndarray:
     """Indices of the objects that are hidden."""
     if constant >= 0:
-        chosen = np.random.RandomState(constant).choice(slots, min(most, slots), replace=False)
+        chosen: np.ndarray = np.random.RandomState(constant).choice(slots, min(most, slots), replace=False)
         chosen = chosen[chosen < len(valid)]
         return chosen[valid[chosen]]
     count = min(int(rng.integers(least, most + 1)), int(valid.sum()))
-    return rng.choice(np.flatnonzero(valid), count, replace=False)
+    drawn: np.ndarray = rng.choice(np.flatnonzero(valid), count, replace=False)
+    return drawn
 
 
-def _check(history, *, least, most, kind, share, span, constant, times):
+def _check(
+    history: int, *, least: int, most: int, kind: str, share: float, span: int, constant: int, times: int
+) -> None:
     whole = {
         "history": (history, 1),
         "least": (least, 0),

@@ -131,6 +131,7 @@ def _ours(name: str) -> tuple[str, ...]:
     """The place of a published name in our predictor's tree."""
     if name in ARRAYS:
         return ARRAYS[name]
+    place: tuple[str, ...]
     block = re.fullmatch(r"transformer\.layers\.(\d+)\.(.+?)(weight|bias)", name)
     if block:
         place = (f"block{block[1]}", *BLOCK[block[2]])

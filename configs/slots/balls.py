@@ -1,4 +1,4 @@
-"""Causal-JEPA on slots: true states of colliding balls, 3 frames given and 5 predicted, in a minute or two.
+"""Causal-JEPA on slots: true states of colliding balls, 3 frames given and 5 predicted, in a few minutes.
 
     python -m cjepa_jax.train --config=configs/slots/balls.py --workdir=runs/slots
     python -m cjepa_jax.evaluate --config=configs/evals/rollout.py --checkpoint=runs/slots

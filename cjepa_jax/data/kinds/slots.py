@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax.data import checks, pipeline
-from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import check
 
@@ -73,7 +72,7 @@ class SlotMap(pipeline.SceneMap):
 
 
 def make(
-    config: Any, source: Source, patch: int = 1, tubelet: int = 1, max_removed: int = 0, hides: bool = True
+    config: Any, source: Any, patch: int = 1, tubelet: int = 1, max_removed: int = 0, hides: bool = True
 ) -> SlotMap:
     """The map of slots. Raises ConfigError for a source without sizes, crops, and room for fewer objects than slots."""
     data, name = config.data, type(source).__name__

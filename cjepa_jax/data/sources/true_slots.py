@@ -96,7 +96,11 @@ class TrueSlots:
         raw = _played(self.source, i)
         holds = self._holds(i, raw["states"].shape[1])
         states, present = self._mean(raw["states"], holds), holds.any((0, 2))
-        out = {"video": self._video(i, raw["states"], holds), "present": present, "labels": raw["labels"]}
+        out: dict[str, Any] = {
+            "video": self._video(i, raw["states"], holds),
+            "present": present,
+            "labels": raw["labels"],
+        }
         out["states"] = states.astype(np.float32)
         if "graph" in raw and self.shuffle != "frame":
             one = holds[0].astype(int)
@@ -128,7 +132,8 @@ class TrueSlots:
         if self.noise:
             rng = seeds.generator(self.seed, "noise of slots", SPLITS[self.split], i)
             slots = slots + self.noise * rng.standard_normal(slots.shape)
-        return np.where(holds.any(2)[..., None], slots, 0)[:, None].astype(np.float32)
+        there = np.asarray(holds.any(2))
+        return np.where(there[..., None], slots, 0)[:, None].astype(np.float32)
 
     def _holds(self, i: int, objects: int) -> np.ndarray:
         """Which objects each slot holds at each frame, bool [T,K,O]. Raises DataError for too few slots."""
