@@ -39,6 +39,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "order of slots": 1040,
     "noise of slots": 1041,
     "features of slots": 1042,
+    "random actions of a task": 1023,
 }
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cjepa_jax.errors import ConfigError
 
@@ -57,5 +58,57 @@ def unroll(step: Callable[[Any, jax.Array], Any], read: Callable[[Any], jax.Arra
             return states, read(states)
 
         return jnp.moveaxis(jax.lax.scan(advance, start, jnp.moveaxis(actions, 1, 0))[1], 0, 1)
+
+    return predict
+
+
+def autoregressive(step: Callable[[jax.Array, jax.Array], jax.Array], memory: int) -> Predict:
+    """`predict` of a model that sees the last `memory` latents and actions, and whose outputs are appended to them.
+
+    Args:
+      step: latents [S,t,*latent] and actions [S,t,A] -> the next latent [S,*latent]. actions[:, i] was taken at
+        latents[:, i], and t grows up to `memory`.
+    Returns: `predict`, whose context is (latents [t,*latent], past actions [t - 1,A]) with 1 <= t <= memory.
+    """
+
+    def predict(context: tuple[jax.Array, jax.Array], actions: jax.Array) -> jax.Array:
+        latents, past = (jnp.broadcast_to(leaf, (len(actions), *leaf.shape)) for leaf in context)
+        outputs, horizon = [], actions.shape[1]
+        while latents.shape[1] < memory and len(outputs) < horizon:
+            past = jnp.concatenate([past, actions[:, len(outputs), None]], 1)
+            outputs.append(step(latents, past))
+            latents = jnp.concatenate([latents, outputs[-1][:, None]], 1)
+
+        def advance(carry, action):
+            latents, past = carry
+            past = jnp.concatenate([past, action[:, None]], 1)
+            new = step(latents, past)
+            return (jnp.concatenate([latents[:, 1:], new[:, None]], 1), past[:, 1:]), new
+
+        rest = jnp.moveaxis(actions[:, len(outputs) :], 1, 0)
+        found = jnp.stack(outputs, 1) if outputs else None
+        if not len(rest):
+            return found
+        new = jnp.moveaxis(jax.lax.scan(advance, (latents, past), rest)[1], 0, 1)
+        return new if found is None else jnp.concatenate([found, new], 1)
+
+    return predict
+
+
+def simulator(rollout: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Predict:
+    """`predict` of a simulator that runs on the host, such as pymunk: context is its state [D], latents are its states.
+
+    Args:
+      rollout: states [S,D] and actions [S,H,A] (NumPy) -> states [S,H + 1,D], the first ones included.
+    """
+
+    def run(context: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        context, actions = np.asarray(context), np.asarray(actions)
+        starts = np.broadcast_to(context[..., None, :], (*actions.shape[:-2], context.shape[-1]))
+        return rollout(starts, actions)[..., 1:, :].astype(actions.dtype)
+
+    def predict(context: jax.Array, actions: jax.Array) -> jax.Array:
+        shape = jax.ShapeDtypeStruct((*actions.shape[:2], len(context)), actions.dtype)
+        return jax.pure_callback(run, shape, context, actions, vmap_method="broadcast_all")
 
     return predict

@@ -15,6 +15,7 @@ from cjepa_jax.errors import ConfigError, did_you_mean
 COMMANDS = {  # the words of a command: its module and what it does
     "train": ("cjepa_jax.train", "train what a config describes, or resume its run"),
     "evaluate": ("cjepa_jax.evaluate", "score a checkpoint by a config's protocols"),
+    "planning": ("cjepa_jax.planning", "play the tasks of a world by planning with a trained model"),
     "compare": ("cjepa_jax.compare", "train and score the methods of a suite at equal compute"),
     "export": ("cjepa_jax.export", "write a model for PyTorch, timm or ONNX"),
     "doctor": ("cjepa_jax.doctor", "diagnose a run's folder"),

@@ -54,6 +54,9 @@ class Acting(World):
     action_size: ClassVar[int] = 2  # A
     proprio_names: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[tuple[str, ...]] = ()  # kinds of tasks
+    compiles: ClassVar[bool] = (
+        False  # whether `advance` and `picture` work on arrays of any library with NumPy's namespace
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -78,6 +81,10 @@ class Acting(World):
 
     def reached(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """Whether states [..., D] count as the goals [..., D]: bool [...]."""
+        raise NotImplementedError
+
+    def away(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """How far states [..., D] are from the goals [..., D], in tolerances: [...]. A planner's cost."""
         raise NotImplementedError
 
     def straight(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:

@@ -128,11 +128,22 @@ class Push(Acting):
             state = step(act(state))
         return state
 
+    def _apart(self, states, goals):
+        """The distance of (agent, block) in units of NEAR, and the angle between the blocks in units of TURNED."""
+        xp = states.__array_namespace__()
+        move = states[..., :4] - goals[..., :4]
+        turned = xp.abs((states[..., 4] - goals[..., 4] + np.pi) % (2 * np.pi) - np.pi)
+        return xp.sqrt((move * move).sum(-1)) / NEAR, turned / TURNED
+
+    def away(self, states, goals):
+        """The sum of both parts of the success rule, each in units of its limit. Arrays of any library with NumPy's."""
+        moved, turned = self._apart(states, goals)
+        return moved + turned
+
     def reached(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """The published rule: (agent, block) within NEAR units, and angles within TURNED."""
-        away = np.linalg.norm(states[..., :4] - goals[..., :4], axis=-1)
-        turned = np.abs((states[..., 4] - goals[..., 4] + np.pi) % (2 * np.pi) - np.pi)
-        return (away < NEAR) & (turned < TURNED)
+        moved, turned = self._apart(states, goals)
+        return (moved < 1) & (turned < 1)
 
     def straight(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """The agent along a straight line to its place in the goal. It ignores the block."""

@@ -48,7 +48,7 @@ class Rooms(Acting):
 
     policies: ClassVar[tuple[str, ...]] = ("walk", "expert")
     tasks: ClassVar[tuple[str, ...]] = ("door", "room", "any")
-    ground_changes: ClassVar[bool] = False
+    compiles: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = ("dot/x", "dot/y", "wall/x", "door/y")
     state_names: ClassVar[tuple[str, ...]] = ("present", "position/x", "position/y", "wall/x", "door/y")
     proprio_names: ClassVar[tuple[str, ...]] = ("x", "y")
@@ -130,11 +130,15 @@ class Rooms(Acting):
         rooms = inner[:, None] * (1 - within(wall - EDGE, wall + EDGE)[..., None, :] * (1 - opened[..., None]))
         return 1 - rooms * inner
 
+    def away(self, states, goals):
+        """The dot's distance from its goal in units of TOLERANCE."""
+        xp = states.__array_namespace__()
+        move = states[..., :WALL] - goals[..., :WALL]
+        return xp.hypot(move[..., 0], move[..., 1]) / TOLERANCE
+
     def reached(self, states, goals):
         """Whether the dot is within TOLERANCE of its goal."""
-        xp = states.__array_namespace__()
-        away = states[..., :WALL] - goals[..., :WALL]
-        return xp.hypot(away[..., 0], away[..., 1]) < TOLERANCE
+        return self.away(states, goals) < 1
 
     def straight(self, states, goals):
         """The straight line, which ignores the wall. Slower moves than 1 near the goal."""

@@ -1,0 +1,196 @@
+"""Control: how often does a policy reach its goals? Two definitions of success, floors, ceilings and films.
+
+Episodes are the world's tasks. They belong to the split "test" with the evaluation's own seed, so no training run has
+seen them. All policies play the same tasks.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from scipy import stats
+
+from cjepa_jax.configuration import seeds
+from cjepa_jax.data.worlds.acting.base import Acting
+from cjepa_jax.planning.costs import simulator, unroll
+from cjepa_jax.planning.mpc import MPC, Controller, WorldModel
+
+FILM_GOAL = 90  # of 255: how much the goal's image is faded in a film
+
+
+class Tasks(NamedTuple):
+    """E tasks of a world."""
+
+    index: np.ndarray  # int [E] their numbers
+    starts: np.ndarray  # [E,D]
+    goals: np.ndarray  # [E,D]
+
+
+class Trials(NamedTuple):
+    """What a policy did in E tasks, in T frames."""
+
+    states: np.ndarray  # [E,T + 1,D]
+    reached: np.ndarray  # bool [E,T] after each action
+
+    @property
+    def once(self) -> np.ndarray:
+        """Success by the published rule: the goal was reached in any frame. bool [E]."""
+        return self.reached.any(1)
+
+    @property
+    def end(self) -> np.ndarray:
+        """Success in the last frame, bool [E]."""
+        return self.reached[:, -1]
+
+
+class Policy(Protocol):
+    """What acts in E environments at once."""
+
+    def start(self, tasks: Tasks) -> None:
+        """New tasks."""
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        """The next actions [E,k,A] in states [E,D]. All k are done before the next call."""
+
+
+def draw_tasks(world: Acting, kind: str, episodes: int) -> Tasks:
+    """The first tasks of a kind. Raises DataError for an unknown kind."""
+    drawn = [world.task(i, kind) for i in range(episodes)]
+    return Tasks(np.arange(episodes), np.stack([t.start for t in drawn]), np.stack([t.goal for t in drawn]))
+
+
+def play(
+    world: Acting, tasks: Tasks, policy: Policy, steps: int, tick: Callable[[int], Any] = lambda n: None
+) -> Trials:
+    """Plays all tasks for `steps` frames. `tick` is told how many frames were played since its last call."""
+    policy.start(tasks)
+    step, states = world.stepper(tasks.starts), [tasks.starts]
+    while len(states) <= steps:
+        actions = policy.act(states[-1])[:, : steps + 1 - len(states)]
+        for t in range(actions.shape[1]):
+            states.append(step(actions[:, t]))
+        tick(actions.shape[1])
+    trace = np.stack(states, 1)
+    return Trials(trace, world.reached(trace[:, 1:], tasks.goals[:, None]))
+
+
+@dataclasses.dataclass
+class Scripted:
+    """A policy that is a function of states and goals: world.straight, world.expert."""
+
+    rule: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    def start(self, tasks: Tasks) -> None:
+        """Remembers the goals."""
+        self.goals = tasks.goals
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        """One action per environment."""
+        return self.rule(states, self.goals)[:, None]
+
+
+@dataclasses.dataclass
+class Random:
+    """Uniform actions. scale 0 does nothing."""
+
+    size: int
+    seed: int
+    scale: float = 1.0
+
+    def start(self, tasks: Tasks) -> None:
+        """A random stream per task."""
+        self.streams = [seeds.generator(self.seed, "random actions of a task", int(i)) for i in tasks.index]
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        """One action per environment."""
+        return self.scale * np.stack([rng.uniform(-1, 1, (1, self.size)) for rng in self.streams])
+
+
+@dataclasses.dataclass
+class Planned:
+    """A policy that plans from what `see` shows of the states: images for a world model, the states for a simulator."""
+
+    controller: Controller
+    see: Callable[[np.ndarray], np.ndarray]
+
+    def start(self, tasks: Tasks) -> None:
+        """Encodes the goals."""
+        self.controller.start(self.see(tasks.goals), tasks.index)
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        """The first actions of the plan."""
+        return self.controller.act(self.see(states))
+
+
+def by_model(world: Acting, model: WorldModel, mpc: MPC, seed: int) -> Planned:
+    """Planning with a world model that sees images uint8 [E,H,W,C]."""
+    return Planned(Controller(model, mpc, world.action_size, seed), world.picture)
+
+
+def by_simulator(world: Acting, mpc: MPC, seed: int) -> Planned:
+    """Planning with the true simulator and the true distance: the ceiling of a planner.
+
+    A simulator on arrays is compiled into the search. Others run on the host.
+    """
+    compiles = getattr(world, "compiles", False)
+    predict = unroll(world.advance) if compiles else simulator(world.open_loop)
+    model = WorldModel(lambda _, states: states, lambda _, context, actions: predict(context, actions))
+    own = dataclasses.replace(mpc, distance=world.away, block=1)
+    return Planned(Controller(model, own, world.action_size, seed), lambda states: np.asarray(states, np.float32))
+
+
+def baselines(world: Acting, mpc: MPC, seed: int) -> dict[str, tuple[str, Policy]]:
+    """Name -> (kind, policy) of everything that needs no model: floors, and the true simulator as the ceiling."""
+    size = world.action_size
+    found: dict[str, tuple[str, Policy]] = {
+        "nothing": ("floor", Random(size, seed, scale=0.0)),
+        "random actions": ("floor", Random(size, seed)),
+        "straight line": ("floor", Scripted(world.straight)),
+        "true simulator": ("ceiling", by_simulator(world, mpc, seed)),
+    }
+    if type(world).expert is not Acting.expert:
+        found["expert"] = ("ceiling", Scripted(world.expert))
+    return found
+
+
+class Row(NamedTuple):
+    """One line of the control table."""
+
+    name: str
+    kind: str  # "result", "floor" or "ceiling"
+    task: str
+    episodes: int
+    once: int  # episodes in which the goal was reached in any frame
+    end: int  # episodes in which it was reached in the last frame
+    seconds: float  # for all episodes
+
+    def share(self, which: str) -> tuple[float, float, float]:
+        """The share of successes ("once" or "end"), and its 95 % interval (low, high)."""
+        return getattr(self, which) / self.episodes, *interval(getattr(self, which), self.episodes)
+
+
+def interval(successes: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (Wilson 1927). It has a width also at 0 and at `count` successes."""
+    low, high = stats.binomtest(successes, count).proportion_ci(0.95, "wilson")
+    return float(low), float(high)
+
+
+def apart(one: Row, other: Row, which: str = "once") -> bool:
+    """Whether `one` is better than `other` with separated intervals."""
+    return one.share(which)[1] > other.share(which)[2]
+
+
+def films(world: Acting, tasks: Tasks, trials: Trials, most: int = 6) -> Iterator[list[np.ndarray]]:
+    """Per task, frames uint8 [H,W,3] until the goal is reached. The goal's image shows through."""
+    for e in range(min(most, len(tasks.index))):
+        done = np.flatnonzero(trials.reached[e])
+        states = trials.states[e, : int(done[0]) + 2] if len(done) else trials.states[e]
+        images, goal = (rgb(world.picture(s)).astype(np.uint16) for s in (states, tasks.goals[e]))
+        yield list(((images * (255 - FILM_GOAL) + goal * FILM_GOAL) // 255).astype(np.uint8))
+
+
+def rgb(images: np.ndarray) -> np.ndarray:
+    """Images uint8 [..., H, W, 2 or 3] with three channels."""
+    missing = 3 - images.shape[-1]
+    return np.concatenate([images, np.zeros((*images.shape[:-1], missing), images.dtype)], -1) if missing else images

@@ -1,0 +1,161 @@
+"""Plays a world's tasks by planning with a trained world model, next to floors and ceilings.
+
+    python -m cjepa_jax.planning --checkpoint=runs/lewm --env=rooms --episodes=50
+    python -m cjepa_jax.planning --env=rooms                       the baselines alone
+
+--checkpoint names the run of an objective that predicts the next latent (objectives.base.World). --env is rooms or
+push. Without it, the world is the one that the run was trained on. Tasks are those of the split "test", the same for all
+policies: the trained model, doing nothing, random actions, a straight line, the same planner with random
+initialisations of the network, and with the true simulator. --workdir gets results.json, films and report.html
+(default: RUN/control, or runs/control). Exit codes: 2 for the command line, 4 for unusable weights.
+"""
+
+import dataclasses
+import pathlib
+import shlex
+import sys
+import time
+
+from cjepa_jax import cli
+from cjepa_jax.errors import ConfigError
+
+ENVIRONMENTS = {"rooms": "Rooms", "push": "Push"}
+LIMITS = {  # flag -> default, least, most, help
+    "episodes": (50, 1, 10_000, "tasks per seed"),
+    "seeds": (1, 1, 100, "seeds of tasks and of planning. Their episodes are counted together"),
+    "seed": (1000, 0, 2**31, "the first seed"),
+    "steps": (50, 1, 10_000, "frames of an episode"),
+    "inits": (1, 0, 20, "random initialisations of the network that plan too"),
+    "size": (64, 8, 1024, "pixels of the films without a checkpoint"),
+    "horizon": (12, 1, 1000, "planned actions"),
+    "receding": (1, 1, 1000, "actions that are done before the next plan"),
+    "samples": (128, 2, 100_000, "candidates per iteration"),
+    "elites": (16, 2, 100_000, "best candidates (cem, icem, mppi)"),
+    "iterations": (8, 1, 10_000, "iterations of a search"),
+    "batch": (0, 0, 10_000, "environments that are searched at a time. 0: all. Memory is proportional to it"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Plays and writes the report. Raises ConfigError, DataError or CheckpointError, one line each."""
+    parser = cli.Parser(prog="python -m cjepa_jax.planning", description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", type=cli.path_argument, metavar="RUN", help="a run's folder")
+    parser.add_argument("--env", choices=ENVIRONMENTS, help="by default the world that the run was trained on")
+    parser.add_argument("--task", default="", help="a kind of task (rooms: door, room, any)")
+    parser.add_argument("--planner", choices=("cem", "icem", "mppi", "gradient"), default="cem")
+    parser.add_argument("--over", choices=("last", "sum"), default="sum", help="the cost: last state, or sum over all")
+    parser.add_argument("--workdir", type=cli.path_argument, metavar="DIR")
+    parser.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
+    for name, (default, _, _, text) in LIMITS.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: {default})")
+    chosen = parser.parse_args(argv)
+    for name, (_, least, most, _) in LIMITS.items():
+        if not least <= getattr(chosen, name) <= most:
+            raise ConfigError(f"--{name}={getattr(chosen, name)}: must be within {least} and {most}")
+    if not (chosen.checkpoint or chosen.env):
+        raise ConfigError("--checkpoint or --env is missing: name a run's folder, or a world: rooms, push")
+    cli.set_up_logging("warning")
+    cli.keep_compiled_code()
+    return run(chosen, shlex.join(["python", "-m", "cjepa_jax.planning", *argv]))
+
+
+def settings(chosen):
+    """The planning.mpc.MPC that the flags describe. Raises ConfigError."""
+    from cjepa_jax.planning import cem, gradient, mppi
+    from cjepa_jax.planning.mpc import MPC
+
+    kinds = {"cem": cem.CEM, "icem": cem.ICEM, "mppi": mppi.MPPI, "gradient": gradient.Gradient}
+    kind = kinds[chosen.planner]
+    known = {field.name for field in dataclasses.fields(kind)}
+    given = {name: getattr(chosen, name) for name in ("samples", "elites", "iterations") if name in known}
+    planner = kind(**given, low=-1.0, high=1.0)
+    names = ("horizon", "receding", "over", "batch")
+    return MPC(planner, **{name: getattr(chosen, name) for name in names})
+
+
+def opened(chosen):
+    """The world, and name -> (kind, WorldModel) of the trained network and of random initialisations."""
+    from cjepa_jax.data.worlds import acting
+
+    cls = getattr(acting, ENVIRONMENTS[chosen.env]) if chosen.env else None
+    if not chosen.checkpoint:
+        return cls(size=chosen.size, split="test"), {}
+    from cjepa_jax.data import assemble
+    from cjepa_jax.data.worlds.acting.base import Acting
+    from cjepa_jax.loading import eval_config
+    from cjepa_jax.loading.model import INIT, Restored
+    from cjepa_jax.objectives.base import World
+    from cjepa_jax.planning.mpc import WorldModel
+    from cjepa_jax.runtime import foreign
+
+    path, trust = str(chosen.checkpoint), foreign.trusted(chosen.trust)
+    config = eval_config.of_checkpoint(path, trust)
+    if config is None:
+        raise ConfigError(f"--checkpoint={path}: must be a run's folder")
+    restored = Restored.of(config, path, trust)
+    objective, world = restored.objective, assemble.make_source(config, "train")
+    if not isinstance(objective, World):
+        raise ConfigError(f"--checkpoint={path}: {type(objective).__name__} does not predict the next latent")
+    if cls and not isinstance(world, cls):
+        world = cls(size=config.data.size)
+    if not isinstance(world, Acting):
+        raise ConfigError(f"--checkpoint={path}: {type(world).__name__} has no actions: name a world with --env")
+    states = {"trained": ("result", restored.state)}
+    states |= {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
+    of = (objective.latents, objective.predict)
+    memory = getattr(objective, "history", 1)
+    models = {
+        name: (kind, WorldModel.of(*of, state.params, state.extra, memory)) for name, (kind, state) in states.items()
+    }
+    return world, models
+
+
+def run(chosen, command: str) -> int:
+    """Plays all policies. See `main`."""
+    import jax
+    from tqdm import tqdm
+
+    from cjepa_jax import __version__
+    from cjepa_jax.evals import control
+    from cjepa_jax.reports import control as page
+    from cjepa_jax.runtime.workdir import Workdir
+
+    mpc = settings(chosen)
+    world, models = opened(chosen)
+    task = chosen.task or world.tasks[0]
+    if task not in world.tasks:
+        raise ConfigError(f"--task={task}: {type(world).__name__} has {', '.join(world.tasks)}")
+    rows: dict[str, list] = {}
+    films, seeds = {}, range(chosen.seed, chosen.seed + chosen.seeds)
+    policies = len(control.baselines(world, mpc, 0)) + len(models)
+    with tqdm(total=policies * chosen.seeds * chosen.steps, unit="frame", mininterval=1) as bar:
+        for seed in seeds:
+            own = dataclasses.replace(world, split="test", seed=seed, frames=2, count=chosen.episodes)
+            tasks = control.draw_tasks(own, task, chosen.episodes)
+            players = {name: (kind, control.by_model(own, model, mpc, seed)) for name, (kind, model) in models.items()}
+            for name, (kind, policy) in (players | control.baselines(own, mpc, seed)).items():
+                bar.set_description(f"seed {seed}, {name}")
+                started = time.perf_counter()
+                trials = control.play(own, tasks, policy, chosen.steps, bar.update)
+                spent = time.perf_counter() - started
+                old = rows.get(name, [kind, 0, 0, 0, 0.0])
+                add = (chosen.episodes, int(trials.once.sum()), int(trials.end.sum()), spent)
+                rows[name] = [kind, *(a + b for a, b in zip(old[1:], add, strict=True))]
+                if name not in films:
+                    films[name] = page.film(list(control.films(own, tasks, trials)))
+    table = [control.Row(name, kind, task, *counts) for name, (kind, *counts) in rows.items()]
+    about = {
+        "checkpoint": str(chosen.checkpoint or "none"), "world": f"{world}", "planning": f"{mpc}", "command": command,
+        "seeds": f"{seeds.start} to {seeds.stop - 1}", "frames": str(chosen.steps),
+        "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+        "version": f"{__version__}, jax {jax.__version__}",
+    }  # fmt: skip
+    default = pathlib.Path(chosen.checkpoint, "control") if chosen.checkpoint else pathlib.Path("runs/control")
+    with Workdir(chosen.workdir or default) as folder:
+        print(page.as_text(table))
+        print(f"report: {page.write(folder.path, about, table, films)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.guard(lambda: main(sys.argv[1:])))

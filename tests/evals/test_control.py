@@ -1,0 +1,130 @@
+"""Control: the two definitions of success, the interval, what policies see, and the command end to end."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cjepa_jax.data.worlds.acting import Push, Rooms
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.evals import control
+from cjepa_jax.planning import __main__ as command
+from cjepa_jax.planning.cem import CEM
+from cjepa_jax.planning.costs import unroll
+from cjepa_jax.planning.mpc import MPC, WorldModel
+
+ROOMS = Rooms(size=32, split="test", seed=1)
+MPC_ = MPC(CEM(samples=64, elites=8, iterations=4, low=-1.0, high=1.0), horizon=10, over="sum")
+
+
+def played(kind, policy, episodes=12, steps=25, world=ROOMS):
+    return control.play(world, control.draw_tasks(world, kind, episodes), policy, steps)
+
+
+def test_success_once_and_at_the_end():
+    trials = control.Trials(np.zeros((3, 4, 4)), np.array([[0, 1, 0], [0, 0, 1], [0, 0, 0]], bool))
+    assert trials.once.tolist() == [True, True, False] and trials.end.tolist() == [False, True, False]
+
+
+def test_wilsons_interval():
+    """Its ends are the probabilities from which the share differs by 1.96 standard errors. 0 and 1 have a width."""
+    for successes, count in ((0, 10), (5, 10), (49, 50)):
+        low, high = control.interval(successes, count)
+        for end in (low, high)[successes == 0 :]:
+            np.testing.assert_allclose(
+                abs(successes / count - end), 1.959964 * (end * (1 - end) / count) ** 0.5, rtol=1e-5
+            )
+    assert control.interval(10, 10)[1] == 1
+    rows = [control.Row("", "", "", 50, once, 0, 0.0) for once in (45, 30, 44)]
+    assert control.apart(rows[0], rows[1]) and not control.apart(rows[0], rows[2]) and not control.apart(*rows[1::-1])
+
+
+def test_floors_and_the_expert_on_the_same_tasks():
+    tasks = control.draw_tasks(ROOMS, "door", 12)
+    found = {
+        name: control.play(ROOMS, tasks, policy, 25)
+        for name, (_, policy) in control.baselines(ROOMS, MPC_, 0).items()
+        if name != "true simulator"
+    }
+    assert (found["nothing"].states == tasks.starts[:, None]).all() and not found["nothing"].once.any()
+    assert found["expert"].end.all() and found["expert"].states.shape == (12, 26, 4)
+    assert 0 < found["straight line"].once.mean() < 1
+    assert all((trials.states[:, 0] == tasks.starts).all() for trials in found.values())
+
+
+def test_random_actions_belong_to_a_task():
+    """Other tasks beside it change nothing. Two tasks and two seeds differ."""
+    tasks = control.draw_tasks(ROOMS, "any", 4)
+    some = control.Tasks(*(array[[2, 0]] for array in tasks))
+    whole, part = (control.play(ROOMS, t, control.Random(2, 0), 5).states for t in (tasks, some))
+    np.testing.assert_array_equal(whole[[2, 0]], part)
+    moves = [control.play(ROOMS, tasks, control.Random(2, seed), 1).states[:, 1] for seed in (0, 1)]
+    assert (moves[0] != moves[1]).all(0)[:2].all()
+
+
+def test_planning_in_the_true_simulator_passes_the_door():
+    trials = played("door", control.by_simulator(ROOMS, dataclasses.replace(MPC_, horizon=16), 0), steps=20)
+    assert trials.once.mean() > 0.5 > played("door", control.Random(2, 0), steps=20).once.mean()
+
+
+def test_a_world_model_sees_images_alone():
+    """A model that finds the dot in the image, and believes that there are no walls: a straight line."""
+
+    def dot(_, images):
+        share = images[..., 0].astype(jnp.float32)
+        place = (jnp.arange(32) + 0.5) / 32
+        total = share.sum((1, 2))
+        return jnp.stack([(share.sum(1) * place).sum(1), (share.sum(2) * place).sum(1)], -1) / total[:, None]
+
+    world = dataclasses.replace(ROOMS, look="channels")
+    step = unroll(lambda places, actions: places + world.speed * actions)
+    model = WorldModel(dot, lambda _, context, actions: step(context, actions))
+    trials = played("room", control.by_model(world, model, dataclasses.replace(MPC_, horizon=4), 0), world=world)
+    assert trials.once.all() and trials.states.dtype == float
+
+
+def test_push_is_planned_with_pymunk():
+    world = Push(size=32, split="test")
+    few = MPC(CEM(samples=8, elites=2, iterations=1, low=-1.0, high=1.0), horizon=2, receding=2)
+    trials = played("episode", control.by_simulator(world, few, 0), episodes=2, steps=4, world=world)
+    assert trials.states.shape == (2, 5, 7) and (trials.states[:, -1] != trials.states[:, 0]).any()
+    assert world.away(trials.states[:, -1], trials.states[:, -1]).max() == 0
+
+
+def test_films_end_when_the_goal_is_reached():
+    tasks = control.draw_tasks(ROOMS, "room", 3)
+    trials = control.play(ROOMS, tasks, control.Scripted(ROOMS.expert), 25)
+    for frames, reached in zip(control.films(ROOMS, tasks, trials, most=2), trials.reached, strict=False):
+        assert len(frames) == np.flatnonzero(reached)[0] + 2 and frames[0].shape == (32, 32, 3)
+    two = control.rgb(dataclasses.replace(ROOMS, look="channels").picture(tasks.starts))
+    assert two.shape == (3, 32, 32, 3) and not two[..., 2].any()
+
+
+def test_the_command_leaves_a_table_films_and_a_report(tmp_path, capsys):
+    arguments = (
+        "--env=rooms --episodes=3 --seeds=2 --steps=6 --horizon=3 --samples=16 --elites=4 --iterations=2 --size=32"
+    )
+    assert command.main([*arguments.split(), f"--workdir={tmp_path / 'out'}"]) == 0
+    out = capsys.readouterr().out
+    rows = {row["name"]: row for row in json.loads((tmp_path / "out/results.json").read_text())["rows"]}
+    assert set(rows) == {"nothing", "random actions", "straight line", "true simulator", "expert"}
+    assert all(row["episodes"] == 6 and row["once"]["low"] <= row["once"]["share"] for row in rows.values())
+    assert all(name in out for name in rows) and out.count("\n") == 7
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.count("data:image/gif;base64,") == 5 and len(list((tmp_path / "out/films").glob("*.gif"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [("", "--checkpoint or --env is missing"), ("--env=room", "invalid choice: 'room'"),
+     ("--env=rooms --episodes=0", "--episodes=0: must be within 1 and 10000"),
+     ("--env=rooms --task=wall", "--task=wall: Rooms has door, room, any"),
+     ("--env=rooms --elites=200", "planner.elites is 200; it must be at most planner.samples = 128"),
+     ("--env=rooms --receding=20", "mpc.receding is 20")],
+)  # fmt: skip
+def test_a_wrong_command_line_is_refused_in_one_line(words, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        command.main(words.split())
+    assert "\n" not in str(error.value)
