@@ -6,7 +6,7 @@ seen them. All policies play the same tasks.
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from scipy import stats
@@ -22,7 +22,7 @@ FILM_GOAL = 90  # of 255: how much the goal's image is faded in a film
 class Tasks(NamedTuple):
     """E tasks of a world."""
 
-    index: np.ndarray  # int [E] their numbers
+    number: np.ndarray  # int [E] their numbers
     starts: np.ndarray  # [E,D]
     goals: np.ndarray  # [E,D]
 
@@ -36,7 +36,7 @@ class Trials(NamedTuple):
     @property
     def once(self) -> np.ndarray:
         """Success by the published rule: the goal was reached in any frame. bool [E]."""
-        return self.reached.any(1)
+        return np.asarray(self.reached.any(1))
 
     @property
     def end(self) -> np.ndarray:
@@ -100,7 +100,7 @@ class Random:
 
     def start(self, tasks: Tasks) -> None:
         """A random stream per task."""
-        self.streams = [seeds.generator(self.seed, "random actions of a task", int(i)) for i in tasks.index]
+        self.streams = [seeds.generator(self.seed, "random actions of a task", int(i)) for i in tasks.number]
 
     def act(self, states: np.ndarray) -> np.ndarray:
         """One action per environment."""
@@ -116,7 +116,7 @@ class Planned:
 
     def start(self, tasks: Tasks) -> None:
         """Encodes the goals."""
-        self.controller.start(self.see(tasks.goals), tasks.index)
+        self.controller.start(self.see(tasks.goals), tasks.number)
 
     def act(self, states: np.ndarray) -> np.ndarray:
         """The first actions of the plan."""
@@ -134,9 +134,10 @@ def by_simulator(world: Acting, mpc: MPC, seed: int) -> Planned:
     A simulator on arrays is compiled into the search. Others run on the host.
     """
     compiles = getattr(world, "compiles", False)
-    predict = unroll(world.advance) if compiles else simulator(world.open_loop)
+    advance, distance = cast(Callable[..., Any], world.advance), cast(Callable[..., Any], world.away)
+    predict = unroll(advance) if compiles else simulator(world.open_loop)
     model = WorldModel(lambda _, states: states, lambda _, context, actions: predict(context, actions))
-    own = dataclasses.replace(mpc, distance=world.away, block=1)
+    own = dataclasses.replace(mpc, distance=distance, block=1)
     return Planned(Controller(model, own, world.action_size, seed), lambda states: np.asarray(states, np.float32))
 
 
@@ -183,7 +184,7 @@ def apart(one: Row, other: Row, which: str = "once") -> bool:
 
 def films(world: Acting, tasks: Tasks, trials: Trials, most: int = 6) -> Iterator[list[np.ndarray]]:
     """Per task, frames uint8 [H,W,3] until the goal is reached. The goal's image shows through."""
-    for e in range(min(most, len(tasks.index))):
+    for e in range(min(most, len(tasks.number))):
         done = np.flatnonzero(trials.reached[e])
         states = trials.states[e, : int(done[0]) + 2] if len(done) else trials.states[e]
         images, goal = (rgb(world.picture(s)).astype(np.uint16) for s in (states, tasks.goals[e]))

@@ -73,7 +73,8 @@ def autoregressive(step: Callable[[jax.Array, jax.Array], jax.Array], memory: in
 
     def predict(context: tuple[jax.Array, jax.Array], actions: jax.Array) -> jax.Array:
         latents, past = (jnp.broadcast_to(leaf, (len(actions), *leaf.shape)) for leaf in context)
-        outputs, horizon = [], actions.shape[1]
+        outputs: list[jax.Array] = []
+        horizon = actions.shape[1]
         while latents.shape[1] < memory and len(outputs) < horizon:
             past = jnp.concatenate([past, actions[:, len(outputs), None]], 1)
             outputs.append(step(latents, past))
@@ -86,11 +87,8 @@ def autoregressive(step: Callable[[jax.Array, jax.Array], jax.Array], memory: in
             return (jnp.concatenate([latents[:, 1:], new[:, None]], 1), past[:, 1:]), new
 
         rest = jnp.moveaxis(actions[:, len(outputs) :], 1, 0)
-        found = jnp.stack(outputs, 1) if outputs else None
-        if not len(rest):
-            return found
-        new = jnp.moveaxis(jax.lax.scan(advance, (latents, past), rest)[1], 0, 1)
-        return new if found is None else jnp.concatenate([found, new], 1)
+        new = jnp.moveaxis(jax.lax.scan(advance, (latents, past), rest)[1], 0, 1) if len(rest) else None
+        return jnp.concatenate([*(output[:, None] for output in outputs), *([] if new is None else [new])], 1)
 
     return predict
 

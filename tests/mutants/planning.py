@@ -2,7 +2,8 @@
 
 from tests.mutants.mutant import of, tests_of
 
-CEM, PLANNERS = tests_of("planning/", "cem", "planners")
+CEM, PLANNERS, MPC = tests_of("planning/", "cem", "planners", "mpc")
+(CONTROL,) = tests_of("evals/", "control")
 ROOMS, PUSH = tests_of("data/worlds/acting/", "rooms", "push")
 
 PLANNING = (
@@ -117,6 +118,52 @@ PLANNING = (
             "SPLITS[self.split], self._index(i))",
             "0, self._index(i))",
             f"{ROOMS}tasks_are_reproducible_and_differ_from_episodes",
+        ),
+    ),
+    *of(
+        "cjepa_jax/planning/costs.py",
+        (
+            "(jnp.concatenate([latents[:, 1:], new[:, None]], 1), past[:, 1:]), new",
+            "(jnp.concatenate([new[:, None], latents[:, 1:]], 1), past[:, 1:]), new",
+            f"{MPC}a_rollout_sees_the_last_latents_and_their_actions",
+        ),
+        (
+            "while latents.shape[1] < memory and",
+            "while latents.shape[1] < memory - 1 and",
+            f"{MPC}a_rollout_sees_the_last_latents_and_their_actions",
+        ),
+    ),
+    *of(
+        "cjepa_jax/planning/mpc.py",
+        (
+            "jnp.concatenate([plan.actions[:, done:], jnp.zeros_like(plan.actions[:, :done])], 1)",
+            "plan.actions",
+            f"{MPC}it_reaches_its_goals_and_starts_at_the_rest_of_the_plan",
+        ),
+        (
+            "jax.random.fold_in(jax.random.key(self.seed), self.round)",
+            "jax.random.key(self.seed)",
+            f"{MPC}each_search_has_draws_of_its_own_and_a_seed_repeats_them",
+        ),
+        (
+            "latents(state[0] | state[1], images[:, None])",
+            "latents(state[0], images[:, None])",
+            f"{MPC}a_world_model_of_an_objectives_functions",
+        ),
+    ),
+    *of(
+        "cjepa_jax/evals/control.py",
+        ("self.reached.any(1)", "self.reached.all(1)", f"{CONTROL}success_once_and_at_the_end"),
+        ("return self.reached[:, -1]", "return self.reached[:, 0]", f"{CONTROL}success_once_and_at_the_end"),
+        (
+            'seeds.generator(self.seed, "random actions of a task", int(i)) for i in tasks.number',
+            'seeds.generator(self.seed, "random actions of a task", i) for i in range(len(tasks.number))',
+            f"{CONTROL}random_actions_belong_to_a_task",
+        ),
+        (
+            "one.share(which)[1] > other.share(which)[2]",
+            "one.share(which)[0] > other.share(which)[2]",
+            f"{CONTROL}wilsons_interval",
         ),
     ),
 )
