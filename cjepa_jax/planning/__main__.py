@@ -3,8 +3,8 @@
     python -m cjepa_jax.planning --checkpoint=runs/lewm --env=rooms --episodes=50
     python -m cjepa_jax.planning --env=rooms                       the baselines alone
 
---checkpoint names the run of an objective that predicts the next latent (objectives.base.World). --env is rooms or
-push. Without it, the world is the one that the run was trained on. Tasks are those of the split "test". All policies
+--checkpoint names the run of an objective that predicts the next latent (objectives.base.World). --env is rooms,
+push or nudge. Without it, the world is the one that the run was trained on. Tasks are those of the split "test". All policies
 play the same ones: the trained model, doing nothing, random actions, a straight line, the same planner with random
 initialisations of the network, and with the true simulator. --workdir gets results.json, films and report.html
 (default: RUN/control, or runs/control). Exit codes: 2 for the command line, 4 for unusable weights.
@@ -19,7 +19,7 @@ import time
 from cjepa_jax import cli
 from cjepa_jax.errors import ConfigError
 
-ENVIRONMENTS = {"rooms": "Rooms", "push": "Push"}
+ENVIRONMENTS = {"nudge": "Nudge", "push": "Push", "rooms": "Rooms"}
 LIMITS = {  # flag -> default, least, most, help
     "episodes": (50, 1, 10_000, "tasks per seed"),
     "seeds": (1, 1, 100, "seeds of tasks and of planning. Their episodes are counted together"),
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         if not least <= getattr(chosen, name) <= most:
             raise ConfigError(f"--{name}={getattr(chosen, name)}: must be within {least} and {most}")
     if not (chosen.checkpoint or chosen.env):
-        raise ConfigError("--checkpoint or --env is missing: name a run's folder, or a world: rooms, push")
+        raise ConfigError("--checkpoint or --env is missing: name a run's folder, or a world, such as rooms")
     cli.set_up_logging("warning")
     cli.keep_compiled_code()
     return run(chosen, shlex.join(["python", "-m", "cjepa_jax.planning", *argv]))

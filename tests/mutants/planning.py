@@ -4,7 +4,7 @@ from tests.mutants.mutant import of, tests_of
 
 CEM, PLANNERS, MPC = tests_of("planning/", "cem", "planners", "mpc")
 (CONTROL,) = tests_of("evals/", "control")
-ROOMS, PUSH = tests_of("data/worlds/acting/", "rooms", "push")
+ROOMS, PUSH, NUDGE = tests_of("data/worlds/acting/", "rooms", "push", "nudge")
 
 PLANNING = (
     *of(
@@ -110,6 +110,25 @@ PLANNING = (
             "(states[..., 4] - goals[..., 4] + np.pi) % (2 * np.pi) - np.pi",
             "states[..., 4] - goals[..., 4]",
             f"{PUSH}angles_are_compared_around_the_circle",
+        ),
+    ),
+    *of(
+        "cjepa_jax/data/worlds/acting/nudge.py",
+        ("PUSH * np.clip(action, -1, 1)", "PUSH * action", f"{NUDGE}a_push_changes_the_agents_velocity_alone"),
+        ("min(1.0, FASTEST /", "max(1.0, FASTEST /", f"{NUDGE}a_push_changes_the_agents_velocity_alone"),
+    ),
+    *of(
+        "cjepa_jax/data/worlds/acting/push_expert.py",
+        ("TURN = 3000**0.5", "TURN = 1500**0.5", f"{PUSH}the_expert_knows_the_shape_and_the_mass_of_the_block"),
+        (
+            "np.array([a[1] - b[1], b[0] - a[0]])",
+            "np.array([b[1] - a[1], a[0] - b[0]])",
+            f"{PUSH}the_expert_knows_the_shape_and_the_mass_of_the_block",
+        ),
+        (
+            "np.array([*(turn.T @ move), TURN * around])",
+            "np.array([*(turn @ move), TURN * around])",
+            f"{PUSH}the_expert_pushes_the_block_to_its_goal",
         ),
     ),
     *of(

@@ -9,6 +9,7 @@ import numpy as np
 import pymunk
 
 from cjepa_jax.data.worlds import draw
+from cjepa_jax.data.worlds.acting import push_expert
 from cjepa_jax.data.worlds.acting.base import Acting
 from cjepa_jax.data.worlds.layout import CIRCLE
 
@@ -79,7 +80,8 @@ class Push(Acting):
     than 0.4 units in 9 of 10 steps of the published episodes, and by 6 at most.
 
     Policies: "weak" has a random target, near the agent and at most 100 units from the block per axis. "held" keeps
-    each such action for five frames. Both push the block most of the time.
+    each such action for five frames. Both push the block most of the time. "expert" pushes the block to a random pose,
+    with noise.
     Tasks: "episode": the goal is what the policy "weak" reaches from the start after 25 frames. Success: agent and
     block together are within 20 units, and the angle within 20 degrees.
 
@@ -89,7 +91,7 @@ class Push(Acting):
 
     target: bool = True
 
-    policies: ClassVar[tuple[str, ...]] = ("weak", "held")
+    policies: ClassVar[tuple[str, ...]] = ("weak", "held", "expert")
     tasks: ClassVar[tuple[str, ...]] = ("episode",)
     objects: ClassVar[int] = 2
     label_names: ClassVar[tuple[str, ...]] = ("agent/x", "agent/y", "block/x", "block/y", "angle/sin", "angle/cos")
@@ -149,9 +151,17 @@ class Push(Acting):
         """The agent along a straight line to its place in the goal. It ignores the block."""
         return np.clip((goals[..., :2] - states[..., :2]) / STRIDE, -1, 1)
 
+    def expert(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """The actions of push_expert."""
+        rows = zip(np.reshape(states, (-1, 7)), np.reshape(goals, (-1, 7)), strict=True)
+        return np.stack([push_expert.act(state, goal) for state, goal in rows]).reshape(*states.shape[:-1], 2)
+
     def behave(self, policy: str, rng: np.random.Generator, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """One episode's policy: "weak" or "held"."""
+        """One episode's policy: "weak", "held" or "expert"."""
         kept, age = np.zeros(2), 0
+        if policy == "expert":
+            goal = self.first(rng)
+            return lambda state: np.clip(push_expert.act(state, goal) + rng.normal(0, 0.1, 2), -1, 1)
 
         def act(state: np.ndarray) -> np.ndarray:
             nonlocal kept, age

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from cjepa_jax.data.worlds.acting import Push
+from cjepa_jax.data.worlds.acting import Push, push_expert
 from cjepa_jax.data.worlds.acting.push import AGENT, STRIDE, Table, clearance
 from cjepa_jax.errors import DataError
 from tests.data.worlds import promises
@@ -84,6 +84,26 @@ def test_held_actions_are_held():
     assert (actions[4] != actions[5]).any() and len(
         np.unique(Push(policy="weak", frames=12)[0]["actions"], axis=0)
     ) == 12
+
+
+def test_the_expert_pushes_the_block_to_its_goal():
+    """It reaches most goals that the weak policy reaches in 25 frames, and a start that is the goal is left alone."""
+    tasks = [Push(split="eval").task(i) for i in range(15)]
+    starts, goals = (np.stack(states) for states in zip(*tasks, strict=True))
+    step, states, reached = PUSH.stepper(starts), starts, np.zeros(15, bool)
+    for _ in range(60):
+        states = step(PUSH.expert(states, goals))
+        reached |= PUSH.reached(states, goals)
+    assert reached.mean() > 0.7
+    assert np.allclose(PUSH.expert(starts, starts), 0)
+
+
+def test_the_expert_knows_the_shape_and_the_mass_of_the_block():
+    assert np.isclose(push_expert.TURN**2, Table(np.zeros(7)).block.moment / Table(np.zeros(7)).block.mass)
+    assert np.allclose(push_expert.CENTRE, Table(np.zeros(7)).block.center_of_gravity)
+    for point, normal in zip(push_expert.POINTS, push_expert.NORMALS, strict=True):
+        place = point + push_expert.CENTRE
+        assert clearance(place + 0.01 * normal, 0.0) == 0 < clearance(place - 0.01 * normal, 0.0) < 0.011
 
 
 def test_without_the_block_the_agent_moves_the_same():
