@@ -13,7 +13,7 @@ from scipy import stats
 
 from cjepa_jax.configuration import seeds
 from cjepa_jax.data.worlds.acting.base import Acting
-from cjepa_jax.planning.costs import simulator, unroll
+from cjepa_jax.planning.costs import unroll
 from cjepa_jax.planning.mpc import MPC, Controller, WorldModel
 
 FILM_GOAL = 90  # of 255: how much the goal's image is faded in a film
@@ -133,10 +133,15 @@ def by_simulator(world: Acting, mpc: MPC, seed: int) -> Planned:
 
     A simulator on arrays is compiled into the search. Others run on the host.
     """
-    compiles = getattr(world, "compiles", False)
     advance, distance = cast(Callable[..., Any], world.advance), cast(Callable[..., Any], world.away)
-    predict = unroll(advance) if compiles else simulator(world.open_loop)
-    model = WorldModel(lambda _, states: states, lambda _, context, actions: predict(context, actions))
+
+    def rollout(_: None, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        starts = np.broadcast_to(states[:, None], (*actions.shape[:2], states.shape[-1]))
+        return world.open_loop(starts, actions)[..., 1:, :]
+
+    predict = unroll(advance)
+    compiled = WorldModel(lambda _, states: states, lambda _, context, actions: predict(context, actions))
+    model = compiled if world.compiles else dataclasses.replace(compiled, predict=rollout, host=True)
     own = dataclasses.replace(mpc, distance=distance, block=1)
     return Planned(Controller(model, own, world.action_size, seed), lambda states: np.asarray(states, np.float32))
 

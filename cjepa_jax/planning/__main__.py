@@ -3,10 +3,10 @@
     python -m cjepa_jax.planning --checkpoint=runs/lewm --env=rooms --episodes=50
     python -m cjepa_jax.planning --env=rooms                       the baselines alone
 
---checkpoint names the run of an objective that predicts the next latent (objectives.base.World). --env is rooms,
-push or nudge. Without it, the world is the one that the run was trained on. Tasks are those of the split "test". All policies
-play the same ones: the trained model, doing nothing, random actions, a straight line, the same planner with random
-initialisations of the network, and with the true simulator. --workdir gets results.json, films and report.html
+--checkpoint names the run of an objective that predicts the next latent (objectives.base.World). --env is rooms, push
+or nudge. Without it, the world is the one that the run was trained on. Tasks are those of the split "test". All
+policies play the same ones: the trained model, doing nothing, random actions, a straight line, the same planner with
+random initialisations of the network, and with the true simulator. --workdir gets results.json, films and report.html
 (default: RUN/control, or runs/control). Exit codes: 2 for the command line, 4 for unusable weights.
 """
 

@@ -28,6 +28,35 @@ class Planner(Protocol):
         """Searches around `mean` [H,A]. All random draws derive from `key`."""
 
 
+class Sampler(Planner, Protocol):
+    """A planner that only needs the costs of candidates, so that a simulator on the host can give them."""
+
+    iterations: int
+
+    def start(self, mean: jax.Array) -> Any:
+        """The state before the first iteration, a pytree."""
+
+    def ask(self, state: Any, key: jax.Array, step: jax.Array) -> jax.Array:
+        """The candidates [S,H,A] of an iteration."""
+
+    def tell(self, state: Any, candidates: jax.Array, costs: jax.Array) -> tuple[Any, jax.Array]:
+        """The next state, and the lowest cost. Costs [S] are not NaN."""
+
+    def result(self, state: Any, costs: jax.Array) -> Plan:
+        """The plan after the last iteration. costs: [I]."""
+
+
+def search(planner: Sampler, cost: Cost, key: jax.Array, mean: jax.Array) -> Plan:
+    """All iterations of a sampler, under lax.scan. Iteration i draws from fold_in(key, i)."""
+
+    def iterate(state, step):
+        candidates = planner.ask(state, jax.random.fold_in(key, step), step)
+        return planner.tell(state, candidates, finite(cost(candidates)))
+
+    state, costs = jax.lax.scan(iterate, planner.start(mean), jnp.arange(planner.iterations))
+    return planner.result(state, costs)
+
+
 def bounded(actions: jax.Array, low: Limit, high: Limit) -> jax.Array:
     """`actions` [..., A] within the limits."""
     if low is None and high is None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.planning.base import Cost, Limit, Plan, bounded, check, check_elites, finite
+from cjepa_jax.planning.base import Cost, Limit, Plan, bounded, check, check_elites, search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,23 +61,32 @@ class CEM:
         mixed = (share * old + (1 - share) * fresh for old, fresh, share in zip((mean, std), new, shares, strict=True))
         return *mixed, chosen
 
-    def plan(self, cost: Cost, key: jax.Array, mean: jax.Array) -> Plan:
-        """Searches around `mean` [H,A]. Iteration i draws from fold_in(key, i)."""
+    def start(self, mean: jax.Array) -> tuple:
+        """Mean, standard deviation, the best candidate of all and its cost."""
         std = jnp.broadcast_to(jnp.asarray(self.std, mean.dtype), mean.shape)
+        return mean, std, mean, jnp.asarray(jnp.inf, mean.dtype)
 
-        def iterate(carry, step):
-            mean, std, best, lowest = carry
-            noise = self.noise(jax.random.fold_in(key, step), (self.samples, *mean.shape))
-            candidates = self.candidates(mean, std, noise)
-            costs = finite(cost(candidates))
-            least = jnp.argmin(costs)
-            best = jnp.where(costs[least] < lowest, candidates[least], best)
-            mean, std, _ = self.fit(mean, std, candidates, costs)
-            return (mean, std, best, jnp.minimum(lowest, costs[least])), costs[least]
+    def ask(self, state: tuple, key: jax.Array, step: jax.Array) -> jax.Array:
+        """See base.Sampler."""
+        mean, std = state[:2]
+        return self.candidates(mean, std, self.noise(key, (self.samples, *mean.shape)))
 
-        start = (mean, std, mean, jnp.asarray(jnp.inf, mean.dtype))
-        (mean, std, best, _), costs = jax.lax.scan(iterate, start, jnp.arange(self.iterations))
+    def tell(self, state: tuple, candidates: jax.Array, costs: jax.Array) -> tuple[tuple, jax.Array]:
+        """See base.Sampler."""
+        mean, std, best, lowest = state
+        least = jnp.argmin(costs)
+        best = jnp.where(costs[least] < lowest, candidates[least], best)
+        mean, std, _ = self.fit(mean, std, candidates, costs)
+        return (mean, std, best, jnp.minimum(lowest, costs[least])), costs[least]
+
+    def result(self, state: tuple, costs: jax.Array) -> Plan:
+        """See base.Sampler."""
+        mean, std, best = state[:3]
         return Plan(mean if self.answer == "mean" else best, mean, std, costs)
+
+    def plan(self, cost: Cost, key: jax.Array, mean: jax.Array) -> Plan:
+        """Searches around `mean` [H,A]."""
+        return search(self, cost, key, mean)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,27 +124,33 @@ class ICEM(CEM):
         """Coloured noise [S,H,A] of variance 1."""
         return coloured(key, shape, self.colour)
 
-    def plan(self, cost: Cost, key: jax.Array, mean: jax.Array) -> Plan:
-        """Searches around `mean` [H,A]. Iteration i draws from fold_in(key, i)."""
-        std = jnp.broadcast_to(jnp.asarray(self.std, mean.dtype), mean.shape)
-        kept = round(self.kept * self.elites)
-        held = max(kept, 1)  # the best candidate of all is remembered in any case
+    @property
+    def _kept(self) -> int:
+        return round(self.kept * self.elites)
 
-        def iterate(carry, step):
-            mean, std, elites, values = carry
-            noise = self.noise(jax.random.fold_in(key, step), (self.samples, *mean.shape))
-            drawn = self.candidates(mean, std, noise)
-            drawn = drawn.at[0].set(jnp.where(step == self.iterations - 1, mean, drawn[0]))
-            candidates = jnp.concatenate([drawn, elites])
-            costs = jnp.concatenate([finite(cost(drawn)), values])
-            order = jax.lax.top_k(-costs, held)[1]
-            chosen = costs if kept else costs.at[self.samples :].set(jnp.inf)
-            mean, std, _ = self.fit(mean, std, candidates, chosen)
-            return (mean, std, candidates[order], costs[order]), costs[order[0]]
-
+    def start(self, mean: jax.Array) -> tuple:
+        """Mean, standard deviation, the elites that are kept (at least the best), and their costs."""
+        held = max(self._kept, 1)
         # Infinite costs are never among the best: the first iteration has no elites.
-        start = (mean, std, jnp.zeros((held, *mean.shape)), jnp.full(held, jnp.inf))
-        (mean, std, elites, _), costs = jax.lax.scan(iterate, start, jnp.arange(self.iterations))
+        return *super().start(mean)[:2], jnp.zeros((held, *mean.shape)), jnp.full(held, jnp.inf)
+
+    def ask(self, state: tuple, key: jax.Array, step: jax.Array) -> jax.Array:
+        """See base.Sampler."""
+        drawn = super().ask(state, key, step)
+        return drawn.at[0].set(jnp.where(step == self.iterations - 1, state[0], drawn[0]))
+
+    def tell(self, state: tuple, candidates: jax.Array, costs: jax.Array) -> tuple[tuple, jax.Array]:
+        """See base.Sampler."""
+        mean, std, elites, values = state
+        candidates, costs = jnp.concatenate([candidates, elites]), jnp.concatenate([costs, values])
+        order = jax.lax.top_k(-costs, len(values))[1]
+        chosen = costs if self._kept else costs.at[self.samples :].set(jnp.inf)
+        mean, std, _ = self.fit(mean, std, candidates, chosen)
+        return (mean, std, candidates[order], costs[order]), costs[order[0]]
+
+    def result(self, state: tuple, costs: jax.Array) -> Plan:
+        """See base.Sampler."""
+        mean, std, elites = state[:3]
         return Plan(mean if self.answer == "mean" else elites[0], mean, std, costs)
 
 

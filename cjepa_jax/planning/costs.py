@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cjepa_jax.errors import ConfigError
 
@@ -89,24 +88,5 @@ def autoregressive(step: Callable[[jax.Array, jax.Array], jax.Array], memory: in
         rest = jnp.moveaxis(actions[:, len(outputs) :], 1, 0)
         new = jnp.moveaxis(jax.lax.scan(advance, (latents, past), rest)[1], 0, 1) if len(rest) else None
         return jnp.concatenate([*(output[:, None] for output in outputs), *([] if new is None else [new])], 1)
-
-    return predict
-
-
-def simulator(rollout: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Predict:
-    """`predict` of a simulator that runs on the host, such as pymunk: context is its state [D], latents are its states.
-
-    Args:
-      rollout: states [S,D] and actions [S,H,A] (NumPy) -> states [S,H + 1,D], the first ones included.
-    """
-
-    def run(context: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        context, actions = np.asarray(context), np.asarray(actions)
-        starts = np.broadcast_to(context[..., None, :], (*actions.shape[:-2], context.shape[-1]))
-        return rollout(starts, actions)[..., 1:, :].astype(actions.dtype)
-
-    def predict(context: jax.Array, actions: jax.Array) -> jax.Array:
-        shape = jax.ShapeDtypeStruct((*actions.shape[:2], len(context)), actions.dtype)
-        return jax.pure_callback(run, shape, context, actions, vmap_method="broadcast_all")
 
     return predict

@@ -12,7 +12,7 @@ import numpy as np
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.planning.base import Plan, Planner
 from cjepa_jax.planning.costs import Distance, autoregressive, squared_error, to_goal
-from cjepa_jax.planning.solve import solve
+from cjepa_jax.planning.solve import solve, solve_on_host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,15 @@ class WorldModel:
       predict: (params, context of one environment, actions [S,H,A]) -> latents [S,H,*latent] after each action.
       goal: (params, observations of the goals [E, ...]) -> latents [E,*latent]. None: `encode`.
       params: a pytree.
+      host: whether `predict` is a simulator in NumPy instead, for all environments at once: (params, contexts [E,D],
+        actions [E,S,H,A]) -> [E,S,H,D].
     """
 
     encode: Callable[[Any, Any], Any]
     predict: Callable[[Any, Any, jax.Array], jax.Array]
     goal: Callable[[Any, Any], jax.Array] | None = None
     params: Any = None
+    host: bool = False
 
     @classmethod
     def of(cls, latents: Callable, predict: Callable, params: Any, extra: Any, memory: int) -> "WorldModel":
@@ -101,12 +104,21 @@ class Controller:
         self.last: Plan | None = None
         self._encode_goal = jax.jit(model.goal or model.encode)
         self._search = jax.jit(self._pure_search)
+        self._score = jax.jit(jax.vmap(to_goal(lambda latents, _: latents, mpc.distance, mpc.over)))
 
     def _pure_search(self, params, key, index, observations, goal, mean):
         mpc, model = self.mpc, self.model
         cost = to_goal(lambda context, actions: model.predict(params, context, actions), mpc.distance, mpc.over)
         context = model.encode(params, observations)
         return solve(mpc.planner, cost, key=key, index=index, context=context, goal=goal, mean=mean, batch=mpc.batch)
+
+    def _search_on_host(self, params, key, index, observations, goal, mean) -> Plan:
+        context = np.asarray(self.model.encode(params, observations))
+
+        def cost(actions: np.ndarray) -> np.ndarray:
+            return np.asarray(self._score(self.model.predict(params, context, actions), goal, actions))
+
+        return solve_on_host(self.mpc.planner, cost, key=key, index=index, mean=mean)
 
     def start(self, goals: Any, index: np.ndarray) -> None:
         """New tasks. `goals` are observations [E, ...], `index` the environments' numbers, int [E]."""
@@ -117,8 +129,8 @@ class Controller:
     def act(self, observations: Any) -> np.ndarray:
         """The next actions [E, receding * block, A] from what is seen now."""
         key = jax.random.fold_in(jax.random.key(self.seed), self.round)
-        arrays = (self.index, observations, self.goal, self.mean)
-        plan = self._search(self.model.params, key, *arrays)
+        search = self._search_on_host if self.model.host else self._search
+        plan = search(self.model.params, key, self.index, observations, self.goal, self.mean)
         self.round, self.last, done = self.round + 1, plan, self.mpc.receding
         if self.mpc.warm:
             self.mean = jnp.concatenate([plan.actions[:, done:], jnp.zeros_like(plan.actions[:, :done])], 1)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.planning.base import Cost, Limit, Plan, bounded, check, check_elites, finite
+from cjepa_jax.planning.base import Cost, Limit, Plan, bounded, check, check_elites, search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +49,24 @@ class MPPI:
         spread = jnp.sqrt((weights * (candidates - mean) ** 2).sum(0))
         return mean, jnp.maximum(spread, self.least_std) if self.adapt else std
 
+    def start(self, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and standard deviation."""
+        return mean, jnp.broadcast_to(jnp.asarray(self.std, mean.dtype), mean.shape)
+
+    def ask(self, state: tuple[jax.Array, jax.Array], key: jax.Array, step: jax.Array) -> jax.Array:
+        """See base.Sampler."""
+        mean, std = state
+        noise = jax.random.normal(key, (self.samples, *mean.shape))
+        return bounded(mean + std * noise, self.low, self.high).at[0].set(mean)
+
+    def tell(self, state, candidates: jax.Array, costs: jax.Array):
+        """See base.Sampler."""
+        return self.fit(state[1], candidates, costs), costs.min()
+
+    def result(self, state: tuple[jax.Array, jax.Array], costs: jax.Array) -> Plan:
+        """See base.Sampler."""
+        return Plan(state[0], *state, costs)
+
     def plan(self, cost: Cost, key: jax.Array, mean: jax.Array) -> Plan:
-        """Searches around `mean` [H,A]. Iteration i draws from fold_in(key, i)."""
-        std = jnp.broadcast_to(jnp.asarray(self.std, mean.dtype), mean.shape)
-
-        def iterate(carry, step):
-            mean, std = carry
-            noise = jax.random.normal(jax.random.fold_in(key, step), (self.samples, *mean.shape))
-            candidates = bounded(mean + std * noise, self.low, self.high).at[0].set(mean)
-            costs = finite(cost(candidates))
-            return self.fit(std, candidates, costs), costs.min()
-
-        (mean, std), costs = jax.lax.scan(iterate, (mean, std), jnp.arange(self.iterations))
-        return Plan(mean, mean, std, costs)
+        """Searches around `mean` [H,A]."""
+        return search(self, cost, key, mean)

@@ -1,13 +1,17 @@
 """Receding-horizon control, and rollouts of models with a memory."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.planning.cem import CEM
-from cjepa_jax.planning.costs import autoregressive, simulator, unroll
+from cjepa_jax.planning.cem import CEM, ICEM
+from cjepa_jax.planning.costs import autoregressive, unroll
+from cjepa_jax.planning.gradient import Gradient
 from cjepa_jax.planning.mpc import MPC, Controller, WorldModel
+from cjepa_jax.planning.mppi import MPPI
 
 CEM_ = CEM(samples=48, elites=8, iterations=4, low=-1.0, high=1.0)
 POINT = WorldModel(
@@ -57,17 +61,25 @@ def test_a_block_of_actions_is_done_frame_by_frame():
     assert controller.mean.shape == (3, 2, 4) and np.abs(places - GOALS).max() < 0.15
 
 
-def test_a_simulator_on_the_host_gives_the_same_plans():
-    def rollout(places, actions):
-        return np.concatenate([places[..., None, :], places[..., None, :] + 0.5 * np.cumsum(actions, -2)], -2)
+@pytest.mark.parametrize("planner", [CEM_, ICEM(samples=32, iterations=3), MPPI(samples=32, elites=8, iterations=3)])
+def test_a_simulator_on_the_host_gives_the_same_plans(planner):
+    def rollout(params, places, actions):
+        return places[:, None, None] + params * np.cumsum(actions, -2)
 
-    host = WorldModel(POINT.encode, lambda _, context, actions: simulator(rollout)(context, actions))
-    plans = []
+    host, plans = dataclasses.replace(POINT, predict=rollout, params=np.float32(0.5), host=True), []
     for model in (POINT, host):
-        controller = Controller(model, MPC(CEM_, horizon=4, over="sum"), 2)
+        controller = Controller(model, MPC(planner, horizon=4, over="sum"), 2)
         controller.start(GOALS, np.arange(3))
-        plans.append(controller.act(STARTS))
-    np.testing.assert_allclose(*plans, atol=1e-5)
+        plans.append((controller.act(STARTS), controller.last.costs))
+    for ours, other in zip(*plans, strict=True):
+        np.testing.assert_allclose(ours, other, atol=1e-4)
+
+
+def test_a_simulator_on_the_host_has_no_gradients():
+    controller = Controller(dataclasses.replace(POINT, host=True), MPC(Gradient()), 2)
+    controller.start(GOALS, np.arange(3))
+    with pytest.raises(ConfigError, match="planner is Gradient; a simulator on the host has no gradients"):
+        controller.act(STARTS)
 
 
 @pytest.mark.parametrize("memory", [1, 3])
