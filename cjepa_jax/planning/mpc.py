@@ -124,7 +124,7 @@ class Controller:
         """New tasks. `goals` are observations [E, ...], `index` the environments' numbers, int [E]."""
         self.index, self.round = jnp.asarray(index, jnp.int32), 0
         self.goal = self._encode_goal(self.model.params, goals)
-        self.mean = jnp.zeros((len(index), self.mpc.horizon, self.mpc.block * self.size))
+        self.mean = np.zeros((len(index), self.mpc.horizon, self.mpc.block * self.size), np.float32)
 
     def act(self, observations: Any) -> np.ndarray:
         """The next actions [E, receding * block, A] from what is seen now."""
@@ -132,6 +132,7 @@ class Controller:
         search = self._search_on_host if self.model.host else self._search
         plan = search(self.model.params, key, self.index, observations, self.goal, self.mean)
         self.round, self.last, done = self.round + 1, plan, self.mpc.receding
-        if self.mpc.warm:
-            self.mean = jnp.concatenate([plan.actions[:, done:], jnp.zeros_like(plan.actions[:, :done])], 1)
-        return np.asarray(plan.actions[:, :done]).reshape(len(self.index), done * self.mpc.block, self.size)
+        actions = np.asarray(plan.actions)
+        if self.mpc.warm:  # in NumPy: where the parameters are placed must not make the next call another program
+            self.mean = np.concatenate([actions[:, done:], np.zeros_like(actions[:, :done])], 1)
+        return actions[:, :done].reshape(len(self.index), done * self.mpc.block, self.size)

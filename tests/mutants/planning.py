@@ -155,8 +155,8 @@ PLANNING = (
     *of(
         "cjepa_jax/planning/mpc.py",
         (
-            "jnp.concatenate([plan.actions[:, done:], jnp.zeros_like(plan.actions[:, :done])], 1)",
-            "plan.actions",
+            "np.concatenate([actions[:, done:], np.zeros_like(actions[:, :done])], 1)",
+            "actions",
             f"{MPC}it_reaches_its_goals_and_starts_at_the_rest_of_the_plan",
         ),
         (
