@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--task", default="", help="a kind of task (rooms: door, room, any)")
     parser.add_argument("--planner", choices=("cem", "icem", "mppi", "gradient"), default="cem")
     parser.add_argument("--over", choices=("last", "sum"), default="sum", help="the cost: last state, or sum over all")
+    parser.add_argument("--std", type=float, default=1.0, help="of the first candidates' actions (default: 1)")
     parser.add_argument("--workdir", type=cli.path_argument, metavar="DIR")
     parser.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
     for name, (default, _, _, text) in LIMITS.items():
@@ -52,6 +53,8 @@ def main(argv: list[str]) -> int:
     for name, (_, least, most, _) in LIMITS.items():
         if not least <= getattr(chosen, name) <= most:
             raise ConfigError(f"--{name}={getattr(chosen, name)}: must be within {least} and {most}")
+    if not 0 < chosen.std <= 10:
+        raise ConfigError(f"--std={chosen.std}: must be above 0 and at most 10")
     if not (chosen.checkpoint or chosen.env):
         raise ConfigError("--checkpoint or --env is missing: name a run's folder, or a world, such as rooms")
     cli.set_up_logging("warning")
@@ -68,7 +71,7 @@ def settings(chosen):
     kind = kinds[chosen.planner]
     known = {field.name for field in dataclasses.fields(kind)}
     given = {name: getattr(chosen, name) for name in ("samples", "elites", "iterations") if name in known}
-    planner = kind(**given, low=-1.0, high=1.0)
+    planner = kind(**given, std=chosen.std, low=-1.0, high=1.0)
     names = ("horizon", "receding", "over", "batch")
     return MPC(planner, **{name: getattr(chosen, name) for name in names})
 

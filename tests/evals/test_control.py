@@ -122,7 +122,7 @@ def test_the_command_leaves_a_table_films_and_a_report(tmp_path, capsys):
      ("--env=rooms --episodes=0", "--episodes=0: must be within 1 and 10000"),
      ("--env=rooms --task=wall", "--task=wall: Rooms has door, room, any"),
      ("--env=rooms --elites=200", "planner.elites is 200; it must be at most planner.samples = 128"),
-     ("--env=rooms --receding=20", "mpc.receding is 20")],
+     ("--env=rooms --receding=20", "mpc.receding is 20"), ("--env=rooms --std=nan", "--std=nan: must be above 0")],
 )  # fmt: skip
 def test_a_wrong_command_line_is_refused_in_one_line(words, message):
     with pytest.raises(ConfigError, match=message) as error:
