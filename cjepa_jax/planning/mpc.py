@@ -130,7 +130,8 @@ class Controller:
         """The next actions [E, receding * block, A] from what is seen now."""
         key = jax.random.fold_in(jax.random.key(self.seed), self.round)
         search = self._search_on_host if self.model.host else self._search
-        plan = search(self.model.params, key, self.index, observations, self.goal, self.mean)
+        arrays = dict(index=self.index, observations=observations, goal=self.goal, mean=self.mean)
+        plan = search(self.model.params, key=key, **arrays)
         self.round, self.last, done = self.round + 1, plan, self.mpc.receding
         actions = np.asarray(plan.actions)
         if self.mpc.warm:  # in NumPy: where the parameters are placed must not make the next call another program
