@@ -31,7 +31,9 @@ class Planner(Protocol):
 class Sampler(Planner, Protocol):
     """A planner that only needs the costs of candidates, so that a simulator on the host can give them."""
 
-    iterations: int
+    @property
+    def iterations(self) -> int:
+        """Number of updates, I."""
 
     def start(self, mean: jax.Array) -> Any:
         """The state before the first iteration, a pytree."""

@@ -3,14 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.planning.base import Plan, Planner
+from cjepa_jax.planning.base import Plan, Planner, Sampler
 from cjepa_jax.planning.costs import Distance, autoregressive, squared_error, to_goal
 from cjepa_jax.planning.solve import solve, solve_on_host
 
@@ -29,7 +29,7 @@ class WorldModel:
     """
 
     encode: Callable[[Any, Any], Any]
-    predict: Callable[[Any, Any, jax.Array], jax.Array]
+    predict: Callable[..., Any]
     goal: Callable[[Any, Any], jax.Array] | None = None
     params: Any = None
     host: bool = False
@@ -116,9 +116,9 @@ class Controller:
         context = np.asarray(self.model.encode(params, observations))
 
         def cost(actions: np.ndarray) -> np.ndarray:
-            return np.asarray(self._score(self.model.predict(params, context, actions), goal, actions))
+            return np.asarray(self._score(self.model.predict(params, context, actions), goal, jnp.asarray(actions)))
 
-        return solve_on_host(self.mpc.planner, cost, key=key, index=index, mean=mean)
+        return solve_on_host(cast(Sampler, self.mpc.planner), cost, key=key, index=index, mean=mean)
 
     def start(self, goals: Any, index: np.ndarray) -> None:
         """New tasks. `goals` are observations [E, ...], `index` the environments' numbers, int [E]."""

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +54,7 @@ def solve_on_host(
     if not hasattr(planner, "ask"):
         raise ConfigError(f"planner is {type(planner).__name__}; a simulator on the host has no gradients")
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(index))
-    ask, tell, result = _parts(planner)
+    ask, tell, result = _parts(cast(Any, planner))  # frozen dataclasses are hashable
     state, lowest = jax.vmap(planner.start)(mean), []
     for step in range(planner.iterations):
         candidates = ask(state, keys, step)
@@ -65,7 +65,7 @@ def solve_on_host(
 
 
 @functools.lru_cache(maxsize=8)
-def _parts(planner: Sampler) -> tuple[Callable, Callable, Callable]:
+def _parts(planner: Any) -> tuple[Callable, Callable, Callable]:
     """ask, tell and result for all environments, compiled."""
 
     def ask(state, keys, step):

@@ -50,7 +50,7 @@ class Acting(World):
     kind: ClassVar[str] = "episodes"
     setup_type: ClassVar[type] = Setup
     policies: ClassVar[tuple[str, ...]] = ()
-    objects: ClassVar[int] = 1  # K. The agent is object 0
+    objects: ClassVar[int] = 1  # K. The agent is object 0. A world may set it per instance
     action_size: ClassVar[int] = 2  # A
     proprio_names: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[tuple[str, ...]] = ()  # kinds of tasks

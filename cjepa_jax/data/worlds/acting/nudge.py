@@ -58,15 +58,11 @@ class Nudge(Acting):
             raise ConfigError(f"data.options.balls is {self.balls!r}; it must be at most 8")
         sizes = check_range("data.options.size_range", self.size_range, 0.03, 0.15)
         object.__setattr__(self, "size_range", sizes)
+        object.__setattr__(self, "objects", self.balls)
         check_step("data.options.dt", self.dt)
         limit = sizes[0] * PHYSICS.substeps / FASTEST
         if self.dt > limit:
             raise ConfigError(f"data.options.dt is {self.dt!r}; it must be at most {limit:.3g}, or walls leak")
-
-    @property
-    def objects(self) -> int:
-        """K."""
-        return self.balls
 
     def first(self, rng: np.random.Generator) -> np.ndarray:
         """Discs at rest anywhere, without overlap."""
@@ -89,7 +85,7 @@ class Nudge(Acting):
         """The next objects [K,COLUMNS]."""
         new = np.array(row, float)
         new[0, VELOCITY] += PUSH * np.clip(action, -1, 1)
-        new[0, VELOCITY] *= min(1.0, FASTEST / max(np.linalg.norm(new[0, VELOCITY]), 1e-9))
+        new[0, VELOCITY] *= min(1.0, FASTEST / max(float(np.linalg.norm(new[0, VELOCITY])), 1e-9))
         kind, half = np.full(self.balls, DISC), np.repeat(new[:, RADIUS, None], 2, 1)
         bodies = Bodies(
             kind=kind, half=half, position=new[:, PLACE], angle=new[:, 2], velocity=new[:, VELOCITY], spin=new[:, 5],
