@@ -143,7 +143,7 @@ def test_the_controls_of_the_causal_term_train_by_one_program():
 
 
 def test_a_fast_test_trains_a_step_under_every_choice():
-    """Of the method; how tokens are given their places is for imported weights, and context rows refuse `causal`."""
+    """Of the method; how tokens are given their places is for imported weights."""
     settings = [three_steps.SETTINGS[name] for name in test_three_steps.FAST]
     rest = {"dtype": {"float32"}, "sigreg_kind": {"kl"}}  # of all settings
     for name in (*REST, *CONTROLS):
@@ -151,7 +151,7 @@ def test_a_fast_test_trains_a_step_under_every_choice():
             rest.setdefault(key, set()).add(value)
     for key, choices in check.CHOICES.items():
         name = key.rpartition(".")[2]
-        if key.startswith(("objective.", "data.", "dtype")) and name not in ("positions", "causal"):
+        if key.startswith(("objective.", "data.", "dtype")) and name != "positions":
             run = {getattr(setting, name) for setting in settings if hasattr(setting, name)} | rest.get(name, set())
             assert run >= set(choices) - {"auto"}, key
 
