@@ -70,7 +70,8 @@ def _objects(
     if constant >= 0:
         chosen: np.ndarray = np.random.RandomState(constant).choice(slots, min(most, slots), replace=False)
         chosen = chosen[chosen < len(valid)]
-        return chosen[valid[chosen]]
+        kept: np.ndarray = chosen[valid[chosen]]
+        return kept
     count = min(int(rng.integers(least, most + 1)), int(valid.sum()))
     drawn: np.ndarray = rng.choice(np.flatnonzero(valid), count, replace=False)
     return drawn
