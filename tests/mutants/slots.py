@@ -63,7 +63,7 @@ SLOTS = (
     ),
     *of(
         "cjepa_jax/weights/slots.py",
-        ("return np.ascontiguousarray(array.T)", "return array", f"{PREDICTOR}state_dicts_come_back_to_the_bit"),
+        ("return np.ascontiguousarray(array.T)", "return array", SAME),
         (
             'if name == "norm1"',
             'if name == "none"',

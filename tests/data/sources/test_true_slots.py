@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cjepa_jax.data import worlds
 from cjepa_jax.data.sources.true_slots import TrueSlots
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import ConfigError, DataError
@@ -127,6 +128,15 @@ def test_wrong_options_are_refused(fields, text):
     with pytest.raises(ConfigError) as error:
         make(**fields)
     assert str(error.value) == text
+
+
+@pytest.mark.parametrize("name", worlds.__all__)
+def test_every_world_gives_slots(name):
+    source = make(of=f"cjepa_jax.data.worlds:{name}", of_options={}, slots=12, frames=2)
+    scene = source[1]
+    world = source.source[1]["states"][..., [source.state_names.index(f"position/{axis}") for axis in "xy"]]
+    found = source.places(scene["video"][:, 0, scene["present"]])
+    np.testing.assert_allclose(np.sort(found, axis=1), np.sort(world, axis=1), atol=1e-5)
 
 
 def test_a_scene_with_more_objects_than_slots_is_unreadable():
