@@ -105,6 +105,7 @@ def test_padding_objects_leaves_a_scenes_draw_bit_equal():
         one, two = few(i, 3), many(i, 3)
         for name in one:
             value = two[name][:6] if name in ("object_patches", "object_valid", "removed") else two[name]
+            value = value[:6, :6] if name == "graph" else value  # [K, K]
             np.testing.assert_array_equal(one[name], value, err_msg=name)
         assert not two["object_valid"][6:].any() and not two["removed"][6:].any()
 
