@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from cjepa_jax.planning import __main__ as command
 from cjepa_jax.planning.cem import CEM
 from cjepa_jax.planning.costs import unroll
 from cjepa_jax.planning.mpc import MPC, WorldModel
+from tests.running import ROOT
 
 ROOMS = Rooms(size=32, split="test", seed=1)
 MPC_ = MPC(CEM(samples=64, elites=8, iterations=4, low=-1.0, high=1.0), horizon=10, over="sum")
@@ -114,6 +117,20 @@ def test_the_command_leaves_a_table_films_and_a_report(tmp_path, capsys):
     assert all(name in out for name in rows) and out.count("\n") == 7
     page = (tmp_path / "out/report.html").read_text()
     assert page.count("data:image/gif;base64,") == 5 and len(list((tmp_path / "out/films").glob("*.gif"))) == 5
+
+
+@pytest.mark.slow
+def test_a_trained_world_model_plays(tmp_path, capsys):
+    """A run of configs/family/lewm.py of two steps, from its folder to the table."""
+    train = "--config=configs/family/lewm.py --config.train.steps=2 --config.train.batch=4 --config.probe.every=0"
+    where = [f"--workdir={tmp_path / 'run'}", "--config.log.tensorboard=False", "--config.log.report=False"]
+    subprocess.run([sys.executable, "-m", "cjepa_jax.train", *train.split(), *where], check=True, cwd=ROOT)
+    few = "--episodes=2 --steps=3 --samples=8 --elites=4 --iterations=1 --horizon=4 --receding=2 --inits=1"
+    assert command.main([f"--checkpoint={tmp_path / 'run'}", *few.split()]) == 0
+    rows = {row["name"]: row["kind"] for row in json.loads((tmp_path / "run/control/results.json").read_text())["rows"]}
+    assert rows["trained"] == "result" and rows["random init 0"] == "floor" and len(rows) == 7
+    with pytest.raises(ConfigError, match="has no actions|does not predict"):
+        command.main([f"--checkpoint={ROOT / 'tests/golden/run_of_0.1'}", "--env=rooms"])
 
 
 @pytest.mark.parametrize(
