@@ -84,6 +84,7 @@ def config(source="Walk", base="baselines.mae", **changes):
         "probe.train": 8,
         "probe.test": 8,
     }
+    few = {key: value for key, value in few.items() if key in own}
     c.update_from_flattened_dict(few | {"data.count": 16, "data.eval_count": 16} | changes)
     return c
 
