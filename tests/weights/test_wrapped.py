@@ -98,6 +98,7 @@ def test_what_is_no_weights_says_how_to_save_them_alone(tmp_path):
         read(tmp_path / "w.pt")
 
 
+@pytest.mark.needs("torch")
 def test_a_checkpoint_that_lightning_wrote():
     """Written by the library itself: version and digest are in the JSON beside it."""
     about = json.loads((GOLDEN / "lightning.json").read_text())
