@@ -21,7 +21,7 @@ from cjepa_jax.errors import CheckpointError, ConfigError, did_you_mean
 from cjepa_jax.host import paths
 from cjepa_jax.runtime import foreign
 from cjepa_jax.runtime.workdir import run_folder
-from cjepa_jax.weights import export_format, files, hub
+from cjepa_jax.weights import export_format, files, hub, shipped
 
 SCHEMA, DEFAULT = "vitl", "clips"  # shipped configs: keys that an older run lacks, and --training
 SECTIONS = ("evals", "data")  # of an evaluation's config
@@ -66,7 +66,7 @@ def of_checkpoint(checkpoint: str, trust: tuple[str, ...]) -> ConfigDict | None:
     if checkpoint == "random":
         return None
     address = hub.is_address(checkpoint)
-    path = hub.snapshot(checkpoint).folder if address else paths.given(checkpoint, "--checkpoint")
+    path = hub.snapshot(checkpoint).folder if address else paths.given(str(shipped.find(checkpoint)), "--checkpoint")
     if not address and (run := run_folder(path)):
         return foreign.read(run / "config.json", trust)
     folder = path.parent if path.name == files.SINGLE else path

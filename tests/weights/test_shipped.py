@@ -1,6 +1,7 @@
 """The weights that come with the package: found by name everywhere, and as good as their card says."""
 
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -12,8 +13,8 @@ from cjepa_jax.data import pipeline
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals.counterfactual import online
 from cjepa_jax.evals.probe import REMOVALS
+from cjepa_jax.loading import eval_config, pretrained
 from cjepa_jax.loading import model as models
-from cjepa_jax.loading import pretrained
 from cjepa_jax.weights import shipped
 from cjepa_jax.weights.read import Reading
 from configs import tiny
@@ -22,11 +23,13 @@ from configs import tiny
 def test_they_are_found_by_name_unless_something_here_has_the_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert shipped.names() == ["tiny"] and shipped.find("tiny") == shipped.HERE / "tiny"
+    assert shipped.find(pathlib.Path("tiny")) == shipped.HERE / "tiny"
     assert shipped.find("runs/tiny") == "runs/tiny" and shipped.find(tmp_path) == tmp_path
     for name in ("tiny",):
         size = sum(file.stat().st_size for file in (shipped.HERE / name).iterdir())
         assert size < 3_000_000
     assert models._opened("tiny", (), Reading())[1].layout == "cjepa_jax"
+    assert eval_config.of_checkpoint("tiny", ()).data.size == 48
     (tmp_path / "tiny").mkdir()
     assert shipped.find("tiny") == "tiny"
     with pytest.raises(ConfigError, match="tinny: there is no such file or folder; did you mean 'tiny'"):

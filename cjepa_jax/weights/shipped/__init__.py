@@ -15,4 +15,4 @@ def names() -> list[str]:
 def find(path: str | os.PathLike) -> str | os.PathLike:
     """The folder of shipped weights for one of their names, unless a file or folder has this name. Every other path
     is returned unchanged."""
-    return HERE / path if path in names() and not os.path.lexists(path) else path
+    return HERE / path if os.fspath(path) in names() and not os.path.lexists(path) else path
