@@ -1,7 +1,7 @@
 """Options that are off change nothing: ten steps of the shipped methods give the stored losses and states.
 
-The stored numbers come from the version before the options were added. The loss is compared everywhere. The bits of the
-state, of which a checkpoint consists, are compared where the same compiler ran on the same kind of processor.
+The stored numbers come from the version before the options were added. The loss is compared on every machine. The bits
+of the state, which a checkpoint holds, are compared only with the same compiler on the same kind of processor.
 
     python -m tests.test_stored_sums     write the numbers anew, after a change that is meant to change them
 """

@@ -162,7 +162,10 @@ def _own(name: str, section: Any) -> Scheduled:
     where = f"monitors.{name}"
     target = build.locate(options["type"], f"{where}.type")
     if isinstance(target, type):
-        monitor = build.build(options, where)
+        try:
+            monitor = build.build(options, where)
+        except ConfigError as error:  # a monitor does not know the name of its section
+            raise error if str(error).startswith(where) else ConfigError(f"{where}: {error}") from error
         if not callable(monitor):
             raise ConfigError(f"monitors.{name}.type = {options['type']!r}: must have __call__(state, batch, metrics)")
     else:

@@ -86,3 +86,9 @@ def test_without_a_causal_term_there_is_no_score():
 def test_options_that_cannot_work_are_named(option):
     with pytest.raises(ConfigError, match=f"{next(iter(option))} = .*: must be an integer of at least"):
         Removals(**option)
+
+
+def test_the_line_names_the_section():
+    config = check.override(tiny.get_config(), {"monitors.removals.fit": 3})
+    with pytest.raises(ConfigError, match=r"^monitors.removals: fit = 3: must be an integer of at least 10$"):
+        schedule.Monitors(config)

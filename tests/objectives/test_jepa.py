@@ -35,7 +35,7 @@ def as_batch(arrays):
 
 
 def drawn(**options):
-    """A batch for the default's program. Its pixels are floats, so that they may be what is no number."""
+    """A batch for the program of `default`. Its pixels are floats, so that a test can set them to NaN."""
     batch = as_batch(scenes.batch(**options))
     return dataclasses.replace(batch, video=batch.video.astype(jnp.float32))
 
@@ -378,7 +378,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_the_scene():
             np.testing.assert_array_equal(a, b, err_msg=name)
     assert (int(new.step), int(new.skipped), int(metrics["skipped"])) == (2, 1, 1)
     assert np.isfinite(metrics["per_scene"]).tolist() == [True, True, False, True]
-    again, metrics = step(new, batch)  # and it goes on from there
+    again, metrics = step(new, batch)  # the next step is applied again
     assert int(metrics["skipped"]) == 0 and np.isfinite(metrics["loss"]) and int(again.skipped) == 1
 
 
