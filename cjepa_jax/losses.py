@@ -240,6 +240,11 @@ def feature_std(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None =
     return jnp.sqrt(masked_mean(jnp.square(features - mean), rows, 0)).mean()
 
 
+def collapse_monitors(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = None) -> dict[str, Scalar]:
+    """`feature_std` and `rankme` by name, the two metrics in which a collapse shows."""
+    return {"feature_std": feature_std(features, valid), "rankme": rankme(features, valid)}
+
+
 def random_slices(key: Array, width: int, count: int) -> Float[Array, "width count"]:
     """`count` unit vectors, uniform on the sphere, as columns: [width, count]."""
     directions = jax.random.normal(key, (width, count))

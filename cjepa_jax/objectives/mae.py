@@ -93,8 +93,7 @@ class Mae(PerExample):
         metrics = {
             "loss": total,
             "loss/pixels": total,
-            "feature_std": losses.feature_std(stats["pooled"], valid),
-            "rankme": losses.rankme(stats["pooled"], valid),
+            **losses.collapse_monitors(stats["pooled"], valid),
             "context_fraction": losses.masked_mean(stats["context"], valid),
             "per_scene": stats["per_scene"],
         }

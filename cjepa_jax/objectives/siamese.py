@@ -248,8 +248,4 @@ def _by_view(network: Projector, params: Params, stats: Params, x: Array, valid:
 
 def _monitors(pooled: Array, projected: Array, valid: Array) -> dict[str, Array]:
     """Collapse, seen behind the encoder and behind the projector."""
-    return {
-        "feature_std": losses.feature_std(pooled, valid),
-        "rankme": losses.rankme(pooled, valid),
-        "projection_std": losses.feature_std(projected, valid),
-    }
+    return losses.collapse_monitors(pooled, valid) | {"projection_std": losses.feature_std(projected, valid)}

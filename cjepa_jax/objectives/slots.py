@@ -133,8 +133,7 @@ class Slots(PerExample):
         metrics = {
             "loss": total,
             **{f"loss/{name}": value for name, value in means.items()},
-            "feature_std": losses.feature_std(stats["pooled"], valid),
-            "rankme": losses.rankme(stats["pooled"], valid),
+            **losses.collapse_monitors(stats["pooled"], valid),
             "context_fraction": losses.masked_mean(stats["context"], valid),
             "per_scene": stats["per_scene"],
         }

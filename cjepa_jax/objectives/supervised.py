@@ -95,8 +95,7 @@ class Supervised(PerExample):
         metrics = {
             "loss": total,
             "loss/labels": total,
-            "feature_std": losses.feature_std(stats["pooled"], valid),
-            "rankme": losses.rankme(stats["pooled"], valid),
+            **losses.collapse_monitors(stats["pooled"], valid),
             "per_scene": per_scene,
         }
         return total, (metrics, {"batch_stats": stats["batch_stats"], "labels": labels})

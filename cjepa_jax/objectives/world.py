@@ -189,8 +189,7 @@ class World:
         metrics = {f"loss/{LOGGED.get(name, name)}": value for name, value in terms.items()} | {
             "loss": total,
             "copy_error": jax.lax.stop_gradient(copied),
-            "feature_std": losses.feature_std(rows, counted),
-            "rankme": losses.rankme(rows, counted),
+            **losses.collapse_monitors(rows, counted),
             "per_scene": errors["teacher"],
         }
         return total, (metrics, extra | {"batch_stats": stats})

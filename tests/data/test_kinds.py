@@ -24,8 +24,8 @@ from tests.running import SMALL
 
 
 @dataclasses.dataclass(frozen=True)
-class Walk:
-    """A bright square that moves by its action, (rows, cols) in pixels, and stays inside."""
+class Small:
+    """The fields of a source. broken: what is wrong with it."""
 
     split: str = "train"
     path: str = ""
@@ -35,12 +35,17 @@ class Walk:
     seed: int = 0
     broken: str = ""
 
-    kind: ClassVar[str] = "episodes"
     label_names: ClassVar[tuple[str, ...]] = ()
     can_rerender: ClassVar[bool] = False
 
     def __len__(self):
         return self.count
+
+
+class Walk(Small):
+    """A bright square that moves by its action, (rows, cols) in pixels, and stays inside."""
+
+    kind: ClassVar[str] = "episodes"
 
     def __getitem__(self, i):
         rng = np.random.default_rng([self.seed, self.split == "train", i])
@@ -276,26 +281,12 @@ def test_an_objective_of_pixels_refuses_slots_and_the_other_way_round():
         experiment.assemble(slots)
 
 
-@dataclasses.dataclass(frozen=True)
-class Given:
-    """A source of slots of any numbers. broken: what is wrong with it."""
-
-    split: str = "train"
-    path: str = ""
-    size: int = 16
-    frames: int = 5
-    count: int = 16
-    seed: int = 0
-    broken: str = ""
+class Given(Small):
+    """A source of slots of any numbers."""
 
     kind: ClassVar[str] = "slots"
-    label_names: ClassVar[tuple[str, ...]] = ()
-    can_rerender: ClassVar[bool] = False
     slots: ClassVar[int] = 4
     width: ClassVar[int] = 16
-
-    def __len__(self):
-        return self.count
 
     def __getitem__(self, i):
         video = np.random.default_rng(i).normal(size=(self.frames, 1, 4, 16)).astype(np.float32)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cjepa_jax.configuration import build, seeds
-from cjepa_jax.data.worlds.base import SPLITS, World
+from cjepa_jax.data.worlds.base import SPLITS, World, check_integer, check_share
 from cjepa_jax.errors import ConfigError, DataError
 
 LEAST_SIZE = 8  # pixels: the world is simulated at its least size, since no picture is used
@@ -64,15 +64,13 @@ class TrueSlots:
         if not isinstance(world, World) or not world.state_names:
             raise ConfigError(f"data.options.of = {self.of!r}: must be a simulated world with states")
         object.__setattr__(self, "source", world)
-        for name, fits, limit in (
-            ("slots", _whole(self.slots) and self.slots >= 1, "a whole number, at least 1"),
-            ("noise", _number(self.noise) and self.noise >= 0, "a number, 0 or more"),
-            ("merge", _number(self.merge) and self.merge <= 1, "a share in [0, 1]"),
-            ("shuffle", self.shuffle in SHUFFLES, f"one of {', '.join(SHUFFLES)}"),
-            ("width", _whole(self.width), "a whole number, 0 or more"),
-        ):
-            if not fits:
-                raise ConfigError(f"data.options.{name} = {getattr(self, name)!r}: must be {limit}")
+        check_integer("data.options.slots", self.slots, 1)
+        check_integer("data.options.width", self.width, 0)
+        check_share("data.options.merge", self.merge)
+        if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or not 0 <= self.noise < np.inf:
+            raise ConfigError(f"data.options.noise is {self.noise!r}; it must be a number of at least 0")
+        if self.shuffle not in SHUFFLES:
+            raise ConfigError(f"data.options.shuffle is {self.shuffle!r}; it must be one of {', '.join(SHUFFLES)}")
         features = self._features(np.zeros((1, len(world.state_names)))).shape[-1]
         if self.width and self.width < features:
             raise ConfigError(f"data.options.width = {self.width}: must be 0, or at least the {features} features")
@@ -202,11 +200,3 @@ def _isometry(features: int, width: int) -> np.ndarray:
         return np.eye(features)
     matrix = seeds.generator(0, "features of slots", features, width).standard_normal((width, features))
     return np.linalg.qr(matrix)[0].T
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
