@@ -77,12 +77,13 @@ def settings(chosen):
 
 
 def opened(chosen):
-    """The world, and name -> (kind, WorldModel) of the trained network and of random initialisations."""
+    """The world, name -> (kind, WorldModel) of the trained network and of random initialisations, and the checkpoint's
+    folder and step as a text."""
     from cjepa_jax.data.worlds import acting
 
     cls = getattr(acting, ENVIRONMENTS[chosen.env]) if chosen.env else None
     if not chosen.checkpoint:
-        return cls(size=chosen.size, split="test"), {}
+        return cls(size=chosen.size, split="test"), {}, "none"
     from cjepa_jax.data import assemble
     from cjepa_jax.data.worlds.acting.base import Acting
     from cjepa_jax.loading import eval_config
@@ -110,7 +111,7 @@ def opened(chosen):
     models = {
         name: (kind, WorldModel.of(*of, state.params, state.extra, memory)) for name, (kind, state) in states.items()
     }
-    return world, models
+    return world, models, f"{path}, step {restored.about['step']}"
 
 
 def run(chosen, command: str) -> int:
@@ -124,7 +125,7 @@ def run(chosen, command: str) -> int:
     from cjepa_jax.runtime.workdir import Workdir
 
     mpc = settings(chosen)
-    world, models = opened(chosen)
+    world, models, checkpoint = opened(chosen)
     task = chosen.task or world.tasks[0]
     if task not in world.tasks:
         raise ConfigError(f"--task={task}: {type(world).__name__} has {', '.join(world.tasks)}")
@@ -148,8 +149,8 @@ def run(chosen, command: str) -> int:
                     films[name] = page.film(list(control.films(own, tasks, trials)))
     table = [control.Row(name, kind, task, *counts) for name, (kind, *counts) in rows.items()]
     about = {
-        "checkpoint": str(chosen.checkpoint or "none"), "world": f"{world}", "planning": f"{mpc}", "command": command,
-        "seeds": f"{seeds.start} to {seeds.stop - 1}", "frames": str(chosen.steps),
+        "checkpoint": checkpoint, "world": f"{world}", "planning": f"{mpc}", "distance": mpc.distance.__name__,
+        "command": command, "seeds": ", ".join(map(str, seeds)), "frames": str(chosen.steps),
         "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "version": f"{__version__}, jax {jax.__version__}",
     }  # fmt: skip

@@ -77,7 +77,7 @@ class MPC:
     horizon: int = 5
     receding: int = 1
     block: int = 1
-    distance: Distance = squared_error
+    distance: Distance = dataclasses.field(default=squared_error, repr=False)
     over: str = "last"
     warm: bool = True
     batch: int = 0

@@ -29,7 +29,7 @@ def series(folder: Path, name: str) -> tuple[list[int], list[float]]:
 
 
 def draw(runs: Path, out: Path) -> None:
-    figure = Figure(figsize=(9.6, 2.5), layout="constrained")
+    figure = Figure(figsize=(9.6, 2.7), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
         for run, colour in RUNS.items():
             axes.plot(*series(runs / run, name), color=colour, linewidth=1.3, label=run)
@@ -37,7 +37,9 @@ def draw(runs: Path, out: Path) -> None:
                 axes.plot(*series(runs / run, f"{name}_random"), color=colour, linewidth=0.8, linestyle="--")
         if name == "loss":
             axes.set_yscale("log")
-            axes.legend(fontsize=6, frameon=False, loc="center right")
+            figure.legend(
+                *axes.get_legend_handles_labels(), fontsize=7, frameon=False, loc="outside upper center", ncols=4
+            )
         if name == "explained/prediction":
             axes.set_ylim(-1, 1)
         if name.startswith("probe/"):

@@ -116,6 +116,9 @@ def test_the_command_leaves_a_table_films_and_a_report(tmp_path, capsys):
     assert all(row["episodes"] == 6 and row["once"]["low"] <= row["once"]["share"] for row in rows.values())
     assert all(name in out for name in rows) and out.count("\n") == 7
     page = (tmp_path / "out/report.html").read_text()
+    about = json.loads((tmp_path / "out/results.json").read_text())["about"]
+    assert (about["checkpoint"], about["distance"], about["seeds"]) == ("none", "squared_error", "1000, 1001")
+    assert " at 0x" not in page  # of a function's repr, another in each process
     assert page.count("data:image/gif;base64,") == 5 and len(list((tmp_path / "out/films").glob("*.gif"))) == 5
 
 
@@ -128,6 +131,8 @@ def test_a_trained_world_model_plays(tmp_path, capsys):
     few = "--episodes=2 --steps=3 --samples=8 --elites=4 --iterations=1 --horizon=4 --receding=2 --inits=1"
     assert command.main([f"--checkpoint={tmp_path / 'run'}", *few.split()]) == 0
     rows = {row["name"]: row["kind"] for row in json.loads((tmp_path / "run/control/results.json").read_text())["rows"]}
+    about = json.loads((tmp_path / "run/control/results.json").read_text())["about"]
+    assert about["checkpoint"] == f"{tmp_path / 'run'}, step 2"
     assert rows["trained"] == "result" and rows["random init 0"] == "floor" and len(rows) == 7
     with pytest.raises(ConfigError, match="has no actions|does not predict"):
         command.main([f"--checkpoint={ROOT / 'tests/golden/run_of_0.1'}", "--env=rooms"])

@@ -71,7 +71,7 @@ def removals(scenes: SceneMap, pairs: Pairs, true: np.ndarray, said: np.ndarray)
             picture[~scored] = UNSCORED
             others.append(cv2.resize(picture, first.shape[1::-1], interpolation=cv2.INTER_NEAREST))
         rows.append(_side_by_side([first, *others]))
-    return np.concatenate([*rows, _line(COLUMNS, rows[0].shape[1], None)])
+    return np.concatenate([_line(COLUMNS, rows[0].shape[1], None), *rows])
 
 
 def _side_by_side(frames: list[np.ndarray]) -> np.ndarray:
