@@ -24,7 +24,7 @@ DOCS = [
     "latex2mathml>=3.78",
     "ruff==0.15.0",
 ]
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6", "beartype>=0.20", "ruff==0.15.0", "tensorboard>=2.19"]
+TEST = ["pytest>=9", "pytest-xdist>=3.6", "hypothesis>=6", "beartype>=0.20", "ruff==0.15.0", "tensorboard>=2.19"]
 
 setup(
     name="cjepa_jax",

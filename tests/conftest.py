@@ -1,5 +1,6 @@
 """Settings that must stand before JAX starts: eight CPU devices, quick compilation, shapes checked at every call."""
 
+import faulthandler
 import gc
 import importlib.util
 import os
@@ -7,6 +8,12 @@ import os
 import pytest
 
 from tests import QUICK
+
+# Files that take over ten seconds come first: none of them begins when the other worker has nothing left to do.
+LONG = (
+    "train resume jepa configs training evaluate three_steps encoder predictor effects bench train_step damage losses mae "
+    "inspect parity export questions interventional cell world stored_sums"
+).split()
 
 
 def _prepare():
@@ -22,10 +29,24 @@ def _prepare():
     assert jax.device_count() == 8  # JAX has read the flags;
     os.environ["XLA_FLAGS"] = given  # commands that tests start run as a user's do
     flags.FLAGS.mark_as_parsed()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _tell_of_its_end()
     # Every function annotated with shapes checks its arguments and its result; in production they cost nothing.
     install_import_hook(
         ["cjepa_jax.losses", "cjepa_jax.positions", "cjepa_jax.masks", "cjepa_jax.models"], "beartype.beartype"
     )
+
+
+def _tell_of_its_end():
+    """Code under test that calls os._exit, from a thread perhaps, ends the worker without a word. It says where."""
+    own, stderr, end = os.getpid(), os.dup(2), os._exit  # what tests write to 2 is captured
+
+    def tell(code):
+        if os.getpid() == own and code:
+            faulthandler.dump_traceback(stderr)
+        end(code)
+
+    os._exit = tell
 
 
 def pytest_addoption(parser):
@@ -85,8 +106,8 @@ def pytest_collection_modifyitems(config, items):
         asked = {item: not wanted.isdisjoint(mark.args[0] for mark in item.iter_markers("needs")) for item in items}
         config.hook.pytest_deselected(items=[item for item in items if not asked[item]])
         items[:] = [item for item in items if asked[item]]
-    if "PYTEST_XDIST_WORKER" in os.environ:  # in the same order for all
-        items.sort(key=lambda item: str(item.path))
+    if "PYTEST_XDIST_WORKER" in os.environ:  # in the same order for all, which the workers take from
+        items.sort(key=lambda item: (item.path.stem.removeprefix("test_") not in LONG, str(item.path)))
 
 
 @pytest.fixture(scope="session")

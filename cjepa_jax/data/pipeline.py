@@ -260,7 +260,7 @@ class Loader:
         iterator = dataset.to_iter_dataset(reading)
         if self.workers:
             options = grain.MultiprocessingOptions(num_workers=self.workers, per_worker_buffer_size=self.prefetch)
-            start_worker = functools.partial(_start_worker, patience=self.patience)
+            start_worker = functools.partial(_start_worker, patience=self.patience, parent=os.getpid())
             iterator = iterator.mp_prefetch(options, worker_init_fn=start_worker)
         iterator, alive = iter(iterator), _Alive(multiprocessing.active_children())
         try:
@@ -370,14 +370,14 @@ class _Alive:
 _BUSY: dict[int, tuple[int, float]] = {}  # thread of this process -> its current scene, and the start time
 
 
-def _start_worker(worker: int, workers: int, patience: float) -> None:
+def _start_worker(worker: int, workers: int, patience: float, parent: int) -> None:
     """Makes a worker exit when its parent has ended or when a scene takes too long.
 
-    A killed trainer cannot stop its workers, so each worker checks this itself.
+    A killed trainer cannot stop its workers, so each worker checks this itself. `parent` is the trainer's id. It
+    comes from the trainer, because one that is killed while a worker starts is no longer the worker's parent here.
     """
     for number in STOP:
         signal.signal(number, signal.SIG_IGN)
-    parent = os.getppid()
 
     def watch():
         while os.getppid() == parent:

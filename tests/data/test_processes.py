@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -221,3 +222,12 @@ def test_a_kill_leaves_no_process_and_no_shared_memory(tmp_path, victim):
         assert re.fullmatch(r"error: a data worker died: .* exit code -9\n", err), err
     assert running.gone(children)
     assert not shared(size)
+
+
+def test_a_worker_whose_trainer_was_killed_while_it_started_ends():
+    """The pipes of such a worker would stay open, and whoever reads them would wait for ever."""
+    code = "import sys, time; from cjepa_jax.data import pipeline\n"
+    code += "pipeline._start_worker(0, 1, 60.0, parent=int(sys.argv[1])); time.sleep(60)"
+    trainer = subprocess.Popen([sys.executable, "-c", "pass"])
+    trainer.wait()
+    assert subprocess.run([sys.executable, "-c", code, str(trainer.pid)], timeout=30).returncode == 0

@@ -54,7 +54,7 @@ def kill_at(argv, step, delay, **options):
     time.sleep(delay)
     left = running.children(process.pid)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=60)
     assert running.gone(left)
     return len(left)
 
