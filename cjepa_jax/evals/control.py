@@ -13,6 +13,7 @@ from scipy import stats
 
 from cjepa_jax.configuration import seeds
 from cjepa_jax.data.worlds.acting.base import Acting
+from cjepa_jax.planning.agent import Agent, Modules
 from cjepa_jax.planning.costs import unroll
 from cjepa_jax.planning.mpc import MPC, Controller, WorldModel
 
@@ -109,23 +110,34 @@ class Random:
 
 @dataclasses.dataclass
 class Planned:
-    """A policy that plans from what `see` shows of the states: images for a world model, the states for a simulator."""
+    """A policy that plans from what `see` shows of the states: images for a world model, the states for a simulator.
 
-    controller: Controller
-    see: Callable[[np.ndarray], np.ndarray]
+    see: (states, number of the frame) -> observations. A goal has the number -1.
+    """
+
+    controller: Controller | Agent
+    see: Callable[[np.ndarray, int], np.ndarray]
 
     def start(self, tasks: Tasks) -> None:
         """Encodes the goals."""
-        self.controller.start(self.see(tasks.goals), tasks.number)
+        self.frame = 0
+        self.controller.start(self.see(tasks.goals, -1), tasks.number)
 
     def act(self, states: np.ndarray) -> np.ndarray:
         """The first actions of the plan."""
-        return self.controller.act(self.see(states))
+        actions = self.controller.act(self.see(states, self.frame))
+        self.frame += actions.shape[1]
+        return actions
 
 
 def by_model(world: Acting, model: WorldModel, mpc: MPC, seed: int) -> Planned:
     """Planning with a world model that sees images uint8 [E,H,W,C]."""
-    return Planned(Controller(model, mpc, world.action_size, seed), world.picture)
+    return Planned(Controller(model, mpc, world.action_size, seed), world.seen)
+
+
+def by_agent(world: Acting, modules: Modules, mpc: MPC, seed: int, mode: int) -> Planned:
+    """The agent of planning.agent in one of its modes."""
+    return Planned(Agent(modules, mpc, world.action_size, seed, mode), world.seen)
 
 
 def by_simulator(world: Acting, mpc: MPC, seed: int) -> Planned:
@@ -143,7 +155,7 @@ def by_simulator(world: Acting, mpc: MPC, seed: int) -> Planned:
     compiled = WorldModel(lambda _, states: states, lambda _, context, actions: predict(context, actions))
     model = compiled if world.compiles else dataclasses.replace(compiled, predict=rollout, host=True)
     own = dataclasses.replace(mpc, distance=distance, block=1)
-    return Planned(Controller(model, own, world.action_size, seed), lambda states: np.asarray(states, np.float32))
+    return Planned(Controller(model, own, world.action_size, seed), lambda states, _: np.asarray(states, np.float32))
 
 
 def baselines(world: Acting, mpc: MPC, seed: int) -> dict[str, tuple[str, Policy]]:

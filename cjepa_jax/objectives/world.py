@@ -89,6 +89,7 @@ class World:
     grace: int = 0
 
     max_removed = 0
+    memory = 0  # first frames that are only seen, never predicted (objectives.remembering)
     tubelet = 1
     framewise = True
     kinds = ("episodes",)
@@ -136,8 +137,13 @@ class World:
 
     @property
     def history(self) -> int:
-        """The most frames that the predictor sees."""
+        """The most frames that `predict` uses."""
         return self._networks["predictor"].history
+
+    @property
+    def recent(self) -> int:
+        """The most frames before a prediction, without those of the memory, that `predict` uses."""
+        return self.history
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh networks. The target is a copy of encoder and projector, or nothing."""
@@ -176,7 +182,7 @@ class World:
             z = wanted = jax.lax.stop_gradient(z) if self.target == "frozen" else z
         told = batch.actions, batch.proprio
         predicted, stats = self._next(params, stats, z[:, :-1], *told, valid=valid)
-        errors = {"teacher": self._error(predicted, wanted[:, 1:])}
+        errors = {"teacher": self._error(predicted, wanted[:, 1 + self.memory :])}
         if self.rollout_weight:
             rolled = self._roll(params, stats, z[:, :1], predicted[:, :1], *told, valid=valid)
             errors["rollout"] = self._error(rolled, wanted[:, 1 : 1 + self.rollout])
@@ -185,7 +191,8 @@ class World:
         total = sum(getattr(self, f"{name}_weight") * value for name, value in terms.items())
         pooled = z if z.ndim == 3 else z.mean(2)
         rows, counted = pooled.reshape(-1, pooled.shape[-1]), jnp.repeat(valid, z.shape[1])
-        copied = losses.masked_mean(self._error(z[:, :-1], wanted[:, 1:]), valid)
+        known, later = z[:, self.memory : -1], wanted[:, 1 + self.memory :]
+        copied = losses.masked_mean(self._error(known, later), valid)
         metrics = {f"loss/{LOGGED.get(name, name)}": value for name, value in terms.items()} | {
             "loss": total,
             "copy_error": jax.lax.stop_gradient(copied),
@@ -234,10 +241,11 @@ class World:
         return self._normed(z), stats
 
     def _next(self, params, stats, z, actions, proprio, valid=None, train=True) -> tuple[Array, Params]:
-        """Predictions [B, t, D] of what follows each of z [B, t, D], and the next batch statistics."""
+        """Predictions [B, t - memory, D] of what follows each of z [B, t, D] but the first `memory`, and the next batch
+        statistics."""
         count, network = z.shape[1], self._networks["predictor"]
         told = actions[:, :count].astype(jnp.float32), self._told(proprio, count)
-        out = network.apply({"params": params["predictor"]}, z, *told)
+        out = network.apply({"params": params["predictor"]}, z, *told)[:, self.memory :]
         out, stats = self._project("predictor_projector", params, stats, out, valid=valid, train=train)
         return self._normed(out.astype(jnp.float32)), stats
 
@@ -275,6 +283,7 @@ class World:
         """The terms against collapse that have a weight."""
         found, valid = {}, batch.valid
         vectors, counted = _samples(z, valid, self.samples)
+        z = z[:, self.memory :]  # frames that follow each other
         if self.sigreg_weight:
             slices = losses.random_slices(key, vectors.shape[-1], self.slices)
             found["sigreg"] = self.sigreg(vectors, slices, counted)
@@ -286,7 +295,7 @@ class World:
             found["similarity"] = losses.masked_mean(moves.mean(tuple(range(1, moves.ndim))), valid)
         if self.inverse_weight:
             given: Any = batch.actions  # checked by `init`
-            actions, flat = given[:, :-1].astype(jnp.float32), z.reshape(*z.shape[:2], -1)
+            actions, flat = given[:, self.memory : -1].astype(jnp.float32), z.reshape(*z.shape[:2], -1)
             said = self._inverse(actions.shape[-1]).apply({"params": params["inverse"]}, _pairs(flat), None)
             found["inverse"] = losses.masked_mean(jnp.square(said - actions).mean((1, 2)), valid)
         return found

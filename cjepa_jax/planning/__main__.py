@@ -3,6 +3,9 @@
     python -m cjepa_jax.planning --checkpoint=runs/lewm --env=rooms --episodes=50
     python -m cjepa_jax.planning --env=rooms                       the baselines alone
 
+--agent plays the agent of LeCun (2022) instead: its planner with a trained critic, its distilled policy, and both
+ablations (docs/PLANNING.md).
+
 --checkpoint names the run of an objective that predicts the next latent (objectives.base.World). --env is rooms, push
 or nudge. Without it, the world is the one that the run was trained on. Tasks are those of the split "test". All
 policies play the same ones: the trained model, doing nothing, random actions, a straight line, the same planner with
@@ -26,6 +29,8 @@ LIMITS = {  # flag -> default, least, most, help
     "seed": (1000, 0, 2**31, "the first seed"),
     "steps": (50, 1, 10_000, "frames of an episode"),
     "inits": (1, 0, 20, "random initialisations of the network that plan too"),
+    "experience": (400, 10, 100_000, "tasks from which the agent's critic learns (--agent)"),
+    "plans": (600, 10, 100_000, "plans from which the agent's policy learns (--agent)"),
     "size": (64, 8, 1024, "pixels of the films without a checkpoint"),
     "horizon": (12, 1, 1000, "planned actions"),
     "receding": (1, 1, 1000, "actions that are done before the next plan"),
@@ -45,6 +50,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--planner", choices=("cem", "icem", "mppi", "gradient"), default="cem")
     parser.add_argument("--over", choices=("last", "sum"), default="sum", help="the cost: last state, or sum over all")
     parser.add_argument("--std", type=float, default=1.0, help="of the first candidates' actions (default: 1)")
+    parser.add_argument("--agent", action="store_true", help="critic, policy and memory beside the planner")
     parser.add_argument("--workdir", type=cli.path_argument, metavar="DIR")
     parser.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
     for name, (default, _, _, text) in LIMITS.items():
@@ -55,6 +61,8 @@ def main(argv: list[str]) -> int:
             raise ConfigError(f"--{name}={getattr(chosen, name)}: must be within {least} and {most}")
     if not 0 < chosen.std <= 10:
         raise ConfigError(f"--std={chosen.std}: must be above 0 and at most 10")
+    if chosen.agent and not chosen.checkpoint:
+        raise ConfigError("--agent: name a run's folder with --checkpoint")
     if not (chosen.checkpoint or chosen.env):
         raise ConfigError("--checkpoint or --env is missing: name a run's folder, or a world, such as rooms")
     cli.set_up_logging("warning")
@@ -76,16 +84,16 @@ def settings(chosen):
     return MPC(planner, **{name: getattr(chosen, name) for name in names})
 
 
-def opened(chosen):
-    """The world, name -> (kind, WorldModel) of the trained network and of random initialisations, and the checkpoint's
-    folder and step as a text."""
+def opened(chosen, mpc):
+    """The world, name -> (kind, (world, seed) -> policy) of what plays with the network, and facts about it."""
     from cjepa_jax.data.worlds import acting
 
     cls = getattr(acting, ENVIRONMENTS[chosen.env]) if chosen.env else None
     if not chosen.checkpoint:
-        return cls(size=chosen.size, split="test"), {}, "none"
+        return cls(size=chosen.size, split="test"), {}, {"checkpoint": "none"}
     from cjepa_jax.data import assemble
     from cjepa_jax.data.worlds.acting.base import Acting
+    from cjepa_jax.evals import control
     from cjepa_jax.loading import eval_config
     from cjepa_jax.loading.model import INIT, Restored
     from cjepa_jax.objectives.base import World
@@ -104,14 +112,46 @@ def opened(chosen):
         world = cls(size=config.data.size)
     if not isinstance(world, Acting):
         raise ConfigError(f"--checkpoint={path}: {type(world).__name__} has no actions: name a world with --env")
+    about = {"checkpoint": f"{path}, step {restored.about['step']}"}
+    if chosen.agent:
+        return world, *agents(chosen, mpc, world, restored, about)
     states = {"trained": ("result", restored.state)}
     states |= {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
     of = (objective.latents, objective.predict)
     memory = getattr(objective, "history", 1)
-    models = {
-        name: (kind, WorldModel.of(*of, state.params, state.extra, memory)) for name, (kind, state) in states.items()
-    }
-    return world, models, f"{path}, step {restored.about['step']}"
+
+    def player(state):
+        model = WorldModel.of(*of, state.params, state.extra, memory)
+        return lambda own, seed: control.by_model(own, model, mpc, seed)
+
+    return world, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
+
+
+def task_of(chosen, world) -> str:
+    """The kind of task. Raises ConfigError."""
+    task = chosen.task or world.tasks[0]
+    if task not in world.tasks:
+        raise ConfigError(f"--task={task}: {type(world).__name__} has {', '.join(world.tasks)}")
+    return task
+
+
+def agents(chosen, mpc, world, restored, about):
+    """name -> (kind, (world, seed) -> policy) of the agent and its ablations, and facts about it."""
+    from cjepa_jax.evals import agent, control
+    from cjepa_jax.planning.agent import Modules
+
+    if not hasattr(restored.objective, "memory"):
+        raise ConfigError(f"--agent: {type(restored.objective).__name__} is not a world model of this package")
+    task_of(chosen, world)  # before minutes of learning
+    modules = Modules.of(restored.objective, restored.state.params, restored.state.extra)
+    learned = agent.learn(world, modules, mpc, chosen.seed, chosen.experience, chosen.plans, chosen.steps)
+
+    def player(own, mode):
+        return lambda world, seed: control.by_agent(world, own, mpc, seed, mode)
+
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in learned.scores.items())
+    about |= {"critic": f"R2 of the costs that follow: {scores}", "experience": f"{chosen.experience} tasks"}
+    return {name: ("result", player(*made)) for name, made in learned.players.items()}, about
 
 
 def run(chosen, command: str) -> int:
@@ -125,10 +165,8 @@ def run(chosen, command: str) -> int:
     from cjepa_jax.runtime.workdir import Workdir
 
     mpc = settings(chosen)
-    world, models, checkpoint = opened(chosen)
-    task = chosen.task or world.tasks[0]
-    if task not in world.tasks:
-        raise ConfigError(f"--task={task}: {type(world).__name__} has {', '.join(world.tasks)}")
+    world, models, about = opened(chosen, mpc)
+    task = task_of(chosen, world)
     rows: dict[str, list] = {}
     films, seeds = {}, range(chosen.seed, chosen.seed + chosen.seeds)
     policies = len(control.baselines(world, mpc, 0)) + len(models)
@@ -136,7 +174,7 @@ def run(chosen, command: str) -> int:
         for seed in seeds:
             own = dataclasses.replace(world, split="test", seed=seed, frames=2, count=chosen.episodes)
             tasks = control.draw_tasks(own, task, chosen.episodes)
-            players = {name: (kind, control.by_model(own, model, mpc, seed)) for name, (kind, model) in models.items()}
+            players = {name: (kind, made(own, seed)) for name, (kind, made) in models.items()}
             for name, (kind, policy) in (players | control.baselines(own, mpc, seed)).items():
                 bar.set_description(f"seed {seed}, {name}")
                 started = time.perf_counter()
@@ -148,8 +186,8 @@ def run(chosen, command: str) -> int:
                 if name not in films:
                     films[name] = page.film(list(control.films(own, tasks, trials)))
     table = [control.Row(name, kind, task, *counts) for name, (kind, *counts) in rows.items()]
-    about = {
-        "checkpoint": checkpoint, "world": f"{world}", "planning": f"{mpc}", "distance": mpc.distance.__name__,
+    about |= {
+        "world": f"{world}", "planning": f"{mpc}", "distance": mpc.distance.__name__,
         "command": command, "seeds": ", ".join(map(str, seeds)), "frames": str(chosen.steps),
         "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "version": f"{__version__}, jax {jax.__version__}",
@@ -157,6 +195,8 @@ def run(chosen, command: str) -> int:
     default = pathlib.Path(chosen.checkpoint, "control") if chosen.checkpoint else pathlib.Path("runs/control")
     with Workdir(chosen.workdir or default) as folder:
         print(page.as_text(table))
+        if "critic" in about:
+            print(f"critic: {about['critic']}")
         print(f"report: {page.write(folder.path, about, table, films)}")
     return 0
 

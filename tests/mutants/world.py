@@ -67,7 +67,7 @@ WORLD = (
     ),
     *of(
         "cjepa_jax/objectives/world.py",
-        ("wanted[:, 1:])}", "wanted[:, :-1])}", LEWM),
+        ("wanted[:, 1 + self.memory :])}", "wanted[:, self.memory : -1])}", LEWM),
         ("z[:, :-1], *told", "z[:, 1:], *told", LEWM),
         (
             "return flat.swapaxes(0, 1), counted.T",
@@ -84,7 +84,7 @@ WORLD = (
             "jnp.concatenate([z[:, 1:], z[:, :-1]], axis=-1)",
             COLLAPSE,
         ),
-        ("given[:, :-1].astype", "given[:, 1:].astype", COLLAPSE),
+        ("given[:, self.memory : -1].astype", "given[:, 1 + self.memory :].astype", COLLAPSE),
         ("range(self.rollout - 1)", "range(self.rollout)", AC),
         ("actions[:, start:stop], own", "actions[:, start + 1 : stop + 1], own", AC),
     ),

@@ -79,6 +79,10 @@ class Acting(World):
         """Images uint8 [..., H, W, C] of states [..., D]."""
         raise NotImplementedError
 
+    def seen(self, states: np.ndarray, frame: int) -> np.ndarray:
+        """Images of states [..., D] as frame number `frame` of an episode shows them. -1: any late frame."""
+        return self.picture(states)
+
     def reached(self, states: np.ndarray, goals: np.ndarray) -> np.ndarray:
         """Whether states [..., D] count as the goals [..., D]: bool [...]."""
         raise NotImplementedError

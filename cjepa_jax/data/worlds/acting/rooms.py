@@ -109,6 +109,10 @@ class Rooms(Acting):
             layers = layers + dot[..., None] * (ink / 255 - layers)
         return xp.astype(xp.round(255 * layers), xp.uint8)
 
+    def seen(self, states, frame: int):
+        """Images without the door, but for the first `shown` frames."""
+        return self.picture(states, door=not self.shown or 0 <= frame < self.shown)
+
     def _cover(self, states):
         """How much of each pixel the dot covers, 0 .. 1 [..., H, W]."""
         xp = states.__array_namespace__()

@@ -1,0 +1,191 @@
+"""What the agent of LeCun (2022) learns from experience: its critic, and a policy distilled from its planner.
+
+Experience is tasks of the split "train", done by the world's scripted expert with noise. docs/PLANNING.md, "The agent",
+has the protocol.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cjepa_jax.configuration import seeds
+from cjepa_jax.data.worlds.acting.base import Acting
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.evals import control, heads, ridge
+from cjepa_jax.evals.control import Tasks
+from cjepa_jax.planning.agent import Agent, Modules, keep_none
+from cjepa_jax.planning.mpc import MPC
+
+HIDDEN = 256  # of both hidden layers of critic and policy
+NOISE = 0.25  # standard deviation of what is added to the expert's actions
+
+
+@dataclasses.dataclass
+class Noisy:
+    """The world's expert, with normal noise of standard deviation `scale` on its actions."""
+
+    world: Acting
+    seed: int
+    scale: float = NOISE
+
+    def start(self, tasks: Tasks) -> None:
+        """A random stream per task."""
+        self.goals = tasks.goals
+        self.streams = [seeds.generator(self.seed, "noise of an expert", int(i)) for i in tasks.number]
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        """One action per environment."""
+        noise = np.stack([rng.normal(0, self.scale, self.world.action_size) for rng in self.streams])
+        return np.clip(self.world.expert(states, self.goals) + noise, -1, 1)[:, None]
+
+
+class Experience(NamedTuple):
+    """E episodes of T + 1 frames as the agent sees them, from the frame on in which its memory is full."""
+
+    z: np.ndarray  # float32 [E,T + 1,D]
+    memory: np.ndarray  # [E,T + 1,m,D] at each frame
+    goal: np.ndarray  # [E,D]
+    states: np.ndarray  # [E,T + 1,S] of the simulator
+    goals: np.ndarray  # [E,S]
+
+    def costs(self, modules: Modules) -> np.ndarray:
+        """The sum of the intrinsic costs that follow each frame, [E,T + 1]. 0 after the last one."""
+        each = np.asarray(jax.vmap(modules.intrinsic)(jnp.asarray(self.z), jnp.asarray(self.goal)))
+        later = each[:, ::-1].cumsum(1)[:, ::-1]
+        return np.concatenate([later[:, 1:], np.zeros_like(later[:, :1])], 1)
+
+    def inputs(self) -> np.ndarray:
+        """What critic and policy see, [E,T + 1, (1 + m + 1) D]."""
+        goal = np.broadcast_to(self.goal[:, None], self.z.shape)
+        return np.asarray(_join(self.memory, self.z, goal))
+
+
+def experience(
+    world: Acting, modules: Modules, episodes: int, steps: int, seed: int, task: str = "any", scale: float = NOISE
+) -> Experience:
+    """Plays the first tasks of a kind with the noisy expert. Raises ConfigError for a world without an expert."""
+    if type(world).expert is Acting.expert:
+        raise ConfigError(f"--agent: {type(world).__name__} has no expert to learn the critic from")
+    tasks = control.draw_tasks(world, task, episodes)
+    trace = control.play(world, tasks, Noisy(world, seed, scale), steps).states
+    perceive, remember = jax.jit(modules.perceive), jax.jit(modules.remember)
+    goal = np.asarray(perceive(modules.params, world.seen(tasks.goals, -1)))
+    memory = jnp.zeros((episodes, modules.slots, goal.shape[1]))
+    latents, memories = [], []
+    for frame in range(steps + 1):
+        latents.append(np.asarray(perceive(modules.params, world.seen(trace[:, frame], frame))))
+        memory = remember(memory, latents[-1], frame)
+        memories.append(np.asarray(memory))
+    full = max(modules.slots - 1, 0)
+    z, kept = (np.stack(x, 1)[:, full:] for x in (latents, memories))
+    return Experience(z, kept, goal, trace[:, full:], tasks.goals)
+
+
+def with_critic(modules: Modules, seen: Experience, seed: int, steps: int = 2000) -> Modules:
+    """The modules with a critic that is fitted to the costs that followed."""
+    x, y = seen.inputs(), seen.costs(modules)
+    fitted = _fit(x.reshape(-1, x.shape[-1]), y.reshape(-1, 1), seed, steps)
+    return dataclasses.replace(modules, critic=_critic, heads=(modules.heads or {}) | {"critic": fitted})
+
+
+def with_policy(
+    modules: Modules, mpc: MPC, size: int, seen: Experience, count: int, seed: int, steps: int = 2000
+) -> Modules:
+    """The modules with a policy that is fitted to the first actions of `count` plans, from frames of `seen`."""
+    rng = seeds.generator(seed, "frames of which plans are distilled")
+    every = np.stack(np.meshgrid(*map(np.arange, seen.z.shape[:2]), indexing="ij"), -1).reshape(-1, 2)
+    episode, frame = every[rng.choice(len(every), min(count, len(every)), replace=False)].T
+    mean = np.zeros((len(episode), mpc.horizon, size), np.float32)
+    planner = Agent(modules, mpc, size, seed)
+    drawn = seen.memory[episode, frame], seen.z[episode, frame], seen.goal[episode]
+    actions = planner.plan(np.arange(len(episode)), *drawn, mean)[:, 0]
+    fitted = _fit(seen.inputs()[episode, frame], actions, seed, steps)
+    return dataclasses.replace(modules, policy=_policy, heads=(modules.heads or {}) | {"policy": fitted})
+
+
+class Learned(NamedTuple):
+    """The agent and its ablations."""
+
+    players: dict[str, tuple[Modules, int]]  # name -> modules and mode
+    scores: dict[str, float]  # R² of the costs that follow: see critic_scores
+
+
+def learn(
+    world: Acting, modules: Modules, mpc: MPC, seed: int, episodes: int, plans: int, steps: int, test: int = 100
+) -> Learned:
+    """Fits critic and policy to `episodes` tasks of `steps` frames and to `plans` plans. Scores the critic on `test`
+    tasks of the split "eval", which the expert does without noise.
+
+    Raises: ConfigError for a world without an expert.
+    """
+    own, new = (
+        dataclasses.replace(world, split=split, frames=2, count=count)
+        for split, count in (("train", episodes), ("eval", test))
+    )
+    seen = experience(own, modules, episodes, steps, seed)
+    judged = with_critic(modules, seen, seed)
+    whole = with_policy(judged, mpc, world.action_size, seen, plans, seed)
+    scores = critic_scores(judged, world, seen, experience(new, modules, test, steps, seed, scale=0.0))
+    players = {
+        "agent, mode 2": (whole, 2),
+        "agent, mode 1": (whole, 1),
+        "mode 2 without critic": (dataclasses.replace(whole, critic=None), 2),
+    }
+    if modules.slots:
+        players["mode 2 without memory"] = (dataclasses.replace(whole, remember=keep_none), 2)
+    return Learned(players, scores)
+
+
+def critic_scores(modules: Modules, world: Acting, fitted: Experience, seen: Experience) -> dict[str, float]:
+    """R² of the costs that follow under the expert, on new tasks: of the critic, and of a line through the straight
+    distance, whose slope is fitted to the experience of the critic."""
+    wanted = seen.costs(modules).ravel()
+    goal = np.broadcast_to(seen.goal[:, None], seen.z.shape)
+    asked: Any = modules.critic
+    said = np.asarray(asked(modules.heads, seen.memory, seen.z, goal)).ravel()
+    far = [world.away(each.states, each.goals[:, None]).reshape(-1, 1) for each in (fitted, seen)]
+    costs = fitted.costs(modules).reshape(-1, 1)
+    line = ridge.r2(far[0], costs, far[1], wanted[:, None])[0]
+    error = np.square(said - wanted).sum() / np.square(wanted - costs.mean()).sum()
+    return {"critic": float(1 - error), "straight distance": float(line)}
+
+
+def _join(memory, z, goal):
+    """[..., (1 + m + 1) D] of memory [...,m,D], z and goal [...,D]."""
+    return jnp.concatenate([z, memory.reshape(*memory.shape[:-2], memory.shape[-2] * memory.shape[-1]), goal], -1)
+
+
+def _fit(x: np.ndarray, y: np.ndarray, seed: int, steps: int) -> dict[str, Any]:
+    """Two hidden layers, fitted to standardised rows. The number of steps is selected on the last fifth of the rows."""
+    (centre, scale), (middle, spread) = ridge.moments(x), ridge.moments(y)
+    widths, layers = (x.shape[1], HIDDEN, HIDDEN, y.shape[1]), []
+    for index, (rows, columns) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        key = jax.random.fold_in(jax.random.key(seed), index)
+        kernel = rows**-0.5 * jax.random.normal(key, (1, rows, columns))
+        layers.append((kernel, jnp.zeros((1, columns))))
+    given = ((x - centre) / scale).astype(np.float32), ((y - middle) / spread).astype(np.float32)
+    found = jax.tree.map(lambda leaf: leaf[0], heads.learn(_layers, layers, *given, seed=seed, steps=steps))
+    moments = {"centre": centre, "scale": scale, "middle": middle, "spread": np.where(np.isinf(spread), 0, spread)}
+    return {"layers": found} | {name: jnp.asarray(value, jnp.float32) for name, value in moments.items()}
+
+
+def _layers(params, x):
+    for weights, bias in params[:-1]:
+        x = jax.nn.gelu(x @ weights + bias)
+    return x @ params[-1][0] + params[-1][1]
+
+
+def _asked(head, memory, z, goal):
+    x = (_join(memory, z, goal) - head["centre"]) / head["scale"]
+    return head["middle"] + head["spread"] * _layers(head["layers"], x)
+
+
+def _critic(fitted, memory, z, goal):
+    return _asked(fitted["critic"], memory, z, goal)[..., 0]
+
+
+def _policy(fitted, memory, z, goal):
+    return _asked(fitted["policy"], memory, z, goal)
