@@ -101,6 +101,10 @@ class World:
         """The objects for which the question is defined, bool [K]."""
         raise NotImplementedError
 
+    def changed(self, chosen: np.ndarray) -> np.ndarray:
+        """The objects whose initial state an intervention on the chosen ones changes: bool [K] -> bool [K]."""
+        return chosen
+
     def start(self, setup: Any) -> np.ndarray:
         """Initial positions [K,2]."""
         return setup.bodies.position
