@@ -15,6 +15,7 @@ from cjepa_jax.configuration import loss_names
 from cjepa_jax.configuration.check import CHOICES
 from cjepa_jax.errors import ConfigError
 from tests.compiled import whole
+from tests.objectives import family
 
 losses = whole(plain, "beta", "width", "count", "knots", "t_max", "per_example")
 LOSSES = {name: getattr(losses, function) for name, function in loss_names.LOSSES.items()}
@@ -343,6 +344,27 @@ AXIS = jnp.ones((1, 1), jnp.float32)  # the one slice of one-dimensional feature
 )
 def test_epps_pulley_golden(sample, value):
     assert float(losses.epps_pulley(*f32(sample[:, None]), AXIS)) == pytest.approx(value, rel=2e-5)
+
+
+def test_epps_pulley_is_that_of_lejepas_code():
+    """Value, gradient and value by slice of the public class, and the loss of its minimal example."""
+    numbers, arrays = family.stored("lejepa_sigreg")
+    value, gradient = jax.value_and_grad(plain.epps_pulley)(jnp.asarray(arrays["x"]), arrays["A"])
+    family.close(value, numbers["statistic"])
+    family.close(gradient, arrays["grad_x"])
+    for slice_, wanted in zip(arrays["A"].T, arrays["per_slice"], strict=True):
+        family.close(plain.epps_pulley(arrays["x"], slice_[:, None]), wanted, numbers["statistic"])
+    family.close(plain.epps_pulley(arrays["x"], arrays["class_A"]), numbers["class_value"])
+
+    def minimal(views):
+        statistic = jax.vmap(plain.epps_pulley, (0, None))(views, arrays["A"]).mean()
+        invariance = jnp.square(views.mean(0) - views).mean()
+        return numbers["lam"] * statistic + (1 - numbers["lam"]) * invariance, (statistic, invariance)
+
+    (total, parts), gradient = jax.value_and_grad(minimal, has_aux=True)(jnp.asarray(arrays["p"]))
+    for found, name in zip((total, *parts), ("minimal_loss", "minimal_sigreg", "minimal_inv"), strict=True):
+        family.close(found, numbers[name])
+    family.close(gradient, arrays["grad_p"])
 
 
 def closed_epps_pulley(x):
