@@ -1,7 +1,7 @@
 """Poses of a robot's hand as V-JEPA 2-AC (arXiv 2506.09985) counts them: 7 numbers.
 
 Three of place, three Euler angles in radians (turns about the fixed axes x, y, z, in this order), and the gripper, 0 to
-1. An action is a difference of two poses. Equal to vjepa2 c2963a4 (MIT), `notebooks/utils/mpc_utils.py`, by its outputs.
+1. An action is a difference of two poses. Compared with the outputs of vjepa2 c2963a4 (MIT), notebooks/utils/mpc_utils.
 """
 
 import jax
