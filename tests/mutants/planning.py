@@ -6,7 +6,50 @@ CEM, PLANNERS, MPC = tests_of("planning/", "cem", "planners", "mpc")
 (CONTROL,) = tests_of("evals/", "control")
 ROOMS, PUSH, NUDGE = tests_of("data/worlds/acting/", "rooms", "push", "nudge")
 
+(AGENT,) = tests_of("planning/", "agent")
+(LEARNED,) = tests_of("evals/", "agent")
+
 PLANNING = (
+    *of(
+        "cjepa_jax/planning/agent.py",
+        (
+            "jnp.arange(memory.shape[1]) >= frame",
+            "jnp.arange(memory.shape[1]) == frame",
+            f"{AGENT}the_first_latents_stay_and_the_newest_stands_for_those_to_come",
+        ),
+        (
+            "total + self.critic(",
+            "total - self.critic(",
+            f"{AGENT}the_cost_is_the_sum_of_distances_and_the_critics_word_on_the_last_latent",
+        ),
+        (
+            "kept, outcome[:, -1], goals",
+            "kept, outcome[:, 0], goals",
+            f"{AGENT}the_cost_is_the_sum_of_distances_and_the_critics_word_on_the_last_latent",
+        ),
+        (
+            "self.frame < self.modules.slots:",
+            "False:",
+            f"{AGENT}it_does_nothing_until_its_memory_is_full_and_repeats_itself",
+        ),
+        (
+            "jnp.concatenate([first, latents], 1)",
+            "jnp.concatenate([latents, first], 1)",
+            f"{AGENT}modules_of_an_objective_see_memory_and_latents_in_one_sequence",
+        ),
+    ),
+    *of(
+        "cjepa_jax/evals/agent.py",
+        ("[later[:, 1:], np.zeros_like", "[later[:, :-1], np.zeros_like", f"{LEARNED}the_costs_that_follow_a_frame"),
+    ),
+    *of(
+        "cjepa_jax/planning/pose.py",
+        (
+            "matrix(action[..., TURN]) @ matrix(pose[..., TURN])",
+            "matrix(pose[..., TURN]) @ matrix(action[..., TURN])",
+            "tests/planning/test_pose.py::test_poses_are_those_of_the_public_code",
+        ),
+    ),
     *of(
         "cjepa_jax/planning/cem.py",
         ("chosen.std(0, ddof=1)", "chosen.std(0)", f"{CEM}the_published_solver_to_1e_6"),

@@ -18,7 +18,46 @@ FROZEN = f"{WORLD_TESTS}with_a_frozen_target_only_the_predictor_learns"
 COLLAPSE = f"{WORLD_TESTS}the_terms_against_collapse_are_those_of_eb_jepa"
 SCORED = "tests/evals/test_rollouts.py::test_the_true_motion_has_no_error_and_copying_has_that_of_copying"
 
+(REMEMBERING,) = tests_of("objectives/", "remembering")
+(ACTS,) = tests_of("data/worlds/", "interventions")
+
 WORLD = (
+    *of(
+        "cjepa_jax/objectives/remembering.py",
+        (
+            "(scenes,), max(self.memory - 1, 0), times",
+            "(scenes,), self.memory, times",
+            f"{REMEMBERING}windows_start_anywhere_from_the_last_frame_of_the_memory_on",
+        ),
+        (
+            ".at[:, : self.memory].set(0)",
+            "",
+            f"{REMEMBERING}a_clip_is_cut_into_memory_and_window_with_the_windows_actions",
+        ),
+        (
+            "x[:, first:][:, -self.recent :]",
+            "x[:, -self.recent - 1 :]",
+            f"{REMEMBERING}the_loss_is_that_of_predictions_one_at_a_time",
+        ),
+    ),
+    *of(
+        "cjepa_jax/data/worlds/interventions.py",
+        (
+            "position[np.roll(ring, -1)]",
+            "position[np.roll(ring, 1)]",
+            f"{ACTS}swapped_objects_exchange_their_places_and_nothing_else",
+        ),
+        (
+            "free.min(1).argmax()",
+            "free.min(1).argmin()",
+            f"{ACTS}an_inserted_twin_is_drawn_where_it_is_free_and_collides",
+        ),
+        (
+            "contacts[:, 2] != contacts[:, 3]",
+            "contacts[:, 2] > -2",
+            f"{ACTS}an_inserted_twin_is_drawn_where_it_is_free_and_collides",
+        ),
+    ),
     *of(
         "cjepa_jax/models/transformer.py",
         ("x * (1 + self.scale) + self.shift", "x * self.scale + self.shift", CONDITION),
