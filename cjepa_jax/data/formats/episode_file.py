@@ -1,0 +1,223 @@
+"""One HDF5 file of episodes in the layout of stable-worldmodel 0.1.1, read and written. Needs the extra `episodes`.
+
+    pixels [N,H,W,3] uint8, action [N,A], and perhaps proprio [N,S], state [N,D]: the frames of all episodes in a row
+    ep_len [E], ep_offset [E]: how many frames an episode has, and which is its first
+
+action[n] leads from frame n to the next one of the episode. In an episode's last frame it is NaN.
+
+What is read may be someone else's: links to other files, virtual and external data and plugins' compression are
+refused, and sizes are checked before anything is allocated.
+"""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cjepa_jax.data.formats.image_bytes import check_room
+from cjepa_jax.errors import ConfigError, DataError, one_line
+from cjepa_jax.host import door
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+PIXELS, ACTION, LENGTHS, OFFSETS = "pixels", "action", "ep_len", "ep_offset"
+AGENT = ("proprio", "state")  # optional columns
+MOST_EPISODES = 1 << 24
+MOST_WIDTH = 1 << 16  # numbers of a row of action, proprio or state
+
+
+def load() -> ModuleType:
+    """The package h5py. Raises ConfigError if it is not installed."""
+    try:
+        import h5py
+    except ImportError as error:
+        text = f"files of episodes need the package h5py ({error}): pip install 'cjepa_jax[episodes]'"
+        raise ConfigError(text) from error
+    return h5py
+
+
+class Index(NamedTuple):
+    """Where the episodes are."""
+
+    lengths: np.ndarray  # int64 [E]
+    offsets: np.ndarray  # int64 [E]
+    columns: tuple[str, ...]  # those of AGENT that the file has
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[Any]:
+    """The file, for reading. Raises DataError if it is none, or for what h5py cannot read."""
+    h5py = load()
+    try:
+        with door.regular(path, links=True) as raw:
+            if raw.read(len(SIGNATURE)) != SIGNATURE:
+                raise DataError(f"{path}: no HDF5 file")
+            raw.seek(0)
+            with h5py.File(raw, "r") as file:
+                yield file
+    except door.Refused as error:
+        raise DataError(str(error)) from error
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: unreadable: {one_line(str(error))}") from error
+
+
+def column(file: Any, name: str, path: str | os.PathLike) -> Any:
+    """A data set that is stored in this file itself. Raises DataError for anything else."""
+    h5py = load()
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+        raise DataError(f"{path}: has no data set {name!r} of its own")
+    found = file[name]
+    if found.is_virtual or found.external:
+        raise DataError(f"{path}: {name} is stored in other files, which are not opened")
+    check_room(f"{path}: a chunk of {name}", *(found.chunks or ()))
+    filters = found.id.get_create_plist()
+    numbers = {filters.get_filter(i)[0] for i in range(filters.get_nfilters())}
+    if unknown := sorted(n for n in numbers if n >= 256):
+        raise DataError(f"{path}: {name} is compressed by a plugin (filter {unknown[0]}); repack it with gzip")
+    return found
+
+
+def index(path: str | os.PathLike) -> Index:
+    """Where the episodes are. Raises DataError unless the file has this layout."""
+    with opened(path) as file:
+        whole = {name: column(file, name, path) for name in (PIXELS, ACTION, LENGTHS, OFFSETS)}
+        agent = tuple(name for name in AGENT if name in file)
+        whole |= {name: column(file, name, path) for name in agent}
+        rows = whole[PIXELS].shape[0] if whole[PIXELS].ndim == 4 else -1
+        if whole[PIXELS].dtype != np.uint8 or rows < 0 or whole[PIXELS].shape[3] != 3:
+            raise DataError(f"{path}: pixels are {_described(whole[PIXELS])}: must be uint8 [N, H, W, 3]")
+        for name in (ACTION, *agent):
+            found = whole[name]
+            if found.dtype.kind not in "fiu" or found.ndim != 2 or len(found) != rows or found.shape[1] > MOST_WIDTH:
+                raise DataError(f"{path}: {name} is {_described(found)}: must be numbers [{rows}, n]")
+        for name in (LENGTHS, OFFSETS):
+            found = whole[name]
+            if found.dtype.kind not in "iu" or found.ndim != 1 or not 0 < len(found) <= MOST_EPISODES:
+                raise DataError(f"{path}: {name} is {_described(found)}: must be integers [E]")
+        if len(whole[LENGTHS]) != len(whole[OFFSETS]):
+            raise DataError(f"{path}: ep_len and ep_offset have {len(whole[LENGTHS])} and {len(whole[OFFSETS])} rows")
+        lengths, offsets = (whole[name][:].astype(np.int64) for name in (LENGTHS, OFFSETS))
+    wrong = (lengths < 1) | (offsets < 0) | (offsets > rows - lengths)
+    if wrong.any():
+        worst = int(wrong.argmax())
+        text = f"frames {offsets[worst]} to {offsets[worst] + lengths[worst] - 1}, and the file has {rows}"
+        raise DataError(f"{path}: episode {worst} has {text}")
+    return Index(lengths, offsets, agent)
+
+
+def read(path: str | os.PathLike, first: int, count: int, stride: int, agent: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """`count` frames, from frame `first` of the file on, `stride` apart, and all actions up to the last of them.
+
+    Returns: pixels uint8 [count,H,W,3], action float32 [(count - 1) stride + 1, A], the columns of `agent` [count,n].
+    """
+    span = (count - 1) * stride + 1
+    with opened(path) as file:
+        rows = {name: column(file, name, path) for name in (PIXELS, ACTION, *agent)}
+        check_room(f"{path}: frames", count, *rows[PIXELS].shape[1:])
+        found = {PIXELS: rows[PIXELS][first : first + span : stride], ACTION: rows[ACTION][first : first + span]}
+        found |= {name: rows[name][first : first + span : stride].astype(np.float32) for name in agent}
+    return found | {ACTION: found[ACTION].astype(np.float32)}
+
+
+def _described(found: Any) -> str:
+    return f"{found.dtype} {list(found.shape)}"
+
+
+class Recorder:
+    """Writes episodes one after the other. The file appears under its name when `close` or the end of `with` is reached
+    without an error, and replaces one of that name.
+
+        with Recorder("pushes.h5") as out:
+            out.add(frames, actions, proprio=places)
+
+    Raises: ConfigError without h5py, DataError for an episode that does not fit.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+        number, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
+        os.close(number)
+        self._part, self._lengths = pathlib.Path(name), list[int]()
+        self._file = load().File(self._part, "w")
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+
+    def add(
+        self, video: np.ndarray, actions: np.ndarray, proprio: np.ndarray | None = None, state: np.ndarray | None = None
+    ) -> None:
+        """Appends an episode: video uint8 [T,H,W,3], actions [T,A] or [T - 1,A] (the last one is not stored), proprio
+        [T,S] and state [T,D]. All episodes have the same widths and columns."""
+        frames = len(video)
+        actions = np.asarray(actions, np.float32)
+        last = np.full((1, *actions.shape[1:]), np.nan, np.float32)
+        rows = {PIXELS: np.asarray(video), ACTION: np.concatenate([actions[: frames - 1], last])}
+        agent = {"proprio": proprio, "state": state}
+        rows |= {name: np.asarray(value, np.float32) for name, value in agent.items() if value is not None}
+        if rows[PIXELS].dtype != np.uint8 or rows[PIXELS].ndim != 4 or rows[PIXELS].shape[3] != 3 or not frames:
+            raise DataError(f"video is {_described(rows[PIXELS])}: must be uint8 [T, H, W, 3]")
+        for name, array in rows.items():
+            if len(array) != frames or (name != PIXELS and array.ndim != 2):
+                raise DataError(f"{name} is {_described(array)}: must be numbers [{frames}, n]")
+            if not np.isfinite(array[: frames - 1]).all():
+                raise DataError(f"{name} has values that are not finite")
+        old = set(self._file) & {PIXELS, ACTION, *AGENT}
+        if old and (old != set(rows) or any(self._file[n].shape[1:] != rows[n].shape[1:] for n in old)):
+            raise DataError(f"an episode has {_shapes(rows)}; those before have {_shapes(self._file, old)}")
+        for name, array in rows.items():
+            if name not in self._file:
+                chunk = (1 if name == PIXELS else 256, *array.shape[1:])
+                options = dict(maxshape=(None, *array.shape[1:]), chunks=chunk, compression="gzip", compression_opts=1)
+                self._file.create_dataset(name, (0, *array.shape[1:]), array.dtype, **options)
+            start = len(self._file[name])
+            self._file[name].resize(start + frames, 0)
+            self._file[name][start:] = array
+        self._lengths.append(frames)
+
+    def close(self) -> None:
+        """Finishes the file. Raises DataError if it has no episode."""
+        if not self._lengths:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+            raise DataError(f"{self.path}: no episode was added")
+        lengths = np.asarray(self._lengths, np.int64)
+        self._file[LENGTHS], self._file[OFFSETS] = lengths, lengths.cumsum() - lengths
+        self._file.close()
+        os.replace(self._part, self.path)
+
+
+def _shapes(rows: Any, names: Any = None) -> str:
+    return ", ".join(f"{name} {list(rows[name].shape[1:])}" for name in sorted(names or rows))
+
+
+def record(env: Any, policy: Any, path: str | os.PathLike, episodes: int, steps: int, seed: int) -> None:
+    """Plays `episodes` episodes of at most `steps` actions and records them.
+
+    Args:
+      env: any Gymnasium environment with render_mode="rgb_array" and a vector as observation, which is kept as `state`.
+      policy: observation -> action [A].
+      seed: episode i is reset with seed + i.
+    """
+    with Recorder(path) as out:
+        for episode in range(episodes):
+            seen, _ = env.reset(seed=seed + episode)
+            images, states, actions = [env.render()], [seen], []
+            for _ in range(steps):
+                actions.append(np.asarray(policy(seen), np.float32))
+                seen, _, terminated, truncated, _ = env.step(actions[-1])
+                images.append(env.render())
+                states.append(seen)
+                if terminated or truncated:
+                    break
+            out.add(np.stack(images), np.stack(actions), state=np.stack(states))

@@ -1,0 +1,98 @@
+"""Recorded episodes: one HDF5 file in stable-worldmodel's layout (data/formats/episode_file.py)."""
+
+import operator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from cjepa_jax.data.formats import episode_file, video
+from cjepa_jax.data.worlds.base import check_integer, check_share
+from cjepa_jax.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class EpisodeFile:
+    """Windows of recorded episodes.
+
+    The last `held` of the episodes, in the order of the file, are the splits eval and test: its first half, rounded up,
+    and its second. Windows of an episode begin `hop` frames apart. Shorter episodes have none. With `stride` n, the
+    action of a window's frame is the n actions up to its next frame in one row.
+
+    path: the file. size: frames with a longer short side are reduced to it. frames: T. count: number of windows, in
+    order (0: all). seed: unused.
+
+    Raises, when built, ConfigError for values out of their limits and DataError for a file that does not fit. Raises
+    DataError, when read, for a broken window.
+    """
+
+    split: str = "train"
+    path: str = ""
+    size: int = 64
+    frames: int = 4
+    count: int = 0
+    seed: int = 0
+    stride: int = 1
+    hop: int = 0  # 0: frames x stride, so windows do not overlap
+    held: float = 0.1
+    agent: tuple = field(init=False, repr=False, compare=False)
+    windows: np.ndarray = field(init=False, repr=False, compare=False)  # int64 [n] their first frames
+
+    kind: ClassVar[str] = "episodes"
+    can_rerender: ClassVar[bool] = False
+    label_names: ClassVar[tuple[str, ...]] = ()
+    splits: ClassVar[tuple[str, ...]] = ("train", "eval", "test")
+
+    def __post_init__(self):
+        if self.split not in self.splits:
+            raise ConfigError(f"data.split is {self.split!r}; it must be one of {', '.join(self.splits)}")
+        for name, least in (("size", 8), ("frames", 1), ("count", 0)):
+            check_integer(f"data.{name}", getattr(self, name), least)
+        for name, least in (("stride", 1), ("hop", 0)):
+            check_integer(f"data.options.{name}", getattr(self, name), least)
+        check_share("data.options.held", self.held)
+        if not self.path:
+            raise ConfigError("data.path is empty: name the file of episodes")
+        if not Path(self.path).is_file():
+            raise DataError(f"data.path {self.path}: no such file")
+        index = episode_file.index(self.path)
+        windows = self._windows(index)
+        if self.count > len(windows) or not len(windows):
+            raise DataError(
+                f"{self.path}: {self.count or 'any'} windows are asked for, {self.split} has {len(windows)}"
+            )
+        object.__setattr__(self, "windows", windows[: self.count or None])
+        object.__setattr__(self, "agent", ("proprio",) if "proprio" in index.columns else ())
+
+    def _windows(self, index: episode_file.Index) -> np.ndarray:
+        episodes = np.arange(len(index.lengths))
+        held = len(episodes) - round(self.held * len(episodes))
+        half = held + (len(episodes) - held + 1) // 2
+        own = {"train": episodes[:held], "eval": episodes[held:half], "test": episodes[half:]}[self.split]
+        span = (self.frames - 1) * self.stride + 1
+        hop = self.hop or self.frames * self.stride
+        starts = [np.arange(index.offsets[e], index.offsets[e] + index.lengths[e] - span + 1, hop) for e in own]
+        return np.concatenate([np.zeros(0, np.int64), *starts])
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        """Window i: `video` uint8 [T,H,W,3], `actions` float32 [T, stride A] and perhaps `proprio` [T,S].
+
+        The row of actions of the last frame is 0. No model uses it. Raises DataError, IndexError.
+        """
+        i = operator.index(i)
+        if not 0 <= i < len(self):
+            raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
+        raw = episode_file.read(self.path, int(self.windows[i]), self.frames, self.stride, self.agent)
+        each = raw[episode_file.ACTION][:-1]
+        actions = np.zeros((self.frames, self.stride * raw[episode_file.ACTION].shape[1]), np.float32)
+        actions[:-1] = each.reshape(self.frames - 1, -1)
+        agent = {name: raw[name] for name in self.agent}
+        for name, array in ({"action": actions} | agent).items():
+            if not np.isfinite(array).all():
+                raise DataError(f"{self.path}: {name} of window {i} is not finite")
+        frames = video.reduce_frames(raw[episode_file.PIXELS], self.size)
+        return {"video": frames, "actions": actions, **agent}
