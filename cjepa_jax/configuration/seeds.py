@@ -40,6 +40,8 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "noise of slots": 1041,
     "features of slots": 1042,
     "random actions of a task": 1023,
+    "noise of an expert": 1024,
+    "frames of which plans are distilled": 1025,
 }
 
 

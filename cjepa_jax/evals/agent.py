@@ -127,7 +127,7 @@ def learn(
     )
     seen = experience(own, modules, episodes, steps, seed)
     judged = with_critic(modules, seen, seed)
-    whole = with_policy(judged, mpc, world.action_size, seen, plans, seed)
+    whole = with_policy(judged, mpc, world.action_size, seen, count=plans, seed=seed)
     scores = critic_scores(judged, world, seen, experience(new, modules, test, steps, seed, scale=0.0))
     players = {
         "agent, mode 2": (whole, 2),

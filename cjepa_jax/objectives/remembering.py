@@ -70,7 +70,7 @@ class Remembering(World):
     def loss(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array):
         """See World. Each scene's window is drawn with the step's key."""
         start = self.starts(jax.random.fold_in(key, 1), *batch.video.shape[:2])
-        return super().loss(params, target, extra, self.cut(batch, start), key, step)
+        return super().loss(params, target, extra, batch=self.cut(batch, start), key=key, step=step)
 
     def starts(self, key: Array, scenes: int, times: int) -> Array:
         """The first frame of each scene's window, int32 [B], within max(memory - 1, 0) and times - window."""

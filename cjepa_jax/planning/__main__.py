@@ -144,7 +144,8 @@ def agents(chosen, mpc, world, restored, about):
         raise ConfigError(f"--agent: {type(restored.objective).__name__} is not a world model of this package")
     task_of(chosen, world)  # before minutes of learning
     modules = Modules.of(restored.objective, restored.state.params, restored.state.extra)
-    learned = agent.learn(world, modules, mpc, chosen.seed, chosen.experience, chosen.plans, chosen.steps)
+    counts = dict(episodes=chosen.experience, plans=chosen.plans, steps=chosen.steps)
+    learned = agent.learn(world, modules, mpc, seed=chosen.seed, **counts)
 
     def player(own, mode):
         return lambda world, seed: control.by_agent(world, own, mpc, seed, mode)

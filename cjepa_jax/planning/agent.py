@@ -135,8 +135,8 @@ class Agent:
     def plan(self, index: Any, memory: Any, z: Any, goal: Any, mean: np.ndarray, search: int = 0) -> np.ndarray:
         """The actions [E,H,A] of search number `search`, from latents z [E,D] with their memory [E,m,D]."""
         key = jax.random.fold_in(jax.random.key(self.seed), search)
-        found = self._search(self.modules.params, self.modules.heads, key, jnp.asarray(index), memory, z, goal, mean)
-        return np.asarray(found)
+        arrays = dict(index=jnp.asarray(index), memory=memory, z=z, goal=goal, mean=mean)
+        return np.asarray(self._search(self.modules.params, self.modules.heads, key, **arrays))
 
     def start(self, goals: Any, index: np.ndarray) -> None:
         """New tasks. `goals` are images [E,H,W,C], `index` the environments' numbers, int [E]."""
@@ -156,7 +156,7 @@ class Agent:
             return np.asarray(self._react(self.modules.heads, self.memory, z, self.goal))[:, None]
         if not self.left:
             mean = self.rest if self.mpc.warm else np.zeros_like(self.rest)
-            self.rest = self.plan(self.index, self.memory, z, self.goal, mean, self.searches)
+            self.rest = self.plan(self.index, self.memory, z, goal=self.goal, mean=mean, search=self.searches)
             self.searches, self.left = self.searches + 1, self.mpc.receding
         action, self.left = self.rest[:, :1], self.left - 1
         self.rest = np.concatenate([self.rest[:, 1:], np.zeros_like(action)], 1)

@@ -54,16 +54,18 @@ def test_the_loss_is_that_of_predictions_one_at_a_time():
     statistics (a projector of layer norms)."""
     norms = dict(projector=dict(hidden=(8,), norm="layer"), sigreg_weight=0.0, variance_weight=1.0)
     objective = Remembering(**MEMORY | norms, steps=10)
-    params, target, extra = objective.init(jax.random.key(0), batch())
     whole, key = batch(), jax.random.key(3)
-    start = objective.starts(jax.random.fold_in(key, 1), 5, 7)
-    cut = objective.cut(whole, start)
-    z = objective.latents(params | extra, cut.video)
-    errors = []
-    for t in (3, 4):
-        found = objective.predict(params, extra, z[:, :t], cut.actions[:, :t])
-        errors.append(np.square(found - z[:, t]).mean())
-    _, (metrics, _) = objective.loss(params, target, extra, whole, key, 0)
+
+    @jax.jit
+    def both():
+        params, target, extra = objective.init(jax.random.key(0), whole)
+        cut = objective.cut(whole, objective.starts(jax.random.fold_in(key, 1), 5, 7))
+        z = objective.latents(params | extra, cut.video)
+        said = [objective.predict(params, extra, z[:, :t], cut.actions[:, :t]) for t in (3, 4)]
+        return z, said, objective.loss(params, target, extra, batch=whole, key=key, step=0)[1][0]
+
+    z, said, metrics = both()
+    errors = [np.square(found - z[:, t]).mean() for found, t in zip(said, (3, 4), strict=True)]
     np.testing.assert_allclose(metrics["loss/teacher"], np.mean(errors), rtol=1e-5)
     np.testing.assert_allclose(metrics["copy_error"], np.square(z[:, 2:4] - z[:, 3:]).mean(), rtol=1e-5)
 
@@ -102,8 +104,8 @@ def test_without_a_memory_it_is_a_world_model_of_its_window():
     params, _, extra = jax.jit(objective.init)(jax.random.key(0), batch())
     z = np.random.default_rng(0).standard_normal((3, 5, 6), np.float32)
     a = np.ones((3, 5, 2), np.float32)
-    found = objective.predict(params, extra, z, a)
-    np.testing.assert_allclose(found, objective.predict(params, extra, z[:, 3:], a[:, 3:]), atol=1e-6)
+    predict = jax.jit(objective.predict)
+    np.testing.assert_allclose(predict(params, extra, z, a), predict(params, extra, z[:, 3:], a[:, 3:]), atol=1e-6)
     assert objective.cut(batch(), objective.starts(jax.random.key(0), 5, 7)).video.shape[1] == 3
 
 

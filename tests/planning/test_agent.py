@@ -50,7 +50,7 @@ def test_mode_2_reaches_its_goals_by_what_it_remembers_and_not_without():
     agent = Agent(POINT, SEARCH, 2)
     assert np.abs(play(agent, FIRST)[-1] - GOALS).max() < 0.15 and agent.searches == 3
     forgets = play(Agent(dataclasses.replace(POINT, remember=keep_none), SEARCH, 2), FIRST)
-    assert np.abs(forgets[-1] - GOALS).max() > 0.5
+    assert np.abs(forgets[-1] - GOALS)[1].max() > 0.25  # beyond 0 its actions lead the other way than it believes
 
 
 def test_the_cost_is_the_sum_of_distances_and_the_critics_word_on_the_last_latent():

@@ -69,7 +69,7 @@ def column(file: Any, name: str, path: str | os.PathLike) -> Any:
     """A data set that is stored in this file itself. Raises DataError for anything else."""
     h5py = load()
     if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
-        raise DataError(f"{path}: has no data set {name!r} of its own")
+        raise DataError(f"{path}: has no data set {name!r} within the file")
     found = file[name]
     if found.is_virtual or found.external:
         raise DataError(f"{path}: {name} is stored in other files, which are not opened")

@@ -52,7 +52,7 @@ class Balls(Rigid):
       boxes: share of boxes.
       foreground: share of objects in the front plane.
       do: what happens to the chosen objects in the intervened scene: "remove", "insert", "swap" or "set" (see
-        interventions.done). Arrays named after removals then mean this. A twin has no row of its own.
+        interventions.done). Arrays named after removals then mean this. A twin has no row.
       attribute, value: for "set": one of interventions.ATTRIBUTES and its number or numbers.
     """
 
