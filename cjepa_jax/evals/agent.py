@@ -20,6 +20,7 @@ from cjepa_jax.planning.agent import Agent, Modules, keep_none
 from cjepa_jax.planning.mpc import MPC
 
 HIDDEN = 256  # of both hidden layers of critic and policy
+FIT = 2000  # steps of a fit, at most
 NOISE = 0.25  # standard deviation of what is added to the expert's actions
 
 
@@ -84,7 +85,7 @@ def experience(
     return Experience(z, kept, goal, trace[:, full:], tasks.goals)
 
 
-def with_critic(modules: Modules, seen: Experience, seed: int, steps: int = 2000) -> Modules:
+def with_critic(modules: Modules, seen: Experience, seed: int, steps: int = FIT) -> Modules:
     """The modules with a critic that is fitted to the costs that followed."""
     x, y = seen.inputs(), seen.costs(modules)
     fitted = _fit(x.reshape(-1, x.shape[-1]), y.reshape(-1, 1), seed, steps)
@@ -92,7 +93,7 @@ def with_critic(modules: Modules, seen: Experience, seed: int, steps: int = 2000
 
 
 def with_policy(
-    modules: Modules, mpc: MPC, size: int, seen: Experience, count: int, seed: int, steps: int = 2000
+    modules: Modules, mpc: MPC, size: int, seen: Experience, count: int, seed: int, steps: int = FIT
 ) -> Modules:
     """The modules with a policy that is fitted to the first actions of `count` plans, from frames of `seen`."""
     rng = seeds.generator(seed, "frames of which plans are distilled")
@@ -114,10 +115,18 @@ class Learned(NamedTuple):
 
 
 def learn(
-    world: Acting, modules: Modules, mpc: MPC, seed: int, episodes: int, plans: int, steps: int, test: int = 100
+    world: Acting,
+    modules: Modules,
+    mpc: MPC,
+    seed: int,
+    episodes: int,
+    plans: int,
+    steps: int,
+    test: int = 100,
+    fit: int = FIT,
 ) -> Learned:
     """Fits critic and policy to `episodes` tasks of `steps` frames and to `plans` plans. Scores the critic on `test`
-    tasks of the split "eval", which the expert does without noise.
+    tasks of the split "eval", which the expert does without noise. `fit` is the most steps of each fit.
 
     Raises: ConfigError for a world without an expert.
     """
@@ -126,8 +135,8 @@ def learn(
         for split, count in (("train", episodes), ("eval", test))
     )
     seen = experience(own, modules, episodes, steps, seed)
-    judged = with_critic(modules, seen, seed)
-    whole = with_policy(judged, mpc, world.action_size, seen, count=plans, seed=seed)
+    judged = with_critic(modules, seen, seed, fit)
+    whole = with_policy(judged, mpc, world.action_size, seen, count=plans, seed=seed, steps=fit)
     scores = critic_scores(judged, world, seen, experience(new, modules, test, steps, seed, scale=0.0))
     players = {
         "agent, mode 2": (whole, 2),
