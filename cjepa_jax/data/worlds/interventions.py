@@ -71,7 +71,7 @@ def done(setup: Any, chosen: np.ndarray, do: str, attribute: str = "", value: tu
         return Done(_with(setup, position=position), nothing, all_rows)
     if do == "set":
         return Done(_set(setup, rows, attribute, value), nothing, all_rows)
-    for row in rows:
+    for row in rows.tolist():
         setup = _twin(setup, row)
     return Done(setup, np.zeros(len(chosen) + len(rows), bool), np.concatenate([all_rows, rows]))
 
