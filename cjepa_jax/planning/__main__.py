@@ -3,6 +3,7 @@
     python -m cjepa_jax.planning --checkpoint=runs/lewm --env=rooms --episodes=50
     python -m cjepa_jax.planning --env=rooms                       the baselines alone
 
+--vary=NAME=VALUE adds rows of the world with one option changed: a factor of variation that training never saw.
 --agent plays the agent of LeCun (2022) instead: its planner with a trained critic, its distilled policy, and both
 ablations (docs/PLANNING.md).
 
@@ -13,7 +14,9 @@ random initialisations of the network, and with the true simulator. --workdir ge
 (default: RUN/control, or runs/control). Exit codes: 2 for the command line, 4 for unusable weights.
 """
 
+import ast
 import dataclasses
+import itertools
 import pathlib
 import shlex
 import sys
@@ -23,6 +26,7 @@ from cjepa_jax import cli
 from cjepa_jax.errors import ConfigError
 
 ENVIRONMENTS = {"nudge": "Nudge", "push": "Push", "rooms": "Rooms"}
+VARY = "play also in the world with this option changed, such as speed=0.05. May be repeated"
 LIMITS = {  # flag -> default, least, most, help
     "episodes": (50, 1, 10_000, "tasks per seed"),
     "seeds": (1, 1, 100, "seeds of tasks and of planning. Their episodes are counted together"),
@@ -50,6 +54,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--planner", choices=("cem", "icem", "mppi", "gradient"), default="cem")
     parser.add_argument("--over", choices=("last", "sum"), default="sum", help="the cost: last state, or sum over all")
     parser.add_argument("--std", type=float, default=1.0, help="of the first candidates' actions (default: 1)")
+    parser.add_argument("--vary", action="append", default=[], metavar="NAME=VALUE", help=VARY)
     parser.add_argument("--agent", action="store_true", help="critic, policy and memory beside the planner")
     parser.add_argument("--workdir", type=cli.path_argument, metavar="DIR")
     parser.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
@@ -127,6 +132,22 @@ def opened(chosen, mpc):
     return world, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
 
 
+def variation(world, text: str):
+    """The world with one option changed, "NAME=VALUE". Raises ConfigError."""
+    from cjepa_jax.data.worlds.acting.base import Acting
+
+    name, _, value = text.partition("=")
+    own = {field.name for field in dataclasses.fields(world)} - {field.name for field in dataclasses.fields(Acting)}
+    if name not in own:
+        raise ConfigError(f"--vary={text}: {type(world).__name__} has {', '.join(sorted(own))}")
+    try:
+        return dataclasses.replace(world, **{name: ast.literal_eval(value)})
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"--vary={text}: the value must be a number, a word in quotes, or a tuple") from error
+
+
 def task_of(chosen, world) -> str:
     """The kind of task. Raises ConfigError."""
     task = chosen.task or world.tasks[0]
@@ -170,17 +191,18 @@ def run(chosen, command: str) -> int:
     task = task_of(chosen, world)
     rows: dict[str, list] = {}
     films, seeds = {}, range(chosen.seed, chosen.seed + chosen.seeds)
+    worlds = {"": world} | {f" ({text})": variation(world, text) for text in chosen.vary}
     policies = len(control.baselines(world, mpc, 0)) + len(models)
-    with tqdm(total=policies * chosen.seeds * chosen.steps, unit="frame", mininterval=1) as bar:
-        for seed in seeds:
-            own = dataclasses.replace(world, split="test", seed=seed, frames=2, count=chosen.episodes)
+    with tqdm(total=len(worlds) * policies * chosen.seeds * chosen.steps, unit="frame", mininterval=1) as bar:
+        for seed, (where, one) in itertools.product(seeds, worlds.items()):
+            own = dataclasses.replace(one, split="test", seed=seed, frames=2, count=chosen.episodes)
             tasks = control.draw_tasks(own, task, chosen.episodes)
             players = {name: (kind, made(own, seed)) for name, (kind, made) in models.items()}
             for name, (kind, policy) in (players | control.baselines(own, mpc, seed)).items():
-                bar.set_description(f"seed {seed}, {name}")
+                bar.set_description(f"seed {seed}, {name}{where}")
                 started = time.perf_counter()
                 trials = control.play(own, tasks, policy, chosen.steps, bar.update)
-                spent = time.perf_counter() - started
+                spent, name = time.perf_counter() - started, name + where
                 old = rows.get(name, [kind, 0, 0, 0, 0.0])
                 add = (chosen.episodes, int(trials.once.sum()), int(trials.end.sum()), spent)
                 rows[name] = [kind, *(a + b for a, b in zip(old[1:], add, strict=True))]

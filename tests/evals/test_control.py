@@ -105,6 +105,15 @@ def test_films_end_when_the_goal_is_reached():
     assert two.shape == (3, 32, 32, 3) and not two[..., 2].any()
 
 
+def test_a_factor_of_variation_has_rows(tmp_path, capsys):
+    """The same tasks with a slower and with a faster dot."""
+    few = "--env=rooms --task=room --episodes=6 --steps=12 --horizon=2 --samples=4 --elites=2 --iterations=1 --size=16"
+    assert command.main([*few.split(), "--vary=speed=0.02", "--vary=speed=0.2", f"--workdir={tmp_path}"]) == 0
+    rows = {row["name"]: row["once"]["share"] for row in json.loads((tmp_path / "results.json").read_text())["rows"]}
+    slow, plain, fast = (rows[f"straight line{where}"] for where in (" (speed=0.02)", "", " (speed=0.2)"))
+    assert slow < plain == fast == 1 and len(rows) == 15
+
+
 def test_the_command_leaves_a_table_films_and_a_report(tmp_path, capsys):
     arguments = (
         "--env=rooms --episodes=3 --seeds=2 --steps=6 --horizon=3 --samples=16 --elites=4 --iterations=2 --size=32"
@@ -144,6 +153,9 @@ def test_a_trained_world_model_plays(tmp_path, capsys):
      ("--env=rooms --episodes=0", "--episodes=0: must be within 1 and 10000"),
      ("--env=rooms --task=wall", "--task=wall: Rooms has door, room, any"),
      ("--env=rooms --elites=200", "planner.elites is 200; it must be at most planner.samples = 128"),
+     ("--env=rooms --vary=size=32", "--vary=size=32: Rooms has door, ink, look, radius"),
+     ("--env=rooms --vary=speed=a", "--vary=speed=a: the value must be a number"),
+     ("--env=rooms --vary=speed=9", "data.options.speed is 9"),
      ("--env=rooms --receding=20", "mpc.receding is 20"), ("--env=rooms --std=nan", "--std=nan: must be above 0")],
 )  # fmt: skip
 def test_a_wrong_command_line_is_refused_in_one_line(words, message):

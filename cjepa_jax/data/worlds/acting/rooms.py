@@ -36,6 +36,7 @@ class Rooms(Acting):
       radius: of the dot, view widths.
       speed: of the action 1, view widths a frame.
       wall, door: ranges of the wall's x and of the door's y.
+      ink: the dot's colour, 0 .. 255 (look "rgb").
       shown: number of first frames in which the door is visible. 0: always. Later the wall is drawn without a door.
     """
 
@@ -45,6 +46,7 @@ class Rooms(Acting):
     wall: tuple[float, float] = (0.35, 0.65)
     door: tuple[float, float] = (0.2, 0.8)
     shown: int = 0
+    ink: tuple[int, int, int] = INK
 
     policies: ClassVar[tuple[str, ...]] = ("walk", "expert")
     tasks: ClassVar[tuple[str, ...]] = ("door", "room", "any")
@@ -63,6 +65,10 @@ class Rooms(Acting):
                 raise ConfigError(f"data.options.{name} is {value!r}; it must be within {least} and {most}")
         if isinstance(self.shown, bool) or not isinstance(self.shown, int) or self.shown < 0:
             raise ConfigError(f"data.options.shown is {self.shown!r}; it must be an integer of at least 0")
+        ink = self.ink if isinstance(self.ink, tuple | list) else ()
+        if [type(v) is int and 0 <= v <= 255 for v in ink] != [True] * 3:
+            raise ConfigError(f"data.options.ink is {self.ink!r}; it must be three integers of 0 to 255")
+        object.__setattr__(self, "ink", tuple(self.ink))
         for name, least in (("wall", 0.3), ("door", 0.2)):
             limits = check_range(f"data.options.{name}", getattr(self, name), least, 1 - least)
             object.__setattr__(self, name, limits)
@@ -104,7 +110,7 @@ class Rooms(Acting):
         if self.look == "channels":
             layers = xp.stack([dot, bricks], -1)
         else:
-            ground, brick, ink = (xp.asarray(colour, dtype=dot.dtype) for colour in (GROUND, BRICK, INK))
+            ground, brick, ink = (xp.asarray(colour, dtype=dot.dtype) for colour in (GROUND, BRICK, self.ink))
             layers = (ground + bricks[..., None] * (brick - ground)) / 255
             layers = layers + dot[..., None] * (ink / 255 - layers)
         return xp.astype(xp.round(255 * layers), xp.uint8)

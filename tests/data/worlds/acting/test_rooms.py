@@ -110,6 +110,14 @@ def test_a_moving_dot_changes_the_picture_by_less_than_a_pixel():
     assert abs(1 - two[..., 1].mean() - free) < 1e-3
 
 
+def test_the_dot_has_its_ink():
+    state = np.array([0.3, 0.3, 0.5, 0.5])
+    pixel = int(0.3 * 32)
+    assert ROOMS.picture(state)[pixel, pixel].tolist() == [208, 48, 40]
+    blue = Rooms(size=32, ink=(40, 80, 208)).picture(state)
+    assert blue[pixel, pixel].tolist() == [40, 80, 208] and (blue != ROOMS.picture(state)).any(-1).mean() < 0.02
+
+
 def test_the_door_can_be_shown_in_the_first_frames_only():
     shown, always = Rooms(size=32, frames=5, shown=2)[0], Rooms(size=32, frames=5)[0]
     assert np.array_equal(shown["video"][:2], always["video"][:2])
@@ -131,7 +139,7 @@ def test_tasks_are_reproducible_and_differ_from_episodes():
 @pytest.mark.parametrize(
     "options",
     [{"policy": "walks"}, {"look": "grey"}, {"radius": 0.2}, {"speed": True}, {"wall": (0.1, 0.5)}, {"door": 0.5},
-     {"shown": -1}, {"hold_out": True}],
+     {"shown": -1}, {"ink": (0, 0, 256)}, {"ink": 7}, {"hold_out": True}],
 )  # fmt: skip
 def test_bad_options_are_refused(options):
     with pytest.raises(ConfigError, match=f"data.options.{next(iter(options))} is"):
