@@ -18,6 +18,7 @@ OBJECTIVES = [
     ("Supervised", "baselines.supervised"),
     ("Joint", "ablations.slots"),
     ("Slots", "slots.balls"),
+    ("CTT", "slots.ctt"),
 ]
 METRICS = (running.ROOT / "docs/METRICS.md").read_text()
 

@@ -228,8 +228,11 @@ MASKS = {  # of the configs whose mask is not that of clips.py
     "ablations.random_patches": OBJECTS | {"type": "cjepa_jax.masks.random:matched_blocks"},
     **{name: SHADOWS | mask for name, mask in EFFECTS.items()},
     **dict.fromkeys(("family.jepa2022", "family.lewm", "family.pldm", "family.vjepa2_ac"), SHOWN_ONCE | {"anchor": 0}),
-    "slots.balls": {"type": "cjepa_jax.masks.slots:draw", "history": 3, "least": 0, "most": 3, "constant": -1,
-                    "kind": "object", "share": 0.25, "span": 2},
+    **dict.fromkeys(
+        ("slots.balls", "slots.ctt"),
+        {"type": "cjepa_jax.masks.slots:draw", "history": 3, "least": 0, "most": 3, "constant": -1,
+         "kind": "object", "share": 0.25, "span": 2},
+    ),
     "ablations.clips.one_object": SHOWN_ONCE | {"max_objects": 1},
     "ablations.clips.five_objects": SHOWN_ONCE | {"max_objects": 5},
     "ablations.clips.random_patches": {"type": "cjepa_jax.masks.blocks:draw", "count": 4, "scale": (0.15, 0.2),

@@ -61,6 +61,7 @@ class Model:
         residual) [B, N, outputs] each, with told = tokens [B, N, D], context [B, N], patches [B, 1, N], removed [B, 1].
       latents, advance: of world models, else None. uint8 [B, T, H, W, 3] -> float32 [B, T, D], and (latents [B, t, D],
         actions [B, t, A], proprio [B, t, S] or None) -> the next latents [B, D]. See objectives.base.World.
+      influence: of models of slots, else None. Hidden -> by name graphs [B, K, K] of what slot i (axis 1) depends on.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Model:
     fresh_predictor: Callable[[int], tuple[Callable, Callable]] | None = None
     latents: Callable[[np.ndarray], np.ndarray] | None = None
     advance: Callable[..., np.ndarray] | None = None
+    influence: Callable[[Hidden], dict[str, np.ndarray]] | None = None
 
 
 class Score(NamedTuple):

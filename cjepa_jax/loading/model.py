@@ -15,7 +15,7 @@ from cjepa_jax import experiment, optim, train_step
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
-from cjepa_jax.evals.base import RANDOM, TRAINED, Model, Seen
+from cjepa_jax.evals.base import RANDOM, TRAINED, Hidden, Model, Seen
 from cjepa_jax.loading import init_from, pretrained
 from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.models.predictor import Predictor
@@ -89,7 +89,27 @@ class Network:
             target_norm=getattr(objective, "target_norm", "none"),
             fresh_predictor=functools.partial(_fresh_predictor, objective),
             **(self._world(batch, state) if isinstance(objective, World) else {}),
+            influence=self._influence(batch, params) if hasattr(objective, "influence") else None,
         )
+
+    def _influence(self, batch: int, params: Any) -> Callable[[Hidden], dict[str, np.ndarray]]:
+        """base.Model.influence."""
+        names = self.objective.graph_names
+
+        def graphs(hidden: Hidden) -> dict[str, np.ndarray]:
+            (found,) = in_batches(batch, functools.partial(self._compiled_influence, params), *hidden[:3])
+            return {name: found[:, n] for n, name in enumerate(names)}
+
+        return graphs
+
+    @functools.cached_property
+    def _compiled_influence(self):
+        def influence(params, video, context, object_patches):
+            none = jnp.zeros(object_patches.shape[:2], bool)
+            batch = _asked(video, context, object_patches, none, None)
+            return (self.objective.influence(params, batch),)
+
+        return jax.jit(influence)
 
     def _world(self, batch: int, state: TrainState) -> dict[str, Any]:
         """base.Model.latents and advance."""
@@ -114,18 +134,7 @@ class Network:
             return objective.encode(params, video).astype(jnp.float32)
 
         def hide(params, video, context, rows, object_patches, removed):
-            batch = Batch(
-                scene=None,
-                epoch=None,
-                video=video,
-                object_patches=object_patches,
-                object_valid=object_patches.any(-1),
-                removed=removed & self.names_objects,
-                context=context,
-                rows=rows,
-                valid=jnp.ones(len(video), bool),
-                hidden=~context,
-            )
+            batch = _asked(video, context, object_patches, removed & self.names_objects, rows)
             if not isinstance(objective, Masking):
                 return None, None, None
             tokens = objective.encode_context(params, batch)
@@ -259,6 +268,22 @@ def _about(state: TrainState, training: Any, config: Any) -> dict[str, Any]:
         "data": trained,
         "transfer": config_lib.differences({"data": trained}, {"data": now}, ignore=()),
     }
+
+
+def _asked(video: Any, context: Any, object_patches: Any, removed: Any, rows: Rows | None) -> Batch:
+    """The batch of masked inputs that a protocol asks about."""
+    return Batch(
+        scene=None,
+        epoch=None,
+        video=video,
+        object_patches=object_patches,
+        object_valid=object_patches.any(-1),
+        removed=removed,
+        context=context,
+        rows=rows,
+        valid=jnp.ones(len(video), bool),
+        hidden=~context,
+    )
 
 
 def in_batches(batch: int, function, *arrays):

@@ -14,6 +14,7 @@ from cjepa_jax.types import Array
 
 EPSILON = 1e-5  # of every norm, as in the published code
 FAN_IN = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's of a linear layer
+CLOSED = 1e-9  # the factor of an edge that is closed: its logarithm is finite
 XAVIER = nn.initializers.xavier_uniform()  # PyTorch's of the joint query, key and value
 
 
@@ -32,22 +33,31 @@ class SlotBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B N D"], present: Bool[Array, "B N"] | None, train: bool = False
+        self,
+        x: Float[Array, "B N D"],
+        present: Bool[Array, "B N"] | None,
+        train: bool = False,
+        bias: Float[Array, "B N N"] | None = None,
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N N"]]:
-        """The tokens after the block, and the attention weights of each query (axis 1), averaged over heads."""
+        """The tokens after the block, and the attention weights of each query (axis 1), averaged over heads.
+
+        bias: is added to the logits of all heads.
+        """
         x = sharding.pin(x, sharding.SCENES, None, None)
         y = LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm1")(x) if self.norm_attention else x
-        y, weights = self._attention(y, present, train)
+        y, weights = self._attention(y, present, train, bias)
         x = x + y
         y = LayerNorm(epsilon=EPSILON, dtype=self.dtype, name="norm2")(x)
         y = GELU["exact"](Dense(self.units, self.dtype, "tensor", kernel_init=FAN_IN, name="up")(y))
         y = Dense(x.shape[-1], self.dtype, kernel_init=FAN_IN, name="down")(self._drop(y, train))
         return x + self._drop(y, train), weights
 
-    def _attention(self, x, present, train):
+    def _attention(self, x, present, train, bias):
         """Not models.attention: slots are few, and the weights are a result."""
         q, k, v = Heads(3, self.heads, self.dtype, kernel_init=XAVIER, name="qkv")(x)  # each [B, H, N, d]
         logits = product("bhtd,bhud->bhtu", q, k, q.dtype) * q.shape[-1] ** -0.5
+        if bias is not None:
+            logits = logits + bias[:, None]
         if present is not None:
             logits = jnp.where(present[:, None, None], logits, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(logits.astype(jnp.float32))
@@ -89,6 +99,7 @@ class SlotPredictor(nn.Module):
         visible: Bool[Array, "B T S"],
         present: Bool[Array, "B T S"] | None = None,
         train: bool = False,
+        edges: Float[Array, "B S S"] | None = None,
     ) -> tuple[Float[Array, "B T S D"], dict[str, Array]]:
         """The prediction at every token, float32, trained at hidden ones.
 
@@ -97,6 +108,8 @@ class SlotPredictor(nn.Module):
           visible: which tokens are seen.
           present: tokens that exist. No token attends to the others. None: all exist.
           train: with dropout, which needs the random key "dropout".
+          edges: factors in [0, 1] of the attention of slot i (axis 1) to slot j, in every block before the softmax.
+            With 0 it does not attend to it. None: all are 1.
         Returns: the prediction, and intermediate values: "tokens" [B, T, S, D] as they enter the blocks, "attention"
           [depth, B, T S, T S], a query's weights along the last axis, averaged over heads. Tokens are time-major.
         """
@@ -105,12 +118,13 @@ class SlotPredictor(nn.Module):
         tokens = self.tokens(slots.astype(jnp.float32), visible)
         x = tokens.reshape(batch, frames * count, width)
         keys = None if present is None else present.reshape(batch, frames * count)
+        bias = None if edges is None else jnp.tile(jnp.log(jnp.maximum(edges, CLOSED)), (1, frames, frames))
         attention = []
         for i in range(self.depth):
             block = SlotBlock(
                 self.heads, self.units, self.norm_attention, dropout=self.dropout, dtype=self.dtype, name=f"block{i}"
             )
-            x, weights = block(x, keys, train)
+            x, weights = block(x, keys, train, bias)
             attention.append(weights)
         x = LayerNorm(epsilon=EPSILON, dtype=jnp.float32, name="norm")(x)
         x = Dense(width, self.dtype, kernel_init=FAN_IN, result=jnp.float32, name="prediction")(x)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,22 @@ from jaxtyping import Bool, Float
 from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.slot_predictor import Auxiliary, SlotPredictor
+from cjepa_jax.objectives import graphs
 from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.types import Array, Batch, Params
 
+PROBES = 8  # random projections of the Jacobian
 AUXILIARY = ("proprio", "action")  # tokens of a frame after its slots, in the published order
+
+
+class Pass(NamedTuple):
+    """One pass of the predictor: its input, its prediction [B, T, S, D] and its intermediate values."""
+
+    tokens: Array  # [B, T, S, D]
+    visible: Array  # bool [B, T, S]
+    present: Array  # bool [B, T, S]
+    prediction: Array
+    more: dict[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +61,7 @@ class Slots(PerExample):
     max_removed = 0  # the predictor has no embedding of objects, so any number can be hidden
     kinds = ("slots",)
     predicts = True
+    graph_names = ("last attention", "attention", "jacobian", "masking", "dropping")
     causal_weight = 0.0  # it does not predict the change under do(remove)
     method = "Causal-JEPA on object slots: slots of the history are hidden, and predicted with the future"
 
@@ -92,14 +105,28 @@ class Slots(PerExample):
 
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
         """See objectives.base.PerExample."""
+        return self._terms(self._pass(params, batch, key), batch)
+
+    def _pass(self, params: Params, batch: Batch, key: Array) -> Pass:
+        """The training's pass, with dropout. Raises ConfigError for a clip of another length."""
         frames = batch.video.shape[1]
         if frames != self.history + self.future:
             text = f"objective.history + objective.future = {self.history + self.future}"
             raise ConfigError(f"{text}: must be data.frames = {frames}")
         tokens, (visible, present) = self._tokens(params, batch), self._masks(batch)
-        prediction, _ = self._predictor.apply(
-            {"params": params["predictor"]}, tokens, visible, present, True, rngs={"dropout": key}
-        )
+        prediction, more = self._run(params, tokens, visible, present, key)
+        return Pass(tokens, visible, present, prediction, more)
+
+    def _run(self, params: Params, tokens: Array, visible: Array, present: Array, key: Array | None = None):
+        """The predictor's values. With a key: those of training, with dropout."""
+        given = {"params": params["predictor"]}
+        if key is None:
+            return self._predictor.apply(given, tokens, visible, present)
+        return self._predictor.apply(given, tokens, visible, present, True, rngs={"dropout": key})
+
+    def _terms(self, found: Pass, batch: Batch):
+        """(terms, stats) of a pass."""
+        tokens, visible, present, prediction, _ = found
         slots = batch.video.shape[3]
         terms = losses_of(
             prediction,
@@ -158,13 +185,39 @@ class Slots(PerExample):
         """
         slots = context.reshape(_slots(batch.video).shape)
         tokens, (visible, present) = self._tokens(params, batch, slots), self._masks(batch)
-        prediction, _ = self._predictor.apply({"params": params["predictor"]}, tokens, visible, present)
+        prediction, _ = self._run(params, tokens, visible, present)
         found = _flat(prediction[:, :, : slots.shape[2]])
         return found, jnp.zeros_like(found)
 
     def targets(self, target: Params, batch: Batch) -> tuple[Array, Array | None]:
         """The slots, [B, T S, D], and None."""
         return self.encode({}, batch.video), None
+
+    def influence(self, params: Params, batch: Batch) -> Float[Array, "B G K K"]:
+        """What each slot's predicted future depends on, by the graphs `graph_names`. Entry i, j: slot i on slot j.
+
+        The last and all blocks' attention, the Jacobian's squared norm (by PROBES random projections), and the effects
+        of hiding slot j after its first frame and of dropping it (objectives.graphs).
+        """
+        tokens, (visible, present) = self._tokens(params, batch), self._masks(batch)
+        slots, frames = batch.video.shape[3], batch.video.shape[1]
+        there = present[:, 0, :slots]
+
+        def predict(tokens, visible, present):
+            return self._run(params, tokens, visible, present)[0]
+
+        more = self._run(params, tokens, visible, present)[1]
+        layers = jnp.stack([graphs.attention(layer, there, self.history, frames) for layer in more["attention"]])
+        ablated = [
+            graphs.effects(
+                functools.partial(predict, tokens), visible, present, history=self.history, slots=slots, how=how
+            )
+            for how in ("mask", "drop")
+        ]
+        slopes = graphs.jacobian(
+            lambda x: predict(x, visible, present)[:, self.history :, :slots], tokens, self.history, PROBES
+        )
+        return jnp.stack([layers[-1], layers.mean(0), slopes, *ablated], 1)
 
     def _tokens(self, params: Params, batch: Batch, slots: Array | None = None) -> Float[Array, "B T S D"]:
         """Slots, and after them the auxiliary tokens of each frame."""

@@ -14,11 +14,13 @@ from cjepa_jax.configuration import check
 from cjepa_jax.data import assemble, batching, bench, inspect, kinds, pipeline, show
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals.base import Bench
+from cjepa_jax.evals.influence import Influence
 from cjepa_jax.evals.rollout import Rollout
 from cjepa_jax.evals.surprise import Surprise
 from cjepa_jax.evaluate import make_bench, require_kinds
 from cjepa_jax.loading.model import Restored
 from cjepa_jax.objectives import mae
+from cjepa_jax.objectives.slots import Slots
 from cjepa_jax.types import Batch, Rows
 from tests.running import SMALL
 
@@ -231,6 +233,9 @@ def evaluate_slots(c, folder):
     made = make_bench(c, Restored.of(c, "random"))
     result = Rollout(3, 2).run(made)
     assert {score.row for score in result.scores} >= {"trained", "copy", "constant velocity"}
+    graphs = {score.metric: score for score in Influence(3, 2).run(made).scores if score.row == "trained"}
+    assert {f"auroc/contact/{name}" for name in Slots.graph_names} <= set(graphs)
+    assert all(0 <= score.value <= 1 for score in graphs.values())
     require_kinds(made, {"rollout": Rollout()})
     require_kinds(made, {"rollout": Rollout(), "surprise": Surprise()})
 

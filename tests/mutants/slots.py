@@ -8,6 +8,10 @@ from tests.mutants.mutant import of, tests_of
 (ROLLOUT,) = tests_of("evals/", "rollout")
 (TRUE,) = tests_of("data/sources/", "true_slots")
 (KINDS,) = tests_of("data/", "kinds")
+(CTT,) = tests_of("objectives/", "ctt")
+(INFLUENCE,) = tests_of("evals/", "influence")
+EFFECT = f"{CTT}the_effect_of_masking_is_that_of_the_public_code_and_dropping_leaves_nothing_of_a_slot"
+AREA = f"{INFLUENCE}area_and_precision_are_those_of_their_definitions_with_ties_and_the_interval_that_of"
 SAME = f"{PREDICTOR}outputs_are_those_of_the_published_code"
 
 SLOTS = (
@@ -83,6 +87,62 @@ SLOTS = (
             "residual = (total - mean * weight)",
             "residual = (total)",
             f"{ROLLOUT}the_interval_is_that_of_resampled_scenes",
+        ),
+    ),
+    *of(
+        "cjepa_jax/objectives/graphs.py",
+        ("[:, history].mean(2)", "[:, history].sum(2)", f"{CTT}the_published_graph_and_both_losses_are_those_of"),
+        ("& (jnp.arange(visible.shape[1]) > 0)", "& (jnp.arange(visible.shape[1]) >= 0)", EFFECT),
+        ("present & ~which", "present", EFFECT),
+        (
+            "shares / jnp.maximum(shares.sum(-1",
+            "shares / jnp.maximum(shares.sum(-2",
+            f"{CTT}shares_of_attention_add_up_to_nothing_and_are_even_for_even_weights",
+        ),
+    ),
+    *of(
+        "cjepa_jax/objectives/ctt.py",
+        (
+            "jnp.square(without - jax.lax.stop_gradient(clean))",
+            "jnp.square(without - clean)",
+            f"{CTT}the_published_graph",
+        ),
+        ("turn % jnp.maximum(among.sum(1), 1)", "turn", f"{CTT}objects_take_turns"),
+        (
+            "others = seen & ~j & ~jnp.einsum",
+            "others = seen & ~j & jnp.einsum",
+            f"{CTT}invariance_is_over_objects_that_do_not_depend_on_the_other_and_the_true_graph_says_which",
+        ),
+        (
+            "batch.epoch >= self.start_epoch",
+            "batch.epoch >= 0",
+            f"{CTT}every_graph_gives_finite_terms_that_are_added_by_their_weights",
+        ),
+        (
+            "clean[:, history + half :]",
+            "clean[:, history : history + self.future - half]",
+            f"{CTT}two_steps_that_agree_with_one_are_consistent",
+        ),
+        (
+            "(difference > SAME) & ~batch.removed",
+            "(difference > SAME) | batch.removed",
+            f"{CTT}what_the_simulation_changes_depends_on_what_was_removed",
+        ),
+    ),
+    *of(
+        "cjepa_jax/evals/influence.py",
+        ("np.clip(-(gap * step).sum(-1)", "np.clip((gap * step).sum(-1)", f"{INFLUENCE}geometry_by_hand"),
+        ("0, future)", "0, np.inf)", f"{INFLUENCE}geometry_by_hand"),
+        ("(low + high) / (2 * len(those))", "high / len(those)", AREA),
+        ("append(np.flatnonzero(np.diff(scores[order]))", "append(np.arange(len(scores) - 1)", AREA),
+        ("less > width", "less > 0 * width - 2", f"{INFLUENCE}who_knows_the_effects_is_perfect"),
+    ),
+    *of(
+        "cjepa_jax/data/worlds/rigid.py",
+        (
+            "effects[:, k] = ",
+            "effects[k] = ",
+            f"{INFLUENCE}effects_from_the_first_frame_are_those_of_the_simulation_without_the_object",
         ),
     ),
     *of(

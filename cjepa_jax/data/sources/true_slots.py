@@ -117,6 +117,20 @@ class TrueSlots:
         states = self.source.rollout(i, gone)["states"]
         return self._video(i, states, holds & ~gone)
 
+    def influence(self, i: int, at: int) -> tuple[np.ndarray, np.ndarray]:
+        """The world's `influence` between slots: (effects [K,K], contacts bool [K,K]). Of merged slots the largest.
+
+        Raises ConfigError for a world that does not say it, and for slots that change places.
+        """
+        if not hasattr(self.source, "influence"):
+            raise ConfigError(f"data.options.of = {self.of!r}: does not say what objects do to each other")
+        if self.shuffle == "frame":
+            raise ConfigError("data.options.shuffle = 'frame': slots that change places have no graph")
+        effects, contacts = self.source.influence(i, at)
+        one = self._holds(i, len(effects))[0]
+        both = one[:, None, :, None] & one[None, :, None, :] & ~np.eye(self.slots, dtype=bool)[..., None, None]
+        return np.where(both, effects, 0).max((2, 3)), (both & contacts).any((2, 3))
+
     def places(self, slots: np.ndarray) -> np.ndarray:
         """The positions that slots [..., D] hold, [..., 2] in view widths."""
         names = self._names

@@ -92,6 +92,30 @@ class Rigid(World):
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
         return self.video(setup, motion, self.polygons(setup, motion), removed)
 
+    def influence(self, i: int, at: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the objects of scene i do to each other from frame `at` on: (effects [K,K], contacts bool [K,K]).
+
+        effects[a, b] is the largest distance, in view widths, that object a is away from its path if b is removed at
+        frame `at`: both clips are simulated from the state at that frame. contacts are those of the clip with all.
+        Raises IndexError, DataError.
+        """
+        setup = self.setup(i)
+        nothing = np.zeros(len(setup.colour), bool)
+        motion, _ = simulate(setup.bodies, setup.physics, at + 1, self.dt, nothing, events=False)
+        x, y, angle, vx, vy, spin = motion[at].T
+        state = {"position": np.stack([x, y], -1), "angle": angle, "velocity": np.stack([vx, vy], -1), "spin": spin}
+        bodies, pads = setup.bodies._replace(**state), setup.physics.pads.copy()
+        pads[:, 1] -= at * self.dt
+        physics = setup.physics._replace(pads=pads[pads[:, 1] >= 0])
+        frames = self.frames - at
+        paths, contacts = simulate(bodies, physics, frames, self.dt, nothing)
+        effects = np.zeros((len(nothing), len(nothing)))
+        for k, row in enumerate(np.eye(len(nothing), dtype=bool)):
+            without, _ = simulate(bodies, physics, frames, self.dt, row, events=False)
+            effects[:, k] = np.linalg.norm(without[..., :2] - paths[..., :2], axis=-1).max(0)
+        np.fill_diagonal(effects, 0)
+        return effects, graph(contacts, len(nothing))
+
     def polygons(self, setup: Any, motion: np.ndarray, of: Callable = layout.outlines) -> list[list[np.ndarray]]:
         """Outlines of the objects in fixed-point pixels: one or more parts [T,V,2] each, [1,V,2] for fixed objects.
 

@@ -1,0 +1,355 @@
+"""Causal terms for slots: sufficiency, invariance and consistency on a graph of influence (docs/SLOTS.md)."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from cjepa_jax import losses
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.models.slot_gates import SlotGates
+from cjepa_jax.objectives import graphs
+from cjepa_jax.objectives.slots import Pass, Slots, hidden_slots
+from cjepa_jax.types import Array, Batch, Params
+
+THRESHOLDS = {"published": 0.15, "attention": 0.0, "effects": 0.75, "gates": 0.5, "true": 0.5, "intervened": 0.5}
+TERMS = ("invariance", "sufficiency", "consistency", "gates")
+MOMENTUM = 0.99  # of the copy that measures effects, and of their quantile
+SAME = 1e-9  # mean squared difference up to which a slot is the same with and without the removed objects
+
+
+@dataclasses.dataclass(frozen=True)
+class Ctt(Slots):
+    """Slots' loss plus terms for axioms of Causal Transformation Theory, from step to step on the current graph.
+
+    Every term is computed for each scene. Object j, of which the others may depend or not, and object k, which is to be
+    predicted from its neighbours, take turns: those of scene s are number s + epoch among its objects.
+
+      invariance: the futures of objects that do not depend on j should not change when j is taken away.
+      sufficiency: the error of k's future when everything is taken away on which it does not depend.
+      consistency: the distance between the future that is predicted at once and the future in two steps, whose second
+        starts from the first one's prediction.
+
+    Attributes:
+      graph: says which slot depends on which.
+        "published": as the public code, see graphs.published. Slots are hidden after their first frame.
+        "attention": more than an even share of the last block's attention.
+        "effects": dropping the slot changes the prediction of a moving average of the model by more than the quantile
+          `threshold` of all such changes, which is a moving average too.
+        "gates": learned gates of the edges (models.slot_gates), with a penalty on open ones.
+        "true": the batch's graph, which a simulator gives. A ceiling.
+        "intervened": batches with data.intervened = "rerender". j are the objects that the mask removes. What does not
+          change without them, in the simulation, does not depend on them. Sufficiency is the error of the scene's
+          future without them.
+      threshold: an edge is an entry above it (of "effects": the quantile). -1: the graph's own (THRESHOLDS).
+      invariance, sufficiency, consistency, gates: weights of the terms. That of gates is relative: its term is the
+        share of open gates times how much the loss grows when all are closed.
+      start_epoch: terms count for scenes that have been drawn this often before.
+      Others: see Slots.
+    Raises: ConfigError as Slots, and for batches without what the graph needs.
+    """
+
+    graph: str = "attention"
+    threshold: float = -1.0
+    invariance: float = 0.2
+    sufficiency: float = 0.1
+    consistency: float = 0.0
+    gates: float = 0.1
+    start_epoch: int = 10
+
+    method = "Causal-JEPA on object slots, with invariance and sufficiency on a graph of influence"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.graph not in THRESHOLDS:
+            raise ConfigError(f"objective.graph = {self.graph!r}: must be one of {', '.join(THRESHOLDS)}")
+        for name in TERMS:
+            value = getattr(self, name)
+            if not _number(value) or value < 0:
+                raise ConfigError(f"objective.{name} = {value!r}: must be a number of at least 0")
+        if not _number(self.threshold) or (self.graph == "effects" and self.threshold >= 1):
+            limit = "a number below 1" if self.graph == "effects" else "a number"
+            raise ConfigError(f"objective.threshold = {self.threshold!r}: must be {limit}")
+        if isinstance(self.start_epoch, bool) or not isinstance(self.start_epoch, int) or self.start_epoch < 0:
+            raise ConfigError(f"objective.start_epoch = {self.start_epoch!r}: must be a whole number, at least 0")
+        if self.consistency and self.future < 2:
+            raise ConfigError(f"objective.consistency = {self.consistency!r}: must be 0 where objective.future = 1")
+
+    @property
+    def graph_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those of Slots, and the gates."""
+        return (*Slots.graph_names, *(("gates",) if self.graph == "gates" else ()))
+
+    def influence(self, params: Params, batch: Batch) -> Float[Array, "B G K K"]:
+        """As Slots, and the probabilities of open gates."""
+        found = super().influence(params, batch)
+        if self.graph != "gates":
+            return found
+        tokens, (visible, present) = self._tokens(params, batch), self._masks(batch)
+        gates = self._run(params, tokens, visible, present)[1]["gates"]
+        return jnp.concatenate([found, gates[:, None]], 1)
+
+    @property
+    def limit(self) -> float:
+        """`threshold`, or the graph's own."""
+        return THRESHOLDS[self.graph] if self.threshold == -1 else float(self.threshold)
+
+    @property
+    def how(self) -> str:
+        """How an object is taken away: graphs.effects."""
+        return "mask" if self.graph == "published" else "drop"
+
+    @functools.cached_property
+    def _gates(self) -> SlotGates:
+        return SlotGates(self.history)
+
+    def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
+        """As Slots. With "effects" the target is the moving average, and the other state their quantile."""
+        params, target, extra = super().init(key, batch)
+        if self.graph == "gates":
+            objects = batch.video.shape[3]
+            tokens, (visible, _) = self._tokens(params, batch)[:, :, :objects], self._masks(batch)
+            params["gates"] = self._gates.init(jax.random.fold_in(key, 1), tokens, visible[:, :, :objects])["params"]
+        if self.graph == "effects":
+            target = jax.tree.map(jnp.array, params)
+            extra = {"quantile": jnp.zeros(()), "seen": jnp.zeros(())}
+        return params, target, extra
+
+    def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
+        """See objectives.base.PerExample."""
+        _need(batch, self.graph)
+        found = self._pass(params, batch, key)
+        terms, stats = self._terms(found, batch)
+        shapes = jax.eval_shape(self._causal, params, target, extra, batch, found)
+        counts = batch.epoch >= self.start_epoch
+        more, own = jax.lax.cond(
+            counts.any(),
+            lambda: self._causal(params, target, extra, batch, found),
+            lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
+        )
+        return terms | more, stats | own | {"counts": counts}
+
+    def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
+        """The loss of Slots, plus weight x mean over scenes of each term, of the scenes where it counts."""
+        base = {name: term for name, term in terms.items() if name not in TERMS}
+        total, (metrics, _) = super().reduce(base, stats, extra, key, step)
+        valid = stats["valid"] & stats["counts"]
+        for name in terms.keys() - base.keys():
+            mean = losses.masked_mean(terms[name], valid & stats.get(f"has_{name}", True))
+            if name == "gates":
+                grown = jax.lax.stop_gradient(losses.masked_mean(stats["closed"] - stats["per_scene"], valid))
+                mean = mean * jnp.maximum(grown, 0)
+            metrics[f"loss/{name}"] = mean
+            total = total + getattr(self, name) * mean
+        density = losses.masked_mean(stats["edges"].astype(jnp.float32), valid[:, None, None] & stats["pairs"])
+        metrics |= {"loss": total, "graph_density": density}
+        if self.graph == "effects":
+            extra = _following(extra, stats["effects"], valid[:, None, None] & stats["pairs"], self.limit)
+        return total, (metrics, extra)
+
+    def next_target(self, params: Params, target: Params, step: Array) -> Params:
+        """With "effects" the moving average, which measures them. Else {}."""
+        if self.graph != "effects":
+            return target
+        return jax.tree.map(lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new, target, params)
+
+    def _run(self, params: Params, tokens: Array, visible: Array, present: Array, key: Array | None = None):
+        """See Slots. With gates, these are drawn in training."""
+        if self.graph != "gates":
+            return super()._run(params, tokens, visible, present, key)
+        draw = None if key is None else jax.random.fold_in(key, 1)
+        objects = tokens.shape[2] - len(self._auxiliary)
+        given = {"params": params["gates"]}
+        edges, probability = self._gates.apply(given, tokens[:, :, :objects], visible[:, :, :objects], draw)
+        edges = _with_auxiliary(edges, tokens.shape[2])
+        prediction, more = self._passed(params, tokens, visible, present, edges=edges, key=key)
+        return prediction, more | {"gates": probability}
+
+    def _passed(self, params, tokens, visible, present, *, edges, key=None):
+        rngs = None if key is None else {"dropout": key}
+        given = {"params": params["predictor"]}
+        return self._predictor.apply(given, tokens, visible, present, key is not None, edges, rngs=rngs)
+
+    def _causal(self, params: Params, target: Params, extra: Params, batch: Batch, found: Pass):
+        """(terms, stats) of the causal terms [B]."""
+        slots = batch.video.shape[3]
+        there = found.present[:, 0, :slots]
+        graph, ready = jax.lax.stop_gradient(self._graph(target, extra, batch, found))
+        if self.graph == "effects":
+            edges = graph > extra["quantile"] / jnp.maximum(extra["seen"], 1e-9)
+        else:
+            edges = graph > self.limit
+        edges = edges & graphs.pairs(there)
+        turn = batch.scene + batch.epoch
+        clean = self._clean(params, found)
+        if self.graph == "intervened":
+            terms, stats = self._of_removal(params, batch, found, edges)
+        else:
+            seen = there & ~hidden_slots(found.visible, found.present, self.history)[:, :slots]
+            terms, stats = {}, {}
+            if self.invariance:
+                terms["invariance"], stats["has_invariance"] = self._invariance(params, found, clean, edges, seen, turn)
+            if self.sufficiency:
+                terms["sufficiency"], stats["has_sufficiency"] = self._sufficiency(params, found, edges, there, turn)
+        if self.consistency:
+            terms["consistency"] = self._consistency(params, found, clean, there)
+        if self.graph == "gates":
+            terms["gates"] = losses.masked_mean(found.more["gates"], graphs.pairs(there), axis=(1, 2))
+            stats["closed"] = self._closed(params, found, batch)
+        stats |= {"edges": edges, "pairs": graphs.pairs(there)}
+        if self.graph == "effects":
+            stats["effects"] = graph
+            stats |= {name: has & ready for name, has in stats.items() if name.startswith("has_")}
+        return terms, stats
+
+    def _graph(self, target: Params, extra: Params, batch: Batch, found: Pass) -> tuple[Array, Array]:
+        """The graph [B, K, K], and whether its threshold is known."""
+        slots, frames = batch.video.shape[3], batch.video.shape[1]
+        present, ready = found.present[:, 0, :slots], jnp.ones((), bool)
+        last = found.more["attention"][-1]
+        if self.graph == "published":
+            return graphs.published(last, self.history, frames, slots), ready
+        if self.graph == "attention":
+            return graphs.attention(last, present, self.history, frames), ready
+        if self.graph == "gates":
+            return found.more["gates"], ready
+        if self.graph == "true":
+            return batch.graph[:, :slots, :slots].astype(jnp.float32), ready
+        if self.graph == "intervened":
+            return _changed(batch)[:, :, None] & batch.removed[:, None, :slots], ready
+
+        def predict(visible, present):
+            return super(Ctt, self)._run(target, found.tokens, visible, present)[0]
+
+        effect = graphs.effects(predict, found.visible, found.present, history=self.history, slots=slots, how=self.how)
+        return effect, extra["seen"] > 0
+
+    def _clean(self, params: Params, found: Pass) -> Array:
+        """The prediction without dropout."""
+        if not self.slot_predictor.get("dropout", 0.0):
+            return found.prediction
+        return self._run(params, found.tokens, found.visible, found.present)[0]
+
+    def _without(self, params: Params, found: Pass, which: Array) -> Array:
+        """The predicted future without the slots `which`, bool [B, K]."""
+        more = found.visible.shape[2] - which.shape[1]
+        which = jnp.concatenate([which, jnp.zeros((len(which), more), bool)], 1)
+        visible, present = graphs.ablated(found.visible, found.present, which, self.how)
+        return self._run(params, found.tokens, visible, present)[0][:, self.history :]
+
+    def _shown(self, found: Pass) -> Pass:
+        """With the whole history visible."""
+        seen = jnp.arange(found.visible.shape[1])[:, None] < self.history
+        return found._replace(visible=jnp.broadcast_to(seen, found.visible.shape))
+
+    def _invariance(self, params, found, clean, edges, seen, turn):
+        j = chosen(seen, turn)
+        others = seen & ~j & ~jnp.einsum("bij,bj->bi", edges.astype(int), j.astype(int)).astype(bool)
+        without = self._without(params, found, j)
+        return invariance(without, clean[:, self.history :], others), (others.any(-1) & j.any(-1))
+
+    def _sufficiency(self, params, found, edges, there, turn):
+        k = chosen(there, turn)
+        kept = jnp.einsum("bij,bi->bj", edges.astype(int), k.astype(int)).astype(bool) | k
+        apart = there & ~kept
+        error = sufficiency(self._without(params, self._shown(found), apart), found.tokens[:, self.history :], k)
+        return error, apart.any(-1)  # with every slot its neighbour, this is the loss of the future
+
+    def _of_removal(self, params: Params, batch: Batch, found: Pass, edges: Array):
+        """Invariance and sufficiency on the scene and the scene without its removed objects."""
+        slots = batch.video.shape[3]
+        gone = batch.removed[:, :slots]
+        has = gone.any(-1) & batch.intervened_valid
+        shown = self._shown(found)
+        other = shown._replace(tokens=found.tokens.at[:, :, :slots].set(batch.intervened[:, :, 0].astype(jnp.float32)))
+        without = self._without(params, other, gone)
+        there = found.present[:, 0, :slots] & ~gone
+        terms, stats = {}, {}
+        if self.invariance:
+            clean = self._run(params, found.tokens, shown.visible, found.present)[0][:, self.history :]
+            same = there & ~edges.any(-1)
+            terms["invariance"], stats["has_invariance"] = invariance(without, clean, same), has & same.any(-1)
+        if self.sufficiency:
+            terms["sufficiency"] = sufficiency(without, other.tokens[:, self.history :], there)
+            stats["has_sufficiency"] = has & there.any(-1)
+        return terms, stats
+
+    def _consistency(self, params: Params, found: Pass, clean: Array, there: Array) -> Array:
+        """The future at once against the future in two steps, mean squared difference [B]."""
+        half, history = self.future // 2, self.history
+        past = jnp.arange(found.tokens.shape[1])[:, None] < history
+        known = jnp.where(past[..., None], found.tokens, clean)[:, half : half + history]
+        blank = jnp.zeros_like(found.tokens[:, history:])
+        moved = jnp.concatenate([known, blank], 1)
+        seen = (found.visible | ~past)[:, half : half + history]
+        visible = jnp.concatenate([seen.at[:, 0].set(True), jnp.zeros_like(found.visible[:, history:])], 1)
+        second = self._run(params, moved, visible, found.present)[0][:, history : history + self.future - half]
+        difference = jnp.square(second - clean[:, history + half :]).mean((1, 3))[:, : there.shape[1]]
+        return losses.masked_mean(difference, there, axis=1)
+
+    def _closed(self, params: Params, found: Pass, batch: Batch) -> Array:
+        """Each scene's loss with all gates closed, [B]. It has no gradient."""
+        slots = batch.video.shape[3]
+        own = jnp.broadcast_to(jnp.eye(slots), (len(batch.video), slots, slots))
+        own = _with_auxiliary(own, found.visible.shape[2])
+        prediction, _ = self._passed(params, found.tokens, found.visible, found.present, edges=own)
+        terms, _ = self._terms(found._replace(prediction=jax.lax.stop_gradient(prediction)), batch)
+        return sum(terms.values())
+
+
+def chosen(among: Bool[Array, "B K"], turn: Array) -> Bool[Array, "B K"]:
+    """One of the slots `among`, number `turn` of them (modulo their number). None where there is none."""
+    rank = jnp.cumsum(among, 1) - 1
+    return among & (rank == (turn % jnp.maximum(among.sum(1), 1))[:, None])
+
+
+def invariance(
+    without: Float[Array, "B T S D"], clean: Float[Array, "B T S D"], others: Bool[Array, "B K"]
+) -> Float[Array, " B"]:
+    """Mean squared change of the predicted future of the slots `others`. `clean` gets no gradient. 0 without others."""
+    change = jnp.square(without - jax.lax.stop_gradient(clean)).mean((1, 3))
+    return losses.masked_mean(change[:, : others.shape[1]], others, axis=1)
+
+
+def sufficiency(
+    without: Float[Array, "B T S D"], truth: Float[Array, "B T S D"], which: Bool[Array, "B K"]
+) -> Float[Array, " B"]:
+    """Mean squared error of the predicted future of the slots `which`. `truth` gets no gradient."""
+    error = jnp.square(without - jax.lax.stop_gradient(truth)).mean((1, 3))
+    return losses.masked_mean(error[:, : which.shape[1]], which, axis=1)
+
+
+def _with_auxiliary(edges: Float[Array, "B K K"], count: int) -> Float[Array, "B S S"]:
+    """Edges between slots, and open ones to and from the other tokens of a frame."""
+    more = count - edges.shape[1]
+    return jnp.pad(edges, ((0, 0), (0, more), (0, more)), constant_values=1.0) if more else edges
+
+
+def _changed(batch: Batch) -> Bool[Array, "B K"]:
+    """The slots that differ in the scene without the removed objects."""
+    difference = jnp.square(batch.video[:, :, 0] - batch.intervened[:, :, 0]).mean(-1).max(1)
+    return (difference > SAME) & ~batch.removed[:, : difference.shape[1]]
+
+
+def _following(extra: Params, effects: Array, where: Array, quantile: float) -> Params:
+    """The moving average of the effects' quantile, corrected for its start by `seen`. As it was without effects."""
+    values = jnp.where(where, effects, jnp.nan)
+    now = jnp.nanquantile(values, quantile)
+    has = where.any() & jnp.isfinite(now)
+    step = {"quantile": jnp.where(has, now, 0), "seen": has.astype(jnp.float32)}
+    moved = {name: MOMENTUM * extra[name] + (1 - MOMENTUM) * step[name] for name in extra}
+    return jax.tree.map(lambda new, old: jnp.where(has, new, old), moved, dict(extra))
+
+
+def _number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _need(batch: Batch, graph: str) -> None:
+    """Raises ConfigError for a batch without what the graph is made of."""
+    if graph == "true" and batch.graph is None:
+        raise ConfigError("objective.graph = 'true': the scenes have no graph")
+    if graph == "intervened" and batch.intervened is None:
+        raise ConfigError("objective.graph = 'intervened': must have data.intervened = 'rerender'")

@@ -1,0 +1,198 @@
+"""Causal terms on slots: the public code's numbers, what each graph says, and what each term compares."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cjepa_jax import microbatch
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.objectives import ctt, graphs
+from cjepa_jax.objectives.ctt import Ctt
+from tests.models.test_slot_predictor import golden, of, visible_of
+from tests.objectives.test_slots import PREDICTOR, batch, params
+
+CTT = Ctt(PREDICTOR, history=3, future=2, steps=10, start_epoch=0, consistency=0.3)
+
+
+def test_the_published_graph_and_both_losses_are_those_of_the_public_code():
+    numbers, model, weights, history, slots = of("predictor")
+    wanted, x = golden("ctt"), numbers["x"]
+    there = np.ones(x.shape[:3], bool)
+    masked = visible_of(x, history, [1, 4])
+    apply = jax.jit(lambda p, v: model.apply({"params": p}, x, v))
+    graph = graphs.published(apply(weights, masked)[1]["attention"][-1], history, x.shape[1], slots)
+    np.testing.assert_allclose(graph, wanted["adjacency"], atol=1e-6)
+    np.testing.assert_allclose(graph.sum(-1), 1 / x.shape[1], atol=1e-6)
+    mean = np.asarray(graph).mean(0)  # the public code's graph is the batch's mean
+    j, k = int(wanted["slot_masked_for_invariance"]), int(wanted["slot_target_of_sufficiency"])
+    others = np.stack([(mean[:, j] < limit) & ~np.isin(range(5), (j, 1, 4)) for limit in wanted["thresholds"]])
+    apart = np.stack([(mean[k] < limit) & (np.arange(5) != k) for limit in wanted["thresholds"]])
+
+    def both(p, others, apart):
+        one = {slot: np.broadcast_to(np.arange(5) == slot, (3, 5)) for slot in (j, k)}
+        clean = apply(p, masked)[0][:, history:]
+        without = apply(p, graphs.ablated(masked, there, one[j], "mask")[0])[0][:, history:]
+        first = ctt.invariance(without, clean, jnp.broadcast_to(others, (3, 5))).mean()
+        alone = graphs.ablated(visible_of(x, history, []), there, jnp.broadcast_to(apart, (3, 5)), "mask")[0]
+        second = ctt.sufficiency(apply(p, alone)[0][:, history:], x[:, history:], one[k]).mean()
+        return jnp.stack([first, jnp.where(apart.any(), second, 0)])  # there it is 0 where all are neighbours
+
+    both, slopes = jax.jit(both), jax.jit(jax.jacrev(both))
+    for row in range(4):
+        names = ("invariance", "sufficiency")
+        np.testing.assert_allclose(both(weights, others[row], apart[row]), [wanted[n][row] for n in names], atol=1e-6)
+        leaves = jax.tree.leaves(slopes(weights, others[row], apart[row]))
+        norms = np.sqrt(sum(np.square(leaf).reshape(2, -1).sum(1) for leaf in leaves))
+        np.testing.assert_allclose(norms, [wanted[f"grad_norm_{n}"][row] for n in names], rtol=1e-5)
+
+
+def test_the_effect_of_masking_is_that_of_the_public_code_and_dropping_leaves_nothing_of_a_slot():
+    numbers, model, weights, history, slots = of("predictor")
+    x = numbers["x"]
+    visible, there = visible_of(x, history, []), np.ones(x.shape[:3], bool)
+    there[2, :, 3] = False
+    predict = jax.jit(lambda v, p: model.apply({"params": weights}, x, v, p)[0])
+    found = graphs.effects(predict, visible, jnp.ones_like(there), history=history, slots=slots, how="mask")
+    np.testing.assert_allclose(found, golden("ablation_graph")["effect"], atol=1e-6)
+    dropped = np.asarray(graphs.effects(predict, visible, there, history=history, slots=slots, how="drop"))
+    assert np.abs(dropped[:2]).min() > 1e-6
+    assert not dropped[2, [0, 1, 2, 4], 3].any()  # an absent slot has no effect
+
+
+def test_shares_of_attention_add_up_to_nothing_and_are_even_for_even_weights():
+    rng = np.random.default_rng(0)
+    there = np.array([[True] * 4, [True, True, False, True]])
+    weights = rng.dirichlet(np.ones(20), (2, 20)).astype(np.float32)
+    weights = np.where(np.tile(there, (1, 5))[:, None], weights, 0)
+    found = np.asarray(graphs.attention(weights, there, 3, 5))
+    np.testing.assert_allclose(found.sum(-1), 0, atol=1e-6)
+    assert not found[1, 2].any() and not found[1, :, 2].any() and not np.diagonal(found, axis1=1, axis2=2).any()
+    split = weights.reshape(2, 5, 4, 5, 4)[:, 3:].mean(1).sum(2)
+    own = split[0, 1, [0, 2, 3]]
+    np.testing.assert_allclose(found[0, 1, [0, 2, 3]], own / own.sum() - 1 / 3, rtol=1e-5)
+    np.testing.assert_allclose(graphs.attention(np.ones_like(weights), there, 3, 5), 0, atol=1e-6)
+
+
+def test_objects_take_turns():
+    among = np.array([[True, False, True, True], [False] * 4])
+    seen = [np.flatnonzero(ctt.chosen(among, np.array([turn, turn]))[0]).tolist() for turn in range(4)]
+    assert seen == [[0], [2], [3], [0]]
+    assert not ctt.chosen(among, np.array([1, 1]))[1].any()
+
+
+def given(graph):
+    """The batch with what the graph needs."""
+    contacts = np.zeros((8, 5, 5), bool)
+    contacts[:, 0, 1] = contacts[:, 1, 0] = True
+    other = batch().video.at[:, :, :, 1].add(0.1)  # slot 1 changes without the removed ones
+    other = jnp.where(batch().removed[:, None, None, :4, None], 0, other)
+    valid = jnp.ones(8, bool)
+    return dataclasses.replace(batch(), graph=jnp.asarray(contacts), intervened=other, intervened_valid=valid)
+
+
+@functools.cache
+def step(graph):
+    """(objective, its fresh state, loss and gradient of the whole batch)."""
+    objective = dataclasses.replace(CTT, graph=graph)
+    state = objective.init(jax.random.key(0), given(graph))
+    whole = jax.jit(functools.partial(microbatch.loss_and_grad(objective, 1, None), key=jax.random.key(0), step=0))
+    return objective, state, whole
+
+
+@pytest.mark.parametrize("graph", ["attention", "effects", "gates", "true", "intervened"])
+def test_every_graph_gives_finite_terms_that_are_added_by_their_weights(graph):
+    objective, state, whole = step(graph)
+    (loss, (metrics, extra)), gradient = whole(*state, given(graph))
+    parts = {name: float(metrics[f"loss/{name}"]) for name in ctt.TERMS if f"loss/{name}" in metrics}
+    base = float(metrics["loss/history"] + metrics["loss/future"])
+    weighted = sum(getattr(objective, name) * value for name, value in parts.items())
+    np.testing.assert_allclose(loss, base + weighted, rtol=1e-5)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)) and parts["consistency"] > 0
+    if graph == "effects":  # its threshold is not known before the first step
+        assert parts["invariance"] == 0 and extra["seen"] > 0 and extra["quantile"] > 0
+        (_, (later, _)), _ = whole(*state[:2], extra, given(graph))
+        assert later["loss/invariance"] > 0 and 0.1 < later["graph_density"] < 0.5  # the upper quarter
+    else:
+        assert parts["sufficiency"] > 0 and 0 <= metrics["graph_density"] <= 1
+    late = dataclasses.replace(objective, start_epoch=1)
+    early = jax.jit(lambda p: late.loss(p, *state[1:], given(graph), jax.random.key(0), 0))(state[0])
+    np.testing.assert_allclose(early[0], early[1][0]["loss/history"] + early[1][0]["loss/future"], rtol=1e-6)
+
+
+def test_slices_give_the_loss_and_the_gradient_of_the_whole_batch():
+    objective, state, whole = step("true")
+    sliced = functools.partial(microbatch.loss_and_grad(objective, 2, None), key=jax.random.key(0), step=0)
+    (one, _), gradient = whole(*state, given("true"))
+    (two, _), other = jax.jit(sliced)(*state, given("true"))
+    np.testing.assert_allclose(one, two, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient, other)
+
+
+def test_invariance_is_over_objects_that_do_not_depend_on_the_other_and_the_true_graph_says_which():
+    objective, state, whole = step("true")
+    everything = dataclasses.replace(given("true"), graph=jnp.ones((8, 5, 5), bool))
+    metrics = whole(*state, everything)[0][1][0]
+    assert metrics["loss/invariance"] == 0 == metrics["loss/sufficiency"] and metrics["graph_density"] == 1
+    nothing = dataclasses.replace(given("true"), graph=jnp.zeros((8, 5, 5), bool))
+    alone = whole(*state, nothing)[0][1][0]
+    assert alone["loss/invariance"] > 0 and alone["loss/sufficiency"] > 0 and alone["graph_density"] == 0
+
+
+def test_what_the_simulation_changes_depends_on_what_was_removed():
+    objective = dataclasses.replace(CTT, graph="intervened")
+    scene = given("intervened")
+    found = objective._pass(params(), scene, jax.random.key(0))
+    graph = np.asarray(objective._graph({}, {}, scene, found)[0])
+    removed = np.asarray(scene.removed)[:, :4]
+    wanted = np.zeros((8, 4, 4), bool)
+    wanted[:, 1] = removed & ~removed[:, 1:2]
+    np.testing.assert_array_equal(graph.astype(bool), wanted)
+    with pytest.raises(ConfigError, match=r"^objective.graph = 'intervened': must have data.intervened = 'rerender'$"):
+        objective.per_example_terms(params(), {}, {}, batch(), jax.random.key(0))
+
+
+def test_two_steps_that_agree_with_one_are_consistent():
+    """A predictor that keeps every slot as it was in the first frame it sees composes with itself."""
+
+    class Still(Ctt):
+        def _run(self, params, tokens, visible, present, key=None):
+            return jnp.broadcast_to(tokens[:, :1], tokens.shape) + self.drift, {}
+
+        drift = 0.0
+
+    class Drifting(Still):
+        drift = 1.0
+
+    for kind, wanted in ((Still, 0.0), (Drifting, 1.0)):
+        objective = kind(PREDICTOR, history=3, future=2, steps=10)
+        video = jnp.broadcast_to(batch().video[:, :1], batch().video.shape)
+        found = objective._pass({}, dataclasses.replace(batch(), video=video), jax.random.key(0))
+        there = found.present[:, 0, :4]
+        # with a history of 3 frames and one step, the second window starts at a frame that was given
+        moved = objective._consistency({}, found, found.prediction, there)
+        np.testing.assert_allclose(moved, 0, atol=1e-6)
+        long = dataclasses.replace(objective, history=1, future=4)
+        np.testing.assert_allclose(long._consistency({}, found, found.prediction, there), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        (
+            {"graph": "x"},
+            "objective.graph = 'x': must be one of published, attention, effects, gates, true, intervened",
+        ),
+        ({"invariance": -1}, "objective.invariance = -1: must be a number of at least 0"),
+        ({"graph": "effects", "threshold": 1.5}, "objective.threshold = 1.5: must be a number below 1"),
+        ({"start_epoch": 0.5}, "objective.start_epoch = 0.5: must be a whole number, at least 0"),
+        ({"future": 1}, "objective.consistency = 0.3: must be 0 where objective.future = 1"),
+    ],
+)
+def test_wrong_options_are_refused(options, text):
+    with pytest.raises(ConfigError) as error:
+        dataclasses.replace(CTT, **options)
+    assert str(error.value) == text
