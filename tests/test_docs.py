@@ -19,6 +19,7 @@ OBJECTIVES = [
     ("Joint", "ablations.slots"),
     ("Slots", "slots.balls"),
     ("CTT", "slots.ctt"),
+    ("SAVi", "slots.savi"),
 ]
 METRICS = (running.ROOT / "docs/METRICS.md").read_text()
 

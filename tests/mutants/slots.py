@@ -11,7 +11,9 @@ from tests.mutants.mutant import of, tests_of
 (CTT,) = tests_of("objectives/", "ctt")
 (INFLUENCE,) = tests_of("evals/", "influence")
 EFFECT = f"{CTT}the_effect_of_masking_is_that_of_the_public_code_and_dropping_leaves_nothing_of_a_slot"
-AREA = f"{INFLUENCE}area_and_precision_are_those_of_their_definitions_with_ties_and_the_interval_that_of"
+AREA = (
+    f"{INFLUENCE}area_and_precision_are_those_of_their_definitions_with_ties_and_the_interval_that_of_resampled_scenes"
+)
 SAME = f"{PREDICTOR}outputs_are_those_of_the_published_code"
 
 SLOTS = (
@@ -91,7 +93,11 @@ SLOTS = (
     ),
     *of(
         "cjepa_jax/objectives/graphs.py",
-        ("[:, history].mean(2)", "[:, history].sum(2)", f"{CTT}the_published_graph_and_both_losses_are_those_of"),
+        (
+            "[:, history].mean(2)",
+            "[:, history].sum(2)",
+            f"{CTT}the_published_graph_and_both_losses_are_those_of_the_public_code",
+        ),
         ("& (jnp.arange(visible.shape[1]) > 0)", "& (jnp.arange(visible.shape[1]) >= 0)", EFFECT),
         ("present & ~which", "present", EFFECT),
         (
@@ -105,7 +111,7 @@ SLOTS = (
         (
             "jnp.square(without - jax.lax.stop_gradient(clean))",
             "jnp.square(without - clean)",
-            f"{CTT}the_published_graph",
+            f"{CTT}the_published_graph_and_both_losses_are_those_of_the_public_code",
         ),
         ("turn % jnp.maximum(among.sum(1), 1)", "turn", f"{CTT}objects_take_turns"),
         (
@@ -135,7 +141,11 @@ SLOTS = (
         ("0, future)", "0, np.inf)", f"{INFLUENCE}geometry_by_hand"),
         ("(low + high) / (2 * len(those))", "high / len(those)", AREA),
         ("append(np.flatnonzero(np.diff(scores[order]))", "append(np.arange(len(scores) - 1)", AREA),
-        ("less > width", "less > 0 * width - 2", f"{INFLUENCE}who_knows_the_effects_is_perfect"),
+        (
+            "less > width",
+            "less > 0 * width - 2",
+            f"{INFLUENCE}who_knows_the_effects_is_perfect_and_who_says_the_opposite_does_not_beat_geometry",
+        ),
     ),
     *of(
         "cjepa_jax/data/worlds/rigid.py",

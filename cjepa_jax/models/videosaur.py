@@ -1,0 +1,175 @@
+"""VideoSAUR's slot encoder on features of a frozen image encoder (arXiv 2306.04829), and SlotContrast's start of it.
+
+Written from the papers and a description of the public code. Norms have PyTorch's epsilon, products are float32.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from cjepa_jax.models.layers import Dense
+from cjepa_jax.models.slot_encoders import LATENT, Corrector
+from cjepa_jax.models.slot_predictor import EPSILON, FAN_IN, XAVIER
+from cjepa_jax.types import Array
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block with ReLU. With `memory` its queries attend to it instead of to each other.
+
+    As in the public code, logits are multiplied by the square root of a head's width, where transformers divide by it.
+    """
+
+    heads: int
+    units: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B N D"], memory: Float[Array, "B M D"] | None = None) -> Float[Array, "B N D"]:
+        """The tokens after the block."""
+        width = x.shape[-1]
+        normed = nn.LayerNorm(epsilon=EPSILON, name="norm1")(x)
+        kernel = self.param("qkv_kernel", XAVIER, (width, 3 * width))
+        bias = self.param("qkv_bias", nn.initializers.zeros, (3 * width,))
+        other = normed if memory is None else memory
+        q = normed @ kernel[:, :width] + bias[:width]
+        k, v = jnp.split(other @ kernel[:, width:] + bias[width:], 2, -1)
+        q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in (q, k, v))
+        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** 0.5)
+        y = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape)
+        x = x + Dense(width, kernel_init=FAN_IN, name="out")(y)
+        y = nn.LayerNorm(epsilon=EPSILON, name="norm2")(x)
+        y = nn.relu(Dense(self.units, kernel_init=FAN_IN, name="up")(y))
+        return x + Dense(width, kernel_init=FAN_IN, name="down")(y)
+
+
+class Mixer(nn.Module):
+    """The slot mixer: queries of places look at all slots, choose a mixture of them, and an MLP decodes it.
+
+    Attributes: places, outputs: of the decoded array. blocks, heads: of the allocator. units: of the MLP's layers.
+    """
+
+    places: int
+    outputs: int
+    blocks: int = 3
+    heads: int = 4
+    units: Sequence[int] = (1024, 1024, 1024)
+
+    @nn.compact
+    def __call__(self, slots: Float[Array, "B K S"]) -> tuple[Float[Array, "B N D"], Float[Array, "B K N"]]:
+        """The decoded array [B, N, outputs], and the share of each slot at each place, which adds up to 1."""
+        width = slots.shape[-1]
+        positions = self.param("positions", nn.initializers.normal(width**-0.5), (self.places, width))
+        memory = nn.LayerNorm(epsilon=EPSILON, name="norm_memory")(slots)
+        x = jnp.broadcast_to(positions, (len(slots), *positions.shape))
+        for i in range(self.blocks):
+            x = Block(self.heads, 4 * width, name=f"block{i}")(x, memory)
+        q = nn.Dense(width, use_bias=False, kernel_init=FAN_IN, name="q")(
+            nn.LayerNorm(epsilon=EPSILON, name="norm_q")(x)
+        )
+        k = nn.Dense(width, use_bias=False, kernel_init=FAN_IN, name="k")(
+            nn.LayerNorm(epsilon=EPSILON, name="norm_k")(slots)
+        )
+        shares = jax.nn.softmax(jnp.einsum("bns,bks->bkn", q, k) * width**-0.5, axis=1)
+        x = jnp.einsum("bkn,bks->bns", shares, slots) + positions
+        for i, count in enumerate(self.units):
+            x = nn.relu(Dense(count, kernel_init=FAN_IN, name=f"layer{i}")(x))
+        return Dense(self.outputs, kernel_init=FAN_IN, name="output")(x), shares
+
+
+class VideoSaur(nn.Module):
+    """Slots of a video from its frames' features [B, T, P, F], and what they say of features and their motion.
+
+    Attributes:
+      slots, width: K and S. fixed: False draws the first slots from one learned normal distribution (VideoSAUR). True:
+        each of them is learned (SlotContrast).
+      embed: units of the features' MLP. hidden: of slot attention's MLP, 0 for none (VideoSAUR).
+      first, iterations: of slot attention, in the first frame and in the others.
+      heads: of the predictor of the next frame's first slots. decoder: keyword arguments of Mixer.
+      similarity: whether the decoder also gives P logits at each place, of where its content is in the next frame.
+    """
+
+    slots: int = 7
+    width: int = 128
+    fixed: bool = False
+    embed: int = 768
+    hidden: int = 0
+    first: int = 3
+    iterations: int = 2
+    heads: int = 4
+    blocks: int = 3
+    units: Sequence[int] = (1024, 1024, 1024)
+    similarity: bool = True
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "B T P F"], noise: Float[Array, "B K S"] | None = None
+    ) -> dict[str, Array]:
+        """Values by name.
+
+        Args:
+          features: of the image encoder, a token for each patch.
+          noise: standard normal, for slots that are drawn. None: 0 for fixed ones. Then equal slots would stay equal.
+        Returns: "slots" [B, T, K, S] after each frame, "predicted", the next frame's first ones, "attention"
+          [B, T, K, P] of slot attention, "features" [B, T, P, F] and "masks" [B, T, K, P] of the decoder, and with
+          `similarity` "logits" [B, T, P, P].
+        """
+        batch, frames, places, width = features.shape
+        x = nn.LayerNorm(epsilon=EPSILON, name="norm_features")(features)
+        x = nn.relu(Dense(self.embed, kernel_init=FAN_IN, name="up")(x))
+        x = Dense(self.width, kernel_init=FAN_IN, name="down")(x)
+        if self.fixed:
+            start = jnp.broadcast_to(
+                self.param("slots", LATENT, (self.slots, self.width)), (batch, self.slots, self.width)
+            )
+        else:
+            mean = self.param("mean", nn.initializers.xavier_uniform(), (1, self.width))
+            log_std = self.param("log_std", nn.initializers.xavier_uniform(), (1, self.width))
+            drawn = jnp.zeros((batch, self.slots, self.width)) if noise is None else noise
+            start = mean + jnp.exp(log_std) * drawn
+        corrector = Corrector(self.hidden, epsilon=1e-8, normed=True, name="corrector")
+        predictor = Block(self.heads, 4 * self.width, name="predictor")
+        found = []
+        for t in range(frames):
+            slots, attention = corrector(x[:, t], start, self.iterations if t else self.first)
+            start = predictor(slots)
+            found.append((slots, start, attention))
+        slots, predicted, attention = (jnp.stack(values, 1) for values in zip(*found, strict=True))
+        outputs = width + places * self.similarity
+        mixer = Mixer(places, outputs, self.blocks, self.heads, self.units, name="mixer")
+        decoded, masks = mixer(slots.reshape(-1, self.slots, self.width))
+        decoded = decoded.reshape(batch, frames, places, outputs)
+        out = {"slots": slots, "predicted": predicted, "attention": attention, "embedded": x}
+        out |= {"features": decoded[..., :width], "masks": masks.reshape(batch, frames, self.slots, places)}
+        return out | ({"logits": decoded[..., width:]} if self.similarity else {})
+
+
+def similarity(keys: Float[Array, "B T P F"], temperature: float) -> Float[Array, "B T1 P P"]:
+    """Where the content of each patch is in the next frame: softmax of the keys' cosine / temperature.
+
+    Cosines below 0 are left out. A patch without any above has an even distribution.
+    """
+    unit = keys / jnp.maximum(jnp.linalg.norm(keys, axis=-1, keepdims=True), 1e-12)
+    cosine = jnp.einsum("btpf,btqf->btpq", unit[:, :-1], unit[:, 1:])
+    kept = cosine > 0
+    logits = jnp.where(kept, cosine / temperature, jnp.where(kept.any(-1, keepdims=True), -jnp.inf, 0))
+    return jax.nn.softmax(logits)
+
+
+def slot_contrast(slots: Float[Array, "B T K S"], temperature: float, across: bool = True) -> Float[Array, " B"]:
+    """Each slot should be nearer to itself in the frame before than to all others there: a scene's mean cross-entropy.
+
+    across: whether the slots of all scenes are the others (SlotContrast), or those of the same scene.
+    """
+    unit = slots / jnp.maximum(jnp.linalg.norm(slots, axis=-1, keepdims=True), 1e-12)
+    batch, frames, count, _ = slots.shape
+    if across:
+        logits = jnp.einsum("btks,ctls->btkcl", unit[:, 1:], unit[:, :-1]).reshape(batch, frames - 1, count, -1)
+        own = jnp.arange(batch)[:, None, None] * count + jnp.arange(count)
+    else:
+        logits = jnp.einsum("btks,btls->btkl", unit[:, 1:], unit[:, :-1])
+        own = jnp.broadcast_to(jnp.arange(count), (batch, 1, count))
+    own = jnp.broadcast_to(own, logits.shape[:3])
+    log = jax.nn.log_softmax(logits / temperature)
+    return -jnp.take_along_axis(log, own[..., None], -1)[..., 0].mean((1, 2))

@@ -1,0 +1,144 @@
+"""Video slot encoders against numbers of the published code, and their weights both ways."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cjepa_jax.errors import CheckpointError
+from cjepa_jax.models.slot_encoders import Savi
+from cjepa_jax.models.videosaur import VideoSaur, similarity, slot_contrast
+from cjepa_jax.objectives.savi import divergence
+from cjepa_jax.weights import slot_encoders as weights
+from tests.models.test_slot_predictor import golden
+
+
+@functools.cache
+def savi():
+    """(numbers, published state, weights, module, video)."""
+    numbers = golden("stosavi")
+    state = {name[2:]: array for name, array in numbers.items() if name.startswith("p/")}
+    found = weights.savi(state)
+    return numbers, state, found, Savi(**found.sizes, strides=(2, 1)), numbers["video"].transpose(0, 1, 3, 4, 2)
+
+
+def test_savi_is_the_published_one_in_slots_pictures_losses_and_gradients():
+    numbers, _, found, model, video = savi()
+
+    def total(params):
+        tokens = model.apply({"params": params}, video, method="tokens")
+        slots, kernel = model.apply({"params": params}, tokens, numbers["noise"], method="encode")
+        made = model.apply({"params": params}, slots, method="painted")
+        painted, kl = jnp.square(made["video"] - video).mean(), divergence(kernel).mean()
+        return painted + 1e-4 * kl, (tokens, slots, kernel, made, painted, kl)
+
+    (_, (tokens, slots, kernel, made, painted, kl)), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(
+        found.params
+    )
+    np.testing.assert_allclose(tokens, numbers["features"], atol=5e-6)
+    np.testing.assert_allclose(slots, numbers["slots"], atol=5e-6)
+    np.testing.assert_allclose(kernel, numbers["kernel"], atol=5e-6)
+    np.testing.assert_allclose(made["video"].transpose(0, 1, 4, 2, 3), numbers["reconstruction"], atol=5e-6)
+    np.testing.assert_allclose(made["masks"], numbers["masks"][:, :, :, 0], atol=5e-6)
+    np.testing.assert_allclose(painted, numbers["loss_reconstruction"], atol=1e-6)
+    np.testing.assert_allclose(kl, numbers["loss_kl"], rtol=1e-6)
+    norms = weights.savi_state(weights.EncoderWeights(gradient, found.sizes, {}))
+    assert {f"g/{name}" for name in norms} == {name for name in numbers if name.startswith("g/")} - UNUSED
+    for name, array in norms.items():
+        np.testing.assert_allclose(np.linalg.norm(array), numbers[f"g/{name}"], rtol=2e-5)
+    calm = jax.jit(lambda p: model.apply({"params": p}, video))(found.params)
+    np.testing.assert_allclose(calm["slots"], numbers["slots_without_noise"], atol=5e-6)
+
+
+UNUSED = {name for name in golden("stosavi") if "prior_slot_layer" in name or "grid" in name}
+
+
+def test_weights_come_back_to_the_bit_and_a_missing_or_foreign_array_is_named():
+    _, state, found, _, _ = savi()
+    back = weights.savi_state(found)
+    assert back.keys() == state.keys()
+    for name, array in state.items():
+        np.testing.assert_array_equal(back[name], array)
+    without = {name: array for name, array in state.items() if name != "predictor.ln.bias"}
+    with pytest.raises(CheckpointError, match=r"^state dict: has no predictor.ln.bias$"):
+        weights.savi(without)
+    with pytest.raises(CheckpointError, match=r"^state dict: 'encoder.x' is not an array of StoSAVi$"):
+        weights.savi(state | {"encoder.x": np.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"'init_latents' has shape \[3\]: must have 3 axes$"):
+        weights.savi(state | {"init_latents": np.zeros(3)})
+    with pytest.raises(CheckpointError, match=r"corrector/k has shape \[9, 8\]: must be \[10, 8\]$"):
+        weights.savi(state | {"slot_attention.project_k.weight": np.zeros((8, 9))})
+
+
+def test_the_published_size_has_the_published_number_of_parameters():
+    shape = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.float32)
+    tree = jax.eval_shape(Savi().init, jax.random.key(0), shape)["params"]
+    unused = 2 * (128 * 128 + 128) + 2 * 128  # prior_slot_layer: its output is not used
+    assert sum(leaf.size for leaf in jax.tree.leaves(tree)) + unused == 1_198_980
+
+
+@functools.cache
+def videosaur():
+    """(numbers, public state, weights, module)."""
+    numbers = golden("videosaur")
+    state = {name[2:]: array for name, array in numbers.items() if name.startswith("p/")}
+    found = weights.videosaur(state)
+    return numbers, state, found, VideoSaur(**found.sizes, slots=3)
+
+
+def test_videosaur_is_the_public_one_in_slots_features_losses_and_gradients():
+    numbers, _, found, model = videosaur()
+    features = numbers["features"]
+    wanted = similarity(numbers["keys"], 0.15)
+
+    def total(params):
+        out = model.apply({"params": params}, features, numbers["noise"])
+        error = jnp.square(out["features"] - features).mean()
+        motion = -(wanted * jax.nn.log_softmax(out["logits"][:, :-1])).sum(-1).mean()
+        return error + 0.3 * motion, (out, error, motion)
+
+    (_, (out, error, motion)), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(found.params)
+    np.testing.assert_allclose(wanted, numbers["similarity"], atol=1e-6)
+    for name in ("embedded", "slots", "predicted", "attention", "masks"):
+        np.testing.assert_allclose(out[name], numbers[name], atol=5e-6)
+    both = np.concatenate([out["features"], out["logits"]], -1)
+    np.testing.assert_allclose(both, numbers["reconstruction"], atol=5e-6)
+    np.testing.assert_allclose(error, numbers["loss_features"], atol=1e-6)
+    np.testing.assert_allclose(motion, numbers["loss_similarity"], atol=1e-6)
+    norms = weights.videosaur_state(weights.EncoderWeights(gradient, found.sizes, {}))
+    assert {f"g/{name}" for name in norms} == {name for name in numbers if name.startswith("g/")}
+    for name, array in norms.items():
+        np.testing.assert_allclose(np.linalg.norm(array), numbers[f"g/{name}"], rtol=2e-5, atol=1e-7)
+
+
+def test_videosaurs_weights_come_back_to_the_bit_with_and_without_learned_slots_and_an_image_encoder():
+    _, state, found, _ = videosaur()
+    assert found.sizes["units"] == (20, 20, 20) and found.sizes["similarity"] and not found.sizes["fixed"]
+    other = {name: array for name, array in state.items() if not name.startswith("initializer.")}
+    other |= {"initializer.slots": np.ones((1, 3, 8), np.float32), "encoder.module.backbone.x": np.ones(2, np.float32)}
+    mlp = {"0.weight": (8,), "0.bias": (8,), "1.weight": (5, 8), "1.bias": (5,), "3.weight": (8, 5), "3.bias": (8,)}
+    other |= {
+        f"processor.module.corrector.mlp.layers.{name}": np.ones(shape, np.float32) for name, shape in mlp.items()
+    }
+    for arrays in (state, other):
+        taken = weights.videosaur(arrays)
+        back = weights.videosaur_state(taken)
+        assert back.keys() == arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(back[name], array)
+    assert taken.sizes["fixed"] and taken.sizes["slots"] == 3 and taken.sizes["hidden"] == 5
+    tree = jax.eval_shape(
+        VideoSaur(**taken.sizes).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2, 16, 12), jnp.float32)
+    )["params"]
+    assert jax.tree.map(np.shape, taken.params) == jax.tree.map(lambda leaf: leaf.shape, tree)
+    with pytest.raises(CheckpointError, match=r"^state dict: 'decoder.x' is not an array of VideoSAUR$"):
+        weights.videosaur(state | {"decoder.x": np.zeros(1)})
+
+
+def test_slots_are_contrasted_with_those_of_the_frame_before():
+    numbers = golden("slotcontrast")
+    np.testing.assert_allclose(slot_contrast(numbers["slots"], 0.1).mean(), numbers["loss_batch"], atol=1e-6)
+    one = slot_contrast(numbers["slots"], 0.1, across=False).mean()
+    np.testing.assert_allclose(one, numbers["loss_per_video"], atol=1e-6)
