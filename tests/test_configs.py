@@ -32,7 +32,8 @@ def grid_of(c, objective):
     source = build.locate(c.data.source)
     if kinds.of(source) == "slots":
         options = c.data.options
-        return (c.data.frames, 1, options.slots), (1, options.slots, options.width), jnp.float32
+        slots, width = options.get("slots", 7), options.get("width", 128)  # files say it themselves: the published ones
+        return (c.data.frames, 1, slots), (1, slots, width), jnp.float32
     inner = (c.data.size, c.data.size, 3)
     return tokenizers.grid((c.data.frames, *inner), objective.patch, objective.tubelet), inner, jnp.uint8
 

@@ -18,7 +18,14 @@ FLOORS = {
 TOP = 6  # commands, the API, and the folders that serve one command: everything not named above
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 HIGHER = {"runtime/loop.py": 5, "planning/__main__.py": 6}  # files above their folder's floor
-COMMANDS = ("data/build.py", "data/segment.py", "data/show.py", "data/bench.py", "data/inspect.py")
+COMMANDS = (
+    "data/build.py",
+    "data/segment.py",
+    "data/show.py",
+    "data/bench.py",
+    "data/inspect.py",
+    "data/slot_files.py",
+)
 STRANGERS = ({"models", "data"}, {"evals", "models"}, {"planning", "models"})  # they do not know each other
 HOST_ONLY = ("data", "masks", "configuration", "host", "weights", "cli.py", "errors.py") + tuple(
     f"runtime/{name}.py"

@@ -211,6 +211,8 @@ EFFECTS = {
     "effects.blocks": {"type": "cjepa_jax.masks.random:matched_blocks", "pair": "drawn"},
     "effects.tokens": {"type": "cjepa_jax.masks.random:matched", "pair": "drawn"},
 }
+SLOTS = {"type": "cjepa_jax.masks.slots:draw", "history": 3, "least": 0, "most": 3, "constant": -1,
+         "kind": "object", "share": 0.25, "span": 2}  # fmt: skip
 MASKS = {  # of the configs whose mask is not that of clips.py
     **dict.fromkeys(("vitl", "vitl_natural", "vitl_video", "folder"), OBJECTS),
     **dict.fromkeys(("data.coco", "data.imagenet", "data.cifar10", "data.imagenette"), OBJECTS),
@@ -228,11 +230,8 @@ MASKS = {  # of the configs whose mask is not that of clips.py
     "ablations.random_patches": OBJECTS | {"type": "cjepa_jax.masks.random:matched_blocks"},
     **{name: SHADOWS | mask for name, mask in EFFECTS.items()},
     **dict.fromkeys(("family.jepa2022", "family.lewm", "family.pldm", "family.vjepa2_ac"), SHOWN_ONCE | {"anchor": 0}),
-    **dict.fromkeys(
-        ("slots.balls", "slots.ctt"),
-        {"type": "cjepa_jax.masks.slots:draw", "history": 3, "least": 0, "most": 3, "constant": -1,
-         "kind": "object", "share": 0.25, "span": 2},
-    ),
+    **dict.fromkeys(("slots.balls", "slots.ctt"), SLOTS),
+    "slots.clevrer": SLOTS | {"history": 6, "most": 4, "constant": 42},
     "ablations.clips.one_object": SHOWN_ONCE | {"max_objects": 1},
     "ablations.clips.five_objects": SHOWN_ONCE | {"max_objects": 5},
     "ablations.clips.random_patches": {"type": "cjepa_jax.masks.blocks:draw", "count": 4, "scale": (0.15, 0.2),

@@ -60,7 +60,7 @@ def test_the_effect_of_masking_is_that_of_the_public_code_and_dropping_leaves_no
     np.testing.assert_allclose(found, golden("ablation_graph")["effect"], atol=1e-6)
     dropped = np.asarray(graphs.effects(predict, visible, there, history=history, slots=slots, how="drop"))
     assert np.abs(dropped[:2]).min() > 1e-6
-    assert not dropped[2, [0, 1, 2, 4], 3].any()  # an absent slot has no effect
+    assert np.abs(dropped[2, [0, 1, 2, 4], 3]).max() < 1e-10  # an absent slot has no effect
 
 
 def test_shares_of_attention_add_up_to_nothing_and_are_even_for_even_weights():

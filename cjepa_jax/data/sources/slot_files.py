@@ -1,0 +1,141 @@
+"""Slots that an encoder has extracted from videos: a folder of arrays, and windows of them as scenes.
+
+The folder holds `slots.npy` float32 [F, K, D], the frames of all videos one after the other, perhaps `actions.npy` and
+`proprio.npy` float32 [F, A], and `videos.json`: {split: {"names": [...], "starts": [...], "frames": [...]}}.
+`python -m cjepa_jax.data.slot_files` makes it from the published pickles.
+"""
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from cjepa_jax.data.formats.files import read_json
+from cjepa_jax.data.worlds.base import check_integer
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.host import door
+
+ARRAYS = ("slots", "actions", "proprio")
+INDEX = "videos.json"
+OTHER = {"eval": "val", "val": "eval"}  # names of the same split
+
+
+@dataclass(frozen=True)
+class SlotFiles:
+    """Windows of T frames, every `skip`-th one, from videos of slots (data/kinds/slots.py).
+
+    A video of F frames has (F - skip T) // stride + 1 windows. With stride 1 these are the published ones: a window
+    takes skip x T frames, of which the last skip - 1 are not seen. The actions of a step are those of its `skip`
+    frames, one after the other [T, skip x A]. Nothing says which slots are empty, so all are present.
+
+    Args:
+      split: "train", "eval" (or "val"), "test", as the folder names them. path: the folder. frames: T.
+      count: windows of the first scenes that are used. 0: all. size, seed: not used.
+      skip: frames from one to the next. stride: frames from one window to the next.
+    Raises: ConfigError for a value outside its limits. DataError for a folder that is missing or does not fit together.
+    """
+
+    split: str = "train"
+    path: str = ""
+    size: int = 64
+    frames: int = 16
+    count: int = 0
+    seed: int = 0
+    skip: int = 1
+    stride: int = 1
+    starts: np.ndarray = field(init=False, repr=False, compare=False)  # first frame of each video
+    before: np.ndarray = field(init=False, repr=False, compare=False)  # windows before each video, and all
+
+    kind: ClassVar[str] = "slots"
+    can_rerender: ClassVar[bool] = False
+    label_names: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self):
+        for name, least in (("frames", 1), ("count", 0)):
+            check_integer(f"data.{name}", getattr(self, name), least)
+        for name in ("skip", "stride"):
+            check_integer(f"data.options.{name}", getattr(self, name), 1)
+        starts, lengths = self._videos()
+        windows = np.maximum((lengths - self.skip * self.frames) // self.stride + 1, 0)
+        if not windows.sum():
+            raise ConfigError(
+                f"data.frames = {self.frames} with data.options.skip = {self.skip}: no video of {self.path} has "
+                f"{self.skip * self.frames} frames"
+            )
+        object.__setattr__(self, "starts", starts)
+        object.__setattr__(self, "before", np.concatenate([[0], np.cumsum(windows)]))
+
+    def _videos(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first frames and the lengths of the split's videos. Raises DataError."""
+        index = read_json(Path(self.path) / INDEX)
+        if not isinstance(index, dict):
+            raise DataError(f"{self.path}/{INDEX}: must be an object")
+        name = self.split if self.split in index else OTHER.get(self.split, self.split)
+        if name not in index:
+            raise DataError(f"{self.path}/{INDEX}: has no split {self.split!r}, but {', '.join(map(str, index))[:80]}")
+        try:
+            starts, lengths = (np.asarray(index[name][key], np.int64) for key in ("starts", "frames"))
+            good = starts.ndim == 1 and starts.shape == lengths.shape and (starts >= 0).all() and (lengths >= 0).all()
+        except (TypeError, ValueError, KeyError, OverflowError):
+            good = False
+        if not good:
+            raise DataError(f"{self.path}/{INDEX}: {name!r} must have lists of whole numbers, starts and frames")
+        if len(starts) and (starts + lengths).max() > len(self._array("slots")):
+            raise DataError(f"{self.path}/slots.npy: has {len(self._array('slots'))} frames, fewer than {INDEX} says")
+        return starts, lengths
+
+    def _array(self, name: str) -> np.ndarray:
+        return opened(self.path, name)
+
+    @property
+    def slots(self) -> int:
+        """K."""
+        return int(self._array("slots").shape[1])
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self._array("slots").shape[2])
+
+    def __len__(self) -> int:
+        total = int(self.before[-1])
+        return min(self.count, total) if self.count else total
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        """Window i: video float32 [T, 1, K, D], and `actions` [T, skip A] and `proprio` [T, P] where there are any.
+
+        Raises IndexError, and DataError for a number that is not finite.
+        """
+        if not 0 <= i < len(self):
+            raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
+        video = int(np.searchsorted(self.before, i, "right")) - 1
+        first = int(self.starts[video] + (i - self.before[video]) * self.stride)
+        every = slice(first, first + self.skip * self.frames, self.skip)
+        out: dict[str, Any] = {"video": np.array(self._array("slots")[every][:, None])}
+        if not np.isfinite(out["video"]).all():
+            raise DataError(f"{self.path}: frames {first} to {every.stop - 1} have slots that are not finite")
+        if (Path(self.path) / "actions.npy").exists():
+            taken = self._array("actions")[first : every.stop]
+            out["actions"] = np.array(taken).reshape(self.frames, -1)
+        if (Path(self.path) / "proprio.npy").exists():
+            out["proprio"] = np.array(self._array("proprio")[every])
+        return out
+
+
+@functools.lru_cache(maxsize=16)
+def opened(path: str, name: str) -> np.ndarray:
+    """A memory map of the folder's array, float32. Raises DataError for another file. Do not modify it."""
+    file, axes = Path(path) / f"{name}.npy", 3 if name == "slots" else 2
+    try:
+        with door.regular(file, links=True):
+            pass
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or 'is not an array'}") from error
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{file}: {str(error).splitlines()[0][:200]}") from error
+    if array.ndim != axes or array.dtype != np.float32 or 0 in array.shape[1:]:
+        raise DataError(f"{file}: is {array.dtype} {list(array.shape)}: must be float32 with {axes} axes")
+    return array

@@ -1,0 +1,174 @@
+"""Folders of extracted slots: converted from pickles that are never run, and read as windows."""
+
+import collections
+import json
+import os
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from cjepa_jax.data import slot_files
+from cjepa_jax.data.formats import array_pickle
+from cjepa_jax.data.kinds.slots import SlotMap
+from cjepa_jax.data.sources.slot_files import SlotFiles
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.masks import slots as masks
+
+LENGTHS = {"train": {"0_pixels.mp4": 9, "1_pixels.mp4": 4, "2_pixels.mp4": 12}, "val": {"3_pixels.mp4": 8}}
+
+
+def arrays(inner, dtype=np.float32):
+    rng = np.random.default_rng(len(inner))
+    return {
+        split: {name: rng.normal(size=(count, *inner)).astype(dtype) for name, count in videos.items()}
+        for split, videos in LENGTHS.items()
+    }
+
+
+def dump(folder, content, name="x.pkl", protocol=4):
+    path = folder / name
+    path.write_bytes(pickle.dumps(content, protocol))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """(the folder, slots, actions, proprio)."""
+    root = tmp_path_factory.mktemp("slots")
+    found = [arrays((3, 4)), arrays((2,)), arrays((5,))]
+    given = [f"--{n}={dump(root, a, n)}" for n, a in zip(("slots", "actions", "proprio"), found, strict=True)]
+    assert slot_files.main([*given, f"--out={root / 'out'}"]) == 0
+    return (root / "out", *found)
+
+
+@pytest.mark.parametrize("protocol, dtype", [(3, np.float32), (4, np.float64), (5, np.float16), (5, np.float32)])
+def test_pickles_of_every_protocol_are_converted(protocol, dtype, tmp_path):
+    content = arrays((3, 4), dtype)
+    slot_files.convert({"slots": dump(tmp_path, content, protocol=protocol)}, tmp_path / "out")
+    whole, index = np.load(tmp_path / "out" / "slots.npy"), json.loads((tmp_path / "out" / "videos.json").read_text())
+    assert whole.dtype == np.float32 and whole.shape == (33, 3, 4)
+    for split, videos in content.items():
+        assert index[split]["names"] == list(videos)
+        for start, count, array in zip(index[split]["starts"], index[split]["frames"], videos.values(), strict=True):
+            np.testing.assert_array_equal(whole[start : start + count], array.astype(np.float32))
+    with pytest.raises(ConfigError, match="holds slots already"):
+        slot_files.convert({"slots": tmp_path / "x.pkl"}, tmp_path / "out")
+
+
+def test_windows_are_the_published_ones_with_their_actions(folder):
+    root, slots, actions, proprio = folder
+    source = SlotFiles("train", str(root), frames=3, skip=2)
+    assert len(source) == (9 - 6 + 1) + 0 + (12 - 6 + 1) and (source.slots, source.width) == (3, 4)
+    seen = [("0_pixels.mp4", start) for start in range(4)] + [("2_pixels.mp4", start) for start in range(7)]
+    for i, (name, start) in enumerate(seen):
+        scene = source[i]
+        every = slice(start, start + 6, 2)
+        np.testing.assert_array_equal(scene["video"][:, 0], slots["train"][name][every])
+        np.testing.assert_array_equal(scene["proprio"], proprio["train"][name][every])
+        np.testing.assert_array_equal(scene["actions"], actions["train"][name][start : start + 6].reshape(3, 4))
+    assert len(SlotFiles("train", str(root), frames=3, skip=2, stride=3)) == 2 + 3
+    np.testing.assert_array_equal(
+        SlotFiles("train", str(root), frames=3, stride=3)[1]["video"][0, 0], slots["train"]["0_pixels.mp4"][3]
+    )
+    assert (
+        len(SlotFiles("eval", str(root), frames=8)) == 1 and len(SlotFiles("train", str(root), frames=2, count=5)) == 5
+    )
+    with pytest.raises(IndexError, match="scene 11 is out of range"):
+        source[11]
+    made = SlotMap(source, lambda *a, **k: masks.draw(*a, history=2, **k), 1, 1, 8, 3, "none", 0, frames=3)(0, 0)
+    assert made["video"].shape == (3, 1, 3, 4) and made["actions"].shape == (3, 4)
+
+
+def test_128_frames_have_the_published_number_of_windows(tmp_path):
+    content = {"train": {"a": np.zeros((128, 1, 1), np.float32)}}
+    slot_files.convert({"slots": dump(tmp_path, content)}, tmp_path / "out")
+    assert len(SlotFiles("train", str(tmp_path / "out"), frames=16, skip=2)) == 97
+
+
+def test_what_does_not_fit_is_refused_in_one_line(folder, tmp_path):
+    root, slots, *_ = folder
+    other = {"train": slots["train"]}
+    with pytest.raises(DataError, match="must have the videos of the slots, with the same lengths, in the same order"):
+        given = {"slots": dump(tmp_path, slots), "actions": dump(tmp_path, {"train": {"a": np.zeros((3, 2))}}, "y")}
+        slot_files.convert(given, tmp_path / "a")
+    assert not (tmp_path / "a" / "videos.json").exists()
+    mixed = {"train": {"a": np.zeros((2, 3, 4), np.float32), "b": np.zeros((2, 5, 4), np.float32)}}
+    with pytest.raises(DataError, match=r"arrays have shapes \[0, 3, 4\] and \[2, 5, 4\]"):
+        slot_files.convert({"slots": dump(tmp_path, mixed)}, tmp_path / "b")
+    assert os.listdir(tmp_path / "b") == [] and other
+    for options, text in (
+        ({"split": "test"}, "has no split 'test', but train, val"),
+        ({"frames": 50}, r"data.frames = 50 with data.options.skip = 1: no video of .* has 50 frames"),
+        ({"skip": 0}, "data.options.skip is 0"),
+        ({"path": str(tmp_path)}, "No such file"),
+    ):
+        with pytest.raises((DataError, ConfigError), match=text) as error:
+            SlotFiles(**{"split": "train", "path": str(root), "frames": 2} | options)
+        assert "\n" not in str(error.value)
+    index = json.loads((root / "videos.json").read_text())
+    for name, change in (("starts", [0, -1, 3]), ("frames", "x"), ("frames", [10**9] * 3), ("starts", [0])):
+        bad = tmp_path / f"{name}{len(str(change))}"
+        bad.mkdir()
+        os.symlink(root / "slots.npy", bad / "slots.npy")
+        (bad / "videos.json").write_text(json.dumps({"train": index["train"] | {name: change}}))
+        with pytest.raises(DataError):
+            SlotFiles("train", str(bad), frames=2)
+
+
+class Runs:
+    """Would write a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def hostile(path):
+    """Pickles that are refused."""
+    array = np.zeros((2, 3, 4), np.float32)
+    good = pickle.dumps({"train": {"a": array}}, 4)
+    loop = {}
+    loop["train"] = loop
+    shared = np.zeros((2, 3, 4), np.float32)
+    yield from (
+        Runs(path), {"train": {"a": Runs(path)}}, {"train": {Runs(path): array}}, [array], array, {}, {"train": array},
+        {"train": {"a": [1]}}, {"train": {1: array}}, {"train": {"a": array.astype(int)}}, loop,
+        {"train": {"a": array.astype(">f4")}}, {"train": {"a": np.asfortranarray(array)}},
+        {"train": {"a": np.array([None])}}, {"train": {"x" * 2000: array}}, collections.OrderedDict(train={"a": array}),
+        {"train": {"a": np.float32(1)}}, {"train": {"a": shared.astype([("f", "f4")])}}, {"train": {"a": set()}},
+    )  # fmt: skip
+    yield from (
+        b"", b"x", good[:-1], good[: len(good) // 2], b"\x80\x04.", b"\x80\x04h\x05.", b"\x80\x04u.",
+        b"\x80\x04}\x85R.",
+        b"cos\nsystem\n(S'touch x'\ntR.",
+        b"\x80\x04\x8e" + b"\xff" * 8 + b".", b"(" * 20_000, b"\x80\x02}X\xff\xff\xff\xff.",
+        good.replace(b"\x4b\x02", b"\x4b\x03", 1),
+    )  # fmt: skip
+
+
+def test_pickles_that_hold_anything_else_are_refused_in_one_line_and_never_run(tmp_path):
+    target, count = tmp_path / "made", 0
+    for content in hostile(target):
+        path = tmp_path / "x.pkl"
+        path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content, 4))
+        with pytest.raises(DataError) as error:
+            array_pickle.read(path, lambda array: array.size)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 500 and str(path) in str(error.value)
+        count += 1
+    assert count > 30 and not target.exists()
+
+
+def test_the_memory_is_that_of_few_arrays(tmp_path):
+    content = {"train": {str(i): np.full((64, 32, 128), i, np.float32) for i in range(24)}}  # 1 MiB each
+    path = dump(tmp_path, content)
+    content = None
+    tracemalloc.start()
+    slot_files.convert({"slots": path}, tmp_path / "out")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 << 20
+    assert (SlotFiles("train", str(tmp_path / "out"), frames=64)[23]["video"] == 23).all()
