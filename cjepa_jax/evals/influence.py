@@ -125,7 +125,7 @@ class Influence:
                 other = [area(truth, graphs[model.name][graph], pairs.scene)[0] for model in bench.randoms]
                 scores += _rows(f"auroc/{label}/{graph}", (own[0], half(own[1])), other, count)
                 scores += [
-                    Score(f"auroc/{label}/{graph}", row, value, half(by), count, kinds[row])
+                    Score(f"auroc/{label}/{graph}", row, value, half(by), count=count, kind=kinds[row])
                     for row, (value, by) in areas.items()
                 ]
                 other = [average_precision(truth, graphs[model.name][graph]) for model in bench.randoms]

@@ -122,11 +122,11 @@ class Ctt(Slots):
         _need(batch, self.graph)
         found = self._pass(params, batch, key)
         terms, stats = self._terms(found, batch)
-        shapes = jax.eval_shape(self._causal, params, target, extra, batch, found)
+        shapes = jax.eval_shape(self._causal, (params, target, extra), batch, found)
         counts = batch.epoch >= self.start_epoch
         more, own = jax.lax.cond(
             counts.any(),
-            lambda: self._causal(params, target, extra, batch, found),
+            lambda: self._causal((params, target, extra), batch, found),
             lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
         )
         return terms | more, stats | own | {"counts": counts}
@@ -170,10 +170,11 @@ class Ctt(Slots):
     def _passed(self, params, tokens, visible, present, *, edges, key=None):
         rngs = None if key is None else {"dropout": key}
         given = {"params": params["predictor"]}
-        return self._predictor.apply(given, tokens, visible, present, key is not None, edges, rngs=rngs)
+        return self._predictor.apply(given, tokens, visible, present, key is not None, edges=edges, rngs=rngs)
 
-    def _causal(self, params: Params, target: Params, extra: Params, batch: Batch, found: Pass):
-        """(terms, stats) of the causal terms [B]."""
+    def _causal(self, trees: tuple[Params, Params, Params], batch: Batch, found: Pass):
+        """(terms, stats) of the causal terms [B]. trees: params, target and extra."""
+        params, target, extra = trees
         slots = batch.video.shape[3]
         there = found.present[:, 0, :slots]
         graph, ready = jax.lax.stop_gradient(self._graph(target, extra, batch, found))
@@ -190,9 +191,12 @@ class Ctt(Slots):
             seen = there & ~hidden_slots(found.visible, found.present, self.history)[:, :slots]
             terms, stats = {}, {}
             if self.invariance:
-                terms["invariance"], stats["has_invariance"] = self._invariance(params, found, clean, edges, seen, turn)
+                term = self._invariance(params, found, clean, edges, seen=seen, j=chosen(seen, turn))
+                terms["invariance"], stats["has_invariance"] = term
             if self.sufficiency:
-                terms["sufficiency"], stats["has_sufficiency"] = self._sufficiency(params, found, edges, there, turn)
+                terms["sufficiency"], stats["has_sufficiency"] = self._sufficiency(
+                    params, found, edges, there, chosen(there, turn)
+                )
         if self.consistency:
             terms["consistency"] = self._consistency(params, found, clean, there)
         if self.graph == "gates":
@@ -244,14 +248,12 @@ class Ctt(Slots):
         seen = jnp.arange(found.visible.shape[1])[:, None] < self.history
         return found._replace(visible=jnp.broadcast_to(seen, found.visible.shape))
 
-    def _invariance(self, params, found, clean, edges, seen, turn):
-        j = chosen(seen, turn)
+    def _invariance(self, params, found, clean, edges, *, seen, j):
         others = seen & ~j & ~jnp.einsum("bij,bj->bi", edges.astype(int), j.astype(int)).astype(bool)
         without = self._without(params, found, j)
         return invariance(without, clean[:, self.history :], others), (others.any(-1) & j.any(-1))
 
-    def _sufficiency(self, params, found, edges, there, turn):
-        k = chosen(there, turn)
+    def _sufficiency(self, params, found, edges, there, k):
         kept = jnp.einsum("bij,bi->bj", edges.astype(int), k.astype(int)).astype(bool) | k
         apart = there & ~kept
         error = sufficiency(self._without(params, self._shown(found), apart), found.tokens[:, self.history :], k)
@@ -334,7 +336,7 @@ def _changed(batch: Batch) -> Bool[Array, "B K"]:
 
 
 def _following(extra: Params, effects: Array, where: Array, quantile: float) -> Params:
-    """The moving average of the effects' quantile, corrected for its start by `seen`. As it was without effects."""
+    """The moving average of the effects' quantile, corrected for its start by `seen`. Unchanged without effects."""
     values = jnp.where(where, effects, jnp.nan)
     now = jnp.nanquantile(values, quantile)
     has = where.any() & jnp.isfinite(now)

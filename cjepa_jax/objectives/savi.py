@@ -128,7 +128,8 @@ class SaviLoss(PerExample):
         batch, frames, slots, height, width = masks.shape
         if height % self.patch or width % self.patch:
             raise ConfigError(f"objective.patch = {self.patch}: must divide data.size = {height}")
-        cut = masks.reshape(batch, frames, slots, height // self.patch, self.patch, width // self.patch, self.patch)
+        shape = (batch, frames, slots, height // self.patch, self.patch, width // self.patch, self.patch)
+        cut = masks.reshape(shape)
         return cut.mean((4, 6)).transpose(0, 2, 1, 3, 4).reshape(batch, slots, -1)
 
 

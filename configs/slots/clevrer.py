@@ -1,10 +1,10 @@
 """Causal-JEPA on slots of CLEVRER, at the published size: 6 frames given, 10 predicted, every second frame.
 
     python -m cjepa_jax.data.slot_files --slots=clevrer_videosaur_slots.pkl --out=data/clevrer_slots
-    python -m cjepa_jax.train --config=configs/slots/clevrer.py --config.data.path=data/clevrer_slots --workdir=runs/clevrer
+    python -m cjepa_jax.train --config=configs/slots/clevrer.py --workdir=runs/clevrer
 
 The pickle is on the Hugging Face hub (HazelNam/CJEPA). 970,000 windows, 30 epochs, on a GPU. The fixed set of hidden
-slots, the block, the loss and dropout are those of the published code (docs/SLOTS.md). No score of it is known here.
+slots, the block, the loss and dropout are those of the published code (docs/SLOTS.md). It has not been trained by us.
 
     --config.mask.most=2                       0 to 4 were published
     --config.mask.constant=-1 --config.objective.anchor_in_loss=False     slots drawn for each window

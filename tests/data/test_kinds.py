@@ -13,8 +13,7 @@ from cjepa_jax.bench.__main__ import describe
 from cjepa_jax.configuration import check
 from cjepa_jax.data import assemble, batching, bench, inspect, kinds, pipeline, show
 from cjepa_jax.errors import ConfigError, DataError
-from cjepa_jax.evals.base import Bench
-from cjepa_jax.evals.influence import Influence
+from cjepa_jax.evals.base import Bench, Hidden
 from cjepa_jax.evals.rollout import Rollout
 from cjepa_jax.evals.surprise import Surprise
 from cjepa_jax.evaluate import make_bench, require_kinds
@@ -233,9 +232,15 @@ def evaluate_slots(c, folder):
     made = make_bench(c, Restored.of(c, "random"))
     result = Rollout(3, 2).run(made)
     assert {score.row for score in result.scores} >= {"trained", "copy", "constant velocity"}
-    graphs = {score.metric: score for score in Influence(3, 2).run(made).scores if score.row == "trained"}
-    assert {f"auroc/contact/{name}" for name in Slots.graph_names} <= set(graphs)
-    assert all(0 <= score.value <= 1 for score in graphs.values())
+    scenes = [made.prepare(made.source("eval", 3))(i, 0) for i in range(3)]
+    video, own, removed = (
+        np.stack([scene[name] for scene in scenes]) for name in ("video", "object_patches", "removed")
+    )
+    graphs = made.model.influence(Hidden(video, own.any(1) & (np.arange(20) < 12), own, removed))
+    assert set(graphs) == set(Slots.graph_names) and made.randoms[0].influence is not None
+    assert all(graph.shape == (3, 4, 4) and np.isfinite(graph).all() for graph in graphs.values())
+    there = np.stack([scene["object_valid"] for scene in scenes])
+    assert all((graphs["dropping"][b, i, j] > 1e-12) == there[b, j] for b, i, j in np.ndindex(3, 4, 4) if there[b, i])
     require_kinds(made, {"rollout": Rollout()})
     require_kinds(made, {"rollout": Rollout(), "surprise": Surprise()})
 

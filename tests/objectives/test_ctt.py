@@ -116,6 +116,8 @@ def test_every_graph_gives_finite_terms_that_are_added_by_their_weights(graph):
         assert parts["invariance"] == 0 and extra["seen"] > 0 and extra["quantile"] > 0
         (_, (later, _)), _ = whole(*state[:2], extra, given(graph))
         assert later["loss/invariance"] > 0 and 0.1 < later["graph_density"] < 0.5  # the upper quarter
+    elif graph == "gates":  # all are open at first, so every object is a neighbour
+        assert metrics["graph_density"] == 1 and parts["sufficiency"] == 0 == parts["invariance"] <= parts["gates"]
     else:
         assert parts["sufficiency"] > 0 and 0 <= metrics["graph_density"] <= 1
     late = dataclasses.replace(objective, start_epoch=1)
