@@ -14,6 +14,13 @@ EFFECT = f"{CTT}the_effect_of_masking_is_that_of_the_public_code_and_dropping_le
 AREA = (
     f"{INFLUENCE}area_and_precision_are_those_of_their_definitions_with_ties_and_the_interval_that_of_resampled_scenes"
 )
+(ENCODERS,) = tests_of("models/", "slot_encoders")
+(SAVI_LOSS,) = tests_of("objectives/", "savi")
+(FILES,) = tests_of("data/sources/", "slot_files")
+SAVI = f"{ENCODERS}savi_is_the_published_one_in_slots_pictures_losses_and_gradients"
+VIDEOSAUR = f"{ENCODERS}videosaur_is_the_public_one_in_slots_features_losses_and_gradients"
+HOSTILE = f"{FILES}pickles_that_hold_anything_else_are_refused_in_one_line_and_never_run"
+WINDOWS = f"{FILES}windows_are_the_published_ones_with_their_actions"
 SAME = f"{PREDICTOR}outputs_are_those_of_the_published_code"
 
 SLOTS = (
@@ -154,6 +161,56 @@ SLOTS = (
             "effects[k] = ",
             f"{INFLUENCE}effects_from_the_first_frame_are_those_of_the_simulation_without_the_object",
         ),
+    ),
+    *of(
+        "cjepa_jax/models/slot_encoders.py",
+        ("nn.relu(convolution(x))\n        x = self.out", "convolution(x)\n        x = self.out", SAVI),
+        ("[(2, 1 + stride)] * 2", "[(1 + stride, 2)] * 2", SAVI),
+        ("jnp.exp(log_variance / 2)", "jnp.exp(log_variance)", SAVI),
+        ("start = normed + self.next_down", "start = slots + self.next_down", SAVI),
+        ("normed if self.normed else slots", "slots", VIDEOSAUR),
+    ),
+    *of(
+        "cjepa_jax/models/videosaur.py",
+        ("q.shape[-1] ** 0.5)", "q.shape[-1] ** -0.5)", VIDEOSAUR),
+        ("shares, slots) + positions", "shares, memory) + positions", VIDEOSAUR),
+        ("self.iterations if t else self.first", "self.iterations", VIDEOSAUR),
+        ("kept = cosine > 0", "kept = cosine > -2", VIDEOSAUR),
+        (
+            'logits = jnp.einsum("btks,btls->btkl", unit[:, 1:], unit[:, :-1])',
+            'logits = jnp.einsum("btks,btls->btkl", unit[:, :-1], unit[:, 1:])',
+            f"{ENCODERS}slots_are_contrasted_with_those_of_the_frame_before",
+        ),
+    ),
+    *of(
+        "cjepa_jax/weights/slot_encoders.py",
+        (
+            "if name not in names:",
+            "if name in params:",
+            f"{ENCODERS}weights_come_back_to_the_bit_and_a_missing_or_foreign_array_is_named",
+        ),
+        ("[::-1, ::-1]\n    elif", "\n    elif", SAVI),
+    ),
+    *of(
+        "cjepa_jax/objectives/savi.py",
+        (
+            "PRIOR - 1).sum(-1)",
+            "PRIOR - 1).mean(-1)",
+            f"{SAVI_LOSS}the_divergence_is_that_of_two_normal_distributions",
+        ),
+        ("cut.mean((4, 6))", "cut.max((4, 6))", f"{SAVI_LOSS}a_token_has_the_slots_that_paint_it"),
+    ),
+    *of(
+        "cjepa_jax/data/formats/array_pickle.py",
+        ('kind.order not in ("<", "|")', 'kind.order not in ("<", "|", ">")', HOSTILE),
+        ("if version != 1 or fortran is not False:", "if version != 1:", HOSTILE),
+        ("data.data = None  # the", "# the", f"{FILES}the_memory_is_that_of_few_arrays"),
+    ),
+    *of(
+        "cjepa_jax/data/sources/slot_files.py",
+        ("(lengths - self.skip * self.frames)", "(lengths - self.frames)", WINDOWS),
+        ("[first : every.stop]", "[every]", WINDOWS),
+        ('searchsorted(self.before, i, "right")', 'searchsorted(self.before, i, "left")', WINDOWS),
     ),
     *of(
         "cjepa_jax/data/sources/true_slots.py",
