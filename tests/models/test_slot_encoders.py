@@ -47,7 +47,7 @@ def test_savi_is_the_published_one_in_slots_pictures_losses_and_gradients():
     norms = weights.savi_state(weights.EncoderWeights(gradient, found.sizes, {}))
     assert {f"g/{name}" for name in norms} == {name for name in numbers if name.startswith("g/")} - UNUSED
     for name, array in norms.items():
-        np.testing.assert_allclose(np.linalg.norm(array), numbers[f"g/{name}"], rtol=2e-5)
+        np.testing.assert_allclose(np.linalg.norm(array), numbers[f"g/{name}"], rtol=2e-5, atol=1e-7)
     calm = jax.jit(lambda p: model.apply({"params": p}, video))(found.params)
     np.testing.assert_allclose(calm["slots"], numbers["slots_without_noise"], atol=5e-6)
 
