@@ -183,23 +183,33 @@ def half(derivative: np.ndarray) -> float:
 
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
     """The mean over positive items of the precision among items that score at least as high. Ties count as one."""
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(truth[order])
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each group of equal scores
-    gained = np.diff(hits[last], prepend=0)
-    return float((gained * hits[last] / (last + 1)).sum() / max(hits[-1], 1))
+    order, last = _ranked(scores)
+    return _precision(truth[order], np.ones(len(order)), last)
 
 
 def precise(truth: np.ndarray, scores: np.ndarray, scene: np.ndarray, seed: int) -> tuple[float, float]:
     """(average precision, half of its 95 % bootstrap interval over scenes)."""
-    _, start = np.unique(scene, return_index=True)
-    rows = np.split(np.arange(len(scene)), start[1:])
+    order, last = _ranked(scores)
+    there, number = np.unique(scene, return_inverse=True)
+    ranked, number = truth[order], number[order]
 
     def resampled(chosen: np.ndarray) -> float:
-        some = np.concatenate([rows[i] for i in chosen])
-        return average_precision(truth[some], scores[some])
+        weight = np.bincount(chosen, minlength=len(there))[number]  # how often each item was drawn
+        return _precision(ranked * weight, weight, last)
 
-    return average_precision(truth, scores), stats.half_width(resampled, len(rows), seed)
+    return average_precision(truth, scores), stats.half_width(resampled, len(there), seed)
+
+
+def _ranked(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the order from the highest score on, and the last place of each group of equal scores)."""
+    order = np.argsort(-scores, kind="stable")
+    return order, np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+
+
+def _precision(positive: np.ndarray, weight: np.ndarray, last: np.ndarray) -> float:
+    """Average precision of ranked items with weights. positive: the weights of positive items, 0 for the others."""
+    hits, above = np.cumsum(positive)[last], np.cumsum(weight)[last]
+    return float((np.diff(hits, prepend=0) * hits / np.maximum(above, 1)).sum() / max(hits[-1], 1))
 
 
 def verdict(label: str, graph: str, floor: str, own: tuple[float, np.ndarray], other: tuple[float, np.ndarray]) -> str:

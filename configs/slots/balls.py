@@ -32,7 +32,7 @@ def get_config():
                 of="cjepa_jax.data.worlds:Balls",
                 of_options=ConfigDict(dict(objects=(4, 6), dt=0.04)),
                 slots=7,
-                width=24,
+                width=48,
                 noise=0.0,
                 shuffle="scene",
                 merge=0.0,
@@ -53,14 +53,14 @@ def get_config():
         config.objective = ConfigDict(
             dict(
                 type="cjepa_jax.objectives.slots:Slots",
-                slot_predictor=ConfigDict(dict(depth=2, heads=4, units=96, norm_attention=True, dropout=0.0)),
+                slot_predictor=ConfigDict(dict(depth=2, heads=4, units=192, norm_attention=True, dropout=0.0)),
                 history=config.mask.get_ref("history"),
                 future=5,
                 anchor_in_loss=False,
                 auxiliary=(),
             )
         )
-    config.optim.peak = 4e-3
+    config.optim.peak = 2e-3
     config.optim.weight_decay = 0.01
     config.probe.every = 0
     config.checkpoint.every = 500

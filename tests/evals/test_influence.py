@@ -94,6 +94,9 @@ def test_area_and_precision_are_those_of_their_definitions_with_ties_and_the_int
     wanted = (np.diff(recall, prepend=0) * precision).sum()
     assert influence.average_precision(truth, scores) == pytest.approx(wanted)
     assert influence.average_precision(truth, np.zeros(720)) == pytest.approx(truth.mean())
+    value, half = influence.precise(truth, scores, scene, 0)
+    spread = np.std([influence.average_precision(truth[r], scores[r]) for r in rows])
+    assert value == pytest.approx(wanted) and half == pytest.approx(1.96 * spread, rel=0.15)
 
 
 def test_effects_from_the_first_frame_are_those_of_the_simulation_without_the_object():

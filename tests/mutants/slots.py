@@ -148,6 +148,7 @@ SLOTS = (
         ("0, future)", "0, np.inf)", f"{INFLUENCE}geometry_by_hand"),
         ("(low + high) / (2 * len(those))", "high / len(those)", AREA),
         ("append(np.flatnonzero(np.diff(scores[order]))", "append(np.arange(len(scores) - 1)", AREA),
+        ("_precision(ranked * weight, weight, last)", "_precision(ranked, weight, last)", AREA),
         (
             "less > width",
             "less > 0 * width - 2",
