@@ -81,6 +81,7 @@ setup(
         "beam": ["apache-beam>=2.60"],
         "video": ["av>=14"],
         "episodes": ["h5py>=3.11"],
+        "sound": ["soundfile>=0.12"],
         "bands": ["tifffile>=2024.8", "imagecodecs>=2024.6"],
         "slurm": ["submitit>=1.5"],
         "wandb": ["wandb>=0.20"],

@@ -58,6 +58,7 @@ def load(
     heads: int = 0,
     frames: int = 0,
     images: bool = False,
+    levels: bool = False,
 ) -> "Model":
     """The model of a run's folder, of an export, or of published weights. A log line names it and its licence.
 
@@ -69,7 +70,7 @@ def load(
         is computed alone.
       step: which checkpoint of a run. None: the newest that is readable.
       trust: your packages that the run's config may name, such as "my_masks" (docs/API.md).
-      layout, heads, frames, images: what published weights do not say themselves (weights.read.read).
+      layout, heads, frames, images, levels: what published weights do not say themselves (weights.read.read).
     Raises: InputError for an invalid argument. ConfigError and CheckpointError as load_weights.
     """
     for name, value, choices in (
@@ -81,7 +82,7 @@ def load(
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"path = {path!r}: must be the path of a run's folder, of an export, or of public weights")
     batch = _whole("batch", batch, 1)
-    reading = Reading(layout, _whole("heads", heads, 0), _whole("frames", frames, 0), bool(images))
+    reading = Reading(layout, _whole("heads", heads, 0), _whole("frames", frames, 0), bool(images), bool(levels))
     found = load_weights(path, step=step, trust=trust, reading=reading)
     if weights not in found.params:
         raise InputError(f"weights = {weights!r}: {found.source} has no target, only the encoder")

@@ -157,6 +157,7 @@ READING = {  # flags about published weights -> field of weights.read.Reading, d
     "from-heads": ("heads", 0, "attention heads of a published encoder of an unpublished width"),
     "from-frames": ("frames", 0, "frames of the clips that published positions are for"),
     "from-images": ("images", False, "published weights of clips: converted to an encoder of images"),
+    "from-levels": ("levels", False, "V-JEPA 2.1: all levels and the predictor, not its last level as a plain encoder"),
 }
 
 

@@ -144,7 +144,7 @@ def make_bench(config, model: Restored) -> Bench:
             raise
 
     def prepare(source):
-        kinds.require(source, kinds.CLIPS, "evaluate")
+        kinds.require(source, kinds.ENCODED, "evaluate")
         hides = isinstance(model.objective, Masking)
         scenes = assemble.make_scenes(config, source, model.objective.patch, model.objective.tubelet, hides=hides)
         return dataclasses.replace(scenes, with_objects=True)

@@ -102,9 +102,13 @@ def l1(
     per_example: bool = False,
 ) -> Mean:
     """Absolute error averaged over D, as in V-JEPA. `beta` is not used. Arguments as `smooth_l1`."""
+    return scene_mean(l1_tokens(prediction, target), mask, valid, per_example=per_example)
+
+
+def l1_tokens(prediction: Float[Array, "B N D"], target: Float[Array, "B N D"]) -> Float[Array, "B N"]:
+    """Each token's absolute error, averaged over D. No gradient flows into the target."""
     error = _error(prediction, target)
-    error = (error * jnp.sign(error)).mean(-1)  # unlike abs, of gradient 0 at 0
-    return scene_mean(error, mask, valid, per_example=per_example)
+    return (error * jnp.sign(error)).mean(-1)  # unlike abs, of gradient 0 at 0
 
 
 def mse(
@@ -119,6 +123,26 @@ def mse(
     """Squared error averaged over D, an ablation. `beta` is not used. Arguments as `smooth_l1`."""
     error = jnp.square(_error(prediction, target)).mean(-1)
     return scene_mean(error, mask, valid, per_example=per_example)
+
+
+def normed_cosine(
+    prediction: Float[Array, "B N D"],
+    target: Float[Array, "B N D"],
+    mask: Bool[Array, "B N"],
+    beta: float = 1.0,
+    valid: Bool[Array, " B"] | None = None,
+    *,
+    per_example: bool = False,
+) -> Mean:
+    """2 - 2 cos of the prediction and the standardised target, as in Audio-JEPA (arXiv 2507.02915).
+
+    The target loses its mean over D and is divided by its deviation, sqrt(var + 1e-6) with D - 1, which only matters
+    where it is about 0. `beta` is not used. Arguments as `smooth_l1`.
+    """
+    target = jax.lax.stop_gradient(target.astype(jnp.float32))
+    target = target - target.mean(-1, keepdims=True)
+    target = target / jnp.sqrt(jnp.square(target).sum(-1, keepdims=True) / (target.shape[-1] - 1) + 1e-6)
+    return scene_mean(cosine_distance(prediction, target), mask, valid, per_example=per_example)
 
 
 LOSSES: dict[str, Any] = {name: globals()[function] for name, function in loss_names.LOSSES.items()}

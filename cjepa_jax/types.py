@@ -60,7 +60,7 @@ class Batch:
 
     scene: Array  # [B] int32: which scene of the source
     epoch: Array  # [B] int32: how often it has been drawn before
-    video: Array  # [B, T, H, W, C] uint8; an image has T = 1. float32 [B, T, 1, K, D] of slots. None: a signal
+    video: Array  # [B, T, H, W, C] uint8; an image has T = 1. Slots, points, sounds: float32, see data/kinds
     object_patches: Array  # [B, K, N] bool: tokens that each object touches
     object_valid: Array  # [B, K] bool: False for padding
     removed: Array  # [B, K] bool: objects under do(remove); all False for a fallback scene

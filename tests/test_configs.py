@@ -14,6 +14,7 @@ from cjepa_jax.configuration import build, check
 from cjepa_jax.data import batching, kinds, pipeline
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import tokenizers
+from cjepa_jax.runtime import foreign
 from cjepa_jax.types import Batch, Rows
 from configs import vitl
 
@@ -34,6 +35,12 @@ def grid_of(c, objective):
         options = c.data.options
         slots, width = options.get("slots", 7), options.get("width", 128)  # files say it themselves: the published ones
         return (c.data.frames, 1, slots), (1, slots, width), jnp.float32
+    if kinds.of(source) == "points":
+        encoder = c.objective.encoder
+        return (1, encoder.groups, 1), (encoder.groups, 1 + encoder.neighbours, 3), jnp.float32
+    if kinds.of(source) == "spectrogram":
+        inner = (c.data.options.times, c.data.options.bands, 1)
+        return tokenizers.grid((1, *inner), objective.patch, 1), inner, jnp.float32
     inner = (c.data.size, c.data.size, 3)
     return tokenizers.grid((c.data.frames, *inner), objective.patch, objective.tubelet), inner, jnp.uint8
 
@@ -107,6 +114,13 @@ def test_every_config_is_locked_documented_and_drawable(name):
     masked, removed, *dropped = build.bind(c.mask)(np.random.default_rng(0), patches, patches[:, 0], grid=grid)
     assert 0 < masked.sum() < masked.size and not removed.any()
     assert not any((masked & other).any() for other in dropped)
+
+
+def test_every_config_is_read_again_from_a_runs_folder(tmp_path):
+    for name in NAMES:
+        c = importlib.import_module(name).get_config().copy_and_resolve_references()
+        (tmp_path / "config.json").write_text(c.to_json())
+        assert foreign.read(tmp_path / "config.json", ()).objective.to_json() == c.objective.to_json(), name
 
 
 def test_vitl_carries_every_hyper_parameter_of_the_document():

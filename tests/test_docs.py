@@ -20,6 +20,12 @@ OBJECTIVES = [
     ("Slots", "slots.balls"),
     ("CTT", "slots.ctt"),
     ("SAVi", "slots.savi"),
+    ("Dense", "family.vjepa2_1"),
+    ("H-JEPA", "family.hjepa"),
+    ("SimCLR", "baselines.simclr"),
+    ("VICReg", "baselines.vicreg"),
+    ("DINO", "baselines.dino"),
+    ("Point-JEPA", "family.point_jepa"),
 ]
 METRICS = (running.ROOT / "docs/METRICS.md").read_text()
 

@@ -431,3 +431,15 @@ def test_the_mean_of_the_losses_per_example_is_the_loss(kind):
     np.testing.assert_allclose(each[valid].mean(), LOSSES[kind](prediction, target, mask, 0.7, valid), rtol=1e-6)
     causal = losses.causal_consistency(prediction, target, -target, mask, per_example=True)
     np.testing.assert_allclose(causal.mean(), losses.causal_consistency(prediction, target, -target, mask), rtol=1e-6)
+
+
+def test_normed_cosine_is_the_public_codes():
+    numbers, _ = family.stored("audio_jepa")
+    prediction, target = family.draw(1, 2, 5, 8), family.draw(2, 2, 5, 8)
+    mask = np.ones((2, 5), bool)
+    value, gradient = jax.value_and_grad(plain.normed_cosine)(prediction, target, mask)
+    assert float(value) == pytest.approx(numbers["loss"], rel=1e-6)
+    assert float(jnp.linalg.norm(gradient)) == pytest.approx(numbers["grad_norm"], rel=1e-5)
+    level = jax.grad(plain.normed_cosine)(prediction, np.ones_like(target), mask)  # no direction: finite
+    assert np.isfinite(level).all()
+    assert plain.normed_cosine(prediction, target, mask, per_example=True).shape == (2,)

@@ -75,6 +75,11 @@ def build(section: Mapping[str, Any], where: str = "", key: str = "", /, **extra
     return target(**keywords)
 
 
+def plain(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section as nested dicts, which modules of flax take."""
+    return {key: plain(value) if hasattr(value, "items") else value for key, value in section.items()}
+
+
 def bind(
     section: Mapping[str, Any],
     where: str = "",

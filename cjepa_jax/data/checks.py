@@ -69,6 +69,28 @@ def slots(raw: Any, shape: tuple[int, ...], name: str) -> None:
     agent(raw, shape[0], name)
 
 
+def points(raw: Any, count: int, name: str) -> None:
+    """Checks what scene `name` of a source of points has: points float32 [count, 3]. Raises DataError."""
+    if not isinstance(raw, Mapping) or "points" not in raw:
+        raise DataError(f"{name}: must be a dict of points, as a source of points gives")
+    array = raw["points"]
+    if _type(array) != np.float32 or array.shape != (count, 3):
+        raise DataError(f"{name}: points are {described(array)}: must be float32 [{count}, 3]")
+    if not np.isfinite(array).all():
+        raise DataError(f"{name}: point {int(np.argwhere(~np.isfinite(array))[0, 0])}: must be finite")
+
+
+def waveform(raw: Any, samples: int, name: str) -> None:
+    """Checks what scene `name` of a source of sounds has: waveform float32 [samples]. Raises DataError."""
+    if not isinstance(raw, Mapping) or "waveform" not in raw:
+        raise DataError(f"{name}: must be a dict of waveform, as a source of sounds gives")
+    array = raw["waveform"]
+    if _type(array) != np.float32 or array.shape != (samples,):
+        raise DataError(f"{name}: waveform is {described(array)}: must be float32 [{samples}]")
+    if not np.isfinite(array).all():
+        raise DataError(f"{name}: sample {int(np.argwhere(~np.isfinite(array))[0, 0])}: must be finite")
+
+
 def agent(raw: Mapping, frames: int, name: str) -> None:
     """Checks the arrays of an agent that a scene may have: actions and proprio. Raises DataError."""
     for field in ("actions", "proprio"):

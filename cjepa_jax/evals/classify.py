@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,8 @@ class Classify:
     attentive: bool = True
     steps: int = 1000
     limit: int = 2**30
+
+    kinds: ClassVar[tuple[str, ...]] = ("video", "episodes", "points", "spectrogram")
 
     def __post_init__(self):
         for name, least in (("classes", 0), ("neighbours", 0), ("steps", 1), ("limit", 1)):
@@ -199,8 +201,8 @@ def chunks(bench: Bench, part: str) -> Iterator[dict[str, np.ndarray]]:
 
 
 def shrink(video: np.ndarray) -> np.ndarray:
-    """Shrinks videos [n, T, H, W, C] to [n, T, s, s, C], s = 32 or less."""
-    if video.shape[2] <= SIDE:
+    """Shrinks videos [n, T, H, W, C] to [n, T, s, s, C], s = 32 or less. Other scenes than square ones stay."""
+    if video.shape[2] <= SIDE or video.shape[2] != video.shape[3]:
         return video
     return np.array([[resize(frame, (SIDE, SIDE)) for frame in clip] for clip in video])
 

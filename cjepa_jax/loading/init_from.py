@@ -70,6 +70,9 @@ def _load(
 ) -> Pretrained:
     """config.init_from. A run that was started from an address on the hub keeps the commit and the weights' SHA-256,
     also if its branch has moved. Raises CheckpointError as pretrained.load_weights."""
+    encoder = config.objective.get("encoder")
+    if hasattr(encoder, "keys") and encoder.get("levels"):
+        reading = reading._replace(levels=True)
     if known and _same(config.init_from, known) and hub.is_address(known.get("source")):
         return hub.read(known["source"], digest=known.get("digest", ""), reading=reading)
     return pretrained.load_weights(config.init_from, trust=(*trust, *foreign.named(config)), reading=reading)
@@ -219,7 +222,7 @@ def _on_frames(config: Any, weights: Pretrained, part: str) -> Params:
     """An encoder's parameters for the config's data. For images, the first layer of a clip's encoder is summed over its
     frames: the result is that of a clip of repeated images."""
     params, frames = weights.params[part], _frames(weights)
-    if frames == 1 or (config.data.frames > 1 and not _framewise(config)):
+    if frames == 1 or "image_projection" in params["tokenizer"] or (config.data.frames > 1 and not _framewise(config)):
         return params
     projection = params["tokenizer"]["projection"]
     kernel = projection["kernel"].reshape(frames, -1, projection["kernel"].shape[-1]).sum(0)

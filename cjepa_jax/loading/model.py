@@ -20,6 +20,7 @@ from cjepa_jax.loading import init_from, pretrained
 from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.models.predictor import Predictor
 from cjepa_jax.objectives.base import Masking, World, exports
+from cjepa_jax.objectives.dense import Dense
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.workdir import run_folder, tuples
@@ -52,7 +53,8 @@ class Network:
     def of_weights(cls, weights: Pretrained, dtype: str) -> "Network":
         """The network of loaded weights, on the devices. Encoder and predictor are run as those of `Jepa`, for any
         objective that exported them (objectives.base.Objective)."""
-        objective = Jepa(
+        kind = Dense if weights.encoder.get("levels") else Jepa
+        objective = kind(
             encoder=weights.encoder,
             predictor=weights.predictor or {},
             steps=1,

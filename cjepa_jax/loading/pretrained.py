@@ -33,13 +33,14 @@ from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.checkpoint import Checkpoints
 from cjepa_jax.runtime.workdir import Workdir, run_folder
 from cjepa_jax.types import Batch, Rows, TrainState
-from cjepa_jax.weights import export_format, hub, read, shipped
+from cjepa_jax.weights import export_format, hub, levels, read, shipped
 from cjepa_jax.weights.read import Pretrained
 from cjepa_jax.weights.safety import short
 
 MODULES = {"encoder": Encoder, "predictor": Predictor}  # the parts that an objective can export (objectives.base)
 MASKS = "cjepa_jax.masks."
-OFF = {"tokenizer": None, "causal": "none", "levels": ()}  # newer options, which other configs need not have
+OFF = {"tokenizer": None, "causal": "none", "levels": (), "embed_units": 0, "scene_code": False}  # newer options
+LOADED = (levels.TOKENIZER,)  # tokenizers of this package whose encoders are loaded
 NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module that do not affect its weights
 
 
@@ -127,9 +128,10 @@ def _part(section: ConfigDict, part: str) -> Any:
     for key in section[part]:
         if key not in known:
             raise ConfigError(f"objective.{part}.{key}: unknown key{did_you_mean(key, known)}")
-    if section[part].get("tokenizer") is not None:
+    tokenizer = section[part].get("tokenizer")
+    if tokenizer is not None and tokenizer.get("type") not in LOADED:
         raise ConfigError(f"objective.{part}.tokenizer: an encoder with a tokenizer of its own is not loaded")
-    module: Any = MODULES[part](**section[part])
+    module: Any = MODULES[part](**build.plain(section[part]))
     foreign.few(module.position_grid)
     return module
 

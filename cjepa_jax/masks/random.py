@@ -44,6 +44,26 @@ def draw(
     return chosen, np.zeros(len(object_patches), bool)
 
 
+def share(
+    rng: np.random.Generator,
+    object_patches: Bool[np.ndarray, "K N"],
+    object_valid: Bool[np.ndarray, " K"],
+    ratio: tuple[float, float] = (0.4, 0.6),
+    grid: tuple[int, ...] | None = None,
+) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
+    """As `draw`, with a share that is uniform between two numbers (Audio-JEPA, arXiv 2507.02915).
+
+    Of N tokens int(N (1 - ratio)) stay visible. There a batch has one ratio, here each scene.
+    Raises: ConfigError naming an option that cannot work.
+    """
+    require_range("ratio", ratio, 1)
+    tokens = object_patches.shape[1]
+    visible = int(np.clip(int(tokens * (1 - rng.uniform(*ratio))), 1, tokens - 1))
+    masked = np.ones(tokens, bool)
+    masked[rng.permutation(tokens)[:visible]] = False
+    return masked, np.zeros(len(object_patches), bool)
+
+
 def matched(
     rng: np.random.Generator,
     object_patches: Bool[np.ndarray, "K N"],

@@ -1,6 +1,7 @@
 """Small networks after an encoder: the MLPs of the siamese methods."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
@@ -25,6 +26,23 @@ class BatchNorm(nn.Module):
         start = nn.initializers.zeros if self.zero else nn.initializers.ones
         norm = nn.BatchNorm(not train, momentum=self.momentum, epsilon=1e-5, dtype=self.dtype, scale_init=start)
         return norm(x, mask=None if valid is None else valid[..., None])
+
+
+class Prototypes(nn.Module):
+    """Cosine similarities with `count` learned directions, [..., P] -> [..., count], float32."""
+
+    count: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch P"]) -> Float[Array, "*batch {self.count}"]:
+        kernel = self.param("kernel", nn.initializers.truncated_normal(0.02), (x.shape[-1], self.count))
+        with jax.default_matmul_precision("float32"):
+            return _unit(x) @ _unit(kernel.T).T
+
+
+def _unit(x: Float[Array, "*batch P"]) -> Float[Array, "*batch P"]:
+    """Of length 1, with a finite gradient at 0."""
+    return x * jax.lax.rsqrt(jnp.square(x.astype(jnp.float32)).sum(-1, keepdims=True) + 1e-12)
 
 
 class Projector(nn.Module):

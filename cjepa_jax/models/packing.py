@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cjepa_jax.types import Array, Rows
 
@@ -49,6 +49,18 @@ def gather(tokens: Float[Array, "B N D"], rows: Rows) -> tuple[Float[Array, "SR 
     x = tokens.reshape(shards, -1, tokens.shape[-1])
     packed = _move(x, *_maps(rows, x.shape[1]))
     return packed.reshape(-1, length, x.shape[-1]), rows.segment.reshape(-1, length)
+
+
+def unpacked(context: Bool[Array, "B N"], rows: Rows | None = None) -> Rows:
+    """The layout in which each scene has a row of its whole grid, in which only context tokens count. For a context
+    that is made within a step, when shapes are fixed already. rows: a layout of as many shards (None: of one)."""
+    shards = 1 if rows is None else rows.index.shape[0]
+    scenes, tokens = context.shape
+    end = scenes // shards * tokens
+    place = jnp.arange(scenes * tokens, dtype=jnp.int32).reshape(scenes, tokens) % end
+    place = jnp.where(context, place, end)
+    index, segment = (x.reshape(shards, -1, tokens) for x in (place, context.astype(jnp.int32)))
+    return Rows(index, segment)
 
 
 def of_slots(table: Float[Array, "N 2 M"], rows: Rows) -> Float[Array, "SR L 2 M"]:

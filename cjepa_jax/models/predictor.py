@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
 from cjepa_jax.models import position_encoding
-from cjepa_jax.models.layers import Dense
+from cjepa_jax.models.layers import GELU, Dense
 from cjepa_jax.models.transformer import Stack
 from cjepa_jax.types import Array
 
@@ -42,6 +42,8 @@ class Predictor(nn.Module):
     other and to the context, context tokens to mask tokens). max_objects: most objects that can be removed. out: the
     encoder's width. gelu, remat, positions, position_grid, epsilon, dtype as the encoder's. name_context: a removed
     object's embedding is also added to the visible tokens that it covers (for the control masks.displaced:named).
+    embed_units: hidden units of the layer before the blocks, with GELU (0: it is linear). scene_code: all tokens get a
+    learned code, one of clips and one of images. Both are V-JEPA 2.1's.
     """
 
     depth: int = 6
@@ -57,6 +59,8 @@ class Predictor(nn.Module):
     epsilon: float = 1e-6
     dtype: DTypeLike = jnp.float32
     name_context: bool = False
+    embed_units: int = 0
+    scene_code: bool = False
 
     @nn.compact
     def __call__(
@@ -67,11 +71,12 @@ class Predictor(nn.Module):
         removed: Bool[Array, "B K"],
         grid: tuple[int, int, int],
         hidden: Bool[Array, "B N"] | None = None,
+        image: bool = False,
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
         """Encoded context tokens [B, N, D], context bool [B, N], object_patches bool [B, K, N], removed bool [B, K].
 
         `hidden` bool [B, N] names the tokens to predict (None: all that are not context). A token that is neither takes
-        no part in the attention, and its output is meaningless.
+        no part in the attention, and its output is meaningless. `image`: whether the scenes are images, for scene_code.
 
         Returns: the predicted tokens and the residual (the predicted change), float32 [B, N, D] each. The first is used
         at hidden tokens, the second at context tokens.
@@ -84,11 +89,17 @@ class Predictor(nn.Module):
         order &= removed[..., None]  # rank K of objects that are not removed may be below M
         covers = jnp.einsum("bkn,bkm->bnm", object_patches.astype(self.dtype), order.astype(self.dtype))
         masked = mask_token + covers @ object_embedding.astype(self.dtype)
+        if self.embed_units:
+            tokens = GELU[self.gelu](Dense(self.embed_units, self.dtype, name="embed_up")(tokens))
         embedded = Dense(self.width, self.dtype, name="embed")(tokens)
         if self.name_context:
             embedded = embedded + covers @ object_embedding.astype(self.dtype)
         x = jnp.where(context[..., None], embedded, masked)
         x = position_encoding.add(self, x.astype(jnp.float32), grid)
+        if self.scene_code:
+            small = nn.initializers.normal(1e-6)
+            clip, still = (self.param(name, small, (self.width,)) for name in ("clip_code", "image_code"))
+            x = x + (still if image else clip)
         rotation = position_encoding.rotation(self, grid, self.width // self.heads)
         rotation = None if rotation is None else rotation[None]
 

@@ -99,6 +99,46 @@ class Tokenizer(nn.Module):
         return self.positions != "sincos" and kernel is not None and kernel.shape[0] == size
 
 
+class ClipsAndImages(nn.Module):
+    """A projection and a learned code for clips, and another of each for images, as in V-JEPA 2.1 (arXiv 2603.14482).
+
+    [B, T, H, W, C] -> ([B, N, D], None). A scene of one frame is an image, whose tokens are single frames. Nothing says
+    where a token is: the encoder's positions must be rotations.
+    """
+
+    patch: int
+    tubelet: int
+    width: int
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    scale: float = SCALE
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, video: Num[Array, "B T H W C"]) -> tuple[Float[Array, "B N D"], None]:
+        image = video.shape[1] == 1
+        kinds = ((False, "projection", "clip_code"), (True, "image_projection", "image_code"))
+        for of_images, projection, code in kinds:
+            if of_images != image and not self.is_initializing():
+                continue
+            own = video if of_images == image else _of_frames(video, 1 if of_images else self.tubelet)
+            x = patchify(normalise(own, self.mean, self.std, self.scale), self.patch, self.tubelet)
+            x = Dense(self.width, self.dtype, name=projection)(x).astype(jnp.float32)
+            x = x + self.param(code, nn.initializers.normal(1e-6), (self.width,))
+            if of_images == image:
+                out = x
+        return out, None
+
+    def grid(self, video: Num[Array, "B T H W C"]) -> tuple[int, int, int]:
+        """(times, rows, cols) of a video's tokens."""
+        return grid(video.shape, self.patch, self.tubelet)
+
+
+def _of_frames(video: Num[Array, "B T H W C"], frames: int) -> Num[Array, "B t H W C"]:
+    """Its first frame as a scene of this length."""
+    return jnp.repeat(video[:, :1], frames, axis=1)
+
+
 class ClassToken(nn.Module):
     """Patches of one frame after a learned class token, with learned positions, as in a plain ViT (arXiv 2010.11929).
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cjepa_jax import losses
+from cjepa_jax.configuration import build
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
@@ -46,6 +47,7 @@ class Jepa(PerExample):
 
     exports = ("encoder", "predictor")
     predicts = True
+    kinds = tuple(("video", "episodes", "spectrogram"))
     method = (
         "Causal-JEPA: an encoder sees the tokens of the objects that stay, an EMA copy of it the whole scene; "
         "a narrow predictor infers the latents of the removed objects and the change of the rest"
@@ -60,7 +62,7 @@ class Jepa(PerExample):
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
-        return Encoder(**self.encoder, dtype=jnp.dtype(self.dtype))
+        return Encoder(**build.plain(self.encoder), dtype=jnp.dtype(self.dtype))
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
@@ -86,10 +88,9 @@ class Jepa(PerExample):
         """Fresh encoder and predictor. The target starts as a copy of the encoder."""
         encoder_key, predictor_key = jax.random.split(key)
         tokens, fresh = self._encoder.init_with_output(encoder_key, batch.observation)
-        encoder = fresh["params"]
         hidden = (tokens, batch.context, batch.object_patches, batch.removed, self._grid(batch.observation))
-        predictor = self._predictor.init(predictor_key, *hidden)["params"]
-        return {"encoder": encoder, "predictor": predictor}, jax.tree.map(jnp.copy, encoder), {}
+        params = {"encoder": fresh["params"], "predictor": self._predictor.init(predictor_key, *hidden)["params"]}
+        return params, jax.tree.map(jnp.copy, fresh["params"]), {}
 
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
         """METHOD, Algorithm 1, lines 6 to 9, up to the reductions over scenes. See objectives.base.PerExample."""
@@ -98,7 +99,7 @@ class Jepa(PerExample):
         prediction, residual = self.predict(params, context, batch)
         hidden, valid = ~batch.context if batch.hidden is None else batch.hidden, batch.valid
 
-        wanted = _layer_norm(full) if self.target_norm == "layer_norm" else full
+        wanted = layer_norm(full) if self.target_norm == "layer_norm" else full
         terms = {
             "prediction": self._prediction_loss(prediction, wanted, hidden, self.beta, per_example=True),
             "pooled": losses.masked_mean(context.astype(jnp.float32), _wide(batch.context, context), axis=1),  # [B, D]
@@ -108,7 +109,7 @@ class Jepa(PerExample):
             "context": batch.context.mean(-1),
             "fallback": ~batch.removed.any(-1),
             "per_scene": losses.masked_mean(losses.norm(prediction - wanted), hidden, axis=-1),
-            "explained": {"prediction": _moments(prediction, wanted, hidden, valid)},
+            "explained": {"prediction": moments(prediction, wanted, hidden, valid)},
         }
         if intervened is not None:
             counts = valid if batch.intervened_valid is None else valid & batch.intervened_valid
@@ -117,7 +118,7 @@ class Jepa(PerExample):
             counted = rest if self.causal_tokens == "remaining" else batch.context
             terms["causal"] = losses.causal_consistency(residual, full, intervened, counted, per_example=True)
             stats["causal"] = counts
-            stats["explained"]["causal"] = _moments(residual, full - intervened, rest, counts)
+            stats["explained"]["causal"] = moments(residual, full - intervened, rest, counts)
         return terms, stats
 
     def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
@@ -130,7 +131,7 @@ class Jepa(PerExample):
             values["causal"] = losses.masked_mean(terms["causal"], stats["causal"])
             total = total + self.causal_weight * values["causal"]
         metrics = {f"loss/{name}": value for name, value in values.items()}
-        metrics |= {f"explained/{name}": _explained(moments) for name, moments in stats["explained"].items()}
+        metrics |= {f"explained/{name}": explained(moments) for name, moments in stats["explained"].items()}
         metrics |= {
             "loss": total,
             "loss/sigreg_floor": floor,
@@ -199,12 +200,12 @@ def _wide(mask: Array, like: Array) -> Array:
     return jnp.broadcast_to(mask[..., None], like.shape)
 
 
-def _layer_norm(x: Array) -> Array:
+def layer_norm(x: Array) -> Array:
     """Zero mean and unit variance over D, without learned scale."""
     return jax.nn.standardize(x, axis=-1, epsilon=1e-6)
 
 
-def _moments(prediction: Array, target: Array, mask: Array, valid: Array) -> dict[str, Array]:
+def moments(prediction: Array, target: Array, mask: Array, valid: Array) -> dict[str, Array]:
     """Over a slice's masked tokens: their count, the target's mean and variance, the squared error. [1, ...] each."""
     prediction, target = jax.lax.stop_gradient((prediction, target))
     tokens = mask & valid[:, None]
@@ -216,7 +217,7 @@ def _moments(prediction: Array, target: Array, mask: Array, valid: Array) -> dic
     return {name: value[None] for name, value in moments.items()}
 
 
-def _explained(moments: dict[str, Array]) -> Array:
+def explained(moments: dict[str, Array]) -> Array:
     """1 - squared error / variance of the target over the tokens of all slices: progress, which the loss does not show
     because its target moves. A monitor."""
     error, variance = moments["error"], moments["variance"]

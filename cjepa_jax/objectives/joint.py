@@ -11,9 +11,9 @@ from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks.grid import anchored
 from cjepa_jax.masks.objects import REDRAWS
-from cjepa_jax.models import slots, tokenizers
+from cjepa_jax.models import packing, slots, tokenizers
 from cjepa_jax.objectives.jepa import Jepa
-from cjepa_jax.types import Array, Batch, Params, Rows
+from cjepa_jax.types import Array, Batch, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,7 @@ class Joint(Jepa):
     anchor: int = 0
     fallback: float = 0.5
 
+    kinds = tuple(("video", "episodes"))
     method = "Causal-JEPA whose objects are slots, found while it learns"
 
     def __post_init__(self):
@@ -101,10 +102,7 @@ class Joint(Jepa):
         masked, removed = jax.vmap(one)(jax.random.split(key, scenes), patches)
         context = ~masked
         # Shapes are fixed before the draw, so a row holds the whole grid: dropping tokens saves no time here.
-        shards = batch.rows.index.shape[0]
-        place = jnp.arange(scenes * tokens, dtype=jnp.int32).reshape(scenes, tokens) % (scenes // shards * tokens)
-        place = jnp.where(context, place, scenes // shards * tokens)
-        index, segment = (x.reshape(shards, -1, tokens) for x in (place, context.astype(jnp.int32)))
+        rows = packing.unpacked(context, batch.rows)
         intervened = None
         if batch.intervened is not None:  # else tokens are dropped, which needs no picture
             boxes = tokenizers.patchify(batch.video, self.patch, self.tubelet)
@@ -116,7 +114,7 @@ class Joint(Jepa):
             object_valid=patches.any(-1),
             removed=removed,
             context=context,
-            rows=Rows(index, segment),
+            rows=rows,
             hidden=None,
             intervened=intervened,
             intervened_valid=None,

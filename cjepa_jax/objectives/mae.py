@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cjepa_jax import losses
+from cjepa_jax.configuration import build
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import tokenizers
 from cjepa_jax.models.decoder import Decoder
@@ -52,7 +53,7 @@ class Mae(PerExample):
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
-        return Encoder(**self.encoder, dtype=jnp.dtype(self.dtype))
+        return Encoder(**build.plain(self.encoder), dtype=jnp.dtype(self.dtype))
 
     @property
     def patch(self) -> int:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cjepa_jax import losses
+from cjepa_jax.configuration import build
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.heads import Projector
@@ -44,7 +45,7 @@ class Siamese:
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
-        return Encoder(**self.encoder, dtype=jnp.dtype(self.dtype))
+        return Encoder(**build.plain(self.encoder), dtype=jnp.dtype(self.dtype))
 
     @functools.cached_property
     def _projector(self) -> Projector:
@@ -125,18 +126,18 @@ class Byol(Siamese):
         """Equation 2 of the paper, both ways. See objectives.base.Objective."""
         views, stats, valid = self._views(key, batch.video), extra["batch_stats"], batch.valid
         pooled = self.pooled(params, views)
-        projected, new = _by_view(self._projector, params["projector"], stats["projector"], pooled, valid)
+        projected, new = by_view(self._projector, params["projector"], stats["projector"], pooled, valid)
         stats, predicted, wanted = stats | {"projector": new}, projected, projected
         if self.stop_gradient:
             seen = self.pooled(target, views)
-            wanted = jax.lax.stop_gradient(_by_view(self._projector, target["projector"], {}, seen, valid)[0])
+            wanted = jax.lax.stop_gradient(by_view(self._projector, target["projector"], {}, seen, valid)[0])
         if self.predict:
-            predicted, new = _by_view(self._predictor, params["predictor"], stats["predictor"], projected, valid)
+            predicted, new = by_view(self._predictor, params["predictor"], stats["predictor"], projected, valid)
             stats = stats | {"predictor": new}
         per_scene = sum(losses.cosine_distance(predicted[:, view], wanted[:, 1 - view]) for view in range(2))
         total = losses.masked_mean(per_scene, valid)
         unit = losses.unit(projected[:, 0]) * self._projector.out**0.5
-        metrics = _monitors(pooled[:, 0], unit, valid) | {
+        metrics = monitors(pooled[:, 0], unit, valid) | {
             "loss": total,
             "loss/cosine": total,
             "ema_momentum": ema_momentum(step, self.steps, *self.ema),
@@ -212,7 +213,7 @@ class LeJepa(Siamese):
             "epps_pulley": jax.vmap(statistic, (1, None, None))(projected, slices, batch.valid).mean(),
         }
         total = (1.0 - self.weight) * terms["invariance"] + self.weight * terms["epps_pulley"]
-        metrics = _monitors(pooled[:, 0], projected[:, 0], batch.valid) | {"loss": total, "per_scene": per_scene}
+        metrics = monitors(pooled[:, 0], projected[:, 0], batch.valid) | {"loss": total, "per_scene": per_scene}
         metrics |= {f"loss/{name}": value for name, value in terms.items()}
         return total, (metrics, extra | {"batch_stats": stats | {"projector": projected_stats}})
 
@@ -237,7 +238,7 @@ def _apply(network: Projector, params: Params, stats: Params, x: Array, valid: A
     return out, changed.get("batch_stats", {})
 
 
-def _by_view(network: Projector, params: Params, stats: Params, x: Array, valid: Array) -> tuple[Array, Params]:
+def by_view(network: Projector, params: Params, stats: Params, x: Array, valid: Array) -> tuple[Array, Params]:
     """`_apply` to [B, V, D] one view after the other, so that each is normalised by its own statistics."""
     out = []
     for view in range(x.shape[1]):
@@ -246,6 +247,6 @@ def _by_view(network: Projector, params: Params, stats: Params, x: Array, valid:
     return jnp.stack(out, axis=1), stats
 
 
-def _monitors(pooled: Array, projected: Array, valid: Array) -> dict[str, Array]:
+def monitors(pooled: Array, projected: Array, valid: Array) -> dict[str, Array]:
     """Collapse, seen behind the encoder and behind the projector."""
     return losses.collapse_monitors(pooled, valid) | {"projection_std": losses.feature_std(projected, valid)}

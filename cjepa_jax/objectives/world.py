@@ -115,7 +115,7 @@ class World:
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
-        return Encoder(**self.encoder, dtype=jnp.dtype(self.dtype))
+        return Encoder(**build.plain(self.encoder), dtype=jnp.dtype(self.dtype))
 
     @functools.cached_property
     def _networks(self) -> dict[str, Any]:

@@ -61,6 +61,7 @@ LIMITS = {  # of whole numbers, by the last part of a key; other numbers of `obj
     "anchor": 255, "depth": 256, "frames": 4096, "heads": 512, "hidden": 2**17, "iterations": 64, "layers": 64,
     "max_objects": 1024, "out": 2**17, "size": 8192, "slices": 2**16, "tubelet": 64, "width": 2**15, "classes": 2**20,
     "row_lengths": 1, "pack": 2**16, "kinds": 1024, "blocks": 64,
+    "ramp": LARGEST, "prototypes": 2**17,
 }  # fmt: skip
 OTHERS = 4096
 MOST_TOKENS = 2**16  # of a table of position codes

@@ -16,6 +16,8 @@ from cjepa_jax.errors import CheckpointError
 PATCHES = "patch_embed.proj"
 LAYERS = {  # name of a layer -> its place in our tree
     PATCHES: "tokenizer.projection",
+    "patch_embed_img.proj": "tokenizer.image_projection",
+    "embed_up": "embed_up",
     "embed": "embed",
     "norm": "stack.norm",
     "prediction": "prediction",
@@ -33,7 +35,9 @@ BLOCK = {  # the same within a block
     "mlp.fc1": "mlp.up",
     "mlp.fc2": "mlp.down",
 }
-ARRAYS = ("mask_token", "object_embedding")  # the same on both sides
+LAYERS |= {f"norms_block.{i}": f"stack.norm{i}" for i in range(8)}  # of several levels
+CONVOLUTIONS = (PATCHES, "patch_embed_img.proj")
+ARRAYS = ("mask_token", "object_embedding", "clip_code", "image_code")  # the same on both sides
 BLOCKS = "stack.blocks."
 
 
@@ -52,10 +56,10 @@ def to_canonical(part: Mapping, patch: int, tubelet: int, channels: int = 3) -> 
         array = np.asarray(array, np.float32)
         if path.removeprefix("tokenizer.") == "positions":
             tensors["pos_embed"] = array[None]
-        elif path in ARRAYS:
-            tensors[path] = array
-        elif place == LAYERS[PATCHES] and leaf == "kernel":
-            tensors[f"{PATCHES}.weight"] = _convolution(array, patch, tubelet, channels)
+        elif path.removeprefix("tokenizer.") in ARRAYS:
+            tensors[path.removeprefix("tokenizer.")] = array
+        elif places.get(place) in CONVOLUTIONS and leaf == "kernel":
+            tensors[f"{places[place]}.weight"] = _convolution(array, patch, tubelet, channels)
         elif place in places:
             tensors[f"{places[place]}.{_theirs(leaf)}"] = _turned(array, leaf)
         elif place.removeprefix(BLOCKS) in inner and place.startswith(BLOCKS):
@@ -81,9 +85,10 @@ def from_canonical(tensors: Mapping[str, np.ndarray], channels: int = 3) -> dict
             place = "tokenizer.positions" if f"{PATCHES}.weight" in tensors else "positions"
             _put(tree, place, np.asarray(tensors[name], np.float32)[0])
         elif name in ARRAYS:
-            _put(tree, name, np.asarray(tensors[name], np.float32))
-        elif layer == PATCHES and leaf == "weight":
-            _put(tree, f"{LAYERS[PATCHES]}.kernel", _boxes(np.asarray(tensors[name], np.float32), channels))
+            place = f"tokenizer.{name}" if f"{PATCHES}.weight" in tensors else name
+            _put(tree, place, np.asarray(tensors[name], np.float32))
+        elif layer in CONVOLUTIONS and leaf == "weight":
+            _put(tree, f"{LAYERS[layer]}.kernel", _boxes(np.asarray(tensors[name], np.float32), channels))
         elif layer in LAYERS and leaf in ("weight", "bias"):
             _put(tree, f"{LAYERS[layer]}.{_ours(layer, leaf)}", _read(tensors, name))
         elif block and block[2] in BLOCK and leaf in ("weight", "bias"):

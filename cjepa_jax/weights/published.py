@@ -11,13 +11,14 @@ import numpy as np
 from cjepa_jax import positions
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import CheckpointError
-from cjepa_jax.weights import canonical, diff, shapes
+from cjepa_jax.weights import canonical, diff, levels, shapes
 from cjepa_jax.weights.files import Tensors
 from cjepa_jax.weights.name_maps import derived
 
 PATCHES, BIAS = f"{canonical.PATCHES}.weight", f"{canonical.PATCHES}.bias"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, with which all of them were trained
 UNUSED = re.compile(r"(head|fc_norm|classifier|pooler)\.|mask_token$")  # classifiers, and the token of masked pixels
+LAST_LEVEL = "of its four levels the last"
 REMOVED = 3  # rows of the object embedding that a published predictor gets
 NON_COMMERCIAL = "CC-BY-NC-4.0"
 
@@ -88,16 +89,21 @@ def recognised(parts: Mapping[str, Tensors], tensors: Tensors) -> Layout:
     return LAYOUTS["vjepa2" if several or "pos_embed" not in predictor else "vjepa"]
 
 
-def encoder(view: Tensors, layout: Layout, images: bool = False) -> tuple[dict[str, Any], dict, list[str]]:
+def encoder(
+    view: Tensors, layout: Layout, images: bool = False, every_level: bool = False
+) -> tuple[dict[str, Any], dict, list[str]]:
     """Returns (keyword arguments of Encoder, its parameters, notes of what was left out).
 
     Args:
       view: an encoder in canonical names (see name_maps).
       images: a clip's tokeniser becomes an image tokeniser, as for clips of one repeated frame.
+      every_level: all levels and both tokenisers of V-JEPA 2.1, not its last level as a plain encoder.
 
     Raises: CheckpointError naming all missing, unexpected or mis-shaped arrays, or a value that cannot be inferred.
     """
-    where, notes = str(view.source), []
+    where, notes, stored = str(view.source), [], view
+    if every_level and images:
+        raise CheckpointError(f"{where}: images = True with levels = True: such an encoder takes images as they are")
     shape = view.shapes.get(PATCHES, ())
     if len(shape) not in (4, 5) or shape[1] != 3 or shape[-1] != shape[-2] or 0 in shape:
         text = "must be [D, 3, p, p], or [D, 3, t, p, p] of clips"
@@ -120,6 +126,10 @@ def encoder(view: Tensors, layout: Layout, images: bool = False) -> tuple[dict[s
         "std": layout.std,
         "depth": 0,
     }
+    if every_level and layout.name == "vjepa2.1":
+        unused = [name for name in stored if UNUSED.match(name)]
+        whole = derived(stored, unused, _no_biases(stored))
+        return *levels.encoder(whole, options), [note for note in notes if note != LAST_LEVEL]
     return options, canonical.from_canonical(view), notes
 
 
@@ -139,26 +149,34 @@ def predictor(
     where, size = f"{view.source}: the predictor", parse(encoder["variant"])
     view, notes = _one_mask_token(view, mask_token)
     view = derived(view, ["pos_embed"] if layout.rotary else [], _no_biases(view))
+    if encoder.get("levels"):
+        view = levels.predictor(view, size.width) or view
     width, depth = next(iter(view.shapes.get("embed.weight", ())), 0), shapes.depth(view)
     heads = layout.predictor_heads or size.heads
     wanted = shapes.stack(width, depth, 4 * width) | {"mask_token": (width,)}
-    wanted |= {"embed.weight": (width, size.width), "embed.bias": (width,)}
-    wanted |= {"prediction.weight": (size.width, width), "prediction.bias": (size.width,)}
-    other = _other_form(view, width, heads, size.width, {*wanted, "pos_embed"})
+    out, units, own = size.width, 0, {}
+    if "embed_up.bias" in view:
+        out, units = size.width * len(encoder["levels"]), view.shapes["embed_up.bias"][0]
+        wanted |= {"embed_up.weight": (units, out), "embed_up.bias": (units,)}
+        wanted |= {"clip_code": (width,), "image_code": (width,)}
+        wanted |= {"residual.weight": (out, width), "residual.bias": (out,)}
+        own = {"embed_units": units, "scene_code": True}
+    wanted |= {"embed.weight": (width, units or out), "embed.bias": (width,)}
+    wanted |= {"prediction.weight": (out, width), "prediction.bias": (out,)}
+    other = _other_form(view, width, heads, out, {*wanted, "pos_embed"})
     if other:
         return None, None, [f"the predictor is left out: {other}"]
     grid = tuple(encoder["position_grid"]) if encoder["positions"] == "table" else layout.grid
     places, view = _positions(view, layout, (size.patch, width), (grid[0] if grid else 0, grid), wanted)
     diff.compare(view.shapes, wanted, where)
-    zeros = {
-        "object_embedding": (REMOVED, width),
-        "residual.weight": (size.width, width),
-        "residual.bias": (size.width,),
-    }
+    zeros: dict[str, tuple[int, ...]] = {"object_embedding": (REMOVED, width)}
+    if not units:
+        zeros |= {"residual.weight": (out, width), "residual.bias": (out,)}
     view = derived(view, added={name: (shape, lambda shape=shape: np.zeros(shape)) for name, shape in zeros.items()})
     options = {"depth": depth, "width": width, "heads": heads, "attention": "joint", "max_objects": REMOVED}
-    options |= {"gelu": layout.gelu, **places, "epsilon": layout.epsilon}
-    untrained = "the predictor's object embedding and residual head are zeros, untrained"
+    options |= {"gelu": layout.gelu, **places, "epsilon": layout.epsilon, **own}
+    heads_too = "" if units else " and residual head"
+    untrained = f"the predictor's object embedding{heads_too} {'is' if units else 'are'} zeros, untrained"
     return options, canonical.from_canonical(view), [*notes, untrained]
 
 
@@ -188,7 +206,7 @@ def _plain(view: Tensors, layout: Layout, images: bool, notes: list[str]) -> Ten
     if layout.name == "vjepa2.1":
         gone, added = _modern(view, images)
         without += gone
-        notes.append("of its four levels the last")
+        notes.append(LAST_LEVEL)
     elif images:
         shape = view.shapes[PATCHES]
         added[PATCHES] = (shape[:2] + shape[3:], lambda: view[PATCHES].sum(2))

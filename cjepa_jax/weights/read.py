@@ -68,6 +68,7 @@ class Reading(NamedTuple):
     heads: int = 0
     frames: int = 0
     images: bool = False
+    levels: bool = False
 
 
 def read(
@@ -79,6 +80,7 @@ def read(
     frames: int = 0,
     mask_token: int | None = None,
     images: bool = False,
+    levels: bool = False,
 ) -> Pretrained:
     """Public weights, or an export of ours.
 
@@ -93,6 +95,7 @@ def read(
         number 1, as in the original code and transformers. If that was never trained (it is 0), the first non-zero one.
       images: converts a clip encoder to an image encoder, with the outputs for a clip of one repeated frame. Stored
         positions are those of the middle of the clip.
+      levels: V-JEPA 2.1 with all levels, both tokenisers and its predictor (objectives.dense), not as a plain encoder.
 
     Raises: CheckpointError, one line, for weights that are unreadable, not recognised, or inconsistent.
     """
@@ -110,21 +113,21 @@ def read(
     known, parts = _laid_out(path, config, tensors, layout)
     chosen, target = _which(parts, part, str(path))
     known = dataclasses.replace(known, heads=heads or known.heads, frames=frames or known.frames)
-    encoder, params, notes = published.encoder(parts[chosen], known, images)
+    encoder, params, notes = published.encoder(parts[chosen], known, images, levels)
     trees, about = {"encoder": params}, {"encoder": chosen}
     if target:
-        other, trees["target"], _ = published.encoder(parts[target], known, images)
+        other, trees["target"], _ = published.encoder(parts[target], known, images, levels)
         about["target"] = target
         if other != encoder:
             raise CheckpointError(f"{path}: {chosen} and {target} are not of one size")
-    predictor = None
+    stored: Any = (None, None, [])
     if "predictor" in parts:
         stored = published.predictor(parts["predictor"], known, encoder, mask_token)
-        predictor, notes = stored[0], notes + stored[2]
-        trees |= {"predictor": stored[1]} if predictor else {}
-    about["notes"] = notes
+    predictor, about["notes"] = stored[0], notes + stored[2]
+    trees |= {"predictor": stored[1]} if predictor else {}
     size, frames = _input(encoder, known, parts[chosen].shapes.get("pos_embed", (1, 0)))
     seen = {"size": size, "frames": 1 if images else frames, "anchor": 0, "names_objects": False}
+    seen |= {"change": False} if levels else {}  # the second head is of visible tokens
     licence = huggingface.licence(path) or known.licence  # a README next to a single file may belong to anything
     parts = dict(encoder=encoder, predictor=predictor, params=trees, input=seen, about=about)
     return Pretrained(known.name, str(path), _digest(path), licence, **parts)
@@ -132,7 +135,7 @@ def read(
 
 def require_published(path: str | os.PathLike, reading: Reading) -> None:
     """Raises CheckpointError if anything is said about weights of ours, which say it themselves."""
-    given = {name: value for name, value in reading._asdict().items() if value}
+    given = {name: value for name, value in reading._asdict().items() if value and name != "levels"}
     if given:
         text = ", ".join(f"{name} = {value!r}" for name, value in given.items())
         raise CheckpointError(f"{path}: {text}: only for published weights; a run or an export says this itself")

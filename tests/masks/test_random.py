@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import objects, random
+from tests.objectives import family
 
 
 def one(seed, grid, fn=random.draw, patches=None, **options):
@@ -146,3 +147,29 @@ def test_a_drawn_pair_names_the_objects_of_algorithm_2_and_hides_the_same_tokens
     assert {tuple(row) for row in removals} >= {(True, False, False), (False, True, False), (True, True, False)}
     with pytest.raises(ConfigError, match="pair = 'all': must be one of none, drawn"):
         mask(np.random.default_rng(0), patches, patches.any(1), pair="all", grid=grid)
+
+
+class Drawn(np.random.Generator):
+    """Its uniform numbers are all at the same share of their range."""
+
+    share = 0.0
+
+    def uniform(self, low=0.0, high=1.0, size=None):
+        return low + self.share * (high - low)
+
+
+def test_the_share_of_hidden_tokens_is_that_of_the_public_code_and_uniform():
+    _, arrays = family.stored("audio_jepa")
+    for u, kept in arrays["mask_draws"]:
+        given = Drawn(np.random.PCG64(0))
+        given.share = float(u)
+        none = np.zeros((2, 192), bool)
+        masked, removed = random.share(given, none, none[:, 0], grid=(1, 32, 6))
+        assert (~masked).sum() == kept and not removed.any()
+    none = np.zeros((0, 200), bool)
+    hidden = [random.share(np.random.default_rng(i), none, none[:, 0])[0] for i in range(300)]
+    counts = np.array([one.sum() for one in hidden])
+    assert 80 <= counts.min() < 84 and 116 < counts.max() <= 121
+    assert abs(np.mean(hidden, axis=0) - 0.5).max() < 0.15  # every token alike
+    with pytest.raises(ConfigError, match=r"^mask.ratio = "):
+        random.share(np.random.default_rng(0), none, none[:, 0], ratio=(0.6, 0.4))

@@ -33,8 +33,8 @@ METHOD = (
             f"{LOSS}token_losses_match_float64",
         ),
         (
-            "error = (error * jnp.sign(error)).mean(-1)",
-            "error = (error * jnp.sign(error)).sum(-1)",
+            "return (error * jnp.sign(error)).mean(-1)",
+            "return (error * jnp.sign(error)).sum(-1)",
             f"{LOSS}token_losses_match_float64",
         ),
         ("(error * jnp.sign(error)).mean(-1)", "error.mean(-1)", f"{LOSS}token_losses_match_float64"),

@@ -107,7 +107,7 @@ OBJECTIVES = (
     *of(
         "cjepa_jax/objectives/jepa.py",
         (
-            "jax.tree.map(jnp.copy, encoder)",
+            'jax.tree.map(jnp.copy, fresh["params"])',
             "jax.tree.map(jnp.zeros_like, encoder)",
             f"{JEPA}the_target_starts_as_a_copy",
         ),
@@ -117,7 +117,7 @@ OBJECTIVES = (
             PLAIN,
         ),
         ("~batch.context if batch.hidden is None else batch.hidden, batch.valid", "~batch.context, batch.valid", CROSS),
-        ('_layer_norm(full) if self.target_norm == "layer_norm" else full', "full", ZEROED),
+        ('layer_norm(full) if self.target_norm == "layer_norm" else full', "full", ZEROED),
         ("prediction, wanted, hidden, self.beta,", "prediction, wanted, hidden,", ZEROED),
         ("prediction, wanted, hidden, self.beta,", "prediction, wanted, jnp.ones_like(hidden), self.beta,", PLAIN),
         (
@@ -135,8 +135,8 @@ OBJECTIVES = (
         ('rest if self.causal_tokens == "remaining" else batch.context', "rest", ZEROED),
         ("(residual, full, intervened, counted", "(residual, full, intervened, hidden", PLAIN),
         (
-            "_moments(residual, full - intervened, rest, counts)",
-            "_moments(residual, full - intervened, batch.context, counts)",
+            "moments(residual, full - intervened, rest, counts)",
+            "moments(residual, full - intervened, batch.context, counts)",
             PACKED,
         ),
         ('losses.masked_mean(terms["prediction"], valid)', 'terms["prediction"].mean()', PACKED),
@@ -247,8 +247,8 @@ OBJECTIVES = (
         "cjepa_jax/objectives/siamese.py",
         ("wanted[:, 1 - view])", "wanted[:, view])", "tests/objectives/test_siamese.py::test_byol_is_its_formula"),
         (
-            'wanted = jax.lax.stop_gradient(_by_view(self._projector, target["projector"], {}, seen, valid)[0])',
-            'wanted = _by_view(self._projector, target["projector"], {}, seen, valid)[0]',
+            'wanted = jax.lax.stop_gradient(by_view(self._projector, target["projector"], {}, seen, valid)[0])',
+            'wanted = by_view(self._projector, target["projector"], {}, seen, valid)[0]',
             "tests/objectives/test_siamese.py::test_gradients_reach_every_parameter_and_never_the_target",
         ),
         (

@@ -3,6 +3,7 @@
 from tests.mutants.data import DATA
 from tests.mutants.evals import EVALS
 from tests.mutants.exports import CONFIGS, EXPORTS
+from tests.mutants.family import FAMILY
 from tests.mutants.masks import MASKS
 from tests.mutants.method import METHOD
 from tests.mutants.models import MODELS
@@ -17,4 +18,5 @@ MUTANTS = (
     *(*METHOD, *OBJECTIVES, *MODELS, *MASKS, *DATA, *EVALS, *QUESTIONS, *PLANNING, *RUNS, *EXPORTS, *CONFIGS),
     *WORLD,
     *SLOTS,
+    *FAMILY,
 )

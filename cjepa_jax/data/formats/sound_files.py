@@ -1,0 +1,72 @@
+"""Reads sounds: PCM .wav with Python alone, .flac and .ogg by soundfile (pip install 'cjepa_jax[sound]')."""
+
+import io
+import os
+import wave
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from scipy.signal import resample_poly
+
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.weights import safety
+
+SUFFIXES = (".flac", ".ogg", ".wav")
+MOST = 2**30  # bytes of a file
+
+
+def read(path: str | os.PathLike, rate: int, samples: int) -> Float[np.ndarray, " {samples}"]:
+    """The middle `samples` of a file at `rate` Hz, float32 in -1..1, channels averaged. Short sounds are padded with 0.
+
+    Raises: DataError, one line with the file, for one that cannot be read. ConfigError where soundfile is needed.
+    """
+    path = Path(path)
+    try:
+        with safety.regular(path) as file:
+            data = file.read(MOST + 1)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    if len(data) > MOST:
+        raise DataError(f"{path}: more than {MOST} bytes")
+    try:
+        sound, own = _wav(data) if path.suffix.lower() == ".wav" else _soundfile(data, path)
+    except (wave.Error, EOFError, ValueError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
+        raise DataError(f"{path}: not a readable {path.suffix} file: {str(error) or 'it is cut off'}") from error
+    if not sound.size or not np.isfinite(sound).all():
+        raise DataError(f"{path}: has {'no sound' if not sound.size else 'values that are not finite'}")
+    sound = sound.mean(1)
+    if own != rate:
+        divisor = int(np.gcd(own, rate))
+        sound = resample_poly(sound, rate // divisor, own // divisor)
+    left = (len(sound) - samples) // 2
+    sound = sound[left : left + samples] if left > 0 else sound[:samples]
+    missing = samples - len(sound)
+    return np.pad(sound, (missing // 2, missing - missing // 2)).astype(np.float32)
+
+
+def _wav(data: bytes) -> tuple[np.ndarray, int]:
+    """[S, channels] in -1..1, and the sampling rate."""
+    with wave.open(io.BytesIO(data)) as file:
+        width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+        raw = file.readframes(file.getnframes())
+    if not 1 <= width <= 4 or not rate:
+        raise ValueError(f"samples of {width} bytes at {rate} Hz")
+    raw = raw[: len(raw) // (width * channels) * width * channels]
+    if width == 1:  # unsigned
+        values = np.frombuffer(raw, np.uint8).astype(np.float64) - 128
+    elif width == 3:
+        parts = np.frombuffer(raw, np.uint8).reshape(-1, 3)
+        values = np.pad(parts, ((0, 0), (1, 0))).view("<i4")[:, 0].astype(np.float64) / 256
+    else:
+        values = np.frombuffer(raw, f"<i{width}").astype(np.float64)
+    return (values / 2.0 ** (8 * width - 1)).reshape(-1, channels), rate
+
+
+def _soundfile(data: bytes, path: Path) -> tuple[np.ndarray, int]:
+    try:
+        import soundfile
+    except ImportError as error:
+        text = f"{path}: reading {path.suffix} needs soundfile: pip install 'cjepa_jax[sound]'"
+        raise ConfigError(text) from error
+    return soundfile.read(io.BytesIO(data), dtype="float64", always_2d=True)

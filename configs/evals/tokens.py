@@ -1,0 +1,11 @@
+"""A dense probe of any run on simulated scenes: places and objects of single tokens.
+
+python -m cjepa_jax.evaluate --config=configs/evals/tokens.py --checkpoint=runs/vjepa2_1
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+    tokens = dict(type="cjepa_jax.evals.tokens:Tokens", each=32)
+    return ConfigDict(dict(evals=dict(fit=512, test=512, random_inits=3, protocols=dict(tokens=tokens)))).lock()
