@@ -6,6 +6,8 @@
     tokens = model.encode(clips)                         # [B, N, D]
     features = model.features(clips)                     # [B, D]
     answer = model.intervene(clips, masks, remove=[0])   # what if the first object were absent?
+    layers = model.states(clips)                         # [L + 1, B, N, D], after each block
+    tokens = model.run(clips, at=2, edit=lambda x: 2 * x)  # what if the second block's output were another?
 
 Scenes are images [H, W, 3], [B, H, W, 3] or clips [B, T, H, W, 3], RGB, uint8 or float in 0..255. A model of other
 channels takes as many, and one with another scale than 255 takes any finite values. See docs/API.md.
@@ -17,7 +19,7 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -149,6 +151,57 @@ class Model:
         parts = [self._encode(video[i : i + self.batch], len(video)).mean(1) for i in starts]
         return np.concatenate([np.zeros((0, self.info["width"]), np.float32), *parts])
 
+    def states(self, images: Any) -> np.ndarray:
+        """Tokens after each layer: images or clips of B scenes -> float32 [L + 1, B, N, D], all kept in memory.
+
+        Layer 0 is the tokenizer, layer l the l-th of L blocks. The last norm is not applied: `resume` applies it.
+        """
+        video = inputs.pixels(images, self._takes)
+        if not len(video):
+            tokens = math.prod(self._takes.grid(video.shape)), self.info["width"]
+            return np.zeros((self.info["depth"] + 1, 0, *tokens), np.float32)
+        return self._inside(len(video)).states(video)
+
+    def resume(self, tokens: Any, at: int, grid: tuple[int, int, int]) -> np.ndarray:
+        """The encoder's output from tokens of a layer: [B, N, D] -> float32 [B, N, D], by the blocks after it and the
+        last norm. resume(states(x)[l], l, grid(x)) is encode(x), up to rounding.
+
+        Args:
+          tokens: as `states` gives them. at: their layer, 0 to L. grid: (times, rows, columns) of the tokens.
+        Raises: InputError for another shape, and for values that are not finite.
+        """
+        at = self._layer(at)
+        grid = tuple(_whole(f"grid[{i}]", value, 1) for i, value in enumerate(grid))
+        x = inputs.as_array("tokens", tokens)
+        if x.ndim != 3 or len(grid) != 3 or x.shape[1:] != (math.prod(grid), self.info["width"]):
+            text = f"[B, {math.prod(grid)}, {self.info['width']}], B scenes of {' x '.join(map(str, grid))} tokens"
+            raise InputError(f"tokens: shape {x.shape}: must be {text}")
+        x = x.astype(np.float32)
+        if not np.isfinite(x).all():
+            raise InputError(f"tokens: {x.size - int(np.isfinite(x).sum())} values are not finite")
+        return self._inside(len(x)).resume(x, at, grid) if len(x) else x
+
+    def run(self, images: Any, at: int, edit: Callable[[np.ndarray], Any] | None = None) -> np.ndarray:
+        """The encoder's output if the tokens of a layer were others: images or clips of B scenes -> float32 [B, N, D].
+
+        Args:
+          at: the layer, 0 (the tokenizer) to L.
+          edit: tokens float32 [B, N, D] of all scenes -> tokens of the same shape. It may change its argument in place
+            and return it. None: nothing is edited. An edit that changes no value leaves the output's bits.
+        Raises: InputError as `resume`, for what `edit` returns.
+        """
+        at, video = self._layer(at), inputs.pixels(images, self._takes)
+        grid = self._takes.grid(video.shape)
+        if not len(video):
+            return self._encode(video)
+        tokens = self._inside(len(video)).tokens(video, at)
+        shape = tokens.shape
+        if edit is not None:
+            tokens = inputs.as_array("edit", edit(tokens.copy()))
+        if tokens.shape != shape:
+            raise InputError(f"edit: shape {tokens.shape} from tokens {shape}: must be {shape}")
+        return self.resume(tokens, at, grid)
+
     def intervene(self, images: Any, masks: Any, remove: Any, *, anchor: int | None = None) -> Intervention:
         """What if these objects were absent? Their tokens are hidden and the others are encoded without them. The
         predictor infers the hidden tokens and how the rest would change, as in evals.counterfactual.readouts.
@@ -224,9 +277,25 @@ class Model:
         """The functions that compute this number of scenes."""
         return self._compiled(1 if scenes == 1 else self.batch)
 
+    def _inside(self, scenes: int) -> base.Inside:
+        """The layers of the encoder that encodes, for this number of scenes."""
+        network = self._network
+        own = network.state.target if self.weights == "target" else network.state.params
+        return network.inside(1 if scenes == 1 else self.batch, own)
+
+    def _layer(self, at: int) -> int:
+        at, most = _whole("at", at, 0), self.info["depth"]
+        if at > most:
+            raise InputError(f"at = {at}: must be a layer from 0 to {most}")
+        return at
+
+    @functools.cached_property
+    def _network(self) -> Network:
+        return Network.of_weights(self.pretrained, self.dtype)
+
     @functools.cached_property
     def _compiled(self):
-        return functools.cache(Network.of_weights(self.pretrained, self.dtype).functions)
+        return functools.cache(self._network.functions)
 
 
 def _whole(name: str, value: Any, least: int) -> int:

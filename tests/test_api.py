@@ -21,6 +21,7 @@ from cjepa_jax.loading.inputs import InputError
 from cjepa_jax.loading.model import Restored
 from cjepa_jax.masks import objects
 from configs.baselines import mae
+from tests import pretrained as pretrained_weights
 from tests import run_folders, running, scenes
 
 COMPILED = []  # a name for each program that XLA has compiled
@@ -79,6 +80,41 @@ def test_encode_is_the_objectives_encode_and_features_its_mean(restored, model, 
         assert tokens.dtype == np.float32 and tokens.shape == (5, 16, 96)
         np.testing.assert_allclose(tokens, expected, atol=2e-5)
         np.testing.assert_array_equal(each.features(shown[0]), tokens.mean(1))
+
+
+def check_layers(model, video):
+    """Each layer resumes to what `encode` gives, an edit is seen, and an edit of nothing changes no bit."""
+    states, grid, encoded = model.states(video), model.grid(video), model.encode(video)
+    assert states.shape == (model.info["depth"] + 1, *encoded.shape) and states.dtype == np.float32
+    for at, tokens in enumerate(states):
+        np.testing.assert_allclose(model.resume(tokens, at, grid), encoded, atol=1e-5)
+        clean = model.run(video, at)
+        np.testing.assert_allclose(clean, encoded, atol=1e-5)
+        np.testing.assert_array_equal(model.run(video, at, lambda x: x), clean)
+        np.testing.assert_array_equal(model.run(video, at, lambda x: x[::-1])[::-1], clean)  # scenes are independent
+    assert np.abs(model.run(video, 0, np.zeros_like) - encoded).max() > 0.01
+
+
+def test_the_layers_of_a_run_of_an_export_and_of_an_imported_vjepa_2(model, shown, tmp_path):
+    check_layers(model, shown[0])
+    check_layers(dataclasses.replace(model, weights="target"), shown[0])
+    file = pretrained_weights.published(tmp_path / "vjepa2.safetensors", pretrained_weights.weights(predictor=None))
+    found = cjepa_jax.load(file, layout="vjepa2", heads=3, batch=4)
+    assert found.pretrained.encoder["positions"] == "rope_tile"
+    check_layers(found, shown[0])
+    check_layers(cjepa_jax.load(pretrained_weights.export(tmp_path / "export", found.pretrained), batch=4), shown[0])
+
+
+def test_layers_of_no_scenes_and_what_a_layer_cannot_be(model, shown):
+    video, grid = shown[0], model.grid(shown[0])
+    assert model.states(video[:0]).shape == (2, 0, 16, 96) and model.run(video[:0], 1).shape == (0, 16, 96)
+    assert refused(model.run, video, 2) == "at = 2: must be a layer from 0 to 1"
+    assert "at = -1: must be a whole number from 0" in refused(model.run, video, -1)
+    assert "edit: shape (5, 16) from tokens (5, 16, 96)" in refused(model.run, video, 1, lambda x: x[..., 0])
+    assert "edit: NoneType" in refused(model.run, video, 1, lambda x: None)
+    assert "tokens: 7680 values are not finite" in refused(model.run, video, 1, lambda x: x * np.nan)
+    assert "must be [B, 16, 96], B scenes of 1 x 4 x 4" in refused(model.resume, np.zeros((5, 9, 96)), 1, grid)
+    assert "grid[1] = 0: must be" in refused(model.resume, np.zeros((5, 16, 96)), 1, (1, 0, 4))
 
 
 def test_intervene_is_what_the_evaluation_asks(restored, model, shown):

@@ -43,6 +43,28 @@ class Seen(NamedTuple):
     change: np.ndarray | None  # the predicted s_full - s_int, the change of the rest. None if it was not trained
 
 
+class Inside(NamedTuple):
+    """The layers of an encoder as functions (models/inside.py). Layer 0 is the tokenizer, layer l the l-th block.
+
+    Attributes:
+      layers: L, the number of blocks.
+      states: uint8 [B, T, H, W, 3] -> float32 [L + 1, B, N, D], the tokens after each layer.
+      tokens: (video, layer) -> float32 [B, N, D], the tokens of one layer, without the blocks after it.
+      resume: (tokens [B, N, D] of a layer, layer, grid) -> float32 [B, N, D], the encoder's output from there.
+      params: the encoder's parameters.
+      before, after: the differentiable functions (params, video, layer) -> tokens [B, N, D] of the layer, and
+        (params, tokens, layer, grid) -> [B, N, D]. grid = (times, rows, columns) of the tokens.
+    """
+
+    layers: int
+    states: Callable[[np.ndarray], np.ndarray]
+    tokens: Callable[[np.ndarray, int], np.ndarray]
+    resume: Callable[[np.ndarray, int, tuple[int, int, int]], np.ndarray]
+    params: Any
+    before: Callable
+    after: Callable
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """One model as functions on NumPy arrays of any number of scenes B. They are compiled for one batch size.
@@ -62,6 +84,7 @@ class Model:
       latents, advance: of world models, else None. uint8 [B, T, H, W, 3] -> float32 [B, T, D], and (latents [B, t, D],
         actions [B, t, A], proprio [B, t, S] or None) -> the next latents [B, D]. See objectives.base.World.
       influence: of models of slots, else None. Hidden -> by name graphs [B, K, K] of what slot i (axis 1) depends on.
+      inside: the encoder's layers. None if `encode` is not one of this package's Transformers alone.
     """
 
     name: str
@@ -75,6 +98,7 @@ class Model:
     latents: Callable[[np.ndarray], np.ndarray] | None = None
     advance: Callable[..., np.ndarray] | None = None
     influence: Callable[[Hidden], dict[str, np.ndarray]] | None = None
+    inside: Inside | None = None
 
 
 class Score(NamedTuple):

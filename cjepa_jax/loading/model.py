@@ -15,16 +15,18 @@ from cjepa_jax import experiment, optim, train_step
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
-from cjepa_jax.evals.base import RANDOM, TRAINED, Hidden, Model, Seen
+from cjepa_jax.evals.base import RANDOM, TRAINED, Hidden, Inside, Model, Seen
 from cjepa_jax.loading import init_from, pretrained
 from cjepa_jax.masks.naming import names_objects
+from cjepa_jax.models import inside
+from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
 from cjepa_jax.objectives.base import Masking, World, exports
 from cjepa_jax.objectives.dense import Dense
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.workdir import run_folder, tuples
-from cjepa_jax.types import Batch, Rows, TrainState
+from cjepa_jax.types import Batch, Params, Rows, TrainState
 from cjepa_jax.weights import hub, shipped
 from cjepa_jax.weights.read import Pretrained, Reading, foresees, require_published
 
@@ -90,6 +92,7 @@ class Network:
             apply=objective.encode,
             target_norm=getattr(objective, "target_norm", "none"),
             fresh_predictor=functools.partial(_fresh_predictor, objective),
+            inside=self.inside(batch, params),
             **(self._world(batch, state) if isinstance(objective, World) else {}),
             influence=self._influence(batch, params) if hasattr(objective, "influence") else None,
         )
@@ -112,6 +115,37 @@ class Network:
             return (self.objective.influence(params, batch),)
 
         return jax.jit(influence)
+
+    def inside(self, batch: int, params: Params) -> Inside | None:
+        """The layers of the encoder in `params`, or of the target's. None if it is not all of `objective.encode`."""
+        if "encoder" not in exports(self.objective) or getattr(self.objective, "framewise", False):
+            return None
+        own = params.get("encoder", params)
+        states, tokens, resume, *traced = self._compiled_inside
+
+        def at(video: np.ndarray, layer: int) -> np.ndarray:
+            return in_batches(batch, functools.partial(tokens, own, layer=np.int32(layer)), video)
+
+        def resumed(x: np.ndarray, layer: int, grid: tuple[int, int, int]) -> np.ndarray:
+            return in_batches(batch, functools.partial(resume, own, layer=np.int32(layer), grid=tuple(grid)), x)
+
+        return Inside(
+            layers=len(jax.tree.leaves(own["stack"]["blocks"])[0]),
+            states=lambda video: in_batches(batch, functools.partial(states, own), video).swapaxes(0, 1),
+            tokens=at,
+            resume=resumed,
+            params=own,
+            before=traced[0],
+            after=traced[1],
+        )
+
+    @functools.cached_property
+    def _compiled_inside(self):
+        """models.inside on this network's encoder: states, before and after jitted, then the last two as functions."""
+        dtype = jnp.dtype(getattr(self.objective, "dtype", "float32"))
+        encoder = Encoder(**self.objective.encoder, dtype=dtype)
+        states, before, after = (functools.partial(f, encoder) for f in (inside.states, inside.before, inside.after))
+        return jax.jit(states), jax.jit(before), jax.jit(after, static_argnames="grid"), before, after
 
     def _world(self, batch: int, state: TrainState) -> dict[str, Any]:
         """base.Model.latents and advance."""

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from cjepa_jax.api import Model
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights.read import read
 from tests.weights.parity import CLOSE, encode, normal, pixels, predict
@@ -38,12 +39,19 @@ def vjepa2(folder, **options):
     return model, read(folder)
 
 
+def layers_of(found, video):
+    """The layers [L + 1, B, N, D] of an imported model, as users get them."""
+    return Model(found, batch=len(video)).states(video)
+
+
 @pytest.mark.needs("transformers")
 @torch.no_grad()
 def test_hugging_faces_ijepa_layer_by_layer(tmp_path):
     model, found = ijepa(tmp_path)
     video = pixels(2, 1, 32, 32, 3)
     layers = model(normal(video, found)[:, 0], output_hidden_states=True)
+    for ours, hidden in zip(layers_of(found, video), layers.hidden_states, strict=True):
+        np.testing.assert_allclose(ours, hidden, atol=1e-4)
     for depth in (1, 2, 3):
         theirs = model.layernorm(layers.hidden_states[depth])
         np.testing.assert_allclose(encode(found, video, depth), theirs, **CLOSE)
@@ -74,6 +82,8 @@ def test_hugging_faces_vjepa2_layer_by_layer_and_its_predictor(tmp_path):
     context, targets = np.arange(0, 32, 3), np.arange(1, 32, 3)
     masks = [torch.tensor(ids)[None].repeat(2, 1) for ids in (context, targets)]
     out = model(normal(video, found), [masks[0]], [masks[1]], output_hidden_states=True)
+    for ours, hidden in zip(layers_of(found, video), out.hidden_states, strict=True):
+        np.testing.assert_allclose(ours, hidden, atol=1e-4)
     for depth in (1, 2):
         theirs = model.encoder.layernorm(out.hidden_states[depth])
         np.testing.assert_allclose(encode(found, video, depth), theirs, **CLOSE)
