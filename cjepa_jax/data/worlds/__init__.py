@@ -3,7 +3,8 @@
 from cjepa_jax.data.worlds.balls import Balls
 from cjepa_jax.data.worlds.blocks import Blocks
 from cjepa_jax.data.worlds.craft.world import Craft
+from cjepa_jax.data.worlds.motion import Motion
 from cjepa_jax.data.worlds.ramps import Ramps
 from cjepa_jax.data.worlds.shadows import Shadows
 
-__all__ = ["Balls", "Blocks", "Craft", "Ramps", "Shadows"]
+__all__ = ["Balls", "Blocks", "Craft", "Motion", "Ramps", "Shadows"]
