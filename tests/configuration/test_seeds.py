@@ -40,6 +40,7 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "noise of slots": 2,
     "features of slots": 2,
     "random actions of a task": 1,
+    "causal states": 1,
 }
 NUMBERS = (0, 1, 2, 3, 4, 5, 7, 21, 1001, 2**32 - 1, 2**32, 2**63)
 OF_SCENES = {  # purpose -> the words behind the seed, from two numbers; the seeds that finished data depend on

@@ -1,0 +1,71 @@
+"""In which layer is the direction of motion a variable that the encoder uses? docs/STATES.md
+
+    python -m cjepa_jax.compare --suite=configs/suites/motion.py --workdir=runs/states --jobs=2
+
+Clips of 16 frames of 32 pixels (128 tokens) of the world `Motion`: one object moves, and one to three rest. Every
+method has the encoder, the scenes and the operations of Causal-JEPA. Nothing is tuned. The columns are of the last
+layer. Each cell's report has all layers.
+"""
+
+LAST = 4  # layers of the encoder
+
+
+def get_suite():
+    return {
+        "about": "Motion, 16 frames of 32 pixels, width 64, one CPU core a cell",
+        "flops": 5.0e12,
+        "seeds": (1, 2, 3),
+        "shared": {
+            "data.size": 32,
+            "data.frames": 16,
+            "data.workers": 0,
+            "data.threads": 1,
+            "objective.encoder.variant": "64x4x4x256/8",
+            "probe.every": 0,
+            "checkpoint.every": 1000,
+            "log.report": False,
+            "log.tensorboard": False,
+        },
+        "worlds": {
+            "motion": {
+                "label": "Motion",
+                "overrides": {
+                    "data.source": "cjepa_jax.data.worlds:Motion",
+                    "data.options.objects": (2, 4),
+                },
+            },
+        },
+        "methods": {
+            "random": {"label": "random init", "config": "clips", "steps": 0},
+            "cjepa": {"label": "Causal-JEPA", "config": "clips"},
+            "ijepa": {"label": "I-JEPA", "config": "baselines/ijepa"},
+            "vjepa": {"label": "V-JEPA", "config": "baselines/vjepa"},
+            "mae": {"label": "MAE", "config": "baselines/mae"},
+            "lejepa": {"label": "LeJEPA", "config": "baselines/lejepa"},
+        },
+        "tuning": {},
+        "evals": {
+            "fit": 200,
+            "test": 200,
+            "batch": 100,
+            "random_inits": 1,
+            "protocols": {
+                "causal_states": {
+                    "type": "cjepa_jax.evals.causal_states:CausalStates",
+                    "cache": "{folder}/layers",
+                },
+            },
+        },
+        "columns": {
+            "readout": ("causal_states", "readout"),
+            "effect, nats": ("causal_states", f"effect/means/layer {LAST}"),
+            "ratio to the worst control": ("causal_states", f"ratio/means/layer {LAST}"),
+            "its lower bound": ("causal_states", f"ratio from/means/layer {LAST}"),
+            "ratio at layer 1": ("causal_states", "ratio/means/layer 1"),
+            "ratio at layer 2": ("causal_states", "ratio/means/layer 2"),
+            "ratio at layer 3": ("causal_states", "ratio/means/layer 3"),
+            "interchange": ("causal_states", f"interchange/means/layer {LAST}"),
+            "all of the twin": ("causal_states", f"interchange/means/layer {LAST}", "all of the twin"),
+        },
+        "contrasts": [("cjepa", "vjepa"), ("cjepa", "ijepa"), ("cjepa", "random")],
+    }
