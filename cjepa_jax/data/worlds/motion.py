@@ -42,9 +42,9 @@ class Motion(World):
 
     do(direction): `twin(i, direction)` is scene i in all pixels' causes except the direction.
 
-    A scene holds what a Balls scene holds, with empty contacts [0,4], and `class` int64 []. `labels` are the scene's
-    causes as label_names: hue and ground in 0 .. 1, size as the moving object's share of the view, place and speed.
-    Without the moving object they are 0, except for the count and the ground.
+    A scene holds what a Balls scene holds, with empty contacts [0,4], and `class` int64 []. `labels` are the count of
+    objects and the moving object's causes: direction as a unit vector, speed, size as a share of the view, hue in
+    0 .. 1, and place. Without the moving object they are 0.
 
     `hold_out` holds out three things. For "count": 1 or 2 objects more than `objects` allows. For "colour": hues per
     shape, see layout.colours. For "layout": places in the lower right quarter.
@@ -69,7 +69,7 @@ class Motion(World):
 
     setup_type: ClassVar[type] = Setup
     label_names: ClassVar[tuple[str, ...]] = (
-        "count", "direction/x", "direction/y", "speed", "size", "hue", "place/x", "place/y", "ground",
+        "count", "direction/x", "direction/y", "speed", "size", "hue", "place/x", "place/y",
     )  # fmt: skip
     state_names: ClassVar[tuple[str, ...]] = (
         "present",  # 1, or 0 if removed (then the whole row is 0)
@@ -141,13 +141,14 @@ class Motion(World):
         removed = check_removed(removed, len(setup.kind))
         polygons, order = self.polygons(setup), [k for k in self.order(setup) if not removed[k]]
         visible, amodal = draw.masks(polygons, order, self.frames, self.size)
+        states = self.states(setup, removed)
         return {
             "video": self._video(setup, polygons, order),
             "masks": visible,
             "amodal": amodal,
-            "states": self.states(setup, removed),
+            "states": states,
             "contacts": np.zeros((0, 4), np.float32),
-            "labels": self.causes(setup, removed),
+            "labels": self.labels(states),
             "class": np.int64(setup.direction),
         }
 
@@ -185,12 +186,16 @@ class Motion(World):
         draw.paint(video, [(part, setup.colour[k].tolist()) for k in order for part in polygons[k]])
         return video
 
-    def causes(self, setup: Setup, removed: np.ndarray) -> np.ndarray:
-        """What the scene was made from, float32 [P] as label_names."""
-        hue = colorsys.rgb_to_hsv(*(setup.colour[0] / 255).tolist())[0]
-        size = layout.areas(setup.kind, setup.half)[0]
-        moving = np.array([*SUN[setup.direction], setup.speed, size, hue, *setup.position[0]])
-        return np.array([(~removed).sum(), *moving * ~removed[0], setup.complex], np.float32)
+    def labels(self, states: np.ndarray) -> np.ndarray:
+        """Probe targets float32 [P] as label_names, from states [T,K,S]."""
+        first = dict(zip(self.state_names, states[0, 0].astype(float), strict=True))
+        velocity = np.array([first["velocity/x"], first["velocity/y"]])
+        speed = np.hypot(*velocity)
+        hue = colorsys.rgb_to_hsv(*(first[f"colour/{c}"] for c in "rgb"))[0]
+        place = np.array([first["position/x"], first["position/y"]]) + self.middle * velocity
+        direction = velocity / (speed if speed else 1.0)
+        count = states[0, :, self.state_names.index("present")].sum()
+        return np.array([count, *direction, speed, first["size/area"], hue, *place], np.float32)
 
     def states(self, setup: Setup, removed: np.ndarray) -> np.ndarray:
         """States float32 [T,K,S], columns as state_names. Rows of removed objects are 0."""
