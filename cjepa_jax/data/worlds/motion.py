@@ -149,7 +149,7 @@ class Motion(World):
             "states": states,
             "contacts": np.zeros((0, 4), np.float32),
             "labels": self.labels(states),
-            "class": np.int64(setup.direction),
+            "class": np.array(setup.direction, np.int64),
         }
 
     def film(self, setup: Setup, removed: np.ndarray | None = None) -> np.ndarray:
