@@ -121,6 +121,8 @@ class Network:
         if "encoder" not in exports(self.objective) or getattr(self.objective, "framewise", False):
             return None
         own = params.get("encoder", params)
+        if "stack" not in own:
+            return None
         states, tokens, resume, *traced = self._compiled_inside
 
         def at(video: np.ndarray, layer: int) -> np.ndarray:
