@@ -40,6 +40,8 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "noise of slots": 2,
     "features of slots": 2,
     "random actions of a task": 1,
+    "noise of an expert": 1,
+    "frames of which plans are distilled": 0,
     "causal states": 1,
 }
 NUMBERS = (0, 1, 2, 3, 4, 5, 7, 21, 1001, 2**32 - 1, 2**32, 2**63)
