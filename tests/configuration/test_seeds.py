@@ -42,6 +42,10 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "random actions of a task": 1,
     "noise of an expert": 1,
     "frames of which plans are distilled": 0,
+    "points on shapes": 2,
+    "points that are drawn of a file": 1,
+    "synthetic sounds": 2,
+    "tokens of a dense probe": 1,
     "causal states": 1,
 }
 NUMBERS = (0, 1, 2, 3, 4, 5, 7, 21, 1001, 2**32 - 1, 2**32, 2**63)
