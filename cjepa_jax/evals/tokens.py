@@ -62,7 +62,7 @@ class Tokens:
         """Which tokens of each scene, int [n, each], and their time, row, column and object, float [n each, 4]."""
         patches, grid = part.arrays["object_patches"].any(1), part.map.grid
         rng = seeds.generator(seed, "tokens of a dense probe", index)
-        at = np.stack([rng.permutation(math.prod(grid))[: self.each] for _ in range(len(patches))])
+        at = np.stack([rng.permutation(math.prod(grid))[: self.each] for _ in part.arrays["object_patches"]])
         places = np.stack(np.unravel_index(at.ravel(), grid), axis=-1)
         touches = np.take_along_axis(patches, at, axis=1).ravel()
         return at, np.concatenate([places, touches[:, None]], axis=1).astype(float)
