@@ -220,6 +220,7 @@ class Ctt(Slots):
         if self.graph == "gates":
             return found.more["gates"], ready
         if self.graph == "true":
+            assert batch.graph is not None  # see _need
             return batch.graph[:, :slots, :slots].astype(jnp.float32), ready
         if self.graph == "intervened":
             return _changed(batch)[:, :, None] & batch.removed[:, None, :slots], ready
@@ -261,6 +262,7 @@ class Ctt(Slots):
 
     def _of_removal(self, params: Params, batch: Batch, found: Pass, edges: Array):
         """Invariance and sufficiency on the scene and the scene without its removed objects."""
+        assert batch.intervened is not None  # see _need
         slots = batch.video.shape[3]
         gone = batch.removed[:, :slots]
         has = gone.any(-1) & batch.intervened_valid
@@ -331,6 +333,7 @@ def _with_auxiliary(edges: Float[Array, "B K K"], count: int) -> Float[Array, "B
 
 def _changed(batch: Batch) -> Bool[Array, "B K"]:
     """The slots that differ in the scene without the removed objects."""
+    assert batch.intervened is not None  # see _need
     difference = jnp.square(batch.video[:, :, 0] - batch.intervened[:, :, 0]).mean(-1).max(1)
     return (difference > SAME) & ~batch.removed[:, : difference.shape[1]]
 

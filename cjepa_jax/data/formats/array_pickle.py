@@ -98,7 +98,8 @@ class _Machine:
 
     def run(self, file: Any) -> Any:
         """The object that the pickle holds. Raises ValueError and others for what is not allowed."""
-        for step, (instruction, value, _) in enumerate(pickletools.genops(file)):
+        for step, (instruction, argument, _) in enumerate(pickletools.genops(file)):
+            value: Any = argument
             if step > MOST_STEPS or len(self.stack) > MOST_STACK:
                 raise ValueError("it is too large")
             name = instruction.name
