@@ -171,15 +171,16 @@ class Model:
         Raises: InputError for another shape, and for values that are not finite.
         """
         at = self._layer(at)
-        grid = tuple(_whole(f"grid[{i}]", value, 1) for i, value in enumerate(grid))
+        whole = tuple(_whole(f"grid[{i}]", value, 1) for i, value in enumerate(grid))
         x = inputs.as_array("tokens", tokens)
-        if x.ndim != 3 or len(grid) != 3 or x.shape[1:] != (math.prod(grid), self.info["width"]):
-            text = f"[B, {math.prod(grid)}, {self.info['width']}], B scenes of {' x '.join(map(str, grid))} tokens"
+        if x.ndim != 3 or len(whole) != 3 or x.shape[1:] != (math.prod(whole), self.info["width"]):
+            text = f"[B, {math.prod(whole)}, {self.info['width']}], B scenes of {' x '.join(map(str, whole))} tokens"
             raise InputError(f"tokens: shape {x.shape}: must be {text}")
+        times, rows, columns = whole
         x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise InputError(f"tokens: {x.size - int(np.isfinite(x).sum())} values are not finite")
-        return self._inside(len(x)).resume(x, at, grid) if len(x) else x
+        return self._inside(len(x)).resume(x, at, (times, rows, columns)) if len(x) else x
 
     def run(self, images: Any, at: int, edit: Callable[[np.ndarray], Any] | None = None) -> np.ndarray:
         """The encoder's output if the tokens of a layer were others: images or clips of B scenes -> float32 [B, N, D].
@@ -281,7 +282,10 @@ class Model:
         """The layers of the encoder that encodes, for this number of scenes."""
         network = self._network
         own = network.state.target if self.weights == "target" else network.state.params
-        return network.inside(1 if scenes == 1 else self.batch, own)
+        inside = network.inside(1 if scenes == 1 else self.batch, own)
+        if inside is None:
+            raise InputError(f"{self.pretrained.source}: its encoder is not one Transformer whose layers can be read")
+        return inside
 
     def _layer(self, at: int) -> int:
         at, most = _whole("at", at, 0), self.info["depth"]

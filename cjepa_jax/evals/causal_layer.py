@@ -45,6 +45,7 @@ class Study:
 
     def __init__(self, model: Model, clips: Clips, options: Options, grid: tuple[int, int, int], batch: int, seed: int):
         self.clips, self.options, self.grid, self.batch, self.seed = clips, options, tuple(grid), batch, seed
+        assert model.inside is not None  # CausalStates asks for it
         self.inside = model.inside
         self.layers = Layers(model.inside, grid, batch)
         self.features = pooled(model, clips.video, batch)  # [n, D]
@@ -52,12 +53,12 @@ class Study:
         self.head = subspaces.readout(self.features, clips.y, clips.classes)
         self.accuracy = float((self.head.logits(self.output).argmax(1) == clips.of).mean())
         self.rank = clips.classes - 1
-        self._states = None
+        self._states: list[np.ndarray] = []  # [L + 1, n, times, D] of each part
 
     def states(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean tokens of each time of a layer, [n, times, D] of the fitting and [m, times, D] of the test clips."""
-        if self._states is None:  # of all layers at once, and only if a layer is not cached
-            self._states = tuple(self.layers.pooled(video) for video in (self.clips.video, self.clips.other))
+        if not self._states:  # of all layers at once, and only if a layer is not cached
+            self._states = [self.layers.pooled(video) for video in (self.clips.video, self.clips.other)]
         return self._states[0][layer], self._states[1][layer]
 
     def measure(self, layer: int) -> dict[str, np.ndarray]:
@@ -200,6 +201,7 @@ class Layer:
 
     def interchanged(self, bases: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Hits [m] of the twin's class, with a subspace, with random ones, and with all of the twin's tokens."""
+        assert self.clips.twins is not None
         twins = self.study.layers.tokens(self.clips.twins, self.layer)
         aims, found = self.clips.aims, {}
         for name, u in bases.items():

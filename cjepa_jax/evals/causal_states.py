@@ -5,6 +5,7 @@ evals/causal_layer.py.
 """
 
 import dataclasses
+import functools
 import hashlib
 from typing import Any, ClassVar
 
@@ -84,11 +85,10 @@ class CausalStates:
 
     def run(self, bench: Bench) -> Result:
         """Measures the model and the random initialisations, layer by layer."""
-        require(
-            bench.model.inside is not None, "CausalStates", "a model whose encoder is a Transformer of this package"
-        )
-        clips = self.clips(bench)
-        most = bench.model.inside.layers
+        inside = bench.model.inside
+        require(inside is not None, "CausalStates", "a model whose encoder is a Transformer of this package")
+        assert inside is not None  # `require` has raised
+        clips, most = self.clips(bench), inside.layers
         above = [layer for layer in self.layers if layer > most]
         require(not above, f"CausalStates.layers = {self.layers}", f"layers up to {most}")
         layers = list(self.layers) or list(range(most + 1))
@@ -98,7 +98,7 @@ class CausalStates:
             for name, study in studies.items():
                 key = self._key(study, clips, bench.seed)
                 for layer in layers:
-                    made = remembered(self.cache, f"{key}-{layer}", lambda study=study, at=layer: study.measure(at))
+                    made = remembered(self.cache, f"{key}-{layer}", functools.partial(_measured, study, layer))
                     found[name][layer] = made
                     bar.update()
         return causal_tables.result(found, studies, self, bench.seed, example(clips))
@@ -140,11 +140,15 @@ class CausalStates:
         return f"causal_states-{digest.hexdigest()[:32]}"
 
 
+def _measured(study: Study, layer: int) -> dict[str, np.ndarray]:
+    return study.measure(layer)
+
+
 def _twins(scenes: Scenes, aims: np.ndarray) -> np.ndarray:
     """The test scenes under do(class = aims), uint8 [n, T, H, W, 3]."""
-    found = []
+    found, twin = [], getattr(scenes.source, "twin")  # noqa: B009  # of worlds that have it
     for index, aim in zip(scenes.arrays["scene"], aims, strict=True):
-        raw = scenes.source.twin(int(index), int(aim))
+        raw = twin(int(index), int(aim))
         found.append(transforms.centre_square(*raw.shape[1:3]).frames(raw, scenes.map.size))
     return np.stack(found)
 

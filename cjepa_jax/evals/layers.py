@@ -28,8 +28,8 @@ class Layers:
 
     def tokens(self, video: np.ndarray, layer: int) -> list[jax.Array]:
         """The tokens of a layer, a device array [batch, N, D] for each batch of clips."""
-        layer = np.int32(layer)
-        return [self._before(self.inside.params, _filled(video[rows], self.batch), layer) for rows in self._of(video)]
+        params, at = self.inside.params, np.int32(layer)
+        return [self._before(params, _filled(video[rows], self.batch), at) for rows in self._of(video)]
 
     def read(
         self,
@@ -48,6 +48,7 @@ class Layers:
         parts = []
         for number, rows in enumerate(_rows(count, self.batch)):
             own = tokens[number]
+            to: jax.Array | np.ndarray
             if isinstance(aim, list):
                 to = aim[number]
             else:

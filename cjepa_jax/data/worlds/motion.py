@@ -201,8 +201,8 @@ class Motion(World):
         """States float32 [T,K,S], columns as state_names. Rows of removed objects are 0."""
         velocity = np.zeros_like(setup.position)
         velocity[0] = setup.speed * SUN[setup.direction]
-        fixed = [setup.angle, *velocity.T, *(2 * setup.half.T), layout.areas(setup.kind, setup.half), setup.kind]
-        fixed = np.stack([*fixed, *(setup.colour / 255).T], -1)
+        columns = [setup.angle, *velocity.T, *(2 * setup.half.T), layout.areas(setup.kind, setup.half), setup.kind]
+        fixed = np.stack([*columns, *(setup.colour / 255).T], -1)
         states = np.empty((self.frames, len(removed), len(self.state_names)), np.float32)
         states[..., 0], states[..., 1:3], states[..., 3:] = 1, self.centres(setup), fixed
         states[:, removed] = 0
