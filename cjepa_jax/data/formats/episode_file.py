@@ -3,16 +3,17 @@
     pixels [N,H,W,3] uint8, action [N,A], and perhaps proprio [N,S], state [N,D]: the frames of all episodes in a row
     ep_len [E], ep_offset [E]: how many frames an episode has, and which is its first
 
-action[n] leads from frame n to the next one of the episode. In an episode's last frame it is NaN.
+action[n] leads from frame n to the next one of the episode. In an episode's last frame it is NaN. The package's writer
+stores without compression. Its reader also takes files that are compressed with Blosc, as the reader here does.
 
-What is read may be someone else's: links to other files, virtual and external data and plugins' compression are
+What is read may be someone else's: links to other files, virtual and external data and compression by other plugins are
 refused, and sizes are checked before anything is allocated.
 """
 
 import contextlib
 import os
 import pathlib
-import tempfile
+import uuid
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -28,6 +29,8 @@ PIXELS, ACTION, LENGTHS, OFFSETS = "pixels", "action", "ep_len", "ep_offset"
 AGENT = ("proprio", "state")  # optional columns
 MOST_EPISODES = 1 << 24
 MOST_WIDTH = 1 << 16  # numbers of a row of action, proprio or state
+BLOSC = 32001  # number of the HDF5 filter
+PLUGINS = 256  # filters from this number on are not part of HDF5
 
 
 def load() -> ModuleType:
@@ -38,6 +41,15 @@ def load() -> ModuleType:
         text = f"files of episodes need the package h5py ({error}): pip install 'cjepa_jax[episodes]'"
         raise ConfigError(text) from error
     return h5py
+
+
+def load_blosc() -> None:
+    """Registers the filter Blosc. Raises ConfigError if the package hdf5plugin is not installed."""
+    try:
+        import hdf5plugin  # noqa: F401  # importing registers its filters
+    except ImportError as error:
+        text = f"files compressed with Blosc need the package hdf5plugin ({error}): pip install 'cjepa_jax[episodes]'"
+        raise ConfigError(text) from error
 
 
 class Index(NamedTuple):
@@ -66,7 +78,8 @@ def opened(path: str | os.PathLike) -> Iterator[Any]:
 
 
 def column(file: Any, name: str, path: str | os.PathLike) -> Any:
-    """A data set that is stored in this file itself. Raises DataError for anything else."""
+    """A data set that is stored in this file itself. Raises DataError for anything else, and ConfigError for Blosc
+    without its package."""
     h5py = load()
     if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
         raise DataError(f"{path}: has no data set {name!r} within the file")
@@ -76,8 +89,11 @@ def column(file: Any, name: str, path: str | os.PathLike) -> Any:
     check_room(f"{path}: a chunk of {name}", *(found.chunks or ()))
     filters = found.id.get_create_plist()
     numbers = {filters.get_filter(i)[0] for i in range(filters.get_nfilters())}
-    if unknown := sorted(n for n in numbers if n >= 256):
-        raise DataError(f"{path}: {name} is compressed by a plugin (filter {unknown[0]}); repack it with gzip")
+    if unknown := sorted(n for n in numbers if n >= PLUGINS and n != BLOSC):
+        text = f"{name} is compressed by a plugin other than Blosc (filter {unknown[0]}); repack it with gzip"
+        raise DataError(f"{path}: {text}")
+    if BLOSC in numbers:
+        load_blosc()
     return found
 
 
@@ -106,6 +122,11 @@ def index(path: str | os.PathLike) -> Index:
         worst = int(wrong.argmax())
         text = f"frames {offsets[worst]} to {offsets[worst] + lengths[worst] - 1}, and the file has {rows}"
         raise DataError(f"{path}: episode {worst} has {text}")
+    order = np.argsort(offsets, kind="stable")
+    shared = offsets[order][1:] < (offsets + lengths)[order][:-1]
+    if shared.any():
+        first, second = order[shared.argmax() :][:2]
+        raise DataError(f"{path}: episodes {first} and {second} share frame {offsets[second]}")
     return Index(lengths, offsets, agent)
 
 
@@ -139,10 +160,8 @@ class Recorder:
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
-        number, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-        os.close(number)
-        self._part, self._lengths = pathlib.Path(name), list[int]()
-        self._file = load().File(self._part, "w")
+        self._part, self._lengths = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}"), list[int]()
+        self._file = load().File(self._part, "x")  # it follows no link, and the file gets the usual permissions
 
     def __enter__(self) -> "Recorder":
         return self

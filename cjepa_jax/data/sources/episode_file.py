@@ -20,8 +20,9 @@ class EpisodeFile:
     and its second. Windows of an episode begin `hop` frames apart. Shorter episodes have none. With `stride` n, the
     action of a window's frame is the n actions up to its next frame in one row.
 
-    path: the file. size: frames with a longer short side are reduced to it. frames: T. count: number of windows, in
-    order (0: all). seed: unused.
+    path: the file. size: frames with a longer short side are reduced to it. frames: T, at least 2. count: number of
+    windows, in order (0: all). seed: unused. column: which one becomes the agent's state `proprio`. Without a column
+    "proprio" there is no such state. "state" must be in the file.
 
     Raises, when built, ConfigError for values out of their limits and DataError for a file that does not fit. Raises
     DataError, when read, for a broken window.
@@ -36,6 +37,7 @@ class EpisodeFile:
     stride: int = 1
     hop: int = 0  # 0: frames x stride, so windows do not overlap
     held: float = 0.1
+    column: str = "proprio"  # or "state"
     agent: tuple = field(init=False, repr=False, compare=False)
     windows: np.ndarray = field(init=False, repr=False, compare=False)  # int64 [n] their first frames
 
@@ -47,11 +49,13 @@ class EpisodeFile:
     def __post_init__(self):
         if self.split not in self.splits:
             raise ConfigError(f"data.split is {self.split!r}; it must be one of {', '.join(self.splits)}")
-        for name, least in (("size", 8), ("frames", 1), ("count", 0)):
+        for name, least in (("size", 8), ("frames", 2), ("count", 0)):
             check_integer(f"data.{name}", getattr(self, name), least)
         for name, least in (("stride", 1), ("hop", 0)):
             check_integer(f"data.options.{name}", getattr(self, name), least)
         check_share("data.options.held", self.held)
+        if self.column not in episode_file.AGENT:
+            raise ConfigError(f"data.options.column is {self.column!r}; it must be proprio or state")
         if not self.path:
             raise ConfigError("data.path is empty: name the file of episodes")
         if not Path(self.path).is_file():
@@ -63,7 +67,9 @@ class EpisodeFile:
                 f"{self.path}: {self.count or 'any'} windows are asked for, {self.split} has {len(windows)}"
             )
         object.__setattr__(self, "windows", windows[: self.count or None])
-        object.__setattr__(self, "agent", ("proprio",) if "proprio" in index.columns else ())
+        if self.column != "proprio" and self.column not in index.columns:
+            raise DataError(f"{self.path}: has no {self.column}, which data.options.column names")
+        object.__setattr__(self, "agent", tuple(name for name in (self.column,) if name in index.columns))
 
     def _windows(self, index: episode_file.Index) -> np.ndarray:
         episodes = np.arange(len(index.lengths))
@@ -90,8 +96,8 @@ class EpisodeFile:
         each = raw[episode_file.ACTION][:-1]
         actions = np.zeros((self.frames, self.stride * raw[episode_file.ACTION].shape[1]), np.float32)
         actions[:-1] = each.reshape(self.frames - 1, -1)
-        agent = {name: raw[name] for name in self.agent}
-        for name, array in ({"action": actions} | agent).items():
+        agent = {"proprio": raw[self.column]} if self.agent else {}
+        for name, array in (("action", actions), *((self.column, array) for array in agent.values())):
             if not np.isfinite(array).all():
                 raise DataError(f"{self.path}: {name} of window {i} is not finite")
         frames = video.reduce_frames(raw[episode_file.PIXELS], self.size)

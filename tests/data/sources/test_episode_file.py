@@ -1,6 +1,8 @@
 """Files of episodes: what is written is read, windows and splits, and what other people's files may hold."""
 
 import dataclasses
+import stat
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from cjepa_jax.data.formats.episode_file import Recorder
 from cjepa_jax.data.kinds.episodes import EpisodeMap
 from cjepa_jax.data.sources.episode_file import EpisodeFile
 from cjepa_jax.data.worlds.acting import Rooms
-from cjepa_jax.errors import DataError
+from cjepa_jax.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.needs("h5py")
 LENGTHS = (9, 5, 12, 7, 9, 10, 8, 9, 9, 11)
@@ -80,6 +82,8 @@ def test_splits_share_no_episode_and_count_limits(file):
         EpisodeFile(path=str(file), frames=4, count=99)
     with pytest.raises(DataError, match="any windows are asked for, eval has 0"):
         EpisodeFile("eval", str(file), frames=4, held=0.0)
+    with pytest.raises(ConfigError, match="data.frames is 1; it must be an integer of at least 2"):
+        EpisodeFile(path=str(file), frames=1)
 
 
 def test_the_pipeline_takes_recorded_episodes_of_a_world(tmp_path):
@@ -127,6 +131,16 @@ def test_any_environment_is_recorded(tmp_path):
     found = episode_file.read(tmp_path / "line.h5", 3, 3, 1, ("state",))
     np.testing.assert_allclose(found["state"][:, 0], [0.3, 0.8, 1.3], rtol=1e-6)
     assert found["pixels"][:, 0, 0, 0].tolist() == [30, 80, 130] and found["action"][:2].tolist() == [[0.5], [0.5]]
+    options = dict(path=str(tmp_path / "line.h5"), frames=3, held=0.0)
+    assert "proprio" not in EpisodeFile(**options)[0]
+    np.testing.assert_array_equal(EpisodeFile(**options, column="state")[1]["proprio"], found["state"])
+
+
+def test_the_agents_state_is_a_column_of_the_file(file):
+    with pytest.raises(DataError, match="has no state, which data.options.column names"):
+        EpisodeFile(path=str(file), column="state")
+    with pytest.raises(ConfigError, match="data.options.column is 'pixels'; it must be proprio or state"):
+        EpisodeFile(path=str(file), column="pixels")
 
 
 def test_a_recording_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path):
@@ -144,6 +158,18 @@ def test_a_recording_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path):
     with pytest.raises(DataError, match="no episode was added"), Recorder(path):
         pass
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_a_recording_without_h5py_leaves_nothing_and_one_with_it_has_the_usual_permissions(tmp_path, monkeypatch):
+    (tmp_path / "plain").touch()
+    with Recorder(tmp_path / "a.h5") as out:
+        out.add(np.zeros((3, 8, 8, 3), np.uint8), np.zeros((2, 2)))
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.h5", "plain")]
+    assert modes[0] == modes[1] != 0o600
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ConfigError, match="need the package h5py"):
+        Recorder(tmp_path / "b.h5")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "plain"]
 
 
 def build(path, **replaced):
@@ -167,12 +193,64 @@ def build(path, **replaced):
      ({"ep_offset": np.array([-1])}, "episode 0 has frames -1 to 4"),
      ({"ep_offset": np.array([2**62])}, "episode 0 has frames"),
      ({"ep_len": np.array([6.0])}, "ep_len is float64"), ({"ep_len": np.array([3, 3])}, "have 2 and 1 rows"),
+     ({"ep_len": np.array([4, 3]), "ep_offset": np.array([0, 3])}, "episodes 0 and 1 share frame 3"),
+     ({"ep_len": np.array([2, 4]), "ep_offset": np.array([3, 0])}, "episodes 1 and 0 share frame 3"),
      ({"state": np.zeros(6)}, "state is float64")],
 )  # fmt: skip
 def test_a_file_of_another_form_is_refused(tmp_path, replaced, message):
     with pytest.raises(DataError, match=message) as error:
         build(tmp_path / "a.h5", **replaced)
     assert "\n" not in str(error.value)
+
+
+def as_the_package_writes(path, **options):
+    """Two episodes of 4 and 2 frames, as HDF5Writer of stable-worldmodel 0.1.1 stores them: the newest layout, one
+    frame in a chunk, data sets that grow, lengths of 32 bits."""
+    import h5py
+
+    pixels, action = np.arange(6 * 8 * 8 * 3, dtype=np.uint8), np.arange(12, dtype=np.float32).reshape(6, 2)
+    action[[3, 5]] = np.nan
+    rows = {"pixels": pixels.reshape(6, 8, 8, 3), "action": action, "state": np.arange(18.0).reshape(6, 3)}
+    with h5py.File(path, "w", libver="latest") as file:
+        for name, value in rows.items():
+            shape = value.shape[1:]
+            more = dict(chunks=(1, *shape), dtype=value.dtype) | options
+            file.create_dataset(name, (0, *shape), maxshape=(None, *shape), **more)
+        for name, kind in (("ep_len", np.int32), ("ep_offset", np.int64)):
+            file.create_dataset(name, (0,), maxshape=(None,), dtype=kind)
+        for number, (start, count) in enumerate(((0, 4), (4, 2))):
+            for name, value in rows.items():
+                file[name].resize(start + count, axis=0)
+                file[name][start:] = value[start : start + count]
+            for name, value in (("ep_len", count), ("ep_offset", start)):
+                file[name].resize(number + 1, axis=0)
+                file[name][number] = value
+    return rows
+
+
+def test_a_file_as_the_package_writes_it_is_read(tmp_path):
+    rows = as_the_package_writes(tmp_path / "a.h5")
+    scenes = list(EpisodeFile(path=str(tmp_path / "a.h5"), size=8, frames=2, held=0.0, column="state"))
+    assert len(scenes) == 3
+    for start, scene in zip((0, 2, 4), scenes, strict=True):
+        np.testing.assert_array_equal(scene["video"], rows["pixels"][start : start + 2])
+        np.testing.assert_array_equal(scene["actions"][0], rows["action"][start])
+        np.testing.assert_array_equal(scene["proprio"], rows["state"][start : start + 2])
+
+
+@pytest.mark.needs("hdf5plugin")
+def test_blosc_is_read_and_other_plugins_are_refused(tmp_path, monkeypatch):
+    import hdf5plugin
+
+    rows = as_the_package_writes(tmp_path / "a.h5", **hdf5plugin.Blosc(cname="lz4"))
+    source = EpisodeFile(path=str(tmp_path / "a.h5"), size=8, frames=4, held=0.0)
+    np.testing.assert_array_equal(source[0]["video"], rows["pixels"][:4])
+    as_the_package_writes(tmp_path / "b.h5", **hdf5plugin.Zstd())
+    with pytest.raises(DataError, match=r"compressed by a plugin other than Blosc \(filter 32015\); repack"):
+        EpisodeFile(path=str(tmp_path / "b.h5"))
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    with pytest.raises(ConfigError, match="Blosc need the package hdf5plugin"):
+        EpisodeFile(path=str(tmp_path / "a.h5"))
 
 
 def test_other_files_are_never_opened(tmp_path):
