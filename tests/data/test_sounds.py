@@ -173,3 +173,28 @@ def test_broken_sounds_are_refused(monkeypatch):
         with pytest.raises(DataError, match=r"^scene 0 of Sounds") as error:
             scenes(0, 0)
         assert str(error.value).endswith(text)
+
+
+def test_a_rate_that_lies_is_refused(tmp_path):
+    save(tmp_path / "slow.wav", np.ones((100, 1), np.int16), rate=1)
+    with pytest.raises(DataError, match="slow.wav: 1 Hz: must be from 1000 to 1000000 Hz"):
+        sound_files.read(tmp_path / "slow.wav", 8000, 100)
+
+
+@pytest.mark.needs("soundfile")
+def test_a_flac_file_is_its_samples_and_one_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    import soundfile
+
+    values = np.random.default_rng(0).integers(-30_000, 30_000, (500, 2), np.int16)
+    soundfile.write(tmp_path / "a.flac", values, 8000)
+    save(tmp_path / "a.wav", values)
+    read = [sound_files.read(tmp_path / name, 8000, 500) for name in ("a.flac", "a.wav")]
+    np.testing.assert_array_equal(*read)
+    np.testing.assert_allclose(read[0], values.mean(1) / 2**15, atol=1e-7)
+    (tmp_path / "cut.flac").write_bytes((tmp_path / "a.flac").read_bytes()[:50])
+    with pytest.raises(DataError, match="cut.flac: not a readable .flac file"):
+        sound_files.read(tmp_path / "cut.flac", 8000, 500)
+    monkeypatch.setattr(sound_files, "MOST", 7000)
+    soundfile.write(tmp_path / "silence.flac", np.zeros((1000, 2), np.int16), 8000)
+    with pytest.raises(DataError, match="silence.flac: not a readable .flac file: 1000 samples of 2 channels"):
+        sound_files.read(tmp_path / "silence.flac", 8000, 500)

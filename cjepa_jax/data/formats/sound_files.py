@@ -13,7 +13,8 @@ from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.weights import safety
 
 SUFFIXES = (".flac", ".ogg", ".wav")
-MOST = 2**30  # bytes of a file
+MOST = 2**30  # bytes of a file, and of its sound in memory
+RATES = 1000, 1_000_000  # Hz. With others a short file would be a sound of hours at the rate that is asked for
 
 
 def read(path: str | os.PathLike, rate: int, samples: int) -> Float[np.ndarray, " {samples}"]:
@@ -35,6 +36,8 @@ def read(path: str | os.PathLike, rate: int, samples: int) -> Float[np.ndarray, 
         raise DataError(f"{path}: not a readable {path.suffix} file: {str(error) or 'it is cut off'}") from error
     if not sound.size or not np.isfinite(sound).all():
         raise DataError(f"{path}: has {'no sound' if not sound.size else 'values that are not finite'}")
+    if not RATES[0] <= own <= RATES[1]:
+        raise DataError(f"{path}: {own} Hz: must be from {RATES[0]} to {RATES[1]} Hz")
     sound = sound.mean(1)
     if own != rate:
         divisor = int(np.gcd(own, rate))
@@ -69,4 +72,7 @@ def _soundfile(data: bytes, path: Path) -> tuple[np.ndarray, int]:
     except ImportError as error:
         text = f"{path}: reading {path.suffix} needs soundfile: pip install 'cjepa_jax[sound]'"
         raise ConfigError(text) from error
-    return soundfile.read(io.BytesIO(data), dtype="float64", always_2d=True)
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        if file.frames * file.channels * 8 > MOST:  # silence takes a thousandth of its size in a file
+            raise ValueError(f"{file.frames} samples of {file.channels} channels")
+        return file.read(dtype="float64", always_2d=True), file.samplerate
