@@ -8,6 +8,7 @@ Nothing is scaled. What is not stored as 8 bits is read as float32. Other format
 compression, and are refused.
 """
 
+import importlib.util
 import io
 import logging
 import math
@@ -160,7 +161,7 @@ def load() -> ModuleType:
 
 def _tiff(file: Path, exif: str) -> tuple[np.ndarray, int]:
     """The values of a TIFF, [H,W] or [H,W,C], and its orientation. Smaller copies (overviews) are left out."""
-    tifffile = load()
+    tifffile, first = load(), None
     try:
         data = door.read(file, image_files.MOST_BYTES, links=True)
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
@@ -188,8 +189,12 @@ def _tiff(file: Path, exif: str) -> tuple[np.ndarray, int]:
         raise
     except UNREADABLE as error:
         text = one_line(str(error) or type(error).__name__)[:160]
-        hint = " (pip install 'cjepa_jax[bands]')" if "imagecodecs" in text else ""
-        raise DataError(f"{file}: not a readable TIFF, or cut short: {text}{hint}") from error
+        if ("imagecodecs" in text or isinstance(error, ImportError)) and not importlib.util.find_spec("imagecodecs"):
+            kind = "its compression" if first is None else getattr(first.compression, "name", first.compression)
+            kind = f"{kind} with a predictor of floats" if "FLOATINGPOINT" in text else kind
+            hint = "pip install 'cjepa_jax[bands]', or save it again with Deflate, without compression or as .npy"
+            raise DataError(f"{file}: {kind} needs the package imagecodecs: {hint}") from error
+        raise DataError(f"{file}: not a readable TIFF, or cut short: {text}") from error
     return image_bytes.turned(values, turn), orientation
 
 

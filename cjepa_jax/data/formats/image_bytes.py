@@ -15,12 +15,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from cjepa_jax.data.formats import png
 from cjepa_jax.errors import DataError
 
-PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-PALETTE = 3  # PNG's colour type, in byte 25
-SIGNATURE = 8  # bytes of a PNG before its chunks
-CRITICAL, TRANSPARENCY = (b"IHDR", b"PLTE", b"IDAT", b"IEND"), b"tRNS"  # chunks that decide a PNG's pixels
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 ORIENTATION = 0x0112  # EXIF's tag: 1 to 8
@@ -51,12 +48,12 @@ def frame(data: bytes, height: int, width: int, where: str, colour: bool = True)
 
     Raises DataError, beginning with `where`. The size is checked before anything is decoded.
     """
-    if not data.startswith(PNG) or len(data) < 26:
+    if not data.startswith(png.START) or len(data) < 26:
         raise DataError(f"{where} is no PNG")
     size = struct.unpack(">II", data[16:24])
     if size != (width, height):
         raise DataError(f"{where} is {size[0]}x{size[1]} pixels, the video {width}x{height}")
-    if data[25] == PALETTE and not colour:
+    if data[25] == png.PALETTE and not colour:
         return indices(data, where)
     pixels = _decode(data, cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED, where)
     if pixels.dtype != np.uint8 or pixels.ndim != (3 if colour else 2):
@@ -192,34 +189,8 @@ def check_room(where: str, *shape: int) -> None:
         raise DataError(f"{where}: {' x '.join(map(str, shape))} values, at most {MOST_VALUES} are held")
 
 
-def _without_notes(data: bytes, where: str) -> bytes:
-    """A PNG's chunks that decide its pixels. libpng warns of others, such as colour profiles, without the file's name.
-
-    Raises DataError, beginning with `where`, for a chunk that is damaged or cut short.
-    """
-    kept, place, other = [data[:SIGNATURE]], SIGNATURE, False
-    while True:
-        if len(data) < place + 12:
-            raise DataError(f"{where} is cut short")
-        length, name = struct.unpack(">I4s", data[place : place + 8])
-        chunk = data[place : place + 12 + length]
-        if len(chunk) < 12 + length:
-            raise DataError(f"{where} is damaged or cut short")
-        if name[0] & 0x20 and name != TRANSPARENCY:  # a small letter: ancillary
-            other = True
-        elif name not in (*CRITICAL, TRANSPARENCY):
-            raise DataError(f"{where} is damaged, or has an unknown chunk {name!r}")
-        elif zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-            raise DataError(f"{where} is damaged in the chunk {name!r}")
-        else:
-            kept.append(chunk)
-        place += 12 + length
-        if name == b"IEND":
-            return b"".join(kept) if other else data
-
-
 def _decode(data: bytes, how: int, where: str) -> np.ndarray:
-    data = _without_notes(data, where) if data.startswith(PNG) else data
+    data = png.plain(data, where) if data.startswith(png.SIGNATURE) else data
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error as error:

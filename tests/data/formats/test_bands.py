@@ -1,5 +1,7 @@
 """Pictures and clips of several channels: the stored values, in every format that can hold them."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,6 +49,33 @@ def test_tiffs(tmp_path, values, pixels, how):
     tiff(tmp_path / "a.tif", values, **how)
     wanted = np.moveaxis(values, 0, -1) if values.shape[0] == 12 and values.shape[2] == 20 else values
     np.testing.assert_array_equal(bands.read(tmp_path / "a.tif", 12, pixels)[0], wanted)
+
+
+def pages(file, compression):
+    """Four bands, a page each, written by libtiff."""
+    first, *more = (Image.fromarray(BYTES[..., k]) for k in range(4))
+    first.save(file, save_all=True, append_images=more, compression=compression)
+
+
+@pytest.mark.needs("tifffile")
+@pytest.mark.needs("imagecodecs")
+def test_lzw(tmp_path):
+    pages(tmp_path / "a.tif", "tiff_lzw")
+    np.testing.assert_array_equal(bands.read(tmp_path / "a.tif", 4, "uint8")[0], BYTES[..., :4])
+
+
+@pytest.mark.needs("tifffile")
+@pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is not None, reason="imagecodecs reads them")
+@pytest.mark.parametrize("compression", ["tiff_lzw", "zstd"])
+def test_a_compression_that_is_not_read_says_what_to_install_or_how_to_save(tmp_path, compression):
+    pages(tmp_path / "a.tif", compression)
+    with pytest.raises(DataError) as caught:
+        bands.read(tmp_path / "a.tif", 4, "uint8")
+    kind = compression.removeprefix("tiff_").upper()
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.tif'}: {kind} needs the package imagecodecs: pip install 'cjepa_jax[bands]', or save it again "
+        "with Deflate, without compression or as .npy"
+    )
 
 
 @pytest.mark.parametrize("channels, values, pixels", [(1, BYTES[..., 0], "uint8"), (1, WORDS[..., 0], "float32")])
