@@ -3,8 +3,12 @@
 from pathlib import Path
 
 
-def write(folder: Path, kind: str, seed: int = 0, scale: float = 0.5) -> Path:
-    """A folder with config.json and model.safetensors; `kind` is sam, sam2 or sam2_video. Needs torch, transformers."""
+def write(folder: Path, kind: str, seed: int = 0, scale: float | None = 0.5) -> Path:
+    """A folder with config.json and model.safetensors; `kind` is sam, sam2 or sam2_video. Needs torch, transformers.
+
+    `scale` is the standard deviation of every weight. None: one by the layer's inputs, with which masks depend on their
+    points, and normalisations near 1.
+    """
     import torch
     import transformers
 
@@ -12,8 +16,14 @@ def write(folder: Path, kind: str, seed: int = 0, scale: float = 0.5) -> Path:
     torch.set_num_threads(1)  # threads that wait for each other take longer than the work
     model = {"sam": sam, "sam2": sam2, "sam2_video": sam2_video}[kind](transformers)
     generator = torch.Generator().manual_seed(seed)
-    for value in model.state_dict().values():  # its own initialisation leaves every mask empty or full
-        value.copy_(torch.randn(value.shape, generator=generator) * scale)
+    for name, value in model.state_dict().items():  # its own initialisation leaves every mask empty or full
+        drawn = torch.randn(value.shape, generator=generator)
+        if scale is not None:
+            value.copy_(drawn * scale)
+        elif value.ndim > 1:
+            value.copy_(drawn if "embed" in name or "token" in name else drawn / value[0].numel() ** 0.5)
+        else:
+            value.copy_(drawn * 0.1 + float(name.endswith("weight")))
     model.save_pretrained(folder)
     return folder
 

@@ -166,16 +166,18 @@ def test_an_option_for_orientation_is_checked():
 # Damage and range.
 
 
-def test_a_jpeg_that_is_damaged_inside_is_named(root):
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_that_is_damaged_inside_is_named(root, mode, capfd):
     (root / "images/a.png").unlink()
     data, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 255, PHOTO.shape, np.uint8)
-    Image.fromarray(noise).save(data, "JPEG")
+    Image.fromarray(noise).convert(mode).save(data, "JPEG")
     damaged = bytearray(data.getvalue())
     begin = damaged.find(image_bytes.JPEG_SCAN) + 40
     del damaged[begin : begin + 200]
     (root / "images/a.jpg").write_bytes(bytes(damaged))
     Image.fromarray(IDS).save(root / "masks/a.png")
     refused(lambda: Folder(path=str(root))[0], "images/a.jpg", "damaged")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
@@ -456,6 +458,8 @@ ROWS = {
     "CIFAR-10": "data/sources/test_cifar10.py::pictures_and_classes",
     "Imagenette": "data/sources/test_class_folders.py::pictures_and_classes",
     "SAM": "data/segmenters/test_sam.py::generation_is_that_of_transformers",
+    "SAM 2": "data/segmenters/test_sam.py::generation_of_sam2_is_that_of_transformers",
+    "PNGs that libpng warns of": "data/formats/test_png.py::what_libpng_ignores_changes_nothing_and_prints_nothing",
     "published counts": "data/test_published.py::clevrer",
     "a labelling tool's export": "data/test_people.py::a_small_export_of_a_labelling_tool_is_inspected",
 }

@@ -24,6 +24,7 @@ ORIENTATION = 0x0112  # EXIF's tag: 1 to 8
 COMPRESSION, STRIPS = 259, ((273, 279), (324, 325))  # TIFF's tags: offsets and lengths of strips, and of tiles
 JPEG_TABLES, JPEG_INSIDE = 347, 7  # TIFF's tag of what its JPEGs share, and their compression
 DEFLATED, UNCHECKED = (8, 32946), (1, 32773)  # TIFF's compressions: with checksums, and none or PackBits
+LZW = 5
 MOST_PIXELS = 1 << 26  # of one picture (a small file can claim many more)
 MOST_VALUES = 1 << 30  # of one scene's masks or video, a byte each
 
@@ -116,9 +117,8 @@ def picture(data: bytes, where: str, upright: bool = True, found: Head | None = 
     if found.format == "JPEG":
         pixels = _jpeg(data, where)
     else:
-        if found.format == "TIFF":
-            _check_tiff(data, where)
-        pixels = _decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, where)
+        hint = _check_tiff(data, where) if found.format == "TIFF" else ""
+        pixels = _decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, where, hint)
         if found.format == "TIFF":  # which OpenCV turns in any case
             pixels = turned(pixels, {6: 8, 8: 6}.get(found.orientation, found.orientation))
     return turned(pixels, found.orientation) if upright else pixels
@@ -146,16 +146,21 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
-def _check_tiff(data: bytes, where: str) -> None:
+def _check_tiff(data: bytes, where: str) -> str:
     """Raises DataError for a TIFF whose compressed parts are damaged. OpenCV prints a line and returns garbage.
+
+    Returns what to add to an error if its pixels are not read, for a compression that may be unknown here.
 
     Deflate has checksums. In LZW and others most damage breaks the code. Uncompressed and PackBits pixels show none.
     """
+    hint = ""
     try:
         with Image.open(io.BytesIO(data), formats=("TIFF",)) as opened:
             tags = opened.tag_v2
             kind, most = tags.get(COMPRESSION, 1), 8 * opened.width * opened.height + (1 << 16)
             if kind not in (*DEFLATED, *UNCHECKED, JPEG_INSIDE):
+                if kind != LZW:
+                    hint = f"; its compression {kind} may not be supported: save it with Deflate or LZW"
                 opened.load()
         begins, lengths = next((tags[a], tags[b]) for a, b in STRIPS if a in tags and b in tags)
         for begin, length in zip(begins, lengths, strict=True):
@@ -170,12 +175,14 @@ def _check_tiff(data: bytes, where: str) -> None:
                 if not decoder.eof:
                     raise DataError(f"{where} is cut short")
     except (OSError, SyntaxError, ValueError, TypeError, StopIteration, struct.error, zlib.error) as error:
-        raise DataError(f"{where} is damaged or cut short ({type(error).__name__})") from error
+        raise DataError(f"{where} is damaged or cut short ({type(error).__name__}){hint}") from error
+    return hint
 
 
 def _jpeg(data: bytes, where: str) -> np.ndarray:
     try:
         if simplejpeg.decode_jpeg_header(data)[2] in ("CMYK", "YCCK"):  # which it does not turn into colours
+            simplejpeg.decode_jpeg(data, "CMYK")  # but checks. OpenCV prints a line without a name
             return _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, where)
         return simplejpeg.decode_jpeg(data, "BGR")
     except ValueError as error:
@@ -189,12 +196,12 @@ def check_room(where: str, *shape: int) -> None:
         raise DataError(f"{where}: {' x '.join(map(str, shape))} values, at most {MOST_VALUES} are held")
 
 
-def _decode(data: bytes, how: int, where: str) -> np.ndarray:
+def _decode(data: bytes, how: int, where: str, hint: str = "") -> np.ndarray:
     data = png.plain(data, where) if data.startswith(png.SIGNATURE) else data
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error as error:
-        raise DataError(f"{where} is not readable ({error.err})") from error
+        raise DataError(f"{where} is not readable ({error.err}){hint}") from error
     if pixels is None or not pixels.size:
-        raise DataError(f"{where} is not readable, or cut short")
+        raise DataError(f"{where} is not readable, or cut short{hint}")
     return pixels

@@ -1,4 +1,4 @@
-"""PNGs as libpng reads them without a word. It prints what it finds wrong, and its lines name no file.
+"""PNGs in the form of which libpng prints nothing. It prints what it finds wrong, and its lines name no file.
 
 Damage is found here, by name, before libpng sees it. What it would warn of and ignore is left out, so the pixels are
 the same. The source of the rules is the PNG specification (third edition), sections 5, 9, 10 and 11.

@@ -50,6 +50,16 @@ def test_room():
         image_bytes.check_room("here", 255, 24, 4096, 4096)
 
 
+@pytest.mark.parametrize("compression", ["zstd", "lzma"])
+def test_a_tiff_of_a_compression_that_is_not_read_says_how_to_save_it(compression):
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(file, "TIFF", compression=compression)
+    with pytest.raises(
+        DataError, match="^x is not readable, .* its compression [0-9]+ .* save it with Deflate or LZW$"
+    ):
+        image_bytes.picture(file.getvalue(), "x")
+
+
 @pytest.mark.parametrize("compression", ["tiff_adobe_deflate", "tiff_lzw", "packbits", None])
 @pytest.mark.parametrize("kind", ["rgb", "grey", "deep"])
 def test_a_tiff_that_is_damaged_inside_is_refused(compression, kind):

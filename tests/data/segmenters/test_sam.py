@@ -1,14 +1,16 @@
 """SAM and SAM 2 as transformers has them, at tiny sizes with random weights: the real code, no real objects."""
 
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
-from cjepa_jax.data.segmenters import sam
+from cjepa_jax.data.segmenters import sam, select
 from cjepa_jax.errors import ConfigError
 from tests.data import sams
+from tests.data.segmenters import sam2_generation
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("torch"), pytest.mark.needs("transformers")]
 ALL = {"score": -1e9, "stability": 0.0, "area": (0.0, 1.0), "points_per_side": 4, "top": 20}
@@ -121,6 +123,53 @@ def test_generation_is_that_of_transformers(folders, size, monkeypatch):
         predicted = out.iou_scores.flatten().numpy()
         same = np.abs(found[:, 0][:, None] - predicted[None]).argmin(1)
         assert np.abs(stable[same] - found[:, 1]).max() < 0.15
+
+
+GENERATION = json.loads(sam2_generation.GOLDEN.read_text())
+
+
+@pytest.fixture(scope="module")
+def generating(tmp_path_factory):
+    folder = sams.write(tmp_path_factory.mktemp("generating"), **sam2_generation.WEIGHTS)
+    assert sam2_generation.digest(folder) == GENERATION["sha256"], "other weights: run sam2_generation.py again"
+    return folder
+
+
+@pytest.mark.parametrize("size", GENERATION["pictures"])
+def test_generation_of_sam2_is_that_of_transformers(generating, size, monkeypatch):
+    """The masks of its whole pipeline, made with torchvision where it loads (see sam2_generation.py).
+
+    Pictures are square: its points for others do not cover the picture, which SAM 2 stretches to a square.
+    """
+    golden, picture = GENERATION["pictures"][size], sam2_generation.picture(int(size))
+    assert hashlib.sha256(picture.tobytes()).hexdigest() == golden["sha256"]
+    masks = []
+    for runs in golden["runs"]:
+        values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+        masks.append(values.reshape(picture.shape[1], picture.shape[0]).T)
+    scores = np.array(golden["scores"], np.float32)
+    same = int(size) == sam2_generation.SIDE  # else both resize the picture, and round its values differently
+
+    segment, _ = make(generating, score=golden["score"], points_per_side=sam2_generation.POINTS)
+    monkeypatch.setattr(sam, "SAME", 2.0)
+    logits, found = segment.propose(picture)
+    ours = segment.enlarge(logits, picture) > 0
+    order = np.argsort(-found[:, 0])
+    np.testing.assert_allclose(found[order, 0], scores, atol=1e-5 if same else 1e-3)
+    near = np.abs(found[:, 0][:, None] - scores).argmin(1)
+    agree = [(mask == masks[k]).mean() for mask, k in zip(ours, near, strict=True)]
+    assert min(agree) > (0.9995 if same else 0.99)
+    assert sorted(near) == list(range(len(masks)))
+
+    assert select.distinct(np.array(golden["boxes"]), scores, 0.7).tolist() == golden["kept"]
+    if same:  # its boxes are those of the enlarged masks, ours of the logits, which are coarser
+        monkeypatch.undo()
+        _, kept = segment.propose(picture)
+        np.testing.assert_allclose(np.sort(kept[:, 0])[::-1], scores[golden["kept"]], atol=1e-5)
+
+
+def test_suppression_is_that_of_torchvision():
+    assert select.distinct(*sam2_generation.boxes(), 0.7).tolist() == GENERATION["suppression"]
 
 
 def test_the_masks_are_the_models(folders):
