@@ -50,7 +50,7 @@ class Tensors(Mapping[str, np.ndarray]):
             raise KeyError(name)
         array = self._read(name)
         if not np.isfinite(array).all():
-            raise CheckpointError(f"{self.source}: {short(name)}: has numbers that are not finite")
+            raise CheckpointError(f"{self.source}: {short(name)}: has numbers that are not finite: take an earlier one")
         return array
 
     def __iter__(self) -> Iterator[str]:

@@ -122,7 +122,12 @@ def read(
             raise CheckpointError(f"{path}: {chosen} and {target} are not of one size")
     stored: Any = (None, None, [])
     if "predictor" in parts:
-        stored = published.predictor(parts["predictor"], known, encoder, mask_token)
+        try:
+            stored = published.predictor(parts["predictor"], known, encoder, mask_token)
+        except CheckpointError as error:
+            if mask_token is not None:
+                raise
+            raise CheckpointError(f"{error}; to read the encoder without it, save its state dict alone") from error
     predictor, about["notes"] = stored[0], notes + stored[2]
     trees |= {"predictor": stored[1]} if predictor else {}
     size, frames = _input(encoder, known, parts[chosen].shapes.get("pos_embed", (1, 0)))
