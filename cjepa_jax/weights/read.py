@@ -122,12 +122,7 @@ def read(
             raise CheckpointError(f"{path}: {chosen} and {target} are not of one size")
     stored: Any = (None, None, [])
     if "predictor" in parts:
-        try:
-            stored = published.predictor(parts["predictor"], known, encoder, mask_token)
-        except CheckpointError as error:
-            if mask_token is not None:
-                raise
-            raise CheckpointError(f"{error}; to read the encoder without it, save its state dict alone") from error
+        stored = _predictor(parts["predictor"], known, encoder, mask_token)
     predictor, about["notes"] = stored[0], notes + stored[2]
     trees |= {"predictor": stored[1]} if predictor else {}
     size, frames = _input(encoder, known, parts[chosen].shapes.get("pos_embed", (1, 0)))
@@ -136,6 +131,15 @@ def read(
     licence = huggingface.licence(path) or known.licence  # a README next to a single file may belong to anything
     parts = dict(encoder=encoder, predictor=predictor, params=trees, input=seen, about=about)
     return Pretrained(known.name, str(path), _digest(path), licence, **parts)
+
+
+def _predictor(part: Any, known: Any, encoder: dict[str, Any], mask_token: int | None) -> Any:
+    try:
+        return published.predictor(part, known, encoder, mask_token)
+    except CheckpointError as error:
+        if mask_token is not None:
+            raise
+        raise CheckpointError(f"{error}; to read the encoder without it, save its state dict alone") from error
 
 
 def require_published(path: str | os.PathLike, reading: Reading) -> None:
