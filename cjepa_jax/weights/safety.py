@@ -43,7 +43,7 @@ def member(folder: str | os.PathLike, name: str) -> Path:
     except OSError as error:
         raise CheckpointError(f"{folder}: {short(name)}: {error.strerror}") from error
     if not inside:
-        raise CheckpointError(f"{folder}: {short(name)} leads out of this folder")
+        raise CheckpointError(f"{folder}: {short(name)} leads out of this folder: put the file itself in its place")
     regular(folder / name).close()
     return folder / name
 

@@ -434,6 +434,7 @@ ROWS = {
     "lines of decoders": "data/test_people.py::damage_is_said_once_with_the_files_name",
     "12 bits in 16": "data/test_people.py::12_bits_in_16_warn_once_and_have_a_white",
     "fractions of white": "loading/test_inputs.py::images_that_cannot_be_meant",
+    "pixels of exported models": "export/test_modeling.py::what_cannot_be_meant_is_refused_in_a_line_that_names_it",
     "layouts by shapes": "weights/test_wrapped.py::positions_of_clips_are_asked_for_in_every_spelling",
     "layouts that are told": "loading/test_reading.py::load",
     "bad annotations": "data/test_people.py::a_bad_annotation_is_left_out_and_said",
@@ -460,6 +461,8 @@ ROWS = {
     "SAM": "data/segmenters/test_sam.py::generation_is_that_of_transformers",
     "SAM 2": "data/segmenters/test_sam.py::generation_of_sam2_is_that_of_transformers",
     "PNGs that libpng warns of": "data/formats/test_png.py::what_libpng_ignores_changes_nothing_and_prints_nothing",
+    "training that falls back": "runtime/test_fallbacks.py::one_warning_in_the_console",
+    "links out of a folder": "weights/test_safety.py::links_stay_in_the_folder_or_in_the_same_repository_of_the_cache",
     "published counts": "data/test_published.py::clevrer",
     "a labelling tool's export": "data/test_people.py::a_small_export_of_a_labelling_tool_is_inspected",
 }

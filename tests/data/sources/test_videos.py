@@ -195,7 +195,7 @@ def test_a_list_for_each_split_and_numbered_classes(root):
         ("path,start,end\na.mp4,2,1\n", "line 2: start is 2, end is 1; the end must be later"),
         ("path,label\na.mp4,x\nb.mp4,\n", "line 3 has no label, 1 others have one"),
         ("path\n\na.mp4\n../a.mp4\n", "leads out of this folder"),
-        ("path\n/etc/passwd\n", "leads out of this folder"),
+        ("path\n/etc/passwd\n", "leads out of this folder: names must be relative"),
         ("path\na\0.mp4\n", "line"),
         ("path\nd.mp4\n", "1 videos are not in"),
         ('path\n"a.mp4\n', "is not CSV"),
@@ -229,7 +229,7 @@ def test_a_link_that_leads_out_is_refused(root, tmp_path_factory):
     shutil.copy(root / "a.mp4", other)
     os.symlink(other, root / "link.mp4")
     (root / "list.csv").write_text("path\nlink.mp4\n")
-    assert "leads out of this folder" in error(lambda: source(root / "list.csv"))
+    assert "leads out of this folder: put the file itself" in error(lambda: source(root / "list.csv"))
     (root / "list.bin").write_bytes(codecs.BOM_UTF8)
     assert "no such folder" in error(lambda: source(root / "list.bin"))
 
