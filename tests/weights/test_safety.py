@@ -26,7 +26,7 @@ def test_links_stay_in_the_folder_or_in_the_same_repository_of_the_cache(tmp_pat
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "model.safetensors").symlink_to("../w.safetensors")
-    refusal(lambda: files.tensors(folder), "'model.safetensors' leads out of this folder: put the file itself in its place")
+    refusal(lambda: files.tensors(folder), "'model.safetensors' leads out of this folder: put the file itself")
 
     snapshot = tmp_path / "hub" / "models--meta--ijepa" / "snapshots" / "0123"
     blobs = snapshot.parents[1] / "blobs"
