@@ -141,11 +141,16 @@ def variation(world, text: str):
     if name not in own:
         raise ConfigError(f"--vary={text}: {type(world).__name__} has {', '.join(sorted(own))}")
     try:
-        return dataclasses.replace(world, **{name: ast.literal_eval(value)})
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        if isinstance(error, ConfigError):
-            raise
+        option = ast.literal_eval(value)
+    except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError) as error:  # TypeError: "{[]: 1}"
         raise ConfigError(f"--vary={text}: the value must be a number, a word in quotes, or a tuple") from error
+    return dataclasses.replace(world, **{name: option})
+
+
+def worlds_of(chosen, world) -> dict:
+    """What a row's name ends with -> the world it is played in: the world itself, and one per --vary. Raises
+    ConfigError."""
+    return {"": world} | {f" ({text})": variation(world, text) for text in chosen.vary}
 
 
 def task_of(chosen, world) -> str:
@@ -163,7 +168,8 @@ def agents(chosen, mpc, world, restored, about):
 
     if not hasattr(restored.objective, "memory"):
         raise ConfigError(f"--agent: {type(restored.objective).__name__} is not a world model of this package")
-    task_of(chosen, world)  # before minutes of learning
+    for refused in (task_of, worlds_of):
+        refused(chosen, world)  # before minutes of learning
     modules = Modules.of(restored.objective, restored.state.params, restored.state.extra)
     counts = dict(episodes=chosen.experience, plans=chosen.plans, steps=chosen.steps)
     learned = agent.learn(world, modules, mpc, seed=chosen.seed, **counts)
@@ -191,7 +197,7 @@ def run(chosen, command: str) -> int:
     task = task_of(chosen, world)
     rows: dict[str, list] = {}
     films, seeds = {}, range(chosen.seed, chosen.seed + chosen.seeds)
-    worlds = {"": world} | {f" ({text})": variation(world, text) for text in chosen.vary}
+    worlds = worlds_of(chosen, world)
     policies = len(control.baselines(world, mpc, 0)) + len(models)
     with tqdm(total=len(worlds) * policies * chosen.seeds * chosen.steps, unit="frame", mininterval=1) as bar:
         for seed, (where, one) in itertools.product(seeds, worlds.items()):

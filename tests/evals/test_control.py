@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +132,16 @@ def test_the_command_leaves_a_table_films_and_a_report(tmp_path, capsys):
     assert page.count("data:image/gif;base64,") == 5 and len(list((tmp_path / "out/films").glob("*.gif"))) == 5
 
 
+@pytest.mark.parametrize(
+    ("words", "message"), [({"vary": ["speed=9"]}, "speed is 9"), ({"task": "walk"}, "--task=walk")]
+)
+def test_an_agent_does_not_learn_before_its_worlds_and_task_are_known(words, message):
+    """The run that is given here has no state, so learning would fail with another error."""
+    chosen = SimpleNamespace(**{"task": "", "vary": []} | words)
+    with pytest.raises(ConfigError, match=message):
+        command.agents(chosen, None, Rooms(size=16), SimpleNamespace(objective=SimpleNamespace(memory=0)), {})
+
+
 @pytest.mark.slow
 def test_a_trained_world_model_plays(tmp_path, capsys):
     """A run of configs/family/lewm.py of two steps, from its folder to the table."""
@@ -155,6 +166,7 @@ def test_a_trained_world_model_plays(tmp_path, capsys):
      ("--env=rooms --elites=200", "planner.elites is 200; it must be at most planner.samples = 128"),
      ("--env=rooms --vary=size=32", "--vary=size=32: Rooms has door, ink, look, radius"),
      ("--env=rooms --vary=speed=a", "--vary=speed=a: the value must be a number"),
+     ("--env=rooms --vary=speed={[]:1}", "--vary=speed=.*: the value must be a number"),
      ("--env=rooms --vary=speed=9", "data.options.speed is 9"),
      ("--env=rooms --receding=20", "mpc.receding is 20"), ("--env=rooms --std=nan", "--std=nan: must be above 0")],
 )  # fmt: skip

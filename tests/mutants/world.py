@@ -48,6 +48,11 @@ WORLD = (
             f"{ACTS}swapped_objects_exchange_their_places_and_nothing_else",
         ),
         (
+            "max(rings, key",
+            "min(rings, key",
+            f"{ACTS}one_alone_exchanges_with_the_object_that_leaves_both_the_most_room",
+        ),
+        (
             "free.min(1).argmax()",
             "free.min(1).argmin()",
             f"{ACTS}an_inserted_twin_is_drawn_where_it_is_free_and_collides",

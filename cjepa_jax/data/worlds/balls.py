@@ -144,9 +144,9 @@ class Balls(Rigid):
         chosen = check_removed(chosen, len(setup.colour))
         return interventions.done(setup, chosen, self.do, self.attribute, self.value)
 
-    def changed(self, chosen: np.ndarray) -> np.ndarray:
+    def changed(self, setup: Setup, chosen: np.ndarray) -> np.ndarray:
         """See World."""
-        return interventions.changed(chosen, self.do)
+        return interventions.changed(setup, chosen, self.do)
 
     def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The scene under `do` of the objects `removed`. Raises DataError."""

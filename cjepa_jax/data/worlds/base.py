@@ -101,7 +101,7 @@ class World:
         """The objects for which the question is defined, bool [K]."""
         raise NotImplementedError
 
-    def changed(self, chosen: np.ndarray) -> np.ndarray:
+    def changed(self, setup: Any, chosen: np.ndarray) -> np.ndarray:
         """The objects whose initial state an intervention on the chosen ones changes: bool [K] -> bool [K]."""
         return chosen
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cjepa_jax.data.worlds import physics
+from cjepa_jax.data.worlds import layout, physics
 from cjepa_jax.errors import ConfigError
 
 DOS = ("remove", "insert", "swap", "set")
@@ -46,11 +46,11 @@ def check(do: str, attribute: str, value: tuple) -> tuple[float, ...]:
     return tuple(map(float, numbers))
 
 
-def changed(chosen: np.ndarray, do: str) -> np.ndarray:
+def changed(setup: Any, chosen: np.ndarray, do: str) -> np.ndarray:
     """The objects whose initial state do() of the chosen ones changes, bool [K]."""
     out = chosen.copy()
     if do == "swap":
-        out[_ring(chosen)] = True
+        out[_ring(setup, chosen)] = True
     return out
 
 
@@ -58,17 +58,18 @@ def done(setup: Any, chosen: np.ndarray, do: str, attribute: str = "", value: tu
     """do() of the chosen objects, bool [K].
 
     remove: they are gone. insert: a twin of each, equal but for its place, which is the one farthest from everything in
-    its layer. swap: they exchange their places in a circle. One alone exchanges with the object after it. set: their
-    `attribute` becomes `value`.
+    its layer. swap: they exchange their places in a circle. One alone exchanges with the object that leaves both the
+    most room. set: their `attribute` becomes `value`.
+
+    Where a scene is crowded, a twin or an exchanged object may overlap others or a wall at the start. The simulator
+    then pushes them apart.
     """
     rows, all_rows = np.flatnonzero(chosen), np.arange(len(chosen))
     if do == "remove":
         return Done(setup, chosen, all_rows)
     nothing = np.zeros(len(chosen), bool)
     if do == "swap":
-        ring, position = _ring(chosen), setup.bodies.position.copy()
-        position[ring] = position[np.roll(ring, -1)]
-        return Done(_with(setup, position=position), nothing, all_rows)
+        return Done(_with(setup, position=_turned(setup, _ring(setup, chosen))), nothing, all_rows)
     if do == "set":
         return Done(_set(setup, rows, attribute, value), nothing, all_rows)
     for row in rows.tolist():
@@ -90,10 +91,31 @@ def folded(scene: dict[str, np.ndarray], stands_for: np.ndarray, objects: int) -
     return {**scene, **cut, "graph": physics.graph(contacts, objects)}
 
 
-def _ring(chosen: np.ndarray) -> np.ndarray:
-    """The objects that exchange places, in order."""
-    rows = np.flatnonzero(chosen)
-    return np.append(rows, (rows + 1) % len(chosen)) if len(rows) == 1 < len(chosen) else rows
+def _ring(setup: Any, chosen: np.ndarray) -> np.ndarray:
+    """The objects that exchange places, in order. Of equal partners it is the first one after the object."""
+    rows, count = np.flatnonzero(chosen), len(chosen)
+    if len(rows) != 1 or count == 1:
+        return rows
+    rings = [np.array([rows[0], (rows[0] + step) % count]) for step in range(1, count)]
+    return max(rings, key=lambda ring: _room(setup, ring))
+
+
+def _turned(setup: Any, ring: np.ndarray) -> np.ndarray:
+    """The positions [K,2] after the exchange."""
+    position = setup.bodies.position.copy()
+    position[ring] = position[np.roll(ring, -1)]
+    return position
+
+
+def _room(setup: Any, ring: np.ndarray) -> float:
+    """The least distance of an exchanged object from the others of its layer and from the walls. Below 0 it may
+    overlap one: objects are circumscribed circles here."""
+    bodies, position = setup.bodies, _turned(setup, ring)
+    reach = layout.reach(bodies.kind, bodies.half)
+    apart = np.linalg.norm(position[ring, None] - position, axis=-1) - reach[ring, None] - reach
+    others = (bodies.layer[ring, None] == bodies.layer) & (ring[:, None] != np.arange(len(reach)))
+    border = np.minimum(position[ring], 1 - position[ring]).min(1) - reach[ring] - physics.WALL
+    return float(min(np.where(others, apart, np.inf).min(), border.min()))
 
 
 def _with(setup: Any, **columns: np.ndarray) -> Any:

@@ -104,14 +104,15 @@ def _pair(scenes: SceneMap, number: int, seed: int, area: Sequence[float]) -> di
     found = {"video": scene["video"], "object_patches": patches, "scene": number}
     found |= {"removed": k, "other": o, "third": third, "pixels": pixels[k], "other_pixels": pixels[o]}
     known = "contacts" in raw and "states" in raw and hasattr(source, "rollout")
-    changed = getattr(source, "changed", lambda chosen: chosen)
+    changed = getattr(source, "changed", None)
     for end, row in (("", k), ("_other", o), ("_third", third)):
         gone = np.arange(len(raw["masks"])) == scene["objects"][row]
         played = source.rollout(number, gone) if known and row != third else None
         without = played["video"] if played else source.intervene(number, gone) if row >= 0 else raw["video"]
         found[f"without{end}"] = window.frames(without, scenes.size)
         if row != third:
-            reached = links(raw, played, changed(gone)) if played else np.full(len(gone), np.inf)
+            starts = changed(source.setup(number), gone) if played and changed else gone
+            reached = links(raw, played, starts) if played else np.full(len(gone), np.inf)
             others = np.where(gone, np.inf, reached)  # the object itself is what the links are to
             found[f"linked{end}"] = _tokens(patches, scene["objects"], others, scenes)
     return found

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+import pymunk
 import pytest
 
 from cjepa_jax.data.pipeline import SceneMap
@@ -37,7 +38,7 @@ def test_a_scene_itself_is_the_same_and_what_no_contact_reaches_keeps_every_bit(
         factual, other, chosen = scene(i), world.rollout(i, one(i)), one(i)
         assert all(np.array_equal(factual[key], world[i][key]) for key in factual)
         contacts = np.concatenate([factual["contacts"], other["contacts"]])
-        free = np.isinf(physics.reached(contacts, world.changed(chosen)))
+        free = np.isinf(physics.reached(contacts, world.changed(world.setup(i), chosen)))
         assert np.array_equal(factual["states"][:, free], other["states"][:, free])
         assert np.array_equal(world.intervene(i, chosen), other["video"])
         assert np.array_equal(np.maximum(other["graph"], other["graph"].T), other["graph"])
@@ -72,15 +73,59 @@ def test_a_set_mass_changes_only_what_collides():
 def test_swapped_objects_exchange_their_places_and_nothing_else():
     world = WORLDS["swap"]
     for i in SCENES[:8]:
-        factual, count = scene(i)["states"][0], scene(i)["states"].shape[1]
-        k = i % count
-        for chosen, ring in ((one(i), [k, (k + 1) % count]), (one(i, 0) | one(i, 2), [0, 2])):
+        factual, k = scene(i)["states"][0], int(np.argmax(one(i)))
+        changed = world.changed(world.setup(i), one(i)).nonzero()[0].tolist()
+        assert len(changed) == 2 and k in changed
+        for chosen, ring in ((one(i), changed), (one(i, 0) | one(i, 2), [0, 2])):
             other, wanted = world.rollout(i, chosen)["states"][0], factual.copy()
             wanted[np.ix_(ring, [X, Y])] = factual[np.ix_(ring[::-1], [X, Y])]
             np.testing.assert_array_equal(other, wanted)
-            assert world.changed(chosen).nonzero()[0].tolist() == sorted(ring)
+            assert world.changed(world.setup(i), chosen).nonzero()[0].tolist() == sorted(ring)
     three = interventions.done(world.setup(0), np.arange(len(scene(0)["masks"])) < 3, "swap").setup.bodies.position
     assert np.array_equal(three[:3], world.setup(0).bodies.position[[1, 2, 0]])
+
+
+def inside(setup):
+    """How far each body reaches into others of its layer, or into a wall."""
+    space, nothing = pymunk.Space(), np.zeros(len(setup.colour), bool)
+    shapes, depth = list(physics.add_bodies(space, setup.bodies, setup.physics, nothing)), nothing.astype(float)
+    for a, shape in enumerate(shapes):
+        box = shape.cache_bb()
+        depth[a] = max(0, physics.WALL - min(box.left, box.bottom, 1 - box.right, 1 - box.top))
+        for b, other in enumerate(shapes[:a]):
+            if setup.bodies.layer[a] == setup.bodies.layer[b] and other.bb.intersects(box):
+                depth[[a, b]] = np.maximum(depth[[a, b]], touching(shape, other))
+    return depth
+
+
+def touching(one, other):
+    """How deep two shapes are in each other. pymunk fails on shapes that are apart."""
+    try:
+        return max(0, *(-point.distance for point in one.shapes_collide(other).points), 0)
+    except AssertionError:
+        return 0.0
+
+
+def test_one_alone_exchanges_with_the_object_that_leaves_both_the_most_room():
+    """One disc of three is as large as the first, so only the two can change places without an overlap."""
+    setup, first = WORLDS["swap"].setup(0), np.array([True, False, False])
+    bodies = setup.bodies._replace(
+        kind=np.zeros(3, int), half=np.array([[0.2, 0.2], [0.05, 0.05], [0.2, 0.2]]), layer=np.zeros(3, int),
+        position=np.array([[0.25, 0.25], [0.5, 0.45], [0.75, 0.25]]),
+        **{name: getattr(setup.bodies, name)[:3] for name in ("angle", "velocity", "spin", "mass")})  # fmt: skip
+    crowded = setup._replace(bodies=bodies, colour=setup.colour[:3], depth=setup.depth[:3])
+    assert interventions.changed(crowded, first, "swap").tolist() == [True, False, True]
+    assert not inside(interventions.done(crowded, first, "swap").setup).any()
+
+
+def test_few_swaps_of_one_object_begin_inside_others_and_no_scene_does():
+    world, counts = WORLDS["swap"], np.zeros(2, int)
+    for i in SCENES:
+        setup = world.setup(i)
+        assert inside(setup).max() < 1e-6
+        for k in range(len(setup.colour)):
+            counts += 1, inside(world.done(setup, one(i, k)).setup).max() > 1e-6
+    assert counts[1] < 0.1 * counts[0]
 
 
 def test_an_inserted_twin_is_drawn_where_it_is_free_and_collides():
