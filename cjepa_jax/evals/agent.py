@@ -144,7 +144,8 @@ def learn(
         "mode 2 without critic": (dataclasses.replace(whole, critic=None), 2),
     }
     if modules.slots:
-        players["mode 2 without memory"] = (dataclasses.replace(whole, remember=keep_none), 2)
+        # Not an agent without memory: world model and critic were trained with true first frames there.
+        players["mode 2, present as memory"] = (dataclasses.replace(whole, remember=keep_none), 2)
     return Learned(players, scores)
 
 
@@ -153,12 +154,12 @@ def critic_scores(modules: Modules, world: Acting, fitted: Experience, seen: Exp
     distance, whose slope is fitted to the experience of the critic."""
     wanted = seen.costs(modules).ravel()
     goal = np.broadcast_to(seen.goal[:, None], seen.z.shape)
-    asked: Any = modules.critic
-    said = np.asarray(asked(modules.heads, seen.memory, seen.z, goal)).ravel()
+    critic: Any = modules.critic
+    predicted = np.asarray(critic(modules.heads, seen.memory, seen.z, goal)).ravel()
     far = [world.away(each.states, each.goals[:, None]).reshape(-1, 1) for each in (fitted, seen)]
     costs = fitted.costs(modules).reshape(-1, 1)
     line = ridge.r2(far[0], costs, far[1], wanted[:, None])[0]
-    error = np.square(said - wanted).sum() / np.square(wanted - costs.mean()).sum()
+    error = np.square(predicted - wanted).sum() / np.square(wanted - costs.mean()).sum()
     return {"critic": float(1 - error), "straight distance": float(line)}
 
 
@@ -176,9 +177,9 @@ def _fit(x: np.ndarray, y: np.ndarray, seed: int, steps: int) -> dict[str, Any]:
         kernel = rows**-0.5 * jax.random.normal(key, (1, rows, columns))
         layers.append((kernel, jnp.zeros((1, columns))))
     given = ((x - centre) / scale).astype(np.float32), ((y - middle) / spread).astype(np.float32)
-    found = jax.tree.map(lambda leaf: leaf[0], heads.learn(_layers, layers, *given, seed=seed, steps=steps))
+    fitted = jax.tree.map(lambda leaf: leaf[0], heads.learn(_layers, layers, *given, seed=seed, steps=steps))
     moments = {"centre": centre, "scale": scale, "middle": middle, "spread": np.where(np.isinf(spread), 0, spread)}
-    return {"layers": found} | {name: jnp.asarray(value, jnp.float32) for name, value in moments.items()}
+    return {"layers": fitted} | {name: jnp.asarray(value, jnp.float32) for name, value in moments.items()}
 
 
 def _layers(params, x):
@@ -187,14 +188,14 @@ def _layers(params, x):
     return x @ params[-1][0] + params[-1][1]
 
 
-def _asked(head, memory, z, goal):
+def _output(head, memory, z, goal):
     x = (_join(memory, z, goal) - head["centre"]) / head["scale"]
     return head["middle"] + head["spread"] * _layers(head["layers"], x)
 
 
 def _critic(fitted, memory, z, goal):
-    return _asked(fitted["critic"], memory, z, goal)[..., 0]
+    return _output(fitted["critic"], memory, z, goal)[..., 0]
 
 
 def _policy(fitted, memory, z, goal):
-    return _asked(fitted["policy"], memory, z, goal)
+    return _output(fitted["policy"], memory, z, goal)

@@ -161,15 +161,15 @@ def by_simulator(world: Acting, mpc: MPC, seed: int) -> Planned:
 def baselines(world: Acting, mpc: MPC, seed: int) -> dict[str, tuple[str, Policy]]:
     """Name -> (kind, policy) of everything that needs no model: floors, and the true simulator as the ceiling."""
     size = world.action_size
-    found: dict[str, tuple[str, Policy]] = {
+    policies: dict[str, tuple[str, Policy]] = {
         "nothing": ("floor", Random(size, seed, scale=0.0)),
         "random actions": ("floor", Random(size, seed)),
         "straight line": ("floor", Scripted(world.straight)),
         "true simulator": ("ceiling", by_simulator(world, mpc, seed)),
     }
     if type(world).expert is not Acting.expert:
-        found["expert"] = ("ceiling", Scripted(world.expert))
-    return found
+        policies["expert"] = ("ceiling", Scripted(world.expert))
+    return policies
 
 
 class Row(NamedTuple):

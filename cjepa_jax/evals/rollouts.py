@@ -48,17 +48,17 @@ class Rollouts:
             base.require(name in names, "Rollouts", f"data with the state {name!r}")
         columns = [names.index(name) for name in self.targets]
         y_fit, y_test = (part["states"][:, :, 0, columns].reshape(-1, len(columns)) for part in (fit, test))
-        found, errors = [], []
+        r2, errors = [], []
         for model in bench.models:
             latents: Any = model.latents
             z_fit, z_test = (latents(part["video"]) for part in (fit, test))
-            found.append(ridge.r2(_rows(z_fit), y_fit, _rows(z_test), y_test))
+            r2.append(ridge.r2(_rows(z_fit), y_fit, _rows(z_test), y_test))
             errors.append(self._errors(model, z_test, test))
         count = len(test["video"])
         scores = [
             score
             for i, name in enumerate(self.targets)
-            for score in _rowed(f"R2/{name}", [float(each[i]) for each in found], count)
+            for score in _rowed(f"R2/{name}", [float(each[i]) for each in r2], count)
         ]
         pixels = pixel_components(np.concatenate([_frames(part["video"]) for part in (fit, test)]), len(y_fit))
         floor = ridge.r2(pixels[: len(y_fit)], y_fit, pixels[len(y_fit) :], y_test)
@@ -79,19 +79,19 @@ class Rollouts:
         source: Any = bench.source(split, count)
         longer = dataclasses.replace(source, frames=self.frames)
         scenes = dataclasses.replace(bench.prepare(source), source=longer, frames=self.frames)
-        found = pipeline.held_out(scenes, 0, count or len(source))
-        if len(found) < 4:
-            raise DataError(f"evals: the split {split!r} has {len(found)} readable episodes, at least 4 are needed")
+        episodes = pipeline.held_out(scenes, 0, count or len(source))
+        if len(episodes) < 4:
+            raise DataError(f"evals: the split {split!r} has {len(episodes)} readable episodes, at least 4 are needed")
         for name in ("actions", "states"):
-            base.require(name in found[0], "Rollouts", f"data with {name}")
-        arrays = {name: np.stack([scene[name] for scene in found]) for name in found[0]}
+            base.require(name in episodes[0], "Rollouts", f"data with {name}")
+        arrays = {name: np.stack([scene[name] for scene in episodes]) for name in episodes[0]}
         row = (arrays["objects"] == self.object).argmax(1)
         arrays["states"] = np.take_along_axis(arrays["states"], row[:, None, None, None], axis=2)
         return arrays
 
     def _errors(self, model: base.Model, z: np.ndarray, episodes: dict[str, np.ndarray]) -> list[float]:
         """Error of predictions over that of copying, for each of `steps`."""
-        actions, proprio, rolled, found = episodes["actions"], episodes.get("proprio"), z[:, : self.given], []
+        actions, proprio, rolled, ratios = episodes["actions"], episodes.get("proprio"), z[:, : self.given], []
         advance: Any = model.advance
         while rolled.shape[1] < self.given + max(self.steps):
             t = rolled.shape[1]
@@ -100,8 +100,8 @@ class Rollouts:
         for step in self.steps:
             at = self.given - 1 + step
             copied = np.square(z[:, self.given - 1] - z[:, at]).mean()
-            found.append(float(np.square(rolled[:, at] - z[:, at]).mean() / max(copied, 1e-12)))
-        return found
+            ratios.append(float(np.square(rolled[:, at] - z[:, at]).mean() / max(copied, 1e-12)))
+        return ratios
 
 
 def _rowed(metric: str, values: list[float], count: int) -> list[base.Score]:

@@ -89,11 +89,11 @@ class Causal(nn.Module):
         times, width = latents.shape[1:]
         if times > self.history:
             raise ConfigError(f"objective.predictor.history = {self.history}: must be at least {times}, the frames")
-        told = ActionEncoder(width, self.dtype, name="action")(actions)
+        code = ActionEncoder(width, self.dtype, name="action")(actions)
         table = self.param("positions", nn.initializers.normal(1.0), (1, self.history, width))
         x = latents + table[:, :times]
         for index in range(self.depth):
-            x = Modulated(self.heads, self.head, self.hidden, self.dtype, name=f"block{index}")(x, told)
+            x = Modulated(self.heads, self.head, self.hidden, self.dtype, name=f"block{index}")(x, code)
         return nn.LayerNorm(epsilon=1e-5, name="norm")(x)
 
 
@@ -125,17 +125,17 @@ class Interleaved(nn.Module):
         if side**2 != count:
             raise ConfigError(f"objective.latent: a frame has {count} tokens, which must be a square number")
         agent = {"action": actions} | ({} if proprio is None else {"state": proprio})
-        told = [Dense(self.width, self.dtype, name=name)(values)[:, :, None] for name, values in agent.items()]
-        x = jnp.concatenate([*told, Dense(self.width, self.dtype, name="embed")(latents)], axis=2)
+        inputs = [Dense(self.width, self.dtype, name=name)(values)[:, :, None] for name, values in agent.items()]
+        x = jnp.concatenate([*inputs, Dense(self.width, self.dtype, name="embed")(latents)], axis=2)
         each = x.shape[2]  # tokens of a frame
         width, tile = self.width // self.heads, self.positions == "rope_tile"
         alone, placed = (positions.rotations(grid, width, tile) for grid in ((times, 1, 1), (times, side, side)))
-        tables = [table.reshape(times, -1, *table.shape[1:]) for table in (*[alone] * len(told), placed)]
+        tables = [table.reshape(times, -1, *table.shape[1:]) for table in (*[alone] * len(inputs), placed)]
         rotation = jnp.concatenate(tables, axis=1).reshape(1, times * each, *placed.shape[1:])
         stack = Stack(self.depth, self.heads, dtype=self.dtype, epsilon=self.epsilon, causal="frame", name="stack")
         time = jnp.repeat(jnp.arange(times), each)
         x = stack(x.reshape(scenes, times * each, self.width), rotation=rotation, time=time)
-        x = x.reshape(scenes, times, each, self.width)[:, :, len(told) :]
+        x = x.reshape(scenes, times, each, self.width)[:, :, len(inputs) :]
         return Dense(out, self.dtype, result=jnp.float32, name="prediction")(x)
 
 

@@ -94,7 +94,7 @@ class Remembering(World):
         m, last = self.memory, latents.shape[1] - 1
         first = min(m, last)  # of what may be the window
         kept = latents[:, jnp.minimum(jnp.arange(m), last)]
-        window, told = (x[:, first:][:, -self.recent :] for x in (latents, actions))
+        window, actions = (x[:, first:][:, -self.recent :] for x in (latents, actions))
         seen = jnp.concatenate([kept, window], axis=1)
-        told = jnp.concatenate([jnp.zeros((len(told), m, told.shape[-1]), told.dtype), told], axis=1)
-        return self._next(params, extra.get("batch_stats", {}), seen, told, None, train=False)[0][:, -1]
+        actions = jnp.concatenate([jnp.zeros((len(actions), m, actions.shape[-1]), actions.dtype), actions], axis=1)
+        return self._next(params, extra.get("batch_stats", {}), seen, actions, None, train=False)[0][:, -1]

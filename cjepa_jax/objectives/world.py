@@ -120,12 +120,13 @@ class World:
     @functools.cached_property
     def _networks(self) -> dict[str, Any]:
         """All but the encoder, by the name of their parameters. The inverse model is made in `_inverse`."""
-        out, found = self.projection, {"predictor": build.build(self.predictor, "objective.predictor", **self._type)}
+        out = self.projection
+        networks = {"predictor": build.build(self.predictor, "objective.predictor", **self._type)}
         for name in ("projector", "predictor_projector"):
             section = getattr(self, name)
             if section:
-                found[name] = Projector(**{**section, "hidden": tuple(section["hidden"])}, out=out, **self._type)
-        return found
+                networks[name] = Projector(**{**section, "hidden": tuple(section["hidden"])}, out=out, **self._type)
+        return networks
 
     @property
     def _type(self) -> dict[str, Any]:
@@ -161,8 +162,8 @@ class World:
         for name in ("projector", "predictor", "predictor_projector"):
             if name not in self._networks:
                 continue
-            told = (few.actions[:, :1], self._told(few.proprio, 1)) if name == "predictor" else (None,)
-            made = self._networks[name].init(keys[name], z[:, :1], *told)
+            inputs = (few.actions[:, :1], self._agent_state(few.proprio, 1)) if name == "predictor" else (None,)
+            made = self._networks[name].init(keys[name], z[:, :1], *inputs)
             params[name], stats[name] = made["params"], made.get("batch_stats", {})
             if name == "projector":
                 z = jnp.zeros((*z.shape[:2], self.projection))
@@ -180,11 +181,11 @@ class World:
             wanted = jax.lax.stop_gradient(self._latents(target, stats, batch.video, valid)[0])
         else:
             z = wanted = jax.lax.stop_gradient(z) if self.target == "frozen" else z
-        told = batch.actions, batch.proprio
-        predicted, stats = self._next(params, stats, z[:, :-1], *told, valid=valid)
+        agent = batch.actions, batch.proprio
+        predicted, stats = self._next(params, stats, z[:, :-1], *agent, valid=valid)
         errors = {"teacher": self._error(predicted, wanted[:, 1 + self.memory :])}
         if self.rollout_weight:
-            rolled = self._roll(params, stats, z[:, :1], predicted[:, :1], *told, valid=valid)
+            rolled = self._roll(params, stats, z[:, :1], predicted[:, :1], *agent, valid=valid)
             errors["rollout"] = self._error(rolled, wanted[:, 1 : 1 + self.rollout])
         terms = {name: losses.masked_mean(error, valid) for name, error in errors.items()}
         terms |= self._regularisers(params, z, batch, key)
@@ -244,8 +245,8 @@ class World:
         """Predictions [B, t - memory, D] of what follows each of z [B, t, D] but the first `memory`, and the next batch
         statistics."""
         count, network = z.shape[1], self._networks["predictor"]
-        told = actions[:, :count].astype(jnp.float32), self._told(proprio, count)
-        out = network.apply({"params": params["predictor"]}, z, *told)[:, self.memory :]
+        agent = actions[:, :count].astype(jnp.float32), self._agent_state(proprio, count)
+        out = network.apply({"params": params["predictor"]}, z, *agent)[:, self.memory :]
         out, stats = self._project("predictor_projector", params, stats, out, valid=valid, train=train)
         return self._normed(out.astype(jnp.float32)), stats
 
@@ -259,7 +260,7 @@ class World:
             z = jnp.concatenate([z, following[:, -1:]], axis=1)
         return z[:, 1:]
 
-    def _told(self, proprio: Array | None, count: int) -> Array | None:
+    def _agent_state(self, proprio: Array | None, count: int) -> Array | None:
         return proprio[:, :count].astype(jnp.float32) if self.proprio and proprio is not None else None
 
     def _project(self, name, params, stats, x, valid, train) -> tuple[Array, Params]:
@@ -281,24 +282,24 @@ class World:
 
     def _regularisers(self, params: Params, z: Array, batch: Batch, key: Array) -> dict[str, Array]:
         """The terms against collapse that have a weight."""
-        found, valid = {}, batch.valid
+        terms, valid = {}, batch.valid
         vectors, counted = _samples(z, valid, self.samples)
         z = z[:, self.memory :]  # frames that follow each other
         if self.sigreg_weight:
             slices = losses.random_slices(key, vectors.shape[-1], self.slices)
-            found["sigreg"] = self.sigreg(vectors, slices, counted)
+            terms["sigreg"] = self.sigreg(vectors, slices, counted)
         for name, term in (("variance", losses.variance_hinge), ("covariance", losses.decorrelation)):
             if getattr(self, f"{name}_weight"):
-                found[name] = jax.vmap(term)(vectors, counted).mean()
+                terms[name] = jax.vmap(term)(vectors, counted).mean()
         if self.similarity_weight:
             moves = jnp.square(z[:, 1:] - z[:, :-1])
-            found["similarity"] = losses.masked_mean(moves.mean(tuple(range(1, moves.ndim))), valid)
+            terms["similarity"] = losses.masked_mean(moves.mean(tuple(range(1, moves.ndim))), valid)
         if self.inverse_weight:
             given: Any = batch.actions  # checked by `init`
             actions, flat = given[:, self.memory : -1].astype(jnp.float32), z.reshape(*z.shape[:2], -1)
-            said = self._inverse(actions.shape[-1]).apply({"params": params["inverse"]}, _pairs(flat), None)
-            found["inverse"] = losses.masked_mean(jnp.square(said - actions).mean((1, 2)), valid)
-        return found
+            inferred = self._inverse(actions.shape[-1]).apply({"params": params["inverse"]}, _pairs(flat), None)
+            terms["inverse"] = losses.masked_mean(jnp.square(inferred - actions).mean((1, 2)), valid)
+        return terms
 
     def sigreg(self, vectors: Array, slices: Array, counted: Array) -> Array:
         """The Epps-Pulley statistic of each of S sets of vectors [S, n, D], averaged. counted: bool [S, n]."""

@@ -30,7 +30,8 @@ def keep_first(memory: jax.Array, z: jax.Array, frame: jax.Array) -> jax.Array:
 
 
 def keep_none(memory: jax.Array, z: jax.Array, frame: jax.Array) -> jax.Array:
-    """As `keep_first`, of an agent that forgets everything but the present."""
+    """As `keep_first`, but the present latent is in all places. A world model that was trained with true first frames
+    never saw such a memory."""
     return jnp.broadcast_to(z[:, None], memory.shape)
 
 
@@ -72,8 +73,8 @@ class Modules:
             def step(latents: jax.Array, own: jax.Array) -> jax.Array:
                 first = jnp.broadcast_to(kept, (len(latents), *kept.shape))
                 none = jnp.zeros((len(own), memory, own.shape[-1]), own.dtype)
-                seen, told = jnp.concatenate([first, latents], 1), jnp.concatenate([none, own], 1)
-                return objective.predict(*state, seen, told)
+                latents, own = jnp.concatenate([first, latents], 1), jnp.concatenate([none, own], 1)
+                return objective.predict(*state, latents, own)
 
             past = jnp.zeros((0, actions.shape[-1]), actions.dtype)
             return autoregressive(step, recent)((z[None], past), actions)
@@ -81,8 +82,8 @@ class Modules:
         return cls(perceive=perceive, world=world, slots=memory, params=(params, extra))
 
     def cost(self, memory: jax.Array, z: jax.Array, goal: jax.Array, actions: jax.Array) -> jax.Array:
-        """The energy of candidates [S,H,A] in one environment: intrinsic costs of all steps, and the critic's word on
-        the last one. [S]."""
+        """The energy of candidates [S,H,A] in one environment: intrinsic costs of all steps, plus the critic's value of
+        the last latent. [S]."""
         outcome = self.world(self.params, memory, z, actions)
         total = self.intrinsic(outcome, goal).sum(1)
         if self.critic is None:
@@ -114,8 +115,8 @@ class Agent:
         self._react, self._search = jax.jit(self._policy), jax.jit(self._plan)
 
     def _policy(self, heads, memory, z, goal):
-        asked: Any = self.modules.policy
-        return jnp.clip(asked(heads, memory, z, goal), -1, 1)
+        policy: Any = self.modules.policy
+        return jnp.clip(policy(heads, memory, z, goal), -1, 1)
 
     def _plan(self, params, heads, key, index, memory, z, goal, mean):
         modules = dataclasses.replace(self.modules, params=params, heads=heads)

@@ -21,7 +21,8 @@ GAP = 6
 HEAD = ["policy", "kind", "task", "episodes", "success once", "success at the end", "seconds"]
 NOTE = (
     "Success once: the goal was reached in any frame (the rule of the published planning benchmarks). Success at the "
-    "end: in the last frame. In brackets: Wilson's 95 % interval over episodes."
+    "end: in the last frame. In brackets: Wilson's 95 % interval over episodes. It does not cover how much "
+    "trainings differ."
 )
 
 

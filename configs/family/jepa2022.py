@@ -6,8 +6,8 @@
 Training learns perception and world model: LeWorldModel (configs/family/lewm.py) with a short-term memory of the first
 two frames. The second command fits the critic and the policy and plays (docs/PLANNING.md, "The agent").
 
-The door's place is drawn per episode, and only the first two frames show it. So nobody who forgets them knows where to
-pass. Expected: docs/PLANNING.md.
+The door's place is drawn per episode, and only the first two frames show it. Without memory the door's position is
+unknown. Expected: docs/PLANNING.md.
 
     --config.objective.memory=0     a control that forgets
 """

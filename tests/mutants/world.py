@@ -112,7 +112,7 @@ WORLD = (
     *of(
         "cjepa_jax/objectives/world.py",
         ("wanted[:, 1 + self.memory :])}", "wanted[:, self.memory : -1])}", LEWM),
-        ("z[:, :-1], *told", "z[:, 1:], *told", LEWM),
+        ("z[:, :-1], *agent", "z[:, 1:], *agent", LEWM),
         (
             "return flat.swapaxes(0, 1), counted.T",
             "return flat.reshape(1, -1, flat.shape[-1]), counted.reshape(1, -1)",

@@ -83,18 +83,18 @@ def column(file: Any, name: str, path: str | os.PathLike) -> Any:
     h5py = load()
     if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
         raise DataError(f"{path}: has no data set {name!r} within the file")
-    found = file[name]
-    if found.is_virtual or found.external:
+    dataset = file[name]
+    if dataset.is_virtual or dataset.external:
         raise DataError(f"{path}: {name} is stored in other files, which are not opened")
-    check_room(f"{path}: a chunk of {name}", *(found.chunks or ()))
-    filters = found.id.get_create_plist()
+    check_room(f"{path}: a chunk of {name}", *(dataset.chunks or ()))
+    filters = dataset.id.get_create_plist()
     numbers = {filters.get_filter(i)[0] for i in range(filters.get_nfilters())}
     if unknown := sorted(n for n in numbers if n >= PLUGINS and n != BLOSC):
         text = f"{name} is compressed by a plugin other than Blosc (filter {unknown[0]}); repack it with gzip"
         raise DataError(f"{path}: {text}")
     if BLOSC in numbers:
         load_blosc()
-    return found
+    return dataset
 
 
 def index(path: str | os.PathLike) -> Index:
@@ -107,13 +107,14 @@ def index(path: str | os.PathLike) -> Index:
         if whole[PIXELS].dtype != np.uint8 or rows < 0 or whole[PIXELS].shape[3] != 3:
             raise DataError(f"{path}: pixels are {_described(whole[PIXELS])}: must be uint8 [N, H, W, 3]")
         for name in (ACTION, *agent):
-            found = whole[name]
-            if found.dtype.kind not in "fiu" or found.ndim != 2 or len(found) != rows or found.shape[1] > MOST_WIDTH:
-                raise DataError(f"{path}: {name} is {_described(found)}: must be numbers [{rows}, n]")
+            dataset = whole[name]
+            rowed = dataset.ndim == 2 and len(dataset) == rows and dataset.shape[1] <= MOST_WIDTH
+            if dataset.dtype.kind not in "fiu" or not rowed:
+                raise DataError(f"{path}: {name} is {_described(dataset)}: must be numbers [{rows}, n]")
         for name in (LENGTHS, OFFSETS):
-            found = whole[name]
-            if found.dtype.kind not in "iu" or found.ndim != 1 or not 0 < len(found) <= MOST_EPISODES:
-                raise DataError(f"{path}: {name} is {_described(found)}: must be integers [E]")
+            dataset = whole[name]
+            if dataset.dtype.kind not in "iu" or dataset.ndim != 1 or not 0 < len(dataset) <= MOST_EPISODES:
+                raise DataError(f"{path}: {name} is {_described(dataset)}: must be integers [E]")
         if len(whole[LENGTHS]) != len(whole[OFFSETS]):
             raise DataError(f"{path}: ep_len and ep_offset have {len(whole[LENGTHS])} and {len(whole[OFFSETS])} rows")
         lengths, offsets = (whole[name][:].astype(np.int64) for name in (LENGTHS, OFFSETS))
@@ -139,13 +140,13 @@ def read(path: str | os.PathLike, first: int, count: int, stride: int, agent: tu
     with opened(path) as file:
         rows = {name: column(file, name, path) for name in (PIXELS, ACTION, *agent)}
         check_room(f"{path}: frames", count, *rows[PIXELS].shape[1:])
-        found = {PIXELS: rows[PIXELS][first : first + span : stride], ACTION: rows[ACTION][first : first + span]}
-        found |= {name: rows[name][first : first + span : stride].astype(np.float32) for name in agent}
-    return found | {ACTION: found[ACTION].astype(np.float32)}
+        out = {PIXELS: rows[PIXELS][first : first + span : stride], ACTION: rows[ACTION][first : first + span]}
+        out |= {name: rows[name][first : first + span : stride].astype(np.float32) for name in agent}
+    return out | {ACTION: out[ACTION].astype(np.float32)}
 
 
-def _described(found: Any) -> str:
-    return f"{found.dtype} {list(found.shape)}"
+def _described(array: Any) -> str:
+    return f"{array.dtype} {list(array.shape)}"
 
 
 class Recorder:
