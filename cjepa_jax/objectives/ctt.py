@@ -136,10 +136,10 @@ class Ctt(Slots):
         base = {name: term for name, term in terms.items() if name not in TERMS}
         total, (metrics, _) = super().reduce(base, stats, extra, key, step)
         valid = stats["valid"] & stats["counts"]
-        for name in terms.keys() - base.keys():
+        for name in (name for name in TERMS if name in terms):  # in this order, so that every process adds alike
             mean = losses.masked_mean(terms[name], valid & stats.get(f"has_{name}", True))
             if name == "gates":
-                grown = jax.lax.stop_gradient(losses.masked_mean(stats["closed"] - stats["per_scene"], valid))
+                grown = jax.lax.stop_gradient(losses.masked_mean(stats["closed"] - stats["open"], valid))
                 mean = mean * jnp.maximum(grown, 0)
             metrics[f"loss/{name}"] = mean
             total = total + getattr(self, name) * mean
@@ -201,7 +201,7 @@ class Ctt(Slots):
             terms["consistency"] = self._consistency(params, found, clean, there)
         if self.graph == "gates":
             terms["gates"] = losses.masked_mean(found.more["gates"], graphs.pairs(there), axis=(1, 2))
-            stats["closed"] = self._closed(params, found, batch)
+            stats["closed"], stats["open"] = self._closed(params, found, batch), self._loss(clean, found, batch)
         stats |= {"edges": edges, "pairs": graphs.pairs(there)}
         if self.graph == "effects":
             stats["effects"] = graph
@@ -232,8 +232,8 @@ class Ctt(Slots):
         return effect, extra["seen"] > 0
 
     def _clean(self, params: Params, found: Pass) -> Array:
-        """The prediction without dropout."""
-        if not self.slot_predictor.get("dropout", 0.0):
+        """The prediction without dropout, and with gates that are not drawn: as `_without`, with all slots."""
+        if self.graph != "gates" and not self.slot_predictor.get("dropout", 0.0):
             return found.prediction
         return self._run(params, found.tokens, found.visible, found.present)[0]
 
@@ -281,14 +281,22 @@ class Ctt(Slots):
         return terms, stats
 
     def _consistency(self, params: Params, found: Pass, clean: Array, there: Array) -> Array:
-        """The future at once against the future in two steps, mean squared difference [B]."""
+        """The future at once against the future in two steps, mean squared difference [B].
+
+        The second step is given what the first one saw, and its prediction where it saw nothing. Its first frame has to
+        be visible. Future actions stay hidden, since no loss trains their prediction.
+        """
         half, history = self.future // 2, self.history
         past = jnp.arange(found.tokens.shape[1])[:, None] < history
-        known = jnp.where(past[..., None], found.tokens, clean)[:, half : half + history]
-        blank = jnp.zeros_like(found.tokens[:, history:])
-        moved = jnp.concatenate([known, blank], 1)
-        seen = (found.visible | ~past)[:, half : half + history]
-        visible = jnp.concatenate([seen.at[:, 0].set(True), jnp.zeros_like(found.visible[:, history:])], 1)
+        known = jnp.where(found.visible[..., None], found.tokens, clean)
+        seen = (found.visible | ~past).at[:, half].set(True)
+        if "action" in self._auxiliary:
+            action = there.shape[1] + self._auxiliary.index("action")
+            seen = seen.at[:, history:, action].set(False)
+            known = known.at[:, history:, action].set(found.tokens[:, :1, action])  # the anchor of a hidden token
+        window = slice(half, half + history)
+        moved = jnp.concatenate([known[:, window], jnp.zeros_like(found.tokens[:, history:])], 1)
+        visible = jnp.concatenate([seen[:, window], jnp.zeros_like(found.visible[:, history:])], 1)
         second = self._run(params, moved, visible, found.present)[0][:, history : history + self.future - half]
         difference = jnp.square(second - clean[:, history + half :]).mean((1, 3))[:, : there.shape[1]]
         return losses.masked_mean(difference, there, axis=1)
@@ -298,9 +306,11 @@ class Ctt(Slots):
         slots = batch.video.shape[3]
         own = jnp.broadcast_to(jnp.eye(slots), (len(batch.video), slots, slots))
         own = _with_auxiliary(own, found.visible.shape[2])
-        prediction, _ = self._passed(params, found.tokens, found.visible, found.present, edges=own)
-        terms, _ = self._terms(found._replace(prediction=jax.lax.stop_gradient(prediction)), batch)
-        return sum(terms.values())
+        return self._loss(self._passed(params, found.tokens, found.visible, found.present, edges=own)[0], found, batch)
+
+    def _loss(self, prediction: Array, found: Pass, batch: Batch) -> Array:
+        """Each scene's loss of a prediction of the pass, [B]. It has no gradient."""
+        return sum(self._terms(found._replace(prediction=jax.lax.stop_gradient(prediction)), batch)[0].values())
 
 
 def chosen(among: Bool[Array, "B K"], turn: Array) -> Bool[Array, "B K"]:

@@ -174,11 +174,69 @@ def test_two_steps_that_agree_with_one_are_consistent():
         video = jnp.broadcast_to(batch().video[:, :1], batch().video.shape)
         found = objective._pass({}, dataclasses.replace(batch(), video=video), jax.random.key(0))
         there = found.present[:, 0, :4]
-        # with a history of 3 frames and one step, the second window starts at a frame that was given
+        # with a history of 3 frames and one step, the second window starts at a frame that was given, or was hidden
         moved = objective._consistency({}, found, found.prediction, there)
-        np.testing.assert_allclose(moved, 0, atol=1e-6)
+        hidden = (~found.visible[:, 1, :4] & there).sum(1) / there.sum(1)
+        np.testing.assert_allclose(moved, wanted * hidden, atol=1e-6)
+        assert 0 < hidden.mean() < 1
         long = dataclasses.replace(objective, history=1, future=4)
+        found = found._replace(visible=found.visible & (jnp.arange(5) < 1)[:, None])
         np.testing.assert_allclose(long._consistency({}, found, found.prediction, there), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("auxiliary", [(), ("proprio", "action")])
+def test_the_second_step_is_not_given_what_the_first_one_did_not_see(auxiliary):
+    """Hidden tokens of the history, and predicted actions, which nothing trains, do not change the consistency."""
+    history = 1 if auxiliary else 3  # with 1 the second step begins in the future
+    objective = dataclasses.replace(CTT, auxiliary=auxiliary, history=history, future=5 - history)
+    agent = jax.random.normal(jax.random.key(1), (8, 5, 2)) if auxiliary else None
+    seen = batch().context & (jnp.arange(20) < 4 * history)
+    scene = dataclasses.replace(batch(), actions=agent, proprio=agent, context=seen)
+    weights = objective.init(jax.random.key(0), scene)[0]
+
+    @jax.jit
+    def moved(tokens, action):
+        found = objective._pass(weights, scene, jax.random.key(0))
+        unseen = ~found.visible[..., None] & (jnp.arange(5) < history)[:, None, None]
+        clean = found.prediction.at[:, history:, -1].add(action) if auxiliary else found.prediction
+        found = found._replace(tokens=jnp.where(unseen, tokens, found.tokens))
+        return unseen.sum(), objective._consistency(weights, found, clean, found.present[:, 0, :4])
+
+    count, wanted = moved(0.0, 0.0)
+    assert count > 0 or auxiliary
+    np.testing.assert_array_equal(moved(99.0, 99.0)[1], wanted)
+
+
+def test_taking_nothing_away_changes_nothing_with_gates_that_are_drawn():
+    objective, state, _ = step("gates")
+
+    @jax.jit
+    def changes(params):
+        found = objective._pass(params, given("gates"), jax.random.key(0))
+        there, clean = found.present[:, 0, :4], objective._clean(params, found)
+        nothing, edges = jnp.zeros_like(there), jnp.zeros((8, 4, 4), bool)
+        terms = objective._terms(found._replace(prediction=clean), given("gates"))[0]
+        stats = objective._causal((params, {}, {}), given("gates"), found)[1]
+        drawn = jnp.square(found.prediction - clean).mean()
+        return (
+            objective._invariance(params, found, clean, edges, seen=there, j=nothing)[0],
+            drawn,
+            sum(terms.values()) - stats["open"],
+        )
+
+    invariance, drawn, loss = changes(state[0])
+    np.testing.assert_array_equal(invariance, 0)
+    np.testing.assert_allclose(loss, 0, atol=1e-6)
+    assert drawn > 1e-6
+
+
+def test_terms_are_added_in_one_order_in_every_process():
+    objective, state, _ = step("gates")
+    shapes = jax.eval_shape(objective.per_example_terms, *state, given("gates"), jax.random.key(0))
+    terms, stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+    backwards = dict(reversed(terms.items()))
+    metrics = objective.reduce(backwards, stats, {}, jax.random.key(0), 0)[1][0]
+    assert [name for name in metrics if name.removeprefix("loss/") in ctt.TERMS] == [f"loss/{n}" for n in ctt.TERMS]
 
 
 @pytest.mark.parametrize(
