@@ -37,9 +37,9 @@ class Ctt(Slots):
         "published": as the public code, see graphs.published. Slots are hidden after their first frame.
         "attention": more than an even share of the last block's attention.
         "effects": dropping the slot changes the prediction of a moving average of the model by more than the quantile
-          `threshold` of all such changes, which is a moving average too.
+          `threshold` of all such changes, which is a moving average too. So the share of edges is fixed.
         "gates": learned gates of the edges (models.slot_gates), with a penalty on open ones.
-        "true": the batch's graph, which a simulator gives. A ceiling.
+        "true": the batch's graph, which a simulator gives: contacts of the whole clip.
         "intervened": batches with data.intervened = "rerender". j are the objects that the mask removes. What does not
           change without them, in the simulation, does not depend on them. Sufficiency is the error of the scene's
           future without them.

@@ -137,6 +137,16 @@ SLOTS = (
             f"{CTT}two_steps_that_agree_with_one_are_consistent",
         ),
         (
+            "jnp.where(found.visible[..., None], found.tokens, clean)",
+            "jnp.where(past[..., None], found.tokens, clean)",
+            f"{CTT}the_second_step_is_not_given_what_the_first_one_did_not_see",
+        ),
+        (
+            'if self.graph != "gates" and not self.slot_predictor',
+            "if not self.slot_predictor",
+            f"{CTT}taking_nothing_away_changes_nothing_with_gates_that_are_drawn",
+        ),
+        (
             "(difference > SAME) & ~batch.removed",
             "(difference > SAME) | batch.removed",
             f"{CTT}what_the_simulation_changes_depends_on_what_was_removed",
@@ -209,8 +219,14 @@ SLOTS = (
     ),
     *of(
         "cjepa_jax/data/sources/slot_files.py",
-        ("(lengths - self.skip * self.frames)", "(lengths - self.frames)", WINDOWS),
-        ("[first : every.stop]", "[every]", WINDOWS),
+        ("(length - self.skip * self.frames)", "(length - self.frames)", WINDOWS),
+        ("slice(first, end) if", "every if", WINDOWS),
+        ("type(value) is int", "isinstance(value, int)", f"{FILES}the_sizes_of_an_index_are_not_trusted"),
+        (
+            "len(self._array(other)) != rows",
+            "len(self._array(other)) < 0",
+            f"{FILES}arrays_of_the_agent_have_the_frames_of_the_slots_and_numbers_that_are_finite",
+        ),
         ('searchsorted(self.before, i, "right")', 'searchsorted(self.before, i, "left")', WINDOWS),
     ),
     *of(

@@ -8,7 +8,7 @@ The folder holds `slots.npy` float32 [F, K, D], the frames of all videos one aft
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
@@ -58,16 +58,16 @@ class SlotFiles:
         for name in ("skip", "stride"):
             check_integer(f"data.options.{name}", getattr(self, name), 1)
         starts, lengths = self._videos()
-        windows = np.maximum((lengths - self.skip * self.frames) // self.stride + 1, 0)
-        if not windows.sum():
+        windows = [max((length - self.skip * self.frames) // self.stride + 1, 0) for length in lengths]
+        if not any(windows):
             raise ConfigError(
                 f"data.frames = {self.frames} with data.options.skip = {self.skip}: no video of {self.path} has "
                 f"{self.skip * self.frames} frames"
             )
-        object.__setattr__(self, "starts", starts)
+        object.__setattr__(self, "starts", np.array(starts, np.int64))
         object.__setattr__(self, "before", np.concatenate([[0], np.cumsum(windows)]))
 
-    def _videos(self) -> tuple[np.ndarray, np.ndarray]:
+    def _videos(self) -> tuple[list[int], list[int]]:
         """The first frames and the lengths of the split's videos. Raises DataError."""
         index = read_json(Path(self.path) / INDEX)
         if not isinstance(index, dict):
@@ -75,16 +75,24 @@ class SlotFiles:
         name = self.split if self.split in index else OTHER.get(self.split, self.split)
         if name not in index:
             raise DataError(f"{self.path}/{INDEX}: has no split {self.split!r}, but {', '.join(map(str, index))[:80]}")
-        try:
-            starts, lengths = (np.asarray(index[name][key], np.int64) for key in ("starts", "frames"))
-            good = starts.ndim == 1 and starts.shape == lengths.shape and (starts >= 0).all() and (lengths >= 0).all()
-        except (TypeError, ValueError, KeyError, OverflowError):
-            good = False
-        if not good:
-            raise DataError(f"{self.path}/{INDEX}: {name!r} must have lists of whole numbers, starts and frames")
-        if len(starts) and (starts + lengths).max() > len(self._array("slots")):
-            raise DataError(f"{self.path}/slots.npy: has {len(self._array('slots'))} frames, fewer than {INDEX} says")
+        rows = len(self._array("slots"))
+        given = index[name] if isinstance(index[name], dict) else {}
+        starts, lengths = (given.get(key) for key in ("starts", "frames"))
+        if not _whole(starts) or not _whole(lengths) or len(starts) != len(lengths):
+            text = "must have lists of whole numbers of at least 0, starts and frames"
+            raise DataError(f"{self.path}/{INDEX}: {name!r} {text}")
+        if any(start + length > rows for start, length in zip(starts, lengths, strict=True)):
+            raise DataError(f"{self.path}/slots.npy: has {rows} frames, fewer than {INDEX} says")
+        for other in self._agent:
+            if len(self._array(other)) != rows:
+                count = len(self._array(other))
+                raise DataError(f"{self.path}/{other}.npy: has {count} frames: must have the {rows} of slots.npy")
         return starts, lengths
+
+    @property
+    def _agent(self) -> tuple[str, ...]:
+        """Those of "actions" and "proprio" that the folder has."""
+        return tuple(name for name in ARRAYS[1:] if (Path(self.path) / f"{name}.npy").exists())
 
     def _array(self, name: str) -> np.ndarray:
         return opened(self.path, name)
@@ -111,16 +119,17 @@ class SlotFiles:
         if not 0 <= i < len(self):
             raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
         video = int(np.searchsorted(self.before, i, "right")) - 1
-        first = int(self.starts[video] + (i - self.before[video]) * self.stride)
-        every = slice(first, first + self.skip * self.frames, self.skip)
+        first = int(self.starts[video]) + int(i - self.before[video]) * self.stride
+        end = first + self.skip * self.frames
+        every = slice(first, end, self.skip)
         out: dict[str, Any] = {"video": np.array(self._array("slots")[every][:, None])}
-        if not np.isfinite(out["video"]).all():
-            raise DataError(f"{self.path}: frames {first} to {every.stop - 1} have slots that are not finite")
-        if (Path(self.path) / "actions.npy").exists():
-            taken = self._array("actions")[first : every.stop]
-            out["actions"] = np.array(taken).reshape(self.frames, -1)
-        if (Path(self.path) / "proprio.npy").exists():
-            out["proprio"] = np.array(self._array("proprio")[every])
+        for name in self._agent:
+            taken = slice(first, end) if name == "actions" else every
+            out[name] = np.array(self._array(name)[taken]).reshape(self.frames, -1)
+        for name, array in out.items():
+            if not np.isfinite(array).all():
+                what = "slots" if name == "video" else name
+                raise DataError(f"{self.path}: frames {first} to {end - 1} have {what} that are not finite")
         return out
 
 
@@ -139,3 +148,8 @@ def opened(path: str, name: str) -> np.ndarray:
     if array.ndim != axes or array.dtype != np.float32 or 0 in array.shape[1:]:
         raise DataError(f"{file}: is {array.dtype} {list(array.shape)}: must be float32 with {axes} axes")
     return array
+
+
+def _whole(values: Any) -> TypeGuard[list[int]]:
+    """Whether `values`, of JSON, is a list of whole numbers of at least 0."""
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)

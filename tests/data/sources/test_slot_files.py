@@ -12,7 +12,7 @@ import pytest
 from cjepa_jax.data import slot_files
 from cjepa_jax.data.formats import array_pickle
 from cjepa_jax.data.kinds.slots import SlotMap
-from cjepa_jax.data.sources.slot_files import SlotFiles
+from cjepa_jax.data.sources.slot_files import SlotFiles, opened
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import slots as masks
 
@@ -115,6 +115,55 @@ def test_what_does_not_fit_is_refused_in_one_line(folder, tmp_path):
         (bad / "videos.json").write_text(json.dumps({"train": index["train"] | {name: change}}))
         with pytest.raises(DataError):
             SlotFiles("train", str(bad), frames=2)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a folder of arrays, and gives the source of its split "train"."""
+
+    def write(starts=(0,), frames=(8,), options=None, **more):
+        arrays = {"slots": np.zeros((8, 3, 4), np.float32)} | more
+        for name, array in arrays.items():
+            np.save(tmp_path / f"{name}.npy", array)
+        index = {"train": {"names": ["a"], "starts": starts, "frames": frames}}
+        (tmp_path / "videos.json").write_text(json.dumps(index))
+        return SlotFiles("train", str(tmp_path), **{"frames": 2} | (options or {}))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "starts, frames, text",
+    [
+        ([1], [2**63 - 1], "slots.npy: has 8 frames, fewer than videos.json says"),
+        ([2**70], [1], "slots.npy: has 8 frames, fewer than videos.json says"),
+        ([0], [8.9], "'train' must have lists of whole numbers of at least 0, starts and frames"),
+        ([False], [8], "'train' must have lists of whole numbers of at least 0, starts and frames"),
+        ([[0]], [[8]], "'train' must have lists of whole numbers of at least 0, starts and frames"),
+        (None, [8], "'train' must have lists of whole numbers of at least 0, starts and frames"),
+    ],
+)
+def test_the_sizes_of_an_index_are_not_trusted(written, starts, frames, text):
+    with pytest.raises(DataError) as error:
+        written(starts, frames)
+    assert str(error.value).endswith(text) and "\n" not in str(error.value)
+
+
+def test_arrays_of_the_agent_have_the_frames_of_the_slots_and_numbers_that_are_finite(written):
+    agent = np.zeros((8, 2), np.float32)
+    assert written(actions=agent)[0]["actions"].shape == (2, 2)
+    for bad, text in ((agent[:5], "has 5 frames: must have the 8 of slots.npy"), (agent + np.nan, "are not finite")):
+        opened.cache_clear()
+        with pytest.raises(DataError, match=text) as error:
+            written(proprio=bad)[0]
+        assert "proprio" in str(error.value) and "\n" not in str(error.value)
+    opened.cache_clear()
+
+
+def test_steps_of_any_size_are_numbers_of_frames(written):
+    assert len(written(options={"stride": 10**30})) == 1 and written(options={"stride": 10**30})[0]["video"].any() == 0
+    with pytest.raises(ConfigError, match=f"data.frames = 2 with data.options.skip = {10**30}: no video"):
+        written(options={"skip": 10**30})
 
 
 class Runs:
