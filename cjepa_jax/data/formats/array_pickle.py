@@ -20,7 +20,9 @@ from cjepa_jax.host import door
 MOST_ARRAY = 4 << 30  # bytes of one array
 MOST_STACK = 10_000
 MOST_TEXT = 1000  # characters of a name
-MOST_STEPS = 100_000_000
+MOST_STEPS = 10_000_000  # an array takes about 26
+MOST_MEMO = 1_000_000  # an array takes about 7
+MOST_UNCLAIMED = 1 << 20  # bytes that no array has taken, when more bytes come
 FLOATS = {"f2": np.float16, "f4": np.float32, "f8": np.float64}
 RECONSTRUCT = {f"numpy.{core}.multiarray _reconstruct" for core in ("core", "_core")}
 FROM_BUFFER = {f"numpy.{core}.numeric _frombuffer" for core in ("core", "_core")}
@@ -69,24 +71,32 @@ class _Bounded:
             raise ValueError("it ends too early")
         if size > MOST_ARRAY:
             raise ValueError(f"an array has more than {MOST_ARRAY >> 30} GiB")
-        return self.file.read(size)
+        return self._taken(self.file.read, size)
 
     def readline(self) -> bytes:
         """A line of bounded length."""
-        return self.file.readline(MOST_TEXT + 2)
+        return self._taken(self.file.readline, MOST_TEXT + 2)
+
+    def _taken(self, read: Callable[[int], bytes], size: int) -> bytes:
+        try:
+            return read(size)
+        except OSError as error:
+            raise ValueError(error.strerror) from error
 
 
 def read(path: Path, take: Take) -> dict[str, dict[str, int]]:
     """{split: {name: number}}, where `take` has given each array its number, in the order of the file.
 
     Arrays are float16, float32 or float64, little-endian, in C order, of pickle protocols 3 to 5.
-    Raises: DataError, in one line, for everything else.
+    Raises: DataError, in one line, for everything else. An OSError of `take` passes.
     """
     try:
-        with door.regular(path, links=True) as file:
-            return _splits(_Machine(take).run(_Bounded(file)))
+        opened = door.regular(path, links=True)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from error
+    try:
+        with opened as file:
+            return _splits(_Machine(take).run(_Bounded(file)))
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{path}: is not a pickle of {{split: {{name: array}}}}: {text}") from error
@@ -95,12 +105,13 @@ def read(path: Path, take: Take) -> dict[str, dict[str, int]]:
 class _Machine:
     def __init__(self, take: Take):
         self.take, self.stack, self.memo = take, [], {}  # type: ignore[var-annotated]
+        self.unclaimed = 0  # bytes
 
     def run(self, file: Any) -> Any:
         """The object that the pickle holds. Raises ValueError and others for what is not allowed."""
         for step, (instruction, argument, _) in enumerate(pickletools.genops(file)):
             value: Any = argument
-            if step > MOST_STEPS or len(self.stack) > MOST_STACK:
+            if step > MOST_STEPS or len(self.stack) > MOST_STACK or len(self.memo) > MOST_MEMO:
                 raise ValueError("it is too large")
             name = instruction.name
             if name == "STOP":
@@ -108,8 +119,6 @@ class _Machine:
             own = getattr(self, f"_{name.lower()}", None)
             if own is not None:
                 own(value)
-            elif name in ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"):
-                self.stack.append(Bytes(value))
             elif name in ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"):
                 self.stack.append(_text(value))
             elif name in ("BININT", "BININT1", "BININT2", "LONG1"):
@@ -119,6 +128,14 @@ class _Machine:
             elif name not in ("PROTO", "FRAME"):
                 raise ValueError(f"the instruction {name} builds something else")
         raise ValueError("it ends too early")
+
+    def _binbytes(self, value: bytes | bytearray) -> None:
+        if self.unclaimed > MOST_UNCLAIMED:
+            raise ValueError("it holds bytes of no array")
+        self.unclaimed += len(value)
+        self.stack.append(Bytes(value))
+
+    _short_binbytes = _binbytes8 = _bytearray8 = _binbytes
 
     def _mark(self, _: Any) -> None:
         self.stack.append(MARK)
@@ -218,6 +235,7 @@ class _Machine:
         dtype = np.dtype(FLOATS[kind.code])
         if len(data.data) != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"an array of shape {shape} has {len(data.data)} bytes")
+        self.unclaimed -= len(data.data)
         array.number = self.take(np.frombuffer(data.data, dtype).reshape(shape))
         data.data = None  # the memory of one array is enough
         return array

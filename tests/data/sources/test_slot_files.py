@@ -1,6 +1,7 @@
 """Folders of extracted slots: converted from pickles that are never run, and read as windows."""
 
 import collections
+import errno
 import json
 import os
 import pickle
@@ -209,6 +210,34 @@ def test_pickles_that_hold_anything_else_are_refused_in_one_line_and_never_run(t
         assert "\n" not in str(error.value) and len(str(error.value)) < 500 and str(path) in str(error.value)
         count += 1
     assert count > 30 and not target.exists()
+
+
+def test_bytes_and_references_that_no_array_needs_are_refused_before_they_fill_the_memory(tmp_path, monkeypatch):
+    path = tmp_path / "x.pkl"
+    assert array_pickle.MOST_MEMO <= 10**6  # about 100 bytes each
+    monkeypatch.setattr(array_pickle, "MOST_MEMO", 10_000)
+    path.write_bytes(b"\x80\x04}" + b"\x94" * 20_000 + b".")
+    with pytest.raises(DataError, match="it is too large$"):
+        array_pickle.read(path, len)
+    megabyte = b"\x42" + (1 << 20).to_bytes(4, "little") + bytes(1 << 20)
+    path.write_bytes(b"\x80\x04" + megabyte * 20 + b".")
+    tracemalloc.start()
+    with pytest.raises(DataError, match="it holds bytes of no array$"):
+        array_pickle.read(path, len)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_a_full_disk_is_no_fault_of_the_pickle(tmp_path):
+    def full(array):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = dump(tmp_path, arrays((3, 4)))
+    with pytest.raises(OSError, match="No space left on device"):
+        array_pickle.read(path, full)
+    with pytest.raises(DataError, match="No such file"):
+        array_pickle.read(tmp_path / "none", full)
 
 
 def test_the_memory_is_that_of_few_arrays(tmp_path):
