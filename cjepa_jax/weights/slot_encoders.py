@@ -6,8 +6,9 @@ arrays = slot_encoders.savi_state(found)                 under the published nam
 """
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ PREFIX = re.compile(r"(?:module\.|model\.|state_dict\.)*")
 @dataclasses.dataclass(frozen=True)
 class EncoderWeights:
     """What a state dict holds. params: the module's. sizes: keyword arguments of the module that shapes tell. unused:
-    arrays, by their published names, that no output depends on."""
+    arrays of any type, by their published names, that no output depends on."""
 
     params: dict[str, Any]
     sizes: dict[str, Any]
@@ -69,15 +70,14 @@ def savi(state: Mapping[str, np.ndarray], source: str = "state dict") -> Encoder
 
     `sizes` lacks strides and iterations, which no array tells: Savi's own are the published ones.
 
-    Raises: CheckpointError for a missing, unknown or misshapen array.
+    Raises: CheckpointError for a missing, unknown or misshapen array, and for two of the same name.
     """
-    arrays = {PREFIX.sub("", name, count=1): np.asarray(array, np.float32) for name, array in state.items()}
-    unused = {name: arrays.pop(name) for name in [*arrays] if UNUSED.fullmatch(name)}
+    arrays, unused = _arrays(source, state, lambda name: bool(UNUSED.fullmatch(name)))
     layers = {part: _count(arrays, part) for part in ("encoder", "decoder")}
     names = _savi_names(**layers)
     params = _tree(source, arrays, names, "StoSAVi")
     sizes = _savi_sizes(params, layers)
-    _check_chain(source, params, sizes)
+    _check_savi(source, params, sizes)
     return EncoderWeights(params, sizes, unused)
 
 
@@ -93,8 +93,7 @@ def videosaur(state: Mapping[str, np.ndarray], source: str = "state dict") -> En
     Arrays of the image encoder ("encoder.module.backbone.") are in `unused`. `sizes` lacks heads and iterations, which
     no array tells: the module's own are the published ones. Raises: CheckpointError as `savi`.
     """
-    arrays = {PREFIX.sub("", name, count=1): np.asarray(array, np.float32) for name, array in state.items()}
-    unused = {name: arrays.pop(name) for name in [*arrays] if name.startswith("encoder.module.backbone.")}
+    arrays, unused = _arrays(source, state, lambda name: name.startswith("encoder.module.backbone."))
     names = _videosaur_names(arrays)
     params = _tree(source, arrays, names, "VideoSAUR")
     mixer, width = params["mixer"], params["down"]["kernel"].shape[-1]
@@ -110,6 +109,7 @@ def videosaur(state: Mapping[str, np.ndarray], source: str = "state dict") -> En
         "units": tuple(mixer[f"layer{i}"]["kernel"].shape[-1] for i in range(layers)),
         "similarity": mixer["output"]["kernel"].shape[-1] == features + places,
     }
+    _check_videosaur(source, params, sizes)
     return EncoderWeights(params, sizes | ({"slots": len(params["slots"])} if "slots" in params else {}), unused)
 
 
@@ -168,6 +168,23 @@ def _gru(theirs: str) -> dict[str, tuple[str, str]]:
     return found
 
 
+def _arrays(
+    source: str, state: Mapping[str, np.ndarray], unused: Callable[[str], bool]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(arrays, unused ones) under the published names, without prefixes. Raises CheckpointError for a name twice."""
+    arrays: dict[str, np.ndarray] = {}
+    left: dict[str, np.ndarray] = {}
+    for theirs, array in state.items():
+        name = PREFIX.sub("", theirs, count=1)
+        if name in arrays or name in left:
+            raise CheckpointError(f"{source}: has {short(name)} twice, with and without a prefix")
+        if unused(name):
+            left[name] = np.asarray(array)
+        else:
+            arrays[name] = np.asarray(array, np.float32)
+    return arrays, left
+
+
 def _tree(
     source: str, arrays: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, str]], of: str
 ) -> dict[str, Any]:
@@ -213,8 +230,9 @@ def _savi_names(encoder: int, decoder: int) -> dict[str, tuple[str, str]]:
 def _ours(source: str, name: str, array: np.ndarray, kind: str) -> np.ndarray:
     """An array as our module has it. Raises CheckpointError for another number of axes."""
     axes = {"linear": 2, "convolution": 4, "transposed": 4, "same": 1, "first": 3}[kind]
-    if array.ndim != axes or 0 in array.shape:
-        raise CheckpointError(f"{source}: {short(name)} has shape {list(array.shape)}: must have {axes} axes")
+    if array.ndim != axes or 0 in array.shape or (kind == "first" and len(array) != 1):
+        text = f"{axes} axes" + (", the first of length 1" if kind == "first" and array.ndim == axes else "")
+        raise CheckpointError(f"{source}: {short(name)} has shape {list(array.shape)}: must have {text}")
     if kind == "linear":
         array = array.T
     elif kind == "convolution":  # [out, in, h, w]
@@ -264,23 +282,88 @@ def _savi_sizes(params: Mapping[str, Any], layers: Mapping[str, int]) -> dict[st
     return sizes
 
 
-def _check_chain(source: str, params: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
+def _check_savi(source: str, params: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
     """Raises CheckpointError where the shapes of successive layers do not fit together."""
-    width, embed = sizes["width"], sizes["embed"]
-    last = sizes["channels"][-1] if sizes["channels"] else 3
-    corrector = params["corrector"]
-    wanted = {
-        "kernel": (params["kernel"]["kernel"], (width, 2 * width)),
-        "token_up": (params["token_up"]["kernel"], (last, embed)),
-        "token_down": (params["token_down"]["kernel"], (embed, embed)),
-        "corrector/q": (corrector["q"]["kernel"], (width, width)),
-        "corrector/k": (corrector["k"]["kernel"], (embed, width)),
-        "corrector/v": (corrector["v"]["kernel"], (embed, width)),
-        "corrector/down": (corrector["down"]["kernel"], (sizes["hidden"], width)),
-        "corrector/gru/input": (corrector["gru"]["input"]["kernel"], (width, 3 * width)),
-        "corrector/gru/hidden": (corrector["gru"]["hidden"]["kernel"], (width, 3 * width)),
-        "next_down": (params["next_down"]["kernel"], (sizes["units"], width)),
+    width, embed, units = sizes["width"], sizes["embed"], sizes["units"]
+    encoder, decoder = (3, *sizes["channels"]), (width, *sizes["decoder"])
+    linear = {
+        "kernel": (width, 2 * width),
+        "encoder_position/dense": (4, encoder[-1]),
+        "token_up": (encoder[-1], embed),
+        "token_down": (embed, embed),
+        **_corrector(width, embed, sizes["hidden"]),
+        "next_up": (width, units),
+        "next_down": (units, width),
+        "decoder_position/dense": (4, width),
+        "out": (1, 1, decoder[-1], 4),
     }
-    for name, (array, shape) in wanted.items():
+    for name, chain in (("convolutions", encoder), ("transposed", decoder)):
+        linear |= {f"{name}_{i}": (5, 5, *pair) for i, pair in enumerate(itertools.pairwise(chain))}
+    norms = {"norm_pixels": encoder[-1], "norm_next": width, "corrector/norm_tokens": embed}
+    norms |= dict.fromkeys(("corrector/norm_slots", "corrector/norm_mlp"), width)
+    _check(source, params, linear, norms, {})
+
+
+def _check_videosaur(source: str, params: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
+    """As `_check_savi`."""
+    width, hidden, units = sizes["width"], sizes["hidden"], sizes["units"]
+    features, places = len(params["up"]["kernel"]), len(params["mixer"]["positions"])
+    chain = (width, *units)
+    linear = {"down": (sizes["embed"], width), **_corrector(width, width, hidden)}
+    linear |= {f"mixer/layer{i}": pair for i, pair in enumerate(itertools.pairwise(chain))}
+    linear |= {"mixer/q": (width, width), "mixer/k": (width, width)}
+    linear["mixer/output"] = (chain[-1], features + places * sizes["similarity"])
+    linear["up"] = (features, sizes["embed"])
+    norms = {"norm_features": features}
+    names = [f"mixer/norm_{name}" for name in ("memory", "q", "k")]
+    names += [f"corrector/norm_{name}" for name in ("tokens", "slots", *(["mlp"] if hidden else []))]
+    arrays = {"mixer/positions": (places, width)}
+    if not sizes["fixed"]:
+        arrays |= {"mean": (1, width), "log_std": (1, width)}
+    else:
+        arrays["slots"] = (len(params["slots"]), width)
+    for block in ("predictor", *(f"mixer/block{i}" for i in range(sizes["blocks"]))):
+        linear |= {
+            f"{block}/out": (width, width),
+            f"{block}/up": (width, 4 * width),
+            f"{block}/down": (4 * width, width),
+        }
+        arrays |= {f"{block}/qkv_kernel": (width, 3 * width), f"{block}/qkv_bias": (3 * width,)}
+        names += [f"{block}/norm1", f"{block}/norm2"]
+    _check(source, params, linear, norms | dict.fromkeys(names, width), arrays)
+
+
+def _corrector(width: int, tokens: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the kernels of models.slot_encoders.Corrector."""
+    found = {"q": (width, width), "k": (tokens, width), "v": (tokens, width)}
+    found |= {f"gru/{side}": (width, 3 * width) for side in GRU.values()}
+    found |= {"up": (width, hidden), "down": (hidden, width)} if hidden else {}
+    return {f"corrector/{name}": shape for name, shape in found.items()}
+
+
+def _check(
+    source: str,
+    params: Mapping[str, Any],
+    linear: Mapping[str, tuple[int, ...]],
+    norms: Mapping[str, int],
+    arrays: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Raises CheckpointError for another shape. linear: of kernels, which decide their biases'. norms: widths."""
+
+    def require(name: str, shape: tuple[int, ...], shown: str) -> None:
+        array: Any = params
+        for part in name.split("/"):
+            if part not in array:
+                return  # a layer without a bias
+            array = array[part]
         if array.shape != shape:
-            raise CheckpointError(f"{source}: {name} has shape {list(array.shape)}: must be {list(shape)}")
+            raise CheckpointError(f"{source}: {shown} has shape {list(array.shape)}: must be {list(shape)}")
+
+    for name, shape in linear.items():
+        require(f"{name}/kernel", shape, name)
+        require(f"{name}/bias", shape[-1:], f"{name}/bias")
+    for name, width in norms.items():
+        for part in ("scale", "bias"):
+            require(f"{name}/{part}", (width,), f"{name}/{part}")
+    for name, shape in arrays.items():
+        require(name, shape, name)

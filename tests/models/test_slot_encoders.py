@@ -1,6 +1,7 @@
 """Video slot encoders against numbers of the published code, and their weights both ways."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +136,32 @@ def test_videosaurs_weights_come_back_to_the_bit_with_and_without_learned_slots_
     assert jax.tree.map(np.shape, taken.params) == jax.tree.map(lambda leaf: leaf.shape, tree)
     with pytest.raises(CheckpointError, match=r"^state dict: 'decoder.x' is not an array of VideoSAUR$"):
         weights.videosaur(state | {"decoder.x": np.zeros(1)})
+
+
+@pytest.mark.parametrize("kind", ["savi", "videosaur"])
+def test_arrays_of_a_wrong_shape_or_twice_are_named_and_unused_ones_keep_their_type(kind):
+    state = {"savi": savi, "videosaur": videosaur}[kind]()[1]
+    read = getattr(weights, kind)
+    unused = {"savi": "prior_slot_layer.0.bias", "videosaur": "encoder.module.backbone.x"}[kind]
+    whole = np.arange(3)
+    assert read(state | {unused: whole}).unused[unused].dtype == whole.dtype
+    wrong, left = 0, read(state).unused
+    for name, array in state.items():
+        if name in left:
+            continue
+        for axis in range(array.ndim):
+            longer = np.concatenate([array, array], axis)
+            try:
+                sizes = read(state | {name: longer}).sizes
+            except CheckpointError as error:
+                assert re.search(r"has shape \[.*\]: must (be|have) ", str(error)), error
+                wrong += 1
+            else:  # the number of slots is the array's own
+                assert name == "init_latents" and axis == 1 and sizes["slots"] == 2 * array.shape[1]
+    assert wrong > 60
+    first = next(iter(state))
+    with pytest.raises(CheckpointError, match=f"^state dict: has '{re.escape(first)}' twice"):
+        read(state | {f"module.{first}": state[first]})
 
 
 def test_slots_are_contrasted_with_those_of_the_frame_before():
