@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.slot_gates import SlotGates
-from cjepa_jax.objectives import graphs
+from cjepa_jax.objectives import graphs, options
 from cjepa_jax.objectives.slots import Pass, Slots, hidden_slots
 from cjepa_jax.types import Array, Batch, Params
 
@@ -66,14 +66,12 @@ class Ctt(Slots):
         if self.graph not in THRESHOLDS:
             raise ConfigError(f"objective.graph = {self.graph!r}: must be one of {', '.join(THRESHOLDS)}")
         for name in TERMS:
-            value = getattr(self, name)
-            if not _number(value) or value < 0:
-                raise ConfigError(f"objective.{name} = {value!r}: must be a number of at least 0")
-        if not _number(self.threshold) or (self.graph == "effects" and self.threshold >= 1):
-            limit = "a number below 1" if self.graph == "effects" else "a number"
-            raise ConfigError(f"objective.threshold = {self.threshold!r}: must be {limit}")
-        if isinstance(self.start_epoch, bool) or not isinstance(self.start_epoch, int) or self.start_epoch < 0:
-            raise ConfigError(f"objective.start_epoch = {self.start_epoch!r}: must be a whole number, at least 0")
+            options.number(f"objective.{name}", getattr(self, name), 0, limit="a number of at least 0")
+        if self.graph != "effects":
+            options.number("objective.threshold", self.threshold)
+        elif self.threshold != -1:
+            options.number("objective.threshold", self.threshold, 0, 1, limit="in [0, 1), or -1")
+        options.whole("objective.start_epoch", self.start_epoch, 0)
         if self.consistency and self.future < 2:
             raise ConfigError(f"objective.consistency = {self.consistency!r}: must be 0 where objective.future = 1")
 
@@ -356,10 +354,6 @@ def _following(extra: Params, effects: Array, where: Array, quantile: float) -> 
     step = {"quantile": jnp.where(has, now, 0), "seen": has.astype(jnp.float32)}
     moved = {name: MOMENTUM * extra[name] + (1 - MOMENTUM) * step[name] for name in extra}
     return jax.tree.map(lambda new, old: jnp.where(has, new, old), moved, dict(extra))
-
-
-def _number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def _need(batch: Batch, graph: str) -> None:

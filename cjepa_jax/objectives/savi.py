@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 
 from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.slot_encoders import START, Savi
+from cjepa_jax.models.slots import hard
+from cjepa_jax.objectives import options
 from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.objectives.joint import best_overlap
 from cjepa_jax.types import Array, Batch, Params
@@ -43,19 +44,22 @@ class SaviLoss(PerExample):
     method = "slots by slot attention for video, trained by painting frames"
 
     def __post_init__(self):
+        options.keywords("objective.savi", self.savi, Savi)
         for name in ("slots", "width", "embed", "hidden", "units", "iterations"):
-            _whole(f"objective.savi.{name}", self.savi.get(name, 1))
+            options.whole(f"objective.savi.{name}", self.savi.get(name, 1))
         for name in ("channels", "decoder", "strides"):
-            for value in self.savi.get(name, (1,)):
-                _whole(f"objective.savi.{name}", value)
-        _whole("objective.patch", self.patch)
+            values = self.savi.get(name, (1,))
+            if not isinstance(values, list | tuple):
+                raise ConfigError(f"objective.savi.{name} = {values!r}: must be a list of whole numbers")
+            for value in values:
+                options.whole(f"objective.savi.{name}", value)
+        options.flags("objective.savi", self.savi, "noise")
+        options.whole("objective.patch", self.patch)
+        options.number("objective.kl_weight", self.kl_weight, 0, limit="a number of at least 0")
         model = self._model
         if len(model.decoder) != len(model.strides) or not model.channels:
             text = f"objective.savi.strides = {tuple(model.strides)!r}"
             raise ConfigError(f"{text}: must have as many entries as objective.savi.decoder = {tuple(model.decoder)!r}")
-        weight = self.kl_weight
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise ConfigError(f"objective.kl_weight = {weight!r}: must be a number of at least 0")
 
     @functools.cached_property
     def _model(self) -> Savi:
@@ -67,6 +71,10 @@ class SaviLoss(PerExample):
         side = START
         for stride in self._model.strides:
             side *= stride
+        if batch.video.shape[-1] != 3:
+            raise ConfigError(
+                f"data.source: videos have {batch.video.shape[-1]} channels: must be 3 for objective.savi"
+            )
         if batch.video.shape[2:4] != (side, side):
             raise ConfigError(f"data.size = {batch.video.shape[2]}: must be {side}, 8 x the objective.savi.strides")
         return {"savi": self._model.init(key, scaled(batch.video[:1]), key)["params"]}, {}, {}
@@ -78,13 +86,12 @@ class SaviLoss(PerExample):
         error = jnp.square(found["video"] - video).mean((1, 2, 3, 4))
         terms = {"painted": error, "kl": divergence(found["kernel"]).mean((1, 2))}
         masks = self._tokens(found["masks"])  # [B, K, N]
-        hard = jnp.arange(masks.shape[1])[:, None] == jnp.argmax(masks, 1)[:, None]
         stats = {
             "pooled": found["slots"].mean((1, 2)),
             "valid": batch.valid,
             "context": batch.context.mean(-1),
             "per_scene": error,
-            "overlap": best_overlap(hard, batch.object_patches & batch.object_valid[..., None]),
+            "overlap": best_overlap(hard(masks), batch.object_patches & batch.object_valid[..., None]),
             "labelled": batch.object_valid.any(-1) & batch.valid,
         }
         return terms, stats
@@ -142,8 +149,3 @@ def divergence(kernel: Array) -> Array:
     """KL(N(mu, sigma^2) || N(mu, PRIOR)), summed over components: [..., 2 S] of mu and log sigma^2 -> [...]."""
     log_variance = jnp.split(kernel, 2, -1)[1]
     return 0.5 * (jnp.log(PRIOR) - log_variance + jnp.exp(log_variance) / PRIOR - 1).sum(-1)
-
-
-def _whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name} = {value!r}: must be a whole number, at least 1")

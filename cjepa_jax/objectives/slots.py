@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.slot_predictor import Auxiliary, SlotPredictor
-from cjepa_jax.objectives import graphs
+from cjepa_jax.objectives import graphs, options
 from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.types import Array, Batch, Params
 
@@ -67,18 +67,13 @@ class Slots(PerExample):
 
     def __post_init__(self):
         for name in ("history", "future"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"objective.{name} = {value!r}: must be a whole number, at least 1")
-        for name, least in (("depth", 1), ("heads", 1), ("units", 1)):
-            value = self.slot_predictor.get(name, least)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(
-                    f"objective.slot_predictor.{name} = {value!r}: must be a whole number, at least {least}"
-                )
-        dropout = self.slot_predictor.get("dropout", 0.0)
-        if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise ConfigError(f"objective.slot_predictor.dropout = {dropout!r}: must be in [0, 1)")
+            options.whole(f"objective.{name}", getattr(self, name))
+        section, given = "objective.slot_predictor", self.slot_predictor
+        options.keywords(section, given, SlotPredictor, "frames")
+        for name in ("depth", "heads", "units"):
+            options.whole(f"{section}.{name}", given.get(name, 1))
+        options.flags(section, given, "norm_attention")
+        options.number(f"{section}.dropout", given.get("dropout", 0.0), 0, 1, limit="in [0, 1)")
         wrong = [name for name in self.auxiliary if name not in AUXILIARY]
         if wrong or len(set(self.auxiliary)) < len(self.auxiliary):
             raise ConfigError(f"objective.auxiliary = {tuple(self.auxiliary)!r}: must be of {', '.join(AUXILIARY)}")

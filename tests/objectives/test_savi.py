@@ -77,6 +77,13 @@ def test_the_divergence_is_that_of_two_normal_distributions():
         ),
         ({"kl_weight": -1}, "objective.kl_weight = -1: must be a number of at least 0"),
         ({"savi": SIZES | {"strides": (1,)}}, "data.size = 16: must be 8, 8 x the objective.savi.strides"),
+        (
+            {"savi": SIZES | {"slotz": 3}},
+            "objective.savi.slotz = 3: there is no such option, but slots, width, channels, embed, hidden, units, "
+            "iterations, decoder, strides, noise",
+        ),
+        ({"savi": SIZES | {"strides": 2}}, "objective.savi.strides = 2: must be a list of whole numbers"),
+        ({"savi": SIZES | {"noise": "no"}}, "objective.savi.noise = 'no': must be True or False"),
         ({"patch": 5}, "objective.patch = 5: must divide data.size = 16"),
     ],
 )
@@ -84,6 +91,14 @@ def test_wrong_options_are_refused(options, text):
     with pytest.raises(ConfigError) as error:
         jax.eval_shape(dataclasses.replace(OBJECTIVE, **options).loss, *made(options), batch(), jax.random.key(0), 0)
     assert str(error.value) == text
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_pictures_without_three_channels_are_refused(channels):
+    other = dataclasses.replace(batch(), video=batch().video[..., :channels])
+    with pytest.raises(ConfigError) as error:
+        OBJECTIVE.init(jax.random.key(0), other)
+    assert str(error.value) == f"data.source: videos have {channels} channels: must be 3 for objective.savi"
 
 
 def made(options):

@@ -119,6 +119,15 @@ def test_encode_and_encode_context():
         ({"history": 0}, "objective.history = 0: must be a whole number, at least 1"),
         ({"auxiliary": ("x",)}, "objective.auxiliary = ('x',): must be of proprio, action"),
         ({"slot_predictor": {"dropout": 1.0}}, "objective.slot_predictor.dropout = 1.0: must be in [0, 1)"),
+        (
+            {"slot_predictor": {"norm_attention": "no"}},
+            "objective.slot_predictor.norm_attention = 'no': must be True or False",
+        ),
+        (
+            {"slot_predictor": {"unit": 8}},
+            "objective.slot_predictor.unit = 8: there is no such option, but depth, heads, "
+            "units, norm_attention, dropout",
+        ),
         ({"slot_predictor": {"units": 0}}, "objective.slot_predictor.units = 0: must be a whole number, at least 1"),
     ],
 )
