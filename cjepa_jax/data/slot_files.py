@@ -10,6 +10,7 @@ names and lengths [frames, n]. --out must not hold slots yet.
 
 import json
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,8 +20,6 @@ from cjepa_jax.data.sources.slot_files import ARRAYS, INDEX
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import door
 from cjepa_jax.runtime.workdir import write_atomically
-
-HEADER = 128  # bytes of a .npy header of any size that occurs here
 
 Videos = dict[str, dict[str, tuple[int, int]]]  # split -> name -> (first frame, frames)
 
@@ -77,7 +76,6 @@ def convert(given: dict[str, Path], out: Path) -> Videos:
 def _write(path: Path, to: Path, axes: int, videos: Videos | None) -> Videos:
     """Streams a pickle's arrays to a file. With `videos` their lengths are compared, and they are put in that order."""
     with door.replacing(to) as file:
-        file.write(bytes(HEADER))
         frames: list[tuple[int, int]] = []
         inner: list[tuple[int, ...]] = []
 
@@ -86,6 +84,8 @@ def _write(path: Path, to: Path, axes: int, videos: Videos | None) -> Videos:
                 raise ValueError(f"an array has shape {list(array.shape)}: must have {axes} axes")
             if inner and array.shape[1:] != inner[0]:
                 raise ValueError(f"arrays have shapes {[0, *inner[0]]} and {list(array.shape)}")
+            if not inner:
+                _head(file, (0, *array.shape[1:]))
             inner.append(array.shape[1:])
             frames.append((sum(frames[-1]) if frames else 0, len(array)))
             file.write(np.ascontiguousarray(array, np.float32).tobytes())
@@ -95,16 +95,16 @@ def _write(path: Path, to: Path, axes: int, videos: Videos | None) -> Videos:
         found = {split: {name: frames[n] for name, n in arrays.items()} for split, arrays in numbers.items()}
         if videos is not None and found != videos:
             raise DataError(f"{path}: must have the videos of the slots, with the same lengths, in the same order")
-        file.seek(0)
-        file.write(_header((sum(frames[-1]) if frames else 0, *(inner[0] if inner else ()))))
+        if not frames:
+            raise DataError(f"{path}: holds no array")
+        _head(file, (sum(frames[-1]), *inner[0]))
     return found
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
-    """The header of a .npy file of float32, of HEADER bytes."""
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
-    size = HEADER - 10
-    return b"\x93NUMPY\x01\x00" + size.to_bytes(2, "little") + text.ljust(size - 1).encode() + b"\n"
+def _head(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """Writes the header of a .npy file of float32. It has the same length for any number of frames (shape[0])."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
 
 
 if __name__ == "__main__":

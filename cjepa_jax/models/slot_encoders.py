@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.slot_predictor import EPSILON, FAN_IN
+from cjepa_jax.models.slots import compete
 from cjepa_jax.types import Array
 
 START = 8  # side of the grid on which a slot is repeated before it is decoded
@@ -63,9 +64,8 @@ class Corrector(nn.Module):
         attention = jnp.zeros((*slots.shape[:2], tokens.shape[1]))
         for _ in range(iterations):
             normed = norm(slots)
-            attention = jax.nn.softmax(jnp.einsum("bks,bns->bkn", project["q"](normed), keys) * width**-0.5, axis=1)
-            share = attention + self.epsilon
-            updates = jnp.einsum("bkn,bns->bks", share / share.sum(-1, keepdims=True), values)
+            logits = jnp.einsum("bks,bns->bkn", project["q"](normed), keys) * width**-0.5
+            updates, attention = compete(logits, values, self.epsilon)
             slots = gru(updates, normed if self.normed else slots)
             if self.hidden:
                 slots = slots + down(nn.relu(up(norm_mlp(slots))))

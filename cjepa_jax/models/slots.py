@@ -17,6 +17,15 @@ def hard(masks: Float[Array, "B K N"]) -> Bool[Array, "B K N"]:
     return jnp.arange(masks.shape[1])[:, None] == jnp.argmax(masks, axis=1)[:, None]
 
 
+def compete(
+    logits: Float[Array, "B K N"], values: Float[Array, "B N S"], epsilon: float
+) -> tuple[Float[Array, "B K S"], Float[Array, "B K N"]]:
+    """Each slot's mean of the values by its attention (+ epsilon), and the attention, a softmax over slots."""
+    attention = jax.nn.softmax(logits, axis=1)
+    share = attention + epsilon
+    return jnp.einsum("bkn,bns->bks", share / share.sum(-1, keepdims=True), values), attention
+
+
 class SlotAttention(nn.Module):
     """Algorithm 1 of slot attention (arXiv 2006.15055).
 
@@ -45,9 +54,7 @@ class SlotAttention(nn.Module):
         keys, values = project["k"](tokens), project["v"](tokens)
         for _ in range(self.iterations):
             logits = jnp.einsum("bks,bns->bkn", project["q"](norm_slots(slots)), keys).astype(jnp.float32)
-            attention = jax.nn.softmax(logits / jnp.sqrt(width), axis=1)  # slots compete for each token
-            share = attention + 1e-8
-            updates = jnp.einsum("bkn,bns->bks", share / share.sum(-1, keepdims=True), values.astype(jnp.float32))
+            updates, attention = compete(logits / jnp.sqrt(width), values.astype(jnp.float32), 1e-8)
             slots, _ = gru(slots, updates)
             slots = slots + mlp(norm_mlp(slots)).astype(jnp.float32)
         return slots, attention

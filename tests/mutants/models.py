@@ -287,8 +287,8 @@ MODELS = (
     *of(
         "cjepa_jax/models/slots.py",
         (
-            "jax.nn.softmax(logits / jnp.sqrt(width), axis=1)",
-            "jax.nn.softmax(logits / jnp.sqrt(width), axis=2)",
+            "jax.nn.softmax(logits, axis=1)",
+            "jax.nn.softmax(logits, axis=2)",
             f"{SLOTS}slot_attention_is_algorithm_1",
         ),
         ("logits / jnp.sqrt(width)", "logits / width", f"{SLOTS}slot_attention_is_algorithm_1"),

@@ -98,6 +98,8 @@ def test_what_does_not_fit_is_refused_in_one_line(folder, tmp_path):
     mixed = {"train": {"a": np.zeros((2, 3, 4), np.float32), "b": np.zeros((2, 5, 4), np.float32)}}
     with pytest.raises(DataError, match=r"arrays have shapes \[0, 3, 4\] and \[2, 5, 4\]"):
         slot_files.convert({"slots": dump(tmp_path, mixed)}, tmp_path / "b")
+    with pytest.raises(DataError, match="holds no array$"):
+        slot_files.convert({"slots": dump(tmp_path, {"train": {}})}, tmp_path / "b")
     assert os.listdir(tmp_path / "b") == [] and other
     for options, text in (
         ({"split": "test"}, "has no split 'test', but train, val"),
