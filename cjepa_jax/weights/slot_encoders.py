@@ -309,7 +309,7 @@ def _check_videosaur(source: str, params: Mapping[str, Any], sizes: Mapping[str,
     width, hidden, units = sizes["width"], sizes["hidden"], sizes["units"]
     features, places = len(params["up"]["kernel"]), len(params["mixer"]["positions"])
     chain = (width, *units)
-    linear = {"down": (sizes["embed"], width), **_corrector(width, width, hidden)}
+    linear: dict[str, tuple[int, ...]] = {"down": (sizes["embed"], width), **_corrector(width, width, hidden)}
     linear |= {f"mixer/layer{i}": pair for i, pair in enumerate(itertools.pairwise(chain))}
     linear |= {"mixer/q": (width, width), "mixer/k": (width, width)}
     linear["mixer/output"] = (chain[-1], features + places * sizes["similarity"])
@@ -317,7 +317,7 @@ def _check_videosaur(source: str, params: Mapping[str, Any], sizes: Mapping[str,
     norms = {"norm_features": features}
     names = [f"mixer/norm_{name}" for name in ("memory", "q", "k")]
     names += [f"corrector/norm_{name}" for name in ("tokens", "slots", *(["mlp"] if hidden else []))]
-    arrays = {"mixer/positions": (places, width)}
+    arrays: dict[str, tuple[int, ...]] = {"mixer/positions": (places, width)}
     if not sizes["fixed"]:
         arrays |= {"mean": (1, width), "log_std": (1, width)}
     else:
