@@ -3,7 +3,7 @@
     python -m cjepa_jax.data.slot_files --slots=clevrer_videosaur_slots.pkl --out=DIR
     python -m cjepa_jax.data.slot_files --slots=pusht_slots.pkl --actions=A.pkl --proprio=P.pkl --out=DIR
 
-A pickle holds {split: {video: float array [frames, slots, width]}}, as the published ones do. Nothing of it is run
+A pickle holds {split: {video: float array [frames, slots, width]}}, as the published ones do. It is not executed
 (data/formats/array_pickle.py), and no more than one video is in memory. Videos of --actions and --proprio have the same
 names and lengths [frames, n]. --out must not hold slots yet.
 """

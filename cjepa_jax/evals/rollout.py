@@ -79,10 +79,10 @@ class Rollout:
             own = np.eye(slots, dtype=bool)[None, :, None] & present[:, :, None, None]  # [B, K, 1, K]
             own = np.broadcast_to(own, (count, slots, times, slots)).reshape(count, slots, -1)
             context = own.any(1) & (np.arange(times * slots) < frames * slots)
-            said = model.hide(Hidden(video, context, own, np.zeros((count, slots), bool))).prediction
-            require(said is not None, "Rollout", "a model that predicts hidden slots")
-            assert said is not None
-            return said.reshape(count, times, slots, width)[:, frames:]
+            predicted = model.hide(Hidden(video, context, own, np.zeros((count, slots), bool))).prediction
+            require(predicted is not None, "Rollout", "a model that predicts hidden slots")
+            assert predicted is not None
+            return predicted.reshape(count, times, slots, width)[:, frames:]
 
         return predict
 

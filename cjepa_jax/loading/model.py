@@ -43,6 +43,7 @@ class Network:
       objective, state: as trained, or as initialised.
       names_objects: whether training told the predictor which objects are hidden.
       predicts, changes: whether the predictor and its residual head are the training's, where the objective has them.
+      seed: of what the objective draws for its graphs of influence.
     """
 
     objective: Any
@@ -50,6 +51,7 @@ class Network:
     names_objects: bool
     predicts: bool = True
     changes: bool = True
+    seed: int = 0
 
     @classmethod
     def of_weights(cls, weights: Pretrained, dtype: str) -> "Network":
@@ -112,7 +114,7 @@ class Network:
         def influence(params, video, context, object_patches):
             none = jnp.zeros(object_patches.shape[:2], bool)
             batch = _asked(video, context, object_patches, none, None)
-            return (self.objective.influence(params, batch),)
+            return (self.objective.influence(params, batch, jax.random.key(self.seed)),)
 
         return jax.jit(influence)
 
@@ -242,9 +244,8 @@ class Restored(Network):
         notes = init_from.use(config, weights) if weights else []
         training = config if run is None else _training(run, config, trust)
         objective = experiment.make_objective(config, config.train.steps or 1)
-        source = assemble.make_source(config, "train")
         of_model = objective.patch, objective.tubelet, objective.max_removed, isinstance(objective, Masking)
-        scenes = assemble.make_scenes(config, source, *of_model)
+        scenes = assemble.make_scenes(config, assemble.make_source(config, "train"), *of_model)
         arrays = batching.collate([scenes(0, 0)])
         batch = Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
         init = functools.partial(train_step.init_state, objective, optim.make(training.optim))
@@ -270,6 +271,7 @@ class Restored(Network):
             names_objects=names,
             predicts=predicts,
             changes=changes,
+            seed=int(config.seed),
             run=run,
             about=about,
             fresh=fresh,

@@ -80,9 +80,9 @@ class Ctt(Slots):
         """Those of Slots, and the gates."""
         return (*Slots.graph_names, *(("gates",) if self.graph == "gates" else ()))
 
-    def influence(self, params: Params, batch: Batch) -> Float[Array, "B G K K"]:
+    def influence(self, params: Params, batch: Batch, key: Array) -> Float[Array, "B G K K"]:
         """As Slots, and the probabilities of open gates."""
-        found = super().influence(params, batch)
+        found = super().influence(params, batch, key)
         if self.graph != "gates":
             return found
         tokens, (visible, present) = self._tokens(params, batch), self._masks(batch)
@@ -95,8 +95,8 @@ class Ctt(Slots):
         return THRESHOLDS[self.graph] if self.threshold == -1 else float(self.threshold)
 
     @property
-    def how(self) -> str:
-        """How an object is taken away: graphs.effects."""
+    def removal(self) -> str:
+        """As which an object is taken away, "mask" or "drop": graphs.effects."""
         return "mask" if self.graph == "published" else "drop"
 
     @functools.cached_property
@@ -226,7 +226,8 @@ class Ctt(Slots):
         def predict(visible, present):
             return super(Ctt, self)._run(target, found.tokens, visible, present)[0]
 
-        effect = graphs.effects(predict, found.visible, found.present, history=self.history, slots=slots, how=self.how)
+        masks = found.visible, found.present
+        effect = graphs.effects(predict, *masks, history=self.history, slots=slots, removal=self.removal)
         return effect, extra["seen"] > 0
 
     def _clean(self, params: Params, found: Pass) -> Array:
@@ -239,7 +240,7 @@ class Ctt(Slots):
         """The predicted future without the slots `which`, bool [B, K]."""
         more = found.visible.shape[2] - which.shape[1]
         which = jnp.concatenate([which, jnp.zeros((len(which), more), bool)], 1)
-        visible, present = graphs.ablated(found.visible, found.present, which, self.how)
+        visible, present = graphs.ablated(found.visible, found.present, which, self.removal)
         return self._run(params, found.tokens, visible, present)[0][:, self.history :]
 
     def _shown(self, found: Pass) -> Pass:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Key
 
 from cjepa_jax.types import Array
 
@@ -47,28 +47,34 @@ def effects(
     *,
     history: int,
     slots: int,
-    how: str,
+    removal: str,
 ) -> Float[Array, "B K K"]:
     """How much slot i's predicted future changes without slot j: mean squared difference per component and frame.
 
-    how: "drop" lets no token attend to slot j. "mask" hides it after the first frame, as the published ablation.
+    removal: "drop" lets no token attend to slot j. "mask" hides it after the first frame, as the published ablation.
     """
     future = slice(history, None)
     base = predict(visible, present)[:, future, :slots]
 
     def without(j: Array) -> Array:
-        other = predict(*ablated(visible, present, jnp.arange(visible.shape[2]) == j, how))[:, future, :slots]
+        other = predict(*ablated(visible, present, jnp.arange(visible.shape[2]) == j, removal))[:, future, :slots]
         return jnp.square(other - base).mean((1, 3))
 
     return jax.vmap(without, out_axes=-1)(jnp.arange(slots))
 
 
 def jacobian(
-    predict: Callable[[Array], Array], tokens: Float[Array, "B T S D"], history: int, probes: int
+    predict: Callable[[Array], Array],
+    tokens: Float[Array, "B T S D"],
+    key: Key[Array, ""],
+    *,
+    history: int,
+    probes: int,
 ) -> Float[Array, "B K K"]:
     """Estimate of the squared Frobenius norm of d(slot i's future)/d(slot j's history), by random signs.
 
-    predict: tokens -> the future of K slots, [B, T_p, K, D]. The estimate has no bias (Hutchinson's).
+    predict: tokens -> the future of K slots, [B, T_p, K, D]. key: draws `probes` sets of signs. The estimate has no
+    bias (Hutchinson's).
     """
     out, back = jax.vjp(predict, tokens)
     slots = out.shape[2]
@@ -78,17 +84,17 @@ def jacobian(
         (slope,) = back(jnp.where((jnp.arange(slots) == i)[:, None], signs, 0))
         return jnp.square(slope[:, :history, :slots]).sum((1, 3))
 
-    keys = jax.random.split(jax.random.key(0), probes)
+    keys = jax.random.split(key, probes)
     every = jax.vmap(lambda i: jax.vmap(lambda key: row(i, key))(keys).mean(0), out_axes=1)
     return every(jnp.arange(slots))
 
 
 def ablated(
-    visible: Bool[Array, "B T S"], present: Bool[Array, "B T S"], which: Bool[Array, "*B S"], how: str
+    visible: Bool[Array, "B T S"], present: Bool[Array, "B T S"], which: Bool[Array, "*B S"], removal: str
 ) -> tuple[Bool[Array, "B T S"], Bool[Array, "B T S"]]:
     """(visible, present) without the slots `which`, by "drop" or by "mask" (see `effects`)."""
     which = which[..., None, :]
-    if how == "drop":
+    if removal == "drop":
         return visible, present & ~which
     return visible & ~(which & (jnp.arange(visible.shape[1]) > 0)[:, None]), present
 

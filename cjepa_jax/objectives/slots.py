@@ -188,11 +188,11 @@ class Slots(PerExample):
         """The slots, [B, T S, D], and None."""
         return self.encode({}, batch.video), None
 
-    def influence(self, params: Params, batch: Batch) -> Float[Array, "B G K K"]:
+    def influence(self, params: Params, batch: Batch, key: Array) -> Float[Array, "B G K K"]:
         """What each slot's predicted future depends on, by the graphs `graph_names`. Entry i, j: slot i on slot j.
 
         The last and all blocks' attention, the Jacobian's squared norm (by PROBES random projections), and the effects
-        of hiding slot j after its first frame and of dropping it (objectives.graphs).
+        of hiding slot j after its first frame and of dropping it (objectives.graphs). key: draws the projections.
         """
         tokens, (visible, present) = self._tokens(params, batch), self._masks(batch)
         slots, frames = batch.video.shape[3], batch.video.shape[1]
@@ -205,12 +205,16 @@ class Slots(PerExample):
         layers = jnp.stack([graphs.attention(layer, there, self.history, frames) for layer in more["attention"]])
         ablated = [
             graphs.effects(
-                functools.partial(predict, tokens), visible, present, history=self.history, slots=slots, how=how
+                functools.partial(predict, tokens), visible, present, history=self.history, slots=slots, removal=removal
             )
-            for how in ("mask", "drop")
+            for removal in ("mask", "drop")
         ]
         slopes = graphs.jacobian(
-            lambda x: predict(x, visible, present)[:, self.history :, :slots], tokens, self.history, PROBES
+            lambda x: predict(x, visible, present)[:, self.history :, :slots],
+            tokens,
+            key,
+            history=self.history,
+            probes=PROBES,
         )
         return jnp.stack([layers[-1], layers.mean(0), slopes, *ablated], 1)
 

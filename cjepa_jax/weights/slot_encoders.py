@@ -116,11 +116,11 @@ def videosaur(state: Mapping[str, np.ndarray], source: str = "state dict") -> En
 def videosaur_state(weights: EncoderWeights) -> dict[str, np.ndarray]:
     """The public state dict, float32, of `videosaur`'s result."""
     mixer = weights.params["mixer"]
-    told = [f"{_DECODER}.allocator.blocks.{i}.norm1.bias" for i in range(weights.sizes["blocks"])]
-    told += [f"{_DECODER}.renderer.layers.{2 * i}.bias" for i in range(sum(n.startswith("layer") for n in mixer))]
-    told += ["initializer.slots"] if weights.sizes["fixed"] else []
-    told += [f"{_CORRECTOR}.mlp.layers.0.bias"] if weights.sizes["hidden"] else []
-    return _untree(weights, _videosaur_names(dict.fromkeys(told)))
+    known = [f"{_DECODER}.allocator.blocks.{i}.norm1.bias" for i in range(weights.sizes["blocks"])]
+    known += [f"{_DECODER}.renderer.layers.{2 * i}.bias" for i in range(sum(n.startswith("layer") for n in mixer))]
+    known += ["initializer.slots"] if weights.sizes["fixed"] else []
+    known += [f"{_CORRECTOR}.mlp.layers.0.bias"] if weights.sizes["hidden"] else []
+    return _untree(weights, _videosaur_names(dict.fromkeys(known)))
 
 
 def _videosaur_names(arrays: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

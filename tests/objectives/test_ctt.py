@@ -56,9 +56,9 @@ def test_the_effect_of_masking_is_that_of_the_public_code_and_dropping_leaves_no
     visible, there = visible_of(x, history, []), np.ones(x.shape[:3], bool)
     there[2, :, 3] = False
     predict = jax.jit(lambda v, p: model.apply({"params": weights}, x, v, p)[0])
-    found = graphs.effects(predict, visible, jnp.ones_like(there), history=history, slots=slots, how="mask")
+    found = graphs.effects(predict, visible, jnp.ones_like(there), history=history, slots=slots, removal="mask")
     np.testing.assert_allclose(found, golden("ablation_graph")["effect"], atol=1e-6)
-    dropped = np.asarray(graphs.effects(predict, visible, there, history=history, slots=slots, how="drop"))
+    dropped = np.asarray(graphs.effects(predict, visible, there, history=history, slots=slots, removal="drop"))
     assert np.abs(dropped[:2]).min() > 1e-6
     assert np.abs(dropped[2, [0, 1, 2, 4], 3]).max() < 1e-10  # an absent slot has no effect
 

@@ -14,6 +14,7 @@ from cjepa_jax.data.kinds.slots import SlotMap
 from cjepa_jax.data.sources.true_slots import TrueSlots
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import slots as masks
+from cjepa_jax.objectives import graphs
 from cjepa_jax.objectives.slots import Slots, losses_of
 from cjepa_jax.types import Batch, Rows
 
@@ -135,6 +136,21 @@ def test_wrong_options_are_refused(options, text):
     with pytest.raises(ConfigError) as error:
         dataclasses.replace(OBJECTIVE, **options)
     assert str(error.value) == text
+
+
+def test_the_jacobian_is_estimated_without_bias_and_drawn_from_its_key():
+    rng = np.random.default_rng(0)
+    weights, tokens = rng.normal(size=(3, 4, 3, 4)).astype(np.float32), rng.normal(size=(2, 2, 3, 4))
+    predict = functools.partial(jnp.einsum, "kdje,btje->btkd", weights)
+    squared = np.square(weights).sum((1, 3))  # [K, K]: frame t of slot i depends on frame t of slot j
+
+    def estimate(seed, probes):
+        key = jax.random.key(seed)
+        return np.asarray(graphs.jacobian(predict, jnp.asarray(tokens, jnp.float32), key, history=1, probes=probes))
+
+    np.testing.assert_allclose(estimate(0, 4096), np.broadcast_to(squared, (2, 3, 3)), rtol=0.1)
+    np.testing.assert_array_equal(estimate(0, 2), estimate(0, 2))
+    assert np.abs(estimate(0, 2) - estimate(1, 2)).max() > 0.1
 
 
 def test_a_batch_of_another_length_is_refused():
