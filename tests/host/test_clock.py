@@ -28,14 +28,14 @@ def suspended(code, seconds, *arguments):
 
 
 EVERYTHING = """
-import socket, sys, threading, time
+import os, socket, sys, threading, time
 from cjepa_jax.host import clock
 from cjepa_jax.data.sources import phyre_client; from cjepa_jax.data import pipeline
 from cjepa_jax.runtime.watchdog import Watchdog, gather
 
 ask = phyre_client.Simulator([sys.executable, "-c", sys.argv[1]], timeout=1.5)  # starts at the first request
 ask("hello")
-pipeline._start_worker(0, 1, patience=1.5)  # as a data worker does, at a scene that takes as long as the rest here
+pipeline._start_worker(0, 1, 1.5, os.getppid())  # as a data worker does, at a scene that takes as long as the rest here
 pipeline._BUSY[0] = 5, clock.running()
 server, wall, ran = socket.create_server(("127.0.0.1", 0)), time.monotonic(), clock.running()
 threading.Timer(0.1, print, ("ready",), {"flush": True}).start()

@@ -19,7 +19,7 @@ def names(kind):
 
 
 def test_a_world_is_its_module_and_what_that_imports():
-    assert names(Balls) == PHYSICS | {"balls.py"}
+    assert names(Balls) == PHYSICS | {"balls.py", "interventions.py"}
     assert names(Ramps) == PHYSICS | {"ramps.py", "puzzles.py"}
     assert names(Shadows) == SHARED | {"shadows.py"}
     assert names(Craft) == PHYSICS | {"world.py", "facts.py", "layouts.py", "questions.py"}
