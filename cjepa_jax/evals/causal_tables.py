@@ -16,6 +16,7 @@ FLOORS = {
     "nuisance": "nuisance",
 }
 UNDEFINED = "not defined"
+DESCRIBED = ("sas of halves", "sparse share")  # larger is not better, although there are values to read them beside
 Found = dict[str, np.ndarray]
 
 
@@ -125,7 +126,11 @@ def _mean(values: np.ndarray) -> tuple[float, float]:
 
 
 def _rows(title: str, table: Table, rest: list[Table], metric: str, count: int) -> list[Score]:
-    """One metric at one layer: the model, random initialisations, floors, ceilings."""
+    """One metric at one layer: the model, random initialisations, floors, ceilings.
+
+    Only what has controls, and the probe, has floors. Ratios, shares and effects without controls describe.
+    """
+    judged = metric == "probe" or (bool(table.floors.get(metric)) and metric not in DESCRIBED)
     value, half = table.values[metric]
     scores = [Score(title, TRAINED, value, half, count)]
     if rest:
@@ -133,7 +138,7 @@ def _rows(title: str, table: Table, rest: list[Table], metric: str, count: int) 
     for kind, groups in (("floor", table.floors), ("ceiling", table.ceilings)):
         rows = groups.get(metric, {}).items()
         scores += [Score(title, row, value, half, count=count, kind=kind) for row, (value, half) in rows]
-    return scores
+    return scores if judged else [score._replace(kind="result") for score in scores]
 
 
 def _over_inits(title: str, values: list[float], count: int) -> Score:

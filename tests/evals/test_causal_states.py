@@ -118,6 +118,13 @@ def test_what_is_used_is_found(result, layer):
     assert np.isnan(retained) or 0 < retained < 2
 
 
+def test_ratios_and_shares_have_no_floors(result):
+    """A report would count a larger share of the variance as a success."""
+    with_floors = {score.metric.split("/")[0] for score in result.scores if score.kind == "floor"}
+    cca = "cca with a random init, held out"
+    assert with_floors == {"readout", "effect", "probe", "interchange", "steering, a = 1", "steering, a = 3", cca}
+
+
 def test_means_hold_the_inert_copy_and_the_gradient_does_not(result):
     """At layer 1 the class is in two places, of which one is read."""
     u = {name: value(result, f"effect/{name}/layer 1") for name in ("means", "gradient")}
