@@ -100,18 +100,22 @@ def test_scenes_find_room_where_there_is_hardly_any(counts, shape):
     assert batching.assign(np.array(counts), (sum(counts) // shape[1], shape[1] - 1)) is None
 
 
-@pytest.mark.parametrize("tokens, seconds", [(196, 0.02), (1568, 0.06)])
-def test_a_batch_of_1024_scenes_is_packed_in_no_time(tokens, seconds):
+@pytest.mark.parametrize("tokens", [196, 1568])
+def test_a_batch_of_1024_scenes_is_packed_in_no_time(tokens):
+    """In less than four times what two passes of NumPy over the mask take on this machine: 2.3 to 2.7, some 0.07 s."""
     rng = np.random.default_rng(0)
     context = rng.random((1024, tokens)) < rng.uniform(0.5, 0.95, (1024, 1))
-    spent = []
+    spent, passes = [], []
     for _ in range(5):
+        start = time.thread_time()
+        np.nonzero(context), context.astype(np.int64).cumsum(1)
+        passes.append(time.thread_time() - start)
         start = time.thread_time()  # of this thread's own: other work on the machine does not count
         possible = shapes(4, tokens, 1024, (0.5, 0.7, 0.76, 1.0))
         shape = possible[batching.choose(context, 1, possible)]
         _, segment = batching.lay_out(context, 1, shape)
         spent.append(time.thread_time() - start)
-    assert min(spent) < seconds
+    assert min(spent) < 4 * min(passes)
     assert segment.shape == (1, 195, 4 * tokens) and (segment > 0).mean() > 0.95
 
 
