@@ -38,7 +38,7 @@ def _prepare():
 
 
 def _tell_of_its_end():
-    """Code under test that calls os._exit, from a thread perhaps, ends the worker without a word. It says where."""
+    """Makes os._exit print the stacks of this worker. A call by the code under test would end the worker silently."""
     own, stderr, end = os.getpid(), os.dup(2), os._exit  # what tests write to 2 is captured
 
     def tell(code):

@@ -117,16 +117,7 @@ class Dense(Jepa):
         return prediction, wanted, context, terms
 
     def _predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
-        return self._predictor.apply(
-            {"params": params["predictor"]},
-            context,
-            context=batch.context,
-            object_patches=batch.object_patches,
-            removed=batch.removed,
-            grid=self._grid(batch.observation),
-            hidden=batch.hidden,
-            image=batch.video.shape[1] == 1,
-        )
+        return super().predict(params, context, batch, image=batch.video.shape[1] == 1)
 
     def _normed(self, full: Array) -> Array:
         levels = full.reshape(*full.shape[:-1], -1, self._encoder.width)

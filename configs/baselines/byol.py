@@ -12,23 +12,18 @@ Different: a ViT whose tokens are averaged, AdamW instead of LARS, crops of 0.3 
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs import clips
+from cjepa_jax.configs import baselines
 
 
 def get_config():
-    config = clips.get_config().copy_and_resolve_references().unlock()
-    config.data.intervened = "none"
-    config.data.row_lengths = (1.0,)
-    views = dict(
-        scale=(0.3, 1.0), aspect=(0.75, 4 / 3), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), jitter_share=0.8, grey=0.2
-    )
+    config = baselines.scenes_alone()
     config.objective = ConfigDict(
         dict(
             type="cjepa_jax.objectives.siamese:Byol",
             encoder=config.objective.encoder,
             projector=ConfigDict(dict(hidden=(512,), out=64, norm="batch")),
             predictor=ConfigDict(dict(hidden=(512,), norm="batch")),
-            views=ConfigDict(dict(count=2, **views, blur=(1.0, 0.1), solarise=(0.0, 0.2))),
+            views=ConfigDict(dict(count=2, **baselines.VIEWS, blur=(1.0, 0.1), solarise=(0.0, 0.2))),
             predict=True,
             stop_gradient=True,
             ema=(0.996, 1.0),

@@ -12,22 +12,17 @@ recipe has two large and six small views. All frames of a clip share a view.
 
 from ml_collections import ConfigDict
 
-from cjepa_jax.configs import clips
+from cjepa_jax.configs import baselines
 
 
 def get_config():
-    config = clips.get_config().copy_and_resolve_references().unlock()
-    config.data.intervened = "none"
-    config.data.row_lengths = (1.0,)
-    views = dict(
-        scale=(0.3, 1.0), aspect=(0.75, 4 / 3), flip=0.5, jitter=(0.4, 0.4, 0.2, 0.1), jitter_share=0.8, grey=0.2
-    )
+    config = baselines.scenes_alone()
     config.objective = ConfigDict(
         dict(
             type="cjepa_jax.objectives.siamese:LeJepa",
             encoder=config.objective.encoder,
             projector=ConfigDict(dict(hidden=(512, 512), out=16, norm="batch")),
-            views=ConfigDict(dict(count=4, **views, blur=(0.5,), solarise=(0.2,))),
+            views=ConfigDict(dict(count=4, **baselines.VIEWS, blur=(0.5,), solarise=(0.2,))),
             weight=0.02,
             slices=256,
             knots=17,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cjepa_jax.data import assemble, mel
-from cjepa_jax.data.formats import sound_files
+from cjepa_jax.data.formats import point_files, sound_files
 from cjepa_jax.data.sources import sounds
 from cjepa_jax.data.sources.sound_files import SoundFiles
 from cjepa_jax.errors import ConfigError, DataError
@@ -173,6 +173,13 @@ def test_broken_sounds_are_refused(monkeypatch):
         with pytest.raises(DataError, match=r"^scene 0 of Sounds") as error:
             scenes(0, 0)
         assert str(error.value).endswith(text)
+
+
+def test_a_missing_file_is_a_fault_of_the_data(tmp_path):
+    with pytest.raises(DataError, match="gone.wav: No such file"):
+        sound_files.read(tmp_path / "gone.wav", 8000, 100)
+    with pytest.raises(DataError, match="gone.off: No such file"):
+        point_files.read(tmp_path / "gone.off", 8, np.random.default_rng(0))
 
 
 def test_a_rate_that_lies_is_refused(tmp_path):

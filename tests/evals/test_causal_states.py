@@ -126,7 +126,7 @@ def test_ratios_and_shares_have_no_floors(result):
 
 
 def test_means_hold_the_inert_copy_and_the_gradient_does_not(result):
-    """At layer 1 the class is in two places, of which one is read."""
+    """Layer 1 holds the class twice. The readout depends on one copy."""
     u = {name: value(result, f"effect/{name}/layer 1") for name in ("means", "gradient")}
     assert u["gradient"] > 0.5 and u["means"] > 0.5
     study = make().study(model(), make().clips(bench()), bench())

@@ -39,12 +39,17 @@ def inside(root: Path, name: str) -> Path:
     return Path(root) / name
 
 
+def contents(path: Path, limit_bytes: int) -> bytes:
+    """The bytes of a file. Raises DataError, naming it, if it is missing, no regular file or over the limit."""
+    try:
+        return door.read(path, limit_bytes, links=True)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+
+
 def read_json(path: Path, limit_bytes: int = 1 << 30) -> Any:
     """The content of a JSON file. Raises DataError, naming it, if it is missing, over the limit or not JSON."""
-    try:
-        data = door.read(path, limit_bytes, links=True)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
+    data = contents(path, limit_bytes)
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from cjepa_jax.data.formats import files
 from cjepa_jax.errors import DataError
-from cjepa_jax.weights import safety
 
 SUFFIXES = (".npy", ".off", ".ply")
 MOST = 2**28  # bytes of a file
@@ -36,13 +36,7 @@ def read(path: str | os.PathLike, count: int, rng: np.random.Generator) -> Float
     readers = {".npy": _npy, ".ply": _ply, ".off": _off}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: must be one of {', '.join(SUFFIXES)}")
-    try:
-        with safety.regular(path) as file:
-            data = file.read(MOST + 1)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    if len(data) > MOST:
-        raise DataError(f"{path}: more than {MOST} bytes")
+    data = files.contents(path, MOST)
     try:
         points = readers[path.suffix.lower()](data, count, rng)
     except (ValueError, IndexError, KeyError, EOFError, UnicodeDecodeError, OverflowError, MemoryError) as error:

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.signal import resample_poly
 
+from cjepa_jax.data.formats import files
 from cjepa_jax.errors import ConfigError, DataError
-from cjepa_jax.weights import safety
 
 SUFFIXES = (".flac", ".ogg", ".wav")
 MOST = 2**30  # bytes of a file, and of its sound in memory
@@ -23,13 +23,7 @@ def read(path: str | os.PathLike, rate: int, samples: int) -> Float[np.ndarray, 
     Raises: DataError, one line with the file, for one that cannot be read. ConfigError where soundfile is needed.
     """
     path = Path(path)
-    try:
-        with safety.regular(path) as file:
-            data = file.read(MOST + 1)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    if len(data) > MOST:
-        raise DataError(f"{path}: more than {MOST} bytes")
+    data = files.contents(path, MOST)
     try:
         sound, own = _wav(data) if path.suffix.lower() == ".wav" else _soundfile(data, path)
     except (wave.Error, EOFError, ValueError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors

@@ -6,10 +6,11 @@ For the single file only the byte offsets of its entries are kept, for a folder 
 """
 
 import codecs
+import collections
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,19 @@ class OneFile:
             raise DataError(f"{self.file}: has changed, or cannot be read any more ({error})") from error
         where = [f"{self.file}: {_called(entry, self.names[i], k)}" for k, entry in enumerate(found)]
         return found, where, self._sizes[i].tolist()
+
+
+def first_of_each(classes: Mapping[str, Any], count: int) -> list[str]:
+    """Names sorted by class and name. count: at most this number, the first of each class in turn. 0: all."""
+    order = sorted(classes, key=lambda name: (classes[name], name))
+    if not count:
+        return order
+    ranks: dict[str, int] = {}
+    seen: dict[Any, int] = collections.Counter()
+    for name in order:
+        ranks[name] = seen[classes[name]]
+        seen[classes[name]] += 1
+    return sorted(sorted(order, key=lambda name: (ranks[name], name))[:count])
 
 
 def is_crowd(entry: Any, where: str) -> bool:

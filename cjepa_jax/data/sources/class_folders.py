@@ -61,10 +61,7 @@ class ClassFolders:
         if strange := sorted(own.keys() - known):
             raise DataError(f"{self._root / strange[0]}: {Path(self.path) / SPLITS['train']} has no such class")
         object.__setattr__(self, "classes", tuple(sorted(known)))
-        names = [name for key in sorted(own) for name in own[key]]
-        if self.count:
-            ranks = {name: rank for each in own.values() for rank, name in enumerate(each)}
-            names = sorted(sorted(names, key=lambda name: (ranks[name], name))[: self.count])
+        names = annotations.first_of_each({name: key for key in own for name in own[key]}, self.count)
         object.__setattr__(self, "names", tuple(names))
 
     @property

@@ -72,12 +72,7 @@ class PointClouds:
         if strange := sorted(set(own.values()) - set(known)):
             raise DataError(f"{self.path}: class {strange[0]!r} has no files in train")
         object.__setattr__(self, "classes", tuple(known))
-        names = sorted(own, key=lambda name: (own[name], name))
-        if self.count:  # of each class the first, in turn
-            order, seen = {}, dict.fromkeys(known, 0)
-            for name in names:
-                order[name], seen[own[name]] = seen[own[name]], seen[own[name]] + 1
-            names = sorted(sorted(names, key=lambda name: (order[name], name))[: self.count])
+        names = annotations.first_of_each(own, self.count)
         object.__setattr__(self, "names", tuple(names))
         object.__setattr__(self, "of", tuple(known.index(own[name]) for name in names))
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cjepa_jax.data.formats import sound_files
+from cjepa_jax.data.formats import files, sound_files
 from cjepa_jax.data.sources import annotations
 from cjepa_jax.data.worlds.base import check_integer
 from cjepa_jax.errors import ConfigError, DataError
@@ -73,10 +73,7 @@ class SoundFiles:
             raise ConfigError("data.path is empty: name the folder that holds train/ and eval/, or ESC-50's")
         root = Path(self.path)
         classes, found = _esc50(root, self.split) if (root / META).is_file() else _folders(root, self.split)
-        order = sorted(found, key=lambda name: (found[name], name))
-        if self.count:  # of each class the first, in turn
-            rank = {name: sum(found[other] == found[name] for other in order[: order.index(name)]) for name in order}
-            order = sorted(sorted(order, key=lambda name: (rank[name], name))[: self.count])
+        order = annotations.first_of_each(found, self.count)
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "names", tuple(order))
         object.__setattr__(self, "of", tuple(found[name] for name in order))
@@ -113,10 +110,9 @@ def _folders(root: Path, split: str) -> tuple[tuple[str, ...], dict[str, int]]:
 def _esc50(root: Path, split: str) -> tuple[tuple[str, ...], dict[str, int]]:
     """The same of ESC-50. Raises DataError for a table that is damaged or names files elsewhere."""
     table = root / META
-    with safety.regular(table) as file:
-        data = file.read(MOST_META + 1)
+    data = files.contents(table, MOST_META)
     try:
-        rows = list(csv.DictReader(data[:MOST_META].decode("utf-8").splitlines()))
+        rows = list(csv.DictReader(data.decode("utf-8").splitlines()))
         entries = [(row["filename"], row["fold"], int(row["target"]), row["category"]) for row in rows]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{table}: must have the columns filename, fold, target, category: {error}") from error
