@@ -77,8 +77,8 @@ class SimClr(Pair):
 class VicReg(Pair):
     """VICReg (arXiv 2105.04906): views agree, components vary and are not correlated.
 
-    L = 25 mse + 25 mean relu(1 - std) + 1 sum of squared covariances / P, the last two of each view and added, with the
-    weights `invariance`, `variance` and `covariance`.
+    L = 25 mse + 25 mean relu(1 - std) + 1 sum of squared covariances / P, with the weights `invariance`, `variance` and
+    `covariance`. The second term is the mean over the two views, the third their sum.
     """
 
     invariance: float = 25.0

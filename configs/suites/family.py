@@ -1,8 +1,8 @@
-"""The family on clips: all methods that share this modality, with equal compute and three seeds.
+"""The family on clips: ten methods, with equal compute and three seeds.
 
     python -m cjepa_jax.compare --suite=configs/suites/family.py --workdir=runs/family --jobs=2
 
-The encoder, world and budget of micro's balls. Hours on two cores. Not run to its end by us. Points and sounds have one
+The encoder, world and budget of micro's balls. Hours on two cores. It has not been run. Points and sounds have one
 method each, which configs/evals/points.py and sounds.py score (docs/FAMILY.md).
 """
 

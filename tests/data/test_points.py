@@ -1,5 +1,6 @@
 """Point clouds: files, folders, shapes, groups and the map of scenes, against brute force."""
 
+import dataclasses
 import importlib
 import itertools
 import struct
@@ -9,6 +10,7 @@ import pytest
 
 from cjepa_jax.data import assemble, clouds
 from cjepa_jax.data.formats import point_files
+from cjepa_jax.data.kinds import points as points_kind
 from cjepa_jax.data.sources import shapes
 from cjepa_jax.data.sources.point_clouds import PointClouds
 from cjepa_jax.errors import ConfigError, DataError
@@ -112,6 +114,8 @@ def test_the_surface_of_a_mesh_is_sampled_uniformly(tmp_path, head):
         ("e.npy", b"\x93NUMPY\x01\x00junk"),
         ("f.npy", b""),
         ("g.off", b"OFF\n99999999 1 0\n"),
+        ("h.npy", b"\x93NUMPY\x01\x00\x40\x00" + b"{'descr': ('<f8', (".ljust(63) + b"\n"),
+        ("i.npy", b"\x93NUMPY\x01\x00\x40\x00" + b"{1: 2, 'descr': 3}".ljust(63) + b"\n"),
     ],
 )  # fmt: skip
 def test_damaged_files_are_refused_by_name(tmp_path, name, content):
@@ -189,8 +193,16 @@ def test_training_turns_scales_and_groups_anew():
     one, other = scenes(3, 0)["video"][0], scenes(3, 1)["video"][0]
     assert np.abs(one - other).max() > 1e-3
     np.testing.assert_array_equal(one, scenes(3, 0)["video"][0])
-    height = clouds.unit(source[3]["points"].astype(np.float64))[:, 1]
-    assert all(np.abs(height - y).min() < 1e-5 for y in one[:, 0, 1])  # about the y axis, in the unit sphere
+    window = points_kind.Grouping(8, 4, turn=1.0)
+    cloud = source[3]["points"].astype(np.float64)
+    height, turned = clouds.unit(cloud)[:, 1], window.frames(cloud[None, None], 64)[0, :, 0]
+    assert all(np.abs(height - y).min() < 1e-5 for y in turned[:, 1])  # about the y axis, in the unit sphere
+    drawn = [scenes.window(np.random.default_rng(i), cloud[None, None]).scale for i in range(50)]
+    assert np.shape(drawn) == (50, 3) and 0.8 < np.min(drawn) < 0.85 < 1.15 < np.max(drawn) < 1.2
+    stretched = dataclasses.replace(window, turn=0.0, scale=(0.8, 1.0, 1.2)).frames(cloud[None, None], 64)
+    wanted = clouds.grouped(clouds.unit(cloud * [0.8, 1.0, 1.2]), 8, 4)
+    np.testing.assert_allclose(stretched[0], wanted, atol=1e-6)
+    assert np.abs(stretched[0] - clouds.grouped(clouds.unit(cloud), 8, 4)).max() > 1e-2
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,17 @@ def test_a_missing_file_is_a_fault_of_the_data(tmp_path):
         point_files.read(tmp_path / "gone.off", 8, np.random.default_rng(0))
 
 
+def test_of_a_long_sound_only_the_middle_is_resampled(tmp_path):
+    time = np.arange(100_000) / 8000
+    save(tmp_path / "long.wav", np.round(20_000 * np.sin(2 * np.pi * 500 * time)).astype(np.int16)[:, None])
+    found = sound_files.read(tmp_path / "long.wav", 16_000, 1600)
+    spectrum = np.abs(np.fft.rfft(found))
+    assert spectrum.argmax() == 500 * 1600 // 16_000 and np.abs(found).max() == pytest.approx(20_000 / 2**15, rel=0.01)
+    assert len(sound_files._middle(np.zeros(100_000), 1600, 0.5)) <= 842
+    short = sound_files._middle(np.arange(101.0), 11, 1.0)
+    assert len(short) == 51 and short[25] == 50
+
+
 def test_a_rate_that_lies_is_refused(tmp_path):
     save(tmp_path / "slow.wav", np.ones((100, 1), np.int16), rate=1)
     with pytest.raises(DataError, match="slow.wav: 1 Hz: must be from 1000 to 1000000 Hz"):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from cjepa_jax.errors import DataError
 
 SUFFIXES = (".npy", ".off", ".ply")
 MOST = 2**28  # bytes of a file
+MOST_TEXT = 2**26  # of one whose numbers are text, which take twenty times as much in memory
 TYPES = {  # of a PLY file -> NumPy's
     **{name: "i1" for name in ("char", "int8")},
     **{name: "u1" for name in ("uchar", "uint8")},
@@ -22,6 +24,9 @@ TYPES = {  # of a PLY file -> NumPy's
     **{name: "f4" for name in ("float", "float32")},
     **{name: "f8" for name in ("double", "float64")},
 }
+FAULTS = (  # with which NumPy and the readers here meet damage
+    ValueError, IndexError, KeyError, TypeError, SyntaxError, EOFError, OverflowError, MemoryError, tokenize.TokenError,
+)  # fmt: skip
 ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
@@ -39,8 +44,10 @@ def read(path: str | os.PathLike, count: int, rng: np.random.Generator) -> Float
     data = files.contents(path, MOST)
     try:
         points = readers[path.suffix.lower()](data, count, rng)
-    except (ValueError, IndexError, KeyError, EOFError, UnicodeDecodeError, OverflowError, MemoryError) as error:
-        raise DataError(f"{path}: not a readable {path.suffix} file: {str(error).splitlines()[0][:100]}") from error
+    except FAULTS as error:
+        raise DataError(
+            f"{path}: not a readable {path.suffix} file: {(str(error).splitlines() or ['damaged'])[0][:100]}"
+        ) from error
     if not len(points) or not np.isfinite(points).all():
         raise DataError(f"{path}: has {'no points' if not len(points) else 'points that are not finite'}")
     if len(points) > count:
@@ -77,7 +84,7 @@ def _ply(data: bytes, count: int, rng: np.random.Generator) -> np.ndarray:
     names = [name for name, _ in properties]
     places = [names.index(axis) for axis in "xyz"]
     if not order:
-        rows = body.decode("ascii").splitlines()[:vertices]
+        rows = _text(body).splitlines()[:vertices]
         values = np.array([row.split()[: len(names)] for row in rows], np.float64)
         if values.shape != (vertices, len(names)):
             raise ValueError(f"has {len(rows)} of {vertices} vertices")
@@ -112,8 +119,14 @@ def _off(data: bytes, count: int, rng: np.random.Generator) -> np.ndarray:
     return surface(points, index, count, rng)
 
 
+def _text(data: bytes) -> str:
+    if len(data) > MOST_TEXT:
+        raise ValueError(f"more than {MOST_TEXT} bytes of text")
+    return data.decode("ascii")
+
+
 def _without_comments(data: bytes) -> str:
-    return "\n".join(line.partition("#")[0] for line in data.decode("ascii").splitlines()).lstrip()
+    return "\n".join(line.partition("#")[0] for line in _text(data).splitlines()).lstrip()
 
 
 def surface(points: np.ndarray, triangles: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -26,13 +26,19 @@ def read(path: str | os.PathLike, rate: int, samples: int) -> Float[np.ndarray, 
     data = files.contents(path, MOST)
     try:
         sound, own = _wav(data) if path.suffix.lower() == ".wav" else _soundfile(data, path)
-    except (wave.Error, EOFError, ValueError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
+    except (
+        wave.Error,
+        EOFError,
+        ValueError,
+        RuntimeError,
+        MemoryError,
+    ) as error:  # soundfile's errors are RuntimeErrors
         raise DataError(f"{path}: not a readable {path.suffix} file: {str(error) or 'it is cut off'}") from error
     if not sound.size or not np.isfinite(sound).all():
         raise DataError(f"{path}: has {'no sound' if not sound.size else 'values that are not finite'}")
     if not RATES[0] <= own <= RATES[1]:
         raise DataError(f"{path}: {own} Hz: must be from {RATES[0]} to {RATES[1]} Hz")
-    sound = sound.mean(1)
+    sound = _middle(sound.mean(1), samples, own / rate)
     if own != rate:
         divisor = int(np.gcd(own, rate))
         sound = resample_poly(sound, rate // divisor, own // divisor)
@@ -42,10 +48,20 @@ def read(path: str | os.PathLike, rate: int, samples: int) -> Float[np.ndarray, 
     return np.pad(sound, (missing // 2, missing - missing // 2)).astype(np.float32)
 
 
+def _middle(sound: np.ndarray, samples: int, ratio: float) -> np.ndarray:
+    """The input, at `ratio` times the rate, of the `samples` in the middle, and what the resampling filter reaches."""
+    kept = int(np.ceil(samples * ratio)) + 2 * int(np.ceil(20 * max(1.0, ratio)))
+    kept += (len(sound) - kept) % 2  # so that the middle stays the middle
+    left = (len(sound) - kept) // 2
+    return sound[left : left + kept] if left > 0 else sound
+
+
 def _wav(data: bytes) -> tuple[np.ndarray, int]:
     """[S, channels] in -1..1, and the sampling rate."""
     with wave.open(io.BytesIO(data)) as file:
         width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+        if 8 * channels * min(file.getnframes(), len(data)) > MOST:
+            raise ValueError(f"{file.getnframes()} samples of {channels} channels")
         raw = file.readframes(file.getnframes())
     if not 1 <= width <= 4 or not rate:
         raise ValueError(f"samples of {width} bytes at {rate} Hz")

@@ -6,8 +6,8 @@ G groups in a row, in which neighbours are close (data/clouds.py), each its cent
 it. A group is a token. G and k are `groups` and `neighbours` of objective.encoder. Points are centred and scaled to the
 unit sphere.
 
-With `data.crop` a cloud is turned about the y axis and scaled by 0.8 to 1.2, and the first centre is drawn. Held-out
-scenes are not changed, and their first centre is the first point.
+With `data.crop` a cloud is scaled by 0.8 to 1.2 along each axis and turned about the y axis, and the first centre is
+drawn. Held-out scenes are not changed, and their first centre is the first point.
 """
 
 import dataclasses
@@ -19,22 +19,25 @@ from cjepa_jax.data import checks, clouds, pipeline
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import check
 
-SCALES = (0.8, 1.2)  # of Point-JEPA's training
+SCALES = (0.8, 1.2)  # of Point-JEPA's training. One factor for all axes would be undone by clouds.unit
 
 
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-    """The window of pipeline.SceneMap that makes groups of points. turn: radians. start: the first centre."""
+    """The window of pipeline.SceneMap that makes groups of points.
+
+    turn: radians. scale: of each axis. start: the first centre.
+    """
 
     groups: int
     neighbours: int
     turn: float = 0.0
-    scale: float = 1.0
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     start: int = 0
 
     def frames(self, video: np.ndarray, size: int) -> np.ndarray:
         """[1, 1, P, 3] -> [1, G, 1 + k, 3]."""
-        points = clouds.unit(self.scale * video[0, 0].astype(np.float64))
+        points = clouds.unit(np.array(self.scale) * video[0, 0].astype(np.float64))
         cosine, sine = np.cos(self.turn), np.sin(self.turn)
         points = points @ np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]])
         return clouds.grouped(points, self.groups, self.neighbours, self.start)[None]
@@ -79,8 +82,8 @@ class PointMap(pipeline.SceneMap):
         """How the points are turned and grouped."""
         if not self.crop:
             return Grouping(self.groups, self.neighbours)
-        turn, scale, start = rng.uniform(0, 2 * np.pi), rng.uniform(*SCALES), int(rng.integers(video.shape[2]))
-        return Grouping(self.groups, self.neighbours, turn, scale, start)
+        turn, scale, start = rng.uniform(0, 2 * np.pi), rng.uniform(*SCALES, 3), int(rng.integers(video.shape[2]))
+        return Grouping(self.groups, self.neighbours, turn, tuple(scale), start)
 
 
 def make(

@@ -65,8 +65,8 @@ class SoundFiles:
         if self.split not in SPLITS:
             raise ConfigError(f"data.split is {self.split!r}: must be one of {', '.join(SPLITS)}")
         check_integer("data.count", self.count, 0)
-        for name in ("rate", "times", "bands"):
-            check_integer(f"data.options.{name}", getattr(self, name), 1)
+        for name, least in (("rate", sound_files.RATES[0]), ("times", 1), ("bands", 1)):
+            check_integer(f"data.options.{name}", getattr(self, name), least)
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not 0 < self.seconds <= 3600:
             raise ConfigError(f"data.options.seconds is {self.seconds!r}: must be above 0 and at most 3600")
         if not self.path:
@@ -114,7 +114,7 @@ def _esc50(root: Path, split: str) -> tuple[tuple[str, ...], dict[str, int]]:
     try:
         rows = list(csv.DictReader(data.decode("utf-8").splitlines()))
         entries = [(row["filename"], row["fold"], int(row["target"]), row["category"]) for row in rows]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise DataError(f"{table}: must have the columns filename, fold, target, category: {error}") from error
     names = {target: category for *_, target, category in entries}
     if not entries or sorted(names) != list(range(len(names))):

@@ -55,7 +55,11 @@ class Sounds:
         check_integer("data.count", self.count, 1)
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not 0 < self.seconds <= 60:
             raise ConfigError(f"data.options.seconds is {self.seconds!r}: must be above 0 and at most 60")
-        if len(self.decibels) != 2 or not -100 <= self.decibels[0] <= self.decibels[1] <= 100:
+        two = isinstance(self.decibels, tuple | list) and [isinstance(x, int | float) for x in self.decibels] == [
+            True,
+            True,
+        ]
+        if not two or not -100 <= self.decibels[0] <= self.decibels[1] <= 100:
             raise ConfigError(f"data.options.decibels is {self.decibels!r}: must be two numbers, the lower first")
 
     @property
