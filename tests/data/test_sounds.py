@@ -112,6 +112,16 @@ def test_folders_of_classes_and_esc_50(tmp_path):
     (esc / "meta/esc50.csv").write_text(text.replace("1-1-A-0.wav", "../../own/x.wav"))
     with pytest.raises(DataError, match="must be the name of a file in audio/"):
         SoundFiles(path=str(esc), **options)
+    for table, wrong in ((head + "x" * 200_000, "must have the columns"), (text * 100_000, "are read")):
+        (esc / "meta/esc50.csv").write_text(table)
+        with pytest.raises(DataError, match=wrong):
+            SoundFiles(path=str(esc), **options)
+    for name, value in (("rate", 40), ("seconds", "a")):
+        with pytest.raises(ConfigError, match=f"data.options.{name}"):
+            SoundFiles(path=str(own), **options | {name: value})
+    for value in (5.0, ("a", "b"), (3, 1)):
+        with pytest.raises(ConfigError, match="data.options.decibels"):
+            sounds.Sounds(decibels=value)
 
 
 def test_synthetic_sounds_are_the_same_each_time_and_of_every_kind():
