@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
+import ml_dtypes
 import numpy as np
 
 from cjepa_jax.configuration import sizes
@@ -168,15 +169,23 @@ class Model:
 
         Args:
           tokens: as `states` gives them. at: their layer, 0 to L. grid: (times, rows, columns) of the tokens.
-        Raises: InputError for another shape, and for values that are not finite.
+        Raises: InputError for another shape, for values that are not finite real numbers, and for an encoder that also
+          puts out earlier layers (`levels`).
         """
         at = self._layer(at)
+        if not isinstance(grid, tuple | list | np.ndarray) or len(np.shape(grid)) != 1:
+            raise InputError(f"grid = {grid!r}: must be (times, rows, columns)")
+        if self.pretrained.encoder.get("levels"):
+            text = "earlier layers are a part of the output, which cannot be computed from one layer"
+            raise InputError(f"levels = {tuple(self.pretrained.encoder['levels'])}: {text}")
         whole = tuple(_whole(f"grid[{i}]", value, 1) for i, value in enumerate(grid))
         x = inputs.as_array("tokens", tokens)
         if x.ndim != 3 or len(whole) != 3 or x.shape[1:] != (math.prod(whole), self.info["width"]):
             text = f"[B, {math.prod(whole)}, {self.info['width']}], B scenes of {' x '.join(map(str, whole))} tokens"
             raise InputError(f"tokens: shape {x.shape}: must be {text}")
         times, rows, columns = whole
+        if x.dtype.kind not in "biuf" and x.dtype != ml_dtypes.bfloat16:
+            raise InputError(f"tokens: dtype {x.dtype}: must be real numbers")
         x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise InputError(f"tokens: {x.size - int(np.isfinite(x).sum())} values are not finite")
@@ -191,6 +200,8 @@ class Model:
             and return it. None: nothing is edited. An edit that changes no value leaves the output's bits.
         Raises: InputError as `resume`, for what `edit` returns.
         """
+        if edit is not None and not callable(edit):
+            raise InputError(f"edit = {edit!r}: must be a function of tokens, or None")
         at, video = self._layer(at), inputs.pixels(images, self._takes)
         grid = self._takes.grid(video.shape)
         if not len(video):

@@ -114,7 +114,15 @@ def test_layers_of_no_scenes_and_what_a_layer_cannot_be(model, shown):
     assert "edit: NoneType" in refused(model.run, video, 1, lambda x: None)
     assert "tokens: 7680 values are not finite" in refused(model.run, video, 1, lambda x: x * np.nan)
     assert "must be [B, 16, 96], B scenes of 1 x 4 x 4" in refused(model.resume, np.zeros((5, 9, 96)), 1, grid)
-    assert "grid[1] = 0: must be" in refused(model.resume, np.zeros((5, 16, 96)), 1, (1, 0, 4))
+    tokens = np.zeros((5, 16, 96))
+    assert "grid[1] = 0: must be" in refused(model.resume, tokens, 1, (1, 0, 4))
+    assert refused(model.resume, tokens, 1, 4) == "grid = 4: must be (times, rows, columns)"
+    assert "tokens: dtype complex128: must be real numbers" in refused(model.resume, tokens + 0j, 1, grid)
+    assert "tokens: dtype <U32: must be real numbers" in refused(model.resume, tokens.astype(str), 1, grid)
+    assert "edit = 3: must be a function of tokens, or None" in refused(model.run, video, 1, 3)
+    pretrained = dataclasses.replace(model.pretrained, encoder=model.pretrained.encoder | {"levels": (1,)})
+    dense = dataclasses.replace(model, pretrained=pretrained)
+    assert "levels = (1,): earlier layers are a part of the output" in refused(dense.resume, tokens, 1, grid)
 
 
 def test_intervene_is_what_the_evaluation_asks(restored, model, shown):
