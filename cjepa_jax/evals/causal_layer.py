@@ -11,7 +11,6 @@ from cjepa_jax.evals.base import Model, pooled
 from cjepa_jax.evals.layers import Layers
 
 CONTROLS = ("random", "variance", "shuffled", "nuisance")
-TRIES = 4  # random subspaces for interchange
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,13 +52,6 @@ class Study:
         self.head = subspaces.readout(self.features, clips.y, clips.classes)
         self.accuracy = float((self.head.logits(self.output).argmax(1) == clips.of).mean())
         self.rank = clips.classes - 1
-        self._states: list[np.ndarray] = []  # [L + 1, n, times, D] of each part
-
-    def states(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean tokens of each time of a layer, [n, times, D] of the fitting and [m, times, D] of the test clips."""
-        if not self._states:  # of all layers at once, and only if a layer is not cached
-            self._states = [self.layers.pooled(video) for video in (self.clips.video, self.clips.other)]
-        return self._states[0][layer], self._states[1][layer]
 
     def measure(self, layer: int) -> dict[str, np.ndarray]:
         """Arrays by name: effects in nats per clip, hits, and shares. See causal_tables."""
@@ -72,21 +64,26 @@ class Layer:
     def __init__(self, study: Study, layer: int):
         self.study, self.layer, self.clips, self.options = study, layer, study.clips, study.options
         self.rng = seeds.generator(study.seed, "causal states", layer + 1)
-        self.fit, self.test = (x.astype(np.float64) for x in study.states(layer))  # [n or m, times, D]
+        layers, clips = study.layers, self.clips
+        self.own = layers.tokens(clips.other, layer)
+        fitted = layers.tokens(clips.video, layer)
+        self.fit = layers.means(fitted, len(clips.y)).astype(np.float64)  # [n, times, D]
+        self.test = layers.means(self.own, len(clips.of)).astype(np.float64)  # [m, times, D]
+        self.fitted = fitted if "gradient" in self.options.extractors else []  # only the gradient needs all tokens
         self.centre = self.fit.mean((0, 1))
         self.width = self.fit.shape[-1]
-        self.own = study.layers.tokens(self.clips.other, layer)
-        self.fitted: list = []  # tokens of the fitting clips, for the gradient
-        if "gradient" in self.options.extractors:
-            self.fitted = study.layers.tokens(self.clips.video, layer)
+        rows = self.fit.mean(1)  # what extractors see, for the share of variance
+        if self.options.per_time:
+            rows = (self.fit - self.fit.mean(0)).reshape(-1, self.width)
+        self.covariance = np.cov(rows.T)
         self.clean = self.output(np.zeros((self.width, 1)), None)
 
     def measure(self) -> dict[str, np.ndarray]:
-        """All of it."""
+        """All arrays of this layer."""
         bases = {name: self.extract(name, self.clips.y) for name in self.options.extractors}
         found = {"clean": self.log_p(self.clean), "correct": self.clean_hits()}
         for name, u in bases.items():
-            found |= self.ablated(f"{name}", u)
+            found |= self.ablated(name, u)
         for name in self.options.controlled:
             for control, drawn in self.controls(name, bases[name]):
                 found[f"control.{name}.{control}"] = np.stack([self.effect(u) for u in drawn])
@@ -110,12 +107,15 @@ class Layer:
 
     def effect(self, u: np.ndarray) -> np.ndarray:
         """log p(class) before minus after ablation to the mean, [m]."""
-        return self.log_p(self.clean) - self.log_p(self.output(u, self.centre))
+        return self.lost(self.output(u, self.centre))
+
+    def lost(self, output: np.ndarray) -> np.ndarray:
+        return self.log_p(self.clean) - self.log_p(output)
 
     def ablated(self, name: str, u: np.ndarray) -> dict[str, np.ndarray]:
         after = self.output(u, self.centre)
-        effect = self.log_p(self.clean) - self.log_p(after)
-        return {f"effect.{name}": effect, f"hits.{name}": self.hits(after, self.clips.of), f"basis.{name}": u}
+        hits = self.hits(after, self.clips.of)
+        return {f"effect.{name}": self.lost(after), f"hits.{name}": hits, f"basis.{name}": u}
 
     def extract(self, name: str, y: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """The subspace of classes y, of all fitting clips or of these `rows`: [D, r]."""
@@ -144,28 +144,23 @@ class Layer:
         features, strength = self.study.features[rows], self.study.head.strength
         return subspaces.readout(features, y[rows], self.clips.classes, strength)
 
-    def rows(self) -> np.ndarray:
-        """What extractors see, for the share of variance: [n or n times, D]."""
-        x = self.fit
-        return (x - x.mean(0)).reshape(-1, self.width) if self.options.per_time else x.mean(1)
-
     def controls(self, name: str, u: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
         """The draws of each matched control of a subspace."""
         rng, draws, rank, y = self.rng, range(self.options.draws), u.shape[1], self.clips.y
-        covariance = np.cov(self.rows().T)
-        share = subspaces.share_of_variance(u, covariance)
+        share = subspaces.share_of_variance(u, self.covariance)
         yield "random", [subspaces.random_basis(rng, self.width, rank) for _ in draws]
-        yield "variance", [subspaces.matched_basis(rng, covariance, rank, share) for _ in draws]
+        yield "variance", [subspaces.matched_basis(rng, self.covariance, rank, share) for _ in draws]
         yield "shuffled", [self.extract(name, rng.permutation(y)) for _ in draws]
         if self.clips.nuisances:
             chosen = [self.clips.nuisances[i % len(self.clips.nuisances)] for i in draws]
-            yield "nuisance", [self.extract(name, own, rng.integers(0, len(y), len(y))) for own in chosen]
+            yield "nuisance", [self.extract(name, own, subspaces.bootstrap(rng, own)) for own in chosen]
 
     def halves(self) -> dict[str, np.ndarray]:
-        """Two subspaces of means, each of one half of the fitting clips: their angles and effects."""
+        """Two subspaces of the first controlled extractor, each of one half of the fitting clips: angles, effects."""
+        name = self.options.controlled[0]  # RCE compares them with its controls
         order = self.rng.permutation(len(self.clips.y))
         order = order[np.argsort(self.clips.y[order], kind="stable")]  # each class in both halves
-        one, other = (self.extract("means", self.clips.y, order[start::2]) for start in (0, 1))
+        one, other = (self.extract(name, self.clips.y, order[start::2]) for start in (0, 1))
         found = {"sas": np.array(subspaces.sas(one, other)), "angles": subspaces.angles(one, other)}
         found["chance"] = np.array(subspaces.sas_chance(one, other))
         return found | {"half.own": self.effect(one), "half.moved": self.effect(other)}
@@ -174,8 +169,8 @@ class Layer:
         """The class from the layer's own mean tokens, the share of variance, and the coordinates of a sparse probe."""
         x, of, y = self.fit.mean(1), self.test.mean(1), self.clips.y
         head = subspaces.readout(x, y, self.clips.classes)
-        covariance = np.cov(self.rows().T)
-        found = {f"variance.{n}": np.array(subspaces.share_of_variance(u, covariance)) for n, u in bases.items()}
+        shares = {name: subspaces.share_of_variance(u, self.covariance) for name, u in bases.items()}
+        found = {f"variance.{name}": np.array(share) for name, share in shares.items()}
         for name, labels in (("sparse", y), ("sparse.shuffled", self.rng.permutation(y))):
             found[name] = np.array((subspaces.sparse_probe(x, labels) != 0).any(1).mean())
         return found | {"probe": self.hits(of, self.clips.of, head)}
@@ -200,14 +195,15 @@ class Layer:
         return found
 
     def interchanged(self, bases: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Hits [m] of the twin's class, with a subspace, with random ones, and with all of the twin's tokens."""
+        """Hits [m] of the twin's class, with each subspace, with random ones of its rank, and with all tokens."""
         assert self.clips.twins is not None
         twins = self.study.layers.tokens(self.clips.twins, self.layer)
         aims, found = self.clips.aims, {}
         for name, u in bases.items():
             found[f"swap.{name}"] = self.hits(self.output(u, twins), aims)
-        drawn = [subspaces.random_basis(self.rng, self.width, self.study.rank) for _ in range(TRIES)]
-        found["swap.random"] = np.stack([self.hits(self.output(u, twins), aims) for u in drawn])
+            draws = range(self.options.draws)
+            drawn = [subspaces.random_basis(self.rng, self.width, u.shape[1]) for _ in draws]
+            found[f"swap.{name}.random"] = np.stack([self.hits(self.output(own, twins), aims) for own in drawn])
         nothing = np.zeros((self.width, subspaces.MOST * self.study.rank))
         whole = self.study.layers.read(twins, len(aims), self.layer, nothing)
         return found | {"swap.all": self.hits(whole, aims)}

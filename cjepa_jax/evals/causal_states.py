@@ -22,8 +22,9 @@ from cjepa_jax.evals.classify import classes_of
 from cjepa_jax.evals.counterfactual.questions import remembered
 from cjepa_jax.runtime import trees
 
-FORMAT = 1  # of the cached measurements. Raised when they change
+FORMAT = 2  # of the cached measurements. Raised when they change
 NAMES = (*subspaces.EXTRACTORS, "gradient")
+_SUCH = dict(extractors="'means'", controlled="'means'", nuisances="'speed'", layers="2", strengths="1.0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +42,14 @@ class CausalStates:
       "accuracy drop/EXTRACTOR", "interchange/EXTRACTOR" (the share of clips that are read as their twin's class),
       "steering, a = 1" (the share that is read as the target class. Floor: the same with shuffled labels),
       "probe" (accuracy of the class from the layer's own mean tokens), "variance", "sparse share", "sas of halves",
-      "rce of halves". Once for the encoder: "readout", "cca".
+      "rce of halves" (both of the first of `controlled`). Once for the encoder: "readout", "cca".
 
     Attributes:
       label: "class" if the source gives each scene's class, otherwise the name or the index of a label that is rounded.
       extractors: of "means", "class_pca", "l1" and "gradient".
       controlled: those whose effect is compared with the controls.
       nuisances: labels of the source that are cut into as many classes as the variable has, for the fourth control.
-        Names that the source lacks are left out.
+        Names that the source lacks, and the variable itself, are left out.
       layers: the numbers of layers. (): all.
       draws: of each control, at least 12.
       strengths: of steering.
@@ -70,17 +71,25 @@ class CausalStates:
     kinds: ClassVar[tuple[str, ...]] = kinds.FILMED
 
     def __post_init__(self):
+        for name in ("extractors", "controlled", "nuisances", "layers", "strengths"):
+            if not isinstance(getattr(self, name), tuple | list):
+                given = f"CausalStates.{name} = {getattr(self, name)!r}"
+                raise ConfigError(f"evals.protocols: {given}: must be a tuple, such as ({_SUCH[name]},)")
+        for name in self.nuisances:
+            if not isinstance(name, str):
+                given = f"CausalStates.nuisances = {self.nuisances}"
+                raise ConfigError(f"evals.protocols: {given}: must be names of labels")
         for name in ("extractors", "controlled"):
             value = tuple(getattr(self, name))
             known = NAMES if name == "extractors" else tuple(self.extractors)
-            if not value or not set(value) <= set(known):
+            if not value or not all(one in known for one in value):
                 raise ConfigError(f"evals.protocols: CausalStates.{name} = {value}: must be of {known}")
         if not integer(self.draws, 12):
             raise ConfigError(f"evals.protocols: CausalStates.draws = {self.draws!r}: must be an integer from 12")
         for layer in self.layers:
             if not integer(layer, 0):
                 raise ConfigError(f"evals.protocols: CausalStates.layers = {self.layers}: must be integers from 0")
-        if not self.strengths or not all(number(value) for value in self.strengths):
+        if not self.strengths or not all(number(a) and np.isfinite(a) for a in self.strengths):
             raise ConfigError(f"evals.protocols: CausalStates.strengths = {self.strengths}: must be numbers")
 
     def run(self, bench: Bench) -> Result:
@@ -117,7 +126,8 @@ class CausalStates:
         counts = np.bincount(y, minlength=classes)
         require(classes > 1 and counts.min() >= 4, "CausalStates", "two classes or more, each in 4 fitting scenes")
         require(of.max() < classes, "CausalStates", "no class in the test scenes that the fitting scenes lack")
-        known = [name for name in self.nuisances if name in names]
+        own = names[self.label] if isinstance(self.label, int) else self.label
+        known = [name for name in self.nuisances if name in names and name != own]
         columns = [fitting.arrays["labels"][:, names.index(name)] for name in known]
         bins = [subspaces.bins(column, classes) for column in columns]
         kept = [(name, own) for name, own in zip(known, bins, strict=True) if own.max() + 1 == classes]
@@ -134,7 +144,8 @@ class CausalStates:
         own = dataclasses.asdict(self) | {"cache": "", "layers": ()}
         digest = hashlib.sha256(f"{FORMAT} {sorted(own.items())} {seed} {study.grid} {study.batch}".encode())
         digest.update(trees.digest(study.inside.params).encode())
-        for array in (clips.video, clips.y, clips.other, clips.of, clips.twins, *clips.nuisances):
+        how = study.features, study.output  # parameters do not tell the dtype, the heads, the positions
+        for array in (*how, clips.video, clips.y, clips.other, clips.of, clips.twins, *clips.nuisances):
             if array is not None:
                 digest.update(np.ascontiguousarray(array).tobytes())
         return f"causal_states-{digest.hexdigest()[:32]}"

@@ -111,7 +111,7 @@ class Table:
             if f"swap.{name}" in found:
                 metric = f"interchange/{name}"
                 self.values[metric] = _mean(found[f"swap.{name}"])
-                self.floors[metric] = {FLOORS["random"]: _mean(found["swap.random"].mean(0))}
+                self.floors[metric] = {FLOORS["random"]: _mean(found[f"swap.{name}.random"].mean(0))}
                 self.ceilings[metric] = {"all of the twin": _mean(found["swap.all"])}
         for i, strength in enumerate(self.options.strengths):
             metric = f"steering, a = {strength:g}"

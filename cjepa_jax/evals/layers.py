@@ -18,13 +18,10 @@ class Layers:
         self.inside, self.grid, self.batch = inside, tuple(grid), batch
         self._before, self._edited, self._slopes = _programs(inside.before, inside.after, self.grid)
 
-    def pooled(self, video: np.ndarray) -> np.ndarray:
-        """Mean tokens of each layer and time: uint8 [n, T, H, W, 3] -> float32 [L + 1, n, times, D]."""
-        parts = []
-        for rows in _rows(len(video), self.batch):
-            states = self.inside.states(video[rows])
-            parts.append(states.reshape(*states.shape[:2], self.grid[0], -1, states.shape[-1]).mean(3))
-        return np.concatenate(parts, 1)
+    def means(self, tokens: list[jax.Array], count: int) -> np.ndarray:
+        """Mean tokens of each time of `count` clips, float32 [count, times, D], from `tokens`."""
+        each = (np.asarray(own, np.float32) for own in tokens)
+        return np.concatenate([x.reshape(len(x), self.grid[0], -1, x.shape[-1]).mean(2) for x in each])[:count]
 
     def tokens(self, video: np.ndarray, layer: int) -> list[jax.Array]:
         """The tokens of a layer, a device array [batch, N, D] for each batch of clips."""

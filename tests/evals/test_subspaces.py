@@ -26,7 +26,7 @@ class Case:
         self.slopes = world.slopes(world.tokens[self.fit], self.head.pull(features[self.fit], self.of))
 
     def effect(self, u):
-        tokens = subspaces.ablate(self.world.tokens[self.test], u, self.x.mean(0))
+        tokens = subspaces.interchange(self.world.tokens[self.test], self.x.mean(0), u)
         return self.clean - self.head.log_p(self.world.features(tokens), self.y[self.test])
 
     def controls(self, u):
@@ -95,9 +95,9 @@ def test_interventions_change_their_subspace_only():
     x, other, centre = rng.normal(size=(2, 3, 4, 10))[0], rng.normal(size=(3, 4, 10)), rng.normal(size=10)
     u, rest = np.split(np.linalg.qr(rng.normal(size=(10, 10)))[0], [3], axis=1)
     for new, inside in (
-        (subspaces.ablate(x, u, centre), np.broadcast_to(centre @ u, (3, 4, 3))),
+        (subspaces.interchange(x, centre, u), np.broadcast_to(centre @ u, (3, 4, 3))),
         (subspaces.interchange(x, other, u), other @ u),
-        (subspaces.steer(x, centre, u), (x + centre) @ u),
+        (subspaces.interchange(x, x + centre, u), (x + centre) @ u),
     ):
         np.testing.assert_allclose(new @ u, inside, atol=1e-12)
         np.testing.assert_allclose(new @ rest, x @ rest, atol=1e-12)
@@ -156,6 +156,23 @@ def test_intervals_are_those_of_known_means():
     nothing = subspaces.ratio(3 + clips, {"a": np.zeros((12, 100))}, np.random.default_rng(1))
     assert nothing.ratio == nothing.ratio_low == np.inf
     assert subspaces.ratio(0 * clips, {"a": np.zeros((12, 100))}, np.random.default_rng(1)).ratio == 0
+
+
+def test_a_ratio_of_rounding_errors_is_no_ratio():
+    def found(effect, control):
+        return subspaces.ratio(np.full(50, effect), {"a": np.full((12, 50), control)}, np.random.default_rng(1))
+
+    assert found(1e-8, 1e-9)[5:8] == found(-1e-8, -1e-9)[5:8] == found(1e-8, 0)[5:8] == (0, 0, 0)
+    assert found(1.0, 1e-9)[5:8] == (np.inf,) * 3
+    assert found(-1.0, 1e-9)[5:8] == (0, 0, 0) and found(-1.0, 0.5).ratio == pytest.approx(-2)
+
+
+def test_the_bootstrap_keeps_every_class():
+    y, rng = np.array([0] * 30 + [1] + [2] * 3), np.random.default_rng(0)
+    drawn = np.stack([subspaces.bootstrap(rng, y) for _ in range(300)])
+    assert (np.sort(y[drawn], 1) == y).all()
+    assert len(np.unique(drawn)) == len(y) and len(np.unique(drawn[:, :30], axis=0)) == 300
+    assert drawn[:, 31:].mean() == pytest.approx(32, abs=0.15)
 
 
 def test_bins_are_classes_of_equal_frequency():
