@@ -59,11 +59,11 @@ def get_suite():
         "columns": {
             "readout": ("causal_states", "readout"),
             "effect, nats": ("causal_states", f"effect/means/layer {LAST}"),
-            "ratio to the worst control": ("causal_states", f"ratio/means/layer {LAST}"),
-            "its lower bound": ("causal_states", f"ratio from/means/layer {LAST}"),
-            "ratio at layer 1": ("causal_states", "ratio/means/layer 1"),
-            "ratio at layer 2": ("causal_states", "ratio/means/layer 2"),
-            "ratio at layer 3": ("causal_states", "ratio/means/layer 3"),
+            # Not the ratios: one that is infinite, because a control has no effect, would be missing from a mean.
+            "effect less the worst control's": ("causal_states", f"difference/means/layer {LAST}"),
+            "the same at layer 1": ("causal_states", "difference/means/layer 1"),
+            "the same at layer 2": ("causal_states", "difference/means/layer 2"),
+            "the same at layer 3": ("causal_states", "difference/means/layer 3"),
             "interchange": ("causal_states", f"interchange/means/layer {LAST}"),
             "all of the twin": ("causal_states", f"interchange/means/layer {LAST}", "all of the twin"),
         },
