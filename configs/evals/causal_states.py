@@ -5,8 +5,8 @@
 
 Half of the 400 clips fit, the other half is scored. Finished layers are kept in `cache`, so the same command resumes.
 
-    --checkpoint=random --training=worlds/motion     the network at initialisation, which finds nothing
-    --config.evals.fit=400 --config.evals.test=400     intervals of about 14 % instead of 20 to 30 %
+    --checkpoint=random --training=worlds/motion     the network at initialisation
+    --config.evals.fit=400 --config.evals.test=400     narrower intervals
     --config.evals.protocols.causal_states.layers="(0, 8, 16, 24)"     some layers of a large encoder
     --config.evals.protocols.causal_states.nuisances="()"     a run on labelled videos (configs/data/videos.py)
 

@@ -40,7 +40,7 @@ class Motion(World):
     clip of 2 middle / dt + 1 frames says nothing about the direction. With the default ranges the path of 16 frames
     stays in view. Objects do not affect each other.
 
-    do(direction): `twin(i, direction)` is scene i in all pixels' causes except the direction.
+    do(direction): `twin(i, direction)` is scene i rendered again with another direction. Everything else is unchanged.
 
     A scene holds what a Balls scene holds, with empty contacts [0,4], and `class` int64 []. `labels` are the count of
     objects and the moving object's causes: direction as a unit vector, speed, size as a share of the view, hue in
