@@ -12,6 +12,7 @@ from tests.mutants.planning import PLANNING
 from tests.mutants.questions import QUESTIONS
 from tests.mutants.runs import RUNS
 from tests.mutants.slots import SLOTS
+from tests.mutants.states import CAUSAL
 from tests.mutants.world import WORLD
 
 MUTANTS = (
@@ -19,4 +20,5 @@ MUTANTS = (
     *WORLD,
     *SLOTS,
     *FAMILY,
+    *CAUSAL,
 )
