@@ -116,9 +116,6 @@ class Dense(Jepa):
         }
         return prediction, wanted, context, terms
 
-    def _predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
-        return super().predict(params, context, batch, image=batch.video.shape[1] == 1)
-
     def _normed(self, full: Array) -> Array:
         levels = full.reshape(*full.shape[:-1], -1, self._encoder.width)
         return jepa.layer_norm(levels).reshape(full.shape)
@@ -151,6 +148,10 @@ class Dense(Jepa):
         first, last = self.ramp
         share = (jnp.asarray(step, jnp.float32) - first) / max(last - first, 1)
         return self.context_weight * jnp.clip(share, 0.0, 1.0)
+
+    def _predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
+        """Hidden and visible tokens at all levels, side by side."""
+        return super().predict(params, context, batch)
 
 
 def distance(hidden: Bool[Array, "B N"], grid: tuple[int, int, int]) -> Float[Array, "B N"]:

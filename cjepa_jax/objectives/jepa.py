@@ -160,7 +160,7 @@ class Jepa(PerExample):
         chosen = {"keep": batch.context} if self.encoder_input == "zeroed" else {"rows": batch.rows}
         return self._encoder.apply({"params": params["encoder"]}, batch.observation, **chosen)
 
-    def predict(self, params: Params, context: Array, batch: Batch, **options: bool) -> tuple[Array, Array]:
+    def predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
         """Predicted tokens and predicted change, float32 [B, N, D] each, from encoded context tokens."""
         return self._predictor.apply(
             {"params": params["predictor"]},
@@ -170,7 +170,7 @@ class Jepa(PerExample):
             removed=batch.removed,
             grid=self._grid(batch.observation),
             hidden=batch.hidden,
-            **options,
+            image=batch.video.shape[1] == 1,
         )
 
     def targets(self, target: Params, batch: Batch) -> tuple[Array, Array | None]:
