@@ -12,6 +12,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from cjepa_jax.runtime import preemption
+
 TMP = r"/checkpoints/\d+\.orbax-checkpoint-tmp"
 POINTS = {  # audit event, and a pattern of what it is about: "path mode" or "from to"
     "before_save": ("os.mkdir", TMP + " "),
@@ -93,6 +95,7 @@ def main(argv: Sequence[str], fault: str) -> int:
 
 def forked(argv: Sequence[str], output: str, fault: str) -> None:
     """The same in a process that was forked, with its output in a file: to be the target of a `Process`."""
+    preemption.leave_at_once()  # as the command does before its imports
     os.setsid()
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
