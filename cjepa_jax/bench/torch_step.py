@@ -117,9 +117,10 @@ class Predictor(nn.Module):
 def _wide(layer, x):
     """A linear layer whose float32 sums are not rounded to the narrow type of its operands, as our heads are."""
     weight = layer.weight
-    if torch.is_autocast_enabled("cpu"):
-        x, weight = (each.to(torch.get_autocast_dtype("cpu")).float() for each in (x, weight))
-    with torch.autocast("cpu", enabled=False):
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        x, weight = (each.to(torch.get_autocast_dtype(kind)).float() for each in (x, weight))
+    with torch.autocast(kind, enabled=False):
         return functional.linear(x, weight, layer.bias)
 
 
@@ -129,11 +130,13 @@ class Twin:
     Args:
       objective: ours. optim: config.optim. state: the TrainState whose weights it starts with.
       arrays: a batch of the loader's, not packed (data.pack = 0), for its shapes.
-      compiled: by torch.compile.
+      compiled: by torch.compile. device: where it computes, "cpu" or "cuda".
     The precision is that of the objective. Raises ConfigError for settings without a counterpart here.
     """
 
-    def __init__(self, objective: Jepa, optim: Any, state: Any, arrays: dict, compiled: bool = False):
+    def __init__(
+        self, objective: Jepa, optim: Any, state: Any, arrays: dict, compiled: bool = False, device: str = "cpu"
+    ):
         _require(objective, optim)
         frames, height, width = arrays["video"].shape[1:4]
         times = frames // (1 if frames == 1 else objective.tubelet)
@@ -148,6 +151,8 @@ class Twin:
             (self.predictor, state.params["predictor"]),
         ):
             _copy(module, params)
+            module.to(device)
+        self.device = device
         self.target.requires_grad_(False)
         trained = [*self.encoder.parameters(), *self.predictor.parameters()]
         matrices = [p for p in trained if p.ndim >= 2 and p is not self.predictor.object_embedding]
@@ -162,7 +167,7 @@ class Twin:
     def step(self, arrays: dict, rate: float) -> float:
         """One step at this learning rate: forward, backward, AdamW, EMA. Returns the loss."""
         batch = self.put(arrays)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             loss = self.loss(batch)
         self.adam.zero_grad()
         loss.backward()
@@ -188,7 +193,8 @@ class Twin:
         own = torch.from_numpy(np.einsum("bkn,bk->bn", arrays["object_patches"], arrays["removed"]))
         remaining = self.objective.causal_tokens == "remaining"
         batch["counted"] = batch["context"] & ~own if remaining else batch["context"]
-        return batch | {"covers": torch.from_numpy(covers)}
+        batch["covers"] = torch.from_numpy(covers)
+        return {name: x if x is None else x.to(self.device) for name, x in batch.items()}
 
     def _loss(self, batch: dict):
         config, hidden, context = self.objective, batch["hidden"], batch["context"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 import re
 from collections.abc import Iterator
 
@@ -14,6 +15,9 @@ from cjepa_jax import sharding
 from cjepa_jax.models.matmul import product
 from cjepa_jax.models.visibility import BLOCK, visibility
 from cjepa_jax.types import Array
+
+CHUNK = 256  # queries at a time, of `chunked`
+LONG = 1024  # queries, from which `chunked` is used
 
 _only: contextvars.ContextVar[str] = contextvars.ContextVar("only", default="")
 
@@ -33,21 +37,21 @@ def attention(
         last.
       q_segment, k_segment: int32 [B, T], [B, U]. A query sees the keys of its own id. Id 0 sees nothing and is seen by
         nothing. None: everything sees everything.
-      time: int32 [T], and then U = T. A query sees no key of a later time. The TPU kernel has no such mask, so einsum
-        takes its place.
+      time: int32 [T], and then U = T. A query sees no key of a later time. The TPU kernel has no such mask, so plain
+        products take its place.
     Returns: [B, H, T, d]. A query that sees no key gets zeros (a plain softmax would give the mean of all values).
     """
     sizes = q.shape[2], k.shape[2], q.shape[3]
-    kernel = _only.get() or choose(jax.default_backend(), _capability(), q.dtype, *sizes)
+    kernel = _only.get() or choose(jax.default_backend(), compute_capability(), q.dtype, *sizes)
     if time is not None and kernel == "flash":
-        kernel = "einsum"
+        kernel = _plain(sizes[0])
     limits = {} if time is None else {"time": time}
     return KERNELS[kernel](q, k, v, q_segment, k_segment, **limits)
 
 
 @contextlib.contextmanager
 def only(kernel: str) -> Iterator[None]:
-    """Code traced inside uses this kernel, "einsum", "cudnn" or "flash", on any device."""
+    """Code traced inside uses this kernel, a name of KERNELS, on any device."""
     token = _only.set(kernel)
     try:
         yield
@@ -56,7 +60,7 @@ def only(kernel: str) -> Iterator[None]:
 
 
 def choose(backend: str, capability: str, dtype: DTypeLike, queries: int, keys: int, width: int) -> str:
-    """The name of the kernel for this device and sizes T, U and d: "einsum", "cudnn" or "flash".
+    """The name of the kernel for this device and sizes T, U and d: "einsum", "chunked", "cudnn" or "flash".
 
     Args:
       backend: "cpu", "gpu" or "tpu". capability: of an NVIDIA GPU, as "9.0", and any other text for other devices.
@@ -70,20 +74,59 @@ def choose(backend: str, capability: str, dtype: DTypeLike, queries: int, keys: 
             return "cudnn"
     if backend == "tpu" and min(queries, keys) >= BLOCK and (width <= BLOCK or width % BLOCK == 0):
         return "flash"
-    return "einsum"
+    return _plain(queries)
 
 
-def _capability() -> str:
+def _plain(queries: int) -> str:
+    return "chunked" if queries >= LONG else "einsum"
+
+
+def compute_capability() -> str:
     return str(getattr(jax.local_devices()[0], "compute_capability", ""))
 
 
 def einsum(q, k, v, q_segment=None, k_segment=None, time=None) -> Array:
-    """`attention` in plain products: the reference of all other kernels, and the fastest on a CPU."""
+    """`attention` in plain products: the reference of all other kernels, and the fastest for few tokens on a CPU."""
+    limited = q_segment is not None or time is not None
+    return _weighted(q, k, v, visibility(q_segment, k_segment, time)[:, None] if limited else None)
+
+
+def chunked(q, k, v, q_segment=None, k_segment=None, time=None, size: int = CHUNK) -> Array:
+    """`attention` for about `size` queries at a time, whose weights are computed again in the backward pass.
+
+    Its memory therefore grows with the number of tokens, not with its square. Each chunk sees all keys, so the softmax
+    is as in `einsum`. The gradients of k and v are summed over chunks in float32.
+    """
+    limited = q_segment is not None or time is not None
+    chunks = -(-q.shape[2] // size)
+    keys, values = k.astype(jnp.float32), v.astype(jnp.float32)  # so that gradients are summed in it
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # a scan needs no barrier
+    def some(keys, values, queries, segment, times):
+        visible = visibility(segment, k_segment, times, time)[:, None] if limited else None
+        return _weighted(queries, keys.astype(k.dtype), values.astype(v.dtype), visible)
+
+    parts = _split(q, 2, chunks), _split(q_segment, 1, chunks), _split(time, 0, chunks)
+    _, out = jax.lax.scan(lambda carry, part: (carry, some(keys, values, *part)), None, parts)
+    out = jnp.moveaxis(out, 0, 2)  # [B, H, chunks, T / chunks, d]
+    return out.reshape(*out.shape[:2], -1, out.shape[-1])[:, :, : q.shape[2]]
+
+
+def _split(x: Array | None, axis: int, chunks: int) -> Array | None:
+    """The axis in equal chunks, which become the first axis. The last one is filled up with zeros."""
+    if x is None:
+        return None
+    each = -(-x.shape[axis] // chunks)
+    filled = jnp.pad(x, [(0, each * chunks - x.shape[axis]) if i == axis else (0, 0) for i in range(x.ndim)])
+    return jnp.moveaxis(filled.reshape(*x.shape[:axis], chunks, each, *x.shape[axis + 1 :]), axis, 0)
+
+
+def _weighted(q, k, v, visible=None) -> Array:
+    """The values' weighted sums. `visible`: bool [B or 1, 1, T, U] or None for all."""
     logits = product("bhtd,bhud->bhtu", q, k, q.dtype) * q.shape[-1] ** -0.5
-    if q_segment is None and time is None:
+    if visible is None:
         weights = jax.nn.softmax(logits)
     else:
-        visible = visibility(q_segment, k_segment, time)[:, None]
         weights = jax.nn.softmax(jnp.where(visible, logits, jnp.finfo(jnp.float32).min))
         weights = jnp.where(visible.any(-1, keepdims=True), weights, 0.0)
     return product("bhtu,bhud->bhtd", weights, v, v.dtype).astype(v.dtype)
@@ -111,4 +154,4 @@ def flash(q, k, v, q_segment=None, k_segment=None) -> Array:
     return flash_tpu.flash(q, k, v, q_segment, k_segment)
 
 
-KERNELS = {"einsum": einsum, "cudnn": cudnn, "flash": flash}
+KERNELS = {"einsum": einsum, "chunked": chunked, "cudnn": cudnn, "flash": flash}

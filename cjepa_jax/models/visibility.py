@@ -8,13 +8,16 @@ BLOCK = 128  # tokens that the TPU kernel works on at a time
 
 
 def visibility(
-    q_segment: Int[Array, "B T"] | None, k_segment: Int[Array, "B U"] | None, time: Int[Array, " T"] | None = None
+    q_segment: Int[Array, "B T"] | None,
+    k_segment: Int[Array, "B U"] | None,
+    time: Int[Array, " T"] | None = None,
+    k_time: Int[Array, " U"] | None = None,
 ) -> Bool[Array, "X T U"]:
-    """Which query sees which key: those of its segment, and with `time` (then U = T) those of its time or earlier.
+    """Which query sees which key: those of its segment, and with `time` those of its time or earlier.
 
-    Either may be None, but not both.
+    Segments or `time` may be None, but not both. `k_time`: the keys' times, where they are not `time`.
     """
-    earlier = None if time is None else (time[None, :] <= time[:, None])[None]
+    earlier = None if time is None else ((time if k_time is None else k_time)[None, :] <= time[:, None])[None]
     if q_segment is None or k_segment is None:
         return earlier
     same = (q_segment[:, :, None] == k_segment[:, None, :]) & (q_segment != 0)[:, :, None]

@@ -11,7 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cjepa_jax import sharding
-from cjepa_jax.models.attention import attention, choose, cudnn, einsum, flash
+from cjepa_jax.models.attention import attention, choose, chunked, cudnn, einsum, flash
 
 B, H, T, U, D = 2, 3, 5, 6, 4
 COMMUNICATION = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
@@ -84,6 +84,10 @@ def test_bfloat16_stays_close_with_its_softmax_in_float32():
 @pytest.mark.parametrize("device, dtype, sizes, kernel", [
     (("cpu", ""), "float32", (196, 196, 64), "einsum"),
     (("cpu", ""), "bfloat16", (196, 196, 64), "einsum"),
+    (("cpu", ""), "bfloat16", (1568, 1568, 64), "chunked"),
+    (("cpu", ""), "float32", (1024, 64, 64), "chunked"),
+    (("cpu", ""), "float32", (196, 1568, 64), "einsum"),
+    (("gpu", "9.0"), "float32", (1568, 1568, 64), "chunked"),
     (("gpu", "9.0"), "bfloat16", (196, 196, 64), "cudnn"),
     (("gpu", "8.0"), "float16", (120, 196, 80), "cudnn"),
     (("gpu", "12.0"), "bfloat16", (196, 196, 64), "cudnn"),
@@ -129,6 +133,35 @@ def assert_like_einsum(kernel, atol, dtype="float32", segmented=True, place=lamb
         unseen = np.asarray(segments[0] % 3 == 0)  # 0, and 3, which no key has
         assert unseen.any() and (np.asarray(have[0]).transpose(0, 2, 1, 3)[unseen] == 0).all()
         assert (np.asarray(have[1]).transpose(0, 2, 1, 3)[unseen] == 0).all()
+
+
+@pytest.mark.parametrize("dtype, segmented, size, atol", [
+    ("float32", True, 60, 2e-6),  # 130 queries: chunks of 44, 44 and 42
+    ("float32", False, 65, 2e-6),
+    ("bfloat16", True, 60, 0.05),
+])  # fmt: skip
+def test_chunks_of_queries_are_the_same_function(dtype, segmented, size, atol):
+    assert_like_einsum(functools.partial(chunked, size=size), atol, dtype, segmented)
+
+
+@pytest.mark.parametrize("segmented", [True, False])
+def test_chunks_of_queries_see_no_later_time(segmented):
+    (q, k, v), (segment, _) = packed()
+    keys, time = k[:, :, :130], np.arange(130) // 7
+    segments = (segment, segment) if segmented else (None, None)
+    have = jax.jit(functools.partial(chunked, size=60))(q, keys, v[:, :, :130], *segments, time)
+    wanted = jax.jit(einsum)(q, keys, v[:, :, :130], *segments, time)
+    np.testing.assert_allclose(have, wanted, atol=2e-6)
+
+
+def test_memory_of_chunks_grows_with_the_tokens_not_with_their_square():
+    def scratch(kernel, tokens):
+        shape = jax.ShapeDtypeStruct((1, 1, tokens, 16), jnp.float32)
+        gradient = jax.grad(lambda *qkv: kernel(*qkv).sum(), (0, 1, 2))
+        return jax.jit(gradient).lower(shape, shape, shape).compile().memory_analysis().temp_size_in_bytes
+
+    assert scratch(chunked, 4096) < 2.1 * scratch(chunked, 2048)
+    assert scratch(einsum, 2048) > 3 * scratch(chunked, 2048)
 
 
 @pytest.mark.parametrize("segmented", [True, False])

@@ -180,6 +180,21 @@ MODELS = (
             "out",
             f"{ATTENTION}what_cudnn_is_asked_for_is_the_same_function",
         ),
+        (
+            "visibility(segment, k_segment, times, time)[:, None] if limited",
+            "visibility(segment, k_segment, times, time)[:, None] if False",
+            f"{ATTENTION}chunks_of_queries_are_the_same_function",
+        ),
+        (
+            "k_segment, times, time)[:, None] if limited",
+            "k_segment, None if time is None else 0 * times + 99, time)[:, None] if limited",
+            f"{ATTENTION}chunks_of_queries_see_no_later_time",
+        ),
+        (
+            "@functools.partial(jax.checkpoint, prevent_cse=False)",
+            "@functools.partial(lambda f: f)",
+            f"{ATTENTION}memory_of_chunks_grows_with_the_tokens_not_with_their_square",
+        ),
         ("queries % 2 == keys % 2 == 0", "queries % 2 == keys % 2", f"{ATTENTION}the_kernel_suits_the_device"),
         ("width % 8 == 0 and width <= 128", "width % 8 == 0", f"{ATTENTION}the_kernel_suits_the_device"),
         ("min(queries, keys) >= BLOCK", "max(queries, keys) >= BLOCK", f"{ATTENTION}the_kernel_suits_the_device"),

@@ -74,8 +74,8 @@ WORLD = (
     *of(
         "cjepa_jax/models/visibility.py",
         (
-            "time[None, :] <= time[:, None]",
-            "time[None, :] < time[:, None]",
+            "k_time)[None, :] <= time[:, None]",
+            "k_time)[None, :] < time[:, None]",
             SEGMENTS,
         ),
         ("same if earlier is None else same & earlier", "same", SEGMENTS),

@@ -7,13 +7,16 @@ action[n] leads from frame n to the next one of the episode. In an episode's las
 stores without compression. Its reader also takes files that are compressed with Blosc, as the reader here does.
 
 What is read may be someone else's: links to other files, virtual and external data and compression by other plugins are
-refused, and sizes are checked before anything is allocated.
+refused, and sizes are checked before anything is allocated, those that chunks unpack to as well.
 """
 
 import contextlib
+import itertools
+import math
 import os
 import pathlib
 import uuid
+import zlib
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -29,8 +32,10 @@ PIXELS, ACTION, LENGTHS, OFFSETS = "pixels", "action", "ep_len", "ep_offset"
 AGENT = ("proprio", "state")  # optional columns
 MOST_EPISODES = 1 << 24
 MOST_WIDTH = 1 << 16  # numbers of a row of action, proprio or state
-BLOSC = 32001  # number of the HDF5 filter
+DEFLATE, BLOSC = 1, 32001  # numbers of HDF5 filters that compress
 PLUGINS = 256  # filters from this number on are not part of HDF5
+CHECKSUM = 4  # bytes that a filter may append to a chunk before it is compressed
+BLOSC_HEADER = 16  # bytes of a chunk, of which 4 to 7 are the size that it unpacks to
 
 
 def load() -> ModuleType:
@@ -88,13 +93,52 @@ def column(file: Any, name: str, path: str | os.PathLike) -> Any:
         raise DataError(f"{path}: {name} is stored in other files, which are not opened")
     check_room(f"{path}: a chunk of {name}", *(dataset.chunks or ()))
     filters = dataset.id.get_create_plist()
-    numbers = {filters.get_filter(i)[0] for i in range(filters.get_nfilters())}
+    numbers = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
     if unknown := sorted(n for n in numbers if n >= PLUGINS and n != BLOSC):
         text = f"{name} is compressed by a plugin other than Blosc (filter {unknown[0]}); repack it with gzip"
         raise DataError(f"{path}: {text}")
+    if numbers.count(DEFLATE) + numbers.count(BLOSC) > 1:
+        raise DataError(f"{path}: {name} is compressed more than once; repack it with gzip")
     if BLOSC in numbers:
         load_blosc()
     return dataset
+
+
+def rows(file: Any, name: str, path: str | os.PathLike, taken: range) -> np.ndarray:
+    """These rows of a data set, none of whose chunks unpacks to more than a chunk has.
+
+    HDF5 itself allocates all that a compressed chunk unpacks to. Raises DataError.
+    """
+    dataset = column(file, name, path)
+    filters = dataset.id.get_create_plist()
+    numbers = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
+    for place, how in enumerate(numbers):
+        if how in (DEFLATE, BLOSC):
+            whole = math.prod(dataset.chunks) * dataset.dtype.itemsize
+            for skipped, stored in _stored(dataset, taken):
+                # A filter is skipped for a chunk that it would not make smaller.
+                if not skipped >> place & 1 and _unpacked(stored, how, whole + CHECKSUM) > whole + CHECKSUM:
+                    raise DataError(f"{path}: a chunk of {name} unpacks to more than its {whole} bytes")
+    return dataset[taken.start : taken.stop : taken.step]
+
+
+def _stored(dataset: Any, taken: range) -> Iterator[tuple[int, bytes]]:
+    """(a bit for each filter that was skipped, the compressed bytes) of each chunk that holds some of these rows."""
+    along = [range(taken.start - taken.start % dataset.chunks[0], taken.stop, dataset.chunks[0])]
+    along += [range(0, size, chunk) for size, chunk in zip(dataset.shape[1:], dataset.chunks[1:], strict=True)]
+    for corner in itertools.product(*along):
+        if dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None:  # else it has nothing but zeros
+            yield dataset.id.read_direct_chunk(corner)
+
+
+def _unpacked(stored: bytes, how: int, most: int) -> int:
+    """The bytes that a chunk unpacks to, or any number above `most` if there are more."""
+    if how == BLOSC:
+        return int.from_bytes(stored[4:8], "little") if len(stored) >= BLOSC_HEADER else 0
+    try:
+        return len(zlib.decompressobj().decompress(stored, most + 1))
+    except zlib.error:  # HDF5 will report it
+        return 0
 
 
 def index(path: str | os.PathLike) -> Index:
@@ -103,25 +147,26 @@ def index(path: str | os.PathLike) -> Index:
         whole = {name: column(file, name, path) for name in (PIXELS, ACTION, LENGTHS, OFFSETS)}
         agent = tuple(name for name in AGENT if name in file)
         whole |= {name: column(file, name, path) for name in agent}
-        rows = whole[PIXELS].shape[0] if whole[PIXELS].ndim == 4 else -1
-        if whole[PIXELS].dtype != np.uint8 or rows < 0 or whole[PIXELS].shape[3] != 3:
+        frames = whole[PIXELS].shape[0] if whole[PIXELS].ndim == 4 else -1
+        if whole[PIXELS].dtype != np.uint8 or frames < 0 or whole[PIXELS].shape[3] != 3:
             raise DataError(f"{path}: pixels are {_described(whole[PIXELS])}: must be uint8 [N, H, W, 3]")
         for name in (ACTION, *agent):
             dataset = whole[name]
-            rowed = dataset.ndim == 2 and len(dataset) == rows and dataset.shape[1] <= MOST_WIDTH
+            rowed = dataset.ndim == 2 and len(dataset) == frames and dataset.shape[1] <= MOST_WIDTH
             if dataset.dtype.kind not in "fiu" or not rowed:
-                raise DataError(f"{path}: {name} is {_described(dataset)}: must be numbers [{rows}, n]")
+                raise DataError(f"{path}: {name} is {_described(dataset)}: must be numbers [{frames}, n]")
         for name in (LENGTHS, OFFSETS):
             dataset = whole[name]
             if dataset.dtype.kind not in "iu" or dataset.ndim != 1 or not 0 < len(dataset) <= MOST_EPISODES:
                 raise DataError(f"{path}: {name} is {_described(dataset)}: must be integers [E]")
         if len(whole[LENGTHS]) != len(whole[OFFSETS]):
             raise DataError(f"{path}: ep_len and ep_offset have {len(whole[LENGTHS])} and {len(whole[OFFSETS])} rows")
-        lengths, offsets = (whole[name][:].astype(np.int64) for name in (LENGTHS, OFFSETS))
-    wrong = (lengths < 1) | (offsets < 0) | (offsets > rows - lengths)
+        episodes = len(whole[LENGTHS])
+        lengths, offsets = (rows(file, name, path, range(episodes)).astype(np.int64) for name in (LENGTHS, OFFSETS))
+    wrong = (lengths < 1) | (offsets < 0) | (offsets > frames - lengths)
     if wrong.any():
         worst = int(wrong.argmax())
-        text = f"frames {offsets[worst]} to {offsets[worst] + lengths[worst] - 1}, and the file has {rows}"
+        text = f"frames {offsets[worst]} to {offsets[worst] + lengths[worst] - 1}, and the file has {frames}"
         raise DataError(f"{path}: episode {worst} has {text}")
     order = np.argsort(offsets, kind="stable")
     shared = offsets[order][1:] < (offsets + lengths)[order][:-1]
@@ -138,10 +183,10 @@ def read(path: str | os.PathLike, first: int, count: int, stride: int, agent: tu
     """
     span = (count - 1) * stride + 1
     with opened(path) as file:
-        rows = {name: column(file, name, path) for name in (PIXELS, ACTION, *agent)}
-        check_room(f"{path}: frames", count, *rows[PIXELS].shape[1:])
-        out = {PIXELS: rows[PIXELS][first : first + span : stride], ACTION: rows[ACTION][first : first + span]}
-        out |= {name: rows[name][first : first + span : stride].astype(np.float32) for name in agent}
+        check_room(f"{path}: frames", count, *column(file, PIXELS, path).shape[1:])
+        seen = range(first, first + span, stride)
+        out = {PIXELS: rows(file, PIXELS, path, seen), ACTION: rows(file, ACTION, path, range(first, first + span))}
+        out |= {name: rows(file, name, path, seen).astype(np.float32) for name in agent}
     return out | {ACTION: out[ACTION].astype(np.float32)}
 
 

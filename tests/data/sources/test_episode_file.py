@@ -3,6 +3,7 @@
 import dataclasses
 import stat
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -251,6 +252,56 @@ def test_blosc_is_read_and_other_plugins_are_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(ConfigError, match="Blosc need the package hdf5plugin"):
         EpisodeFile(path=str(tmp_path / "a.h5"))
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "fletcher32": True}])
+@pytest.mark.parametrize("name", ["pixels", "action", "ep_len"])
+def test_a_chunk_that_unpacks_to_more_than_it_says_is_refused(tmp_path, name, options):
+    import h5py
+
+    rows = {"pixels": np.ones((6, 8, 8, 3), np.uint8), "action": np.ones((6, 2)), "ep_len": [6], "ep_offset": [0]}
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for key, value in rows.items():
+            chunks = (4, *np.shape(value)[1:]) if len(value) > 4 else None
+            file.create_dataset(key, data=value, chunks=chunks, compression="gzip", **options)
+    assert EpisodeFile(path=str(tmp_path / "a.h5"), frames=6, held=0.0)[0]["video"].min() == 1
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        last = 4 if len(rows[name]) > 4 else 0
+        corner = (last,) + (0,) * (file[name].ndim - 1)
+        file[name].id.write_direct_chunk(corner, zlib.compress(bytes(1 << 16)))
+    with pytest.raises(DataError, match=f"a chunk of {name} unpacks to more than its"):
+        EpisodeFile(path=str(tmp_path / "a.h5"), frames=6, held=0.0)[0]
+
+
+@pytest.mark.needs("hdf5plugin")
+def test_a_chunk_of_blosc_that_claims_more_than_it_has_is_refused(tmp_path):
+    import h5py
+    import hdf5plugin
+
+    as_the_package_writes(tmp_path / "a.h5", **hdf5plugin.Blosc(cname="lz4"))
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["pixels"][1] = 0
+        skipped, stored = file["pixels"].id.read_direct_chunk((1, 0, 0, 0))
+        assert not skipped
+        file["pixels"].id.write_direct_chunk((1, 0, 0, 0), stored[:4] + (2**31 - 1).to_bytes(4, "little") + stored[8:])
+    with pytest.raises(DataError, match="a chunk of pixels unpacks to more than its 192 bytes"):
+        EpisodeFile(path=str(tmp_path / "a.h5"), size=8, frames=4, held=0.0)[0]
+
+
+def test_what_is_compressed_twice_is_refused(tmp_path):
+    import h5py
+
+    build(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["action"]
+        filters = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        filters.set_chunk((6, 2))
+        filters.set_deflate(9)
+        filters.set_deflate(9)
+        space = h5py.h5s.create_simple((6, 2))
+        h5py.h5d.create(file.id, b"action", h5py.h5t.NATIVE_FLOAT, space, filters)
+    with pytest.raises(DataError, match="action is compressed more than once"):
+        EpisodeFile(path=str(tmp_path / "a.h5"), frames=3, held=0.0)
 
 
 def test_other_files_are_never_opened(tmp_path):
