@@ -270,13 +270,13 @@ class Subject:
         """A batch on the device, and a loader's arrays of it. Scenes have rectangles for objects."""
         side = self.size // parse(self.variant).patch
         rng, grid = np.random.default_rng(0), (1, side, side)
-        patches = np.zeros((scenes, 2 * OBJECTS, *grid), bool)
+        boxes = np.zeros((scenes, 2 * OBJECTS, *grid), bool)
         for i in np.ndindex(scenes, OBJECTS):
             high, wide = rng.integers(max(1, side // 5), max(2, side // 2), 2)
             top, left = rng.integers(0, side - high + 1), rng.integers(0, side - wide + 1)
-            patches[(*i, 0, slice(top, top + high), slice(left, left + wide))] = True
-        patches = patches.reshape(scenes, 2 * OBJECTS, -1)
-        drawn = [objects.draw(rng, each, each.any(1), grid=grid) for each in patches]
+            boxes[(*i, 0, slice(top, top + high), slice(left, left + wide))] = True
+        patches = boxes.reshape(scenes, 2 * OBJECTS, -1)
+        drawn = [objects.draw(rng, each, np.asarray(each.any(1)), grid=grid) for each in patches]
         hidden, removed = (np.stack(each) for each in zip(*drawn, strict=True))
         context = ~hidden
         index, segment = batching.lay_out(context, 1, (scenes, context.shape[1]))
