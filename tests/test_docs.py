@@ -26,6 +26,8 @@ OBJECTIVES = [
     ("VICReg", "baselines.vicreg"),
     ("DINO", "baselines.dino"),
     ("Point-JEPA", "family.point_jepa"),
+    ("MC-JEPA", "family.mcjepa"),
+    ("Factored", "family.mcjepa_factored"),
 ]
 METRICS = (running.ROOT / "docs/METRICS.md").read_text()
 

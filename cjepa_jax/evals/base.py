@@ -84,6 +84,8 @@ class Model:
       latents, advance: of world models, else None. uint8 [B, T, H, W, 3] -> float32 [B, T, D], and (latents [B, t, D],
         actions [B, t, A], proprio [B, t, S] or None) -> the next latents [B, D]. See objectives.base.World.
       influence: of models of slots, else None. Hidden -> by name graphs [B, K, K] of what slot i (axis 1) depends on.
+      flow: of models of optical flow, else None. Pairs of frames uint8 [B, 2, H, W, 3] -> float32 [B, H, W, 2], how far
+        each pixel of the first moves, (x, y) in pixels, y down.
       inside: the encoder's layers. None if `encode` is not one of this package's Transformers alone.
     """
 
@@ -98,6 +100,7 @@ class Model:
     latents: Callable[[np.ndarray], np.ndarray] | None = None
     advance: Callable[..., np.ndarray] | None = None
     influence: Callable[[Hidden], dict[str, np.ndarray]] | None = None
+    flow: Callable[[np.ndarray], np.ndarray] | None = None
     inside: Inside | None = None
 
 

@@ -97,6 +97,7 @@ class Network:
             inside=self.inside(batch, params),
             **(self._world(batch, state) if isinstance(objective, World) else {}),
             influence=self._influence(batch, params) if hasattr(objective, "influence") else None,
+            flow=self._flow(batch, params) if hasattr(objective, "flow") else None,
         )
 
     def _influence(self, batch: int, params: Any) -> Callable[[Hidden], dict[str, np.ndarray]]:
@@ -117,6 +118,14 @@ class Network:
             return (self.objective.influence(params, batch, jax.random.key(self.seed)),)
 
         return jax.jit(influence)
+
+    def _flow(self, batch: int, params: Any) -> Callable[[np.ndarray], np.ndarray]:
+        """base.Model.flow."""
+        return lambda pairs: in_batches(batch, functools.partial(self._compiled_flow, params), pairs)
+
+    @functools.cached_property
+    def _compiled_flow(self):
+        return jax.jit(self.objective.flow)
 
     def inside(self, batch: int, params: Params) -> Inside | None:
         """The layers of the encoder in `params`, or of the target's. None if it is not all of `objective.encode`."""

@@ -49,7 +49,7 @@ class Siamese:
 
     @functools.cached_property
     def _projector(self) -> Projector:
-        return _projector("projector", self.projector, self.dtype)
+        return projector("projector", self.projector, self.dtype)
 
     @functools.cached_property
     def _views(self) -> Views:
@@ -109,7 +109,7 @@ class Byol(Siamese):
 
     @functools.cached_property
     def _predictor(self) -> Projector:
-        return _projector("predictor", {**self.predictor, "out": self._projector.out}, self.dtype)
+        return projector("predictor", {**self.predictor, "out": self._projector.out}, self.dtype)
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh encoder, projector and predictor. The target starts as a copy of the first two."""
@@ -222,14 +222,14 @@ class LeJepa(Siamese):
         return target
 
 
-def _projector(name: str, section: Mapping, dtype: str) -> Projector:
+def projector(name: str, section: Mapping, dtype: str) -> Projector:
     """The network of a section, its values checked."""
-    projector = Projector(**{**section, "hidden": tuple(section.get("hidden", Projector.hidden))}, dtype=dtype)
-    if projector.norm not in ("batch", "layer", "none"):
-        raise ConfigError(f"objective.{name}.norm = {projector.norm!r}: must be one of batch, layer, none")
-    if min(*projector.hidden, projector.out) < 1:
-        raise ConfigError(f"objective.{name}: hidden = {projector.hidden}, out = {projector.out}: must be at least 1")
-    return projector
+    network = Projector(**{**section, "hidden": tuple(section.get("hidden", Projector.hidden))}, dtype=dtype)
+    if network.norm not in ("batch", "layer", "none"):
+        raise ConfigError(f"objective.{name}.norm = {network.norm!r}: must be one of batch, layer, none")
+    if min(*network.hidden, network.out) < 1:
+        raise ConfigError(f"objective.{name}: hidden = {network.hidden}, out = {network.out}: must be at least 1")
+    return network
 
 
 def _apply(network: Projector, params: Params, stats: Params, x: Array, valid: Array) -> tuple[Array, Params]:

@@ -14,10 +14,90 @@ SURFACE = f"{CLOUDS}the_surface_of_a_mesh_is_sampled_uniformly"
 BRUTE = f"{CLOUDS}farthest_points_neighbours_and_order_are_those_of_all_pairs"
 FBANK = "tests/data/test_sounds.py::test_spectrograms_are_those_of_the_public_code"
 SHARE = "tests/masks/test_random.py::test_the_share_of_hidden_tokens_is_that_of_the_public_code_and_uniform"
+(PYRAMID,) = tests_of("models/", "pyramid")
+FLOW, FACTORED = tests_of("objectives/", "flow", "factored")
+(EPE,) = tests_of("evals/", "flow")
+WARP = f"{PYRAMID}warping_is_scipys_linear_interpolation_with_the_nearest_border"
+SHOWN = f"{FLOW}opposite_flows_come_back_and_points_that_leave_or_do_not_come_back_are_not_shown"
+REBUILT = f"{FLOW}reconstruction_is_l1_l2_and_ssim_of_the_pixels_that_count"
+SMOOTH = f"{FLOW}smoothness_is_the_mean_change_of_neighbours_less_at_edges"
+SUMMED = f"{FLOW}the_loss_is_the_weighted_sum_of_its_terms_and_trains_every_part"
+TRUE_FLOW = "tests/data/worlds/test_balls.py::test_true_flow_keeps_every_point_at_its_place_in_its_object"
+ERRORS = f"{EPE}the_truth_scores_0_an_error_its_size_and_floors_are_those_of_the_test_pairs"
+TWO = f"{FACTORED}each_kind_of_mask_has_its_predictor_and_equal_predictors_are_jepa"
 IMAGES = f"{DENSE}images_add_the_loss_of_one_frame_of_each_clip"
 RAMP = f"{DENSE}the_weight_of_visible_tokens_rises_as_published"
 
 FAMILY = (
+    *of(
+        "cjepa_jax/models/warping.py",
+        ("share = at - low", "share = low - at", WARP),
+        ("(row * cols + col)", "(col * rows + row)", WARP),
+        ("(at <= last)", "(at < last - 1)", WARP),
+        ("index // side, index % side", "index % side, index // side", f"{PYRAMID}correlations_are_those_of_all_pairs"),
+        ("return factor * jax.image", "return jax.image", f"{PYRAMID}a_flow_keeps_its_meaning_on_a_larger_map"),
+    ),
+    *of(
+        "cjepa_jax/models/pyramid.py",
+        (
+            "filters[i, j] for",
+            "filters[j, i] for",
+            f"{PYRAMID}the_filters_of_a_block_are_a_convolution_of_each_channel",
+        ),
+        (
+            "most = self.limit / 2 ** (level + 1)",
+            "most = self.limit",
+            f"{PYRAMID}levels_halve_the_frame_and_flows_are_within_their_limit",
+        ),
+    ),
+    *of(
+        "cjepa_jax/objectives/photometric.py",
+        ("mean(one * other) - a * b", "mean(one * other)", REBUILT),
+        ("C1, C2 = 0.01**2, 0.03**2", "C1, C2 = 0.01**2, 0.01**2", REBUILT),
+        ("seen[:, 1:-1, 1:-1]", "seen[:, 2:, 2:]", REBUILT),
+        ("jnp.clip((1 - ssim(frame, warped)) / 2, 0, 1)", "1 - ssim(frame, warped)", REBUILT),
+        ("jnp.exp(-edge *", "jnp.exp(edge *", SMOOTH),
+        ("(away < relative * lengths + least)", "(away < relative * lengths + 2 * least)", SHOWN),
+        ("+ least) & warping.inside(forward)", "+ least)", SHOWN),
+        ("return forward + warping.warp(backward, forward)", "return forward - warping.warp(backward, forward)", SHOWN),
+    ),
+    *of(
+        "cjepa_jax/objectives/flow.py",
+        ("self._weight(name) * value", "value", SUMMED),
+        ("total + self.content_weight * sum", "total + sum", SUMMED),
+        ("jnp.concatenate([second, first])", "jnp.concatenate([second, second])", f"{FLOW}pairs_go_both_ways"),
+        ("jnp.clip(rise, 0.0, 1.0)", "jnp.where(rise > 0, 1.0, 0.0)", f"{FLOW}the_motion_may_start_later"),
+    ),
+    *of(
+        "cjepa_jax/objectives/factored.py",
+        ("jnp.where(chosen, motion[0], content[0])", "jnp.where(chosen, content[0], motion[0])", TWO),
+        ("(times.all(-1) == times.any(-1)).all(-1)", "times.all(-1).any(-1)", TWO),
+    ),
+    *of(
+        "cjepa_jax/masks/factored.py",
+        (
+            "[: int(np.clip(round(times * count)",
+            "[: int(np.clip(round(2 * times * count)",
+            f"{FACTORED}masks_hide_whole_times_or_places_at_all_times",
+        ),
+    ),
+    *of(
+        "cjepa_jax/data/worlds/rigid.py",
+        ("turn = new[..., 2] - old[..., 2]", "turn = old[..., 2] - new[..., 2]", TRUE_FLOW),
+        ("flow[t, owner[t] < 0] = 0", "pass", TRUE_FLOW),
+        ("== owner[t][there]", ">= 0", TRUE_FLOW),
+    ),
+    *of(
+        "cjepa_jax/evals/flow.py",
+        ("moves & seen,", "moves,", f"{EPE}points_that_the_next_frame_hides_are_left_out"),
+        (
+            "key=lambda f: mean(fitting, f(fitting.frames), moving)",
+            "key=lambda f: mean(testing, f(testing.frames), moving)",
+            f"{EPE}dis_is_chosen_on_the_fitting_scenes",
+        ),
+        ("constant = fitting.flow[fitting.where[moving]].mean(0)", "constant = fitting.flow.mean((0, 1, 2))", ERRORS),
+        ("axis=-1) >= least", "axis=-1) >= 0", ERRORS),
+    ),
     *of(
         "cjepa_jax/objectives/dense.py",
         ("jax.lax.rsqrt(jnp.maximum(near, 1.0))", "1 / jnp.maximum(near, 1.0)", OUTPUTS),

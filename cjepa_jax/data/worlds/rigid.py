@@ -116,6 +116,35 @@ class Rigid(World):
         np.fill_diagonal(effects, 0)
         return effects, graph(contacts, len(nothing))
 
+    def flow(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """The true optical flow of scene i, from each frame to the next: (flow float32 [T-1,H,W,2], bool [T-1,H,W]).
+
+        The flow (x, y) is in pixels, y down: the point of the object that is drawn at a pixel's centre moves by it, as
+        the simulated position and angle say. It is 0 where the background is drawn. The second array says whether the
+        next frame shows that point: its place is in the frame, and the pixel there belongs to the same object.
+        Raises IndexError, DataError.
+        """
+        setup = self.setup(i)
+        nothing = np.zeros(len(setup.colour), bool)
+        motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, nothing, events=False)
+        visible, _ = draw.masks(self.polygons(setup, motion), self.order(setup, nothing), self.frames, self.size)
+        owner = np.where(visible.any(0), visible.argmax(0), -1)  # [T,H,W]
+        centre = (np.arange(self.size) + 0.5) / self.size
+        x, y = np.broadcast_to(centre, owner.shape[1:]), np.broadcast_to(centre[:, None], owner.shape[1:])
+        flow = np.zeros((self.frames - 1, self.size, self.size, 2))
+        seen = np.zeros(flow.shape[:3], bool)
+        for t in range(self.frames - 1):
+            old, new = (motion[at][owner[t]] for at in (t, t + 1))  # [H,W,6]; of another object at the background
+            turn = new[..., 2] - old[..., 2]
+            right, down = x - old[..., 0], y - old[..., 1]
+            flow[t, ..., 0] = new[..., 0] + np.cos(turn) * right - np.sin(turn) * down - x
+            flow[t, ..., 1] = new[..., 1] + np.sin(turn) * right + np.cos(turn) * down - y
+            flow[t, owner[t] < 0] = 0
+            col, row = np.floor((np.stack([x, y]) + flow[t].transpose(2, 0, 1)) * self.size).astype(int)
+            there = (np.stack([col, row]) >= 0).all(0) & (np.stack([col, row]) < self.size).all(0)
+            seen[t, there] = owner[t + 1][row[there], col[there]] == owner[t][there]
+        return (flow * self.size).astype(np.float32), seen
+
     def polygons(self, setup: Any, motion: np.ndarray, of: Callable = layout.outlines) -> list[list[np.ndarray]]:
         """Outlines of the objects in fixed-point pixels: one or more parts [T,V,2] each, [1,V,2] for fixed objects.
 

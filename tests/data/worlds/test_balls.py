@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cjepa_jax.data.worlds import Balls
+from cjepa_jax.data.worlds import Balls, Blocks, Ramps
 from cjepa_jax.data.worlds.physics import WALL
 from cjepa_jax.errors import ConfigError
 from tests.data.worlds import properties
@@ -124,3 +124,37 @@ def test_more_than_a_radius_in_a_physics_step_is_refused(dt, most):
 def test_bad_physics_is_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         Balls(**options)
+
+
+@pytest.mark.parametrize("world", [Balls(size=48, frames=4), Ramps(size=48, frames=3), Blocks(size=48, frames=3)])
+def test_true_flow_keeps_every_point_at_its_place_in_its_object(world):
+    """By the states alone: in the object's own axes, a pixel's point is the same before and after. Colours agree."""
+    names = [world.state_names.index(name) for name in ("position/x", "position/y", "angle")]
+    moved, same = 0, []
+    for i in range(6):
+        scene, (flow, seen) = world[i], world.flow(i)
+        assert flow.shape == (world.frames - 1, 48, 48, 2) and flow.dtype == np.float32 and seen.dtype == bool
+        for t, k in np.ndindex(world.frames - 1, len(scene["masks"])):
+            rows, cols = np.nonzero(scene["masks"][k, t])
+            start = np.stack([cols, rows], -1) + 0.5
+            ends = start + flow[t, rows, cols]
+            own = []
+            for at, points in ((t, start), (t + 1, ends)):
+                x, y, angle = scene["states"][at, k, names].astype(float)
+                away = points / 48 - (x, y)
+                own.append(away @ [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+            np.testing.assert_allclose(own[0], own[1], atol=2e-5)
+            moved += int((abs(ends - start) > 0.5).any(-1).sum())
+            col, row = np.floor(ends).astype(int).T
+            within = (col >= 0) & (col < 48) & (row >= 0) & (row < 48)
+            shown = np.zeros(len(rows), bool)
+            shown[within] = scene["masks"][k, t + 1, row[within], col[within]]
+            np.testing.assert_array_equal(seen[t, rows, cols], shown)
+            before, after = (
+                scene["video"][at, r[shown], c[shown]] for at, r, c in ((t, rows, cols), (t + 1, row, col))
+            )
+            same += (before == after).all(-1).tolist()
+        ground = ~scene["masks"].any(0)
+        assert (flow[ground[:-1]] == 0).all()
+        np.testing.assert_array_equal(seen[ground[:-1]], ground[1:][ground[:-1]])
+    assert moved > 100 and np.mean(same) > 0.9  # pixels at the edge of a mark may differ

@@ -1,0 +1,203 @@
+"""The terms of MC-JEPA against loops in NumPy, on flows that are known, and the whole loss."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.objectives import photometric
+from cjepa_jax.objectives.flow import MotionContent, _both_ways
+from cjepa_jax.types import Batch
+from configs.family import mcjepa
+
+RNG = np.random.default_rng(0)
+ONE, OTHER = RNG.uniform(size=(2, 2, 5, 6, 3)).astype(np.float32)
+SEEN = RNG.random((2, 5, 6)) < 0.7
+STILL = np.zeros((2, 5, 6, 2), np.float32)
+
+
+def windows(image, row, col):
+    return image[row - 1 : row + 2, col - 1 : col + 2].reshape(9, 3).astype(np.float64)
+
+
+def similar(a, b):
+    """SSIM of one window of one channel, from its definition."""
+    covariance = ((a - a.mean()) * (b - b.mean())).mean()
+    return (
+        (2 * a.mean() * b.mean() + 1e-4)
+        * (2 * covariance + 9e-4)
+        / ((a.mean() ** 2 + b.mean() ** 2 + 1e-4) * (a.var() + b.var() + 9e-4))
+    )
+
+
+def test_reconstruction_is_l1_l2_and_ssim_of_the_pixels_that_count():
+    found = photometric.reconstruction(ONE, OTHER, SEEN, (0.5, 2.0, 3.0))
+    for b in range(2):
+        error = (OTHER[b] - ONE[b])[SEEN[b]].astype(np.float64)
+        unlike = [
+            (1 - np.mean([similar(windows(ONE[b], r, c)[:, k], windows(OTHER[b], r, c)[:, k]) for k in range(3)])) / 2
+            for r in range(1, 4)
+            for c in range(1, 5)
+            if SEEN[b, r, c]
+        ]
+        wanted = 0.5 * abs(error).mean() + 2 * (error**2).mean() + 3 * np.mean(np.clip(unlike, 0, 1))
+        assert float(found[b]) == pytest.approx(wanted, rel=1e-4)
+    np.testing.assert_allclose(photometric.reconstruction(ONE, ONE, SEEN, (1.0, 1.0, 1.0)), 0, atol=1e-6)
+
+
+def test_smoothness_is_the_mean_change_of_neighbours_less_at_edges():
+    flow = RNG.normal(size=(2, 5, 6, 2)).astype(np.float32)
+    found = photometric.smoothness(flow, ONE, 10.0)
+    for b in range(2):
+        along = {"x": [], "y": []}
+        for r in range(5):
+            for c in range(6):
+                for name, (i, j) in {"x": (r, c + 1), "y": (r + 1, c)}.items():
+                    if i < 5 and j < 6:
+                        edge = abs(ONE[b, i, j] - ONE[b, r, c]).mean()
+                        along[name].append(np.exp(-10 * edge) * abs(flow[b, i, j] - flow[b, r, c]).mean())
+        assert float(found[b]) == pytest.approx(np.mean(along["x"]) + np.mean(along["y"]), rel=1e-4)
+    np.testing.assert_array_equal(photometric.smoothness(np.ones_like(flow), ONE, 10.0), 0)
+
+
+def test_opposite_flows_come_back_and_points_that_leave_or_do_not_come_back_are_not_shown():
+    forward = STILL + (1.0, 0.0)
+    np.testing.assert_allclose(photometric.round_trip(forward, -forward), 0)
+    shown = np.asarray(photometric.visible(forward, -forward))
+    assert shown[..., :5].all() and not shown[..., 5].any()  # the last column leaves the frame
+    assert not photometric.visible(forward, STILL).any()  # 1 > 0.01 + 0.5: none comes back
+    near = photometric.visible(forward, -0.4 * forward)  # 0.36 < 0.01 x 1.16 + 0.5
+    assert np.asarray(near)[..., :5].all()
+    np.testing.assert_allclose(photometric.round_trip(forward, STILL), forward)
+
+
+def test_gradients_are_finite_where_frames_are_equal_and_nothing_moves():
+    def total(flow):
+        warped = photometric.warping.warp(ONE, flow)
+        terms = photometric.reconstruction(ONE, warped, SEEN, (1.0, 1.0, 1.0)), photometric.smoothness(flow, ONE, 1.0)
+        return sum(x.sum() for x in terms)
+
+    assert np.isfinite(jax.grad(total)(STILL)).all()
+    blank = np.zeros_like(SEEN)
+    assert np.isfinite(jax.grad(lambda x: photometric.reconstruction(ONE, x, blank, (1.0,) * 3).sum())(OTHER)).all()
+
+
+def test_pairs_go_both_ways():
+    clips = np.arange(2 * 3).reshape(2, 3, 1)
+    start, end = _both_ways(clips)
+    np.testing.assert_array_equal(np.ravel(start), [0, 1, 3, 4, 1, 2, 4, 5])
+    np.testing.assert_array_equal(np.ravel(end), [1, 2, 4, 5, 0, 1, 3, 4])
+
+
+def section(**changes):
+    c = mcjepa.get_config().copy_and_resolve_references().unlock()
+    c.objective.encoder.update(widths=(4, 6), blocks=(1, 1))
+    c.objective.head.update(hidden=(6,), radius=1)
+    c.objective.projector.update(hidden=(8,), out=6)
+    c.update_from_flattened_dict({f"objective.{key}": value for key, value in changes.items()})
+    fields = c.objective.to_dict()
+    fields.pop("type")
+    return fields
+
+
+def clips(count=4):
+    """Clips of two frames of noise: the second is the first one, two pixels further to the right."""
+    noise = np.random.default_rng(1).integers(0, 256, (count, 1, 16, 18, 3), np.uint8)
+    video = np.concatenate([noise[:, :, :, 2:], noise[:, :, :, :16]], axis=1)
+    fields = dict.fromkeys(Batch.__dataclass_fields__) | {"video": video, "valid": np.ones(count, bool)}
+    return Batch(**fields)
+
+
+@pytest.fixture(scope="module")
+def made():
+    objective, batch = MotionContent(**section(), steps=10), clips()
+    state = objective.init(jax.random.key(0), batch)
+    loss = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
+    return objective, batch, state, loss
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms_and_trains_every_part(made):
+    objective, batch, state, loss = made
+    (total, (metrics, extra)), gradient = loss(*state, batch, jax.random.key(1), 0)
+    w = objective.weights
+    motion = ("reconstruction", "regression", "smoothness", "cycle", "level_variance", "level_covariance")
+    content = ("invariance", "variance", "covariance")
+    terms = {name.removeprefix("loss/"): float(value) for name, value in metrics.items() if name.startswith("loss/")}
+    assert set(terms) == {*motion, *content}
+    wanted = sum(w[name] * terms[name] for name in motion) + 0.01 * sum(w[name] * terms[name] for name in content)
+    assert float(total) == pytest.approx(wanted, rel=1e-5) and metrics["per_scene"].shape == (4,)
+    for leaf in jax.tree.leaves(gradient):
+        assert np.isfinite(leaf).all()
+    assert all(float(abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient["encoder"]))
+    assert jax.tree.structure(extra) == jax.tree.structure(state[2])
+
+
+def test_the_reconstruction_is_0_with_the_true_flow_and_large_with_others(made):
+    _, batch, *_ = made
+    here, there = (jnp.asarray(batch.video[:, t], jnp.float32) / 255 for t in (0, 1))
+    seen = np.ones(here.shape[:3], bool)
+    seen[:, :, -2:] = False  # the last two columns leave the frame
+    errors = []
+    for right in (2.0, 0.0, -2.0):
+        warped = photometric.warping.warp(there, jnp.full((*seen.shape, 2), jnp.array([right, 0.0])))
+        errors.append(photometric.reconstruction(here, warped, seen, (1.0, 1.0, 0.0)))
+    assert (errors[0] < 1e-6).all() and (errors[1] > 0.3).all() and (errors[2] > 0.3).all()
+
+
+def test_a_scene_that_does_not_count_changes_nothing(made):
+    _, batch, state, loss = made
+    video = batch.video.copy()
+    video[3] = 255 - video[3]
+    flags = np.array([True, True, True, False])
+    totals = [
+        float(loss(*state, dataclasses.replace(batch, video=v, valid=flags), jax.random.key(1), 0)[0][0])
+        for v in (batch.video, video)
+    ]
+    assert totals[0] == totals[1] != float(loss(*state, batch, jax.random.key(1), 0)[0][0])
+
+
+def test_the_motion_may_start_later():
+    later = MotionContent(**section(motion_start=10), steps=10)
+    state, batch, key = later.init(jax.random.key(0), clips()), clips(), jax.random.key(1)
+    loss = jax.jit(later.loss)
+    at = {step: float(loss(*state, batch, key, step)[0]) for step in (0, 10, 15, 20, 40)}
+    assert at[0] == at[10] < at[15] < at[20] == at[40]
+    assert at[15] - at[10] == pytest.approx((at[20] - at[10]) / 2, rel=1e-4)
+
+
+def test_flow_and_tokens_have_their_shapes(made):
+    objective, batch, (params, *_), _ = made
+    assert objective.flow(params, batch.video).shape == (4, 16, 16, 2)
+    assert objective.encode(params, batch.video).shape == (4, 2 * 4 * 4, 6) and objective.patch == 4
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"encoder.blocks": (1,)}, r"widths = \(4, 6\), blocks = \(1,\): must be 1 to 8 levels, as many of each"),
+        ({"encoder.kernel": 4}, "kernel = 4: must be an odd number of pixels"),
+        ({"encoder.widths": (4, 0)}, "must be a whole number, at least 1"),
+        ({"head.radius": -1}, "objective.head.radius = -1: must be a whole number, at least 1"),
+        ({"head.limit": 0.0}, "objective.head.limit = 0.0: must be above 0, pixels"),
+        ({"weights.cycle": -1.0}, "objective.weights.cycle = -1.0: must be 0 or more"),
+        ({"pixels": (1.0, 1.0)}, r"objective.pixels = \(1.0, 1.0\): must be the weights of l1, l2 and SSIM"),
+        ({"edge": -1.0}, "objective.edge = -1.0: must be 0 or more"),
+        ({"views.count": 3}, "objective.views.count = 3: must be 2, for VICReg's two views"),
+        ({"views.small": 1, "views.small_size": 8}, "objective.views.small = 1: must be 0"),
+        ({"motion_start": -1}, "objective.motion_start = -1: must be a whole number, at least 0"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(changes, text):
+    with pytest.raises(ConfigError, match=text):
+        MotionContent(**section(**changes), steps=10)
+
+
+def test_images_and_unknown_weights_are_refused():
+    with pytest.raises(ConfigError, match="objective.weights.smooth = 1.0: must be one of reconstruction, "):
+        MotionContent(**(section() | {"weights": {"smooth": 1.0}}), steps=10)
+    with pytest.raises(ConfigError, match="data.frames = 1: must be at least 2"):
+        batch = dataclasses.replace(clips(), video=clips().video[:, :1])
+        MotionContent(**section(), steps=10).init(jax.random.key(0), batch)
