@@ -56,7 +56,7 @@ class Pyramid(nn.Module):
         return 2 ** len(self.widths)
 
     @nn.compact
-    def __call__(self, frames: Num[Array, "n H W C"]) -> list[Float[Array, "n h w D"]]:
+    def __call__(self, frames: Num[Array, "n H W C"]) -> list[Float[Array, "n _ _ _"]]:
         """[n, H, W, C] pixels in 0..255 -> float32 maps [n, H / 2^l, W / 2^l, widths[l - 1]] for l = 1, 2, ..."""
         x, levels = normalise(frames, self.mean, self.std), []
         for level, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
@@ -87,8 +87,8 @@ class FlowHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, one: list[Float[Array, "n h w D"]], other: list[Float[Array, "n h w D"]]
-    ) -> list[Float[Array, "n h w 2"]]:
+        self, one: list[Float[Array, "n _ _ _"]], other: list[Float[Array, "n _ _ _"]]
+    ) -> list[Float[Array, "n _ _ 2"]]:
         """Maps of `Pyramid` of n frames and of their next frames -> flows at the same levels, in a level's pixels."""
         flows, flow = [], None
         for level in reversed(range(len(one))):

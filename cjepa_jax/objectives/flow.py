@@ -66,8 +66,10 @@ class MotionContent:
         widths, blocks = self._encoder.widths, self._encoder.blocks
         if not 1 <= len(widths) <= 8 or len(blocks) != len(widths):
             raise ConfigError(f"{name}.widths = {widths}, blocks = {blocks}: must be 1 to 8 levels, as many of each")
-        for value in (*widths, *blocks, *self._head.hidden):
-            options.whole(f"{name}.widths, {name}.blocks, objective.head.hidden", value)
+        for value in (*widths, *self._head.hidden):
+            options.whole(f"{name}.widths, objective.head.hidden", value)
+        for value in blocks:
+            options.whole(f"{name}.blocks", value, 0)
         options.whole("objective.head.radius", self._head.radius)
         options.number("objective.head.limit", self._head.limit, 1e-3, limit="above 0, pixels")
         kernel = self._encoder.kernel
@@ -79,6 +81,8 @@ class MotionContent:
             options.number(f"objective.weights.{key}", weight, 0.0, limit="0 or more")
         if len(self.pixels) != 3:
             raise ConfigError(f"objective.pixels = {self.pixels}: must be the weights of l1, l2 and SSIM")
+        for weight in self.pixels:
+            options.number("objective.pixels", weight, 0.0, limit="0 or more")
         for key in ("edge", "motion_weight", "content_weight"):
             options.number(f"objective.{key}", getattr(self, key), 0.0, limit="0 or more")
         options.whole("objective.motion_start", self.motion_start, 0)

@@ -21,7 +21,7 @@ def test_warping_is_scipys_linear_interpolation_with_the_nearest_border():
             for c in range(3)
         ], -1) for image, flow in zip(MAPS, FLOWS, strict=True)
     ])  # fmt: skip
-    np.testing.assert_allclose(warping.warp(MAPS, FLOWS), wanted, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(warping.warp)(MAPS, FLOWS), wanted, atol=1e-5)
     places = np.stack([x + FLOWS[..., 0], y + FLOWS[..., 1]], -1)
     within = ((places >= 0) & (places <= (8, 5))).all(-1)
     assert 0 < within.sum() < within.size
@@ -59,7 +59,7 @@ def test_a_flow_keeps_its_meaning_on_a_larger_map():
 
 def test_the_filters_of_a_block_are_a_convolution_of_each_channel():
     block = pyramid.Block(kernel=3)
-    params = block.init(jax.random.key(0), MAPS)["params"]
+    params = jax.eval_shape(block.init, jax.random.key(0), MAPS)["params"]
     params = jax.tree.map(lambda x: jnp.asarray(RNG.normal(size=x.shape), jnp.float32), params)
     y = np.stack([
         np.stack([ndimage.correlate(image[..., c], params["filters"][..., c], mode="constant") for c in range(3)], -1)
@@ -69,20 +69,19 @@ def test_the_filters_of_a_block_are_a_convolution_of_each_channel():
     y = y * params["norm"]["scale"] + params["norm"]["bias"]
     y = jax.nn.gelu(y @ params["expand"]["kernel"] + params["expand"]["bias"], approximate=False)
     wanted = MAPS + params["scale"] * (y @ params["contract"]["kernel"] + params["contract"]["bias"])
-    np.testing.assert_allclose(block.apply({"params": params}, MAPS), wanted, atol=2e-4)
+    np.testing.assert_allclose(jax.jit(block.apply)({"params": params}, MAPS), wanted, atol=2e-4)
 
 
 def test_levels_halve_the_frame_and_flows_are_within_their_limit():
     frames = RNG.integers(0, 256, (2, 16, 16, 3), np.uint8)
     encoder = pyramid.Pyramid(widths=(4, 6, 8), blocks=(1, 0, 1))
-    levels, _ = encoder.init_with_output(jax.random.key(0), frames)
+    levels, _ = jax.jit(encoder.init_with_output)(jax.random.key(0), frames)
     assert [x.shape for x in levels] == [(2, 8, 8, 4), (2, 4, 4, 6), (2, 2, 2, 8)] and encoder.patch == 8
     head = pyramid.FlowHead(hidden=(4,), radius=1, limit=3.0)
-    params = head.init(jax.random.key(1), levels, levels)["params"]
-    small = head.apply({"params": params}, levels, levels)
+    small, variables = jax.jit(head.init_with_output)(jax.random.key(1), levels, levels)
     assert [x.shape for x in small] == [(2, 8, 8, 2), (2, 4, 4, 2), (2, 2, 2, 2)]
     assert max(float(abs(x).max()) for x in small) < 0.1  # at first nearly no flow
-    pushed = jax.tree.map(lambda x: 1000.0 * x + 1, params)
-    clipped = head.apply({"params": pushed}, levels, [x[::-1] for x in levels])
+    pushed = jax.tree.map(lambda x: 1000.0 * x + 1, variables)
+    clipped = jax.jit(head.apply)(pushed, levels, [x[::-1] for x in levels])
     for level, x in enumerate(clipped):
         assert float(abs(x).max()) == pytest.approx(3.0 / 2 ** (level + 1))

@@ -114,7 +114,7 @@ def clips(count=4):
 @pytest.fixture(scope="module")
 def made():
     objective, batch = MotionContent(**section(), steps=10), clips()
-    state = objective.init(jax.random.key(0), batch)
+    state = jax.jit(objective.init)(jax.random.key(0), batch)
     loss = jax.jit(jax.value_and_grad(objective.loss, has_aux=True))
     return objective, batch, state, loss
 
@@ -159,19 +159,20 @@ def test_a_scene_that_does_not_count_changes_nothing(made):
     assert totals[0] == totals[1] != float(loss(*state, batch, jax.random.key(1), 0)[0][0])
 
 
-def test_the_motion_may_start_later():
-    later = MotionContent(**section(motion_start=10), steps=10)
-    state, batch, key = later.init(jax.random.key(0), clips()), clips(), jax.random.key(1)
+def test_the_motion_may_start_later(made):
+    later = MotionContent(**section(motion_start=10, occlusion=False), steps=10)
+    state, batch, key = made[2], clips(), jax.random.key(1)
     loss = jax.jit(later.loss)
     at = {step: float(loss(*state, batch, key, step)[0]) for step in (0, 10, 15, 20, 40)}
+    assert loss(*state, batch, key, 0)[1][0]["flow_seen"] == 1  # all pixels count
     assert at[0] == at[10] < at[15] < at[20] == at[40]
     assert at[15] - at[10] == pytest.approx((at[20] - at[10]) / 2, rel=1e-4)
 
 
 def test_flow_and_tokens_have_their_shapes(made):
     objective, batch, (params, *_), _ = made
-    assert objective.flow(params, batch.video).shape == (4, 16, 16, 2)
-    assert objective.encode(params, batch.video).shape == (4, 2 * 4 * 4, 6) and objective.patch == 4
+    assert jax.eval_shape(objective.flow, params, batch.video).shape == (4, 16, 16, 2)
+    assert jax.eval_shape(objective.encode, params, batch.video).shape == (4, 2 * 4 * 4, 6) and objective.patch == 4
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,8 @@ def test_flow_and_tokens_have_their_shapes(made):
         ({"head.limit": 0.0}, "objective.head.limit = 0.0: must be above 0, pixels"),
         ({"weights.cycle": -1.0}, "objective.weights.cycle = -1.0: must be 0 or more"),
         ({"pixels": (1.0, 1.0)}, r"objective.pixels = \(1.0, 1.0\): must be the weights of l1, l2 and SSIM"),
+        ({"pixels": (1.0, -1.0, 0.0)}, "objective.pixels = -1.0: must be 0 or more"),
+        ({"encoder.blocks": (1, -1)}, "objective.encoder.blocks = -1: must be a whole number, at least 0"),
         ({"edge": -1.0}, "objective.edge = -1.0: must be 0 or more"),
         ({"views.count": 3}, "objective.views.count = 3: must be 2, for VICReg's two views"),
         ({"views.small": 1, "views.small_size": 8}, "objective.views.small = 1: must be 0"),

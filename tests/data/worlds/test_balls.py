@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cjepa_jax.data.worlds import Balls, Blocks, Ramps
+from cjepa_jax.data.worlds import Balls, Blocks, Craft, Ramps
 from cjepa_jax.data.worlds.physics import WALL
 from cjepa_jax.errors import ConfigError
 from tests.data.worlds import properties
@@ -126,7 +126,7 @@ def test_bad_physics_is_refused(options):
         Balls(**options)
 
 
-@pytest.mark.parametrize("world", [Balls(size=48, frames=4), Ramps(size=48, frames=3), Blocks(size=48, frames=3)])
+@pytest.mark.parametrize("world", [kind(size=48, frames=3) for kind in (Balls, Ramps, Blocks, Craft)])
 def test_true_flow_keeps_every_point_at_its_place_in_its_object(world):
     """By the states alone: in the object's own axes, a pixel's point is the same before and after. Colours agree."""
     names = [world.state_names.index(name) for name in ("position/x", "position/y", "angle")]
