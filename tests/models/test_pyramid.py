@@ -33,16 +33,17 @@ def test_warping_differentiates_as_finite_differences_and_finitely_on_the_grid()
         return (jnp.asarray(MAPS) * warping.warp(MAPS[::-1], flow)).sum()
 
     flow = np.full_like(FLOWS, 0.3)
-    gradient, at = np.asarray(jax.grad(total)(flow)), (1, 2, 3, 1)
+    slope, total = jax.jit(jax.grad(total)), jax.jit(total)
+    gradient, at = np.asarray(slope(flow)), (1, 2, 3, 1)
     step = np.zeros_like(flow)
     step[at] = 1e-2
     assert gradient[at] == pytest.approx(float(total(flow + step) - total(flow - step)) / 2e-2, rel=1e-2)
-    assert np.isfinite(jax.grad(total)(np.zeros_like(flow))).all()
+    assert np.isfinite(slope(np.zeros_like(flow))).all()
 
 
 def test_correlations_are_those_of_all_pairs():
     one, other = MAPS, MAPS[::-1].copy()
-    found = np.asarray(warping.correlation(one, other, 2))
+    found = np.asarray(jax.jit(warping.correlation, static_argnums=2)(one, other, 2))
     assert found.shape == (2, 6, 9, 25)
     for b, row, col, m in ((0, 0, 0, 0), (1, 3, 4, 12), (0, 5, 8, 24), (1, 2, 7, 3), (0, 4, 1, 16)):
         at = row + m // 5 - 2, col + m % 5 - 2
@@ -72,6 +73,7 @@ def test_the_filters_of_a_block_are_a_convolution_of_each_channel():
     np.testing.assert_allclose(jax.jit(block.apply)({"params": params}, MAPS), wanted, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_levels_halve_the_frame_and_flows_are_within_their_limit():
     frames = RNG.integers(0, 256, (2, 16, 16, 3), np.uint8)
     encoder = pyramid.Pyramid(widths=(4, 6, 8), blocks=(1, 0, 1))

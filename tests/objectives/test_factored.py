@@ -42,6 +42,7 @@ def test_shares_that_hide_nothing_or_all_are_refused(option, value):
         drawn(0, **{option: value})
 
 
+@pytest.mark.slow
 def test_each_kind_of_mask_has_its_predictor_and_equal_predictors_are_jepa():
     context = np.ones((3, 2, 9), bool)
     context[0, 1] = False  # a whole time

@@ -3,11 +3,11 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.models import warping
 from cjepa_jax.objectives import photometric
 from cjepa_jax.objectives.flow import MotionContent, _both_ways
 from cjepa_jax.types import Batch
@@ -34,7 +34,8 @@ def similar(a, b):
 
 
 def test_reconstruction_is_l1_l2_and_ssim_of_the_pixels_that_count():
-    found = photometric.reconstruction(ONE, OTHER, SEEN, (0.5, 2.0, 3.0))
+    run = jax.jit(photometric.reconstruction, static_argnums=3)
+    found = run(ONE, OTHER, SEEN, (0.5, 2.0, 3.0))
     for b in range(2):
         error = (OTHER[b] - ONE[b])[SEEN[b]].astype(np.float64)
         unlike = [
@@ -45,12 +46,14 @@ def test_reconstruction_is_l1_l2_and_ssim_of_the_pixels_that_count():
         ]
         wanted = 0.5 * abs(error).mean() + 2 * (error**2).mean() + 3 * np.mean(np.clip(unlike, 0, 1))
         assert float(found[b]) == pytest.approx(wanted, rel=1e-4)
-    np.testing.assert_allclose(photometric.reconstruction(ONE, ONE, SEEN, (1.0, 1.0, 1.0)), 0, atol=1e-6)
+    np.testing.assert_allclose(run(ONE, ONE, SEEN, (0.5, 2.0, 3.0)), 0, atol=1e-6)
+    assert not run(ONE, OTHER, np.zeros_like(SEEN), (0.5, 2.0, 3.0)).any()  # no pixel counts
 
 
 def test_smoothness_is_the_mean_change_of_neighbours_less_at_edges():
     flow = RNG.normal(size=(2, 5, 6, 2)).astype(np.float32)
-    found = photometric.smoothness(flow, ONE, 10.0)
+    run = jax.jit(photometric.smoothness, static_argnums=2)
+    found = run(flow, ONE, 10.0)
     for b in range(2):
         along = {"x": [], "y": []}
         for r in range(5):
@@ -60,29 +63,28 @@ def test_smoothness_is_the_mean_change_of_neighbours_less_at_edges():
                         edge = abs(ONE[b, i, j] - ONE[b, r, c]).mean()
                         along[name].append(np.exp(-10 * edge) * abs(flow[b, i, j] - flow[b, r, c]).mean())
         assert float(found[b]) == pytest.approx(np.mean(along["x"]) + np.mean(along["y"]), rel=1e-4)
-    np.testing.assert_array_equal(photometric.smoothness(np.ones_like(flow), ONE, 10.0), 0)
+    np.testing.assert_array_equal(run(np.ones_like(flow), ONE, 10.0), 0)
 
 
 def test_opposite_flows_come_back_and_points_that_leave_or_do_not_come_back_are_not_shown():
-    forward = STILL + (1.0, 0.0)
-    np.testing.assert_allclose(photometric.round_trip(forward, -forward), 0)
-    shown = np.asarray(photometric.visible(forward, -forward))
+    forward = STILL + np.float32((1.0, 0.0))
+    visible, back = jax.jit(photometric.visible), jax.jit(photometric.round_trip)
+    np.testing.assert_allclose(back(forward, -forward), 0)
+    shown = np.asarray(visible(forward, -forward))
     assert shown[..., :5].all() and not shown[..., 5].any()  # the last column leaves the frame
-    assert not photometric.visible(forward, STILL).any()  # 1 > 0.01 + 0.5: none comes back
-    near = photometric.visible(forward, -0.4 * forward)  # 0.36 < 0.01 x 1.16 + 0.5
+    assert not visible(forward, STILL).any()  # 1 > 0.01 + 0.5: none comes back
+    near = visible(forward, np.float32(-0.4) * forward)  # 0.36 < 0.01 x 1.16 + 0.5
     assert np.asarray(near)[..., :5].all()
-    np.testing.assert_allclose(photometric.round_trip(forward, STILL), forward)
+    np.testing.assert_allclose(back(forward, STILL), forward)
 
 
 def test_gradients_are_finite_where_frames_are_equal_and_nothing_moves():
     def total(flow):
-        warped = photometric.warping.warp(ONE, flow)
+        warped = warping.warp(ONE, flow)
         terms = photometric.reconstruction(ONE, warped, SEEN, (1.0, 1.0, 1.0)), photometric.smoothness(flow, ONE, 1.0)
         return sum(x.sum() for x in terms)
 
-    assert np.isfinite(jax.grad(total)(STILL)).all()
-    blank = np.zeros_like(SEEN)
-    assert np.isfinite(jax.grad(lambda x: photometric.reconstruction(ONE, x, blank, (1.0,) * 3).sum())(OTHER)).all()
+    assert np.isfinite(jax.jit(jax.grad(total))(STILL)).all()
 
 
 def test_pairs_go_both_ways():
@@ -119,6 +121,7 @@ def made():
     return objective, batch, state, loss
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_weighted_sum_of_its_terms_and_trains_every_part(made):
     objective, batch, state, loss = made
     (total, (metrics, extra)), gradient = loss(*state, batch, jax.random.key(1), 0)
@@ -135,18 +138,20 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_and_trains_every_part(made):
     assert jax.tree.structure(extra) == jax.tree.structure(state[2])
 
 
-def test_the_reconstruction_is_0_with_the_true_flow_and_large_with_others(made):
-    _, batch, *_ = made
-    here, there = (jnp.asarray(batch.video[:, t], jnp.float32) / 255 for t in (0, 1))
+def test_the_reconstruction_is_0_with_the_true_flow_and_large_with_others():
+    here, there = (clips().video[:, t].astype(np.float32) / 255 for t in (0, 1))
     seen = np.ones(here.shape[:3], bool)
     seen[:, :, -2:] = False  # the last two columns leave the frame
-    errors = []
-    for right in (2.0, 0.0, -2.0):
-        warped = photometric.warping.warp(there, jnp.full((*seen.shape, 2), jnp.array([right, 0.0])))
-        errors.append(photometric.reconstruction(here, warped, seen, (1.0, 1.0, 0.0)))
-    assert (errors[0] < 1e-6).all() and (errors[1] > 0.3).all() and (errors[2] > 0.3).all()
+
+    @jax.jit
+    def error(flow):
+        return photometric.reconstruction(here, warping.warp(there, flow), seen, (1.0, 1.0, 0.0))
+
+    true, none, wrong = (error(np.full((*seen.shape, 2), (x, 0), np.float32)) for x in (2.0, 0.0, -2.0))
+    assert (true < 1e-6).all() and (none > 0.3).all() and (wrong > 0.3).all()
 
 
+@pytest.mark.slow
 def test_a_scene_that_does_not_count_changes_nothing(made):
     _, batch, state, loss = made
     video = batch.video.copy()
@@ -159,6 +164,7 @@ def test_a_scene_that_does_not_count_changes_nothing(made):
     assert totals[0] == totals[1] != float(loss(*state, batch, jax.random.key(1), 0)[0][0])
 
 
+@pytest.mark.slow
 def test_the_motion_may_start_later(made):
     later = MotionContent(**section(motion_start=10, occlusion=False), steps=10)
     state, batch, key = made[2], clips(), jax.random.key(1)
@@ -169,8 +175,9 @@ def test_the_motion_may_start_later(made):
     assert at[15] - at[10] == pytest.approx((at[20] - at[10]) / 2, rel=1e-4)
 
 
-def test_flow_and_tokens_have_their_shapes(made):
-    objective, batch, (params, *_), _ = made
+def test_flow_and_tokens_have_their_shapes():
+    objective, batch = MotionContent(**section(), steps=10), clips()
+    params, *_ = jax.eval_shape(objective.init, jax.random.key(0), batch)
     assert jax.eval_shape(objective.flow, params, batch.video).shape == (4, 16, 16, 2)
     assert jax.eval_shape(objective.encode, params, batch.video).shape == (4, 2 * 4 * 4, 6) and objective.patch == 4
 
