@@ -1,6 +1,7 @@
 """Optical flow beside the truth of a simulated world: end-point errors, with floors and OpenCV's DIS."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -71,10 +72,11 @@ class Flow:
         trained = flows[bench.model.name]
         scores = []
         for metric in METRICS:
-            scores.append(_score(testing, metric, TRAINED, trained, bench.seed, "result"))
+            scores.append(_score(testing, metric, trained, row=TRAINED, seed=bench.seed))
             inits = [mean(testing, flows[model.name], metric) for model in bench.randoms]
             scores += [over_inits(metric, inits, len(np.unique(testing.scene)))] if inits else []
-            scores += [_score(testing, metric, name, flow, bench.seed, "floor") for name, flow in found.items()]
+            floor = functools.partial(_score, testing, metric, seed=bench.seed, kind="floor")
+            scores += [floor(flow, row=name) for name, flow in found.items()]
         notes = (
             "Smaller is better. Pixels.",
             f"{len(testing.frames)} pairs of frames, {testing.where[moving].mean():.3f} of the pixels move.",
@@ -112,13 +114,13 @@ def mean(true: Pairs, flow: np.ndarray, metric: str) -> float:
     return float(np.linalg.norm(flow - true.flow, axis=-1)[true.where[metric]].mean())
 
 
-def _score(true: Pairs, metric: str, row: str, flow: np.ndarray, seed: int, kind: str) -> Score:
+def _score(true: Pairs, metric: str, flow: np.ndarray, row: str, seed: int, kind: str = "result") -> Score:
     """The mean and its interval over scenes."""
     where = true.where[metric]
     error = np.where(where, np.linalg.norm(flow - true.flow, axis=-1), 0).sum((1, 2))
     each = [np.bincount(true.scene, values.astype(float)) for values in (error, where.sum((1, 2)))]
     half = stats.half_width_of_sums(lambda sums: sums[:, 0] / np.maximum(sums[:, 1], 1), np.stack(each, -1), seed)
-    return Score(metric, row, mean(true, flow, metric), half, len(each[0]), kind)
+    return Score(metric, row, mean(true, flow, metric), half, count=len(each[0]), kind=kind)
 
 
 def _means(true: Pairs, where: np.ndarray) -> np.ndarray:
