@@ -9,7 +9,7 @@ after its convolutions, clipped flows, no target network and no masks, reconstru
 warped maps, edge-aware smoothness, consistency of both directions, variance and covariance at every level, VICReg of
 two views. Different: four levels of 16 to 64 channels (there ConvNeXt-T with six), filters of 3 x 3 (there 7 x 7), the
 content's views are of the same frames (there of ImageNet), both losses in every step (there batches alternate), hidden
-pixels do not count, and these weights. Expected: docs/FAMILY.md.
+pixels do not count, and these weights. Expected: docs/RESULTS_FAMILY.md.
 
     --config.data.source=cjepa_jax.data.sources.videos:Videos --config.data.path=DIR --config.data.count=0 \
         --config.data.options="{'fps': 12.0}" --config.checkpoint.best=probe/rankme     your own videos
