@@ -47,6 +47,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "noise of an expert": 1024,
     "frames of which plans are distilled": 1025,
     "causal states": 1080,
+    "training of ALOE": 1100,
 }
 
 

@@ -62,29 +62,12 @@ class Rollout:
         touching = np.stack([_touching(scene, slots.shape[2]) for scene in found])
         given, truth = slots[:, : self.history], slots[:, self.history :]
         predictions = {
-            model.name: rolled(self._predict(model, present), given, horizon, self.history) for model in bench.models
+            model.name: rolled(foreseer(model, present, self.future, "Rollout"), given, horizon, self.history)
+            for model in bench.models
         }
         predictions |= {COPY: copied(given, horizon), VELOCITY: continued(given, horizon)}
         errors = {row: _squares(found, truth, present, touching, source) for row, found in predictions.items()}
         return self._result(bench, errors)
-
-    def _predict(self, model: Model, present: np.ndarray) -> Predict:
-        """The model's next `future` frames, from the slots of `history` frames."""
-
-        def predict(given: np.ndarray) -> np.ndarray:
-            count, frames, slots, width = given.shape
-            times = frames + self.future
-            video = np.zeros((count, times, 1, slots, width), np.float32)
-            video[:, :frames, 0] = given
-            own = np.eye(slots, dtype=bool)[None, :, None] & present[:, :, None, None]  # [B, K, 1, K]
-            own = np.broadcast_to(own, (count, slots, times, slots)).reshape(count, slots, -1)
-            context = own.any(1) & (np.arange(times * slots) < frames * slots)
-            predicted = model.hide(Hidden(video, context, own, np.zeros((count, slots), bool))).prediction
-            require(predicted is not None, "Rollout", "a model that predicts hidden slots")
-            assert predicted is not None
-            return predicted.reshape(count, times, slots, width)[:, frames:]
-
-        return predict
 
     def _result(self, bench: Bench, errors: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]) -> Result:
         scores, curves = [], {}
@@ -102,6 +85,28 @@ class Rollout:
             }
         note = "Errors: smaller is better. Frames are counted from the last one that is given."
         return Result(scores, curves=curves, notes=[note])
+
+
+def foreseer(model: Model, present: np.ndarray, future: int, protocol: str) -> Predict:
+    """The model's next `future` frames from slots that are seen. No token attends to a slot not in `present` [B, K].
+
+    Raises ConfigError, for `protocol`, where the model predicts nothing.
+    """
+
+    def predict(given: np.ndarray) -> np.ndarray:
+        count, frames, slots, width = given.shape
+        times = frames + future
+        video = np.zeros((count, times, 1, slots, width), np.float32)
+        video[:, :frames, 0] = given
+        own = np.eye(slots, dtype=bool)[None, :, None] & present[:, :, None, None]  # [B, K, 1, K]
+        own = np.broadcast_to(own, (count, slots, times, slots)).reshape(count, slots, -1)
+        context = own.any(1) & (np.arange(times * slots) < frames * slots)
+        predicted = model.hide(Hidden(video, context, own, np.zeros((count, slots), bool))).prediction
+        require(predicted is not None, protocol, "a model that predicts hidden slots")
+        assert predicted is not None
+        return predicted.reshape(count, times, slots, width)[:, frames:]
+
+    return predict
 
 
 def rolled(predict: Predict, tail: np.ndarray, frames: int, history: int, skip: int = 1) -> np.ndarray:

@@ -72,14 +72,14 @@ def from_state(state: Mapping[str, np.ndarray], source: str = "state dict") -> S
     for name in auxiliary.values():
         taken = arrays[f"{name}.patch_embed.weight"].shape[1:2]
         wanted |= {f"{name}.patch_embed.weight": (width, *taken, 1), f"{name}.patch_embed.bias": (width,)}
-    _compare(source, arrays, wanted)
+    compare(source, arrays, wanted, "of the masked slot predictor")
     params: dict[str, Any] = {"predictor": {}}
     for name in _shapes(depth, sizes):
         *place, leaf = _ours(name)
         into = params["predictor"]
         for part in place:
             into = into.setdefault(part, {})
-        into[leaf] = _turned(arrays[name], leaf)
+        into[leaf] = turned(arrays[name], leaf)
     for ours, name in auxiliary.items():
         kernel = arrays[f"{name}.patch_embed.weight"][..., 0].T
         params[ours] = {"kernel": np.ascontiguousarray(kernel), "bias": arrays[f"{name}.patch_embed.bias"]}
@@ -101,7 +101,7 @@ def state_dict(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
         array = predictor
         for part in place:
             array = array[part]
-        found[name] = _turned(np.asarray(array[leaf], np.float32), leaf).reshape(shape)
+        found[name] = turned(np.asarray(array[leaf], np.float32), leaf).reshape(shape)
     extra = {name for name in predictor.get("block0", {}) if name == "norm1"}
     if extra:
         raise CheckpointError("predictor/block0/norm1: the published block has no norm before its attention")
@@ -144,21 +144,21 @@ def _ours(name: str) -> tuple[str, ...]:
     return (*place, leaf)
 
 
-def _turned(array: np.ndarray, leaf: str) -> np.ndarray:
-    """Between [out, in] and [in, out]. Arrays of other leaves lose their axes of length 1."""
+def turned(array: np.ndarray, leaf: str, flat: tuple[str, ...] = ("mask_token", "positions")) -> np.ndarray:
+    """A kernel between [out, in] and [in, out]. Arrays of the leaves `flat` lose their axes of length 1."""
     if leaf == "kernel":
         return np.ascontiguousarray(array.T)
-    return array.reshape([n for n in array.shape if n != 1]) if leaf in ("mask_token", "positions") else array
+    return array.reshape([n for n in array.shape if n != 1]) if leaf in flat else array
 
 
-def _compare(source: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]) -> None:
+def compare(source: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], model: str) -> None:
     """Raises CheckpointError, one line, for the first array that is missing, unknown or of another shape."""
     for name in wanted:
         if name not in arrays:
             raise CheckpointError(f"{source}: has no {name}")
     for name, array in arrays.items():
         if name not in wanted:
-            raise CheckpointError(f"{source}: {short(name)} is not an array of the masked slot predictor")
+            raise CheckpointError(f"{source}: {short(name)} is not an array {model}")
         if array.shape != wanted[name]:
             raise CheckpointError(
                 f"{source}: {short(name)} has shape {list(array.shape)}: must be {list(wanted[name])}"

@@ -23,7 +23,108 @@ HOSTILE = f"{FILES}pickles_that_hold_anything_else_are_refused_in_one_line_and_n
 WINDOWS = f"{FILES}windows_are_the_published_ones_with_their_actions"
 SAME = f"{PREDICTOR}outputs_are_those_of_the_published_code"
 
+(ALOE,) = tests_of("models/", "aloe")
+(ASKED,) = tests_of("evals/benchmarks/", "aloe")
+(WORDS,) = tests_of("data/", "words")
+(CLEVRER,) = tests_of("data/sources/", "clevrer_slots")
+LOGITS = f"{ALOE}logits_losses_and_every_gradient_are_those_of_the_published_code"
+DO = f"{ASKED}a_do_rollout_knows_the_first_frames_without_the_object_and_nothing_else"
+REACHED = f"{ASKED}rollouts_reach_the_questions_that_are_rolled_and_no_others"
+SIMULATED = f"{ASKED}the_simulated_clip_is_that_of_the_world_without_the_object_and_its_true_continuation"
+BATCHES = f"{ASKED}batches_hold_open_questions_and_options_in_their_shares_and_every_frame_is_reached"
+PLANTED = f"{ASKED}it_reads_answers_from_the_slots_and_none_from_the_words_and_gives_the_same_numbers_twice"
+
 SLOTS = (
+    *of(
+        "cjepa_jax/models/aloe.py",
+        ("y = nn.relu(Dense(self.units", "y = (Dense(self.units", LOGITS),
+        ("TEXT, VISION = (1.0, 0.0), (0.0, 1.0)", "VISION, TEXT = (1.0, 0.0), (0.0, 1.0)", LOGITS),
+        ("jnp.where(choice[:, None, None], kind", "jnp.where(~choice[:, None, None], kind", LOGITS),
+        ("shown, words > 0]", "shown, words >= 0]", LOGITS),
+        (
+            "if seen is None else jnp.broadcast_to(seen[:, None], vision.shape[:2])",
+            "",
+            f"{ALOE}padding_and_slots_that_are_not_seen_have_no_influence_and_rows_are_independent",
+        ),
+    ),
+    *of(
+        "cjepa_jax/weights/aloe.py",
+        (
+            "if not np.array_equal(arrays[name]",
+            "if np.array_equal(arrays[name]",
+            f"{ALOE}a_missing_or_foreign_array_is_named_in_one_line",
+        ),
+    ),
+    *of(
+        "cjepa_jax/objectives/aloe.py",
+        ("losses.masked_mean(of_open, ~choice)", "0 * losses.masked_mean(of_open, ~choice)", PLANTED),
+        ("+ losses.masked_mean(of_option, choice)", "", PLANTED),
+    ),
+    *of(
+        "cjepa_jax/evals/benchmarks/asked.py",
+        (
+            "np.bincount(place, ~right, len(first)) == 0",
+            "np.bincount(place, right, len(first)) > 0",
+            f"{ASKED}options_and_questions_are_counted_apart",
+        ),
+        (
+            "for part in parts), protocol, missing)",
+            "for part in [{'answer'}]), protocol, missing)",
+            f"{ASKED}questions_of_another_file_are_refused_in_one_line",
+        ),
+    ),
+    *of(
+        "cjepa_jax/evals/benchmarks/vision.py",
+        ("& (np.arange(clips.shape[2]) != slot[:, None])", "", DO),
+        ("clips[scene][:, : self.plan.given], 0)", "clips[scene][:, -self.plan.given :], 0)", DO),
+        ("[:, self.rollout :], after]", "[:, : -self.rollout], after]", REACHED),
+        ("[clips.shape[1] :, 0]", "[: self.plan.rollout, 0]", SIMULATED),
+        (".tobytes() == ", ".tobytes() != ", REACHED),
+        (
+            "self.more[row[where, None] - count, frames[where]]",
+            "self.more[row[where, None] - count, frames[where] * 0]",
+            DO,
+        ),
+        ("np.isin(items.kind, self.rolled)", "np.full(len(items.kind), True)", REACHED),
+    ),
+    *of(
+        "cjepa_jax/evals/benchmarks/aloe.py",
+        ("judged == (batch.answer == 1)", "judged", PLANTED),
+        ("_replace(seen=False)", "_replace(seen=True)", PLANTED),
+        ("self.frames - (self.moments - 1) * self.every", "1", BATCHES),
+        ("/ questions)) if", "/ len(text.choice))) if", BATCHES),
+        (
+            "float(np.hypot(among, scenes))",
+            "float(among)",
+            f"{ASKED}the_interval_has_the_spread_of_trainings_and_of_scenes",
+        ),
+    ),
+    *of(
+        "cjepa_jax/data/words.py",
+        (
+            "enumerate(self.words, 1)",
+            "enumerate(self.words)",
+            f"{WORDS}the_numbers_are_those_of_the_published_vocabulary",
+        ),
+        (
+            "if len(words) > length:",
+            "if len(words) > length + 9:",
+            f"{WORDS}unknown_words_are_left_out_and_counted_and_long_texts_are_refused",
+        ),
+    ),
+    *of(
+        "cjepa_jax/data/sources/clevrer_slots.py",
+        (
+            "self.numbers[self.video(i)]",
+            "self.numbers[0]",
+            f"{CLEVRER}every_window_has_the_questions_about_its_video",
+        ),
+        (
+            "if match is None:",
+            "if match is None and False:",
+            f"{CLEVRER}what_does_not_fit_is_refused_in_one_line",
+        ),
+    ),
     *of(
         "cjepa_jax/models/slot_predictor.py",
         ("if self.norm_attention else x", "if not self.norm_attention else x", SAME),
@@ -237,6 +338,11 @@ SLOTS = (
             f"{TRUE}slots_hold_what_a_frame_shows_of_each_object_and_nothing_else",
         ),
         ("groups[one] |= groups[other]", "pass", f"{TRUE}noise_and_merged_slots"),
+        (
+            "int(slot[k]) if k >= 0 and alone[slot[k]]",
+            "k if k >= 0 and alone[slot[k]]",
+            f"{ASKED}slots_name_the_objects_of_the_questions_that_they_hold",
+        ),
         (
             "holds[0][removed].any(0)",
             "holds[0][~removed].any(0)",

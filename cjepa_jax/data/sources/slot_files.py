@@ -111,14 +111,18 @@ class SlotFiles:
         total = int(self.before[-1])
         return min(self.count, total) if self.count else total
 
+    def video(self, i: int) -> int:
+        """The place of window i's video among those of the split. Raises IndexError."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
+        return int(np.searchsorted(self.before, i, "right")) - 1
+
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         """Window i: video float32 [T, 1, K, D], and `actions` [T, skip A] and `proprio` [T, P] where there are any.
 
         Raises IndexError, and DataError for a number that is not finite.
         """
-        if not 0 <= i < len(self):
-            raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
-        video = int(np.searchsorted(self.before, i, "right")) - 1
+        video = self.video(i)
         first = int(self.starts[video]) + int(i - self.before[video]) * self.stride
         end = first + self.skip * self.frames
         every = slice(first, end, self.skip)

@@ -117,6 +117,27 @@ class TrueSlots:
         states = self.source.rollout(i, gone)["states"]
         return self._video(i, states, holds & ~gone)
 
+    def questions(self, i: int) -> list[dict[str, Any]]:
+        """The world's questions about scene i. `removed`, `asked` and `objects` are slots instead of objects.
+
+        Where a slot holds two objects, or slots change places, `removed` is -1: no slot is the object. Raises
+        ConfigError for a world without questions in words.
+        """
+        if not hasattr(self.source, "questions"):
+            raise ConfigError(f"data.options.of = {self.of!r}: asks no questions in words")
+        holds = self._holds(i, _played(self.source, i)["states"].shape[1])[0]
+        slot, alone = holds.argmax(0), holds.sum(1) == 1  # of each object, and of each slot
+
+        def placed(k: int) -> int:
+            return int(slot[k]) if k >= 0 and alone[slot[k]] and self.shuffle != "frame" else -1
+
+        found = []
+        for question in self.source.questions(i):
+            own: dict[str, Any] = {name: placed(question[name]) for name in ("removed", "asked") if name in question}
+            own |= {"objects": tuple(map(placed, question["objects"]))} if "objects" in question else {}
+            found.append(question | own)
+        return found
+
     def influence(self, i: int, at: int) -> tuple[np.ndarray, np.ndarray]:
         """The world's `influence` between slots: (effects [K,K], contacts bool [K,K]). Of merged slots the largest.
 
