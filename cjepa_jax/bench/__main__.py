@@ -4,6 +4,7 @@ python -m cjepa_jax.bench --config=configs/tiny.py [--steps=30] [--config.train.
 python -m cjepa_jax.bench --config=configs/tiny.py --against=torch [--torch_compile]
 python -m cjepa_jax.bench --config=configs/tiny.py --against=padded
 python -m cjepa_jax.bench --report                   an accelerator's report, to read and to send back (--report --help)
+python -m cjepa_jax.bench --planning [--against=torch]        plans per second with a world model (--planning --help)
 
 The step is the real one on the config's real data. FLOPs are those of the model's matrix products, counted from shapes
 without rematerialisation. Useful FLOPs are those of real tokens. Their rate is printed with the best rate of one large
@@ -21,12 +22,13 @@ def _flags():
 
 
 if __name__ == "__main__":
+    import importlib
     import sys
 
-    if "--report" in sys.argv[1:]:
-        from cjepa_jax.bench import accelerator
-
-        raise SystemExit(accelerator.main([text for text in sys.argv[1:] if text != "--report"]))
+    for option, module in (("--report", "accelerator"), ("--planning", "planning")):
+        if option in sys.argv[1:]:
+            other = importlib.import_module(f"cjepa_jax.bench.{module}")
+            raise SystemExit(other.main([text for text in sys.argv[1:] if text != option]))
     from cjepa_jax import cli
 
     raise SystemExit(cli.run("cjepa_jax.bench.__main__", _flags))

@@ -8,26 +8,20 @@ ones.
 import contextlib
 import dataclasses
 import itertools
-import multiprocessing
-import os
-import pickle
-import time
 import types
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from typing import Any
 
 import jax
 import numpy as np
 
-from cjepa_jax import cli, experiment, sharding
-from cjepa_jax.bench import flops
-from cjepa_jax.errors import CjepaError, ConfigError, PeerError
+from cjepa_jax import experiment, sharding
+from cjepa_jax.bench import flops, peer
+from cjepa_jax.errors import ConfigError
 
 AGAINST = ("torch", "padded")
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first step's loss, relative
 CYCLE = 4  # batches that the rounds go through
-GONE = EOFError, BrokenPipeError, ConnectionResetError  # errors of a pipe whose other end is closed
 
 
 @dataclasses.dataclass
@@ -53,7 +47,7 @@ def compare(config: Any, against: str, rounds: int, compiled: bool = False) -> d
     Raises: ConfigError for settings that the other side does not support, and if the losses of the first step differ.
       PeerError if PyTorch's process dies.
     """
-    report = _load()
+    report = peer.load()
     if against == "torch" and config.data.pack:
         raise ConfigError(f"data.pack = {config.data.pack}: must be 0 with --against=torch")
     ours, batches = _start(config)
@@ -90,7 +84,7 @@ def _take_turns(ours: Ours, batches: list[dict], other: Callable, rounds: int) -
     """
     losses, seconds = [], []
     for number in [*range(CYCLE), *itertools.islice(itertools.cycle(range(CYCLE)), rounds)]:
-        metrics, *mine = _timed(ours.step, batches[number])
+        metrics, *mine = peer.timed(ours.step, batches[number])
         loss, *its = other(number, metrics["learning_rate"])
         losses.append((metrics["loss"], loss))
         seconds.append((mine, its))
@@ -116,25 +110,11 @@ def _start(config) -> tuple[Ours, list[dict]]:
     return Ours(run, run.init(sharding.put_batch(run.mesh, batches[0]))), batches
 
 
-def _processors() -> int:
-    """The cores that this process may run on. XLA:CPU has a thread for each."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _load() -> dict[str, str]:
-    """The load of the machine before the measurement."""
-    load, processors = os.getloadavg()[0], _processors()
-    report = {"load at the start": f"{load:.1f} on {processors} processors"}
-    if load > processors:
-        report["NOT VALID"] = "the ratio: more programs run than there are processors; repeat it when they are done"
-    return report
-
-
 def _padded(config: Any) -> Callable:
     padded = config.copy_and_resolve_references()
     padded.objective.type, padded.data.row_lengths, padded.data.pack = "cjepa_jax.bench.padded_step:Padded", (1.0,), 0
     theirs, batches = _start(padded)
-    return lambda number, _: _timed(lambda: theirs.step(batches[number])["loss"])
+    return lambda number, _: peer.timed(lambda: theirs.step(batches[number])["loss"])
 
 
 @contextlib.contextmanager
@@ -143,80 +123,15 @@ def _torch(config: Any, ours: Ours, batches: list[dict], compiled: bool) -> Iter
     if jax.default_backend() != "cpu" or ours.run.mesh.size > 1:
         raise ConfigError("--against=torch: measures on one CPU only")
     state = types.SimpleNamespace(**jax.device_get({"params": ours.state.params, "target": ours.state.target}))
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    work = there, config.copy_and_resolve_references(), ours.run.steps, state, batches, compiled
-    process = spawn.Process(target=_serve, args=work, daemon=True)
-    with _usual_allocator():
-        process.start()
-    there.close()
-    try:
-        with _blamed(process):
-            threads = here.recv()
-        if isinstance(threads, CjepaError):
-            raise threads
-
-        def step(number, rate):
-            with _blamed(process):
-                _send(here, (number, rate))
-                return here.recv()
-
-        waiting = ", ".join(f"{name}={os.environ.get(name, '')}" for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
-        yield {"threads": f"{_processors()} here, {threads} torch ({waiting})"}, step
-    finally:
-        here.close()  # which tells the other process to end
-        process.join()
+    work = config.copy_and_resolve_references(), ours.run.steps, state, batches, compiled
+    with peer.started(_twin, *work) as (threads, step):
+        yield peer.threads(threads), step
 
 
-@contextlib.contextmanager
-def _blamed(process: multiprocessing.Process) -> Iterator[None]:
-    """Raises PeerError, one line, if the other process is gone."""
-    try:
-        yield
-    except GONE as error:
-        process.join()
-        code = process.exitcode
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        raise PeerError(f"--against=torch: PyTorch's process {how} before it was done") from error
+def _twin(config: Any, steps: int, state: Any, batches: list[dict], compiled: bool) -> tuple[int, Callable]:
+    """In the other process: its number of threads, and its step of a batch's number and a rate."""
+    from cjepa_jax.bench import torch_step  # optional
 
-
-def _serve(connection: Connection, config: Any, steps: int, state: Any, batches: list[dict], compiled: bool) -> None:
-    """The other process. It reports its number of threads, or an error. Then it computes steps on request, until the
-    requesting process is gone."""
-    with contextlib.suppress(*GONE):
-        try:
-            from cjepa_jax.bench import torch_step  # optional
-
-            objective = experiment.make_objective(config, steps)
-            twin = torch_step.Twin(objective, config.optim, state, batches[0], compiled)
-        except CjepaError as error:
-            _send(connection, error)
-            return
-        _send(connection, torch_step.torch.get_num_threads())
-        while True:
-            number, rate = connection.recv()
-            _send(connection, _timed(twin.step, batches[number], rate))
-
-
-def _send(connection: Connection, answer: Any) -> None:
-    """Sends bytes: if the other end is closed, `send` leaves a buffer whose collection crashes Python 3.12.1."""
-    connection.send_bytes(pickle.dumps(answer))
-
-
-@contextlib.contextmanager
-def _usual_allocator() -> Iterator[None]:
-    """Processes that start inside have the user's settings of the allocator, without those of our commands."""
-    tunables = os.environ.get("GLIBC_TUNABLES")
-    if tunables is not None:
-        os.environ["GLIBC_TUNABLES"] = tunables.replace(cli.ALLOCATOR, "").strip(":")
-    try:
-        yield
-    finally:
-        if tunables is not None:
-            os.environ["GLIBC_TUNABLES"] = tunables
-
-
-def _timed(step: Callable, *arguments: Any) -> tuple[Any, float, float]:
-    """The step's result, its seconds, and the processor seconds that this process used in this time."""
-    start, before = time.perf_counter(), time.process_time()
-    return step(*arguments), time.perf_counter() - start, time.process_time() - before
+    objective = experiment.make_objective(config, steps)
+    twin = torch_step.Twin(objective, config.optim, state, batches[0], compiled)
+    return torch_step.torch.get_num_threads(), lambda number, rate: twin.step(batches[number], rate)

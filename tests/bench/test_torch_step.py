@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cjepa_jax import cli, experiment, losses, sharding
-from cjepa_jax.bench import paired
+from cjepa_jax.bench import paired, peer
 from cjepa_jax.bench.padded_step import Padded
 from cjepa_jax.errors import ConfigError, PeerError
 from cjepa_jax.models.layers import Dense
@@ -127,8 +127,8 @@ def test_the_padded_step_is_the_same_step_and_they_take_turns():
 
 @pytest.mark.parametrize("load", [0.5, 1000.0])
 def test_a_ratio_taken_on_a_busy_machine_says_so(monkeypatch, load):
-    monkeypatch.setattr(paired.os, "getloadavg", lambda: (load, 0.0, 0.0))
-    assert ("NOT VALID" in paired._load()) == (load == 1000)
+    monkeypatch.setattr(peer.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    assert ("NOT VALID" in peer.load()) == (load == 1000)
 
 
 @pytest.mark.slow
@@ -160,12 +160,12 @@ class Gone:
         pass
 
 
-@pytest.mark.parametrize("asked", [Connection.recv, lambda end: paired._send(end, bytes(1 << 20))])
+@pytest.mark.parametrize("asked", [Connection.recv, lambda end: peer._send(end, bytes(1 << 20))])
 def test_a_process_that_died_is_one_line(asked):
     here, there = multiprocessing.Pipe()
     there.close()
     with pytest.raises(PeerError, match="^--against=torch: PyTorch's process was killed by signal 9"):
-        with paired._blamed(Gone()):
+        with peer._blamed(Gone()):
             asked(here)
 
 
@@ -175,14 +175,14 @@ def test_nobody_is_missed_by_the_other_process(monkeypatch):
     here, there = multiprocessing.Pipe()
     here.close()
     config = small()
-    paired._serve(there, config, 10, None, [{}], False)
+    peer._serve(there, paired._twin, (config, 10, None, [{}], False))
 
 
 @pytest.mark.parametrize("given, inside", [("", ""), ("glibc.malloc.check=1", "glibc.malloc.check=1")])
 def test_the_other_process_has_the_users_allocator(monkeypatch, given, inside):
     ours = ":".join(filter(None, (given, cli.ALLOCATOR)))
     monkeypatch.setenv("GLIBC_TUNABLES", ours)
-    with paired._usual_allocator():
+    with peer._usual_allocator():
         assert os.environ["GLIBC_TUNABLES"] == inside
     assert os.environ["GLIBC_TUNABLES"] == ours
 
