@@ -49,7 +49,8 @@ class FixedNoise(CEM):
 
     def ask(self, state: tuple, key: jax.Array, step: jax.Array) -> jax.Array:
         """See planning.base.Sampler."""
-        return self.candidates(*state[:2], self.given[step])
+        mean, std = state[:2]
+        return self.candidates(mean, std, self.given[step])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Task:
         fresh = self.model.init(jax.random.key(0), *latents)["params"]
         leaves, tree = jax.tree.flatten(fresh)
         keys = jax.random.split(jax.random.key(1), len(leaves))
-        return tree.unflatten([x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+        noisy = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+        return jax.tree.unflatten(tree, noisy)
 
     @functools.cached_property
     def places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +82,7 @@ class Task:
         return starts, goals
 
     @property
-    def search(self) -> dict[str, int]:
+    def search(self) -> dict[str, Any]:
         """The planner's settings."""
         return {name: self.sizes[name] for name in ("samples", "elites", "iterations")}
 
@@ -115,10 +117,11 @@ def compare(sizes: dict[str, int], against: str = "") -> dict[str, str]:
             raise ConfigError(f"--{name}={sizes[name]}: must be within {least} and {1 << 20}")
     task, report = Task(sizes), peer.load()
     report["search"] = ", ".join(f"{name} {value}" for name, value in sizes.items() if name != "rounds")
-    with _other(task) if against else contextlib.nullcontext(({}, None)) as (lines, other):
-        report |= lines
-        if other:
-            report |= _agree(task, other)
+    with contextlib.ExitStack() as stack:
+        other = None
+        if against:
+            lines, other = stack.enter_context(_other(task))
+            report |= lines | _agree(task, other)
         for name, batch in (("in one batch", 0), ("one by one", 1)):
             ours = task.solver(batch, CEM(**task.search))
             ours(0), other and other("time", batch, 0)  # which compiles
