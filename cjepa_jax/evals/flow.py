@@ -4,14 +4,14 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import stats
-from cjepa_jax.evals.base import TRAINED, Bench, Result, Scenes, Score, number, over_inits, require
+from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Scenes, Score, number, over_inits, require
 
 ZERO, CONSTANT, MEAN, DIS = "zero flow", "constant flow", "the pair's mean flow (known)", "OpenCV DIS"
 METRICS = ("epe/moving", "epe/moving and shown", "epe/all")
@@ -68,7 +68,7 @@ class Flow:
             MEAN: _means(testing, testing.where[moving]),
             DIS: dis(testing.frames),
         }
-        flows = {model.name: model.flow(testing.frames) for model in bench.models}
+        flows = {model.name: _estimated(model, testing.frames) for model in bench.models}
         trained = flows[bench.model.name]
         scores = []
         for metric in METRICS:
@@ -84,10 +84,18 @@ class Flow:
         return Result(scores, images={"flow": picture(testing, trained, found[DIS])}, notes=notes)
 
 
+def _estimated(model: Model, frames: np.ndarray) -> np.ndarray:
+    """The model's flow of pairs of frames."""
+    if model.flow is None:
+        raise ConfigError("evals.protocols: Flow needs a model that estimates flow, such as configs/family/mcjepa.py")
+    return model.flow(frames)
+
+
 def pairs(scenes: Scenes, least: float) -> Pairs:
     """All pairs of consecutive frames of the scenes."""
     video = scenes.arrays["video"]
-    true = [scenes.source.flow(int(index)) for index in scenes.arrays["scene"]]
+    source: Any = scenes.source
+    true = [source.flow(int(index)) for index in scenes.arrays["scene"]]
     flow, seen = (np.concatenate(part) for part in zip(*true, strict=True))
     frames = np.stack([video[:, :-1], video[:, 1:]], axis=2).reshape(-1, 2, *video.shape[2:])
     require(flow.shape[1:3] == frames.shape[2:4], "Flow", "data.size of the source's own frames")
@@ -101,7 +109,7 @@ def classical(options: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
     preset, finest = options
 
     def flow(frames: np.ndarray) -> np.ndarray:
-        estimator = cv2.DISOpticalFlow_create(preset)
+        estimator = cv2.DISOpticalFlow.create(preset)
         estimator.setFinestScale(finest)
         grey = [[cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pair] for pair in frames]
         return np.stack([estimator.calc(*pair, None) for pair in grey])

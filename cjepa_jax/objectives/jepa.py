@@ -45,7 +45,7 @@ class Jepa(PerExample):
     ema: tuple[float, float] = (0.996, 1.0)
     ema_kind: str = "cosine"
 
-    exports = ("encoder", "predictor")
+    exports = tuple(("encoder", "predictor"))
     predicts = True
     kinds = tuple(("video", "episodes", "spectrogram"))
     method = (

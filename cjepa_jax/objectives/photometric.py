@@ -3,6 +3,8 @@
 Frames [B, H, W, C] have values in 0..1. `seen` [B, H, W] says which pixels count.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
@@ -35,7 +37,7 @@ def reconstruction(
     frame: Float[Array, "B H W C"],
     warped: Float[Array, "B H W C"],
     seen: Bool[Array, "B H W"],
-    weights: tuple[float, float, float],
+    weights: Sequence[float],
 ) -> Float[Array, " B"]:
     """weights[0] l1 + weights[1] l2 + weights[2] (1 - SSIM) / 2 of a frame and the next one, warped to it.
 
