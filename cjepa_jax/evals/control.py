@@ -130,6 +130,30 @@ class Planned:
         return actions
 
 
+@dataclasses.dataclass
+class Imitated:
+    """A trained policy that sees an image and the goal's. It does the first `receding` of the actions that it gives.
+
+    actions: (frames, goals, proprio) -> [E,n,A], as objectives.base.Imitator.act. proprio: whether it is given.
+    """
+
+    world: Acting
+    actions: Callable[..., Any]
+    receding: int = 1
+    proprio: bool = False
+
+    def start(self, tasks: Tasks) -> None:
+        """Draws the goals."""
+        self.frame, self.goals = 0, self.world.seen(tasks.goals, -1)
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        """The first actions of a chunk."""
+        own = self.world.felt(states) if self.proprio else None
+        actions = np.asarray(self.actions(self.world.seen(states, self.frame), self.goals, own))[:, : self.receding]
+        self.frame += actions.shape[1]
+        return actions
+
+
 def by_model(world: Acting, model: WorldModel, mpc: MPC, seed: int) -> Planned:
     """Planning with a world model that sees images uint8 [E,H,W,C]."""
     return Planned(Controller(model, mpc, world.action_size, seed), world.seen)

@@ -119,6 +119,20 @@ class World(Objective, Protocol):
 
 
 @runtime_checkable
+class Imitator(Objective, Protocol):
+    """An objective that acts: control plays it as a policy (evals/control.py)."""
+
+    chunk: int  # actions of a call of `act`
+    proprio: bool  # whether `act` needs the agent's state
+
+    def act(self, params: Params, frames: Array, goals: Array, proprio: Array | None = None) -> Array:
+        """The next actions [B, chunk, A] from what is seen: frames and images of the goals, uint8 [B, H, W, C] each.
+
+        `proprio` float32 [B, S] is the agent's state.
+        """
+
+
+@runtime_checkable
 class Masking(Objective, Protocol):
     """An objective that trains on partly hidden scenes.
 

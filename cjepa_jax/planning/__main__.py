@@ -7,15 +7,18 @@
 --agent plays the agent of LeCun (2022) instead: its planner with a trained critic, its distilled policy, and both
 ablations (docs/PLANNING.md).
 
---checkpoint names the run of an objective that predicts the next latent (objectives.base.World). --env is rooms, push
-or nudge. Without it, the world is the one that the run was trained on. Tasks are those of the split "test". All
-policies play the same ones: the trained model, doing nothing, random actions, a straight line, the same planner with
-random initialisations of the network, and with the true simulator. --workdir gets results.json, films and report.html
-(default: RUN/control, or runs/control). Exit codes: 2 for the command line, 4 for unusable weights.
+--checkpoint names the run of an objective that predicts the next latent (objectives.base.World), or of one that acts
+itself (objectives.base.Imitator). The second does the first --receding of the actions that it gives, and needs no
+planner. --env is rooms, push or nudge. Without it, the world is the one that the run was trained on. Tasks are those of
+the split "test". All policies play the same ones: the trained model, doing nothing, random actions, a straight line,
+the same planner with random initialisations of the network, and with the true simulator. --workdir gets results.json,
+films and report.html (default: RUN/control, or runs/control). Exit codes: 2 for the command line, 4 for unusable
+weights.
 """
 
 import ast
 import dataclasses
+import functools
 import itertools
 import pathlib
 import shlex
@@ -101,7 +104,7 @@ def opened(chosen, mpc):
     from cjepa_jax.evals import control
     from cjepa_jax.loading import eval_config
     from cjepa_jax.loading.model import INIT, Restored
-    from cjepa_jax.objectives.base import World
+    from cjepa_jax.objectives.base import Imitator, World
     from cjepa_jax.planning.mpc import WorldModel
     from cjepa_jax.runtime import foreign
 
@@ -111,8 +114,9 @@ def opened(chosen, mpc):
         raise ConfigError(f"--checkpoint={path}: must be a run's folder")
     restored = Restored.of(config, path, trust)
     objective, world = restored.objective, assemble.make_source(config, "train")
-    if not isinstance(objective, World):
-        raise ConfigError(f"--checkpoint={path}: {type(objective).__name__} does not predict the next latent")
+    if not isinstance(objective, World | Imitator):
+        text = f"{type(objective).__name__} does not predict the next latent, and does not act"
+        raise ConfigError(f"--checkpoint={path}: {text}")
     if cls and not isinstance(world, cls):
         world = cls(size=config.data.size)
     if not isinstance(world, Acting):
@@ -122,6 +126,9 @@ def opened(chosen, mpc):
         return world, *agents(chosen, mpc, world, restored, about)
     states = {"trained": ("result", restored.state)}
     states |= {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
+    if isinstance(objective, Imitator):
+        made = {name: (kind, imitating(chosen, objective, state)) for name, (kind, state) in states.items()}
+        return world, made, about
     of = (objective.latents, objective.predict)
     memory = getattr(objective, "history", 1)
 
@@ -130,6 +137,19 @@ def opened(chosen, mpc):
         return lambda own, seed: control.by_model(own, model, mpc, seed)
 
     return world, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
+
+
+def imitating(chosen, objective, state):
+    """(world, seed) -> policy of an objective that acts. Raises ConfigError."""
+    import jax
+
+    from cjepa_jax.evals import control
+
+    if chosen.receding > objective.chunk:
+        raise ConfigError(f"--receding={chosen.receding}: must be at most objective.chunk = {objective.chunk}")
+    act = jax.jit(objective.act)
+    actions = functools.partial(act, state.params)
+    return lambda world, seed: control.Imitated(world, actions, chosen.receding, objective.proprio)
 
 
 def variation(world, text: str):

@@ -89,6 +89,25 @@ def test_a_world_model_sees_images_alone():
     assert trials.once.all() and trials.states.dtype == float
 
 
+def test_a_trained_policy_sees_images_and_does_the_first_of_its_actions():
+    """One that finds both dots, and moves by their difference. Its later actions would lead away."""
+    world, calls = dataclasses.replace(ROOMS, look="channels"), []
+
+    def dot(images):
+        share, place = images[..., 0].astype(float), (np.arange(32) + 0.5) / 32
+        return np.stack([share.sum(1) @ place, share.sum(2) @ place], -1) / share.sum((1, 2))[:, None]
+
+    def actions(frames, goals, proprio):
+        move = (dot(goals) - dot(frames)) / world.speed
+        calls.append((len(frames), proprio))
+        return np.stack([move / 2, move / 2, -9 * move], 1)
+
+    policy = control.Imitated(world, actions, receding=2, proprio=True)
+    trials = played("room", policy, world=world, steps=25)
+    assert trials.end.all() and len(calls) == 13
+    np.testing.assert_array_equal(calls[-1][1], trials.states[:, 24, :2].astype(np.float32))
+
+
 def test_push_is_planned_with_pymunk():
     world = Push(size=32, split="test")
     few = MPC(CEM(samples=8, elites=2, iterations=1, low=-1.0, high=1.0), horizon=2, receding=2)
@@ -156,6 +175,20 @@ def test_a_trained_world_model_plays(tmp_path, capsys):
     assert rows["trained"] == "result" and rows["random init 0"] == "floor" and len(rows) == 7
     with pytest.raises(ConfigError, match="has no actions|does not predict"):
         command.main([f"--checkpoint={ROOT / 'tests/golden/run_of_0.1'}", "--env=rooms"])
+
+
+@pytest.mark.slow
+def test_a_trained_policy_plays(tmp_path):
+    """A run of configs/family/act_jepa.py of two steps, from its folder to the table."""
+    train = "--config=configs/family/act_jepa.py --config.train.steps=2 --config.train.batch=4 --config.data.frames=8"
+    where = [f"--workdir={tmp_path / 'run'}", "--config.log.tensorboard=False", "--config.log.report=False"]
+    subprocess.run([sys.executable, "-m", "cjepa_jax.train", *train.split(), *where], check=True, cwd=ROOT)
+    few = "--episodes=2 --steps=3 --samples=8 --elites=4 --iterations=1 --receding=3 --inits=1 --task=any"
+    assert command.main([f"--checkpoint={tmp_path / 'run'}", *few.split()]) == 0
+    rows = {row["name"]: row["kind"] for row in json.loads((tmp_path / "run/control/results.json").read_text())["rows"]}
+    assert rows["trained"] == "result" and rows["random init 0"] == "floor" and len(rows) == 7
+    with pytest.raises(ConfigError, match="--receding=7: must be at most objective.chunk = 6"):
+        command.main([f"--checkpoint={tmp_path / 'run'}", "--receding=7"])
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from cjepa_jax.data.worlds.base import SPLITS, World, check_removed
 from cjepa_jax.errors import ConfigError, DataError
 
 MIXED = "mixed"
+GOALS = 1000  # draws of a goal until an episode of an expert is given up
 
 
 class Setup(NamedTuple):
     """What an episode follows from."""
 
     first: np.ndarray  # float64 [D] initial state of the simulator
-    policy: int  # index in the world's `policies`
+    policy: int  # index in the world's `policies`, or of a task after them
     seed: int  # of the policy's draws
 
 
@@ -42,7 +43,8 @@ class Acting(World):
     Under do(remove) the actions stay those of the episode.
 
     Args:
-      policy: what acts in the episodes: one of the world's `policies`, or "mixed" (each episode has one of them).
+      policy: what acts in the episodes: one of the world's `policies`, or "mixed" (each episode has one of them). In a
+        world with an expert also one of its `tasks`: the expert does such a task, with noise, and stays at the goal.
     """
 
     policy: str = MIXED
@@ -54,18 +56,23 @@ class Acting(World):
     action_size: ClassVar[int] = 2  # A
     proprio_names: ClassVar[tuple[str, ...]] = ()
     tasks: ClassVar[tuple[str, ...]] = ()  # kinds of tasks
+    noise: ClassVar[float] = 0.25  # standard deviation, added to the actions of an expert that does a task
     compiles: ClassVar[bool] = (
         False  # whether `advance` and `picture` work on arrays of any library with NumPy's namespace
     )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.policy not in (MIXED, *self.policies):
-            raise ConfigError(
-                f"data.options.policy is {self.policy!r}; it must be one of {', '.join((MIXED, *self.policies))}"
-            )
+        choices = (MIXED, *self._behaviours)
+        if self.policy not in choices:
+            raise ConfigError(f"data.options.policy is {self.policy!r}; it must be one of {', '.join(choices)}")
         if self.hold_out:
             raise ConfigError(f"data.options.hold_out is True; {type(self).__name__} holds nothing out")
+
+    @property
+    def _behaviours(self) -> tuple[str, ...]:
+        """The policies, and the tasks that an expert does."""
+        return self.policies if type(self).expert is Acting.expert else (*self.policies, *self.tasks)
 
     def first(self, rng: np.random.Generator) -> np.ndarray:
         """A random initial state, float64 [D]."""
@@ -135,17 +142,30 @@ class Acting(World):
         """The start, policy and seed of episode i."""
         rng = self.rng(i)
         first, seed, drawn = self.first(rng), int(rng.integers(2**31)), int(rng.integers(len(self.policies)))
-        return Setup(first, drawn if self.policy == MIXED else self.policies.index(self.policy), seed)
+        return Setup(first, drawn if self.policy == MIXED else self._behaviours.index(self.policy), seed)
 
     def trajectory(self, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
         """The simulator's states, float64 [T,D], and the policy's actions [T,A]."""
-        act = self.behave(self.policies[setup.policy], seeds.generator(setup.seed, "policy of an episode"), setup.first)
+        name, rng = self._behaviours[setup.policy], seeds.generator(setup.seed, "policy of an episode")
+        act = (self.behave if name in self.policies else self._demonstrate)(name, rng, setup.first)
         step, states, actions = self.stepper(setup.first), [setup.first], []
         for t in range(self.frames):
             actions.append(act(states[-1]))
             if t + 1 < self.frames:
                 states.append(step(actions[-1]))
         return np.stack(states), np.stack(actions)
+
+    def _demonstrate(self, task: str, rng: np.random.Generator, first: np.ndarray):
+        """The expert on its way to a goal of this kind from `first`. Raises DataError if no goal is found."""
+        goals = (self.goal(rng, task, first) for _ in range(GOALS))
+        goal = next((goal for goal in goals if goal is not None), None)
+        if goal is None:
+            raise DataError(f"{type(self).__name__}: no goal of the task {task!r} was found in {GOALS} draws")
+        return lambda state: np.clip(self.expert(state, goal) + rng.normal(0, self.noise, self.action_size), -1, 1)
+
+    def felt(self, states: np.ndarray) -> np.ndarray:
+        """What the agent feels of itself in states [E,D]: `proprio`, float32 [E,P]."""
+        return self.scene(states, np.zeros(self.objects, bool))["proprio"]
 
     def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The episode under do(remove). Raises DataError."""

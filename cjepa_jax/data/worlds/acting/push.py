@@ -93,6 +93,7 @@ class Push(Acting):
 
     policies: ClassVar[tuple[str, ...]] = ("weak", "held", "expert")
     tasks: ClassVar[tuple[str, ...]] = ("episode",)
+    noise: ClassVar[float] = 0.1
     objects: ClassVar[int] = 2
     label_names: ClassVar[tuple[str, ...]] = ("agent/x", "agent/y", "block/x", "block/y", "angle/sin", "angle/cos")
     state_names: ClassVar[tuple[str, ...]] = (
@@ -161,7 +162,7 @@ class Push(Acting):
         kept, age = np.zeros(2), 0
         if policy == "expert":
             goal = self.first(rng)
-            return lambda state: np.clip(push_expert.act(state, goal) + rng.normal(0, 0.1, 2), -1, 1)
+            return lambda state: np.clip(push_expert.act(state, goal) + rng.normal(0, self.noise, 2), -1, 1)
 
         def act(state: np.ndarray) -> np.ndarray:
             nonlocal kept, age

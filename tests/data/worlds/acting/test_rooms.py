@@ -100,6 +100,30 @@ def test_both_policies_act_and_one_can_be_chosen():
         assert all((world.setup(i).first == ROOMS.setup(i).first).all() for i in range(5))
 
 
+def test_an_expert_does_tasks_and_stays_at_the_goal():
+    """The goal's room is the task's. The places that follow differ by the noise alone."""
+    for kind, crosses in (("door", True), ("room", False)):
+        for i in range(5):
+            world = Rooms(size=32, frames=40, policy=kind)
+            assert (world.setup(i).first == ROOMS.setup(i).first).all()
+            place = world.trajectory(world.setup(i))[0][:, :2]
+            wall = world.setup(i).first[2]
+            assert ((place[0, 0] < wall) != (place[-1, 0] < wall)) == crosses
+            assert np.hypot(*(place[-10:] - place[-10:].mean(0)).T).max() < TOLERANCE
+            assert np.hypot(*(place[-1] - place[0])) > FAR - TOLERANCE
+    states = np.stack([ROOMS.setup(i).first for i in range(3)])
+    np.testing.assert_array_equal(ROOMS.felt(states), states[:, :2].astype(np.float32))
+
+
+def test_a_task_without_a_goal_ends():
+    class Endless(Rooms):
+        def goal(self, rng, task, start):
+            return None
+
+    with pytest.raises(DataError, match="no goal of the task 'room' was found in 1000 draws"):
+        Endless(policy="room")[0]
+
+
 def test_a_moving_dot_changes_the_picture_by_less_than_a_pixel():
     state = np.array([0.3, 0.3, 0.5, 0.5])
     first, second = ROOMS.picture(np.stack([state, state + [0.002, 0, 0, 0]])).astype(int)
