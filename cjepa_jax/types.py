@@ -77,6 +77,7 @@ class Batch:
     proprio: Array | None = None  # [B, T, S] float32: the agent's own state at each frame
     graph: Array | None = None  # [B, K, K] bool: which objects touch each other
     signal: Array | None = None  # float32, in place of video: spectrograms [B, H, W, C] or points [B, N, K, 3]
+    embedding: Array | None = None  # [B, S, E] float32: features of another model, S steps in order of time
     centres: Array | None = None  # [B, N, 3] float32: the places of the points' groups
 
     @property

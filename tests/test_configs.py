@@ -60,6 +60,8 @@ def abstract_batch(c, objective):
     if kinds.of(source) == "episodes":
         widths = {"actions": source.action_size, "proprio": len(source.proprio_names)}
         agent = {name: shape((b, c.data.frames, width), jnp.float32) for name, width in widths.items()}
+    if "embeddings" in c.data.options:  # of Guided's outcome
+        agent["embedding"] = shape((b, c.data.options.steps, 18 * c.data.options.objects), jnp.float32)
     return Batch(
         scene=scene, epoch=scene, video=video, object_patches=shape((b, k, n), bool), object_valid=shape((b, k), bool),
         removed=shape((b, k), bool), context=shape((b, n), bool), rows=rows, valid=flag,

@@ -28,6 +28,8 @@ OBJECTIVES = [
     ("Point-JEPA", "family.point_jepa"),
     ("MC-JEPA", "family.mcjepa"),
     ("Factored", "family.mcjepa_factored"),
+    ("ACT-JEPA", "family.act_jepa"),
+    ("ThinkJEPA", "family.think_jepa"),
 ]
 METRICS = (running.ROOT / "docs/METRICS.md").read_text()
 

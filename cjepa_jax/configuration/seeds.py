@@ -46,6 +46,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "random actions of a task": 1023,
     "noise of an expert": 1024,
     "frames of which plans are distilled": 1025,
+    "embeddings of other scenes": 1064,
     "causal states": 1080,
     "training of ALOE": 1100,
 }

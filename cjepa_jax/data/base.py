@@ -21,8 +21,9 @@ class Source(Protocol):
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         """Scene i: `video` uint8 [T, H, W, C], C = 3 (an image has T = 1), visible `masks` bool [K, T, H, W] for any
-        K >= 0, `labels` float32 [P], and everything else that the source knows, such as `states` float32 [T, K, S] and
-        `graph` bool [K, K], which objects touch each other. Other kinds of scenes: data/kinds.
+        K >= 0, `labels` float32 [P], and everything else that the source knows, such as `states` float32 [T, K, S],
+        `graph` bool [K, K], which objects touch each other, and `embedding` float32 [S, E], features of another model.
+        Other kinds of scenes: data/kinds.
 
         Raises: errors.DataError for an unreadable scene. The next readable scene then replaces it.
         """

@@ -40,6 +40,10 @@ def scene(
         states = _array(raw["states"])
         if states.dtype.kind not in "fiub" or states.ndim != 3 or states.shape[:2] != (frames, len(masks)):
             raise DataError(f"{name}: states are {described(states)}: must be float32 [{frames}, {len(masks)}, S]")
+    if "embedding" in raw:
+        array = _array(raw["embedding"])
+        if array.dtype.kind != "f" or array.ndim != 2 or not array.size or not np.isfinite(array).all():
+            raise DataError(f"{name}: embedding is {described(array)}: must be float32 [S, E], all finite")
     if "graph" in raw and (_type(raw["graph"]) != np.bool_ or raw["graph"].shape != (len(masks),) * 2):
         raise DataError(f"{name}: graph is {described(raw['graph'])}: must be bool [{len(masks)}, {len(masks)}]")
 

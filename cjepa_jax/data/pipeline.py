@@ -161,11 +161,12 @@ class SceneMap:
         return transforms.draw_crop(rng, height, width) if self.crop else transforms.centre_square(height, width)
 
     def more(self, raw: dict, kept: np.ndarray) -> dict[str, np.ndarray]:
-        """Arrays that only some sources have: which of the objects `kept` touch each other."""
-        if "graph" not in raw:
-            return {}
-        graph = raw["graph"][np.ix_(kept, kept)]
-        return {"graph": np.pad(graph, (0, self.max_objects - len(kept)))}
+        """Arrays that only some sources have: embeddings, and which of the objects `kept` touch each other."""
+        found = {"embedding": np.asarray(raw["embedding"], np.float32)} if "embedding" in raw else {}
+        if "graph" in raw:
+            graph = raw["graph"][np.ix_(kept, kept)]
+            found["graph"] = np.pad(graph, (0, self.max_objects - len(kept)))
+        return found
 
     def _intervene(self, index, window, video, masks, masked, chosen) -> tuple[np.ndarray, np.bool_]:
         """The scene under do(remove chosen), and whether it is valid. A fallback draw removes no object."""

@@ -1,5 +1,7 @@
 """The narrow Transformer that infers removed objects and the change of the rest: METHOD (4), (5)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -72,11 +74,15 @@ class Predictor(nn.Module):
         grid: tuple[int, int, int],
         hidden: Bool[Array, "B N"] | None = None,
         image: bool = False,
+        guide: Float[Array, "B N C"] | None = None,
+        causal: bool = False,
     ) -> tuple[Float[Array, "B N D"], Float[Array, "B N D"]]:
         """Encoded context tokens [B, N, D], context bool [B, N], object_patches bool [B, K, N], removed bool [B, K].
 
         `hidden` bool [B, N] names the tokens to predict (None: all that are not context). A token that is neither takes
         no part in the attention, and its output is meaningless. `image`: whether the scenes are images, for scene_code.
+        `guide`: conditions that modulate the norms of all blocks ("film" of transformer.Block). `causal`, with joint
+        attention: a token sees none of a later time.
 
         Returns: the predicted tokens and the residual (the predicted change), float32 [B, N, D] each. The first is used
         at hidden tokens, the second at context tokens.
@@ -111,14 +117,20 @@ class Predictor(nn.Module):
             cross=self.attention == "cross",
             dtype=self.dtype,
             epsilon=self.epsilon,
+            condition="none" if guide is None else "film",
+            causal="frame" if causal else "none",
             name="stack",
         )
-        if self.attention == "cross":
-            # Ids 1 for context, 2 for mask tokens. Among themselves only mask tokens attend; across, each to the other.
-            to_predict = jnp.where(~context if hidden is None else hidden, 2, 0)
-            kind = jnp.where(context, 1, to_predict)
-            x = stack(x, to_predict, (kind, jnp.where(kind == 0, 0, 3 - kind)), rotation)
-        else:
-            x = stack(x, None if hidden is None else (context | hidden).astype(jnp.int32), None, rotation)
+        time = jnp.repeat(jnp.arange(grid[0]), grid[1] * grid[2]) if causal else None
+        x = stack(x, *self._limits(context, hidden), rotation, condition=guide, time=time)
         heads = (Dense(self.out, self.dtype, result=jnp.float32, name=name) for name in ("prediction", "residual"))
         return tuple(head(x) for head in heads)
+
+    def _limits(self, context: Array, hidden: Array | None) -> tuple[Any, Any]:
+        """The arguments `segment` and `other` of the stack: who attends to whom."""
+        if self.attention != "cross":
+            return None if hidden is None else (context | hidden).astype(jnp.int32), None
+        # Ids 1 for context, 2 for mask tokens. Among themselves only mask tokens attend; across, each to the other.
+        to_predict = jnp.where(~context if hidden is None else hidden, 2, 0)
+        kind = jnp.where(context, 1, to_predict)
+        return to_predict, (kind, jnp.where(kind == 0, 0, 3 - kind))

@@ -181,9 +181,9 @@ class Act:
         """Targets [B, T, M, D]: the tokens, of zero mean and unit variance over D, without gradient."""
         return jax.lax.stop_gradient(jax.nn.standardize(self._tokens(target, frames), axis=-1, epsilon=1e-6))
 
-    def _predictor(self, size: tuple[int, int]) -> Queries:
+    def _predictor(self, size: tuple[int, ...]) -> Queries:
         """Of the tokens of `chunk` frames of (height, width) pixels."""
-        grid = (self.chunk, *(side // self.patch for side in size))
+        grid = (self.chunk, size[0] // self.patch, size[1] // self.patch)
         return Queries(**self.predictor, out=self._encoder.width, grid=grid, dtype=jnp.dtype(self.dtype))
 
     def _decoder(self, actions: int) -> Queries:

@@ -1,4 +1,4 @@
-"""Mutants of the family's other members: V-JEPA 2.1, Point-JEPA, Audio-JEPA."""
+"""Mutants of the family's other members: V-JEPA 2.1, Point-JEPA, Audio-JEPA, ACT-JEPA, ThinkJEPA."""
 
 from tests.mutants.mutant import of, tests_of
 
@@ -26,6 +26,22 @@ TRUE_FLOW = "tests/data/worlds/test_balls.py::test_true_flow_keeps_every_point_a
 ERRORS = f"{EPE}the_truth_scores_0_an_error_its_size_and_floors_are_those_of_the_test_pairs"
 TWO = f"{FACTORED}each_kind_of_mask_has_its_predictor_and_equal_predictors_are_jepa"
 IMAGES = f"{DENSE}images_add_the_loss_of_one_frame_of_each_clip"
+(ACT,) = tests_of("objectives/", "act")
+TERMS = f"{ACT}both_terms_by_hand"
+ALONE = f"{ACT}the_actions_depend_on_the_present_frame_and_the_goal_alone"
+LEARNS = f"{ACT}every_parameter_learns_and_the_target_follows_slowly"
+DEMONSTRATED = "tests/data/worlds/acting/test_rooms.py::test_an_expert_does_tasks_and_stays_at_the_goal"
+PLAYED = "tests/evals/test_control.py::test_a_trained_policy_sees_images_and_does_the_first_of_its_actions"
+GOAL = f"{ACT}it_acts_with_and_without_a_goal"
+(THINKS,) = tests_of("objectives/", "thinking")
+LEAK = f"{THINKS}the_future_changes_no_bit_of_the_past"
+GATE = f"{THINKS}a_closed_gate_is_the_model_without_embeddings_to_the_bit"
+RATES = f"{THINKS}the_times_of_a_slow_step_share_a_code"
+CAUSAL = f"{THINKS}the_predictor_is_causal"
+FLOOR = f"{THINKS}the_loss_is_that_of_the_future_and_copying_is_a_floor"
+OUTCOME = f"{THINKS}the_outcome_is_the_places_at_the_end_of_each_part"
+BY_ROW = f"{THINKS}embeddings_come_from_a_file_row_by_row_up_to_the_model"
+UNFIT = f"{THINKS}files_that_do_not_fit_are_refused_in_one_line"
 RAMP = f"{DENSE}the_weight_of_visible_tokens_rises_as_published"
 
 FAMILY = (
@@ -107,7 +123,74 @@ FAMILY = (
         ("jnp.clip(share, 0.0, 1.0)", "share", RAMP),
     ),
     *of(
+        "cjepa_jax/objectives/act.py",
+        ("real = (now < times - 1) &", "real = (now < times) &", TERMS),
+        ("real = (now + 1 < times - (self.goal == LAST))", "real = (now + 1 < times)", TERMS),
+        ("frames = _take(video, jnp.minimum(now + 1, times - 1))", "frames = _take(video, now)", TERMS),
+        ("video[:, -1], own)", "video[:, -2], own)", ALONE),
+        ("future = self._wanted(target, frames)", "future = self._wanted(params['encoder'], frames)", TERMS),
+        (
+            "standardize(self._tokens(target, frames), axis=-1",
+            "standardize(self._tokens(target, frames), axis=1",
+            TERMS,
+        ),
+        ("(1.0 - tau) * (new - old)", "tau * (new - old)", LEARNS),
+        ('total = terms["action"] + self.latent_weight *', 'total = terms["action"] +', TERMS),
+        ("jax.random.randint(key, (scenes,), 0, times - 1)", "jax.random.randint(key, (scenes,), 0, times)", TERMS),
+        ("if self.goal == LAST else frames[:, None]", "if True else frames[:, None]", GOAL),
+    ),
+    *of(
+        "cjepa_jax/models/queries.py",
+        ('self.param("frames", NORMAL, (frames, 1, width))', 'self.param("frames", NORMAL, (1, 1, width))', GOAL),
+    ),
+    *of(
+        "cjepa_jax/data/worlds/acting/base.py",
+        ("self.expert(state, goal) + rng.normal", "0 * self.expert(state, goal) + rng.normal", DEMONSTRATED),
+        ("drawn if self.policy == MIXED else self._behaviours.index(self.policy)", "drawn", DEMONSTRATED),
+    ),
+    *of(
+        "cjepa_jax/evals/control.py",
+        ("own))[:, : self.receding]", "own))", PLAYED),
+        ("self.goals, own)", "self.world.seen(states, -1), own)", PLAYED),
+    ),
+    *of(
+        "cjepa_jax/objectives/thinking.py",
+        ("jnp.where(batch.context, 1, 2).astype", "jnp.where(batch.context, 1, 1).astype", LEAK),
+        ("            causal=True,\n", "            causal=False,\n", CAUSAL),
+        ("jnp.where(seen, jnp.arange(times)[:, None], 0).max(1)", "0 * seen.max(1)", FLOOR),
+        ("moments(copied, wanted, hidden", "moments(copied, wanted, ~hidden", FLOOR),
+    ),
+    *of(
+        "cjepa_jax/models/guide.py",
+        ("jnp.arange(times) * steps // times", "jnp.arange(times) % steps", RATES),
+        ("known.mean(1, keepdims=True)", "known[:, :1]", RATES),
+    ),
+    *of(
+        "cjepa_jax/data/sources/guided.py",
+        ("self.frames * (s + 1) // self.steps - 1", "self.frames * s // self.steps", OUTCOME),
+        ("found[i : i + 1][0]", "found[0:1][0]", BY_ROW),
+        (".integers(1, len(self))", ".integers(0, len(self))", OUTCOME),
+        ("if shape[0] < len(self):", "if shape[0] < 0:", UNFIT),
+        ("shape[1] > MOST_STEPS or shape[1] * shape[2] > MOST", "shape[1] > MOST_STEPS", UNFIT),
+        ('kind.kind != "f"', 'kind.kind == "u"', UNFIT),
+        (
+            "if not np.isfinite(row).all():",
+            "if not np.isfinite(row).any():",
+            f"{THINKS}numbers_that_are_not_finite_are_refused",
+        ),
+    ),
+    *of(
+        "cjepa_jax/masks/future.py",
+        (
+            "min(max(round(share * times), 1), times - 1)",
+            "max(round(share * times), 1)",
+            f"{THINKS}the_mask_hides_the_last_times",
+        ),
+    ),
+    *of(
         "cjepa_jax/models/predictor.py",
+        ('causal="frame" if causal else "none"', 'causal="none"', CAUSAL),
+        ('condition="none" if guide is None else "film"', 'condition="none"', GATE),
         ("x + (still if image else clip)", "x + (clip if image else still)", OUTPUTS),
         ("GELU[self.gelu](Dense(self.embed_units", "(Dense(self.embed_units", OUTPUTS),
     ),

@@ -154,7 +154,7 @@ MODELS = (
             "3 - kind",
             f"{PREDICTOR}tokens_that_are_neither_seen_nor_predicted_take_no_part",
         ),
-        ("x = stack(x, to_predict, (kind", "x = stack(x, kind, (kind", CROSS),
+        ("return to_predict, (kind", "return kind, (kind", CROSS),
         (
             "(context | hidden).astype(jnp.int32)",
             "hidden.astype(jnp.int32)",

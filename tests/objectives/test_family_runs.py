@@ -29,6 +29,8 @@ CONFIGS = {
     "family.point_jepa": {"data.options.points": 32, "objective.encoder.groups": 8, "objective.encoder.neighbours": 4},
     "family.threed_jepa": {"data.options.points": 32, "objective.encoder.groups": 8, "objective.encoder.neighbours": 4},
     "family.audio_jepa": {"data.options.times": 32, "data.options.bands": 16},
+    "family.act_jepa": {"data.frames": 6, "objective.chunk": 2, "objective.encoder.variant": "Mu/16"},
+    "family.think_jepa": {"data.frames": 4},
     "baselines.simclr": {},
     "baselines.dino": {"objective.views.small_size": 16},
 }
