@@ -37,7 +37,7 @@ class Thinking(Jepa):
     guide: Mapping = dataclasses.field(default_factory=dict)
     causal_weight: float = 0.0
 
-    exports = ("encoder",)  # type: ignore[assignment]  # fewer than Jepa
+    exports = ("encoder",)
     predicts = False
     kinds = ("video", "episodes")
     method = "the future's latents from the past's, with a predictor that embeddings of another model modulate"
