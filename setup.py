@@ -80,7 +80,7 @@ setup(
         "hub": ["huggingface_hub>=1"],
         "beam": ["apache-beam>=2.60"],
         "video": ["av>=14"],
-        "episodes": ["h5py>=3.11", "hdf5plugin>=5"],
+        "episodes": ["h5py>=3.11", "hdf5plugin>=5", "pyarrow>=18"],
         "sound": ["soundfile>=0.12"],
         "bands": ["tifffile>=2024.8", "imagecodecs>=2024.6"],
         "slurm": ["submitit>=1.5"],

@@ -6,8 +6,33 @@ PIPELINE, BATCHING, PACKING, PROCESSES = tests_of("data/", "pipeline", "batching
 QUESTIONS, TRANSFORMS, RLE, BANDS = tests_of("data/", "questions", "transforms", "formats/rle", "formats/bands")
 WORLDS, BALLS, PHYSICS = tests_of("data/worlds/", "worlds", "balls", "physics")
 (SELECT,) = tests_of("data/segmenters/", "select")
+(LEROBOT,) = tests_of("data/sources/", "lerobot")
+LEROBOT_WINDOWS = f"{LEROBOT}windows_have_the_frames_actions_and_states_of_their_episode"
+LEROBOT_STRIDE = f"{LEROBOT}a_stride_skips_frames_and_joins_their_actions"
+LEROBOT_SIZES = f"{LEROBOT}rows_of_another_episode_and_sizes_without_limit_are_refused"
 
 DATA = (
+    *of(
+        "cjepa_jax/data/sources/lerobot.py",
+        ("[episode, 2]) + first / index.fps", "[episode, 2])", LEROBOT_WINDOWS),
+        ("index.rows[episode]) + first", "index.rows[episode])", LEROBOT_WINDOWS),
+        (
+            "shrink)[:: self.stride]",
+            "shrink)[: self.frames]",
+            f"{LEROBOT}a_stride_skips_frames_and_joins_their_actions",
+        ),
+    ),
+    *of(
+        "cjepa_jax/data/formats/lerobot_files.py",
+        (' - whole["dataset_from_index"][begins]', "", LEROBOT_WINDOWS),
+        ("if size > MOST_BYTES:", "if size > 2**60:", LEROBOT_SIZES),
+        ("if meta.num_rows > most:", "if meta.num_rows > 8 * most:", LEROBOT_SIZES),
+        (
+            "KEY.fullmatch(key)",
+            "len(key)",
+            f"{LEROBOT}folders_that_do_not_fit_are_refused_in_one_line",
+        ),
+    ),
     *of(
         "cjepa_jax/data/pipeline.py",
         (
