@@ -109,7 +109,7 @@ def classical(options: tuple[int, int]) -> Callable[[np.ndarray], np.ndarray]:
     preset, finest = options
 
     def flow(frames: np.ndarray) -> np.ndarray:
-        estimator = cv2.DISOpticalFlow.create(preset)
+        estimator: Any = cv2.DISOpticalFlow.create(preset)  # its stub wants a flow to start from
         estimator.setFinestScale(finest)
         grey = [[cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pair] for pair in frames]
         return np.stack([estimator.calc(*pair, None) for pair in grey])

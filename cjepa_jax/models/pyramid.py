@@ -72,9 +72,9 @@ class Pyramid(nn.Module):
 class FlowHead(nn.Module):
     """Coarse to fine (PWC-Net, arXiv 1709.02371): at each level, the flow that is left after warping by the last one.
 
-    At the coarsest level the flow starts at 0. A level enlarges the flow, warps the next frame's map by it, correlates
-    the two maps, and adds what three convolutions make of the correlations, the map and the flow. Every convolution but
-    the last has a norm after it. The last one starts at almost 0.
+    At the coarsest level the flow starts at 0. A level enlarges the flow, warps the next frame's map by it and
+    correlates the two maps. Convolutions of the correlations, the map and the flow give a correction, which is added to
+    the flow. Every convolution but the last has a norm after it. The last one starts at almost 0.
 
     Attributes: hidden: widths of the convolutions. radius: of the correlation, in pixels of a level. limit: the largest
       component of a flow, in pixels of the frame, to which each level's flow is clipped.
