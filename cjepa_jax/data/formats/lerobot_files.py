@@ -192,7 +192,7 @@ def columns(
     """Columns of a parquet file as arrays [n] or [n, width]. count: rows from `first` on, -1 for all.
 
     Row groups without wanted rows are not decompressed. Raises DataError, naming the file, for columns that are
-    missing, that are no numbers, or that are larger than `most` rows or MOST_BYTES bytes.
+    missing, that do not hold numbers, or that are larger than `most` rows or MOST_BYTES bytes.
     """
     with opened(root, name) as file:
         meta, paths = file.metadata, file.schema_arrow.names
