@@ -20,6 +20,8 @@ OBJECTIVES = [
     ("Slots", "slots.balls"),
     ("CTT", "slots.ctt"),
     ("SAVi", "slots.savi"),
+    ("VideoSAUR", "slots.videosaur"),
+    ("SlotContrast", "slots.slotcontrast"),
     ("Dense", "family.vjepa2_1"),
     ("H-JEPA", "family.hjepa"),
     ("SimCLR", "baselines.simclr"),

@@ -49,6 +49,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "embeddings of other scenes": 1064,
     "causal states": 1080,
     "training of ALOE": 1100,
+    "clusters of colours": 1101,
 }
 
 

@@ -98,7 +98,16 @@ class Network:
             **(self._world(batch, state) if isinstance(objective, World) else {}),
             influence=self._influence(batch, params) if hasattr(objective, "influence") else None,
             flow=self._flow(batch, params) if hasattr(objective, "flow") else None,
+            segment=self._segment(batch, params) if hasattr(objective, "segments") else None,
         )
+
+    def _segment(self, batch: int, params: Any) -> Callable[[np.ndarray], np.ndarray]:
+        """base.Model.segment."""
+        return lambda video: in_batches(batch, functools.partial(self._compiled_segments, params), video)
+
+    @functools.cached_property
+    def _compiled_segments(self):
+        return jax.jit(self.objective.segments)
 
     def _influence(self, batch: int, params: Any) -> Callable[[Hidden], dict[str, np.ndarray]]:
         """base.Model.influence."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.slot_encoders import LATENT, Corrector
@@ -157,15 +157,22 @@ def similarity(keys: Float[Array, "B T P F"], temperature: float) -> Float[Array
     return jax.nn.softmax(logits)
 
 
-def slot_contrast(slots: Float[Array, "B T K S"], temperature: float, across: bool = True) -> Float[Array, " B"]:
+def slot_contrast(
+    slots: Float[Array, "B T K S"], temperature: float, across: bool = True, valid: Bool[Array, " B"] | None = None
+) -> Float[Array, " B"]:
     """Each slot should be nearer to itself in the frame before than to all others there: a scene's mean cross-entropy.
 
-    across: whether the slots of all scenes are the others (SlotContrast), or those of the same scene.
+    across: whether the slots of all scenes are the others (SlotContrast), or those of the same scene. valid: scenes
+    that are not padding. The others' slots are compared with no other scene.
     """
     unit = slots / jnp.maximum(jnp.linalg.norm(slots, axis=-1, keepdims=True), 1e-12)
     batch, frames, count, _ = slots.shape
     if across:
-        logits = jnp.einsum("btks,ctls->btkcl", unit[:, 1:], unit[:, :-1]).reshape(batch, frames - 1, count, -1)
+        logits = jnp.einsum("btks,ctls->btkcl", unit[:, 1:], unit[:, :-1])
+        if valid is not None:
+            other = valid | jnp.eye(batch, dtype=bool)  # [B, C]
+            logits = jnp.where(other[:, None, None, :, None], logits, -jnp.inf)
+        logits = logits.reshape(batch, frames - 1, count, -1)
         own = jnp.arange(batch)[:, None, None] * count + jnp.arange(count)
     else:
         logits = jnp.einsum("btks,btls->btkl", unit[:, 1:], unit[:, :-1])

@@ -123,6 +123,10 @@ class SaviLoss(PerExample):
         """
         return self._model.apply({"params": params.get("savi", params)}, scaled(video), key)
 
+    def segments(self, params: Params, video: Array) -> Array:
+        """Each pixel's slot, that of the largest share: int32 [B, T, H, W]."""
+        return self.slots(params, video)["masks"].argmax(2).astype(jnp.int32)
+
     def encode(self, params: Params, video: Array) -> Array:
         """At each token the slots, weighted by their masks there: [B, T, H, W, C] -> [B, N, S]."""
         found = self.slots(params, video)

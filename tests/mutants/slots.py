@@ -34,7 +34,47 @@ SIMULATED = f"{ASKED}the_simulated_clip_is_that_of_the_world_without_the_object_
 BATCHES = f"{ASKED}batches_hold_open_questions_and_options_in_their_shares_and_every_frame_is_reached"
 PLANTED = f"{ASKED}it_reads_answers_from_the_slots_and_none_from_the_words_and_gives_the_same_numbers_twice"
 
+(SEGMENTS,) = tests_of("evals/", "segments")
+(SAUR,) = tests_of("objectives/", "videosaur")
+TERMS = f"{SAUR}the_loss_is_the_weighted_sum_of_its_terms_over_valid_scenes_and_slices_add_up"
+INDEX = f"{SEGMENTS}the_index_is_the_definitions_by_hand"
+
 SLOTS = (
+    *of(
+        "cjepa_jax/evals/segments.py",
+        ("counts(truth[truth >= 0], found[truth >= 0])", "counts(truth, found)", INDEX),
+        ("expected = one * other / total", "expected = 0 * one * other / total", INDEX),
+        (
+            "(table / union).max(1)[rows]",
+            "(table / union).max(1)",
+            f"{SEGMENTS}the_best_overlap_counts_the_background_in_a_segment",
+        ),
+        (
+            "y[:, None] * columns + x",
+            "y[:, None] * rows + x",
+            f"{SEGMENTS}a_grid_has_equal_rectangles_and_colours_are_clustered_with_their_place",
+        ),
+        (
+            'indexing="ij")\n        places = np.broadcast_to(np.stack([y, x], -1) * self.place',
+            'indexing="ij")\n        places = np.broadcast_to(np.stack([y, x], -1) * 0',
+            f"{SEGMENTS}a_grid_has_equal_rectangles_and_colours_are_clustered_with_their_place",
+        ),
+    ),
+    *of(
+        "cjepa_jax/objectives/videosaur.py",
+        ("getattr(self, name) * value for", "value for", TERMS),
+        ("self.contrast_temperature, valid=valid)", "self.contrast_temperature)", TERMS),
+        (
+            "[2 * mean[..., 0, :], texture]",
+            "[2 * mean[..., 0, :], 0 * texture]",
+            f"{SAUR}features_are_the_colour_and_the_texture_of_each_patch",
+        ),
+        (
+            "labels.repeat(self.patch, 2).repeat(self.patch, 3)",
+            "jnp.tile(labels, (1, 1, self.patch, self.patch))",
+            f"{SAUR}every_pixel_has_the_slot_of_its_patch_and_drawn_slots_are_the_same_each_time",
+        ),
+    ),
     *of(
         "cjepa_jax/models/aloe.py",
         ("y = nn.relu(Dense(self.units", "y = (Dense(self.units", LOGITS),

@@ -1,0 +1,170 @@
+"""Find slots in patches: VideoSAUR (arXiv 2306.04829) and SlotContrast (arXiv 2412.14295), without DINOv2."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from cjepa_jax import losses
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.models import videosaur
+from cjepa_jax.models.slots import hard
+from cjepa_jax.models.videosaur import VideoSaur
+from cjepa_jax.objectives import options
+from cjepa_jax.objectives.base import PerExample
+from cjepa_jax.objectives.joint import best_overlap
+from cjepa_jax.types import Array, Batch, Params
+
+WEIGHTS = ("features", "similarity", "contrast")
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoSaurLoss(PerExample):
+    """L = features x MSE of the decoded features + similarity x L_sim + contrast x L_contrast.
+
+    L_sim is the cross-entropy of where each patch's content is in the next frame (VideoSAUR). With it the last frame is
+    left out of both terms, as published. L_contrast tells each slot from all slots of the batch in the frame before
+    (SlotContrast). Both are in models/videosaur.py.
+
+    The published features are DINOv2's. Here they are a patch's pixels: twice its mean colour, and what each pixel
+    differs from it, where colours are -1 .. 1. So no frozen encoder is needed, but these features know no categories.
+
+    Attributes:
+      videosaur: keyword arguments of models.videosaur.VideoSaur but `similarity`. fixed=True for SlotContrast.
+      patch: side of a patch.
+      features, similarity, contrast: the weights. 1, 0.3 and 0 for VideoSAUR, 1, 0 and 0.5 for SlotContrast.
+      temperature: of the similarity, 0.15 as published. contrast_temperature: 0.1 as published.
+      steps, dtype: not used. All is computed in float32.
+    Raises: ConfigError for values outside their limits, and for images.
+    """
+
+    videosaur: Mapping
+    steps: int
+    dtype: str = "float32"
+    patch: int = 4
+    features: float = 1.0
+    similarity: float = 0.3
+    contrast: float = 0.0
+    temperature: float = 0.15
+    contrast_temperature: float = 0.1
+
+    tubelet = 1
+    max_removed = 0
+    method = "slots by slot attention for video, trained by features of patches"
+
+    def __post_init__(self):
+        options.keywords("objective.videosaur", self.videosaur, VideoSaur, "similarity")
+        for name in ("slots", "width", "embed", "first", "iterations", "heads", "blocks"):
+            options.whole(f"objective.videosaur.{name}", self.videosaur.get(name, 1))
+        options.whole("objective.videosaur.hidden", self.videosaur.get("hidden", 0), 0)
+        options.flags("objective.videosaur", self.videosaur, "fixed")
+        units = self.videosaur.get("units", (1,))
+        if not isinstance(units, list | tuple):
+            raise ConfigError(f"objective.videosaur.units = {units!r}: must be a list of whole numbers")
+        for value in units:
+            options.whole("objective.videosaur.units", value)
+        width, heads = (self.videosaur.get(name, getattr(VideoSaur, name)) for name in ("width", "heads"))
+        if width % heads:
+            raise ConfigError(f"objective.videosaur.heads = {heads}: must divide objective.videosaur.width = {width}")
+        options.whole("objective.patch", self.patch)
+        for name in WEIGHTS:
+            options.number(f"objective.{name}", getattr(self, name), 0, limit="a number of at least 0")
+        for name in ("temperature", "contrast_temperature"):
+            options.number(f"objective.{name}", getattr(self, name), 1e-6, limit="a number of at least 1e-6")
+
+    @functools.cached_property
+    def _model(self) -> VideoSaur:
+        sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in self.videosaur.items()}
+        return VideoSaur(**sizes, similarity=self.similarity > 0)
+
+    def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
+        """Fresh parameters. There is no target."""
+        if batch.video.shape[1] < 2:
+            raise ConfigError(f"data.frames = {batch.video.shape[1]}: must be at least 2 for objective.videosaur")
+        found = self.patches(batch.video[:1])
+        return {"videosaur": self._model.init(key, found, self._noise(key, 1))["params"]}, {}, {}
+
+    def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
+        """See objectives.base.PerExample."""
+        given = self.patches(batch.video)
+        found = self._model.apply({"params": params["videosaur"]}, given, self._noise(key, len(given)))
+        frames = given.shape[1] - (self.similarity > 0)  # nothing follows the last one
+        terms = {"features": jnp.square(found["features"] - given)[:, :frames].mean((1, 2, 3))}
+        if self.similarity:
+            wanted = videosaur.similarity(given, self.temperature)
+            terms["similarity"] = -(wanted * jax.nn.log_softmax(found["logits"][:, :-1])).sum(-1).mean((1, 2))
+        if self.contrast:
+            terms["slots"] = found["slots"]  # not a stat: gradients flow through terms alone
+        masks = found["masks"].transpose(0, 2, 1, 3).reshape(len(given), found["masks"].shape[2], -1)  # [B, K, T P]
+        stats = {
+            "pooled": found["slots"].mean((1, 2)),
+            "valid": batch.valid,
+            "context": batch.context.mean(-1),
+            "per_scene": terms["features"],
+            "overlap": best_overlap(hard(masks), batch.object_patches & batch.object_valid[..., None]),
+            "labelled": batch.object_valid.any(-1) & batch.valid,
+        }
+        return terms, stats
+
+    def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
+        """Weighted means over scenes, the contrast of all of them, and monitors."""
+        valid = stats["valid"]
+        means = {name: losses.masked_mean(term, valid) for name, term in terms.items() if name != "slots"}
+        if self.contrast:
+            each = videosaur.slot_contrast(terms["slots"], self.contrast_temperature, valid=valid)
+            means["contrast"] = losses.masked_mean(each, valid)
+        total = sum(getattr(self, name) * value for name, value in means.items())
+        metrics = {
+            "loss": total,
+            **{f"loss/{name}": value for name, value in means.items()},
+            **losses.collapse_monitors(stats["pooled"], valid),
+            "context_fraction": losses.masked_mean(stats["context"], valid),
+            "slots/mbo": losses.masked_mean(stats["overlap"], stats["labelled"]),
+            "per_scene": stats["per_scene"],
+        }
+        return total, (metrics, extra)
+
+    def next_target(self, params: Params, target: Params, step: Array) -> Params:
+        """There is none: {}."""
+        return target
+
+    def slots(self, params: Params, video: Array) -> dict[str, Array]:
+        """The module's values for uint8 [B, T, H, W, 3]. Slots that are drawn have the same noise each time."""
+        given = self.patches(video)
+        noise = self._noise(jax.random.key(0), 1)
+        noise = None if noise is None else jnp.repeat(noise, len(given), 0)
+        return self._model.apply({"params": params.get("videosaur", params)}, given, noise)
+
+    def segments(self, params: Params, video: Array) -> Array:
+        """Each pixel's slot, that of the decoder's largest share in its patch: int32 [B, T, H, W]."""
+        labels = self.slots(params, video)["masks"].argmax(2).astype(jnp.int32)  # [B, T, P]
+        rows, columns = (side // self.patch for side in video.shape[2:4])
+        labels = labels.reshape(*labels.shape[:2], rows, columns)
+        return labels.repeat(self.patch, 2).repeat(self.patch, 3)
+
+    def encode(self, params: Params, video: Array) -> Array:
+        """At each patch the slots, weighted by their shares there: [B, T, H, W, C] -> [B, N, S]."""
+        found = self.slots(params, video)
+        return jnp.einsum("btkn,btks->btns", found["masks"], found["slots"]).reshape(
+            len(video), -1, found["slots"].shape[-1]
+        )
+
+    def patches(self, video: Array) -> Float[Array, "B T P F"]:
+        """The features. Raises ConfigError for a size that the patch does not divide."""
+        batch, frames, height, width, channels = video.shape
+        if height % self.patch or width % self.patch:
+            raise ConfigError(f"objective.patch = {self.patch}: must divide data.size = {height}")
+        rows, columns = height // self.patch, width // self.patch
+        shape = (batch, frames, rows, self.patch, columns, self.patch, channels)
+        cut = (video.astype(jnp.float32) / 127.5 - 1).reshape(shape).swapaxes(3, 4)
+        cut = cut.reshape(batch, frames, rows * columns, self.patch**2, channels)
+        mean = cut.mean(-2, keepdims=True)
+        texture = (cut - mean).reshape(*cut.shape[:3], -1)
+        return jnp.concatenate([2 * mean[..., 0, :], texture], -1)
+
+    def _noise(self, key: Array, count: int) -> Array | None:
+        model = self._model
+        return None if model.fixed else jax.random.normal(key, (count, model.slots, model.width))

@@ -1,0 +1,86 @@
+"""FG-ARI and mBO by hand, their floors, and models whose answers are known."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from cjepa_jax.data import pipeline
+from cjepa_jax.data.worlds import Balls
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.evals import segments
+from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Model, Seen
+from cjepa_jax.evals.segments import COLOURS, GRID, Segments
+from cjepa_jax.masks import objects
+
+
+def test_the_index_is_the_definitions_by_hand():
+    """scikit-learn's documentation: [0, 0, 1, 1] and [0, 0, 1, 2] agree with 0.57..."""
+    truth = np.array([0, 0, 1, 1])
+    assert segments.fg_ari(truth, np.array([0, 0, 1, 2])) == pytest.approx(0.5714285714)
+    assert segments.fg_ari(truth, np.array([7, 7, 3, 3])) == 1  # numbers have no meaning
+    assert segments.fg_ari(truth, np.array([0, 1, 0, 1])) == pytest.approx(-0.5)
+    assert segments.fg_ari(np.append(truth, [-1] * 9), np.array([7, 7, 3, 3, *range(9)])) == 1  # no background
+    assert segments.fg_ari(truth, np.zeros(4, int)) == 0
+    rng = np.random.default_rng(0)
+    draws = [segments.fg_ari(rng.integers(0, 4, 500), rng.integers(0, 5, 500)) for _ in range(50)]
+    assert abs(np.mean(draws)) < 0.005  # chance
+
+
+def test_the_best_overlap_counts_the_background_in_a_segment():
+    truth = np.array([-1, -1, 0, 0, 0, 1, 1, 1])
+    found = np.array([2, 3, 3, 3, 3, 5, 5, 3])
+    assert segments.mbo(truth, found) == pytest.approx((3 / 5 + 2 / 3) / 2)
+    assert segments.mbo(truth, np.where(truth < 0, 9, truth)) == 1
+
+
+def test_a_grid_has_equal_rectangles_and_colours_are_clustered_with_their_place():
+    np.testing.assert_array_equal(segments.grid(7, 2, 6), [[0, 0, 1, 1, 2, 2], [3, 3, 4, 4, 5, 5]])
+    clip = np.zeros((2, 8, 8, 3), np.uint8)
+    clip[:, :, 4:] = 255
+    found = Segments(slots=2).colours(clip, 0, 0)
+    assert segments.fg_ari(np.broadcast_to(clip[..., 0] > 0, found.shape).astype(int).ravel(), found.ravel()) == 1
+    np.testing.assert_array_equal(found, Segments(slots=2).colours(clip, 0, 0))
+    places = Segments(slots=2, place=9.0).colours(clip[:, :, :4], 0, 0)  # one colour: only places differ
+    assert len(np.unique(places)) == 2
+
+
+def bench_of(answer):
+    """Balls on four scenes, a model that answers by a function of the video, and one that says one segment."""
+    source = Balls(split="test", size=32, frames=2, count=6, seed=3)
+    draw = functools.partial(objects.draw, max_objects=1, area=(0.01, 0.6))
+
+    def prepare(of):
+        return pipeline.SceneMap(of, draw, 8, 2, 32, 8, "none", 0, 2, with_objects=True)
+
+    def model(name, segment):
+        return Model(name, lambda video: video, lambda hidden: Seen(None, None, None), segment=segment)
+
+    models = model(TRAINED, answer), model(f"{RANDOM} 0", lambda video: np.zeros(video.shape[:4], int))
+    return Bench(models[0], models[1:], lambda split, count: source, prepare, "train", 6, "test", 6, 4, 3, 1)
+
+
+def test_who_knows_the_masks_is_perfect_and_one_segment_is_chance():
+    source = Balls(split="test", size=32, frames=2, count=6, seed=3)
+    scenes = [source[i] for i in range(6)]
+
+    def knows(video):
+        (own,) = np.array([[np.array_equal(clip, scene["video"]) for scene in scenes] for clip in video]).nonzero()[1:]
+        return np.stack([segments.objects(scenes[i]["masks"]) for i in own])
+
+    found = Segments().run(bench_of(knows))
+    rows = {(score.metric, score.row): score for score in found.scores}
+    assert rows["fg-ari", TRAINED].value == rows["mbo", TRAINED].value == 1
+    assert rows["fg-ari", RANDOM].value == 0 and rows["mbo", RANDOM].value < 0.5
+    for floor in (COLOURS, GRID):
+        assert -0.1 < rows["fg-ari", floor].value < 1 and 0 < rows["mbo", floor].value < 1
+        assert rows["mbo", floor].kind == "floor"
+    with pytest.raises(ConfigError, match="Segments needs a model whose slots share the pixels out"):
+        Segments().run(bench_of(None))
+
+
+@pytest.mark.parametrize("options", [dict(slots=1), dict(slots=True), dict(place=0.0), dict(place=float("nan"))])
+def test_options_outside_their_limits_are_refused_in_one_line(options):
+    with pytest.raises(ConfigError, match="evals.protocols: segments") as caught:
+        Segments(**options)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,95 @@
+"""VideoSAUR and SlotContrast as objectives: their terms, slices of a batch, segments, and what is refused."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cjepa_jax import microbatch
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.models.videosaur import slot_contrast
+from cjepa_jax.objectives.videosaur import VideoSaurLoss
+from tests.objectives.test_savi import batch
+
+SIZES = dict(slots=3, width=8, fixed=True, embed=8, hidden=8, first=1, iterations=1, heads=2, blocks=1, units=(8,))
+OBJECTIVE = VideoSaurLoss(SIZES, steps=10, patch=4, similarity=0.3, contrast=0.5)
+
+
+@functools.cache
+def params():
+    return jax.jit(OBJECTIVE.init)(jax.random.key(0), batch())[0]
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms_over_valid_scenes_and_slices_add_up():
+    key = jax.random.key(1)
+    whole, half = (
+        jax.jit(functools.partial(microbatch.loss_and_grad(OBJECTIVE, k, None), key=key, step=0)) for k in (1, 2)
+    )
+    (loss, (metrics, _)), gradient = whole(params(), {}, {}, batch())
+    terms = [metrics[f"loss/{name}"] for name in ("features", "similarity", "contrast")]
+    np.testing.assert_allclose(loss, terms[0] + 0.3 * terms[1] + 0.5 * terms[2], rtol=1e-6)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)) and 0 < metrics["slots/mbo"] < 1
+    other = dataclasses.replace(batch(), video=batch().video.at[3].set(0))  # not a valid scene
+    np.testing.assert_allclose(whole(params(), {}, {}, other)[0][0], loss, rtol=1e-6)
+    (again, _), other = half(params(), {}, {}, batch())
+    np.testing.assert_allclose(again, loss, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_padded_scenes_are_no_others():
+    slots = jax.random.normal(jax.random.key(0), (3, 2, 4, 5))
+    valid = jnp.array([True, True, False])
+    np.testing.assert_allclose(slot_contrast(slots, 0.1, valid=valid)[:2], slot_contrast(slots[:2], 0.1), rtol=1e-6)
+
+
+def test_features_are_the_colour_and_the_texture_of_each_patch():
+    video = np.zeros((1, 2, 8, 8, 3), np.uint8)
+    video[0, 1, :4, 4:] = 255
+    found = OBJECTIVE.patches(jnp.asarray(video))
+    assert found.shape == (1, 2, 4, 3 + 48) and not found[..., 3:].any()
+    np.testing.assert_allclose(found[0, 1, :, 0], [-2, 2, -2, -2])  # rows of patches
+    video[0, 0, 0, 0] = 255
+    assert OBJECTIVE.patches(jnp.asarray(video))[0, 0, 0, 3] > 1.5
+
+
+def test_every_pixel_has_the_slot_of_its_patch_and_drawn_slots_are_the_same_each_time():
+    drawn = dataclasses.replace(OBJECTIVE, videosaur=SIZES | {"fixed": False}, similarity=0.0)
+    own = jax.jit(drawn.init)(jax.random.key(2), batch())[0]
+    run = jax.jit(
+        lambda video: (drawn.slots(own, video)["masks"], drawn.segments(own, video), drawn.encode(own, video))
+    )
+    masks, found, tokens = map(np.asarray, run(batch().video))
+    assert found.shape == batch().video.shape[:4] and found.dtype == np.int32
+    np.testing.assert_array_equal(found[1, 0, ::4, ::4].ravel(), masks[1, 0].argmax(0))
+    np.testing.assert_array_equal(found[:, :, 1::4, 3::4], found[:, :, ::4, ::4])
+    other = run(batch().video[::-1])  # the noise is not the place's in the batch
+    np.testing.assert_array_equal(other[1][::-1], found)
+    assert tokens.shape == (4, 32, 8)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(videosaur=SIZES | {"similarity": True}), "objective.videosaur.similarity"),
+        (dict(videosaur=SIZES | {"slots": 0}), "objective.videosaur.slots = 0"),
+        (dict(videosaur=SIZES | {"heads": 3}), "objective.videosaur.heads = 3: must divide"),
+        (dict(videosaur=SIZES | {"units": 3}), "objective.videosaur.units = 3"),
+        (dict(contrast=-1.0), "objective.contrast = -1.0"),
+        (dict(temperature=0.0), "objective.temperature = 0.0"),
+    ],
+)
+def test_options_outside_their_limits_are_refused_in_one_line(options, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        dataclasses.replace(OBJECTIVE, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_pictures_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match="objective.patch = 5: must divide data.size = 16"):
+        dataclasses.replace(OBJECTIVE, patch=5).init(jax.random.key(0), batch())
+    with pytest.raises(ConfigError, match="data.frames = 1: must be at least 2"):
+        OBJECTIVE.init(jax.random.key(0), dataclasses.replace(batch(), video=batch().video[:, :1]))
