@@ -1,7 +1,6 @@
 """Do slots divide a video into its objects? FG-ARI and mBO of the segments, beside colours and a fixed grid."""
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -101,8 +100,8 @@ def grid(count: int, height: int, width: int) -> np.ndarray:
     return y[:, None] * columns + x
 
 
-def scored(truth: np.ndarray, found: np.ndarray) -> Sequence[np.ndarray]:
-    """(FG-ARI [n], mBO [n]) of labels [n, T, H, W], where -1 in `truth` stands for no object."""
+def scored(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """FG-ARI and mBO, [2, n], of labels [n, T, H, W], where -1 in `truth` stands for no object."""
     pairs = [(fg_ari(a.ravel(), b.ravel()), mbo(a.ravel(), b.ravel())) for a, b in zip(truth, found, strict=True)]
     return np.array(pairs).T
 

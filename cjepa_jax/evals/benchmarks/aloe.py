@@ -145,7 +145,7 @@ class Aloe:
             inputs = make()
             if name == TRAINED and (self.rolled or self.do):
                 strange += vision.identities(inputs[1], scenes[1], items[1])
-            logging.info("ALOE, %s: %d trainings of %d steps", name, len(runs), self.steps)
+            logging.info("ALOE, %s: %d steps, trainings: %d", name, self.steps, len(runs))
             streams = [seeds.generator(bench.seed, "training of ALOE", n) for n in runs]
             trained[name] = [self._trained(rng, reader, text, inputs, items[1]) for rng in streams]
         frequent = asked.measured(items[1], language_head.most_frequent(*items).right)
