@@ -22,6 +22,7 @@ import numpy as np
 from cjepa_jax import losses, optim, train_step
 from cjepa_jax.bench import flops
 from cjepa_jax.bench.accelerator_report import Report
+from cjepa_jax.configuration import seeds
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.data import batching
 from cjepa_jax.errors import ConfigError
@@ -111,7 +112,7 @@ class Subject:
                 break
             scenes = max(1, self.batch * grid // tokens)
             q, k, v = (_normal(scenes, heads, tokens, width, dtype=jnp.bfloat16, seed=i) for i in range(3))
-            segment = jnp.asarray(np.random.default_rng(3).integers(0, 3, (scenes, tokens)), jnp.int32)
+            segment = jax.random.randint(jax.random.key(3), (scenes, tokens), 0, 3)
             device = {"backend": jax.default_backend(), "capability": attention.compute_capability()}
             chosen = attention.choose(**device, dtype=q.dtype, queries=tokens, keys=tokens, width=width)
             function = _with_gradient(chosen, jnp.bfloat16)
@@ -269,7 +270,7 @@ class Subject:
     def _batch(self, scenes: int) -> tuple[Batch, dict[str, Any]]:
         """A batch on the device, and a loader's arrays of it. Scenes have rectangles for objects."""
         side = self.size // parse(self.variant).patch
-        rng, grid = np.random.default_rng(0), (1, side, side)
+        rng, grid = seeds.generator(0, "scenes of a benchmark"), (1, side, side)
         boxes = np.zeros((scenes, 2 * OBJECTS, *grid), bool)
         for i in np.ndindex(scenes, OBJECTS):
             high, wide = rng.integers(max(1, side // 5), max(2, side // 2), 2)

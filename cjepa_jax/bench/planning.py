@@ -77,8 +77,8 @@ class Task:
     @functools.cached_property
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """Latents of starts and goals, float32 [E, D] each."""
-        rng, shape = np.random.default_rng(2), (2, self.sizes["environments"], self.sizes["width"])
-        starts, goals = rng.standard_normal(shape).astype(np.float32)
+        shape = 2, self.sizes["environments"], self.sizes["width"]
+        starts, goals = np.asarray(jax.random.normal(jax.random.key(2), shape))
         return starts, goals
 
     @property
@@ -161,9 +161,9 @@ def _agree(task: Task, other: Callable) -> dict[str, str]:
     """Requires that both sides find the same plan from the same noise."""
     sizes = task.sizes
     shape = sizes["iterations"], sizes["samples"], sizes["horizon"], sizes["actions"]
-    noise = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
-    ours = task.solver(0, FixedNoise(**task.search, given=jnp.asarray(noise)))(0)
-    theirs, *_ = other("plan", 0, noise)
+    noise = jax.random.normal(jax.random.key(3), shape)
+    ours = task.solver(0, FixedNoise(**task.search, given=noise))(0)
+    theirs, *_ = other("plan", 0, np.asarray(noise))
     worst = float(np.abs(ours - theirs).max())
     if not worst <= TOLERANCE:
         raise ConfigError(f"--against=torch: not the same search: plans differ by {worst:.2g}")

@@ -47,6 +47,10 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "synthetic sounds": 2,
     "tokens of a dense probe": 1,
     "causal states": 1,
+    "embeddings of other scenes": 1,
+    "training of ALOE": 1,
+    "clusters of colours": 1,
+    "scenes of a benchmark": 0,
 }
 NUMBERS = (0, 1, 2, 3, 4, 5, 7, 21, 1001, 2**32 - 1, 2**32, 2**63)
 OF_SCENES = {  # purpose -> the words behind the seed, from two numbers; the seeds that finished data depend on
