@@ -3,10 +3,13 @@
 import importlib
 import json
 import re
+import shlex
+import sys
 
 import jax
 import pytest
 
+from cjepa_jax import cli
 from cjepa_jax.configuration import build
 from tests import running
 from tests.test_configs import abstract_batch
@@ -34,6 +37,22 @@ OBJECTIVES = [
     ("ThinkJEPA", "family.think_jepa"),
 ]
 METRICS = (running.ROOT / "docs/METRICS.md").read_text()
+
+
+def commands(page):
+    """The training commands of a page, as lists of words. A remark follows after several spaces."""
+    text = re.sub(r"\\\n\s+", "", (running.ROOT / page).read_text())
+    lines = re.findall(r"^ {4}\.venv/bin/python -m (cjepa_jax\.train .*)$", text, flags=re.M)
+    return [shlex.split(line.split("    ")[0]) for line in lines]
+
+
+def test_the_training_commands_of_the_family_are_valid(monkeypatch, tmp_path):
+    monkeypatch.chdir(running.ROOT)
+    words = commands("docs/FAMILY.md")
+    assert len(words) > 10
+    for one in words:
+        monkeypatch.setattr(sys, "argv", [*one, f"--workdir={tmp_path}"])
+        assert cli.parse(sys.argv)[0].is_locked
 
 
 def test_every_metric_that_a_run_writes_is_documented_and_the_other_way_round(finished):

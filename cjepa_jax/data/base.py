@@ -15,6 +15,7 @@ class Source(Protocol):
     label_names: tuple[str, ...]  # "group/name" of each probe target. A group is scored as one
     can_rerender: bool  # whether `intervene` exists
     # kind: str = "video"    an optional class attribute: what scenes are (data/kinds), such as "episodes" or "slots"
+    # embedding_shape: tuple[int, int]    of sources that give `embedding`, (S, E)
     # A source of other scenes than RGB also has `channels`, C below, and `pixels`, "uint8" or "float32".
 
     def __len__(self) -> int: ...

@@ -90,7 +90,9 @@ class SceneMap:
         keys = {"data.size": self.size, "data.frames": self.frames, "data.max_objects": self.max_objects}
         channels, pixels = self.values
         values = channels * videos * self.frames * self.size**2
-        return np.dtype(pixels).itemsize * values + self.max_objects * self.tokens, keys
+        embedding = math.prod(getattr(self.source, "embedding_shape", (0,)))
+        keys |= {"embedding (S E)": embedding} if embedding else {}
+        return np.dtype(pixels).itemsize * values + self.max_objects * self.tokens + 4 * embedding, keys
 
     def __call__(self, scene: int, epoch: int) -> dict[str, np.ndarray]:
         raw, index, replaced = self._read(scene)

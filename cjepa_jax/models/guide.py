@@ -12,8 +12,8 @@ from cjepa_jax.types import Array
 class Guide(nn.Module):
     """Conditions [B, N, width] of a grid's tokens from embeddings [B, S, E], two streams of different rates.
 
-    The S steps divide the grid's times evenly, and a token's time has one of them. Each step is projected without a
-    bias. A norm and an MLP of `hidden` units join the mean of all steps with the token's own.
+    The S steps, at most as many as the grid's times, divide them evenly, and a token's time has one of them. Each step
+    is projected without a bias. A norm and an MLP of `hidden` units join the mean of all steps with the token's own.
     """
 
     width: int = 96

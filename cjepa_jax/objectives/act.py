@@ -73,9 +73,11 @@ class Act:
         for name, choices in (("goal", (LAST, NONE)), *((f"{of}_distance", DISTANCES) for of in ("action", "latent"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"objective.{name} = {getattr(self, name)!r}: must be one of {', '.join(choices)}")
+        own = {"width": self._encoder.width, "heads": parse(self._encoder.variant).heads}
         for name, module in (("context", Context), ("predictor", Queries), ("decoder", Queries)):
-            options.keywords(f"objective.{name}", getattr(self, name), module, "out", "grid")
-        _ = self._encoder
+            given = getattr(self, name)
+            options.keywords(f"objective.{name}", given, module, "out", "grid")
+            options.blocks(f"objective.{name}", given, module, **(own if name == "context" else {}))
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
@@ -157,11 +159,15 @@ class Act:
         tokens = self._tokens(params.get("encoder", params), video)
         return tokens.reshape(len(tokens), -1, tokens.shape[-1])
 
+    def sizes(self, params: Params) -> tuple[int, int]:
+        """See objectives.base.Imitator."""
+        state = params["context"]["state"]["kernel"].shape[0] if self.proprio else 0
+        return params["decoder"]["out"]["bias"].shape[-1], state
+
     def act(self, params: Params, frames: Array, goals: Array, proprio: Array | None = None) -> Array:
         """See objectives.base.Imitator."""
         known, _ = self._known(params, frames, goals, proprio)
-        count = params["decoder"]["out"]["bias"].shape[-1]
-        return self._decoder(count).apply({"params": params["decoder"]}, known)
+        return self._decoder(self.sizes(params)[0]).apply({"params": params["decoder"]}, known)
 
     def _known(self, params: Params, frames: Array, goals: Array, proprio: Array | None) -> tuple[Array, Array]:
         """The context s_x [B, L, D] of frames, goals [B, H, W, C] and states [B, S], and the frames' tokens."""

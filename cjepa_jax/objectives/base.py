@@ -125,6 +125,9 @@ class Imitator(Objective, Protocol):
     chunk: int  # actions of a call of `act`
     proprio: bool  # whether `act` needs the agent's state
 
+    def sizes(self, params: Params) -> tuple[int, int]:
+        """(A, S): components of an action, and of the agent's state (0 if it is not needed), of these parameters."""
+
     def act(self, params: Params, frames: Array, goals: Array, proprio: Array | None = None) -> Array:
         """The next actions [B, chunk, A] from what is seen: frames and images of the goals, uint8 [B, H, W, C] each.
 

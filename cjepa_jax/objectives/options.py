@@ -30,6 +30,18 @@ def flags(section: str, given: Mapping[str, Any], *names: str) -> None:
             raise ConfigError(f"{section}.{name} = {given[name]!r}: must be True or False")
 
 
+def blocks(section: str, given: Mapping[str, Any], module: type, **sizes: int) -> None:
+    """`depth`, `width` and `heads` of blocks of attention: whole numbers of at least 1, and heads divide the width.
+
+    Those that are not given have the values of `sizes`, or the module's defaults."""
+    fields = {field.name: field.default for field in dataclasses.fields(module)}
+    used = {name: given.get(name, sizes.get(name, fields.get(name))) for name in ("depth", "width", "heads")}
+    for name, value in used.items():
+        whole(f"{section}.{name}", value)
+    if used["width"] % used["heads"]:
+        raise ConfigError(f"{section}.heads = {used['heads']}: must divide the width {used['width']}")
+
+
 def keywords(section: str, given: Mapping[str, Any], module: type, *without: str) -> None:
     """Names of fields of a module, but those of `without`, which the objective sets itself."""
     fields = [field.name for field in dataclasses.fields(module) if field.name not in (*OWN, *without)]

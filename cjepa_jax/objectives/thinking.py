@@ -45,6 +45,8 @@ class Thinking(Jepa):
     def __post_init__(self):
         super().__post_init__()
         options.keywords("objective.guide", self.guide, Guide)
+        for name in ("width", "hidden"):
+            options.whole(f"objective.guide.{name}", self.guide.get(name, 1))
         for good, name, value, limit in (
             (self.condition in ("film", "none"), "condition", self.condition, "film or none"),
             (self.causal_weight == 0, "causal_weight", self.causal_weight, "0: no object is removed"),
@@ -63,6 +65,10 @@ class Thinking(Jepa):
         if self.condition == "film" and batch.embedding is None:
             known = "cjepa_jax.data.sources.guided:Guided does"
             raise ConfigError(f"objective.condition = 'film': the source gives no embedding ({known})")
+        steps, times = 0 if batch.embedding is None else batch.embedding.shape[1], self._grid(batch.observation)[0]
+        if self.condition == "film" and steps > times:
+            why = "data.frames / objective.encoder.tubelet"
+            raise ConfigError(f"data.source: an embedding has {steps} steps: must be at most the {times} times ({why})")
         encoder_key, predictor_key, guide_key = jax.random.split(key, 3)
         tokens, fresh = self._encoder.init_with_output(encoder_key, batch.observation)
         params, guide = {"encoder": fresh["params"]}, None

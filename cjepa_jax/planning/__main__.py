@@ -127,7 +127,7 @@ def opened(chosen, mpc):
     states = {"trained": ("result", restored.state)}
     states |= {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
     if isinstance(objective, Imitator):
-        made = {name: (kind, imitating(chosen, objective, state)) for name, (kind, state) in states.items()}
+        made = {name: (kind, imitating(chosen, objective, state, world)) for name, (kind, state) in states.items()}
         return world, made, about
     of = (objective.latents, objective.predict)
     memory = getattr(objective, "history", 1)
@@ -139,14 +139,22 @@ def opened(chosen, mpc):
     return world, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
 
 
-def imitating(chosen, objective, state):
-    """(world, seed) -> policy of an objective that acts. Raises ConfigError."""
+def imitating(chosen, objective, state, world):
+    """(world, seed) -> policy of an objective that acts. Raises ConfigError for one that does not fit the world."""
     import jax
 
     from cjepa_jax.evals import control
 
     if chosen.receding > objective.chunk:
         raise ConfigError(f"--receding={chosen.receding}: must be at most objective.chunk = {objective.chunk}")
+    actions, own = objective.sizes(state.params)
+    for what, given, needed in (
+        ("an action", actions, world.action_size),
+        ("the agent's state", own, len(world.proprio_names) if own else 0),
+    ):
+        if given != needed:
+            text = f"{what} has {given} components in the run, {needed} in {type(world).__name__}"
+            raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
     act = jax.jit(objective.act)
     actions = functools.partial(act, state.params)
     return lambda world, seed: control.Imitated(world, actions, chosen.receding, objective.proprio)

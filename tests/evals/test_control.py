@@ -13,10 +13,12 @@ import pytest
 from cjepa_jax.data.worlds.acting import Push, Rooms
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import control
+from cjepa_jax.objectives.act import Act
 from cjepa_jax.planning import __main__ as command
 from cjepa_jax.planning.cem import CEM
 from cjepa_jax.planning.costs import unroll
 from cjepa_jax.planning.mpc import MPC, WorldModel
+from tests.objectives.test_act import SMALL
 from tests.running import ROOT
 
 ROOMS = Rooms(size=32, split="test", seed=1)
@@ -106,6 +108,25 @@ def test_a_trained_policy_sees_images_and_does_the_first_of_its_actions():
     trials = played("room", policy, world=world, steps=25)
     assert trials.end.all() and len(calls) == 13
     np.testing.assert_array_equal(calls[-1][1], trials.states[:, 24, :2].astype(np.float32))
+
+
+def test_a_trained_policy_of_another_world_is_refused():
+    """One line, for another number of actions or of components of the agent's state."""
+    chosen = SimpleNamespace(receding=1, checkpoint="runs/other")
+
+    def fits(actions, state, world=ROOMS):
+        params = {"decoder": {"out": {"bias": np.zeros(actions)}}, "context": {"state": {"kernel": np.eye(state, 12)}}}
+        policy = command.imitating(chosen, Act(**SMALL, steps=1), SimpleNamespace(params=params), world)
+        return isinstance(policy(world, 0), control.Imitated)
+
+    assert fits(2, 2) and fits(2, 4, Push(size=32))
+    for sizes, message in (
+        ((7, 2), "--checkpoint=runs/other: an action has 7 components in the run, 2 in Rooms"),
+        ((1, 2), "an action has 1 components in the run, 2 in Rooms"),
+        ((2, 4), "the agent's state has 4 components in the run, 2 in Rooms"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            fits(*sizes)
 
 
 def test_push_is_planned_with_pymunk():

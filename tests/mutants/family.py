@@ -31,7 +31,8 @@ TERMS = f"{ACT}both_terms_by_hand"
 ALONE = f"{ACT}the_actions_depend_on_the_present_frame_and_the_goal_alone"
 LEARNS = f"{ACT}every_parameter_learns_and_the_target_follows_slowly"
 DEMONSTRATED = "tests/data/worlds/acting/test_rooms.py::test_an_expert_does_tasks_and_stays_at_the_goal"
-PLAYED = "tests/evals/test_control.py::test_a_trained_policy_sees_images_and_does_the_first_of_its_actions"
+CONTROL = "tests/evals/test_control.py::test_"
+PLAYED = f"{CONTROL}a_trained_policy_sees_images_and_does_the_first_of_its_actions"
 GOAL = f"{ACT}it_acts_with_and_without_a_goal"
 (THINKS,) = tests_of("objectives/", "thinking")
 LEAK = f"{THINKS}the_future_changes_no_bit_of_the_past"
@@ -154,6 +155,10 @@ FAMILY = (
         ("self.goals, own)", "self.world.seen(states, -1), own)", PLAYED),
     ),
     *of(
+        "cjepa_jax/planning/__main__.py",
+        ("if given != needed:", "if given < needed:", f"{CONTROL}a_trained_policy_of_another_world_is_refused"),
+    ),
+    *of(
         "cjepa_jax/objectives/thinking.py",
         ("jnp.where(batch.context, 1, 2).astype", "jnp.where(batch.context, 1, 1).astype", LEAK),
         ("            causal=True,\n", "            causal=False,\n", CAUSAL),
@@ -170,7 +175,14 @@ FAMILY = (
         ("self.frames * (s + 1) // self.steps - 1", "self.frames * s // self.steps", OUTCOME),
         ("found[i : i + 1][0]", "found[0:1][0]", BY_ROW),
         (".integers(1, len(self))", ".integers(0, len(self))", OUTCOME),
-        ("if shape[0] < len(self):", "if shape[0] < 0:", UNFIT),
+        ("if shape[0] < len(self) or", "if", UNFIT),
+        (
+            "cut = self.count and len(self) == self.count",
+            "cut = True",
+            f"{THINKS}more_rows_than_scenes_are_refused_where_none_was_left_out",
+        ),
+        ("return not self.embeddings", "return False", f"{THINKS}an_outcome_is_not_cropped"),
+        ('"embedding_shape", shape[1:])', '"embedding_shape", shape[2:])', BY_ROW),
         ("shape[1] > MOST_STEPS or shape[1] * shape[2] > MOST", "shape[1] > MOST_STEPS", UNFIT),
         ('kind.kind != "f"', 'kind.kind == "u"', UNFIT),
         (
@@ -189,8 +201,8 @@ FAMILY = (
     ),
     *of(
         "cjepa_jax/models/predictor.py",
-        ('causal="frame" if causal else "none"', 'causal="none"', CAUSAL),
-        ('condition="none" if guide is None else "film"', 'condition="none"', GATE),
+        ("time = jnp.repeat(jnp.arange(grid[0]),", "time = jnp.repeat(0 * jnp.arange(grid[0]),", CAUSAL),
+        ("condition=guide, time", "condition=None if guide is None else 0 * guide, time", GATE),
         ("x + (still if image else clip)", "x + (clip if image else still)", OUTPUTS),
         ("GELU[self.gelu](Dense(self.embed_units", "(Dense(self.embed_units", OUTPUTS),
     ),

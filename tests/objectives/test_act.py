@@ -126,7 +126,7 @@ def test_without_the_latent_term_there_is_no_second_network():
 
 def test_it_acts_with_and_without_a_goal():
     objective, params, *_, act = made()
-    assert isinstance(objective, Imitator)
+    assert isinstance(objective, Imitator) and objective.sizes(params) == (3, 2)
     whole = batch()
     frames = whole.video[:, 0], whole.video[:, 1]
     there, back = act(params, *frames, whole.proprio[:, 0]), act(params, *frames[::-1], whole.proprio[:, 0])
@@ -146,7 +146,12 @@ def test_it_acts_with_and_without_a_goal():
      (dict(goal="first"), "objective.goal = 'first': must be one of last, none"),
      (dict(action_distance="l2"), "objective.action_distance = 'l2': must be one of l1, mse"),
      (dict(decoder=dict(layers=2)), "objective.decoder.layers = 2: there is no such option"),
-     (dict(proprio=1), "objective.proprio = 1: must be True or False")],
+     (dict(proprio=1), "objective.proprio = 1: must be True or False"),
+     (dict(context=dict(heads=5)), "objective.context.heads = 5: must divide the width 12"),
+     (dict(decoder=dict(width=10, heads=4)), "objective.decoder.heads = 4: must divide the width 10"),
+     (dict(predictor=dict(width=50)), "objective.predictor.heads = 4: must divide the width 50"),
+     (dict(predictor=dict(width="a")), "objective.predictor.width = 'a': must be a whole number, at least 1"),
+     (dict(decoder=dict(depth=0)), "objective.decoder.depth = 0: must be a whole number, at least 1")],
 )  # fmt: skip
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):

@@ -1,13 +1,15 @@
 """ThinkJEPA: no leak of the future, a gate that starts closed, two rates of time, and embeddings from files."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from cjepa_jax.data import batching, pipeline
+from cjepa_jax.data import batching, kinds, pipeline
 from cjepa_jax.data.sources.guided import Guided
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import ConfigError, DataError
@@ -185,6 +187,8 @@ def test_embeddings_come_from_a_file_row_by_row_up_to_the_model(tmp_path):
     np.testing.assert_array_equal(guided[3]["embedding"], rows[3].astype(np.float32))
     options = dict(size=32, max_objects=2, intervened="none", seed=0, frames=8)
     prepared = pipeline.SceneMap(guided, future.draw, 8, 2, **options)
+    plain = dataclasses.replace(prepared, source=guided.source)
+    assert prepared.cost[0] - plain.cost[0] == 4 * 3 * 7 and prepared.cost[1]["embedding (S E)"] == 21
     arrays = batching.collate([prepared(2, 0), prepared(1, 0)])
     np.testing.assert_array_equal(arrays["embedding"], rows[[2, 1]].astype(np.float32))
 
@@ -204,9 +208,24 @@ def test_files_that_do_not_fit_are_refused_in_one_line(array, message, tmp_path)
     assert "\n" not in str(error.value)
 
 
-def test_numbers_that_are_not_finite_are_refused(tmp_path):
-    rows = np.zeros((4, 2, 7), np.float32)
-    rows[2, 1, 3] = np.nan
+def test_more_rows_than_scenes_are_refused_where_none_was_left_out(tmp_path):
+    """The scenes may then be other ones than those of the rows."""
+    np.save(tmp_path / "train.npy", np.zeros((9, 2, 7)))
+    assert source(embeddings=str(tmp_path)).embedding_shape == (2, 7)  # 4 of more scenes
+    with pytest.raises(DataError, match="has 9 rows: must have one for each of the 4 scenes"):
+        dataclasses.replace(source(embeddings=str(tmp_path)), of=f"{__name__}:Bare", count=0)
+
+
+def test_an_outcome_is_not_cropped():
+    config = ConfigDict(dict(data=dict(crop=True, intervened="none", size=32)))
+    with pytest.raises(ConfigError, match="data.crop = True: must be False for an outcome"):
+        kinds.make(config, source(), 8, 2)
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e200])
+def test_numbers_that_are_not_finite_are_refused(value, tmp_path):
+    rows = np.zeros((4, 2, 7))
+    rows[2, 1, 3] = value
     np.save(tmp_path / "train.npy", rows)
     guided = source(embeddings=str(tmp_path))
     assert guided[1]["embedding"].shape == (2, 7)
@@ -219,6 +238,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     [(dict(condition="adaln"), "objective.condition = 'adaln': must be film or none"),
      (dict(causal_weight=0.5), "objective.causal_weight = 0.5: must be 0"),
      (dict(guide=dict(depth=2)), "objective.guide.depth = 2: there is no such option"),
+     (dict(guide=dict(width="a")), "objective.guide.width = 'a': must be a whole number"),
      (dict(encoder_input="zeroed"), "objective.encoder_input = 'zeroed'"),
      (dict(predictor=SMALL["predictor"] | dict(attention="cross")), "objective.predictor.attention = 'cross'")],
 )  # fmt: skip
@@ -230,9 +250,11 @@ def test_bad_options_are_refused(options, message):
 def test_what_gives_no_embedding_is_refused():
     with pytest.raises(ConfigError, match="objective.condition = 'film': the source gives no embedding"):
         made()[0].init(jax.random.key(0), replaced(embedding=None))
+    with pytest.raises(ConfigError, match="an embedding has 5 steps: must be at most the 4 times"):
+        made()[0].init(jax.random.key(0), replaced(embedding=jnp.zeros((3, 5, 7))))
     for options, message in ((dict(steps=9), "steps is 9; it must be at most 8"), (dict(objects=0), "objects is 0"),
                              (dict(shuffled=1), "shuffled = 1"), (dict(embeddings=3), "embeddings = 3"),
-                             (dict(of=f"{__name__}:Bare"), "Bare has no states with position/x")):  # fmt: skip
+                             (dict(of=f"{__name__}:Bare"), "Bare has no states with present, position/x")):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             source(**options)
 
@@ -242,6 +264,7 @@ class Bare:
 
     def __init__(self, **_):
         self.label_names, self.can_rerender = (), False
+        self.state_names = ("position/x", "position/y")  # but not whether the object is there
 
     def __len__(self):
         return 4

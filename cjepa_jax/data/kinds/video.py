@@ -23,6 +23,8 @@ def make(
         raise ConfigError(
             f"data.intervened = {data.intervened!r}: {type(source).__name__} cannot; zero_pixels always works"
         )
+    if data.crop and getattr(source, "fixed_view", False):
+        raise ConfigError("data.crop = True: must be False for an outcome, whose places are in the frame's coordinates")
     if data.size % patch:
         raise ConfigError(f"data.size = {data.size}: must be a multiple of the model's patches, {patch} pixels")
     return map(

@@ -18,7 +18,8 @@ from cjepa_jax.errors import ConfigError, DataError
 MOST_STEPS, MOST = 256, 1 << 20  # steps and numbers of an embedding
 MOST_OBJECTS = 64
 OCTAVES = 4  # of the waves that write a place
-PLACE = ("position/x", "position/y")
+NUMBERS = 2 * (1 + 2 * OCTAVES)  # of an object: x and y, each with sines and cosines
+STATES = ("present", "position/x", "position/y")  # that the outcome is made of
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Guided:
     Options:
       of: the source, "module:Class", which is given split, path, size, frames, count and seed. of_options: its options.
       embeddings: a folder with SPLIT.npy of each split, floats [n, S, E] as np.save writes them. Row i belongs to scene
-        i of that split. "": the outcome, from the source's `states`.
+        i of that split. There is one row for each scene, or more where `count` leaves scenes out. "": the outcome,
+        from the source's `states`. It needs data.crop = False.
       steps: S of the outcome. Step s is the last frame of the s-th of S equal parts of the clip, also of the future.
       objects: of the outcome, the first ones of the scene. Each has its place and sines and cosines of it, 18 numbers,
         which are 0 for an object that is not there.
@@ -51,6 +53,7 @@ class Guided:
     shuffled: bool = False
     source: Source = field(init=False, repr=False, compare=False)
     kind: str = field(init=False, default="video", repr=False, compare=False)  # the source's
+    embedding_shape: tuple[int, int] = field(init=False, default=(0, 0), repr=False, compare=False)  # (S, E)
 
     of_fields: ClassVar[tuple[str, ...]] = ("split", "path", "size", "frames", "count", "seed")
 
@@ -72,11 +75,13 @@ class Guided:
             raise ConfigError("data.options.shuffled = True: needs at least 2 scenes")
         if self.embeddings:
             self._check_file()
-        elif not set(PLACE) <= set(self.state_names):
+        elif not set(STATES) <= set(self.state_names):
             raise ConfigError(
-                f"data.options.embeddings = '': {type(self.source).__name__} has no states with {', '.join(PLACE)}, "
+                f"data.options.embeddings = '': {type(self.source).__name__} has no states with {', '.join(STATES)}, "
                 "so there is no outcome: name a folder of embeddings"
             )
+        else:
+            object.__setattr__(self, "embedding_shape", (self.steps, NUMBERS * self.objects))
 
     @property
     def _file(self) -> Path:
@@ -89,8 +94,15 @@ class Guided:
             raise DataError(f"{self._file}: is {kind} {list(shape)}: must be floats [n, S, E]")
         if shape[1] > MOST_STEPS or shape[1] * shape[2] > MOST:
             raise DataError(f"{self._file}: is {list(shape)}: S is at most {MOST_STEPS}, and S E at most {MOST}")
-        if shape[0] < len(self):
+        cut = self.count and len(self) == self.count  # the file may be of all scenes
+        if shape[0] < len(self) or (shape[0] > len(self) and not cut):
             raise DataError(f"{self._file}: has {shape[0]} rows: must have one for each of the {len(self)} scenes")
+        object.__setattr__(self, "embedding_shape", shape[1:])
+
+    @property
+    def fixed_view(self) -> bool:
+        """Whether a crop or a flip of the video would make the embedding wrong: the outcome says places."""
+        return not self.embeddings
 
     @property
     def can_rerender(self) -> bool:
@@ -136,14 +148,15 @@ class Guided:
         with Npy(self._file) as found:
             if i >= found.shape[0]:
                 raise DataError(f"{self._file}: has no row {i}")
-            row = found[i : i + 1][0].astype(np.float32)
+            with np.errstate(over="ignore"):  # of float64: infinite, which is refused below
+                row = found[i : i + 1][0].astype(np.float32)
         if not np.isfinite(row).all():
             raise DataError(f"{self._file}: row {i} is not finite")
         return row
 
     def outcome(self, scene: Mapping[str, np.ndarray]) -> Float32[np.ndarray, "S E"]:
         """The places of the first objects at the end of each of S parts of the clip."""
-        columns = [self.state_names.index(name) for name in ("present", *PLACE)]
+        columns = [self.state_names.index(name) for name in STATES]
         ends = [self.frames * (s + 1) // self.steps - 1 for s in range(self.steps)]
         known = np.asarray(scene["states"], np.float32)[ends][:, : self.objects, columns]  # [S,K,3]
         angle = known[..., 1:, None] * (np.pi * 2.0 ** np.arange(OCTAVES))
