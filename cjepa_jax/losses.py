@@ -339,6 +339,26 @@ def decorrelation(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None
     return (jnp.square(covariance).sum() - jnp.square(variance).sum()) / max(width * (width - 1), 1)
 
 
+def covariance(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = None) -> Scalar:
+    """VICReg's covariance term: the sum of the squared covariances of two different components, divided by D."""
+    return decorrelation(features, valid) * (features.shape[-1] - 1)
+
+
+def vicreg(
+    one: Float[Array, "B D"], other: Float[Array, "B D"], valid: Bool[Array, " B"]
+) -> tuple[Float[Array, " B"], dict[str, Scalar]]:
+    """(squared distance of each scene's two views, mean over D; VICReg's unweighted terms by name).
+
+    The variance term is the mean over the two views, the covariance term their sum, as in its code.
+    """
+    per_scene = jnp.square(one - other).mean(-1)
+    return per_scene, {
+        "invariance": masked_mean(per_scene, valid),
+        "variance": sum(variance_hinge(view, valid) for view in (one, other)) / 2,
+        "covariance": sum(decorrelation(view, valid) for view in (one, other)) * (one.shape[-1] - 1),
+    }
+
+
 def _centred(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None) -> tuple[Array, Array]:
     """Features minus their mean, 0 in rows that do not count, and their unbiased variance [D]."""
     rows = (jnp.ones(features.shape[0], bool) if valid is None else valid)[:, None]

@@ -45,8 +45,9 @@ def patch_and_tubelet(config: Any) -> tuple[int, int]:
     if "encoder" not in config.objective and "history" in config.objective:
         return 1, 1
     encoder = config.objective.get("encoder")
-    if encoder is not None and "widths" in encoder:  # models.pyramid: every level halves the resolution
-        return 2 ** len(encoder.widths), 1
+    if encoder is not None and "type" in encoder:  # an encoder of another class says it itself
+        made = build.build(build.plain(encoder), "objective.encoder")
+        return made.patch, made.tubelet
     if encoder is None or "variant" not in encoder:
         raise ConfigError("objective.encoder.variant is missing: it says how large the patches are")
     return sizes.parse(encoder.variant).patch, encoder.get("tubelet", 1)

@@ -37,7 +37,7 @@ class Block(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Maps of every frame at 1/2, 1/4, ... of its resolution, finest first.
+    """Maps of every frame at 1/2, 1/4, ... of its resolution, finest first. A cell is centred on its 2^l x 2^l pixels.
 
     Attributes: widths of the levels. blocks of each level. kernel of their filters (odd). mean, std of RGB in 0..1.
     """
@@ -62,7 +62,7 @@ class Pyramid(nn.Module):
         for level, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True)):
             if level:
                 x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name=f"norm{level}")(x)
-            x = nn.Conv(width, (3, 3), 2, dtype=self.dtype, name=f"down{level}")(x)
+            x = nn.Conv(width, (2, 2), 2, dtype=self.dtype, name=f"down{level}")(x)  # even, so that cells stay centred
             for block in range(blocks):
                 x = Block(self.kernel, self.dtype, name=f"block{level}_{block}")(x)
             levels.append(x.astype(jnp.float32))
@@ -70,7 +70,7 @@ class Pyramid(nn.Module):
 
 
 class FlowHead(nn.Module):
-    """Coarse to fine (PWC-Net, arXiv 1709.02371): at each level, the flow that is left after warping by the last one.
+    """Coarse to fine (PWC-Net, arXiv 1709.02371): each level predicts the residual flow after warping.
 
     At the coarsest level the flow starts at 0. A level enlarges the flow, warps the next frame's map by it and
     correlates the two maps. Convolutions of the correlations, the map and the flow give a correction, which is added to

@@ -19,10 +19,10 @@ def places(flow: Float[Array, "B H W 2"]) -> Float[Array, "B H W 2"]:
 
 
 def inside(flow: Float[Array, "B H W 2"]) -> Bool[Array, "B H W"]:
-    """Whether that place is between the centres of the frame's first and last pixels."""
-    last = jnp.array([flow.shape[2] - 1, flow.shape[1] - 1], flow.dtype)
+    """Whether that place is on a pixel of the frame: at least -0.5, and below the width or height - 0.5."""
+    end = jnp.array([flow.shape[2], flow.shape[1]], flow.dtype) - 0.5
     at = places(flow)
-    return ((at >= 0) & (at <= last)).all(-1)
+    return ((at >= -0.5) & (at < end)).all(-1)
 
 
 def warp(x: Float[Array, "B H W C"], flow: Float[Array, "B H W 2"]) -> Float[Array, "B H W C"]:

@@ -21,10 +21,7 @@ class Pair(Siamese):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, value, wanted in (("count", self._views.count, 2), ("small", self._views.small, 0)):
-            if value != wanted:
-                text = f"must be {wanted} with {type(self).__name__}, which compares two"
-                raise ConfigError(f"objective.views.{name} = {value}: {text}")
+        siamese.require_two(self._views, type(self).__name__)
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh encoder and projector. There is no target."""
@@ -95,13 +92,7 @@ class VicReg(Pair):
 
     def compare(self, projected: Array, valid: Array) -> tuple[Array, dict[str, Array], Array]:
         """See `Pair`."""
-        one, other = projected[:, 0], projected[:, 1]
-        per_scene = jnp.square(one - other).mean(-1)
-        terms = {
-            "invariance": losses.masked_mean(per_scene, valid),
-            "variance": sum(losses.variance_hinge(view, valid) for view in (one, other)) / 2,
-            "covariance": sum(losses.decorrelation(view, valid) for view in (one, other)) * (one.shape[-1] - 1),
-        }
+        per_scene, terms = losses.vicreg(projected[:, 0], projected[:, 1], valid)
         total = sum(getattr(self, name) * value for name, value in terms.items())
         return per_scene, terms, total
 

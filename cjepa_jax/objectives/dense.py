@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ class Dense(Jepa):
     ramp: tuple[int, int] = (15_000, 30_000)
     images: float = 0.0
 
-    kinds = tuple(("video", "episodes"))
+    kinds: ClassVar[tuple[str, ...]] = ("video", "episodes")
     method = "V-JEPA 2.1: hidden and visible tokens are predicted, at several depths of the encoder"
 
     def __post_init__(self):

@@ -1,6 +1,7 @@
 """Two predictors on one encoder: one for hidden times, one for hidden places. A reading of MC-JEPA without flow."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ class Factored(Jepa):
     causal_weight: float = 0.0
 
     exports = ("encoder",)
-    kinds = tuple(("video", "episodes"))
+    kinds: ClassVar[tuple[str, ...]] = ("video", "episodes")
     method = "two predictors on one encoder, for hidden times and for hidden places"
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:

@@ -18,25 +18,35 @@ from cjepa_jax.objectives import options, photometric, siamese
 from cjepa_jax.objectives.views import Views
 from cjepa_jax.types import Array, Batch, Params
 
-WEIGHTS = (
-    "reconstruction", "regression", "smoothness", "cycle", "level_variance", "level_covariance",
-    "invariance", "variance", "covariance",
-)  # fmt: skip
+MOTION = {
+    "reconstruction": 1.0,
+    "regression": 0.05,
+    "smoothness": 0.02,
+    "cycle": 0.02,
+    "level_variance": 0.05,
+    "level_covariance": 0.002,
+}
+CONTENT = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}  # VICReg's own
+WEIGHTS = MOTION | CONTENT
+"""The weight of each term where `weights` has none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MotionContent:
     """L = motion_weight L_motion + content_weight L_content, both of one pyramid of convolutions. Our reading.
 
-    L_motion is of each pair of consecutive frames, in both directions, the sum of weights["..."] times
+    L_motion is of each pair of consecutive frames, in both directions, the sum of these terms by `weights`:
       reconstruction: a frame against the next one, warped by the flow (photometric.reconstruction, `pixels`).
       regression: the same of the maps at every level of the pyramid, squared error, mean over levels.
       smoothness: change of the flow, less at edges (photometric.smoothness, `edge`).
       cycle: distance of each point from its start after the flow and the flow back.
       level_variance, level_covariance: VICReg's terms of the vectors of each level's map, mean over levels.
-    Reconstruction and cycle count the pixels that the next frame shows (photometric.visible), if `occlusion` is set.
+    If `occlusion` is set, reconstruction counts the pixels that the next frame shows (photometric.visible), and cycle
+    those whose place is in the frame, whether or not they come back.
 
-    L_content is VICReg of two views of each clip's first frame, weights["invariance"], "variance" and "covariance".
+    L_content is VICReg of two views of each clip's first frame: invariance, variance and covariance.
+
+    `weights` are of these nine terms. A term without one has that of WEIGHTS.
 
     L_motion counts from step `motion_start` on, and its weight rises to the full one in as many steps again. `encoder`
     and `head` name models.pyramid.Pyramid and FlowHead with their keyword arguments. `projector` and `views` are those
@@ -54,7 +64,7 @@ class MotionContent:
     edge: float = 10.0
     occlusion: bool = True
     motion_weight: float = 1.0
-    content_weight: float = 0.02
+    content_weight: float = 0.01
     motion_start: int = 0
     dtype: str = "float32"
 
@@ -66,8 +76,9 @@ class MotionContent:
         widths, blocks = self._encoder.widths, self._encoder.blocks
         if not 1 <= len(widths) <= 8 or len(blocks) != len(widths):
             raise ConfigError(f"{name}.widths = {widths}, blocks = {blocks}: must be 1 to 8 levels, as many of each")
-        for value in (*widths, *self._head.hidden):
-            options.whole(f"{name}.widths, objective.head.hidden", value)
+        for key, values in ((f"{name}.widths", widths), ("objective.head.hidden", self._head.hidden)):
+            for value in values:
+                options.whole(key, value)
         for value in blocks:
             options.whole(f"{name}.blocks", value, 0)
         options.whole("objective.head.radius", self._head.radius)
@@ -86,9 +97,7 @@ class MotionContent:
         for key in ("edge", "motion_weight", "content_weight"):
             options.number(f"objective.{key}", getattr(self, key), 0.0, limit="0 or more")
         options.whole("objective.motion_start", self.motion_start, 0)
-        for key, value, wanted in (("count", self._views.count, 2), ("small", self._views.small, 0)):
-            if value != wanted:
-                raise ConfigError(f"objective.views.{key} = {value}: must be {wanted}, for VICReg's two views")
+        siamese.require_two(self._views, "MC-JEPA")
         _ = self._projector  # refused when built, not at the first step
 
     @functools.cached_property
@@ -168,7 +177,7 @@ class MotionContent:
         return self._encoder.apply({"params": params["encoder"]}, frames)
 
     def _weight(self, name: str) -> float:
-        return float(self.weights.get(name, 1.0))
+        return float(self.weights.get(name, WEIGHTS[name]))
 
     def _motion(self, params: Params, batch: Batch) -> tuple[dict[str, Array], Array, dict[str, Array]]:
         """(terms, the reconstruction of each scene [B], monitors) of all pairs of consecutive frames, both ways."""
@@ -182,7 +191,9 @@ class MotionContent:
         flows = self._head.apply({"params": params["head"]}, one, other)
         flow = warping.enlarge(flows[0], 2)
         back = jnp.roll(flow, len(flow) // 2, axis=0)  # the other half has the pairs in the other direction
-        seen = photometric.visible(flow, back) if self.occlusion else jnp.ones(flow.shape[:3], bool)
+        seen = inside = jnp.ones(flow.shape[:3], bool)
+        if self.occlusion:
+            seen, inside = photometric.visible(flow, back), warping.inside(jax.lax.stop_gradient(flow))
         away = losses.norm(photometric.round_trip(flow, back))
         regression = [
             jnp.square(a - warping.warp(b, f)).mean((1, 2, 3)) for a, b, f in zip(one, other, flows, strict=True)
@@ -191,7 +202,7 @@ class MotionContent:
             "reconstruction": photometric.reconstruction(here, warping.warp(there, flow), seen, tuple(self.pixels)),
             "regression": sum(regression) / len(regression),
             "smoothness": photometric.smoothness(flow, here, self.edge),
-            "cycle": losses.masked_mean(away, seen, photometric.PER_PIXEL),
+            "cycle": losses.masked_mean(away, inside, photometric.PER_PIXEL),
             "flow_size": jax.lax.stop_gradient(losses.norm(flow)).mean((1, 2)),
             "flow_seen": seen.mean((1, 2)),
         }
@@ -201,7 +212,7 @@ class MotionContent:
         vectors = [maps.reshape(-1, maps.shape[-1]) for maps in levels]
         rows = [jnp.repeat(valid, len(x) // scenes) for x in vectors]
         means["level_variance"] = sum(map(losses.variance_hinge, vectors, rows)) / len(levels)
-        means["level_covariance"] = sum(map(_covariance, vectors, rows)) / len(levels)
+        means["level_covariance"] = sum(map(losses.covariance, vectors, rows)) / len(levels)
         return means, jax.lax.stop_gradient(per_scene["reconstruction"]), monitors
 
     def _content(self, params: Params, extra: Params, batch: Batch, key: Array) -> tuple:
@@ -210,21 +221,11 @@ class MotionContent:
         coarsest = self._levels(params, views.reshape(-1, *views.shape[2:]))[-1]
         pooled = coarsest.mean((1, 2)).reshape(*views.shape[:2], -1)
         projected, new = siamese.by_view(self._projector, params["projector"], stats["projector"], pooled, batch.valid)
-        one, other = projected[:, 0], projected[:, 1]
-        terms = {
-            "invariance": losses.masked_mean(jnp.square(one - other).mean(-1), batch.valid),
-            "variance": sum(losses.variance_hinge(view, batch.valid) for view in (one, other)) / 2,
-            "covariance": sum(_covariance(view, batch.valid) for view in (one, other)),
-        }
-        return terms, pooled[:, 0], one, stats | {"projector": new}
+        _, terms = losses.vicreg(projected[:, 0], projected[:, 1], batch.valid)
+        return terms, pooled[:, 0], projected[:, 0], stats | {"projector": new}
 
 
 def _both_ways(clips: Array) -> tuple[Array, Array]:
     """(from, to) of all pairs of consecutive frames, forward and then backward: [B, T, ...] -> [2 B (T - 1), ...]."""
     first, second = (x.reshape(-1, *clips.shape[2:]) for x in (clips[:, :-1], clips[:, 1:]))
     return jnp.concatenate([first, second]), jnp.concatenate([second, first])
-
-
-def _covariance(features: Array, valid: Array) -> Array:
-    """VICReg's term: the sum of squared covariances, divided by the width."""
-    return losses.decorrelation(features, valid) * (features.shape[-1] - 1)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ class Jepa(PerExample):
 
     exports = tuple(("encoder", "predictor"))
     predicts = True
-    kinds = tuple(("video", "episodes", "spectrogram"))
+    kinds: ClassVar[tuple[str, ...]] = ("video", "episodes", "spectrogram")
     method = (
         "Causal-JEPA: an encoder sees the tokens of the objects that stay, an EMA copy of it the whole scene; "
         "a narrow predictor infers the latents of the removed objects and the change of the rest"

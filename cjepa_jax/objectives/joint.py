@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ class Joint(Jepa):
     anchor: int = 0
     fallback: float = 0.5
 
-    kinds = tuple(("video", "episodes"))
+    kinds: ClassVar[tuple[str, ...]] = ("video", "episodes")
     method = "Causal-JEPA whose objects are slots, found while it learns"
 
     def __post_init__(self):

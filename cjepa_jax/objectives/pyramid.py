@@ -1,6 +1,7 @@
 """Prediction at several scales with VICReg against collapse: H-JEPA, our reading."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ class Pyramid(Jepa):
     variance: float = 0.0
     covariance: float = 0.0
 
-    kinds = tuple(("video", "episodes"))
+    kinds: ClassVar[tuple[str, ...]] = ("video", "episodes")
     method = "H-JEPA: prediction at several scales, with VICReg"
 
     def __post_init__(self):
@@ -78,7 +79,7 @@ class Pyramid(Jepa):
         if self.variance or self.covariance:
             own = {
                 "loss/variance": losses.variance_hinge(pooled, valid),
-                "loss/covariance": losses.decorrelation(pooled, valid) * (pooled.shape[-1] - 1),
+                "loss/covariance": losses.covariance(pooled, valid),
             }
             total = total + self.variance * own["loss/variance"] + self.covariance * own["loss/covariance"]
             metrics = metrics | own

@@ -102,10 +102,7 @@ class Byol(Siamese):
     def __post_init__(self):
         super().__post_init__()
         _ = self._predictor
-        if self._views.count != 2:
-            raise ConfigError(f"objective.views.count = {self._views.count}: must be 2 with BYOL, which compares two")
-        if self._views.small:
-            raise ConfigError(f"objective.views.small = {self._views.small}: must be 0 with BYOL, which compares two")
+        require_two(self._views, "BYOL")
 
     @functools.cached_property
     def _predictor(self) -> Projector:
@@ -220,6 +217,14 @@ class LeJepa(Siamese):
     def next_target(self, params: Params, target: Params, step: Array) -> Params:
         """There is none."""
         return target
+
+
+def require_two(views: Views, method: str) -> None:
+    """Raises ConfigError for other than two large views."""
+    for name, value, wanted in (("count", views.count, 2), ("small", views.small, 0)):
+        if value != wanted:
+            text = f"must be {wanted} with {method}, which compares two"
+            raise ConfigError(f"objective.views.{name} = {value}: {text}")
 
 
 def projector(name: str, section: Mapping, dtype: str) -> Projector:

@@ -7,9 +7,10 @@ reading: no code or weights of it were found, and not all of its weights.
 Taken from it: one pyramid of ConvNeXt blocks for both tasks, flow from coarse to fine by correlations (PWC-Net), norms
 after its convolutions, clipped flows, no target network and no masks, reconstruction by l1, l2 and SSIM, regression of
 warped maps, edge-aware smoothness, consistency of both directions, variance and covariance at every level, VICReg of
-two views. Different: four levels of 16 to 64 channels (there ConvNeXt-T with six), filters of 3 x 3 (there 7 x 7), the
-content's views are of the same frames (there of ImageNet), both losses in every step (there batches alternate), hidden
-pixels do not count, and these weights. Expected: docs/RESULTS_FAMILY.md.
+two views. Different: sizes of pyramid, projector and batch, the content's views are of the same frames (there of
+ImageNet), both losses in every step (there batches alternate), motion from the first step (there from epoch 10), the
+mean over levels instead of the sum, hidden pixels are not reconstructed, and these weights. docs/FAMILY.md has a table
+of the differences. It has not been scored.
 
     --config.data.source=cjepa_jax.data.sources.videos:Videos --config.data.path=DIR --config.data.count=0 \
         --config.data.options="{'fps': 12.0}" --config.checkpoint.best=probe/rankme     your own videos

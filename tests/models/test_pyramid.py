@@ -23,7 +23,8 @@ def test_warping_is_scipys_linear_interpolation_with_the_nearest_border():
     ])  # fmt: skip
     np.testing.assert_allclose(jax.jit(warping.warp)(MAPS, FLOWS), wanted, atol=1e-5)
     places = np.stack([x + FLOWS[..., 0], y + FLOWS[..., 1]], -1)
-    within = ((places >= 0) & (places <= (8, 5))).all(-1)
+    pixels = np.floor(places + 0.5)  # a pixel reaches half a pixel to each side of its centre
+    within = ((pixels >= 0) & (pixels <= (8, 5))).all(-1)
     assert 0 < within.sum() < within.size
     np.testing.assert_array_equal(warping.inside(FLOWS), within)
 
@@ -71,6 +72,25 @@ def test_the_filters_of_a_block_are_a_convolution_of_each_channel():
     y = jax.nn.gelu(y @ params["expand"]["kernel"] + params["expand"]["bias"], approximate=False)
     wanted = MAPS + params["scale"] * (y @ params["contract"]["kernel"] + params["contract"]["bias"])
     np.testing.assert_allclose(jax.jit(block.apply)({"params": params}, MAPS), wanted, atol=2e-4)
+
+
+def test_cells_are_centred_where_flows_of_their_level_are_enlarged_to():
+    """The pixels that a cell depends on lie symmetrically about the centre of its 2^l x 2^l pixels."""
+    encoder, frames = pyramid.Pyramid(widths=(4, 4), blocks=(1, 1)), jnp.asarray(RNG.uniform(0, 255, (1, 20, 20, 3)))
+    params = jax.eval_shape(encoder.init, jax.random.key(0), frames)
+    params = jax.tree.map(lambda x: jnp.asarray(RNG.normal(size=x.shape), jnp.float32), params)
+
+    @jax.jit
+    def slopes(frames):
+        levels, pull = jax.vjp(lambda x: encoder.apply(params, x), frames)
+        cells = [jnp.zeros_like(x).at[:, 2, 2].set(1.0) for x in levels]
+        return [pull([cell * (i == level) for i, cell in enumerate(cells)])[0] for level in range(len(levels))]
+
+    for level, slope in enumerate(slopes(frames), 1):
+        for axis in (1, 2):
+            reached = np.nonzero(np.asarray(slope != 0).any(tuple({0, 1, 2, 3} - {axis})))[0]
+            assert 0 < reached[0] and reached[-1] < 19  # within the frame
+            assert (reached[0] + reached[-1]) / 2 == 2**level * 2.5 - 0.5
 
 
 @pytest.mark.slow

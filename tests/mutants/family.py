@@ -21,6 +21,9 @@ WARP = f"{PYRAMID}warping_is_scipys_linear_interpolation_with_the_nearest_border
 SHOWN = f"{FLOW}opposite_flows_come_back_and_points_that_leave_or_do_not_come_back_are_not_shown"
 REBUILT = f"{FLOW}reconstruction_is_l1_l2_and_ssim_of_the_pixels_that_count"
 SMOOTH = f"{FLOW}smoothness_is_the_mean_change_of_neighbours_less_at_edges"
+EXPLAINED = f"{FLOW}true_flow_at_every_level_explains_both_directions_of_all_pairs"
+CYCLE = "points_that_do_not_come_back_count_in_the_cycle_and_not_in_the_reconstruction"
+DEFAULTS = "a_weight_that_is_not_given_is_that_of_the_config"
 SUMMED = f"{FLOW}the_loss_is_the_weighted_sum_of_its_terms_and_trains_every_part"
 TRUE_FLOW = "tests/data/worlds/test_balls.py::test_true_flow_keeps_every_point_at_its_place_in_its_object"
 ERRORS = f"{EPE}the_truth_scores_0_an_error_its_size_and_floors_are_those_of_the_test_pairs"
@@ -50,12 +53,17 @@ FAMILY = (
         "cjepa_jax/models/warping.py",
         ("share = at - low", "share = low - at", WARP),
         ("(row * cols + col)", "(col * rows + row)", WARP),
-        ("(at <= last)", "(at < last - 1)", WARP),
+        ("(at < end)", "(at < end - 1)", WARP),
         ("index // side, index % side", "index % side, index // side", f"{PYRAMID}correlations_are_those_of_all_pairs"),
         ("return factor * jax.image", "return jax.image", f"{PYRAMID}a_flow_keeps_its_meaning_on_a_larger_map"),
     ),
     *of(
         "cjepa_jax/models/pyramid.py",
+        (
+            "nn.Conv(width, (2, 2), 2,",
+            "nn.Conv(width, (3, 3), 2,",
+            f"{PYRAMID}cells_are_centred_where_flows_of_their_level_are_enlarged_to",
+        ),
         (
             "filters[i, j] for",
             "filters[j, i] for",
@@ -82,6 +90,12 @@ FAMILY = (
         "cjepa_jax/objectives/flow.py",
         ("self._weight(name) * value", "value", SUMMED),
         ("total + self.content_weight * sum", "total + sum", SUMMED),
+        ("back = jnp.roll(flow, len(flow) // 2, axis=0)", "back = flow", EXPLAINED),
+        ('{"params": params["head"]}, one, other)\n', '{"params": params["head"]}, other, one)\n', EXPLAINED),
+        ("one, other)[0], 2)", "other, one)[0], 2)", EXPLAINED),
+        ("flow = warping.enlarge(flows[0], 2)", "flow = warping.enlarge(flows[0], 2) / 2", EXPLAINED),
+        ("masked_mean(away, inside,", "masked_mean(away, seen,", f"{FLOW}{CYCLE}"),
+        ("self.weights.get(name, WEIGHTS[name])", "self.weights.get(name, 1.0)", f"{FLOW}{DEFAULTS}"),
         ("jnp.concatenate([second, first])", "jnp.concatenate([second, second])", f"{FLOW}pairs_go_both_ways"),
         ("jnp.clip(rise, 0.0, 1.0)", "jnp.where(rise > 0, 1.0, 0.0)", f"{FLOW}the_motion_may_start_later"),
     ),

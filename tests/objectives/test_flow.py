@@ -3,14 +3,17 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.loading.model import Network
 from cjepa_jax.models import warping
+from cjepa_jax.models.pyramid import FlowHead
 from cjepa_jax.objectives import photometric
-from cjepa_jax.objectives.flow import MotionContent, _both_ways
-from cjepa_jax.types import Batch
+from cjepa_jax.objectives.flow import WEIGHTS, MotionContent, _both_ways
+from cjepa_jax.types import Batch, TrainState
 from configs.family import mcjepa
 
 RNG = np.random.default_rng(0)
@@ -108,9 +111,85 @@ def section(**changes):
 def clips(count=4):
     """Clips of two frames of noise: the second is the first one, two pixels further to the right."""
     noise = np.random.default_rng(1).integers(0, 256, (count, 1, 16, 18, 3), np.uint8)
-    video = np.concatenate([noise[:, :, :, 2:], noise[:, :, :, :16]], axis=1)
-    fields = dict.fromkeys(Batch.__dataclass_fields__) | {"video": video, "valid": np.ones(count, bool)}
+    return as_batch(np.concatenate([noise[:, :, :, 2:], noise[:, :, :, :16]], axis=1))
+
+
+MOVES = ((4, 0), (0, 4), (-4, 0), (0, -4))  # (x, y) in pixels
+
+
+class Matching(FlowHead):
+    """Knows that a pair moves by one of MOVES, and finds by which one from the coarsest maps, if its parameter is 1.
+    If it is 0, every pair gets the first one."""
+
+    def setup(self):
+        self.finds = self.param("finds", jax.nn.initializers.ones, (), int)
+
+    def __call__(self, one, other):
+        cell = 2 ** len(one)
+        errors = [jnp.square(one[-1] - jnp.roll(other[-1], (-y // cell, -x // cell), (1, 2))) for x, y in MOVES]
+        best = jnp.argmin(jnp.stack([error.mean((1, 2, 3)) for error in errors]), axis=0) * self.finds
+        flow = jnp.asarray(MOVES, jnp.float32)[best][:, None, None]
+        return [jnp.broadcast_to(flow / 2**level, (*x.shape[:3], 2)) for level, x in enumerate(one, 1)]
+
+
+def squares():
+    """Clips of three frames, uint8 [2, 3, 16, 16, 3]: noise on grey that moves by two of MOVES, one after the other."""
+    video = np.full((2, 3, 16, 16, 3), 128, np.uint8)
+    noise = np.random.default_rng(2).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    for scene, corners in enumerate((((4, 4), (4, 8), (8, 8)), ((8, 8), (8, 4), (4, 4)))):  # (row, column)
+        for t, (row, col) in enumerate(corners):
+            video[scene, t, row : row + 4, col : col + 4] = noise[scene]
+    return video
+
+
+@pytest.fixture(scope="module")
+def matched():
+    """(objective, its encoder's parameters, motion) with Matching behind a random pyramid without blocks, at whose
+    borders nothing is padded."""
+    fields = section(**{"encoder.blocks": (0, 0)})
+    fields["head"] = {"type": f"{__name__}:Matching"}
+    objective = MotionContent(**fields, steps=10)
+    shapes = jax.eval_shape(objective._encoder.init, jax.random.key(0), np.zeros((1, 16, 16, 3)))["params"]
+    rng = np.random.default_rng(3)
+    encoder = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes)
+    return objective, encoder, jax.jit(objective._motion)
+
+
+def as_batch(video):
+    fields = dict.fromkeys(Batch.__dataclass_fields__) | {"video": video, "valid": np.ones(len(video), bool)}
     return Batch(**fields)
+
+
+def test_true_flow_at_every_level_explains_both_directions_of_all_pairs(matched):
+    """Fails if the two frames, the two directions, or the resolution of a flow are mistaken."""
+    objective, encoder, motion = matched
+    params = {"encoder": encoder, "head": {"finds": np.int32(1)}}
+    terms, per_scene, monitors = motion(params, as_batch(squares()))
+    for name, most in (("reconstruction", 1e-5), ("regression", 1e-8), ("smoothness", 0), ("cycle", 1e-5)):
+        assert 0 <= float(terms[name]) <= most, name
+    assert (np.abs(per_scene) < 1e-5).all()
+    assert float(monitors["flow_size"]) == 4 and float(monitors["flow_seen"]) == 12 / 16
+
+    pairs = np.concatenate([squares()[:, :2], squares()[:, 1:]])
+    state = TrainState(step=0, params=params, target={}, extra={}, opt_state=None, skipped=0)
+    found = Network(objective=objective, state=state, names_objects=False).functions(batch=3).flow(pairs)
+    wanted = np.float32([(4, 0), (-4, 0), (0, 4), (0, -4)])
+    np.testing.assert_array_equal(found, np.broadcast_to(wanted[:, None, None], (4, 16, 16, 2)))
+
+
+def test_points_that_do_not_come_back_count_in_the_cycle_and_not_in_the_reconstruction(matched):
+    _, encoder, motion = matched
+    terms, _, monitors = motion({"encoder": encoder, "head": {"finds": np.int32(0)}}, as_batch(squares()))
+    assert float(terms["cycle"]) == pytest.approx(8) and float(terms["reconstruction"]) == 0  # none is seen
+    assert float(monitors["flow_seen"]) == 0 < float(terms["regression"])
+
+
+def test_a_weight_that_is_not_given_is_that_of_the_config():
+    given, shipped = MotionContent(**(section() | {"weights": {"cycle": 3.0}}), steps=10), section()
+    assert {name: given._weight(name) for name in WEIGHTS} == shipped["weights"] | {"cycle": 3.0}
+    defaults = {field.name: field.default for field in dataclasses.fields(MotionContent)}
+    for name in ("pixels", "edge", "occlusion", "motion_weight", "content_weight", "motion_start"):
+        assert defaults[name] == shipped[name], name
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +209,14 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_and_trains_every_part(made):
     content = ("invariance", "variance", "covariance")
     terms = {name.removeprefix("loss/"): float(value) for name, value in metrics.items() if name.startswith("loss/")}
     assert set(terms) == {*motion, *content}
-    wanted = sum(w[name] * terms[name] for name in motion) + 0.01 * sum(w[name] * terms[name] for name in content)
+    content_sum = sum(w[name] * terms[name] for name in content)
+    wanted = sum(w[name] * terms[name] for name in motion) + objective.content_weight * content_sum
     assert float(total) == pytest.approx(wanted, rel=1e-5) and metrics["per_scene"].shape == (4,)
     for leaf in jax.tree.leaves(gradient):
         assert np.isfinite(leaf).all()
-    assert all(float(abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient["encoder"]))
+    assert all(float(abs(leaf).max()) > 0 for leaf in jax.tree.leaves((gradient["encoder"], gradient["head"])))
+    kernels = [leaf for path, leaf in jax.tree.leaves_with_path(gradient["projector"]) if path[-1].key == "kernel"]
+    assert len(kernels) == 2 and all(float(abs(leaf).max()) > 0 for leaf in kernels)  # a norm removes biases
     assert jax.tree.structure(extra) == jax.tree.structure(state[2])
 
 
@@ -187,7 +269,8 @@ def test_flow_and_tokens_have_their_shapes():
     [
         ({"encoder.blocks": (1,)}, r"widths = \(4, 6\), blocks = \(1,\): must be 1 to 8 levels, as many of each"),
         ({"encoder.kernel": 4}, "kernel = 4: must be an odd number of pixels"),
-        ({"encoder.widths": (4, 0)}, "must be a whole number, at least 1"),
+        ({"encoder.widths": (4, 0)}, "objective.encoder.widths = 0: must be a whole number, at least 1"),
+        ({"head.hidden": (0,)}, "objective.head.hidden = 0: must be a whole number, at least 1"),
         ({"head.radius": -1}, "objective.head.radius = -1: must be a whole number, at least 1"),
         ({"head.limit": 0.0}, "objective.head.limit = 0.0: must be above 0, pixels"),
         ({"weights.cycle": -1.0}, "objective.weights.cycle = -1.0: must be 0 or more"),
@@ -195,7 +278,7 @@ def test_flow_and_tokens_have_their_shapes():
         ({"pixels": (1.0, -1.0, 0.0)}, "objective.pixels = -1.0: must be 0 or more"),
         ({"encoder.blocks": (1, -1)}, "objective.encoder.blocks = -1: must be a whole number, at least 0"),
         ({"edge": -1.0}, "objective.edge = -1.0: must be 0 or more"),
-        ({"views.count": 3}, "objective.views.count = 3: must be 2, for VICReg's two views"),
+        ({"views.count": 3}, "objective.views.count = 3: must be 2 with MC-JEPA, which compares two"),
         ({"views.small": 1, "views.small_size": 8}, "objective.views.small = 1: must be 0"),
         ({"motion_start": -1}, "objective.motion_start = -1: must be a whole number, at least 0"),
     ],
