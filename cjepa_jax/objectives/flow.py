@@ -199,7 +199,7 @@ class MotionContent:
             jnp.square(a - warping.warp(b, f)).mean((1, 2, 3)) for a, b, f in zip(one, other, flows, strict=True)
         ]
         per_pair = {
-            "reconstruction": photometric.reconstruction(here, warping.warp(there, flow), seen, tuple(self.pixels)),
+            "reconstruction": photometric.reconstruction(here, warping.warp(there, flow), seen, self.pixels),
             "regression": sum(regression) / len(regression),
             "smoothness": photometric.smoothness(flow, here, self.edge),
             "cycle": losses.masked_mean(away, inside, photometric.PER_PIXEL),

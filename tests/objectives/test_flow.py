@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cjepa_jax.data import assemble
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.loading.model import Network
 from cjepa_jax.models import warping
@@ -140,6 +141,14 @@ def squares():
         for t, (row, col) in enumerate(corners):
             video[scene, t, row : row + 4, col : col + 4] = noise[scene]
     return video
+
+
+def test_the_pyramid_says_how_large_its_patches_are():
+    c = mcjepa.get_config().copy_and_resolve_references().unlock()
+    c.objective.encoder.update(widths=(4, 6), blocks=(1, 1))
+    assert assemble.patch_and_tubelet(c) == (4, 1)
+    del c.objective.encoder.widths, c.objective.encoder.blocks  # the class has defaults
+    assert assemble.patch_and_tubelet(c) == (16, 1)
 
 
 @pytest.fixture(scope="module")
