@@ -50,6 +50,10 @@ def test_the_truth_scores_0_an_error_its_size_and_floors_are_those_of_the_test_p
     constant = fit.flow[np.linalg.norm(fit.flow, axis=-1) >= 0.5].mean(0)
     away = np.linalg.norm(true.flow - constant, axis=-1)[length >= 0.5]
     assert moving[flow.CONSTANT] == pytest.approx(away.mean(), rel=1e-4)
+    testing = bench().testing
+    shift = np.concatenate([testing.source.translation(int(index)) for index in testing.arrays["scene"]])
+    away = np.linalg.norm(true.flow - shift, axis=-1)[length >= 0.5]
+    assert 0.05 < moving[flow.TRANSLATION] == pytest.approx(away.mean(), rel=1e-4)
     assert 0 < moving[flow.DIS] < moving[flow.ZERO]
     every = benches.by_row(result, "epe/all")
     assert every[flow.ZERO] == pytest.approx(length.mean(), rel=1e-4)  # the ground moves by nothing
@@ -71,11 +75,11 @@ def test_dis_is_chosen_on_the_fitting_scenes(true, monkeypatch):
     know = planted(fit, 0.0), planted(true, 0.0)
 
     def classical(options):
-        good = {(2, 1): 0, (0, 0): 1}.get(options)
+        good = {(2, 1, 0): 0, (0, 0, 0): 1}.get(options)
 
         def found(frames):
             own = next(i for i, part in enumerate((fit, true)) if frames.shape == part.frames.shape)
-            return know[own](frames) + np.float32(options == (2, 1) and own or 5 * (good != own))
+            return know[own](frames) + np.float32(options == (2, 1, 0) and own or 5 * (good != own))
 
         return found
 
@@ -88,8 +92,9 @@ def test_dis_finds_the_motion_of_a_texture():
     noise = np.random.default_rng(0).normal(size=(12, 12))
     image = np.clip(128 + 60 * ndimage.zoom(noise, 6, order=3), 0, 255)
     first, second = (np.repeat(image[4:68, 4 - x : 68 - x, None], 3, -1).astype(np.uint8) for x in (0, 2))
-    found = flow.classical((2, 0))(np.stack([first, second])[None])
-    assert np.median(found[0, 16:48, 16:48, 0]) == pytest.approx(2, abs=0.2)
+    for options in ((2, 0, 0), (2, 0, 1)):
+        found = flow.classical(options)(np.stack([first, second])[None])
+        assert np.median(found[0, 16:48, 16:48, 0]) == pytest.approx(2, abs=0.2)
 
 
 def test_hues_are_directions_and_0_is_white():

@@ -114,7 +114,8 @@ FAMILY = (
     ),
     *of(
         "cjepa_jax/data/worlds/rigid.py",
-        ("turn = new[..., 2] - old[..., 2]", "turn = old[..., 2] - new[..., 2]", TRUE_FLOW),
+        ("(new[..., 2] - old[..., 2])", "(old[..., 2] - new[..., 2])", TRUE_FLOW),
+        ("old[..., 2]) * turns", "old[..., 2])", TRUE_FLOW),
         ("flow[t, owner[t] < 0] = 0", "pass", TRUE_FLOW),
         ("== owner[t][there]", ">= 0", TRUE_FLOW),
     ),

@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+import configs.evals.flow
 from cjepa_jax import experiment
-from cjepa_jax.configuration import check
+from cjepa_jax.configuration import build, check
 from cjepa_jax.data import bench, inspect, show
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.evals import flow
 from cjepa_jax.evals.classify import Classify
 from cjepa_jax.evals.probe import Probe
 from cjepa_jax.evaluate import make_bench, require_kinds
@@ -66,6 +68,21 @@ def test_twenty_steps_lower_the_loss_or_keep_it_finite(name):
     assert sum(changed) > 0.8 * len(changed)
     scores = probe.run(state.params | state.extra)
     assert np.isfinite(scores["probe/rankme"]) and "probe/rankme_random" in scores
+
+
+@pytest.mark.slow
+def test_the_flow_that_is_scored_is_that_of_the_objective():
+    c = config("family.mcjepa")
+    restored = Restored.of(c, "random")
+    made = make_bench(c, restored)
+    protocol = build.build(configs.evals.flow.get_config().evals.protocols.flow)
+    scores = {(score.metric, score.row): score.value for score in protocol.run(made).scores}
+    true = flow.pairs(made.testing, protocol.least)
+    wanted = np.asarray(jax.jit(restored.objective.flow)(restored.state.params, true.frames))
+    assert wanted.shape == true.flow.shape and wanted.any()
+    for metric in flow.METRICS:
+        assert scores[metric, "trained"] == pytest.approx(flow.mean(true, wanted, metric), rel=1e-4)
+        assert np.isfinite(scores[metric, "random init"])
 
 
 @pytest.mark.parametrize("name, kind", [("family.point_jepa", "points"), ("family.audio_jepa", "spectrogram")])

@@ -124,6 +124,14 @@ class Rigid(World):
         next frame shows that point: its place is in the frame, and the pixel there belongs to the same object.
         Raises IndexError, DataError.
         """
+        return self._flow(i)
+
+    def translation(self, i: int) -> np.ndarray:
+        """As the first array of `flow`, if objects did not turn: every pixel of an object moves as its centre does."""
+        return self._flow(i, turns=False)[0]
+
+    def _flow(self, i: int, turns: bool = True) -> tuple[np.ndarray, np.ndarray]:
+        """`flow`, with or without the turning of the objects."""
         setup = self.setup(i)
         nothing = np.zeros(len(setup.colour), bool)
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, nothing, events=False)
@@ -135,7 +143,7 @@ class Rigid(World):
         seen = np.zeros(flow.shape[:3], bool)
         for t in range(self.frames - 1):
             old, new = (motion[at][owner[t]] for at in (t, t + 1))  # [H,W,6]; of another object at the background
-            turn = new[..., 2] - old[..., 2]
+            turn = (new[..., 2] - old[..., 2]) * turns
             right, down = x - old[..., 0], y - old[..., 1]
             flow[t, ..., 0] = new[..., 0] + np.cos(turn) * right - np.sin(turn) * down - x
             flow[t, ..., 1] = new[..., 1] + np.sin(turn) * right + np.cos(turn) * down - y

@@ -132,7 +132,7 @@ def test_true_flow_keeps_every_point_at_its_place_in_its_object(world):
     names = [world.state_names.index(name) for name in ("position/x", "position/y", "angle")]
     moved, same = 0, []
     for i in range(6):
-        scene, (flow, seen) = world[i], world.flow(i)
+        scene, (flow, seen), shift = world[i], world.flow(i), world.translation(i)
         assert flow.shape == (world.frames - 1, 48, 48, 2) and flow.dtype == np.float32 and seen.dtype == bool
         for t, k in np.ndindex(world.frames - 1, len(scene["masks"])):
             rows, cols = np.nonzero(scene["masks"][k, t])
@@ -144,6 +144,8 @@ def test_true_flow_keeps_every_point_at_its_place_in_its_object(world):
                 away = points / 48 - (x, y)
                 own.append(away @ [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
             np.testing.assert_allclose(own[0], own[1], atol=2e-5)
+            path = scene["states"][t : t + 2, k, names[:2]].astype(float)
+            np.testing.assert_allclose(shift[t, rows, cols] / 48, np.tile(path[1] - path[0], (len(rows), 1)), atol=2e-6)
             moved += int((abs(ends - start) > 0.5).any(-1).sum())
             col, row = np.floor(ends).astype(int).T
             within = (col >= 0) & (col < 48) & (row >= 0) & (row < 48)
@@ -155,6 +157,6 @@ def test_true_flow_keeps_every_point_at_its_place_in_its_object(world):
             )
             same += (before == after).all(-1).tolist()
         ground = ~scene["masks"].any(0)
-        assert (flow[ground[:-1]] == 0).all()
+        assert (flow[ground[:-1]] == 0).all() and (shift[ground[:-1]] == 0).all()
         np.testing.assert_array_equal(seen[ground[:-1]], ground[1:][ground[:-1]])
     assert moved > 100 and np.mean(same) > 0.9  # pixels at the edge of a mark may differ
