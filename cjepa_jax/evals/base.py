@@ -86,7 +86,8 @@ class Model:
       influence: of models of slots, else None. Hidden -> by name graphs [B, K, K] of what slot i (axis 1) depends on.
       flow: of models of optical flow, else None. Pairs of frames uint8 [B, 2, H, W, 3] -> float32 [B, H, W, 2], how far
         each pixel of the first moves, (x, y) in pixels, y down.
-      segment: of models whose slots share the pixels out, else None. Video -> each pixel's slot, int32 [B, T, H, W].
+      segment, segments: of models that assign each pixel to a slot, else None and 0. Video -> each pixel's slot, int32
+        [B, T, H, W], and the number of slots. See objectives.base.Segmenting.
       inside: the encoder's layers. None if `encode` is not one of this package's Transformers alone.
     """
 
@@ -103,6 +104,7 @@ class Model:
     influence: Callable[[Hidden], dict[str, np.ndarray]] | None = None
     flow: Callable[[np.ndarray], np.ndarray] | None = None
     segment: Callable[[np.ndarray], np.ndarray] | None = None
+    segments: int = 0
     inside: Inside | None = None
 
 

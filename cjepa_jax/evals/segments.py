@@ -9,7 +9,7 @@ from scipy.cluster import vq
 
 from cjepa_jax.configuration import seeds
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.evals.base import TRAINED, Bench, Model, Result, Score, integer, number, over_inits, require
+from cjepa_jax.evals.base import TRAINED, Bench, Result, Scenes, Score, integer, number, over_inits, require
 
 COLOURS, GRID = "k-means of colour and place", "fixed grid"
 METRICS = ("fg-ari", "mbo")
@@ -27,77 +27,104 @@ class Segments:
     chance. "mbo": the mean over objects of the best intersection over union with a segment. Pixels of the background
     that a segment holds count here.
 
-    Floors: k-means of colour and place of a clip's pixels, and a grid of equal rectangles, both with `slots` segments.
-    Random initialisations of the model are reported next to them. Intervals are over scenes.
+    Floors have as many segments as the model has slots: k-means of colour and place of a clip's pixels, a row for each
+    weight in `places`, and a grid of rectangles of equal area. No weight is best for both metrics, so compare with the
+    best row. Random initialisations of the model are reported next to them. Intervals are over scenes.
 
     Attributes:
-      slots: segments of the floors: those of the model.
-      place: the weight of a pixel's place, 0 to 1 across the view, next to its colour, 0 to 1 in each channel.
+      places: weights of a pixel's place, 0 to 1 across the view, next to its colour, 0 to 1 in each channel.
+      starts: of k-means. The one with the least sum of squares counts.
     Raises: ConfigError for values outside their limits, and for a model or data without segments.
     """
 
-    slots: int = 7
-    place: float = 1.0
+    places: tuple[float, ...] = (0.1, 0.3, 1.0)
+    starts: int = 3
 
     kinds: ClassVar[tuple[str, ...]] = ("video",)
 
     def __post_init__(self):
-        if not integer(self.slots, 2):
-            raise ConfigError(f"evals.protocols: segments.slots = {self.slots!r}: must be an integer of at least 2")
-        if not number(self.place) or not 0 < self.place < np.inf:
-            raise ConfigError(f"evals.protocols: segments.place = {self.place!r}: must be a number above 0")
+        if not integer(self.starts, 1):
+            raise ConfigError(f"evals.protocols: segments.starts = {self.starts!r}: must be an integer of at least 1")
+        if not (
+            isinstance(self.places, tuple | list)
+            and len(self.places)
+            and all(number(place) and 0 < place < np.inf for place in self.places)
+        ):
+            raise ConfigError(f"evals.protocols: segments.places = {self.places!r}: must be a list of numbers above 0")
 
     def run(self, bench: Bench) -> Result:
         """The scores of the model, of random initialisations and of the floors on the same scenes."""
         for model in bench.models:
-            require(model.segment is not None, "Segments", "a model whose slots share the pixels out")
-        testing = bench.testing
-        video, scenes = testing.arrays["video"], testing.arrays["scene"].tolist()
-        truth = np.stack([objects(testing.source[scene]["masks"]) for scene in scenes])
-        require(truth.shape == video.shape[:4], "Segments", "scenes of data.size, without a crop")
-        kept = [i for i, labels in enumerate(truth) if len(np.unique(labels[labels >= 0])) > 1]
+            require(model.segment is not None, "Segments", "a model that assigns each pixel to a slot")
+        count, video, every = bench.model.segments, bench.testing.arrays["video"], true_labels(bench.testing)
+        kept = [i for i, labels in enumerate(every) if len(np.unique(labels[labels >= 0])) > 1]
         require(bool(kept), "Segments", "scenes with at least two visible objects")
-        video, truth = video[kept], truth[kept]
-        found = {model.name: segmented(model, video) for model in bench.models}
-        found[COLOURS] = np.stack([self.colours(clip, bench.seed, i) for i, clip in zip(kept, video, strict=True)])
-        found[GRID] = np.broadcast_to(grid(self.slots, *video.shape[2:4]), truth.shape)
-        values = {row: scored(truth, labels) for row, labels in found.items()}
+        video, truth = video[kept], every[kept]
+        values = {model.name: scored(truth, model.segment(video)) for model in bench.models if model.segment}
+        floors = {f"{COLOURS} x {place:g}": self.colours(place, count, video, bench.seed) for place in self.places}
+        floors[GRID] = np.broadcast_to(grid(count, *video.shape[2:4]), truth.shape)
+        values |= {row: scored(truth, labels) for row, labels in floors.items()}
         scores = []
         for n, metric in enumerate(METRICS):
             scores.append(_score(metric, TRAINED, values[bench.model.name][n], "result"))
             random = [float(values[model.name][n].mean()) for model in bench.randoms]
             scores += [over_inits(metric, random, len(kept))] if random else []
-            scores += [_score(metric, row, values[row][n], "floor") for row in (COLOURS, GRID)]
-        return Result(scores, notes=[f"{len(kept)} of {len(scenes)} scenes have at least two visible objects"])
+            scores += [_score(metric, row, values[row][n], "floor") for row in floors]
+        return Result(scores, notes=[f"{len(kept)} of {len(every)} scenes have at least two visible objects"])
 
-    def colours(self, clip: np.ndarray, seed: int, scene: int) -> np.ndarray:
-        """The clusters of a clip's pixels, uint8 [T, H, W, 3] -> int [T, H, W]."""
-        frames, height, width, _ = clip.shape
+    def colours(self, place: float, count: int, video: np.ndarray, seed: int) -> np.ndarray:
+        """`count` clusters of each clip's pixels, uint8 [n, T, H, W, 3] -> int [n, T, H, W]."""
+        frames, height, width = video.shape[1:4]
         y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
-        places = np.broadcast_to(np.stack([y, x], -1) * self.place, (frames, height, width, 2))
-        points = np.concatenate([clip / 255, places], -1).reshape(-1, 5)
-        rng = seeds.generator(seed, "clusters of colours", scene)
-        with warnings.catch_warnings(action="ignore"):  # of a cluster that has lost its pixels
-            return vq.kmeans2(points, self.slots, iter=20, minit="++", seed=rng)[1].reshape(clip.shape[:3])
+        where = np.broadcast_to(np.stack([y, x], -1) * place, (frames, height, width, 2))
+        found = []
+        for n, clip in enumerate(video):
+            points = np.concatenate([clip / 255, where], -1).reshape(-1, 5)
+            found.append(clusters(points, count, seeds.generator(seed, "clusters of colours", n), self.starts))
+        return np.stack(found).reshape(video.shape[:4])
+
+
+def true_labels(scenes: Scenes) -> np.ndarray:
+    """Each pixel's object in each scene, int [n, T, H, W]. Raises ConfigError for masks of another size, or without."""
+    found, shape = [], scenes.arrays["video"].shape[1:4]
+    for scene in scenes.arrays["scene"].tolist():
+        masks = scenes.source[scene].get("masks")
+        require(masks is not None, "Segments", "scenes with masks")
+        require(masks.shape[1:] == shape, "Segments", "scenes of data.size, without a crop")
+        found.append(objects(masks))
+    return np.stack(found)
 
 
 def objects(masks: np.ndarray) -> np.ndarray:
     """Each pixel's object, -1 for none: bool [K, T, H, W] -> int [T, H, W]. Of several the first one."""
+    if not len(masks):
+        return np.full(masks.shape[1:], -1)
     return np.where(masks.any(0), masks.argmax(0), -1)
 
 
-def segmented(model: Model, video: np.ndarray) -> np.ndarray:
-    """Each pixel's segment by the model, int [n, T, H, W]."""
-    assert model.segment is not None
-    return model.segment(video)
+def clusters(points: np.ndarray, count: int, rng: np.random.Generator, starts: int) -> np.ndarray:
+    """k-means of [P, F]: the cluster of each point, int [P], of the start with the least sum of squares."""
+    best, least = np.zeros(len(points), int), np.inf
+    for _ in range(starts):
+        with warnings.catch_warnings(action="ignore"):  # of a cluster that has lost its points
+            centres, labels = vq.kmeans2(points, count, iter=20, minit="++", seed=rng)
+        squares = float(np.square(points - centres[labels]).sum())
+        if squares < least:
+            best, least = labels, squares
+    return best
 
 
 def grid(count: int, height: int, width: int) -> np.ndarray:
-    """Equal rectangles in rows and columns, at most `count`, as square as it goes: int [height, width]."""
+    """`count` rectangles of equal area in rows, as square as possible: int [height, width].
+
+    Rows have a number of columns that differs by at most one: of 7 rectangles 3 are above 4. Fewer than `count` are
+    left where there are fewer pixels.
+    """
     rows = int(np.sqrt(count))
-    columns = count // rows
-    y, x = np.arange(height) * rows // height, np.arange(width) * columns // width
-    return y[:, None] * columns + x
+    columns = (count + np.arange(rows)) // rows
+    ends = np.cumsum(columns)
+    row = np.searchsorted(ends, (np.arange(height) + 0.5) * count / height, side="right")
+    return (ends - columns)[row][:, None] + np.arange(width) * columns[row][:, None] // width
 
 
 def scored(truth: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.models import inside
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
-from cjepa_jax.objectives.base import Masking, World, exports
+from cjepa_jax.objectives.base import Masking, Segmenting, World, exports
 from cjepa_jax.objectives.dense import Dense
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
@@ -98,12 +98,13 @@ class Network:
             **(self._world(batch, state) if isinstance(objective, World) else {}),
             influence=self._influence(batch, params) if hasattr(objective, "influence") else None,
             flow=self._flow(batch, params) if hasattr(objective, "flow") else None,
-            segment=self._segment(batch, params) if hasattr(objective, "segments") else None,
+            **(self._segment(batch, params) if isinstance(objective, Segmenting) else {}),
         )
 
-    def _segment(self, batch: int, params: Any) -> Callable[[np.ndarray], np.ndarray]:
-        """base.Model.segment."""
-        return lambda video: in_batches(batch, functools.partial(self._compiled_segments, params), video)
+    def _segment(self, batch: int, params: Any) -> dict[str, Any]:
+        """base.Model.segment and segments."""
+        segment = functools.partial(self._compiled_segments, params)
+        return {"segment": lambda video: in_batches(batch, segment, video), "segments": self.objective.segment_count}
 
     @functools.cached_property
     def _compiled_segments(self):

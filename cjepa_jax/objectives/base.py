@@ -148,6 +148,16 @@ class Masking(Objective, Protocol):
 
 
 @runtime_checkable
+class Segmenting(Objective, Protocol):
+    """An objective that assigns each pixel to a slot. evals/segments.py compares these segments with objects."""
+
+    segment_count: int  # K, the number of slots
+
+    def segments(self, params: Params, video: Array) -> Array:
+        """Each pixel's slot, 0 .. K - 1: uint8 [B, T, H, W, C] -> int32 [B, T, H, W]. `params` as for `encode`."""
+
+
+@runtime_checkable
 class Painting(Masking, Protocol):
     """An objective that paints what is hidden: the report shows it beside the scene."""
 

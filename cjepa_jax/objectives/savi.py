@@ -123,6 +123,11 @@ class SaviLoss(PerExample):
         """
         return self._model.apply({"params": params.get("savi", params)}, scaled(video), key)
 
+    @property
+    def segment_count(self) -> int:
+        """See objectives.base.Segmenting."""
+        return self._model.slots
+
     def segments(self, params: Params, video: Array) -> Array:
         """Each pixel's slot, that of the largest share: int32 [B, T, H, W]."""
         return self.slots(params, video)["masks"].argmax(2).astype(jnp.int32)

@@ -81,11 +81,13 @@ class VideoSaurLoss(PerExample):
         return VideoSaur(**sizes, similarity=self.similarity > 0)
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
-        """Fresh parameters. There is no target."""
+        """Fresh parameters, and the noise of first slots that are drawn, for `slots`. There is no target."""
         if batch.video.shape[1] < 2:
             raise ConfigError(f"data.frames = {batch.video.shape[1]}: must be at least 2 for objective.videosaur")
         found = self.patches(batch.video[:1])
-        return {"videosaur": self._model.init(key, found, self._noise(key, 1))["params"]}, {}, {}
+        noise = self._noise(jax.random.fold_in(key, 1), 1)
+        params = {"videosaur": self._model.init(key, found, noise)["params"]}
+        return params, {}, {} if noise is None else {"noise": noise}
 
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
         """See objectives.base.PerExample."""
@@ -132,11 +134,19 @@ class VideoSaurLoss(PerExample):
         return target
 
     def slots(self, params: Params, video: Array) -> dict[str, Array]:
-        """The module's values for uint8 [B, T, H, W, 3]. Slots that are drawn have the same noise each time."""
+        """The module's values for uint8 [B, T, H, W, 3]. `params` as for `encode`.
+
+        First slots that are drawn have the same noise for each scene and each time: `params["noise"]`, which `init`
+        draws from the run's seed.
+        """
         given = self.patches(video)
-        noise = self._noise(jax.random.key(0), 1)
-        noise = None if noise is None else jnp.repeat(noise, len(given), 0)
-        return self._model.apply({"params": params.get("videosaur", params)}, given, noise)
+        noise = None if self._model.fixed else jnp.repeat(params["noise"], len(given), 0)
+        return self._model.apply({"params": params["videosaur"]}, given, noise)
+
+    @property
+    def segment_count(self) -> int:
+        """See objectives.base.Segmenting."""
+        return self._model.slots
 
     def segments(self, params: Params, video: Array) -> Array:
         """Each pixel's slot, that of the decoder's largest share in its patch: int32 [B, T, H, W]."""

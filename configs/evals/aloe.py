@@ -43,5 +43,5 @@ def get_config():
         count=0,
         options=dict(skip=1, stride=128, asked="CLEVRER/questions"),
     )
-    evals = dict(fit=0, test=0, test_split="eval", random_inits=0, protocols=dict(aloe=protocol))
+    evals = dict(fit=0, test=0, test_split="eval", random_inits=1, protocols=dict(aloe=protocol))
     return ConfigDict(dict(evals=evals, data=data)).lock()

@@ -9,7 +9,7 @@ from cjepa_jax.data import pipeline
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import segments
-from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Model, Seen
+from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Model, Scenes, Seen
 from cjepa_jax.evals.segments import COLOURS, GRID, Segments
 from cjepa_jax.masks import objects
 
@@ -34,15 +34,36 @@ def test_the_best_overlap_counts_the_background_in_a_segment():
     assert segments.mbo(truth, np.where(truth < 0, 9, truth)) == 1
 
 
-def test_a_grid_has_equal_rectangles_and_colours_are_clustered_with_their_place():
-    np.testing.assert_array_equal(segments.grid(7, 2, 6), [[0, 0, 1, 1, 2, 2], [3, 3, 4, 4, 5, 5]])
-    clip = np.zeros((2, 8, 8, 3), np.uint8)
-    clip[:, :, 4:] = 255
-    found = Segments(slots=2).colours(clip, 0, 0)
-    assert segments.fg_ari(np.broadcast_to(clip[..., 0] > 0, found.shape).astype(int).ravel(), found.ravel()) == 1
-    np.testing.assert_array_equal(found, Segments(slots=2).colours(clip, 0, 0))
-    places = Segments(slots=2, place=9.0).colours(clip[:, :, :4], 0, 0)  # one colour: only places differ
-    assert len(np.unique(places)) == 2
+def test_a_grid_has_rectangles_of_equal_area_as_many_as_there_are_slots():
+    np.testing.assert_array_equal(segments.grid(7, 2, 6), [[0, 0, 1, 1, 2, 2], [3, 3, 4, 5, 5, 6]])
+    for count in range(1, 13):
+        areas = np.bincount(segments.grid(count, 240, 240).ravel())
+        assert len(areas) == count and areas.min() > 0.9 * areas.max(), count
+
+
+def test_colours_are_clustered_with_their_place_and_the_best_start_counts():
+    clips = np.zeros((1, 2, 8, 8, 3), np.uint8)
+    clips[:, :, :, 4:] = 255
+    found = Segments().colours(1.0, 2, clips, 0)
+    assert found.shape == clips.shape[:4]
+    assert segments.fg_ari((clips[..., 0] > 0).astype(int).ravel(), found.ravel()) == 1
+    np.testing.assert_array_equal(found, Segments().colours(1.0, 2, clips, 0))
+    assert len(np.unique(Segments().colours(9.0, 2, clips[:, :, :, :4], 0))) == 2  # one colour: only places differ
+
+    rng = np.random.default_rng(0)  # k-means of eight groups depends on its start
+    points = np.concatenate([rng.normal(centre, 0.05, (20, 2)) for centre in rng.uniform(0, 4, (8, 2))])
+
+    def squares(labels):
+        return sum(points[labels == k].var(0).sum() * (labels == k).sum() for k in np.unique(labels))
+
+    one, several = (
+        [squares(segments.clusters(points, 8, np.random.default_rng(n), starts)) for n in range(8)] for starts in (1, 8)
+    )
+    assert max(several) < np.mean(one) < max(one)
+
+
+def test_a_scene_without_objects_has_no_labels():
+    np.testing.assert_array_equal(segments.objects(np.zeros((0, 2, 3, 3), bool)), np.full((2, 3, 3), -1))
 
 
 def bench_of(answer):
@@ -54,7 +75,7 @@ def bench_of(answer):
         return pipeline.SceneMap(of, draw, 8, 2, 32, 8, "none", 0, 2, with_objects=True)
 
     def model(name, segment):
-        return Model(name, lambda video: video, lambda hidden: Seen(None, None, None), segment=segment)
+        return Model(name, lambda video: video, lambda hidden: Seen(None, None, None), segment=segment, segments=7)
 
     models = model(TRAINED, answer), model(f"{RANDOM} 0", lambda video: np.zeros(video.shape[:4], int))
     return Bench(models[0], models[1:], lambda split, count: source, prepare, "train", 6, "test", 6, 4, 3, 1)
@@ -72,14 +93,36 @@ def test_who_knows_the_masks_is_perfect_and_one_segment_is_chance():
     rows = {(score.metric, score.row): score for score in found.scores}
     assert rows["fg-ari", TRAINED].value == rows["mbo", TRAINED].value == 1
     assert rows["fg-ari", RANDOM].value == 0 and rows["mbo", RANDOM].value < 0.5
-    for floor in (COLOURS, GRID):
+    for floor in (*(f"{COLOURS} x {place}" for place in (0.1, 0.3, 1)), GRID):
         assert -0.1 < rows["fg-ari", floor].value < 1 and 0 < rows["mbo", floor].value < 1
         assert rows["mbo", floor].kind == "floor"
-    with pytest.raises(ConfigError, match="Segments needs a model whose slots share the pixels out"):
+    with pytest.raises(ConfigError, match="Segments needs a model that assigns each pixel to a slot"):
         Segments().run(bench_of(None))
 
 
-@pytest.mark.parametrize("options", [dict(slots=1), dict(slots=True), dict(place=0.0), dict(place=float("nan"))])
+class Masked(list):
+    """Scenes with the masks that it holds."""
+
+    def __getitem__(self, i):
+        return {} if list.__getitem__(self, i) is None else {"masks": list.__getitem__(self, i)}
+
+
+def scenes_with(*masks):
+    arrays = {"scene": np.arange(len(masks)), "video": np.zeros((len(masks), 2, 4, 4, 3), np.uint8)}
+    return Scenes(Masked(masks), None, arrays)
+
+
+def test_scenes_of_other_sizes_and_without_masks_are_refused_and_scenes_without_objects_are_not():
+    mask = np.zeros((1, 2, 4, 4), bool)
+    assert (segments.true_labels(scenes_with(mask, mask[:0])) == -1).all()
+    for masks, message in ((np.zeros((1, 2, 6, 4), bool), "scenes of data.size"), (None, "scenes with masks")):
+        with pytest.raises(ConfigError, match=message):
+            segments.true_labels(scenes_with(mask, masks))
+
+
+@pytest.mark.parametrize(
+    "options", [dict(starts=0), dict(starts=True), dict(places=()), dict(places=(0.0,)), dict(places=(float("nan"),))]
+)
 def test_options_outside_their_limits_are_refused_in_one_line(options):
     with pytest.raises(ConfigError, match="evals.protocols: segments") as caught:
         Segments(**options)

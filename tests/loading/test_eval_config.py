@@ -1,6 +1,8 @@
 """What an evaluation's config is made of: the command line, the file, the run, a training config; in this order."""
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -161,6 +163,16 @@ def test_shipped_eval_configs_hold_protocols_and_benchmarks_only(parsed, tmp_pat
         found = cli._load(f"evals/{name}")
         assert set(found) <= {"evals", "data"} and found.is_locked and "evals" in found, name
         parsed(f"evals/{name}", f"--checkpoint={run}")
+
+
+def test_shipped_eval_configs_pass_the_checks_with_the_training_configs_that_they_name(parsed, tmp_path):
+    for name in locate.names("evals"):
+        module = importlib.import_module(f"configs.evals.{name}")
+        found = re.findall(r"(?:cjepa_jax\.train --config|--training)=(?:configs/)?([\w/]+)", module.__doc__)
+        for number, training in enumerate(set(found)):
+            run = written(tmp_path / f"{name}{number}", cli._load(training))
+            for section in parsed(f"evals/{name}", f"--checkpoint={run}").evals.protocols.values():
+                build.build(section)
 
 
 def test_a_cell_of_a_comparison_asks_the_same_of_run_and_random_network(tmp_path):

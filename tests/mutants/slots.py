@@ -50,14 +50,24 @@ SLOTS = (
             f"{SEGMENTS}the_best_overlap_counts_the_background_in_a_segment",
         ),
         (
-            "y[:, None] * columns + x",
-            "y[:, None] * rows + x",
-            f"{SEGMENTS}a_grid_has_equal_rectangles_and_colours_are_clustered_with_their_place",
+            "columns = (count + np.arange(rows)) // rows",
+            "columns = (count + 0 * np.arange(rows)) // rows",
+            f"{SEGMENTS}a_grid_has_rectangles_of_equal_area_as_many_as_there_are_slots",
         ),
         (
-            'indexing="ij")\n        places = np.broadcast_to(np.stack([y, x], -1) * self.place',
-            'indexing="ij")\n        places = np.broadcast_to(np.stack([y, x], -1) * 0',
-            f"{SEGMENTS}a_grid_has_equal_rectangles_and_colours_are_clustered_with_their_place",
+            "np.broadcast_to(np.stack([y, x], -1) * place",
+            "np.broadcast_to(np.stack([y, x], -1) * 0",
+            f"{SEGMENTS}colours_are_clustered_with_their_place_and_the_best_start_counts",
+        ),
+        (
+            "if squares < least:",
+            "if True:",
+            f"{SEGMENTS}colours_are_clustered_with_their_place_and_the_best_start_counts",
+        ),
+        (
+            "masks.shape[1:] == shape",
+            "True",
+            f"{SEGMENTS}scenes_of_other_sizes_and_without_masks_are_refused_and_scenes_without_objects_are_not",
         ),
     ),
     *of(

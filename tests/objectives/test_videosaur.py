@@ -11,6 +11,7 @@ import pytest
 from cjepa_jax import microbatch
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.videosaur import slot_contrast
+from cjepa_jax.objectives.base import Segmenting
 from cjepa_jax.objectives.videosaur import VideoSaurLoss
 from tests.objectives.test_savi import batch
 
@@ -58,15 +59,19 @@ def test_features_are_the_colour_and_the_texture_of_each_patch():
 
 def test_every_pixel_has_the_slot_of_its_patch_and_drawn_slots_are_the_same_each_time():
     drawn = dataclasses.replace(OBJECTIVE, videosaur=SIZES | {"fixed": False}, similarity=0.0)
-    own = jax.jit(drawn.init)(jax.random.key(2), batch())[0]
-    run = jax.jit(
-        lambda video: (drawn.slots(own, video)["masks"], drawn.segments(own, video), drawn.encode(own, video))
-    )
-    masks, found, tokens = map(np.asarray, run(batch().video))
+    init = jax.jit(drawn.init)
+    (own, _, extra), (_, _, again), (_, _, others) = (init(jax.random.key(seed), batch()) for seed in (2, 2, 3))
+    np.testing.assert_array_equal(extra["noise"], again["noise"])
+    assert np.abs(extra["noise"] - others["noise"]).max() > 0.1, "the noise is the run's"
+    run = jax.jit(lambda given, video: [f(given, video) for f in (drawn.slots, drawn.segments, drawn.encode)])
+    (slots, found, tokens), (different, *_) = (run(own | of, batch().video) for of in (extra, others))
+    masks, found, tokens = map(np.asarray, (slots["masks"], found, tokens))
+    assert np.abs(slots["slots"] - different["slots"]).max() > 1e-4
+    assert isinstance(drawn, Segmenting) and drawn.segment_count == masks.shape[2] == 3
     assert found.shape == batch().video.shape[:4] and found.dtype == np.int32
     np.testing.assert_array_equal(found[1, 0, ::4, ::4].ravel(), masks[1, 0].argmax(0))
     np.testing.assert_array_equal(found[:, :, 1::4, 3::4], found[:, :, ::4, ::4])
-    other = run(batch().video[::-1])  # the noise is not the place's in the batch
+    other = run(own | extra, batch().video[::-1])  # the noise is not the place's in the batch
     np.testing.assert_array_equal(other[1][::-1], found)
     assert tokens.shape == (4, 32, 8)
 

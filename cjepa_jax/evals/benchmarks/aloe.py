@@ -73,8 +73,8 @@ class Aloe:
     out, the first row is a transformer on the encoder's slots, and only the last two floors are reported.
 
     A value is the mean over `seeds` trainings, its interval the root of the sum of two squares: half of the 95 %
-    interval over trainings (Student's t) and of that over scenes. Random initialisations have one training each, and
-    the interval is over them.
+    interval over trainings (Student's t) and of that over scenes. With one training it is that over scenes. Random
+    initialisations have one training each, and the interval is over them.
 
     Attributes:
       frames: of a clip, from its first one. words: the most words of a question, and of an option.
@@ -149,7 +149,7 @@ class Aloe:
             streams = [seeds.generator(bench.seed, "training of ALOE", n) for n in runs]
             trained[name] = [self._trained(rng, reader, text, inputs, items[1]) for rng in streams]
         frequent = asked.measured(items[1], language_head.most_frequent(*items).right)
-        return Result(_scores(trained, frequent), notes=[*notes, *strange, *_by_seed(trained)])
+        return Result(_scores(trained, frequent), notes=[*notes, *strange, *by_seed(trained)])
 
     def _clips(self, bench: Bench, split: str, count: int) -> Scenes:
         """The split's clips of `frames` frames."""
@@ -306,10 +306,13 @@ def over_seeds(metric: str, row: str, runs: Sequence[Measured], kind: str) -> Sc
     return Score(metric, row, float(values.mean()), float(np.hypot(among, scenes)), count=runs[0].number, kind=kind)
 
 
-def _by_seed(trained: Mapping[str, list[dict[str, Measured]]]) -> list[str]:
-    """The overall accuracy of each training."""
+def by_seed(trained: Mapping[str, list[dict[str, Measured]]]) -> list[str]:
+    """The overall accuracy of each training, and a remark where intervals say nothing of other trainings."""
     metric = "overall/questions"
-    return [
+    notes = [
         f"{metric} of each training, {name}: {', '.join(f'{run[metric].value:.3f}' for run in runs)}"
         for name, runs in trained.items()
     ]
+    if all(len(runs) == 1 for runs in trained.values()):
+        notes.append("one training of each row: its interval is over scenes only")
+    return notes

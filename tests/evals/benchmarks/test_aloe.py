@@ -106,6 +106,9 @@ def test_the_interval_has_the_spread_of_trainings_and_of_scenes():
     assert found.value == pytest.approx(0.5)
     assert found.interval == pytest.approx(np.hypot(4.302653 * 0.1 / np.sqrt(3), 0.03))
     assert aloe.over_seeds("m", TRAINED, runs[:1], "result").interval == pytest.approx(0.03)
+    said = "one training of each row: its interval is over scenes only"
+    for count, notes in ((1, [said]), (2, [])):
+        assert aloe.by_seed({TRAINED: [{"overall/questions": run} for run in runs[:count]]})[1:] == notes
 
 
 @pytest.fixture(scope="module")
