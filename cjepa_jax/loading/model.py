@@ -85,6 +85,7 @@ class Network:
         encode, hide = self._compiled
         asked = getattr(objective, "predicts", False)  # only protocols that ask for predictions look at the target
         target = state.target if jax.tree.leaves(state.target) and asked else None
+        segment = functools.partial(self._compiled_segments, params) if isinstance(objective, Segmenting) else None
         return Model(
             name=name,
             encode=lambda video: in_batches(batch, functools.partial(encode, params), video),
@@ -98,13 +99,9 @@ class Network:
             **(self._world(batch, state) if isinstance(objective, World) else {}),
             influence=self._influence(batch, params) if hasattr(objective, "influence") else None,
             flow=self._flow(batch, params) if hasattr(objective, "flow") else None,
-            **(self._segment(batch, params) if isinstance(objective, Segmenting) else {}),
+            segment=segment and functools.partial(in_batches, batch, segment),
+            segments=objective.segment_count if segment else 0,
         )
-
-    def _segment(self, batch: int, params: Any) -> dict[str, Any]:
-        """base.Model.segment and segments."""
-        segment = functools.partial(self._compiled_segments, params)
-        return {"segment": lambda video: in_batches(batch, segment, video), "segments": self.objective.segment_count}
 
     @functools.cached_property
     def _compiled_segments(self):
