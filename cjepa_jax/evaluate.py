@@ -162,7 +162,15 @@ def make_bench(config, model: Restored) -> Bench:
         seed=evals.seed,
         rate=model.rate,
         anchor=int(model.about["mask"].get("anchor", getattr(model.objective, "anchor", 0))),
+        lengths=_lengths(model),
     )
+
+
+def _lengths(model: Restored) -> dict[str, int]:
+    """evals.base.Bench.lengths. An untrained network has not seen frames."""
+    found = {name: getattr(model.objective, name, None) for name in ("history", "future")}
+    found["skip"] = model.about["data"]["options"].get("skip", 1) if model.run else None
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def require_kinds(bench: Bench, protocols: dict) -> None:

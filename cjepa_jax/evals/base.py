@@ -12,7 +12,7 @@ floors (lower bounds) and ceilings (upper bounds).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -171,6 +171,8 @@ class Bench:
       seed: the seed of every random draw of a protocol, and of generated scenes.
       rate: the peak learning rate of the model's training.
       anchor: times at the start of a clip that the training's masks left visible.
+      lengths: of models of slots: `history` and `future` of the objective, and the `skip` between frames in training.
+        What is not known is left out.
     """
 
     model: Model
@@ -185,6 +187,7 @@ class Bench:
     seed: int
     rate: float
     anchor: int = 0
+    lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def models(self) -> tuple[Model, ...]:

@@ -163,7 +163,7 @@ def slot_contrast(
     """Each slot should be nearer to itself in the frame before than to all others there: a scene's mean cross-entropy.
 
     across: whether the slots of all scenes are the others (SlotContrast), or those of the same scene. valid: scenes
-    that are not padding. The others' slots are compared with no other scene.
+    that are not padding. Slots of padding scenes are not negatives of other scenes.
     """
     unit = slots / jnp.maximum(jnp.linalg.norm(slots, axis=-1, keepdims=True), 1e-12)
     batch, frames, count, _ = slots.shape

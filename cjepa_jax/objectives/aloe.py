@@ -1,4 +1,4 @@
-"""Training of ALOE, which answers questions about slots (models/aloe.py). A protocol trains it: evals/aloe.py.
+"""Training of ALOE, which answers questions about slots (models/aloe.py). See evals/benchmarks/aloe.py.
 
 The published recipe (SlotFormer's): Adam, a linear warm-up over a tenth of the steps, then a cosine down to a
 hundredth of the rate. The loss is the cross-entropy of open questions plus that of single options.
@@ -21,6 +21,7 @@ from cjepa_jax.objectives import options
 from cjepa_jax.types import Array, Params
 
 WARM, LAST = 0.1, 0.01  # share of the steps that warm up, and of the rate at the end
+CHECKED = 1000  # steps between two looks at the loss, each of which waits for the device
 SIZES = ("depth", "heads", "head_width", "units", "embed", "hidden")
 
 
@@ -46,7 +47,9 @@ class Reader(NamedTuple):
     rate: float
 
 
-def reader(section: str, given: Mapping[str, Any], *, words: int, answers: int, question: int, steps: int, rate: float):
+def reader(
+    section: str, given: Mapping[str, Any], *, words: int, answers: int, question: int, steps: int, rate: float
+) -> Reader:
     """The Reader of a config's section: keyword arguments of models.aloe.Aloe but the sizes of the vocabularies."""
     check(section, given)
     return Reader(Aloe(**dict(given), words=words, answers=answers), question, steps, rate)
@@ -61,16 +64,21 @@ def check(section: str, given: Mapping[str, Any]) -> None:
 
 
 def learn(reader: Reader, batches: Iterator[Asked], key: Array) -> Params:
-    """The parameters after reader.steps batches. Raises ConfigError where the loss is not finite at the end."""
+    """The parameters after reader.steps batches.
+
+    Raises ConfigError where the loss is not finite, which is looked at every CHECKED steps and at the end.
+    """
     own, noise = jax.random.split(key)
     start, step, _ = _compiled(reader)
-    state, loss = None, jnp.zeros(())
+    state = None
     for number in range(reader.steps):
         batch = next(batches)
         state = start(own, batch) if state is None else state
         state, loss = step(state, batch, jax.random.fold_in(noise, number))
-    if state is None or not np.isfinite(loss):
-        raise ConfigError(f"the training of ALOE: the loss is {float(loss)} after {reader.steps} steps: lower the rate")
+        done = number + 1
+        if (done % CHECKED == 0 or done == reader.steps) and not np.isfinite(loss):
+            raise ConfigError(f"the training of ALOE: the loss is {float(loss)} after {done} steps: lower the rate")
+    assert state is not None  # reader.steps is at least 1
     return state[0]
 
 
@@ -92,12 +100,16 @@ def loss(reader: Reader, params: Params, batch: Asked, key: Array | None = None)
     return losses.masked_mean(of_open, ~choice) + losses.masked_mean(of_option, choice)
 
 
+def schedule(reader: Reader) -> optax.Schedule:
+    """The rate by the number of steps done: from 0 up to reader.rate, then down to LAST of it."""
+    warm = max(1, round(WARM * reader.steps))
+    return optax.warmup_cosine_decay_schedule(0.0, reader.rate, warm, max(reader.steps, warm + 1), LAST * reader.rate)
+
+
 @functools.lru_cache(maxsize=4)
 def _compiled(reader: Reader):
     """(start, step, answers) of a reader, compiled once for all seeds and inputs of one size."""
-    warm = max(1, round(WARM * reader.steps))
-    rate = optax.warmup_cosine_decay_schedule(0.0, reader.rate, warm, max(reader.steps, warm + 1), LAST * reader.rate)
-    optimiser = optax.adam(rate)
+    optimiser = optax.adam(schedule(reader))
 
     @jax.jit
     def start(key, batch):

@@ -7,8 +7,8 @@
 
 Questions are the published {train,validation}.json. The test split has no answers, so the validation split is scored.
 Predictive questions see rollouts of 32 frames, all others the encoder's slots, as published. Slots of all videos are
-held in memory, 0.46 MB a video, and twice that for videos with predictive questions (at most 14 GB). 400 epochs a
-training, on a GPU.
+held in memory once, 0.46 MB a video, and twice that for videos with predictive questions: 14 GB for 15,000 videos, by
+arithmetic. 400 epochs a training, on a GPU.
 
     --config.evals.protocols.aloe.rolled="()"     every question sees the encoder's slots
     --config.evals.protocols.aloe.steps=158_900     100 epochs

@@ -1,12 +1,13 @@
-"""Questions about the world of launchers and baskets, answered by ALOE from slots of true states, in minutes.
+"""Questions about the world of launchers and baskets, answered by ALOE from slots of true states.
 
     python -m cjepa_jax.evaluate --config=configs/evals/aloe_craft.py --checkpoint=random \
         --training=configs/slots/craft.py
     python -m cjepa_jax.evaluate --config=configs/evals/aloe_craft.py --checkpoint=runs/craft_slots \
-        --config.evals.protocols.aloe.do="('counterfactual','cause','enable','prevent')"
+        --config.evals.protocols.aloe.do="('counterfactual',)"
 
-The first command needs no trained predictor: all slots are those of the clip. With `do`, questions about a removed
-object see the predictor's rollout without it. Each question is balanced against its words. See docs/SLOTS.md.
+The first command needs no trained predictor: all slots are those of the clip. With `do`, counterfactual questions see
+the predictor's rollout without the removed object, and not the clip. Questions of the types cause, enable and prevent
+compare the two, so they are not in `do`. Each question is balanced against its words. See docs/SLOTS.md.
 """
 
 from ml_collections import ConfigDict

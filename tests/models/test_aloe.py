@@ -1,7 +1,9 @@
 """ALOE against numbers of the published code, and what its answers must not depend on."""
 
+import dataclasses
 import pathlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.models.aloe import Aloe
+from cjepa_jax.objectives import aloe as training
 from cjepa_jax.weights import aloe as weights
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden" / "slots" / "aloe.npz"))
@@ -60,6 +63,48 @@ def test_logits_losses_and_every_gradient_are_those_of_the_published_code(compil
         if name == "g/q_embedding.weight":
             slope = slope[1:]  # PyTorch gives the padding word no gradient. No token attends to it here
         np.testing.assert_allclose(np.linalg.norm(slope), GOLDEN[name], rtol=2e-5, atol=1e-7, err_msg=name)
+
+
+def test_the_training_s_loss_is_the_published_one_of_a_mixed_batch_and_dropout_needs_a_key(compiled):
+    (asked, options), (found, model, _) = inputs(), compiled
+    length = max(asked[1].shape[1], options[1].shape[1])
+    slots, choice = (np.concatenate([asked[n], options[n]]) for n in (0, 2))
+    words = np.concatenate([np.pad(w, ((0, 0), (0, length - w.shape[1]))) for w in (asked[1], options[1])])
+    answer = np.concatenate([GOLDEN["in/cls_label"], GOLDEN["in/mc_label"]]).astype(np.int32)
+    batch = training.Asked(slots, words, choice, answer, np.full(len(words), True))
+    dropping, keeping = (
+        training.Reader(dataclasses.replace(model, dropout=dropout), QUESTION, 100, 1e-3) for dropout in (0.5, 0.0)
+    )
+    wanted = GOLDEN["cls_loss"] + GOLDEN["mc_loss"]
+    np.testing.assert_allclose(training.loss(dropping, found.params, batch), wanted, rtol=2e-6)
+    one, other = (float(training.loss(dropping, found.params, batch, jax.random.key(n))) for n in (0, 1))
+    assert len({one, other, float(wanted)}) == 3
+    np.testing.assert_allclose(training.loss(keeping, found.params, batch, jax.random.key(0)), wanted, rtol=2e-6)
+
+
+def test_dropout_acts_on_attention_weights_its_output_and_both_layers_of_the_mlp(compiled, monkeypatch):
+    """PyTorch's encoder layer has these four places."""
+    (slots, words, choice), (found, model, _) = inputs()[0], compiled
+    places = []
+
+    def drop(module, x, *given, **named):
+        places.append((module.rate, x.shape))
+        return x
+
+    monkeypatch.setattr(nn.Dropout, "__call__", drop)
+    dataclasses.replace(model, dropout=0.3).apply({"params": found.params}, slots, words, choice, QUESTION, None, True)
+    tokens = 1 + slots.shape[1] * slots.shape[2] + words.shape[1]
+    width, units = model.heads * model.head_width, model.units
+    shapes = [(3, model.heads, tokens, tokens), (3, tokens, width), (3, tokens, units), (3, tokens, width)]
+    assert places == [(0.3, shape) for shape in shapes] * model.depth
+
+
+def test_the_rate_warms_up_for_a_tenth_and_ends_at_a_hundredth():
+    """SlotFormer's schedule: linear from 0, then a cosine."""
+    rate = training.schedule(training.Reader(Aloe(), QUESTION, 200, 1e-3))
+    found = [float(rate(step)) for step in (0, 10, 20, 110, 200)]
+    np.testing.assert_allclose(found, [0, 5e-4, 1e-3, 0.505e-3, 1e-5], rtol=1e-5, atol=1e-12)
+    assert training.schedule(training.Reader(Aloe(), QUESTION, 1, 1e-3))(1) == pytest.approx(1e-3)
 
 
 def test_padding_and_slots_that_are_not_seen_have_no_influence_and_rows_are_independent(compiled):

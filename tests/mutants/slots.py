@@ -28,6 +28,7 @@ SAME = f"{PREDICTOR}outputs_are_those_of_the_published_code"
 (WORDS,) = tests_of("data/", "words")
 (CLEVRER,) = tests_of("data/sources/", "clevrer_slots")
 LOGITS = f"{ALOE}logits_losses_and_every_gradient_are_those_of_the_published_code"
+RATE = f"{ALOE}the_rate_warms_up_for_a_tenth_and_ends_at_a_hundredth"
 DO = f"{ASKED}a_do_rollout_knows_the_first_frames_without_the_object_and_nothing_else"
 REACHED = f"{ASKED}rollouts_reach_the_questions_that_are_rolled_and_no_others"
 SIMULATED = f"{ASKED}the_simulated_clip_is_that_of_the_world_without_the_object_and_its_true_continuation"
@@ -87,6 +88,11 @@ SLOTS = (
     ),
     *of(
         "cjepa_jax/models/aloe.py",
+        (
+            "(self._drop(y, train))",
+            "(y)",
+            f"{ALOE}dropout_acts_on_attention_weights_its_output_and_both_layers_of_the_mlp",
+        ),
         ("y = nn.relu(Dense(self.units", "y = (Dense(self.units", LOGITS),
         ("TEXT, VISION = (1.0, 0.0), (0.0, 1.0)", "VISION, TEXT = (1.0, 0.0), (0.0, 1.0)", LOGITS),
         ("jnp.where(choice[:, None, None], kind", "jnp.where(~choice[:, None, None], kind", LOGITS),
@@ -109,12 +115,25 @@ SLOTS = (
         "cjepa_jax/objectives/aloe.py",
         ("losses.masked_mean(of_open, ~choice)", "0 * losses.masked_mean(of_open, ~choice)", PLANTED),
         ("+ losses.masked_mean(of_option, choice)", "", PLANTED),
+        ("WARM, LAST = 0.1, 0.01", "WARM, LAST = 0.05, 0.01", RATE),
+        ("done % CHECKED == 0 or ", "", f"{ASKED}a_loss_that_is_not_finite_ends_the_training_early"),
+        ("LAST * reader.rate)", "0.0)", RATE),
+        (
+            "batch.seen, key is not None",
+            "batch.seen, False",
+            f"{ALOE}the_training_s_loss_is_the_published_one_of_a_mixed_batch_and_dropout_needs_a_key",
+        ),
     ),
     *of(
         "cjepa_jax/evals/benchmarks/asked.py",
         (
-            "np.bincount(place, ~right, len(first)) == 0",
-            "np.bincount(place, right, len(first)) > 0",
+            "np.bincount(place, np.log(one))",
+            "0 * np.bincount(place, np.log(one))",
+            f"{ASKED}chance_is_the_share_of_one_answer_and_of_all_options_of_a_question",
+        ),
+        (
+            "np.bincount(place, ~right) == 0",
+            "np.bincount(place, right) > 0",
             f"{ASKED}options_and_questions_are_counted_apart",
         ),
         (
@@ -127,7 +146,7 @@ SLOTS = (
         "cjepa_jax/evals/benchmarks/vision.py",
         ("& (np.arange(clips.shape[2]) != slot[:, None])", "", DO),
         ("clips[scene][:, : self.plan.given], 0)", "clips[scene][:, -self.plan.given :], 0)", DO),
-        ("[:, self.rollout :], after]", "[:, : -self.rollout], after]", REACHED),
+        ("clips[part, self.rollout :]", "clips[part, : -self.rollout]", REACHED),
         ("[clips.shape[1] :, 0]", "[: self.plan.rollout, 0]", SIMULATED),
         (".tobytes() == ", ".tobytes() != ", REACHED),
         (
@@ -143,6 +162,11 @@ SLOTS = (
         ("_replace(seen=False)", "_replace(seen=True)", PLANTED),
         ("self.frames - (self.moments - 1) * self.every", "1", BATCHES),
         ("/ questions)) if", "/ len(text.choice))) if", BATCHES),
+        (
+            "getattr(self, name) != value",
+            "False",
+            f"{ASKED}rollouts_of_other_lengths_than_the_run_s_are_refused",
+        ),
         (
             "float(np.hypot(among, scenes))",
             "float(among)",
@@ -388,6 +412,11 @@ SLOTS = (
             f"{TRUE}slots_hold_what_a_frame_shows_of_each_object_and_nothing_else",
         ),
         ("groups[one] |= groups[other]", "pass", f"{TRUE}noise_and_merged_slots"),
+        (
+            '["states"][self._window(i)]\n        return',
+            '["states"][: self.frames]\n        return',
+            f"{TRUE}a_window_of_a_scene_begins_anywhere_and_everything_but_the_graph_is_of_its_frames",
+        ),
         (
             "int(slot[k]) if k >= 0 and alone[slot[k]]",
             "k if k >= 0 and alone[slot[k]]",

@@ -30,6 +30,8 @@ class TrueSlots:
     Args:
       split, path, count, seed, frames: as for every source. size: ignored, no picture is made.
       of: "module:Class", a World with states. of_options: its options.
+      clip: frames of a scene, of which `frames` successive ones are taken. The first of them is drawn for each scene.
+        0, or less than `frames`: the scene has `frames`.
       slots: K, at least the number of objects of each scene.
       width: D. 0: as many as there are features.
       noise: standard deviation of Gaussian noise on every component of a slot that holds an object.
@@ -47,6 +49,7 @@ class TrueSlots:
     seed: int = 0
     of: str = "cjepa_jax.data.worlds:Balls"
     of_options: Mapping[str, Any] = field(default_factory=dict)
+    clip: int = 0
     slots: int = 7
     width: int = 0
     noise: float = 0.0
@@ -58,7 +61,9 @@ class TrueSlots:
     can_rerender: ClassVar[bool] = True
 
     def __post_init__(self):
-        fields = dict(split=self.split, path=self.path, size=LEAST_SIZE, frames=self.frames, count=self.count)
+        check_integer("data.options.clip", self.clip, 0)
+        length = max(self.clip, self.frames)
+        fields = dict(split=self.split, path=self.path, size=LEAST_SIZE, frames=length, count=self.count)
         section = {"type": self.of, **dict(self.of_options)}
         world = build.build(section, "data.options.of_options", "data.options.of", seed=self.seed, **fields)
         if not isinstance(world, World) or not world.state_names:
@@ -90,17 +95,20 @@ class TrueSlots:
         return len(self.source)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        """Scene i: video float32 [T,1,K,D], present, states [T,K,S], labels and, unless slots change places, graph."""
+        """Scene i: video float32 [T,1,K,D], present, states [T,K,S], labels and graph.
+
+        There is no graph if slots change places, or if the frames are a part of the scene.
+        """
         raw = _played(self.source, i)
-        holds = self._holds(i, raw["states"].shape[1])
-        states, present = self._mean(raw["states"], holds), holds.any((0, 2))
+        own = raw["states"][self._window(i)]
+        holds = self._holds(i, own.shape[1])
         out: dict[str, Any] = {
-            "video": self._video(i, raw["states"], holds),
-            "present": present,
+            "video": self._video(i, own, holds),
+            "present": holds.any((0, 2)),
             "labels": raw["labels"],
         }
-        out["states"] = states.astype(np.float32)
-        if "graph" in raw and self.shuffle != "frame":
+        out["states"] = self._mean(own, holds).astype(np.float32)
+        if "graph" in raw and self.shuffle != "frame" and not self._cut:
             one = holds[0].astype(int)
             out["graph"] = (one @ raw["graph"] @ one.T > 0) & ~np.eye(self.slots, dtype=bool)
         return out
@@ -114,14 +122,15 @@ class TrueSlots:
         objects = _played(self.source, i)["states"].shape[1]
         holds = self._holds(i, objects)
         gone = holds[0][removed].any(0)
-        states = self.source.rollout(i, gone)["states"]
+        states = self.source.rollout(i, gone)["states"][self._window(i)]
         return self._video(i, states, holds & ~gone)
 
     def questions(self, i: int) -> list[dict[str, Any]]:
         """The world's questions about scene i. `removed`, `asked` and `objects` are slots instead of objects.
 
-        Where a slot holds two objects, or slots change places, `removed` is -1: no slot is the object. Raises
-        ConfigError for a world without questions in words.
+        They are about the whole scene, of which `frames` may be a part (`clip`). Where a slot holds two objects, or
+        slots change places, `removed` is -1: no slot is the object. Raises ConfigError for a world without questions in
+        words.
         """
         if not hasattr(self.source, "questions"):
             raise ConfigError(f"data.options.of = {self.of!r}: asks no questions in words")
@@ -141,12 +150,16 @@ class TrueSlots:
     def influence(self, i: int, at: int) -> tuple[np.ndarray, np.ndarray]:
         """The world's `influence` between slots: (effects [K,K], contacts bool [K,K]). Of merged slots the largest.
 
-        Raises ConfigError for a world that does not say it, and for slots that change places.
+        Raises ConfigError for a world that does not say it, for slots that change places, and for parts of scenes.
         """
         if not hasattr(self.source, "influence"):
             raise ConfigError(f"data.options.of = {self.of!r}: does not say what objects do to each other")
         if self.shuffle == "frame":
             raise ConfigError("data.options.shuffle = 'frame': slots that change places have no graph")
+        if self._cut:
+            raise ConfigError(
+                f"data.options.clip = {self.clip}: must be at most data.frames = {self.frames} for a graph"
+            )
         effects, contacts = self.source.influence(i, at)
         one = self._holds(i, len(effects))[0]
         both = one[:, None, :, None] & one[None, :, None, :] & ~np.eye(self.slots, dtype=bool)[..., None, None]
@@ -158,6 +171,19 @@ class TrueSlots:
         columns = [names.index("position/x"), names.index("position/y")]
         centre, spread = SCALES["position"]
         return (slots @ self._isometry.T / self._gain)[..., columns] * spread + centre
+
+    @property
+    def _cut(self) -> bool:
+        """Whether `frames` are a part of a scene."""
+        return self.source.frames > self.frames
+
+    def _window(self, i: int) -> slice:
+        """Which frames of scene i."""
+        if not self._cut:
+            return slice(None)
+        rng = seeds.generator(self.seed, "first frame of slots", SPLITS[self.split], i)
+        first = int(rng.integers(self.source.frames - self.frames + 1))
+        return slice(first, first + self.frames)
 
     def _video(self, i: int, states: np.ndarray, holds: np.ndarray) -> np.ndarray:
         """float32 [T,1,K,D] of states [T,O,S], for `holds` bool [T,K,O]."""

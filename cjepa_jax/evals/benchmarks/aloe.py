@@ -36,6 +36,7 @@ from cjepa_jax.evals.benchmarks.vision import OBSERVED, SIMULATED, Inputs
 from cjepa_jax.objectives import aloe
 
 ROWS = (RANDOM, OBSERVED, QUESTION_ONLY, SIMULATED)  # beside TRAINED and MOST_FREQUENT
+CHANCE = "chance"
 SECTION = "evals.protocols: aloe"
 
 
@@ -59,7 +60,8 @@ class Aloe:
       types in `rolled`: the clip is moved on by `rollout` frames, which the evaluated model predicts after the clip's
         end. The published choice is "predictive" alone.
       types in `do`: the model's prediction of the whole clip without the slot that the question removes, from the first
-        history x skip frames without it. The source must say which slot that is, as TrueSlots does.
+        history x skip frames without it. The source must say which slot that is, as TrueSlots does. These first frames
+        are the observed ones with one slot empty, so the others may already carry what the object did to them.
       all other types: the encoder's slots of the clip. They do not depend on the model. A note says which types have
         such inputs, compared to the bit. Between two models, a difference in a row of these types is one of training.
 
@@ -69,8 +71,10 @@ class Aloe:
 
     Rows: the trained model, and random initialisations of it, whose rollouts are seen. Floors: the slots of the encoder
     for every type, the same transformer without slots ("question only"), and the most frequent answer of each type. The
-    ceiling, for a simulated world: the true continuation, and the true clip without the object. If no type is rolled
-    out, the first row is a transformer on the encoder's slots, and only the last two floors are reported.
+    ceiling, for a simulated world: the true continuation, and the true clip without the object from frame 0. It is no
+    ceiling for a type in `do` whose questions compare the two clips, since the observed one is not seen. If no type is
+    rolled out, the first row is a transformer on the encoder's slots, and only the last two floors are reported. Where
+    questions say which answers they can have (`answer_set`), "chance" is the accuracy of an answer drawn evenly.
 
     A value is the mean over `seeds` trainings, its interval the root of the sum of two squares: half of the 95 %
     interval over trainings (Student's t) and of that over scenes. With one training it is that over scenes. Random
@@ -81,7 +85,7 @@ class Aloe:
       reader: keyword arguments of models.aloe.Aloe but the sizes of the vocabularies.
       steps, batch, rate: of a training: its length, questions of a step, and the peak rate of Adam.
       history, future, skip: those with which the model was trained (objective.history, objective.future, and
-        data.options.skip of SlotFiles).
+        data.options.skip of SlotFiles). A run with other ones is refused where it makes rollouts.
       rows: which of the rows beside the trained model to compute, of ROWS.
     Raises: ConfigError for values outside their limits, and for data that do not suit them.
     """
@@ -148,8 +152,9 @@ class Aloe:
             logging.info("ALOE, %s: %d steps, trainings: %d", name, self.steps, len(runs))
             streams = [seeds.generator(bench.seed, "training of ALOE", n) for n in runs]
             trained[name] = [self._trained(rng, reader, text, inputs, items[1]) for rng in streams]
+            del inputs  # before those of the next row are made
         frequent = asked.measured(items[1], language_head.most_frequent(*items).right)
-        return Result(_scores(trained, frequent), notes=[*notes, *strange, *by_seed(trained)])
+        return Result(_scores(trained, frequent, asked.chance(items[1])), notes=[*notes, *strange, *by_seed(trained)])
 
     def _clips(self, bench: Bench, split: str, count: int) -> Scenes:
         """The split's clips of `frames` frames."""
@@ -159,11 +164,16 @@ class Aloe:
         require(hasattr(source, "frames"), "Aloe", "a source that gives clips of any length (a field `frames`)")
         source = dataclasses.replace(source, frames=self.frames)
         scenes = dataclasses.replace(bench.prepare(source), source=source, frames=self.frames)
-        found = pipeline.held_out(scenes, 0, count or len(source))
-        if len(found) < 4:
-            raise DataError(f"evals: the split {split!r} has {len(found)} readable scenes, at least 4 are needed")
-        names = ("scene", "video", "object_valid")
-        return Scenes(source, scenes, {name: np.stack([scene[name] for scene in found]) for name in names})
+        total, found, n = min(count or len(source), len(source)), {}, 0
+        for start in range(0, total, vision.AT_ONCE):  # all clips fill the memory once: no list of them beside
+            for scene in pipeline.held_out(scenes, start, min(vision.AT_ONCE, total - start)):
+                for name in ("scene", "video", "object_valid"):
+                    value = np.asarray(scene[name])
+                    found.setdefault(name, np.empty((total, *value.shape), value.dtype))[n] = value
+                n += 1
+        if n < 4:
+            raise DataError(f"evals: the split {split!r} has {n} readable scenes, at least 4 are needed")
+        return Scenes(source, scenes, {name: array[:n] for name, array in found.items()})
 
     def _text(self, fit: Items, test: Items) -> tuple[list[Text], aloe.Reader, list[str]]:
         """Both splits' items in numbers, of the fitting split's words and answers, and a remark."""
@@ -204,6 +214,7 @@ class Aloe:
     ) -> tuple[dict[str, tuple[Callable[[], list[Inputs]], range]], list[str]]:
         """By row: what makes the inputs of both splits, and the numbers of its trainings. And remarks."""
         observed = [Inputs.of(*each) for each in zip(scenes, items, strict=True)]
+        self._check_lengths(bench)
         plan = vision.Plan(self.rolled, self.rollout, self.do, history=self.history, future=self.future, skip=self.skip)
         for of, given in zip(items, scenes, strict=True):
             plan.check(of, given)
@@ -231,6 +242,12 @@ class Aloe:
             notes = plan.remarks(items)
         wanted = (TRAINED, *self.rows)
         return {name: row for name, row in rows.items() if name.startswith(wanted)}, notes
+
+    def _check_lengths(self, bench: Bench) -> None:
+        """Raises ConfigError where rollouts have another history, future or skip than the run."""
+        for name, value in bench.lengths.items():
+            if (self.rolled or self.do) and getattr(self, name) != value:
+                raise ConfigError(f"{SECTION}.{name} = {getattr(self, name)}: must be the run's {name}, {value}")
 
     def _trained(
         self,
@@ -283,8 +300,10 @@ def _stream(rng: np.random.Generator, items: np.ndarray, size: int) -> Iterator[
         left = left[size:]
 
 
-def _scores(trained: Mapping[str, list[dict[str, Measured]]], frequent: dict[str, Measured]) -> list[Score]:
-    """All metrics of all rows."""
+def _scores(
+    trained: Mapping[str, list[dict[str, Measured]]], frequent: dict[str, Measured], chance: dict[str, Measured]
+) -> list[Score]:
+    """All metrics of all rows. `chance` may be empty."""
     out = []
     for metric, usual in frequent.items():
         random = [runs[0][metric].value for name, runs in trained.items() if name.startswith(RANDOM)]
@@ -295,6 +314,8 @@ def _scores(trained: Mapping[str, list[dict[str, Measured]]], frequent: dict[str
             if name == TRAINED and random:
                 out.append(over_inits(metric, random, usual.number))
         out.append(Score(metric, MOST_FREQUENT, usual.value, usual.half, count=usual.number, kind="floor"))
+        if metric in chance:
+            out.append(Score(metric, CHANCE, chance[metric].value, count=usual.number, kind="floor"))
     return out
 
 

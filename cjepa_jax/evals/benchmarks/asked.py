@@ -78,9 +78,28 @@ def measured(items: Items, right: np.ndarray) -> dict[str, Measured]:
     "TYPE" of open questions, "TYPE/options" and "TYPE/questions" of the others: a question is right if each of its
     options is. "overall/questions" is the share of all questions, "overall/types" the mean of the types per question.
     """
+    place = np.unique(items.number, return_inverse=True)[1]
+    return _by_type(items, right, np.bincount(place, ~right) == 0)
+
+
+def chance(items: Items) -> dict[str, Measured]:
+    """The expected accuracies of evenly drawn answers, as `measured`. {} if an open question has no `answer_set`."""
+    one = np.where(is_choice(items), 1 / 2, [_share(question.get("answer_set")) for question in items.source])
+    if not one.all():
+        return {}
+    place = np.unique(items.number, return_inverse=True)[1]
+    return _by_type(items, one, np.exp(np.bincount(place, np.log(one))))
+
+
+def _share(answers: Any) -> float:
+    """1 over their number, 0 if this is no list of answers."""
+    return 1 / len(answers) if isinstance(answers, list | tuple) and answers else 0.0
+
+
+def _by_type(items: Items, right: np.ndarray, whole: np.ndarray) -> dict[str, Measured]:
+    """`measured` of how right each item is, [Q], and each question."""
     choice, out = is_choice(items), {}
-    _, first, place = np.unique(items.number, return_index=True, return_inverse=True)
-    whole = np.bincount(place, ~right, len(first)) == 0  # of each question
+    first = np.unique(items.number, return_index=True)[1]
     kind, scene, multiple = items.kind[first], items.row[first], choice[first]
     every = np.full(len(first), True)
     for name, where, group in (("questions", every, None), ("types", every, kind)):

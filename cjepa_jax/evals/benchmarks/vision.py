@@ -1,7 +1,7 @@
 """The slots that a question is asked about: an encoder's, a model's rollouts, or a simulator's."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,25 +76,25 @@ class Plan:
 
     def inputs(self, scenes: Scenes, items: Items, observed: Inputs, future: Any) -> Inputs:
         """The inputs of all items. future: Foreseen or Simulated."""
-        more, row, start = [observed.more], observed.row.copy(), len(observed.clips)
-        where = self._after(items)
-        if where.any():
-            scene, place = np.unique(items.row[where], return_inverse=True)
-            after = _chunks(lambda part: future.after(scenes, observed.clips, part), scene)
-            more.append(np.concatenate([observed.clips[scene][:, self.rollout :], after], 1))
-            row[where] = start + place
-            start += len(scene)
-        where = self._without(items)
-        if where.any():
-            pairs, place = np.unique(np.stack([items.row, removed(items)], 1)[where], axis=0, return_inverse=True)
-            more.append(_chunks(lambda part: future.without(scenes, observed.clips, *part.T), pairs))
-            row[where] = start + place.reshape(-1)
-        return Inputs(observed.clips, np.concatenate(more).astype(np.float32), row, observed.number)
+        clips, row, after, without = observed.clips, observed.row.copy(), self._after(items), self._without(items)
+        scene, of_after = np.unique(items.row[after], return_inverse=True)
+        pairs = np.stack([items.row, removed(items)], 1)[without]
+        pairs, of_pairs = np.unique(pairs, axis=0, return_inverse=True)
+        row[after] = len(clips) + of_after
+        row[without] = len(clips) + len(scene) + of_pairs.reshape(-1)
+        more = np.empty((len(scene) + len(pairs), *clips.shape[1:]), np.float32)  # filled in place: it is large
+        for part, out in _chunks(scene, more[: len(scene)]):
+            out[:, : -self.rollout] = clips[part, self.rollout :]
+            out[:, -self.rollout :] = future.after(scenes, clips, part)
+        for part, out in _chunks(pairs, more[len(scene) :]):
+            out[:] = future.without(scenes, clips, *part.T)
+        return Inputs(clips, more, row, observed.number)
 
     def remarks(self, items: Sequence[Items]) -> list[str]:
         """How many items of the types in `do` name no slot."""
         count = int(sum((np.isin(of.kind, self.do) & ~self._without(of)).sum() for of in items))
-        return [f"{count} items of the types in do name no slot that is removed: they see the clip"] if count else []
+        text = "questions or options of types in `do` do not name a removed slot. They see the observed clip"
+        return [f"{count} {text}"] if count else []
 
     def _after(self, items: Items) -> np.ndarray:
         return np.isin(items.kind, self.rolled)
@@ -116,7 +116,10 @@ class Foreseen:
         return self._rolled(clips[scene][:, -self.plan.given :], there, self.plan.rollout)
 
     def without(self, scenes: Scenes, clips: np.ndarray, scene: np.ndarray, slot: np.ndarray) -> np.ndarray:
-        """The clips of these scenes without a slot [n], [n, F, K, D], from their first frames without it."""
+        """The clips of these scenes without a slot [n], [n, F, K, D], from their first frames without it.
+
+        The first frames are the observed ones with that slot empty. The other slots show what the object did before.
+        """
         there = self._there(scenes, clips)[scene] & (np.arange(clips.shape[2]) != slot[:, None])
         given = np.where(there[:, None, :, None], clips[scene][:, : self.plan.given], 0)
         return np.concatenate([given, self._rolled(given, there, clips.shape[1] - self.plan.given)], 1)
@@ -145,7 +148,7 @@ class Simulated:
         return np.stack([source[number]["video"][clips.shape[1] :, 0] for number in numbers])
 
     def without(self, scenes: Scenes, clips: np.ndarray, scene: np.ndarray, slot: np.ndarray) -> np.ndarray:
-        """As Foreseen.without, all frames simulated."""
+        """As Foreseen.without, all frames simulated. The object is gone from frame 0 on, and so are all its effects."""
         source: Any = scenes.source
         pairs = zip(scenes.arrays["scene"][scene].tolist(), np.eye(clips.shape[2], dtype=bool)[slot], strict=True)
         return np.stack([source.intervene(number, gone)[:, 0] for number, gone in pairs])
@@ -177,6 +180,6 @@ def identical(one: Inputs, other: Inputs, where: np.ndarray) -> int:
     return int(count[np.array(same)].sum())
 
 
-def _chunks(make: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """The arrays of `make` for AT_ONCE rows at a time, one after the other."""
-    return np.concatenate([make(rows[i : i + AT_ONCE]) for i in range(0, len(rows), AT_ONCE)])
+def _chunks(rows: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """AT_ONCE rows at a time, and their part of `out`."""
+    return ((rows[i : i + AT_ONCE], out[i : i + AT_ONCE]) for i in range(0, len(rows), AT_ONCE))

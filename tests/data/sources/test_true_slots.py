@@ -32,6 +32,24 @@ def test_slots_hold_what_a_frame_shows_of_each_object_and_nothing_else():
     assert source.width == len(shown) + 1
 
 
+def test_a_window_of_a_scene_begins_anywhere_and_everything_but_the_graph_is_of_its_frames():
+    whole, part = make(frames=9, noise=0.0), make(frames=5, clip=9)
+    removed, starts = np.arange(5) == 0, set()
+    for i in range(8):
+        scene, window = whole[i], part[i]
+        (start,) = (n for n in range(5) if np.array_equal(scene["video"][n : n + 5], window["video"]))
+        np.testing.assert_array_equal(window["states"], scene["states"][start : start + 5])
+        np.testing.assert_array_equal(part.intervene(i, removed), whole.intervene(i, removed)[start : start + 5])
+        assert "graph" in scene and "graph" not in window
+        starts.add(start)
+    assert len(starts) > 2
+    assert make(clip=3)[0].keys() == make()[0].keys()
+    with pytest.raises(ConfigError, match="data.options.clip = 9: must be at most data.frames = 5"):
+        part.influence(0, 2)
+    with pytest.raises(ConfigError, match="data.options.clip"):
+        make(clip=-1)
+
+
 def test_a_wider_slot_is_an_isometry_of_the_features():
     plain, wide = make(), make(width=40)
     a, b = plain[0]["video"][:, 0], wide[0]["video"][:, 0]

@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 import numpy as np
 import pytest
 
@@ -21,6 +23,7 @@ from cjepa_jax.evals.benchmarks.asked import Measured
 from cjepa_jax.evals.benchmarks.language_head import Items
 from cjepa_jax.masks import slots as masks
 from cjepa_jax.models.aloe import Aloe as Network
+from cjepa_jax.objectives import aloe as training
 
 SMALL = dict(depth=1, heads=1, head_width=12, units=16, embed=6, hidden=12, dropout=0.0)
 GIVEN = dict(
@@ -100,6 +103,23 @@ def test_options_and_questions_are_counted_apart():
     }  # fmt: skip
 
 
+def test_chance_is_the_share_of_one_answer_and_of_all_options_of_a_question():
+    texts = [("q",)] * 2 + [("q", "c")] * 3
+    number, source = np.array([0, 1, 2, 2, 3]), [{"answer_set": list("abcd")}, {"answer_set": ("a", "b")}, {}, {}, {}]
+    items = Items(
+        number, texts, np.array(["descriptive"] * 2 + ["predictive"] * 3), np.array(["x"] * 5), source, number
+    )
+    found = {name: m.value for name, m in asked.chance(items).items()}
+    assert found == pytest.approx(
+        {
+            "descriptive": (1 / 4 + 1 / 2) / 2, "predictive/questions": (1 / 4 + 1 / 2) / 2,
+            "predictive/options": 1 / 2, "overall/questions": (1 / 4 + 1 / 2) / 2, "overall/types": 3 / 8,
+        }
+    )  # fmt: skip
+    for strange in ({}, {"answer_set": []}, {"answer_set": 3}):
+        assert asked.chance(items._replace(source=[strange, *source[1:]])) == {}
+
+
 def test_the_interval_has_the_spread_of_trainings_and_of_scenes():
     runs = [Measured(v, 0.03, 10) for v in (0.4, 0.5, 0.6)]
     found = aloe.over_seeds("m", TRAINED, runs, "result")
@@ -150,6 +170,16 @@ def test_rollouts_reach_the_questions_that_are_rolled_and_no_others():
     clips = whole(one, where)  # the clip moved on by 2 frames, of which the last are predicted
     np.testing.assert_array_equal(clips[:, :4], whole(observed, where)[:, 2:])
     assert (clips[:, 4:] == 0.5).all()
+
+
+def test_rollouts_of_other_lengths_than_the_run_s_are_refused():
+    protocol, given = Aloe(**GIVEN, rolled=("predictive",)), bench_of(Lamps())
+    for lengths in (dict(history=3), dict(future=1), dict(skip=2)):
+        ((name, value),) = lengths.items()
+        bench = dataclasses.replace(given, lengths=dict(history=2, future=2, skip=1) | lengths)
+        with pytest.raises(ConfigError, match=f"aloe.{name} = [12]: must be the run's {name}, {value}$"):
+            protocol.run(bench)
+        dataclasses.replace(protocol, rolled=())._check_lengths(bench)
 
 
 def whole(inputs, where):
@@ -264,6 +294,17 @@ def test_batches_hold_open_questions_and_options_in_their_shares_and_every_frame
     assert found == {0, 1, 2, 3}  # starts of two frames, two apart, in a clip of 6
     order = np.concatenate([next(s) for s in [aloe._stream(np.random.default_rng(1), np.arange(10), 5)] * 4])
     assert sorted(order[:10]) == sorted(order[10:]) == list(range(10)) and list(order[:10]) != list(range(10))
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_early(monkeypatch):
+    monkeypatch.setattr(training, "CHECKED", 3)
+    protocol = Aloe(**GIVEN, rolled=())
+    scenes = protocol._clips(bench_of(Lamps()), "train", 32)
+    items = asked.items_of(scenes, "train", "Aloe")
+    (text, _), reader, _ = protocol._text(items, items)
+    batch = next(protocol._batches(text, vision.Inputs.of(scenes, items), np.random.default_rng(0)))
+    with pytest.raises(ConfigError, match="the loss is nan after 3 steps: lower the rate"):
+        training.learn(reader, itertools.repeat(batch._replace(slots=batch.slots * np.nan)), jax.random.key(0))
 
 
 @pytest.mark.parametrize(
