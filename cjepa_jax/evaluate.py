@@ -55,6 +55,7 @@ from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.data import assemble, kinds
 from cjepa_jax.errors import ConfigError, DataError, one_line
 from cjepa_jax.evals.base import Bench, Result
+from cjepa_jax.evals.parts import Parts
 from cjepa_jax.host import door, memory, paths
 from cjepa_jax.loading.model import Restored
 from cjepa_jax.objectives.base import Masking
@@ -94,7 +95,8 @@ def evaluate(config, model: Restored, protocols: dict, folder: pathlib.Path) -> 
     todo = [name for name in protocols if saved["made"].get(name, {}).get("section") != sections[name]]
     if len(todo) < len(protocols):
         print(f"finished before, taken from {file}: {', '.join(name for name in protocols if name not in todo)}")
-    bench = make_bench(config, model) if todo else None
+    fixed = {key: value for key, value in config_lib.flatten(setting) if key not in results.SPEED}
+    bench = dataclasses.replace(make_bench(config, model), parts=Parts(folder, fixed)) if todo else None
     here = {
         "command": shlex.join(["python", "-m", "cjepa_jax.evaluate", *sys.argv[1:]]),
         "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",

@@ -21,6 +21,7 @@ from scipy import special
 from cjepa_jax.data import pipeline
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.evals.parts import Parts
 
 TRAINED, RANDOM = "trained", "random init"  # rows that every protocol has
 KINDS = ("result", "floor", "ceiling")
@@ -173,6 +174,7 @@ class Bench:
       anchor: times at the start of a clip that the training's masks left visible.
       lengths: of models of slots: `history` and `future` of the objective, and the `skip` between frames in training.
         What is not known is left out.
+      parts: keeps parts of results that take long, under the setting of this evaluation. None: nothing is kept.
     """
 
     model: Model
@@ -188,6 +190,7 @@ class Bench:
     rate: float
     anchor: int = 0
     lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    parts: Parts | None = None
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -253,6 +256,12 @@ def over_inits(metric: str, values: Sequence[float], count: int) -> Score:
         kind="floor",
         of="inits",
     )
+
+
+def mean(values: np.ndarray) -> tuple[float, float]:
+    """The mean of independent values [n] and half of its 95 % interval (normal approximation). NaN for one value."""
+    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return float(values.mean()), float(half)
 
 
 def student(count: int) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 
 from cjepa_jax.configuration import seeds
 from cjepa_jax.evals import subspaces
-from cjepa_jax.evals.base import RANDOM, TRAINED, Result, Score, binomial, over_inits
+from cjepa_jax.evals.base import RANDOM, TRAINED, Result, Score, binomial, mean, over_inits
 from cjepa_jax.evals.causal_layer import CONTROLS
 
 FLOORS = {
@@ -121,8 +121,7 @@ class Table:
 
 def _mean(values: np.ndarray) -> tuple[float, float]:
     """The mean over clips, and half of its 95 % interval."""
-    values = np.asarray(values, float)
-    return float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))
+    return mean(np.asarray(values, float))
 
 
 def _rows(title: str, table: Table, rest: list[Table], metric: str, count: int) -> list[Score]:

@@ -189,8 +189,7 @@ def _answer_scores(judge: Judge, found: Found, randoms: Sequence[Found], baselin
 def _response_scores(judge: Judge, found: Found, randoms: Sequence[Found]) -> list[Score]:
     """How tokens change when k is removed, and the share of the change that the model predicts."""
     response, count = found["response"], len(found["response"])
-    half = 1.96 * response.std(ddof=1) / np.sqrt(count)
-    scores = [Score("response", TRAINED, float(response.mean()), float(half), count)]
+    scores = [Score("response", TRAINED, *base.mean(response), count)]
     if randoms:
         scores.append(base.over_inits("response", [random["response"].mean() for random in randoms], count))
     if "error" in found:

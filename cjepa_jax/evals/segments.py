@@ -9,7 +9,7 @@ from scipy.cluster import vq
 
 from cjepa_jax.configuration import seeds
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.evals.base import TRAINED, Bench, Result, Scenes, Score, integer, number, over_inits, require
+from cjepa_jax.evals.base import Bench, Result, Scenes, Score, integer, mean, number, over_inits, require
 
 COLOURS, GRID = "k-means of colour and place", "fixed grid"
 METRICS = ("fg-ari", "mbo")
@@ -66,10 +66,10 @@ class Segments:
         values |= {row: scored(truth, labels) for row, labels in floors.items()}
         scores = []
         for n, metric in enumerate(METRICS):
-            scores.append(_score(metric, TRAINED, values[bench.model.name][n], "result"))
+            kinds = {bench.model.name: "result"} | dict.fromkeys(floors, "floor")
+            made = [Score(metric, row, *mean(values[row][n]), len(kept), kind) for row, kind in kinds.items()]
             random = [float(values[model.name][n].mean()) for model in bench.randoms]
-            scores += [over_inits(metric, random, len(kept))] if random else []
-            scores += [_score(metric, row, values[row][n], "floor") for row in floors]
+            scores += [made[0], *([over_inits(metric, random, len(kept))] if random else []), *made[1:]]
         return Result(scores, notes=[f"{len(kept)} of {len(every)} scenes have at least two visible objects"])
 
     def colours(self, place: float, count: int, video: np.ndarray, seed: int) -> np.ndarray:
@@ -160,8 +160,3 @@ def mbo(truth: np.ndarray, found: np.ndarray) -> float:
     rows = np.unique(truth) >= 0
     union = table.sum(1, keepdims=True) + table.sum(0) - table
     return float((table / union).max(1)[rows].mean())
-
-
-def _score(metric: str, row: str, values: np.ndarray, kind: str) -> Score:
-    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return Score(metric, row, float(values.mean()), float(half), count=len(values), kind=kind)

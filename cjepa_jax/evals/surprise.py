@@ -15,7 +15,7 @@ from cjepa_jax.configuration import seeds
 from cjepa_jax.data import transforms
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import stats
-from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Hidden, Model, Result, Score, over_inits, require
+from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Hidden, Model, Result, Score, mean, over_inits, require
 
 GREY = 128  # grey level of the curtain
 LEAST = 4  # smallest number of sets of clips
@@ -208,7 +208,7 @@ def measured(surprise: np.ndarray, seed: int) -> dict[str, tuple[float, float]]:
     shares = {f"relative accuracy/{name}": each for name, each in zip(IMPOSSIBLE, pairs, strict=True)}
     shares["relative accuracy/sets"] = greater(impossible.sum(0), possible.sum(0))
     count = surprise.shape[1]
-    out = {name: (float(x.mean()), float(1.96 * x.std(ddof=1) / np.sqrt(count))) for name, x in shares.items()}
+    out = {name: mean(x) for name, x in shares.items()}
 
     def area(rows):
         return auroc(possible[:, rows].ravel(), impossible[:, rows].ravel())

@@ -36,11 +36,25 @@ BATCHES = f"{ASKED}batches_hold_open_questions_and_options_in_their_shares_and_e
 PLANTED = f"{ASKED}it_reads_answers_from_the_slots_and_none_from_the_words_and_gives_the_same_numbers_twice"
 
 (SEGMENTS,) = tests_of("evals/", "segments")
+(PARTS,) = tests_of("evals/", "parts")
 (SAUR,) = tests_of("objectives/", "videosaur")
 TERMS = f"{SAUR}the_loss_is_the_weighted_sum_of_its_terms_over_valid_scenes_and_slices_add_up"
 INDEX = f"{SEGMENTS}the_index_is_the_definitions_by_hand"
 
 SLOTS = (
+    *of(
+        "cjepa_jax/evals/parts.py",
+        (
+            "json.dumps([self.setting, key], sort_keys=True)",
+            "json.dumps([key], sort_keys=True)",
+            f"{PARTS}a_part_is_read_again_under_the_same_setting_and_key_and_no_other",
+        ),
+        (
+            'found.get("sha256") != self._mark(key, found.get("value"))',
+            "False",
+            f"{PARTS}a_part_is_read_again_under_the_same_setting_and_key_and_no_other",
+        ),
+    ),
     *of(
         "cjepa_jax/evals/segments.py",
         ("counts(truth[truth >= 0], found[truth >= 0])", "counts(truth, found)", INDEX),
@@ -162,6 +176,11 @@ SLOTS = (
         ("_replace(seen=False)", "_replace(seen=True)", PLANTED),
         ("self.frames - (self.moments - 1) * self.every", "1", BATCHES),
         ("/ questions)) if", "/ len(text.choice))) if", BATCHES),
+        (
+            "None if found is None else {metric",
+            "None if True else {metric",
+            f"{ASKED}a_protocol_that_was_stopped_goes_on_with_the_next_training",
+        ),
         (
             "getattr(self, name) != value",
             "False",

@@ -78,7 +78,8 @@ class Aloe:
 
     A value is the mean over `seeds` trainings, its interval the root of the sum of two squares: half of the 95 %
     interval over trainings (Student's t) and of that over scenes. With one training it is that over scenes. Random
-    initialisations have one training each, and the interval is over them.
+    initialisations have one training each, and the interval is over them. Accuracies of finished trainings are kept, so
+    a protocol that was stopped goes on with the next training.
 
     Attributes:
       frames: of a clip, from its first one. words: the most words of a question, and of an option.
@@ -146,15 +147,32 @@ class Aloe:
         seen, strange = self._seen(bench, scenes, items)
         trained: dict[str, list[dict[str, Measured]]] = {}
         for name, (make, runs) in seen.items():
-            inputs = make()
-            if name == TRAINED and (self.rolled or self.do):
+            done = {n: self._kept(bench, name, n) for n in runs}
+            compared = name == TRAINED and bool(self.rolled or self.do)
+            inputs = make() if compared or None in done.values() else []
+            if compared:
                 strange += vision.identities(inputs[1], scenes[1], items[1])
-            logging.info("ALOE, %s: %d steps, trainings: %d", name, self.steps, len(runs))
-            streams = [seeds.generator(bench.seed, "training of ALOE", n) for n in runs]
-            trained[name] = [self._trained(rng, reader, text, inputs, items[1]) for rng in streams]
+            for n in [n for n, made in done.items() if made is None]:
+                logging.info("ALOE, %s: training %d of %d, %d steps", name, n - runs[0] + 1, len(runs), self.steps)
+                rng = seeds.generator(bench.seed, "training of ALOE", n)
+                done[n] = self._trained(rng, reader, text, inputs, items[1])
+                if bench.parts:
+                    bench.parts.put(self._key(name, n), done[n])
+            trained[name] = [made for made in done.values() if made is not None]
             del inputs  # before those of the next row are made
         frequent = asked.measured(items[1], language_head.most_frequent(*items).right)
         return Result(_scores(trained, frequent, asked.chance(items[1])), notes=[*notes, *strange, *by_seed(trained)])
+
+    def _key(self, row: str, run: int) -> list[Any]:
+        """Everything but the evaluation's setting on which the accuracies of one training depend."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        own = fields | {"reader": dict(self.reader), "rows": None, "seeds": None}
+        return ["aloe", own, row, run]
+
+    def _kept(self, bench: Bench, row: str, run: int) -> dict[str, Measured] | None:
+        """The accuracies of a training that this evaluation has finished before."""
+        found = bench.parts.get(self._key(row, run)) if bench.parts else None
+        return None if found is None else {metric: Measured(*values) for metric, values in found.items()}
 
     def _clips(self, bench: Bench, split: str, count: int) -> Scenes:
         """The split's clips of `frames` frames."""

@@ -21,6 +21,7 @@ from cjepa_jax.evals.benchmarks import aloe, asked, vision
 from cjepa_jax.evals.benchmarks.aloe import Aloe
 from cjepa_jax.evals.benchmarks.asked import Measured
 from cjepa_jax.evals.benchmarks.language_head import Items
+from cjepa_jax.evals.parts import Parts
 from cjepa_jax.masks import slots as masks
 from cjepa_jax.models.aloe import Aloe as Network
 from cjepa_jax.objectives import aloe as training
@@ -146,6 +147,25 @@ def test_it_reads_answers_from_the_slots_and_none_from_the_words_and_gives_the_s
     assert {row for _, row in found} == {TRAINED, "question only", "most frequent"}
     assert [score for score in result[0].scores if score.row in (TRAINED, "most frequent")] == result[1].scores
     assert "no question's slots depend on the model: all are the encoder's" in result[0].notes
+
+
+def test_a_protocol_that_was_stopped_goes_on_with_the_next_training(result, tmp_path, monkeypatch):
+    bench = dataclasses.replace(bench_of(Lamps()), parts=Parts(tmp_path, {}))
+    protocol, learn, calls = Aloe(**GIVEN, rolled=()), training.learn, []
+
+    def counted(*given):
+        calls.append(given)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return learn(*given)
+
+    monkeypatch.setattr(training, "learn", counted)
+    with pytest.raises(KeyboardInterrupt):
+        protocol.run(bench)
+    assert protocol.run(bench) == result[0] and len(calls) == 5
+    assert dataclasses.replace(protocol, rows=()).run(bench) == result[1] and len(calls) == 5
+    dataclasses.replace(protocol, rows=(), seeds=1, every=1).run(bench)
+    assert len(calls) == 6, "other frames are another training"
 
 
 def test_rollouts_reach_the_questions_that_are_rolled_and_no_others():
