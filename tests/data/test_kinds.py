@@ -230,6 +230,7 @@ def train_on_slots(c, folder):
 
 def evaluate_slots(c, folder):
     made = make_bench(c, Restored.of(c, "random"))
+    assert made.lengths == {"history": 3, "future": 2}
     result = Rollout(3, 2).run(made)
     assert {score.row for score in result.scores} >= {"trained", "copy", "constant velocity"}
     scenes = [made.prepare(made.source("eval", 3))(i, 0) for i in range(3)]

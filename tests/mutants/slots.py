@@ -25,7 +25,7 @@ SAME = f"{PREDICTOR}outputs_are_those_of_the_published_code"
 
 (ALOE,) = tests_of("models/", "aloe")
 (ASKED,) = tests_of("evals/benchmarks/", "aloe")
-(WORDS,) = tests_of("data/", "words")
+(WORDS,) = tests_of("data/", "vocabulary")
 (CLEVRER,) = tests_of("data/sources/", "clevrer_slots")
 LOGITS = f"{ALOE}logits_losses_and_every_gradient_are_those_of_the_published_code"
 RATE = f"{ALOE}the_rate_warms_up_for_a_tenth_and_ends_at_a_hundredth"
@@ -193,7 +193,7 @@ SLOTS = (
         ),
     ),
     *of(
-        "cjepa_jax/data/words.py",
+        "cjepa_jax/data/vocabulary.py",
         (
             "enumerate(self.words, 1)",
             "enumerate(self.words)",

@@ -14,7 +14,7 @@ import numpy as np
 
 from cjepa_jax.configuration import seeds
 from cjepa_jax.data import pipeline
-from cjepa_jax.data.words import Vocabulary
+from cjepa_jax.data.vocabulary import Vocabulary
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals.base import (
     RANDOM,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cjepa_jax.data import words
-from cjepa_jax.data.words import Vocabulary
+from cjepa_jax.data.vocabulary import Vocabulary
 from cjepa_jax.errors import DataError
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "slots" / "clevrer_vocab.json"
