@@ -12,6 +12,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals.base import Bench, Result, Scenes, Score, integer, mean, number, over_inits, require
 
 COLOURS, GRID = "k-means of colour and place", "fixed grid"
+SAMPLED = 4096  # points of a clip
 METRICS = ("fg-ari", "mbo")
 
 
@@ -103,12 +104,17 @@ def objects(masks: np.ndarray) -> np.ndarray:
 
 
 def clusters(points: np.ndarray, count: int, rng: np.random.Generator, starts: int) -> np.ndarray:
-    """k-means of [P, F]: the cluster of each point, int [P], of the start with the least sum of squares."""
+    """k-means of [P, F]: the cluster of each point, int [P], of the start with the least sum of squares.
+
+    Centres are those of at most SAMPLED points that are drawn for each start.
+    """
     best, least = np.zeros(len(points), int), np.inf
     for _ in range(starts):
+        drawn = points if len(points) <= SAMPLED else points[rng.choice(len(points), SAMPLED, replace=False)]
         with warnings.catch_warnings(action="ignore"):  # of a cluster that has lost its points
-            centres, labels = vq.kmeans2(points, count, iter=20, minit="++", seed=rng)
-        squares = float(np.square(points - centres[labels]).sum())
+            centres = vq.kmeans2(drawn, count, iter=20, minit="++", seed=rng)[0]
+        labels, distances = vq.vq(points, centres)
+        squares = float(np.square(distances).sum())
         if squares < least:
             best, least = labels, squares
     return best

@@ -41,7 +41,7 @@ def test_a_grid_has_rectangles_of_equal_area_as_many_as_there_are_slots():
         assert len(areas) == count and areas.min() > 0.9 * areas.max(), count
 
 
-def test_colours_are_clustered_with_their_place_and_the_best_start_counts():
+def test_colours_are_clustered_with_their_place_and_the_best_start_counts(monkeypatch):
     clips = np.zeros((1, 2, 8, 8, 3), np.uint8)
     clips[:, :, :, 4:] = 255
     found = Segments().colours(1.0, 2, clips, 0)
@@ -49,6 +49,10 @@ def test_colours_are_clustered_with_their_place_and_the_best_start_counts():
     assert segments.fg_ari((clips[..., 0] > 0).astype(int).ravel(), found.ravel()) == 1
     np.testing.assert_array_equal(found, Segments().colours(1.0, 2, clips, 0))
     assert len(np.unique(Segments().colours(9.0, 2, clips[:, :, :, :4], 0))) == 2  # one colour: only places differ
+
+    monkeypatch.setattr(segments, "SAMPLED", 64)  # of 128: all pixels have a cluster
+    sampled = Segments().colours(1.0, 2, clips, 0)
+    assert segments.fg_ari(found.ravel(), sampled.ravel()) == 1
 
     rng = np.random.default_rng(0)  # k-means of eight groups depends on its start
     points = np.concatenate([rng.normal(centre, 0.05, (20, 2)) for centre in rng.uniform(0, 4, (8, 2))])
