@@ -50,6 +50,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "causal states": 1080,
     "training of ALOE": 1100,
     "clusters of colours": 1101,
+    "first frame of slots": 1102,
     "scenes of a benchmark": 1120,
 }
 

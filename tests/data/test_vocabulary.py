@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from cjepa_jax.data import words
+from cjepa_jax.data import vocabulary
 from cjepa_jax.data.vocabulary import Vocabulary
 from cjepa_jax.errors import DataError
 
@@ -41,7 +41,7 @@ def test_unknown_words_are_left_out_and_counted_and_long_texts_are_refused():
     with pytest.raises(DataError, match="'is it very red' has 4 words: must be at most most = 3"):
         found(["is it very red"], 3, "most")
     with pytest.raises(DataError, match="more than 4096 different words"):
-        Vocabulary.of(f"word{n}" for n in range(words.MOST_WORDS + 1))
+        Vocabulary.of(f"word{n}" for n in range(vocabulary.MOST_WORDS + 1))
     with pytest.raises(DataError) as caught:
         found(["a\nb " * 50], 3, "most")
     assert "\n" not in str(caught.value)
