@@ -1,4 +1,4 @@
-"""Parts of a protocol's result that take long, kept in a file as they finish, so that the same command goes on."""
+"""Parts of a protocol's result that take long, kept in a file as they finish, so that the same command resumes."""
 
 import dataclasses
 import hashlib

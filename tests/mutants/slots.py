@@ -179,7 +179,7 @@ SLOTS = (
         (
             "None if found is None else {metric",
             "None if True else {metric",
-            f"{ASKED}a_protocol_that_was_stopped_goes_on_with_the_next_training",
+            f"{ASKED}a_protocol_that_was_stopped_resumes_with_the_next_training",
         ),
         (
             "getattr(self, name) != value",

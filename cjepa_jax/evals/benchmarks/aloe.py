@@ -79,7 +79,7 @@ class Aloe:
     A value is the mean over `seeds` trainings, its interval the root of the sum of two squares: half of the 95 %
     interval over trainings (Student's t) and of that over scenes. With one training it is that over scenes. Random
     initialisations have one training each, and the interval is over them. Accuracies of finished trainings are kept, so
-    a protocol that was stopped goes on with the next training.
+    a protocol that was stopped resumes with the next training.
 
     Attributes:
       frames: of a clip, from its first one. words: the most words of a question, and of an option.

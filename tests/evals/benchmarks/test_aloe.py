@@ -149,7 +149,7 @@ def test_it_reads_answers_from_the_slots_and_none_from_the_words_and_gives_the_s
     assert "no question's slots depend on the model: all are the encoder's" in result[0].notes
 
 
-def test_a_protocol_that_was_stopped_goes_on_with_the_next_training(result, tmp_path, monkeypatch):
+def test_a_protocol_that_was_stopped_resumes_with_the_next_training(result, tmp_path, monkeypatch):
     bench = dataclasses.replace(bench_of(Lamps()), parts=Parts(tmp_path, {}))
     protocol, learn, calls = Aloe(**GIVEN, rolled=()), training.learn, []
 
