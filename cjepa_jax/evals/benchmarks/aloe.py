@@ -182,7 +182,8 @@ class Aloe:
         require(hasattr(source, "frames"), "Aloe", "a source that gives clips of any length (a field `frames`)")
         source = dataclasses.replace(source, frames=self.frames)
         scenes = dataclasses.replace(bench.prepare(source), source=source, frames=self.frames)
-        total, found, n = min(count or len(source), len(source)), {}, 0
+        total, n = min(count or len(source), len(source)), 0
+        found: dict[str, np.ndarray] = {}
         for start in range(0, total, vision.AT_ONCE):  # all clips fill the memory once: no list of them beside
             for scene in pipeline.held_out(scenes, start, min(vision.AT_ONCE, total - start)):
                 for name in ("scene", "video", "object_valid"):
