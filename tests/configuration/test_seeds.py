@@ -37,6 +37,7 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "tasks of a world with actions": 2,
     "policy of an episode": 0,
     "order of slots": 2,
+    "first frame of slots": 2,
     "noise of slots": 2,
     "features of slots": 2,
     "random actions of a task": 1,
