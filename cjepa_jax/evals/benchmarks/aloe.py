@@ -71,8 +71,8 @@ class Aloe:
 
     Rows: the trained model, and random initialisations of it, whose rollouts are seen. Floors: the slots of the encoder
     for every type, the same transformer without slots ("question only"), and the most frequent answer of each type. The
-    ceiling, for a simulated world: the true continuation, and the true clip without the object from frame 0. It is not a
-    ceiling for a type in `do` whose questions compare the two clips, since the observed one is not seen. If no type is
+    ceiling, for a simulated world: the true continuation, and the true clip without the object from frame 0. It is not
+    one for a type in `do` whose questions compare the two clips, since the observed one is not seen. If no type is
     rolled out, the first row is a transformer on the encoder's slots, and only the last two floors are reported. Where
     questions say which answers they can have (`answer_set`), "chance" is the accuracy of an answer drawn evenly.
 
