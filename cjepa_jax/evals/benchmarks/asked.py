@@ -92,7 +92,7 @@ def chance(items: Items) -> dict[str, Measured]:
 
 
 def _share(answers: Any) -> float:
-    """1 over their number, 0 if this is no list of answers."""
+    """1 over their number, 0 if this is not a list of answers."""
     return 1 / len(answers) if isinstance(answers, list | tuple) and answers else 0.0
 
 
