@@ -258,10 +258,10 @@ def over_inits(metric: str, values: Sequence[float], count: int) -> Score:
     )
 
 
-def mean(values: np.ndarray) -> tuple[float, float]:
+def mean(each: np.ndarray) -> tuple[float, float]:
     """The mean of independent values [n] and half of its 95 % interval (normal approximation). NaN for one value."""
-    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return float(values.mean()), float(half)
+    half = 1.96 * each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else float("nan")
+    return float(each.mean()), float(half)
 
 
 def student(count: int) -> float:

@@ -88,8 +88,8 @@ class Segments:
 def true_labels(scenes: Scenes) -> np.ndarray:
     """Each pixel's object in each scene, int [n, T, H, W]. Raises ConfigError for masks of another size, or without."""
     found, shape = [], scenes.arrays["video"].shape[1:4]
-    for number in scenes.arrays["scene"].tolist():
-        scene = scenes.source[number]
+    for index in scenes.arrays["scene"].tolist():
+        scene = scenes.source[index]
         require("masks" in scene, "Segments", "scenes with masks")
         masks = scene["masks"]
         require(masks.shape[1:] == shape, "Segments", "scenes of data.size, without a crop")
