@@ -31,6 +31,12 @@ def test_pooling_is_the_mean_of_what_is_chosen_and_0_of_nothing():
     assert base.pool(tokens, where).tolist() == [[2.0, 3.0], [0.0, 0.0]]
 
 
+def test_a_mean_has_its_standard_error_and_of_one_value_none():
+    assert base.mean(np.array([1.0, 2.0, 3.0, 6.0])) == pytest.approx((3.0, 1.96 * np.sqrt(14 / 3) / 2))
+    value, half = base.mean(np.array([2.0]))
+    assert value == 2 and np.isnan(half)
+
+
 def test_the_bootstrap_of_a_mean_is_1_96_standard_errors_wide_on_either_side():
     values = np.random.default_rng(0).normal(size=400)
     half = stats.half_width(lambda rows: values[rows].mean(), 400, 0)
