@@ -27,8 +27,8 @@ class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)), with sums in float32 for every compute type.
 
     With `cross`, also x + cross-attention(norm(x)) between them. With `condition`, both norms are scaled and shifted by
-    a linear map of a condition, norm(x) (1 + scale) + shift. "adaln" also scales both updates, by 1 + gate. The map
-    starts at 0, so a fresh block is the block without condition. The arguments of the call are those of `Stack`.
+    an affine map of silu(condition), norm(x) (1 + scale) + shift. "adaln" also scales both updates, by 1 + gate. The
+    map starts at 0, so a fresh block is the block without condition. The arguments of the call are those of `Stack`.
     """
 
     heads: int

@@ -39,7 +39,7 @@ class Act:
       steps, dtype: given by the trainer.
       chunk: actions and frames that are predicted, n.
       latent_weight: of the second term. With 0 neither its network nor the moving average exists.
-      goal: "last" (the episode's last frame is shown as the goal), or "none" (all episodes do the same task).
+      goal: "last" (the clip's last frame is shown as the goal), or "none" (all episodes do the same task).
       proprio: whether the agent's state is in the context.
       action_distance, latent_distance: "l1" or "mse", mean over components.
       ema: momentum of the target encoder, at the first and after the last step, linear.
@@ -125,7 +125,7 @@ class Act:
         said = self._decoder(given.shape[-1]).apply({"params": params["decoder"]}, known)
         wanted = _take(given, jnp.minimum(now, times - 2))
         error = DISTANCES[self.action_distance](said - wanted).mean(-1)
-        real = (now < times - 1) & valid[:, None]  # the last action leads out of the episode
+        real = (now < times - 1) & valid[:, None]  # the last action leads out of the clip
         terms = {"action": losses.masked_mean(error, real)}
         metrics = {"per_scene": losses.masked_mean(error, real, axis=1)}
         if self.latent_weight:
@@ -136,8 +136,11 @@ class Act:
             predicted = self._predictor(video.shape[2:4]).apply({"params": params["predictor"]}, known)
             distance = DISTANCES[self.latent_distance]
             terms["latent"] = losses.masked_mean(distance(predicted.reshape(future.shape) - future).mean((2, 3)), real)
-            present = self._wanted(target, _take(video, start[:, None]))
-            metrics["copy_error"] = losses.masked_mean(distance(present - future).mean((2, 3)), real)
+            floors = {"copy_error": _take(video, start[:, None])}
+            floors |= {"goal_error": video[:, -1:]} if self.goal == LAST else {}
+            for name, frame in floors.items():
+                copied = distance(self._wanted(target, frame) - future).mean((2, 3))
+                metrics[name] = losses.masked_mean(copied, real)
         total = terms["action"] + self.latent_weight * terms.get("latent", 0.0)
         metrics |= {f"loss/{name}": value for name, value in terms.items()}
         metrics |= {"loss": total, **losses.collapse_monitors(seen.mean(1), valid)}

@@ -119,7 +119,7 @@ class Thinking(Jepa):
 def last_visible(tokens: Array, context: Array, grid: tuple[int, int, int]) -> Array:
     """At each token, the one at its place at the last time that is visible there: [B, N, D], bool [B, N] -> [B, N, D].
 
-    Where no time is visible, the first one."""
+    Places that are never visible copy time 0."""
     times = grid[0]
     seen = context.reshape(len(context), times, -1)
     last = jnp.where(seen, jnp.arange(times)[:, None], 0).max(1)  # [B, rows cols]

@@ -143,6 +143,14 @@ FAMILY = (
         ("real = (now < times - 1) &", "real = (now < times) &", TERMS),
         ("real = (now + 1 < times - (self.goal == LAST))", "real = (now + 1 < times)", TERMS),
         ("frames = _take(video, jnp.minimum(now + 1, times - 1))", "frames = _take(video, now)", TERMS),
+        ('{"copy_error": _take(video, start[:, None])}', '{"copy_error": video[:, :1]}', TERMS),
+        ('{"goal_error": video[:, -1:]}', '{"goal_error": video[:, -2:-1]}', TERMS),
+        ("copied = distance(self._wanted(target, frame)", "copied = distance(self._tokens(target, frame)", TERMS),
+        (
+            "times - (self.goal == LAST)) & valid",
+            "times - 1) & valid",
+            f"{ACT}without_a_goal_the_last_frame_is_a_target_too",
+        ),
         ("video[:, -1], own)", "video[:, -2], own)", ALONE),
         ("future = self._wanted(target, frames)", "future = self._wanted(params['encoder'], frames)", TERMS),
         (

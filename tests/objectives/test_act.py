@@ -62,7 +62,7 @@ def changed(frame, scene=0):
 
 def test_both_terms_by_hand():
     """Of a scene that ends within the chunk, one that does not, and a filling. Each action and each frame that counts
-    weighs the same. The last frame is the goal and no target."""
+    weighs the same. The last frame is the goal and no target. Floors copy the present frame and the goal."""
     objective, params, target, loss, act = made()
     whole = batch(valid=np.array([True, True, True, False]))
     key = keyed(objective, lambda starts: {3, 1} < set(starts[:3]))
@@ -75,14 +75,35 @@ def test_both_terms_by_hand():
     tokens = jax.jit(objective.encode)(target, whole.video)
     tokens = np.asarray(jax.nn.standardize(tokens, axis=-1, epsilon=1e-6)).reshape(SCENES, TIMES, 2, 12)
     said = act(params, whole.video[rows, start], whole.video[:, -1], whole.proprio[rows, start])
-    errors, each = [], []
+    errors, each, copied, goals = [], [], [], []
     for scene, t in enumerate(start[:3]):
+        after = [tokens[scene, t + i] for i in (1, 2) if t + i < TIMES - 1]
+        copied += [np.abs(tokens[scene, t] - token).mean() for token in after]
+        goals += [np.abs(tokens[scene, -1] - token).mean() for token in after]
         errors += [np.abs(said[scene, i] - whole.actions[scene, t + i]).mean() for i in range(2) if t + i < TIMES - 1]
-        each += [np.abs(tokens[scene, t + i]).mean() for i in (1, 2) if t + i < TIMES - 1]
+        each += [np.abs(token).mean() for token in after]
     assert len(errors) < 6 and len(each) < len(errors)
     np.testing.assert_allclose(found["loss/action"], np.mean(errors), rtol=1e-5)
     np.testing.assert_allclose(found["loss/latent"], np.mean(each), rtol=1e-5)
+    np.testing.assert_allclose(found["copy_error"], np.mean(copied), rtol=1e-5)
+    np.testing.assert_allclose(found["goal_error"], np.mean(goals), rtol=1e-5)
     np.testing.assert_allclose(found["loss"], np.mean(errors) + 0.5 * np.mean(each), rtol=1e-5)
+
+
+def test_without_a_goal_the_last_frame_is_a_target_too():
+    """And no floor copies a goal."""
+    objective, params, target, *_ = made()
+    other = Act(**SMALL | dict(goal="none"), steps=10)
+    key = keyed(objective, lambda starts: {3, 2} < set(starts))
+    start = np.asarray(objective.starts(key, SCENES, TIMES))
+    own = params | {"context": params["context"] | {"frames": params["context"]["frames"][:1]}}
+    found = jax.jit(other.loss)(own, target, {}, batch(), key, 0)[1][0]
+    tokens = jax.jit(objective.encode)(target, batch().video)
+    tokens = np.asarray(jax.nn.standardize(tokens, axis=-1, epsilon=1e-6)).reshape(SCENES, TIMES, 2, 12)
+    pairs = [(scene, t, t + i) for scene, t in enumerate(start) for i in (1, 2) if t + i < TIMES]
+    copied = [np.abs(tokens[scene, t] - tokens[scene, later]).mean() for scene, t, later in pairs]
+    np.testing.assert_allclose(found["copy_error"], np.mean(copied), rtol=1e-5)
+    assert "goal_error" not in found
 
 
 def test_the_actions_depend_on_the_present_frame_and_the_goal_alone():

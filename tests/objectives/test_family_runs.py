@@ -31,7 +31,7 @@ CONFIGS = {
     "family.point_jepa": {"data.options.points": 32, "objective.encoder.groups": 8, "objective.encoder.neighbours": 4},
     "family.threed_jepa": {"data.options.points": 32, "objective.encoder.groups": 8, "objective.encoder.neighbours": 4},
     "family.audio_jepa": {"data.options.times": 32, "data.options.bands": 16},
-    "family.act_jepa": {"data.frames": 6, "objective.chunk": 2, "objective.encoder.variant": "Mu/16"},
+    "family.act_jepa": {"data.frames": 6, "objective.chunk": 2},
     "family.think_jepa": {"data.frames": 4},
     "baselines.simclr": {},
     "baselines.dino": {"objective.views.small_size": 16},
@@ -42,7 +42,7 @@ def config(name):
     c = importlib.import_module(f"configs.{name}").get_config().copy_and_resolve_references().unlock()
     own = dict(check.flatten(c))
     small = SMALL | {"objective.predictor.heads": 2, "objective.encoder.variant": "Mu/8", "data.row_lengths": (1.0,)}
-    if "/1" in c.objective.encoder.get("variant", ""):
+    if c.objective.encoder.get("variant", "").endswith("/1"):
         small |= {"objective.encoder.variant": "Mu/1"}
     if c.data.frames == 1:
         small |= {"data.frames": 1}
