@@ -68,7 +68,7 @@ def experience(
     world: Acting, modules: Modules, episodes: int, steps: int, seed: int, task: str = "any", scale: float = NOISE
 ) -> Experience:
     """Plays the first tasks of a kind with the noisy expert. Raises ConfigError for a world without an expert."""
-    if type(world).expert is Acting.expert:
+    if not world.has_expert:
         raise ConfigError(f"--agent: {type(world).__name__} has no expert to learn the critic from")
     tasks = control.draw_tasks(world, task, episodes)
     trace = control.play(world, tasks, Noisy(world, seed, scale), steps).states

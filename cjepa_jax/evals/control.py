@@ -191,7 +191,7 @@ def baselines(world: Acting, mpc: MPC, seed: int) -> dict[str, tuple[str, Policy
         "straight line": ("floor", Scripted(world.straight)),
         "true simulator": ("ceiling", by_simulator(world, mpc, seed)),
     }
-    if type(world).expert is not Acting.expert:
+    if world.has_expert:
         policies["expert"] = ("ceiling", Scripted(world.expert))
     return policies
 

@@ -18,6 +18,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.queries import Context, Queries
 from cjepa_jax.objectives import options
+from cjepa_jax.objectives.jepa import layer_norm
 from cjepa_jax.schedules import ema_momentum
 from cjepa_jax.types import Array, Batch, Params
 
@@ -188,7 +189,7 @@ class Act:
 
     def _wanted(self, target: Params, frames: Array) -> Array:
         """Targets [B, T, M, D]: the tokens, of zero mean and unit variance over D, without gradient."""
-        return jax.lax.stop_gradient(jax.nn.standardize(self._tokens(target, frames), axis=-1, epsilon=1e-6))
+        return jax.lax.stop_gradient(layer_norm(self._tokens(target, frames)))
 
     def _predictor(self, size: tuple[int, ...]) -> Queries:
         """Of the tokens of `chunk` frames of (height, width) pixels."""

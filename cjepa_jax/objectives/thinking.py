@@ -14,7 +14,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import packing
 from cjepa_jax.models.guide import Guide
 from cjepa_jax.objectives import options
-from cjepa_jax.objectives.jepa import Jepa, moments
+from cjepa_jax.objectives.jepa import Jepa, layer_norm, moments
 from cjepa_jax.types import Array, Batch, Params, Rows
 
 
@@ -62,23 +62,27 @@ class Thinking(Jepa):
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """See Jepa."""
-        if self.condition == "film" and batch.embedding is None:
-            known = "cjepa_jax.data.sources.guided:Guided does"
-            raise ConfigError(f"objective.condition = 'film': the source gives no embedding ({known})")
-        steps, times = 0 if batch.embedding is None else batch.embedding.shape[1], self._grid(batch.observation)[0]
-        if self.condition == "film" and steps > times:
-            why = "data.frames / objective.encoder.tubelet"
-            raise ConfigError(f"data.source: an embedding has {steps} steps: must be at most the {times} times ({why})")
+        grid, guide = self._grid(batch.observation), None
+        if self.condition == "film":
+            self._check_embedding(batch.embedding, grid[0])
         encoder_key, predictor_key, guide_key = jax.random.split(key, 3)
         tokens, fresh = self._encoder.init_with_output(encoder_key, batch.observation)
-        params, guide = {"encoder": fresh["params"]}, None
+        params = {"encoder": fresh["params"]}
         if self.condition == "film":
-            made = self._guide.init_with_output(guide_key, batch.embedding, self._grid(batch.observation))
-            guide, params["guide"] = made[0], made[1]["params"]
-        hidden = (tokens, batch.context, batch.object_patches, batch.removed, self._grid(batch.observation))
-        more = {"guide": guide, "causal": True}
-        params["predictor"] = self._predictor.init(predictor_key, *hidden, **more)["params"]
+            guide, made = self._guide.init_with_output(guide_key, batch.embedding, grid)
+            params["guide"] = made["params"]
+        hidden = (tokens, batch.context, batch.object_patches, batch.removed, grid)
+        made = self._predictor.init(predictor_key, *hidden, guide=guide, causal=True)
+        params["predictor"] = made["params"]
         return params, jax.tree.map(jnp.copy, fresh["params"]), {}
+
+    def _check_embedding(self, embedding: Array | None, times: int) -> None:
+        if embedding is None:
+            known = "cjepa_jax.data.sources.guided:Guided does"
+            raise ConfigError(f"objective.condition = 'film': the source gives no embedding ({known})")
+        if embedding.shape[1] > times:
+            limit = f"must be at most the {times} times (data.frames / objective.encoder.tubelet)"
+            raise ConfigError(f"data.source: an embedding has {embedding.shape[1]} steps: {limit}")
 
     def predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
         """See Jepa."""
@@ -109,7 +113,7 @@ class Thinking(Jepa):
         """See Jepa. Another monitor is how much copying the last visible time explains."""
         terms, stats = super().per_example_terms(params, target, extra, batch, key)
         full, _ = self.targets(target, batch)  # the same computation as above, which XLA does once
-        wanted = jax.nn.standardize(full, axis=-1, epsilon=1e-6) if self.target_norm == "layer_norm" else full
+        wanted = layer_norm(full) if self.target_norm == "layer_norm" else full
         hidden = ~batch.context if batch.hidden is None else batch.hidden
         copied = last_visible(wanted, batch.context, self._grid(batch.observation))
         stats["explained"]["copying"] = moments(copied, wanted, hidden, batch.valid)

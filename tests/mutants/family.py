@@ -154,8 +154,8 @@ FAMILY = (
         ("video[:, -1], own)", "video[:, -2], own)", ALONE),
         ("future = self._wanted(target, frames)", "future = self._wanted(params['encoder'], frames)", TERMS),
         (
-            "standardize(self._tokens(target, frames), axis=-1",
-            "standardize(self._tokens(target, frames), axis=1",
+            "layer_norm(self._tokens(target, frames))",
+            "layer_norm(self._tokens(target, frames).swapaxes(2, 3)).swapaxes(2, 3)",
             TERMS,
         ),
         ("(1.0 - tau) * (new - old)", "tau * (new - old)", LEARNS),

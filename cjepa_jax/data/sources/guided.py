@@ -3,15 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
-from cjepa_jax.configuration import build, seeds
+from cjepa_jax.configuration import seeds
 from cjepa_jax.data import checks
 from cjepa_jax.data.base import Source
 from cjepa_jax.data.formats.bands import Npy
+from cjepa_jax.data.sources import wrapped
 from cjepa_jax.data.worlds.base import check_integer
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -55,8 +56,6 @@ class Guided:
     kind: str = field(init=False, default="video", repr=False, compare=False)  # the source's
     embedding_shape: tuple[int, int] = field(init=False, default=(0, 0), repr=False, compare=False)  # (S, E)
 
-    of_fields: ClassVar[tuple[str, ...]] = ("split", "path", "size", "frames", "count", "seed")
-
     def __post_init__(self):
         for name, most in (("steps", min(MOST_STEPS, self.frames)), ("objects", MOST_OBJECTS)):
             check_integer(f"data.options.{name}", getattr(self, name), 1)
@@ -67,9 +66,7 @@ class Guided:
         if not isinstance(self.embeddings, str):
             raise ConfigError(f"data.options.embeddings = {self.embeddings!r}: must be a folder's name, or empty")
         object.__setattr__(self, "of_options", dict(self.of_options))
-        of = {"type": self.of, **self.of_options}
-        fields = {name: getattr(self, name) for name in self.of_fields}
-        object.__setattr__(self, "source", build.build(of, "data.options.of_options", "data.options.of", **fields))
+        object.__setattr__(self, "source", wrapped.inner(self))
         object.__setattr__(self, "kind", getattr(self.source, "kind", "video"))
         if self.shuffled and len(self) < 2:
             raise ConfigError("data.options.shuffled = True: needs at least 2 scenes")

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax.configuration import build
 from cjepa_jax.data import checks
 from cjepa_jax.data.base import Source
 from cjepa_jax.data.segmenters import slic
+from cjepa_jax.data.sources import wrapped
 from cjepa_jax.errors import ConfigError
 
 
@@ -52,10 +52,8 @@ class Superpixels:
             if not fits:
                 raise ConfigError(f"data.options.{name} = {getattr(self, name)!r}: must be {limit}")
         slic.make(self._settings, "cpu", 1)  # a missing package is reported here
-        fields = {name: getattr(self, name) for name in ("split", "path", "size", "frames", "count", "seed")}
         object.__setattr__(self, "of_options", dict(self.of_options))
-        of = {"type": self.of, **self.of_options}
-        object.__setattr__(self, "source", build.build(of, "data.options.of_options", "data.options.of", **fields))
+        object.__setattr__(self, "source", wrapped.inner(self))
         if checks.channels_of(self.source) != checks.RGB:
             raise ConfigError(
                 f"data.options.of = {self.of!r}: SLIC needs RGB of 8 bits, these scenes are of other channels"

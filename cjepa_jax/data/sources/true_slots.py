@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cjepa_jax.configuration import build, seeds
+from cjepa_jax.configuration import seeds
+from cjepa_jax.data.sources import wrapped
 from cjepa_jax.data.worlds.base import SPLITS, World, check_integer, check_share
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -62,10 +63,7 @@ class TrueSlots:
 
     def __post_init__(self):
         check_integer("data.options.clip", self.clip, 0)
-        length = max(self.clip, self.frames)
-        fields = dict(split=self.split, path=self.path, size=LEAST_SIZE, frames=length, count=self.count)
-        section = {"type": self.of, **dict(self.of_options)}
-        world = build.build(section, "data.options.of_options", "data.options.of", seed=self.seed, **fields)
+        world = wrapped.inner(self, size=LEAST_SIZE, frames=max(self.clip, self.frames))
         if not isinstance(world, World) or not world.state_names:
             raise ConfigError(f"data.options.of = {self.of!r}: must be a simulated world with states")
         object.__setattr__(self, "source", world)

@@ -72,7 +72,12 @@ class Acting(World):
     @property
     def _behaviours(self) -> tuple[str, ...]:
         """The policies, and the tasks that an expert does."""
-        return self.policies if type(self).expert is Acting.expert else (*self.policies, *self.tasks)
+        return (*self.policies, *self.tasks) if self.has_expert else self.policies
+
+    @property
+    def has_expert(self) -> bool:
+        """Whether the world defines `expert`."""
+        return type(self).expert is not Acting.expert
 
     def first(self, rng: np.random.Generator) -> np.ndarray:
         """A random initial state, float64 [D]."""

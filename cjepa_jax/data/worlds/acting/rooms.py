@@ -196,7 +196,7 @@ class Rooms(Acting):
             nonlocal goal
             if self.reached(state, goal):
                 goal = draw()
-            return np.clip(self.expert(state, goal) + rng.normal(0, 0.25, 2), -1, 1)
+            return np.clip(self.expert(state, goal) + rng.normal(0, self.noise, 2), -1, 1)
 
         return act
 
