@@ -279,6 +279,13 @@ def number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def require_lengths(bench: Bench, section: str, **lengths: int) -> None:
+    """Raises ConfigError where options of a protocol are not the run's lengths of the same names (Bench.lengths)."""
+    for name, value in lengths.items():
+        if (known := bench.lengths.get(name, value)) != value:
+            raise ConfigError(f"{section}.{name} = {value}: must be the run's {name}, {known}")
+
+
 def require(condition: bool, protocol: str, missing: str) -> None:
     """Raises ConfigError "evals.protocols: PROTOCOL needs MISSING" unless the condition holds."""
     if not condition:

@@ -8,7 +8,19 @@ import numpy as np
 
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import stats
-from cjepa_jax.evals.base import TRAINED, Bench, Hidden, Model, Result, Score, integer, number, over_inits, require
+from cjepa_jax.evals.base import (
+    TRAINED,
+    Bench,
+    Hidden,
+    Model,
+    Result,
+    Score,
+    integer,
+    number,
+    over_inits,
+    require,
+    require_lengths,
+)
 
 LABELS = ("contact", "effect")
 BASE, DISTANCE, EXTRAPOLATED, LAYER = (
@@ -70,6 +82,7 @@ class Influence:
 
     def run(self, bench: Bench) -> Result:
         """The scores of all graphs on the bench's test scenes."""
+        require_lengths(bench, "evals.protocols: influence", history=self.history, future=self.future)
         source: Any = bench.source(bench.test_split, bench.test)
         require(hasattr(source, "influence") and hasattr(source, "frames"), "Influence", "a source with `influence`")
         frames = self.history + self.future

@@ -8,7 +8,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.evals.base import TRAINED, Bench, Hidden, Model, Result, Score, integer, over_inits, require
+from cjepa_jax.evals.base import (
+    TRAINED,
+    Bench,
+    Hidden,
+    Model,
+    Result,
+    Score,
+    integer,
+    over_inits,
+    require,
+    require_lengths,
+)
 
 COPY, VELOCITY = "copy", "constant velocity"
 Predict = Callable[[np.ndarray], np.ndarray]  # slots [B, T_h, K, D] -> the next T_p frames, [B, T_p, K, D]
@@ -51,6 +62,7 @@ class Rollout:
     def run(self, bench: Bench) -> Result:
         """The errors of the model, of random initialisations, and of the two floors, on the same scenes."""
         horizon = self.horizon or self.future
+        require_lengths(bench, "evals.protocols: rollout", history=self.history, future=self.future)
         source: Any = bench.source(bench.test_split, bench.test)
         require(hasattr(source, "frames"), "Rollout", "a source that gives clips of any length (a field `frames`)")
         source = dataclasses.replace(source, frames=self.history + horizon)

@@ -43,6 +43,14 @@ INDEX = f"{SEGMENTS}the_index_is_the_definitions_by_hand"
 
 SLOTS = (
     *of(
+        "cjepa_jax/evals/base.py",
+        (
+            "bench.lengths.get(name, value)",
+            "value",
+            f"{ASKED}rollouts_of_other_lengths_than_the_run_s_are_refused",
+        ),
+    ),
+    *of(
         "cjepa_jax/evals/parts.py",
         (
             "json.dumps([self.setting, key], sort_keys=True)",
@@ -180,11 +188,6 @@ SLOTS = (
             "None if found is None else {metric",
             "None if True else {metric",
             f"{ASKED}a_protocol_that_was_stopped_resumes_with_the_next_training",
-        ),
-        (
-            "getattr(self, name) != value",
-            "False",
-            f"{ASKED}rollouts_of_other_lengths_than_the_run_s_are_refused",
         ),
         (
             "float(np.hypot(among, scenes))",

@@ -27,6 +27,7 @@ from cjepa_jax.evals.base import (
     number,
     over_inits,
     require,
+    require_lengths,
     student,
 )
 from cjepa_jax.evals.benchmarks import asked, language_head, vision
@@ -233,7 +234,8 @@ class Aloe:
     ) -> tuple[dict[str, tuple[Callable[[], list[Inputs]], range]], list[str]]:
         """By row: what makes the inputs of both splits, and the numbers of its trainings. And remarks."""
         observed = [Inputs.of(*each) for each in zip(scenes, items, strict=True)]
-        self._check_lengths(bench)
+        if self.rolled or self.do:
+            require_lengths(bench, SECTION, history=self.history, future=self.future, skip=self.skip)
         plan = vision.Plan(self.rolled, self.rollout, self.do, history=self.history, future=self.future, skip=self.skip)
         for of, given in zip(items, scenes, strict=True):
             plan.check(of, given)
@@ -261,12 +263,6 @@ class Aloe:
             notes = plan.remarks(items)
         wanted = (TRAINED, *self.rows)
         return {name: row for name, row in rows.items() if name.startswith(wanted)}, notes
-
-    def _check_lengths(self, bench: Bench) -> None:
-        """Raises ConfigError where rollouts have another history, future or skip than the run."""
-        for name, value in bench.lengths.items():
-            if (self.rolled or self.do) and getattr(self, name) != value:
-                raise ConfigError(f"{SECTION}.{name} = {getattr(self, name)}: must be the run's {name}, {value}")
 
     def _trained(
         self,

@@ -31,22 +31,14 @@ def items_of(scenes: Scenes, split: str, protocol: str) -> Items:
     for place, scene in enumerate(scenes.arrays["scene"].tolist()):
         for question in source.questions(scene):
             check(question, scene, split, protocol)
-            text, kind = question["question"], question["question_type"]
+            text, kind = question["question"], question["question_type"].lower()
             if "choices" not in question:
                 rows.append((place, (text,), kind, question["answer"], question, number))
             for option in question.get("choices", []):
                 rows.append((place, (text, option["choice"]), kind, option["answer"], question, number))
             number += 1
     require(bool(rows), protocol, f"questions about the scenes, and the split {split!r} has none")
-    row, texts, kind, answer, given, numbers = map(list, zip(*rows, strict=True))
-    return Items(
-        row=np.array(row),
-        texts=texts,
-        kind=np.char.lower(np.array(kind)),
-        answer=np.array(answer),
-        source=given,
-        number=np.array(numbers),
-    )
+    return Items.of(rows)
 
 
 def check(question: Any, scene: int, split: str, protocol: str) -> None:

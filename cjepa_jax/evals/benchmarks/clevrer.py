@@ -129,17 +129,7 @@ def items_of(scenes: Scenes) -> tuple[Items, Items]:
             number += 1
     missing = "both descriptive and multiple-choice questions about its scenes"
     require(all(rows), "Clevrer", missing)
-    return tuple(
-        Items(
-            row=np.array(row),
-            texts=list(texts),
-            kind=np.array(kind),
-            answer=np.array(answer),
-            source=list(source),
-            number=np.array(number),
-        )
-        for row, texts, kind, answer, source, number in (zip(*each, strict=True) for each in rows)
-    )
+    return Items.of(rows[0]), Items.of(rows[1])
 
 
 def is_question(question: Any) -> bool:

@@ -104,26 +104,17 @@ class Craft:
 
 def items_of(scenes: Scenes) -> Items:
     """All questions about the scenes. Raises ConfigError if there are none, or one without an open answer."""
-    row, found = [], []
+    rows: list[tuple] = []
     for place, scene in enumerate(scenes.arrays["scene"].tolist()):
         for question in scenes.source.questions(scene):
             fit = all(isinstance(question.get(key), str) for key in ("question", "question_type", "answer"))
             require(
                 fit, "Craft", f"questions with an open answer each; scene {scene} has one without: {question}"[:200]
             )
-            row.append(place)
-            found.append(question)
-    require(bool(found), "Craft", f"questions in words; {type(scenes.source).__name__} asks none of its scenes")
-    texts = [(question["question"],) for question in found]
-    kind, answer = (np.array([question[key] for question in found]) for key in ("question_type", "answer"))
-    return Items(
-        row=np.array(row),
-        texts=texts,
-        kind=np.char.lower(kind),
-        answer=answer,
-        source=found,
-        number=np.arange(len(found)),
-    )
+            text, kind = question["question"], question["question_type"].lower()
+            rows.append((place, (text,), kind, question["answer"], question, len(rows)))
+    require(bool(rows), "Craft", f"questions in words; {type(scenes.source).__name__} asks none of its scenes")
+    return Items.of(rows)
 
 
 def without(model: Model, scenes: Scenes, items: Items, batch: int) -> np.ndarray | None:

@@ -29,6 +29,12 @@ class Items(NamedTuple):
     source: list[dict[str, Any]]  # the questions in the format of the data
     number: np.ndarray  # int64 [Q] number of the item's question
 
+    @classmethod
+    def of(cls, rows: Sequence[tuple]) -> "Items":
+        """The items of at least one row (row, texts, kind, answer, source, number)."""
+        row, texts, kind, answer, source, number = map(list, zip(*rows, strict=True))
+        return cls(np.array(row), texts, np.array(kind), np.array(answer), source, np.array(number))
+
     def take(self, where: np.ndarray) -> "Items":
         """The items at which `where`, bool [Q], is True."""
         places = np.nonzero(where)[0]

@@ -21,7 +21,9 @@ from cjepa_jax.evals.benchmarks import aloe, asked, vision
 from cjepa_jax.evals.benchmarks.aloe import Aloe
 from cjepa_jax.evals.benchmarks.asked import Measured
 from cjepa_jax.evals.benchmarks.language_head import Items
+from cjepa_jax.evals.influence import Influence
 from cjepa_jax.evals.parts import Parts
+from cjepa_jax.evals.rollout import Rollout
 from cjepa_jax.masks import slots as masks
 from cjepa_jax.models.aloe import Aloe as Network
 from cjepa_jax.objectives import aloe as training
@@ -193,13 +195,13 @@ def test_rollouts_reach_the_questions_that_are_rolled_and_no_others():
 
 
 def test_rollouts_of_other_lengths_than_the_run_s_are_refused():
-    protocol, given = Aloe(**GIVEN, rolled=("predictive",)), bench_of(Lamps())
-    for lengths in (dict(history=3), dict(future=1), dict(skip=2)):
-        ((name, value),) = lengths.items()
-        bench = dataclasses.replace(given, lengths=dict(history=2, future=2, skip=1) | lengths)
-        with pytest.raises(ConfigError, match=f"aloe.{name} = [12]: must be the run's {name}, {value}$"):
+    given, protocols = bench_of(Lamps()), (Aloe(**GIVEN, rolled=("predictive",)), Rollout(2, 2), Influence(2, 2))
+    for protocol, name in [*itertools.product(protocols, ("history", "future")), (protocols[0], "skip")]:
+        own = getattr(protocol, name)
+        bench = dataclasses.replace(given, lengths=dict(history=2, future=2, skip=1) | {name: own + 1})
+        said = f"{type(protocol).__name__.lower()}.{name} = {own}: must be the run's {name}, {own + 1}$"
+        with pytest.raises(ConfigError, match=said):
             protocol.run(bench)
-        dataclasses.replace(protocol, rolled=())._check_lengths(bench)
 
 
 def whole(inputs, where):
