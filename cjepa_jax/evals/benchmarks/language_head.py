@@ -33,7 +33,14 @@ class Items(NamedTuple):
     def of(cls, rows: Sequence[tuple]) -> "Items":
         """The items of at least one row (row, texts, kind, answer, source, number)."""
         row, texts, kind, answer, source, number = map(list, zip(*rows, strict=True))
-        return cls(np.array(row), texts, np.array(kind), np.array(answer), source, np.array(number))
+        return cls(
+            row=np.array(row),
+            texts=texts,
+            kind=np.array(kind),
+            answer=np.array(answer),
+            source=source,
+            number=np.array(number),
+        )
 
     def take(self, where: np.ndarray) -> "Items":
         """The items at which `where`, bool [Q], is True."""
