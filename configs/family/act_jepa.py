@@ -6,7 +6,7 @@
 No code of it was found, and its widths and loss weights were not obtained. Taken from the paper: a context encoder of
 the observation (an image and the agent's state), a predictor from it and mask tokens to the latents of the next n
 observations, their targets by a moving average of the encoder, a decoder to the next n actions, and the sum of both
-errors. Different: a small ViT (there ResNet-18), and the clip's last frame as the goal. Expected: docs/FAMILY.md.
+errors. Different: a small ViT (there ResNet-18), and the clip's last frame as the goal. See docs/FAMILY.md.
 
 Episodes are 200 of the world's scripted expert, with noise. 195 of them end at the expert's goal. In Push-T, in clips
 of 24 frames, 60 of 100 do. A goal image is the clip's last frame in each case (hindsight).

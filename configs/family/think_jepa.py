@@ -6,7 +6,7 @@ As in the public description: the past's frames are encoded without the future's
 modulates the norms of every block of a causal predictor (FiLM, from 0 on), and the error of the future's latents is
 squared. Different: the embedding is the simulator's outcome (there hidden states of Qwen3-VL-2B), the encoder is
 trained with a moving average as its target (there a frozen V-JEPA), and there is no head for the trajectories of hands.
-Expected: docs/FAMILY.md.
+See docs/FAMILY.md.
 
     --config.data.options.shuffled=True      a control: the embedding of another clip
     --config.objective.condition=none        a control without embeddings
