@@ -9,6 +9,7 @@ Optax and NumPy are enough. PyTorch is compared where it is installed. Batches a
 """
 
 import argparse
+import importlib.util
 import os
 import pathlib
 import sys
@@ -52,24 +53,20 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e6:
-        raise ValueError
-    return value
-
-
 def main(argv: list[str]) -> int:
     """Returns 0, also if sections failed: their errors are in the report. 2 for a wrong command line."""
     parser = _Parser(prog="python -m cjepa_jax.bench --report", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--minutes", type=_positive, default=10.0, help="when to stop at the latest (default: 10)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="when to stop at the latest (default: 10)")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/bench"), help="the report's folder")
     parser.add_argument("--variant", default="", help="the encoder (default: L/16, and Ti/16 on a CPU)")
     parser.add_argument("--size", type=int, default=0, help="pixels of an image's side (default: 224, 64 on a CPU)")
     parser.add_argument("--batch", type=int, default=0, help="the smallest batch (default: 64, 8 on a CPU)")
     parser.add_argument("--sections", default="", help="only these, with commas between")
     args = parser.parse_args(argv)
-    os.environ.setdefault(BOUND, "0.6")
+    if not 0 < args.minutes < 1e6:
+        parser.error(f"--minutes={args.minutes:g}: must be a number above 0")
+    if importlib.util.find_spec("torch") and "torch" in (args.sections or "torch"):
+        os.environ.setdefault(BOUND, "0.6")
     from cjepa_jax.bench import accelerator_sections as bench
     from cjepa_jax.errors import CjepaError
 
@@ -79,8 +76,8 @@ def main(argv: list[str]) -> int:
     try:
         subject = bench.Subject.default(args.variant, args.size, args.batch)
         report = Report(args.out, 60 * args.minutes)
-    except (CjepaError, OSError) as error:
-        parser.error(str(error))
+    except (CjepaError, OSError, RuntimeError) as error:  # RuntimeError: JAX finds no such device
+        parser.error(str(error).splitlines()[0])
     run(report, {name: getattr(subject, name) for name in bench.SECTIONS if name in chosen})
     print(report.write())
     return 0

@@ -13,16 +13,18 @@ from cjepa_jax.reports import html
 
 NOTES = {
     "device": "What this device reaches in large products and copies. Later shares are of these.",
-    "attention": "Which kernel is chosen, how far it is from plain products in float32, and its time beside theirs.",
-    "step": "One training step at growing batches. MFU: useful FLOP/s, without padding, as a share of the product of "
-    "8192 x 8192 (512 on a CPU) in bfloat16. 'ms' waits for each step, 'in a row' does not.",
+    "attention": "Which kernel is chosen, how far it is from plain products in float32 at the highest precision, and "
+    "its time beside that of plain products in bfloat16.",
+    "step": "One training step at growing batches, on one device. MFU: useful FLOP/s, without padding, as a share of "
+    "the square product in bfloat16 above. 'ms' waits for each step, 'in a row' for all. Memory is XLA's count.",
     "svd": "SIGReg's singular values: value and gradient, algorithms, and the eigenvalues of the Gram matrix instead.",
-    "profile": "Where the time of three steps goes, by kernel.",
+    "profile": "Where the time of three steps goes, by kernel. Kinds are guessed from names. On a TPU a loop counts "
+    "again what is inside it.",
     "parts": "Forward, backward and targets alone.",
     "optimizer": "AdamW and the EMA alone, which are bound by memory.",
     "transfer": "A batch from the host to the device.",
     "variants": "One change each against the smallest batch of the steps.",
-    "torch": "The same algorithm in PyTorch.",
+    "torch": "The same algorithm in PyTorch, batches on the device, steps in a row. Its heads multiply in float32.",
 }
 
 
@@ -58,12 +60,11 @@ class Report:
 
     def write(self) -> pathlib.Path:
         """report.html with a table per section."""
-        with self._lock:
-            text = page(self.sections)
         path = self.folder / "report.html"
-        part = path.with_suffix(".part")
-        part.write_text(text)
-        os.replace(part, path)
+        with self._lock:
+            part = path.with_suffix(".part")
+            part.write_text(page(self.sections))
+            os.replace(part, path)
         return path
 
 
@@ -89,7 +90,12 @@ def _head(sections: Mapping[str, list[dict[str, Any]]]) -> str:
         rows.append([f"step of {escape(str(best.get('encoder', '')))}", text])
     for line in sections.get("torch", []):
         if "images_s" in line:
-            rows.append([escape(line["name"]), f"{_cell(line['images_s'])} images/s at batch {line['batch']}"])
+            rows.append(
+                [
+                    escape(line["name"]),
+                    f"{_cell(line['images_s'])} images/s at batch {line['batch']}, on {line.get('on')}",
+                ]
+            )
     failed = [name for name, lines in sections.items() if any(line["name"] == "failed" for line in lines)]
     rows.append(["sections that failed", escape(", ".join(failed)) or "none"])
     return html.table([], rows)

@@ -12,7 +12,6 @@ import re
 import tempfile
 import time
 import types
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cjepa_jax import losses, optim, train_step
-from cjepa_jax.bench import flops
+from cjepa_jax.bench import flops, measuring
 from cjepa_jax.bench.accelerator_report import Report
 from cjepa_jax.configuration import seeds
 from cjepa_jax.configuration.sizes import parse
@@ -31,18 +30,10 @@ from cjepa_jax.models import attention
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.types import Batch, Rows
 
-SECTIONS = (*("device", "attention", "step", "svd", "profile", "parts", "optimizer", "transfer", "torch", "variants"),)
+SECTIONS = (*("device", "attention", "step", "svd", "profile", "parts", "optimizer", "transfer", "variants", "torch"),)
 OPTIM = argparse.Namespace(clip=0.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05, freeze=())
 RATE = 1e-4
 OBJECTS = 4  # in each made-up scene
-KERNELS = {  # kinds of kernels, by what their names hold
-    "attention": r"fmha|flash|sdpa",
-    "decomposition": r"gesv|syev|geqr|orgqr|ormqr|larf|jacobi|svd|bidiag|householder",
-    "product": r"gemm|cublas|cutlass|nvjet|xmma|dot|matmul|convolution",
-    "copy": r"memcpy|memset|copy|transpose|concatenate|gather|scatter",
-    "reduction": r"reduce|norm|softmax",
-    "elementwise": r"fusion|loop|wrapped|add|multiply|convert|select|exp|erf|tanh",
-}
 
 
 @dataclasses.dataclass
@@ -59,7 +50,7 @@ class Subject:
 
     def __post_init__(self):
         self.peak = math.nan  # FLOP/s of that product in bfloat16
-        self.kept: tuple[Any, ...] | None = None  # the smallest step: objective, state, step, batch
+        self.kept: tuple[Any, ...] | None = None  # the smallest step: objective, state's init, step, batch
         patch = parse(self.variant).patch
         if self.size % patch or self.size // patch < 4:
             raise ConfigError(f"--size={self.size}: must be a multiple of the patch {patch}, and at least {4 * patch}")
@@ -80,14 +71,14 @@ class Subject:
         report.say("device", kind=device.device_kind, devices=jax.device_count(), capability=capability)
         report.say("software", jax=jax.__version__, backend=jax.default_backend())
         for dtype in (jnp.bfloat16, jnp.float32):
-            x = _normal(self.large, self.large, dtype=dtype)
+            x = measuring.normal(self.large, self.large, dtype=dtype)
             product = jax.jit(functools.partial(jnp.dot, preferred_element_type=jnp.float32))
-            rate = 2 * self.large**3 / median(product, x, x)
+            rate = 2 * self.large**3 / measuring.in_a_row(product, x, x)
             if dtype == jnp.bfloat16:
                 self.peak = rate
             report.say("square product", type=jnp.dtype(dtype).name, n=self.large, tflop_s=rate / 1e12)
         x = jnp.zeros(self.large**2 * 4, jnp.float32)
-        report.say("copy", gb_s=2 * x.nbytes / median(jax.jit(lambda a: a + 1.0), x) / 1e9)
+        report.say("copy", gb_s=2 * x.nbytes / measuring.in_a_row(jax.jit(lambda a: a + 1.0), x) / 1e9)
         size, tokens = parse(self.variant), self.batch * (self.size // parse(self.variant).patch) ** 2
         shapes = {
             "qkv": (size.width, 3 * size.width),
@@ -95,9 +86,12 @@ class Subject:
             "down": (size.hidden, size.width),
         }
         for name, (inner, outer) in shapes.items():
-            a, b = _normal(tokens, inner, dtype=jnp.bfloat16), _normal(inner, outer, dtype=jnp.bfloat16)
+            a, b = (
+                measuring.normal(tokens, inner, dtype=jnp.bfloat16),
+                measuring.normal(inner, outer, dtype=jnp.bfloat16),
+            )
             seconds = [
-                median(jax.jit(functools.partial(jnp.dot, preferred_element_type=out)), a, b)
+                measuring.in_a_row(jax.jit(functools.partial(jnp.dot, preferred_element_type=out)), a, b)
                 for out in (jnp.float32, jnp.bfloat16)
             ]
             wide, narrow = (2 * tokens * inner * outer / each / 1e12 for each in seconds)
@@ -108,37 +102,43 @@ class Subject:
         patch, heads = parse(self.variant).patch, parse(self.variant).heads
         width, grid = parse(self.variant).width // heads, (self.size // patch) ** 2
         for tokens in (grid, grid - grid // 6 // 2 * 2, 8 * grid):
-            if report.left() < 60 and tokens > grid:
-                break
+            if measuring.no_time(report, 60):
+                return
             scenes = max(1, self.batch * grid // tokens)
-            q, k, v = (_normal(scenes, heads, tokens, width, dtype=jnp.bfloat16, seed=i) for i in range(3))
-            segment = jax.random.randint(jax.random.key(3), (scenes, tokens), 0, 3)
+            q, k, v = (measuring.normal(scenes, heads, tokens, width, dtype=jnp.bfloat16, seed=i) for i in range(3))
+            operands = q, k, v, jax.random.randint(jax.random.key(3), (scenes, tokens), 0, 3)
             device = {"backend": jax.default_backend(), "capability": attention.compute_capability()}
             chosen = attention.choose(**device, dtype=q.dtype, queries=tokens, keys=tokens, width=width)
-            function = _with_gradient(chosen, jnp.bfloat16)
-            operands = q, k, v, segment
-            (_, out), gradients = function(*operands)
-            plain = _with_gradient("einsum", jnp.bfloat16)
-            (_, wanted), wanted_gradients = _with_gradient("einsum", jnp.float32)(*operands)
-            worst = max(_distance(a, b) for a, b in zip((out, *gradients), (wanted, *wanted_gradients), strict=True))
-            report.say(
-                "forward and backward", kernel=chosen, scenes=scenes, tokens=tokens, relative_error=worst,
-                ms=1e3 * median(function, *operands), plain_ms=1e3 * median(plain, *operands),
-            )  # fmt: skip
+            with measuring.recorded(report, kernel=chosen, tokens=tokens):
+                function, plain = (measuring.with_gradient(kernel, jnp.bfloat16) for kernel in (chosen, "einsum"))
+                (_, out), gradients = function(*operands)
+                with jax.default_matmul_precision("highest"):
+                    (_, wanted), exact = measuring.with_gradient("einsum", jnp.float32)(*operands)
+                worst = max(measuring.distance(a, b) for a, b in zip((out, *gradients), (wanted, *exact), strict=True))
+                report.say(
+                    "forward and backward", kernel=chosen, scenes=scenes, tokens=tokens, relative_error=worst,
+                    ms=1e3 * measuring.median(function, *operands), plain_ms=1e3 * measuring.median(plain, *operands),
+                )  # fmt: skip
 
     def step(self, report: Report) -> None:
         """The whole step at growing batches, until memory or time is used up."""
-        batch = self.batch
-        while report.left() > 90:
+        if math.isnan(self.peak):
+            with measuring.recorded(report):
+                x = measuring.normal(self.large, self.large, dtype=jnp.bfloat16)
+                self.peak = 2 * self.large**3 / measuring.in_a_row(jax.jit(jnp.dot), x, x)
+        batch, kernel = self.batch, ""
+        while not measuring.no_time(report, 90):
             try:
-                made = self._measured(report, "step", batch, useful=True)
+                self._measured(report, "step", batch, kernel=kernel, useful=True)
             except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
+                if "RESOURCE_EXHAUSTED" in str(error):
+                    report.say("out of memory", batch=batch)
+                    return
+                if kernel:
                     raise
-                report.say("out of memory", batch=batch)
-                return
-            self.kept = self.kept or made
-            del made
+                report.say("failed", error=str(error)[:300], instead="plain attention")
+                kernel = "einsum"
+                continue
             if jax.default_backend() == "cpu" and batch >= 4 * self.batch:
                 return
             batch *= 2
@@ -147,41 +147,44 @@ class Subject:
         """SIGReg's decomposition at batches around the width."""
         width = parse(self.variant).width
         for rows in (self.batch, max(width // 4, 8), width):
-            if report.left() < 60:
+            if measuring.no_time(report, 60):
                 return
-            x = _normal(rows, width)
+            x = measuring.normal(rows, width)
             gram, on_host = x @ x.T if rows < width else x.T @ x, np.asarray(x)
             report.say(
                 "SIGReg", rows=rows, width=width,
-                value_ms=1e3 * median(jax.jit(losses.sigreg), x, count=5),
-                with_gradient_ms=1e3 * median(jax.jit(jax.value_and_grad(losses.sigreg)), x, count=5),
-                gram_eigenvalues_ms=1e3 * median(jax.jit(lambda a: jnp.linalg.eigh(a)[0]), gram, count=5),
-                on_the_host_ms=1e3 * _once(functools.partial(np.linalg.svd, on_host, full_matrices=False)),
+                value_ms=1e3 * measuring.median(jax.jit(losses.sigreg), x, count=5),
+                with_gradient_ms=1e3 * measuring.median(jax.jit(jax.value_and_grad(losses.sigreg)), x, count=5),
+                gram_eigenvalues_ms=1e3 * measuring.median(jax.jit(lambda a: jnp.linalg.eigh(a)[0]), gram, count=5),
+                on_the_host_ms=1e3 * measuring.once(functools.partial(np.linalg.svd, on_host, full_matrices=False)),
             )  # fmt: skip
             for algorithm in jax.lax.linalg.SvdAlgorithm:
                 function = jax.jit(functools.partial(jax.lax.linalg.svd, full_matrices=False, algorithm=algorithm))
                 try:
-                    report.say("algorithm", of=algorithm.name, rows=rows, ms=1e3 * median(function, x, count=3))
+                    report.say(
+                        "algorithm", of=algorithm.name, rows=rows, ms=1e3 * measuring.median(function, x, count=3)
+                    )
                 except (NotImplementedError, ValueError, jax.errors.JaxRuntimeError) as error:
                     report.say("no algorithm", of=algorithm.name, rows=rows, error=str(error)[:100])
 
     def profile(self, report: Report) -> None:
         """Kernels of three steps by kind, and the longest ones by name."""
-        objective, state, step, batch = self._kept()
+        _, state, step, batch = self._kept()
+        state, _ = step(state, batch)  # which compiles
+        jax.block_until_ready(state)
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder):
                 for _ in range(3):
                     state, _ = step(state, batch)
                 jax.block_until_ready(state)
-            self.kept = objective, state, step, batch
-            by_name = _kernels(pathlib.Path(folder))
+            by_name = measuring.kernels(pathlib.Path(folder))
         total = sum(by_name.values())
         if not total:
             report.say("nothing recorded", planes=0)
             return
         kinds = collections.Counter[str]()
         for name, ms in by_name.items():
-            kinds[next((k for k, words in KERNELS.items() if re.search(words, name, re.I)), "other")] += ms
+            kinds[next((k for k, words in measuring.KERNELS.items() if re.search(words, name, re.I)), "other")] += ms
         for kind, ms in kinds.most_common():
             report.say("kind", of=kind, ms_of_a_step=ms / 3, share=ms / total)
         for name, ms in by_name.most_common(20):
@@ -200,10 +203,10 @@ class Subject:
             "and backward": lambda state, batch: jax.value_and_grad(loss, has_aux=True)(state.params, state, batch),
         }
         for name, function in functions.items():
-            report.say(name, batch=self.batch, ms=1e3 * median(jax.jit(function), state, batch, count=8))
+            report.say(name, batch=self.batch, ms=1e3 * measuring.median(jax.jit(function), state, batch, count=8))
 
     def optimizer(self, report: Report) -> None:
-        """AdamW and the EMA on gradients that are there."""
+        """AdamW and the EMA on ready gradients."""
         objective, state, _, _ = self._kept()
         optimizer = optim.make(OPTIM)
 
@@ -214,13 +217,13 @@ class Subject:
             return params, moments, objective.next_target(params, state.target, state.step)
 
         count = sum(x.size for x in jax.tree.leaves(state.params))
-        report.say("AdamW and EMA", parameters=count, ms=1e3 * median(jax.jit(update), state, count=8))
+        report.say("AdamW and EMA", parameters=count, ms=1e3 * measuring.median(jax.jit(update), state, count=8))
 
     def transfer(self, report: Report) -> None:
         """A batch from NumPy arrays to the device."""
         arrays = jax.device_get(self._batch(self.batch)[0])
         size = sum(x.nbytes for x in jax.tree.leaves(arrays))
-        seconds = median(lambda: jax.device_put(arrays), count=8)
+        seconds = measuring.median(lambda: jax.device_put(arrays), count=8)
         report.say("batch", batch=self.batch, mb=size / 1e6, ms=1e3 * seconds, gb_s=size / seconds / 1e9)
 
     def torch(self, report: Report) -> None:
@@ -230,21 +233,31 @@ class Subject:
             return
         from cjepa_jax.bench import torch_step
 
-        torch = torch_step.torch
-        device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+        torch, backend = torch_step.torch, jax.default_backend()
+        device = {"cpu": "cpu", "gpu": "cuda"}.get(backend, "")
+        if not device or (device == "cuda" and not torch.cuda.is_available()):
+            report.say("left out", why=f"torch has no {backend} here")
+            return
         objective, (batch, arrays) = self._objective(), self._batch(self.batch)
         state = jax.jit(functools.partial(train_step.init_state, objective, optim.make(OPTIM), 0))(batch)
         weights = types.SimpleNamespace(**jax.device_get({"params": state.params, "target": state.target}))
+        del state, batch
         for compiled in (False, True):
-            if report.left() < 60:
+            if measuring.no_time(report, 60):
                 return
             twin = torch_step.Twin(objective, OPTIM, weights, arrays, compiled, device=device)
-            first = twin.step(arrays, RATE)
-            seconds = median(lambda twin=twin: twin.step(arrays, RATE), count=8)
+            placed = twin.put(arrays)
+            losses_of = [twin.update(placed, RATE).item() for _ in range(3)]  # the first ones compile
+            began = time.perf_counter()
+            last = [twin.update(placed, RATE) for _ in range(10)][-1].item()  # waits for all
+            seconds = (time.perf_counter() - began) / 10
             report.say(
                 f"PyTorch {torch.__version__}, {'compiled' if compiled else 'eager'}", on=device, batch=self.batch,
-                ms=1e3 * seconds, images_s=self.batch / seconds, first_loss=first,
+                in_a_row_ms=1e3 * seconds, images_s=self.batch / seconds, first_loss=losses_of[0], last_loss=last,
             )  # fmt: skip
+            del twin, placed
+            if device == "cuda":
+                torch.cuda.empty_cache()
 
     def variants(self, report: Report) -> None:
         """One change each."""
@@ -257,9 +270,10 @@ class Subject:
             "float32": {"dtype": "float32"},
         }
         for name, change in changes.items():
-            if report.left() < 60:
+            if measuring.no_time(report, 60):
                 return
-            self._measured(report, name, self.batch, **change)
+            with measuring.recorded(report, variant=name):
+                self._measured(report, name, self.batch, **change)
 
     def _objective(self, dtype="bfloat16", encoder=None, predictor=None, **changes) -> Jepa:
         size = parse(self.variant)
@@ -290,95 +304,33 @@ class Subject:
         batch = jax.device_put(Batch(**arrays, rows=Rows(index, segment)))
         return batch, arrays | {"rows": {"index": index, "segment": segment}}
 
-    def _measured(self, report: Report, name: str, scenes: int, kernel="", useful=False, **changes) -> tuple[Any, ...]:
+    def _measured(self, report: Report, name: str, scenes: int, kernel="", useful=False, **changes) -> None:
         objective, (batch, arrays) = self._objective(**changes), self._batch(scenes)
         optimizer, began = optim.make(OPTIM), time.perf_counter()
         with attention.only(kernel) if kernel else contextlib.nullcontext():
-            state = jax.jit(functools.partial(train_step.init_state, objective, optimizer, 0))(batch)
+            init = jax.jit(functools.partial(train_step.init_state, objective, optimizer, 0))
+            state = init(batch)
             made = train_step.make(objective, optimizer, lambda _: RATE, 0)
             step = jax.jit(made, donate_argnums=0).lower(state, batch).compile()
         compiling = time.perf_counter() - began
         work = flops.useful_step_flops(objective, state, batch, arrays["context"]) if useful else 0
-        state, seconds, in_a_row, loss = _steps(step, state, batch, 10)
-        found = {"encoder": self.variant, "batch": scenes, "ms": 1e3 * seconds, "in_a_row_ms": 1e3 * in_a_row}
-        found["images_s"] = scenes / in_a_row
+        state, seconds, row, loss = measuring.steps(step, state, batch, 10)
+        found = {"encoder": self.variant, "batch": scenes, "ms": 1e3 * seconds, "in_a_row_ms": 1e3 * row}
+        found["images_s"] = scenes / row
         if work:
-            found |= {"gflop_image": work / scenes / 1e9, "mfu": work / in_a_row / self.peak}
-        temp = getattr(step.memory_analysis(), "temp_size_in_bytes", 0) / 2**30
-        used = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**30
-        report.say(name, **found, first_loss=loss, compile_s=compiling, scratch_gib=temp, peak_gib=used)
-        return objective, state, step, batch
+            mfu = work / row / self.peak
+            found |= {"gflop_image": work / scenes / 1e9, "mfu": None if math.isnan(mfu) else mfu}
+        report.say(name, **found, first_loss=loss, compile_s=compiling, memory_gib=measuring.memory(step))
+        if useful and self.kept is None:  # without the state, which would take memory from larger batches
+            self.kept = objective, init, step, batch
 
     def _kept(self) -> tuple[Any, ...]:
-        """The smallest step, made if no section has."""
+        """The smallest step, made if no section has: objective, a fresh state, step, batch."""
         if self.kept is None:
             objective, (batch, _) = self._objective(), self._batch(self.batch)
             optimizer = optim.make(OPTIM)
-            state = jax.jit(functools.partial(train_step.init_state, objective, optimizer, 0))(batch)
+            init = jax.jit(functools.partial(train_step.init_state, objective, optimizer, 0))
             step = jax.jit(train_step.make(objective, optimizer, lambda _: RATE, 0), donate_argnums=0)
-            self.kept = objective, state, step, batch
-        return self.kept
-
-
-def _with_gradient(kernel: str, dtype: Any) -> Callable:
-    """A function of q, k, v and segments: ((a scalar of the output, the output), gradients of q, k, v)."""
-
-    def scalar(q, k, v, segment):
-        with attention.only(kernel):
-            out = attention.attention(*(x.astype(dtype) for x in (q, k, v)), segment, segment)
-        return jnp.sin(out.astype(jnp.float32)).sum(), out
-
-    return jax.jit(jax.value_and_grad(scalar, (0, 1, 2), has_aux=True))
-
-
-def median(function: Callable, *args: Any, count: int = 20, first: int = 2) -> float:
-    """Seconds of a call, after `first` that compile and warm up."""
-    seconds = [_once(functools.partial(function, *args)) for _ in range(first + count)]
-    return float(np.median(seconds[first:]))
-
-
-def _once(function: Callable) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(function())
-    return time.perf_counter() - began
-
-
-def _steps(step: Callable, state: Any, batch: Batch, count: int) -> tuple[Any, float, float, float]:
-    """The last state, median seconds of a step, seconds of a step of those that are not waited for, the first loss."""
-    state, metrics = step(state, batch)
-    first, seconds = float(metrics["loss"]), []
-    for _ in range(count):
-        began = time.perf_counter()
-        state, metrics = step(state, batch)
-        jax.block_until_ready(metrics)
-        seconds.append(time.perf_counter() - began)
-    began = time.perf_counter()
-    for _ in range(count):
-        state, _ = step(state, batch)
-    jax.block_until_ready(state)
-    return state, float(np.median(seconds)), (time.perf_counter() - began) / count, first
-
-
-def _normal(*shape: int, dtype: Any = jnp.float32, seed: int = 0) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape, jnp.float32).astype(dtype)
-
-
-def _distance(a: jax.Array, b: jax.Array) -> float:
-    """The norm of the difference, relative to b's."""
-    a, b = (x.astype(jnp.float32) for x in (a, b))
-    return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
-
-
-def _kernels(folder: pathlib.Path) -> collections.Counter[str]:
-    """Milliseconds by the names of a profile's events on the device."""
-    found = collections.Counter[str]()
-    on_cpu = jax.default_backend() == "cpu"
-    for file in folder.rglob("*.xplane.pb"):
-        for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
-            wanted = "/host:CPU" in plane.name if on_cpu else "/device:" in plane.name
-            for line in plane.lines if wanted else ():
-                if line.name.startswith("tf_XLA") if on_cpu else ("Stream" in line.name or "XLA Ops" in line.name):
-                    for event in line.events:
-                        if not event.name.startswith("ThunkExecutor"):  # waits for others
-                            found[event.name[:80]] += event.duration_ns / 1e6
-    return found
+            self.kept = objective, init, step, batch
+        objective, init, step, batch = self.kept
+        return objective, init(batch), step, batch

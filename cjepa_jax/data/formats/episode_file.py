@@ -6,8 +6,9 @@
 action[n] leads from frame n to the next one of the episode. In an episode's last frame it is NaN. The package's writer
 stores without compression. Its reader also takes files that are compressed with Blosc, as the reader here does.
 
-What is read may be someone else's: links to other files, virtual and external data and compression by other plugins are
-refused, and sizes are checked before anything is allocated, those that chunks unpack to as well.
+What is read may be someone else's: links to other files, virtual and external data and filters other than shuffle,
+gzip, Blosc and checksums are refused. Sizes are checked before anything is allocated, those that chunks unpack to as
+well.
 """
 
 import contextlib
@@ -32,9 +33,11 @@ PIXELS, ACTION, LENGTHS, OFFSETS = "pixels", "action", "ep_len", "ep_offset"
 AGENT = ("proprio", "state")  # optional columns
 MOST_EPISODES = 1 << 24
 MOST_WIDTH = 1 << 16  # numbers of a row of action, proprio or state
-DEFLATE, BLOSC = 1, 32001  # numbers of HDF5 filters that compress
+DEFLATE, SHUFFLE, FLETCHER, BLOSC = 1, 2, 3, 32001  # numbers of the HDF5 filters that are read
+COMPRESSION = DEFLATE, BLOSC
 PLUGINS = 256  # filters from this number on are not part of HDF5
 CHECKSUM = 4  # bytes that a filter may append to a chunk before it is compressed
+EXTRA = 4096  # bytes by which a chunk may be larger than twice what it unpacks to
 BLOSC_HEADER = 16  # bytes of a chunk, of which 4 to 7 are the size that it unpacks to
 
 
@@ -91,14 +94,22 @@ def column(file: Any, name: str, path: str | os.PathLike) -> Any:
     dataset = file[name]
     if dataset.is_virtual or dataset.external:
         raise DataError(f"{path}: {name} is stored in other files, which are not opened")
+    if dataset.dtype.kind not in "fiu":
+        raise DataError(f"{path}: {name} is {_described(dataset)}: must be numbers")
     check_room(f"{path}: a chunk of {name}", *(dataset.chunks or ()))
-    filters = dataset.id.get_create_plist()
-    numbers = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
-    if unknown := sorted(n for n in numbers if n >= PLUGINS and n != BLOSC):
-        text = f"{name} is compressed by a plugin other than Blosc (filter {unknown[0]}); repack it with gzip"
-        raise DataError(f"{path}: {text}")
-    if numbers.count(DEFLATE) + numbers.count(BLOSC) > 1:
+    numbers = _filters(dataset)
+    if unknown := sorted({n for n in numbers if n not in (SHUFFLE, FLETCHER, *COMPRESSION)}):
+        kind = (
+            "compressed by a plugin other than Blosc"
+            if unknown[0] >= PLUGINS
+            else "stored by a filter that is not read"
+        )
+        raise DataError(f"{path}: {name} is {kind} (filter {unknown[0]}); repack it with gzip")
+    if len(set(numbers)) < len(numbers) or set(COMPRESSION) <= set(numbers):
         raise DataError(f"{path}: {name} is compressed more than once; repack it with gzip")
+    packed = next((place for place, number in enumerate(numbers) if number in COMPRESSION), len(numbers))
+    if set(numbers[packed + 1 :]) - {FLETCHER}:  # a chunk's bytes would not be those of the compression
+        raise DataError(f"{path}: {name} is compressed before another filter; repack it with gzip")
     if BLOSC in numbers:
         load_blosc()
     return dataset
@@ -110,25 +121,31 @@ def rows(file: Any, name: str, path: str | os.PathLike, taken: range) -> np.ndar
     HDF5 itself allocates all that a compressed chunk unpacks to. Raises DataError.
     """
     dataset = column(file, name, path)
-    filters = dataset.id.get_create_plist()
-    numbers = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
-    for place, how in enumerate(numbers):
-        if how in (DEFLATE, BLOSC):
-            whole = math.prod(dataset.chunks) * dataset.dtype.itemsize
-            for skipped, stored in _stored(dataset, taken):
+    for place, how in enumerate(_filters(dataset)):
+        if how in COMPRESSION:
+            whole = math.prod(dataset.chunks) * dataset.dtype.itemsize + CHECKSUM
+            for skipped, stored in _stored(dataset, taken, 2 * whole + EXTRA):
                 # A filter is skipped for a chunk that it would not make smaller.
-                if not skipped >> place & 1 and _unpacked(stored, how, whole + CHECKSUM) > whole + CHECKSUM:
-                    raise DataError(f"{path}: a chunk of {name} unpacks to more than its {whole} bytes")
+                if stored is None or (not skipped >> place & 1 and _unpacked(stored, how, whole) > whole):
+                    raise DataError(f"{path}: a chunk of {name} unpacks to more than its {whole - CHECKSUM} bytes")
     return dataset[taken.start : taken.stop : taken.step]
 
 
-def _stored(dataset: Any, taken: range) -> Iterator[tuple[int, bytes]]:
-    """(a bit for each filter that was skipped, the compressed bytes) of each chunk that holds some of these rows."""
-    along = [range(taken.start - taken.start % dataset.chunks[0], taken.stop, dataset.chunks[0])]
+def _filters(dataset: Any) -> list[int]:
+    """The numbers of a data set's filters, in the order in which they store."""
+    made = dataset.id.get_create_plist()
+    return [made.get_filter(i)[0] for i in range(made.get_nfilters())]
+
+
+def _stored(dataset: Any, taken: range, most: int) -> Iterator[tuple[int, bytes | None]]:
+    """(a bit for each filter that was skipped, the compressed bytes) of each chunk that holds some of these rows. None
+    for more than `most` bytes."""
+    along = [np.unique(np.asarray(taken) // dataset.chunks[0] * dataset.chunks[0]).tolist()]
     along += [range(0, size, chunk) for size, chunk in zip(dataset.shape[1:], dataset.chunks[1:], strict=True)]
     for corner in itertools.product(*along):
-        if dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None:  # else it has nothing but zeros
-            yield dataset.id.read_direct_chunk(corner)
+        found = dataset.id.get_chunk_info_by_coord(corner)
+        if found.byte_offset is not None:  # else it has nothing but zeros
+            yield dataset.id.read_direct_chunk(corner) if found.size <= most else (0, None)
 
 
 def _unpacked(stored: bytes, how: int, most: int) -> int:

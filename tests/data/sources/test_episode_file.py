@@ -288,19 +288,26 @@ def test_a_chunk_of_blosc_that_claims_more_than_it_has_is_refused(tmp_path):
         EpisodeFile(path=str(tmp_path / "a.h5"), size=8, frames=4, held=0.0)[0]
 
 
-def test_what_is_compressed_twice_is_refused(tmp_path):
+@pytest.mark.parametrize(("filters", "message"), [
+    (["deflate", "deflate"], "action is compressed more than once"),
+    (["deflate", "shuffle"], "action is compressed before another filter"),  # its bytes are not those of gzip
+    (["scaleoffset"], r"action is stored by a filter that is not read \(filter 6\)"),  # its parameters are trusted
+    (["scaleoffset", "deflate"], r"action is stored by a filter that is not read \(filter 6\)"),
+])  # fmt: skip
+def test_filters_whose_sizes_cannot_be_checked_are_refused(tmp_path, filters, message):
     import h5py
 
     build(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "a") as file:
         del file["action"]
-        filters = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        filters.set_chunk((6, 2))
-        filters.set_deflate(9)
-        filters.set_deflate(9)
+        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        made.set_chunk((6, 2))
+        arguments = {"deflate": (9,), "shuffle": (), "scaleoffset": (h5py.h5z.SO_INT, 0)}
+        for name in filters:
+            getattr(made, f"set_{name}")(*arguments[name])
         space = h5py.h5s.create_simple((6, 2))
-        h5py.h5d.create(file.id, b"action", h5py.h5t.NATIVE_FLOAT, space, filters)
-    with pytest.raises(DataError, match="action is compressed more than once"):
+        h5py.h5d.create(file.id, b"action", h5py.h5t.NATIVE_INT32, space, made)
+    with pytest.raises(DataError, match=message):
         EpisodeFile(path=str(tmp_path / "a.h5"), frames=3, held=0.0)
 
 
