@@ -63,8 +63,8 @@ def get_suite():
         },
         "tuning": {
             "key": "optim.peak",
-            "values": (5e-4, 1e-3, 2e-3),
-            "share": 0.4,
+            "values": (1e-3, 2e-3, 4e-3),
+            "share": 1.0,
             "seed": 0,
             "world": "shadows",
             "metric": "removals/do_contrast",
