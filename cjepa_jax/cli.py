@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 ALLOCATOR = ":".join(
     f"glibc.malloc.{setting}" for setting in ("hugetlb=1", "mmap_max=0", "trim_threshold=1000000000000", "arena_max=1")
 )
-TRUST = "packages of your own that a run's folder may name for its masks, source, objective, monitors and protocols"
+TRUST = "your own packages that a run's folder may name for its masks, source, objective, monitors and protocols"
 Complete = Callable[[ConfigDict, Callable[[str], str], Callable[[str], ConfigDict]], ConfigDict]
 LEVELS = config_lib.CHOICES["log.level"]
 UNREADABLE = (flags.Error, ValueError, TypeError, AttributeError, KeyError, SyntaxError, RecursionError, MemoryError)
@@ -210,7 +210,7 @@ def _config_word(argv: list[str]) -> str:
     """What --config names."""
     path = _word(argv, "config")
     if not path:
-        raise ConfigError("--config is missing: name a config, such as --config=tiny, or a file of your own")
+        raise ConfigError("--config is missing: name a config, such as --config=tiny, or your own config file")
     if ":" in path:
         raise ConfigError(f"--config={path}: configs take no argument after ':'")
     return path

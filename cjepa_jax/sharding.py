@@ -151,7 +151,9 @@ def _given(mesh: Mesh, name: str, shape: tuple[int, ...], pattern: str, axes: tu
     spec = [None] * (len(shape) - len(axes)) + list(axes)
     for size, axis in zip(shape, spec, strict=True):
         if axis and size % mesh.shape[axis]:
-            raise ConfigError(f"{rule}: {size} of {name} {list(shape)} is no multiple of {axis} = {mesh.shape[axis]}")
+            raise ConfigError(
+                f"{rule}: {size} of {name} {list(shape)} is not a multiple of {axis} = {mesh.shape[axis]}"
+            )
     return spec
 
 

@@ -116,7 +116,7 @@ def test_what_fsdp_does_not_divide_stays_whole():
         (
             [("object_embedding$", ("fsdp", None))],
             {"fsdp": 2},
-            "3 of params/predictor/object_embedding \\[3, 16\\] is no multiple of fsdp = 2",
+            "3 of params/predictor/object_embedding \\[3, 16\\] is not a multiple of fsdp = 2",
         ),
         ([("kernel$", ())], {"fsdp": 2}, "sharding.fsdp = 2: divides no parameter of this model; must be 1"),
     ],

@@ -26,7 +26,7 @@ TURNS = {  # what to write instead
     r"\bcannot be meant\b": "is invalid",
     r"\bas it (is|was)\b": "unchanged",
     r"\bas they (are|were)\b": "unchanged",
-    r"(?<!there )\bis no (?!longer|more)": "is not a",
+    r"(?<!there )\bis no (?!longer|more|better)": "is not a",
     r"(?<!there )\bare no (?!longer|more)": "are not",
     r"\bas good as absent\b": "treated as absent",
     r"\bwithout a word\b": "without communication",
@@ -65,6 +65,28 @@ def source(text):
     return spoken("\n".join(COMMAND.sub("", part) for part in found))
 
 
+def messages(text):
+    """The string literals of a Python file that hold a sentence: no docstrings, and nothing shorter than three words.
+
+    Parts that an f-string fills in become "x"."""
+    tree = ast.parse(text)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            found.append("".join(part.value if isinstance(part, ast.Constant) else "x" for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings | inside:
+            found.append(node.value)
+    return [part for part in found if len(part.split()) > 2]
+
+
 def spoken(text):
     """The text without inline code, quotations and addresses."""
     return re.sub(r"`[^`\n]*`|\"[^\"\n]*\"|\$[^$\n]*\$|https?://\S+|\]\([^)]*\)", " ", text)
@@ -96,5 +118,16 @@ def test_prose_has_none_of_the_turns_that_readers_have_to_translate(paths):
         for path in rewritten(paths)
         for turn, instead in TURNS.items()
         for match in re.finditer(turn, read(path).replace("\n", " "), flags=re.I)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_messages_have_none_of_them():
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]!r} in {text[:60]!r}: write {instead!r}"
+        for path in SOURCES
+        for text in messages(path.read_text())
+        for turn, instead in TURNS.items()
+        for match in re.finditer(turn, spoken(text.replace("\n", " ")), flags=re.I)
     ]
     assert not found, "\n".join(found)

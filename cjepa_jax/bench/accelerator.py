@@ -8,16 +8,15 @@ up, what was measured is kept. The folder then has bench.jsonl, a line per measu
 Optax and NumPy are enough. PyTorch is compared where it is installed. Batches are made up, so no data are needed.
 """
 
-import argparse
 import importlib.util
 import os
 import pathlib
-import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
 
 from cjepa_jax.bench.accelerator_report import Report
+from cjepa_jax.errors import ConfigError
+from cjepa_jax.runtime import ending
 
 BOUND = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # so that JAX leaves memory of a GPU for PyTorch
 SPARE = 15.0  # seconds, with fewer of which no section begins
@@ -47,17 +46,16 @@ def run(report: Report, sections: dict[str, Callable[[Report], None]]) -> None:
     timer.cancel()
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}", file=sys.stderr)
-        raise SystemExit(2)
-
-
 def main(argv: list[str]) -> int:
-    """Returns 0, also if sections failed: their errors are in the report. 2 for a wrong command line."""
-    parser = _Parser(prog="python -m cjepa_jax.bench --report", description=__doc__.split("\n", 1)[0])
+    """Returns 0, also if sections failed: their errors are in the report. After one line 2, for a wrong command."""
+    return ending.guard(lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> None:
+    parser = ending.Parser(prog="python -m cjepa_jax.bench --report", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="when to stop at the latest (default: 10)")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/bench"), help="the report's folder")
+    out = pathlib.Path("runs/bench")
+    parser.add_argument("--out", type=ending.path_argument, default=out, help="the report's folder")
     parser.add_argument("--variant", default="", help="the encoder (default: L/16, and Ti/16 on a CPU)")
     parser.add_argument("--size", type=int, default=0, help="pixels of an image's side (default: 224, 64 on a CPU)")
     parser.add_argument("--batch", type=int, default=0, help="the smallest batch (default: 64, 8 on a CPU)")
@@ -68,16 +66,14 @@ def main(argv: list[str]) -> int:
     if importlib.util.find_spec("torch") and "torch" in (args.sections or "torch"):
         os.environ.setdefault(BOUND, "0.6")
     from cjepa_jax.bench import accelerator_sections as bench
-    from cjepa_jax.errors import CjepaError
 
     chosen = [name for name in args.sections.split(",") if name] or list(bench.SECTIONS)
     if unknown := [name for name in chosen if name not in bench.SECTIONS]:
         parser.error(f"--sections: there is no section {unknown[0]!r}; there are {', '.join(bench.SECTIONS)}")
     try:
         subject = bench.Subject.default(args.variant, args.size, args.batch)
-        report = Report(args.out, 60 * args.minutes)
-    except (CjepaError, OSError, RuntimeError) as error:  # RuntimeError: JAX finds no such device
-        parser.error(str(error).splitlines()[0])
+    except RuntimeError as error:
+        raise ConfigError(f"JAX_PLATFORMS: {str(error).splitlines()[0]}") from error  # JAX finds no such device
+    report = Report(args.out, 60 * args.minutes)
     run(report, {name: getattr(subject, name) for name in bench.SECTIONS if name in chosen})
     print(report.write())
-    return 0

@@ -262,7 +262,7 @@ class Subject:
     def variants(self, report: Report) -> None:
         """One change each."""
         changes: dict[str, dict[str, Any]] = {
-            "as it is": {},
+            "unchanged": {},
             "plain attention": {"kernel": "einsum"},
             "GELU by tanh": {"encoder": {"gelu": "tanh"}, "predictor": {"gelu": "tanh"}},
             "without the causal term": {"causal_weight": 0.0},

@@ -7,25 +7,24 @@ must agree on one plan with the same noise first. PyTorch runs the search of sta
 process, without gradients. Both batch modes are measured: all environments in one batch, and one after the other.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import functools
 import math
-import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cjepa_jax.bench import peer
-from cjepa_jax.errors import CjepaError, ConfigError
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.dynamics import Causal
 from cjepa_jax.planning.cem import CEM
 from cjepa_jax.planning.costs import autoregressive, to_goal
 from cjepa_jax.planning.solve import solve
+from cjepa_jax.runtime import ending
 
 TOLERANCE = 1e-3  # of the plan on which both sides must agree, in actions of a standard deviation near 1
 MOST = 1 << 28
@@ -179,15 +178,13 @@ def _agree(task: Task, other: Callable) -> dict[str, str]:
     return {"plans differ by": f"{worst:.1e} at most, from the same noise"}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message}", file=sys.stderr)
-        raise SystemExit(2)
-
-
 def main(argv: list[str]) -> int:
     """Prints a line per finding. Returns 0, or the exit code of an error, which is one line."""
-    parser = _Parser(prog="python -m cjepa_jax.bench --planning", description=__doc__.split("\n", 1)[0])
+    return ending.guard(lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> None:
+    parser = ending.Parser(prog="python -m cjepa_jax.bench --planning", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--against", choices=("torch",), default="", help="alternate with PyTorch")
     for name, (default, _, about) in OPTIONS.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{about} (default: {default})")
@@ -195,7 +192,5 @@ def main(argv: list[str]) -> int:
     try:
         for name, value in compare({name: args[name] for name in OPTIONS}, args["against"]).items():
             print(f"{name:24} {value}")
-    except CjepaError as error:
-        print(f"error: {str(error).replace('planner.', '--')}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("planner.", "--")) from error

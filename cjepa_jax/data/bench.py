@@ -113,7 +113,7 @@ def measure(make: Callable[[int], object], count: int, seconds: float, first: in
     median, own = np.median(runs, 0)
     return (
         f"{RUN / median:.0f} clips/s ({1e3 * median / RUN:.2f} ms median of {len(runs)} runs of {RUN}), "
-        f"{RUN / own:.0f} per second of its own, {100 * own / median:.0f} % of the core"
+        f"{RUN / own:.0f} per second of its own work, {100 * own / median:.0f} % of the core"
     )
 
 

@@ -73,7 +73,7 @@ class Collapse:
             if metric in most:
                 scores.append(Score(metric, "full rank", most[metric], count=count, kind="ceiling"))
         notes = (
-            f"RankMe: of the mean tokens of {count} scenes as they are, and without their common mean.",
+            f"RankMe: of the mean tokens of {count} scenes, with and without their common mean.",
             f"LiDAR: {self.views} views of each scene, crops of {self.crop[0]:g} to {self.crop[1]:g} of the side and "
             f"{self.brightness[0]:g} to {self.brightness[1]:g} of the brightness.",
             "A rank has no interval over scenes: scenes drawn with replacement have a lower one.",

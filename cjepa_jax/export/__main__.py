@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         "--part", default="", help='which encoder, such as "target" of a run (with --layout=timm or transformers)'
     )
     parser.add_argument("--onnx", action="store_true", help="the encoder as ONNX too (pip install 'cjepa_jax[onnx]')")
-    parser.add_argument("--licence", default="", help="of the weights, such as MIT: of runs of your own")
+    parser.add_argument("--licence", default="", help="of the weights, such as MIT, for your own runs")
     parser.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
     parser.add_argument("--overwrite", action="store_true", help="replace the export that --out holds")
     parser.add_argument(

@@ -21,7 +21,7 @@ from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.models import inside
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
-from cjepa_jax.objectives.base import Masking, Segmenting, World, exports
+from cjepa_jax.objectives.base import Flow, Masking, Segmenting, World, exports
 from cjepa_jax.objectives.dense import Dense
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
@@ -85,7 +85,7 @@ class Network:
         encode, hide = self._compiled
         asked = getattr(objective, "predicts", False)  # only protocols that ask for predictions look at the target
         target = state.target if jax.tree.leaves(state.target) and asked else None
-        segment = functools.partial(self._compiled_segments, params) if isinstance(objective, Segmenting) else None
+        segments, flows = isinstance(objective, Segmenting), isinstance(objective, Flow)
         return Model(
             name=name,
             encode=lambda video: in_batches(batch, functools.partial(encode, params), video),
@@ -98,14 +98,19 @@ class Network:
             inside=self.inside(batch, params),
             **(self._world(batch, state) if isinstance(objective, World) else {}),
             influence=self._influence(batch, params) if hasattr(objective, "influence") else None,
-            flow=self._flow(batch, params) if hasattr(objective, "flow") else None,
-            segment=segment and functools.partial(in_batches, batch, segment),
-            segments=objective.segment_count if segment else 0,
+            flow=self._of_pixels("flow", batch, params) if flows else None,
+            segment=self._of_pixels("segments", batch, params) if segments else None,
+            segments=objective.segment_count if segments else 0,
         )
 
+    def _of_pixels(self, name: str, batch: int, params: Any) -> Callable[[np.ndarray], np.ndarray]:
+        """A function of the objective's from parameters and pixels, as one of pixels."""
+        return functools.partial(in_batches, batch, functools.partial(self._compiled_of_pixels[name], params))
+
     @functools.cached_property
-    def _compiled_segments(self):
-        return jax.jit(self.objective.segments)
+    def _compiled_of_pixels(self) -> dict[str, Callable]:
+        functions = ((name, getattr(self.objective, name, None)) for name in ("flow", "segments"))
+        return {name: jax.jit(function) for name, function in functions if function}
 
     def _influence(self, batch: int, params: Any) -> Callable[[Hidden], dict[str, np.ndarray]]:
         """base.Model.influence."""
@@ -125,14 +130,6 @@ class Network:
             return (self.objective.influence(params, batch, jax.random.key(self.seed)),)
 
         return jax.jit(influence)
-
-    def _flow(self, batch: int, params: Any) -> Callable[[np.ndarray], np.ndarray]:
-        """base.Model.flow."""
-        return lambda pairs: in_batches(batch, functools.partial(self._compiled_flow, params), pairs)
-
-    @functools.cached_property
-    def _compiled_flow(self):
-        return jax.jit(self.objective.flow)
 
     def inside(self, batch: int, params: Params) -> Inside | None:
         """The layers of the encoder in `params`, or of the target's. None if it is not all of `objective.encode`."""

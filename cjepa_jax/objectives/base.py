@@ -158,6 +158,17 @@ class Segmenting(Objective, Protocol):
 
 
 @runtime_checkable
+class Flow(Objective, Protocol):
+    """An objective that estimates optical flow. evals/flow.py compares it with the true one."""
+
+    def flow(self, params: Params, pairs: Array) -> Array:
+        """From the first to the second frame of each pair, in pixels: uint8 [B, 2, H, W, C] -> float32 [B, H, W, 2].
+
+        A pixel's (x, y). `params` as for `encode`.
+        """
+
+
+@runtime_checkable
 class Painting(Masking, Protocol):
     """An objective that paints what is hidden: the report shows it beside the scene."""
 

@@ -168,8 +168,7 @@ class MotionContent:
         return coarsest.reshape(scenes, -1, coarsest.shape[-1])
 
     def flow(self, params: Params, pairs: Array) -> Array:
-        """The flow from the first to the second frame of each pair: [B, 2, H, W, C] -> float32 [B, H, W, 2], (x, y) in
-        pixels."""
+        """See objectives.base.Flow."""
         one, other = (self._levels(params, pairs[:, index]) for index in range(2))
         return warping.enlarge(self._head.apply({"params": params["head"]}, one, other)[0], 2)
 

@@ -46,7 +46,7 @@ class Jepa(PerExample):
     ema: tuple[float, float] = (0.996, 1.0)
     ema_kind: str = "cosine"
 
-    exports = tuple(("encoder", "predictor"))
+    exports: ClassVar[tuple[str, ...]] = ("encoder", "predictor")
     predicts = True
     kinds: ClassVar[tuple[str, ...]] = ("video", "episodes", "spectrogram")
     method = (

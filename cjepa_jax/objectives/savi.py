@@ -85,16 +85,7 @@ class SaviLoss(PerExample):
         found = self._model.apply({"params": params["savi"]}, video, key)
         error = jnp.square(found["video"] - video).mean((1, 2, 3, 4))
         terms = {"painted": error, "kl": divergence(found["kernel"]).mean((1, 2))}
-        masks = self._tokens(found["masks"])  # [B, K, N]
-        stats = {
-            "pooled": found["slots"].mean((1, 2)),
-            "valid": batch.valid,
-            "context": batch.context.mean(-1),
-            "per_scene": error,
-            "overlap": best_overlap(hard(masks), batch.object_patches & batch.object_valid[..., None]),
-            "labelled": batch.object_valid.any(-1) & batch.valid,
-        }
-        return terms, stats
+        return terms, scene_stats(found["slots"], self._tokens(found["masks"]), error, batch)
 
     def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
         """Means over scenes, and monitors."""
@@ -105,10 +96,7 @@ class SaviLoss(PerExample):
             "loss": total,
             "loss/painted": painted,
             "loss/kl": kl,
-            **losses.collapse_monitors(stats["pooled"], valid),
-            "context_fraction": losses.masked_mean(stats["context"], valid),
-            "slots/mbo": losses.masked_mean(stats["overlap"], stats["labelled"]),
-            "per_scene": stats["per_scene"],
+            **monitors(stats),
         }
         return total, (metrics, extra)
 
@@ -147,6 +135,32 @@ class SaviLoss(PerExample):
         shape = (batch, frames, slots, height // self.patch, self.patch, width // self.patch, self.patch)
         cut = masks.reshape(shape)
         return cut.mean((4, 6)).transpose(0, 2, 1, 3, 4).reshape(batch, slots, -1)
+
+
+def scene_stats(slots: Array, masks: Array, error: Array, batch: Batch) -> dict[str, Array]:
+    """What `monitors` needs, a row a scene.
+
+    slots [B, T, K, S], their shares of the tokens [B, K, N], and each scene's error [B].
+    """
+    return {
+        "pooled": slots.mean((1, 2)),
+        "valid": batch.valid,
+        "context": batch.context.mean(-1),
+        "per_scene": error,
+        "overlap": best_overlap(hard(masks), batch.object_patches & batch.object_valid[..., None]),
+        "labelled": batch.object_valid.any(-1) & batch.valid,
+    }
+
+
+def monitors(stats: dict[str, Array]) -> dict[str, Array]:
+    """Collapse of the slots, their overlap with objects, and what each scene adds to the loss."""
+    valid = stats["valid"]
+    return {
+        **losses.collapse_monitors(stats["pooled"], valid),
+        "context_fraction": losses.masked_mean(stats["context"], valid),
+        "slots/mbo": losses.masked_mean(stats["overlap"], stats["labelled"]),
+        "per_scene": stats["per_scene"],
+    }
 
 
 def scaled(video: Array) -> Array:

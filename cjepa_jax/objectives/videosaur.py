@@ -11,11 +11,9 @@ from jaxtyping import Float
 from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import videosaur
-from cjepa_jax.models.slots import hard
 from cjepa_jax.models.videosaur import VideoSaur
-from cjepa_jax.objectives import options
+from cjepa_jax.objectives import options, savi
 from cjepa_jax.objectives.base import PerExample
-from cjepa_jax.objectives.joint import best_overlap
 from cjepa_jax.types import Array, Batch, Params
 
 WEIGHTS = ("features", "similarity", "contrast")
@@ -101,15 +99,7 @@ class VideoSaurLoss(PerExample):
         if self.contrast:
             terms["slots"] = found["slots"]  # not a stat: gradients flow through terms alone
         masks = found["masks"].transpose(0, 2, 1, 3).reshape(len(given), found["masks"].shape[2], -1)  # [B, K, T P]
-        stats = {
-            "pooled": found["slots"].mean((1, 2)),
-            "valid": batch.valid,
-            "context": batch.context.mean(-1),
-            "per_scene": terms["features"],
-            "overlap": best_overlap(hard(masks), batch.object_patches & batch.object_valid[..., None]),
-            "labelled": batch.object_valid.any(-1) & batch.valid,
-        }
-        return terms, stats
+        return terms, savi.scene_stats(found["slots"], masks, terms["features"], batch)
 
     def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
         """Weighted means over scenes, the contrast of all of them, and monitors."""
@@ -122,10 +112,7 @@ class VideoSaurLoss(PerExample):
         metrics = {
             "loss": total,
             **{f"loss/{name}": value for name, value in means.items()},
-            **losses.collapse_monitors(stats["pooled"], valid),
-            "context_fraction": losses.masked_mean(stats["context"], valid),
-            "slots/mbo": losses.masked_mean(stats["overlap"], stats["labelled"]),
-            "per_scene": stats["per_scene"],
+            **savi.monitors(stats),
         }
         return total, (metrics, extra)
 
@@ -169,7 +156,7 @@ class VideoSaurLoss(PerExample):
             raise ConfigError(f"objective.patch = {self.patch}: must divide data.size = {height}")
         rows, columns = height // self.patch, width // self.patch
         shape = (batch, frames, rows, self.patch, columns, self.patch, channels)
-        cut = (video.astype(jnp.float32) / 127.5 - 1).reshape(shape).swapaxes(3, 4)
+        cut = savi.scaled(video).reshape(shape).swapaxes(3, 4)
         cut = cut.reshape(batch, frames, rows * columns, self.patch**2, channels)
         mean = cut.mean(-2, keepdims=True)
         texture = (cut - mean).reshape(*cut.shape[:3], -1)

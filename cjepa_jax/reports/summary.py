@@ -87,7 +87,7 @@ def finish(config: Any, workdir: Workdir, loop: Any, seconds: float) -> None:
     if not isinstance(run.objective, Masking):
         about["pictures"] = f"{config.objective.type} has no encode_context"
     elif not shows:
-        about["pictures"] = f"scenes of kind {kinds.of(run.source)!r} are no pictures"
+        about["pictures"] = f"scenes of kind {kinds.of(run.source)!r} are not pictures"
     elif not pictures:
         about["pictures"] = "log.report was False"
     last = {name: value for row in workdir.read_metrics() if row["step"] == run.steps for name, value in row.items()}

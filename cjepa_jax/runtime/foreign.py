@@ -114,7 +114,9 @@ def trusted(given: str | Iterable[str]) -> tuple[str, ...]:
             or not all(map(MODULE.fullmatch, name.split(":", 1)))
             or name.partition(".")[0] == "cjepa_jax"
         ):
-            raise ConfigError(f"--trust={str(name)[:100]}: must be a package or module of your own, such as my_masks")
+            raise ConfigError(
+                f"--trust={str(name)[:100]}: must be one of your own packages or modules, such as my_masks"
+            )
     return tuple(filter(None, names))
 
 

@@ -274,7 +274,7 @@ def read_object(file: pathlib.Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"{file}: is not readable as JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{file}: is no JSON object")
+        raise ConfigError(f"{file}: is not a JSON object")
     return content
 
 

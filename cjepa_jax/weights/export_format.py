@@ -28,7 +28,7 @@ WORDS = {
     bool: "true or false",
     int: "a whole number in range",
     float: "a number above 0",
-    tuple: "so many numbers in range",
+    tuple: "numbers in range, as many as the field has",
 }
 MAYBE_ZERO = ("depth", "mean", "anchor")
 INPUT = {"size": int, "frames": int, "anchor": int, "names_objects": bool, "encoder_input": str, "change": bool}

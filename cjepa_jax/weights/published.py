@@ -103,7 +103,7 @@ def encoder(
     """
     where, notes, stored = str(view.source), [], view
     if every_level and images:
-        raise CheckpointError(f"{where}: images = True with levels = True: such an encoder takes images as they are")
+        raise CheckpointError(f"{where}: images = True with levels = True: such an encoder takes unchanged images")
     shape = view.shapes.get(PATCHES, ())
     if len(shape) not in (4, 5) or shape[1] != 3 or shape[-1] != shape[-2] or 0 in shape:
         text = "must be [D, 3, p, p], or [D, 3, t, p, p] of clips"

@@ -169,7 +169,7 @@ def test_result(tmp_path):
         workdir.finish({"step": np.int64(3), "loss": np.float32(0.5), "worst": math.inf})
     assert Workdir(tmp_path).finished == {"step": 3, "loss": 0.5, "worst": "inf"}
     (tmp_path / "result.json").write_text("5")
-    with pytest.raises(ConfigError, match="result.json: is no JSON object"):
+    with pytest.raises(ConfigError, match="result.json: is not a JSON object"):
         _ = Workdir(tmp_path).finished
     assert sorted(os.listdir(tmp_path)) == [".lock", "config.json", "result.json"]
 

@@ -50,7 +50,7 @@ def frame(data: bytes, height: int, width: int, where: str, colour: bool = True)
     Raises DataError, beginning with `where`. The size is checked before anything is decoded.
     """
     if not data.startswith(png.START) or len(data) < 26:
-        raise DataError(f"{where} is no PNG")
+        raise DataError(f"{where} is not a PNG")
     size = struct.unpack(">II", data[16:24])
     if size != (width, height):
         raise DataError(f"{where} is {size[0]}x{size[1]} pixels, the video {width}x{height}")
@@ -65,7 +65,7 @@ def frame(data: bytes, height: int, width: int, where: str, colour: bool = True)
 def jpeg(data: bytes, where: str) -> np.ndarray:
     """A JPEG, turned upright as its EXIF says: RGB uint8 [H,W,3]. Raises DataError, beginning with `where`."""
     if not data.startswith(JPEG_START):
-        raise DataError(f"{where} is no JPEG")
+        raise DataError(f"{where} is not a JPEG")
     return picture(data, where)[..., ::-1]
 
 

@@ -136,7 +136,7 @@ def orientation(file: Path, stored: int, exif: str) -> int:
     """The orientation to apply. Raises DataError if no option decides."""
     if stored > 1 and not exif:
         raise DataError(
-            f"{file}: its EXIF says to turn it (orientation {stored}), and its mask is a file of its own: set "
+            f"{file}: its EXIF says to turn it (orientation {stored}), and its mask is a separate file: set "
             "data.options.exif to 'apply' if the masks are made for the turned image, else to 'ignore'"
         )
     return stored if exif == "apply" else 1

@@ -71,10 +71,10 @@ def index(root: Path, state: str) -> Index:
     if not isinstance(fps, int | float) or isinstance(fps, bool) or not 0 < fps <= MOST_FPS:
         raise DataError(f"{where}: fps is {str(fps)[:40]!r}: must be above 0 and at most {MOST_FPS}")
     if not isinstance(features, dict) or not all(isinstance(value, dict) for value in features.values()):
-        raise DataError(f"{where}: features is no object of objects")
+        raise DataError(f"{where}: features is not an object of objects")
     cameras = tuple(sorted(key for key, value in features.items() if value.get("dtype") == "video"))
     if unfit := [key for key in cameras if not KEY.fullmatch(key)]:
-        raise DataError(f"{where}: {unfit[0][:80]!r} is no name of a video")
+        raise DataError(f"{where}: {unfit[0][:80]!r} is not the name of a video")
     columns = {name: _width(features[name], name, where) for name in (ACTION, state) if name in features}
     if ACTION not in columns:
         raise DataError(f"{where}: has no feature {ACTION!r}")
@@ -136,7 +136,7 @@ def _third(root: Path, info: dict, known: Index) -> Index:
     parts = [columns(root, name, [*names, *times], MOST_EPISODES) for name in found]
     table = {name: np.concatenate([part[name] for part in parts]) for name in (*names, *times)}
     if any(array.ndim != 1 or not np.isfinite(array.astype(float)).all() for array in table.values()):
-        raise DataError(f"{folder}: has a column that is no column of numbers")
+        raise DataError(f"{folder}: has a column without numbers")
     order = np.argsort(table["episode_index"], kind="stable")
     table = {name: array[order] for name, array in table.items()}
     whole = {name: table[name].astype(np.int64) for name in names}

@@ -108,7 +108,7 @@ def _text(file: Path) -> str:
     try:
         return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: byte {error.start} is no text in UTF-8") from error
+        raise DataError(f"{file}: byte {error.start} is not text in UTF-8") from error
 
 
 def _csv(text: str, file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -212,7 +212,7 @@ def check_range(name: str, value: tuple, least: float, most: float, kind: type =
     text = f"{name} is {value!r}; it must be a pair low, high with {least} <= low <= high <= {most}"
     try:
         if any(isinstance(v, bool) for v in value):
-            raise TypeError("a bool is no number")
+            raise TypeError("a bool is not a number")
         low, high = (kind(operator.index(v)) if kind is int else kind(v) for v in value)
     except (TypeError, ValueError) as error:
         raise ConfigError(text) from error

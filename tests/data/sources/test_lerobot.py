@@ -167,7 +167,7 @@ def other_names(root, info):
         (lambda root, info: info["features"].pop("action"), "has no feature 'action'"),
         (lambda root, info: info["features"]["action"].update(shape=[1 << 40]), "action is float32 .*: must be"),
         (lambda root, info: info["features"][CAMERA].update(dtype="image"), "has no video"),
-        (leading_out, "'../../secret' is no name of a video"),
+        (leading_out, "'../../secret' is not the name of a video"),
     ],
 )
 def test_folders_that_do_not_fit_are_refused_in_one_line(folder, tmp_path, change, text):

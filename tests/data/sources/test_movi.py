@@ -193,7 +193,7 @@ def test_broken_pictures_name_file_and_record(tmp_path):
         ("segmentations", masks, shards.png(np.full((H, W), 4, np.uint8)), None),
         ("segmentations", masks, shards.png(np.zeros((H, W, 3), np.uint8)), "has uint8 pixels"),
         ("video", video, video[0][:-300], "is damaged or cut short"),
-        ("video", video, b"GIF89a" + bytes(40), "is no PNG"),
+        ("video", video, b"GIF89a" + bytes(40), "is not a PNG"),
         ("video", video, shards.png(np.zeros((H // 2, W, 3), np.uint8)), "is 20x8 pixels, the video 20x16"),
     ]
     for name, value, new, message in cases:
