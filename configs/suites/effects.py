@@ -63,7 +63,7 @@ def get_suite():
         },
         "tuning": {
             "key": "optim.peak",
-            "values": (1e-3, 2e-3, 4e-3),
+            "values": (2e-3, 4e-3, 8e-3),
             "share": 1.0,
             "seed": 0,
             "world": "shadows",
