@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cjepa_jax.configuration import build, sizes
+from cjepa_jax.configuration import build, catalogue, sizes
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.host import door
@@ -27,7 +27,7 @@ from cjepa_jax.objectives import base
 from cjepa_jax.runtime import distributed, foreign, trees
 from cjepa_jax.runtime.workdir import tuples, write_atomically
 from cjepa_jax.types import Params, TrainState
-from cjepa_jax.weights import diff, hub
+from cjepa_jax.weights import diff, hub, worlds
 from cjepa_jax.weights.read import Pretrained, Reading
 
 RECORD = "init_from.json"
@@ -102,14 +102,14 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
         raise ConfigError(
             f"init_from: objective.type = {config.objective.type!r} has no encoder that weights can start"
         )
-    lines = []
+    lines, known = [], catalogue.keywords("model", foreign.PARTS["encoder"]) or set()
     with config.unlocked():
         for key, value in tuples(dict(encoder)).items():
             if key not in section and value == config_lib.SINCE["objective.encoder"].get(key):
                 continue  # a config from before
-            if key not in section:
+            if key not in known:
                 raise CheckpointError(f"init_from: {key[:60]!r} is not a key of objective.encoder")
-            before = section[key]
+            before = section.get(key)  # a config may leave keys to their defaults
             if config_lib.resolve({"": before}) != config_lib.resolve({"": value}):
                 lines.append(f"objective.encoder.{key} = {value!r} (was {before!r}): the weights' own")
                 try:
@@ -125,6 +125,8 @@ def predictor_line(config: Any, weights: Pretrained) -> str:
     section = config.objective.get("predictor")
     if section is None:
         return ""
+    if weights.world and config.objective.type == worlds.OBJECTIVE:
+        return _world_line(config, weights.world)
     if weights.predictor is None or "predictor" not in weights.params:
         return f"{FRESH} the weights have none"
     if "predictor" not in base.exports(_objective(config)):
@@ -134,6 +136,15 @@ def predictor_line(config: Any, weights: Pretrained) -> str:
     other = [f"objective.predictor.{key} = {asked[key]!r} (theirs: {wanted[key]!r})" for key in wanted]
     other = [text for text, key in zip(other, wanted, strict=True) if asked[key] != wanted[key]]
     return f"{FRESH} {', '.join(other)}" if other else "predictor: taken"
+
+
+def _world_line(config: Any, world: worlds.World) -> str:
+    """As predictor_line, of a published world model, whose projectors belong to it."""
+    objective = build.build(config.objective, "objective", steps=1, dtype="float32")
+    asked = config_lib.resolve({key: objective.setting(key) for key in world.settings})
+    wanted = config_lib.resolve(dict(world.settings))
+    other = [f"objective.{k} = {asked[k]!r} ({world.name}: {wanted[k]!r})" for k in wanted if asked[k] != wanted[k]]
+    return f"{FRESH} {', '.join(other)}" if other else f"predictor: taken, {world.name}'s"
 
 
 def start(
@@ -161,18 +172,21 @@ def start(
         write_atomically(folder / RECORD, json.dumps(record(config, weights), indent=1) + "\n")
     where, encoder = weights.source, _on_frames(config, weights, "encoder")
     params = state.params | {"encoder": _placed(state.params["encoder"], encoder, f"{where}: the encoder")}
-    has_predictor = "predictor" in base.exports(_objective(config))
-    if has_predictor and not predictor_line(config, weights).startswith(FRESH):
+    target, extra, taken = state.target, state.extra, not predictor_line(config, weights).startswith(FRESH)
+    if taken and weights.world and config.objective.type == worlds.OBJECTIVE:
+        for name, found in weights.world.params.items():
+            params[name] = _placed(params[name], found, f"{where}: the {name}")
+        extra = _placed(extra, weights.world.extra, f"{where}: running statistics") if weights.world.extra else extra
+    elif taken and "predictor" in base.exports(_objective(config)):
         found = weights.params["predictor"]
         params["predictor"] = _placed(params["predictor"], found, f"{where}: the predictor")
-    target = state.target
     if jax.tree.leaves(target):
         own = "target" in weights.params and "encoder" not in config.optim.freeze
         average = _on_frames(config, weights, "target") if own else encoder
         inner = target.get("encoder", target)
         inner = _placed(inner, average, f"{where}: the target")
         target = target | {"encoder": inner} if "encoder" in target else inner
-    return dataclasses.replace(state, params=params, target=target)
+    return dataclasses.replace(state, params=params, target=target, extra=extra)
 
 
 def record(config: Any, weights: Pretrained) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Remembering(World):
 
     def __post_init__(self):
         super().__post_init__()
-        most = self._networks["predictor"].history
+        most = self.networks["predictor"].history
         for good, name, limit in (
             (self.memory >= 0, "memory", "0 or more"),
             (self.window >= 2, "window", "at least 2"),

@@ -111,14 +111,14 @@ class World:
         ):
             if not good:
                 raise ConfigError(f"objective.{name} = {getattr(self, name)}: must be {limit}")
-        _ = self._networks
+        _ = self.networks
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
         return Encoder(**build.plain(self.encoder), dtype=jnp.dtype(self.dtype))
 
     @functools.cached_property
-    def _networks(self) -> dict[str, Any]:
+    def networks(self) -> dict[str, Any]:
         """All but the encoder, by the name of their parameters. The inverse model is made in `_inverse`."""
         out = self.projection
         networks = {"predictor": build.build(self.predictor, "objective.predictor", **self._type)}
@@ -139,12 +139,22 @@ class World:
     @property
     def history(self) -> int:
         """The most frames that `predict` uses."""
-        return self._networks["predictor"].history
+        return self.networks["predictor"].history
 
     @property
     def recent(self) -> int:
         """The most frames before a prediction, without those of the memory, that `predict` uses."""
         return self.history
+
+    def setting(self, key: str) -> Any:
+        """The value of config.objective's key with dots, or its default: "latent", "predictor.depth",
+        "projector.hidden". None for a part that there is not."""
+        part, _, name = key.rpartition(".")
+        if not part:
+            return getattr(self, name)
+        network = self.networks.get(part)
+        kind = type(network)
+        return f"{kind.__module__}:{kind.__qualname__}" if name == "type" else getattr(network, name, None)
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh networks. The target is a copy of encoder and projector, or nothing."""
@@ -154,16 +164,16 @@ class World:
             raise ConfigError(f"objective.rollout = {self.rollout}: must be below data.frames = {batch.video.shape[1]}")
         if self.proprio and batch.proprio is None:
             raise ConfigError("objective.proprio = True: the source gives no state of the agent")
-        keys = dict(zip(("encoder", *self._networks, "inverse"), jax.random.split(key, 5), strict=False))
+        keys = dict(zip(("encoder", *self.networks, "inverse"), jax.random.split(key, 5), strict=False))
         few = jax.tree.map(lambda x: x[:1], batch)
         encoder = self._encoder.init(keys["encoder"], few.video[:, 0:1])["params"]
         params, stats = {"encoder": encoder}, {}
         z = self._tokens(params, few.video)
         for name in ("projector", "predictor", "predictor_projector"):
-            if name not in self._networks:
+            if name not in self.networks:
                 continue
             inputs = (few.actions[:, :1], self._agent_state(few.proprio, 1)) if name == "predictor" else (None,)
-            made = self._networks[name].init(keys[name], z[:, :1], *inputs)
+            made = self.networks[name].init(keys[name], z[:, :1], *inputs)
             params[name], stats[name] = made["params"], made.get("batch_stats", {})
             if name == "projector":
                 z = jnp.zeros((*z.shape[:2], self.projection))
@@ -244,7 +254,7 @@ class World:
     def _next(self, params, stats, z, actions, proprio, valid=None, train=True) -> tuple[Array, Params]:
         """Predictions [B, t - memory, D] of what follows each of z [B, t, D] but the first `memory`, and the next batch
         statistics."""
-        count, network = z.shape[1], self._networks["predictor"]
+        count, network = z.shape[1], self.networks["predictor"]
         agent = actions[:, :count].astype(jnp.float32), self._agent_state(proprio, count)
         out = network.apply({"params": params["predictor"]}, z, *agent)[:, self.memory :]
         out, stats = self._project("predictor_projector", params, stats, out, valid=valid, train=train)
@@ -264,11 +274,11 @@ class World:
         return proprio[:, :count].astype(jnp.float32) if self.proprio and proprio is not None else None
 
     def _project(self, name, params, stats, x, valid, train) -> tuple[Array, Params]:
-        if name not in self._networks:
+        if name not in self.networks:
             return x, stats
         variables = {"params": params[name], "batch_stats": stats.get(name, {})}
         rows = None if valid is None else jnp.broadcast_to(valid[:, None], x.shape[:2])
-        out, changed = self._networks[name].apply(variables, x, rows, train, mutable=["batch_stats"])
+        out, changed = self.networks[name].apply(variables, x, rows, train, mutable=["batch_stats"])
         return out, stats | {name: changed.get("batch_stats", {})}
 
     def _normed(self, z: Array) -> Array:

@@ -83,21 +83,21 @@ def from_canonical(tensors: Mapping[str, np.ndarray], channels: int = 3) -> dict
         block = re.fullmatch(r"blocks\.(\d{1,4})\.(.+)", layer, re.ASCII)
         if name == "pos_embed":
             place = "tokenizer.positions" if f"{PATCHES}.weight" in tensors else "positions"
-            _put(tree, place, np.asarray(tensors[name], np.float32)[0])
+            put(tree, place, np.asarray(tensors[name], np.float32)[0])
         elif name in ARRAYS:
             place = f"tokenizer.{name}" if f"{PATCHES}.weight" in tensors else name
-            _put(tree, place, np.asarray(tensors[name], np.float32))
+            put(tree, place, np.asarray(tensors[name], np.float32))
         elif layer in CONVOLUTIONS and leaf == "weight":
-            _put(tree, f"{LAYERS[layer]}.kernel", _boxes(np.asarray(tensors[name], np.float32), channels))
+            put(tree, f"{LAYERS[layer]}.kernel", _boxes(np.asarray(tensors[name], np.float32), channels))
         elif layer in LAYERS and leaf in ("weight", "bias"):
-            _put(tree, f"{LAYERS[layer]}.{_ours(layer, leaf)}", _read(tensors, name))
+            put(tree, f"{LAYERS[layer]}.{_ours(layer, leaf)}", _read(tensors, name))
         elif block and block[2] in BLOCK and leaf in ("weight", "bias"):
             blocks.setdefault(f"{BLOCKS}{BLOCK[block[2]]}.{_ours(layer, leaf)}", {})[int(block[1])] = name
         else:
             raise CheckpointError(f"tensor {name!r}: neither of the Vision Transformer nor of its predictor")
     depth = max((max(layers) + 1 for layers in blocks.values()), default=0)
     for place, layers in blocks.items():
-        _put(tree, place, _stacked(tensors, layers, depth))
+        put(tree, place, _stacked(tensors, layers, depth))
     return tree
 
 
@@ -159,7 +159,8 @@ def _flatten(tree: Mapping, prefix: str = ""):
             yield prefix + name, value
 
 
-def _put(tree: dict, path: str, array: np.ndarray) -> None:
+def put(tree: dict, path: str, array: np.ndarray) -> None:
+    """Puts an array at a path with dots into nested dicts, which are made."""
     *places, leaf = path.split(".")
     for place in places:
         tree = tree.setdefault(place, {})

@@ -69,7 +69,7 @@ def raw(tensors: Tensors) -> dict[str, Tensors]:
         match = RAW.fullmatch(plain)
         found, prefix, name = match.groups("") if match else ("", "", stored)
         part = ROLES.get(found, found) or ("encoder" if prefix else "")
-        name = _renamed(name, PREDICTOR) if part == "predictor" else name
+        name = renamed(name, PREDICTOR) if part == "predictor" else name
         if name in plans.setdefault(part, {}):
             both = " and ".join(map(short, (plans[part][name][0], stored)))
             raise CheckpointError(f"{tensors.source}: {both} have one name without their prefixes")
@@ -94,9 +94,9 @@ def huggingface(tensors: Tensors, video: bool) -> dict[str, Tensors]:
             outer, inner = (VJEPA2_PREDICTOR if part == "predictor" else VJEPA2), VJEPA2_BLOCK
         block = re.fullmatch(r"(?:encoder\.)?layer\.(\d{1,4})\.(.+)", name, re.ASCII)
         if not block:
-            plans.setdefault(part, {})[_renamed(name, outer)] = [stored]
+            plans.setdefault(part, {})[renamed(name, outer)] = [stored]
             continue
-        name = f"blocks.{block[1]}.{_renamed(block[2], inner)}"
+        name = f"blocks.{block[1]}.{renamed(block[2], inner)}"
         *place, which, leaf = name.split(".")
         if which in QKV:
             of = plans.setdefault(part, {}).setdefault(".".join([*place, "qkv", leaf]), [])
@@ -115,7 +115,7 @@ def for_huggingface(arrays: Mapping[str, np.ndarray], part: str, video: bool) ->
     for name, array in arrays.items():
         block = re.fullmatch(r"blocks\.(\d+)\.(.+)", name, re.ASCII)
         if not block:
-            found[prefix + _renamed(name, _inverse(outer))] = array
+            found[prefix + renamed(name, _inverse(outer))] = array
             continue
         place = f"{prefix or 'encoder.'}layer.{block[1]}."
         if ".qkv." in name:
@@ -123,7 +123,7 @@ def for_huggingface(arrays: Mapping[str, np.ndarray], part: str, video: bool) ->
             each = {block[2].replace("qkv", which): third for which, third in split}
         else:
             each = {block[2]: array}
-        found |= {place + _renamed(name, _inverse(inner)): array for name, array in each.items()}
+        found |= {place + renamed(name, _inverse(inner)): array for name, array in each.items()}
     return found
 
 
@@ -166,7 +166,8 @@ def _joined(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 
-def _renamed(name: str, table: Mapping[str, str]) -> str:
+def renamed(name: str, table: Mapping[str, str]) -> str:
+    """The name with the first of the table's beginnings that it has replaced."""
     for old, new in table.items():
         if name.startswith(old):
             return new + name[len(old) :]

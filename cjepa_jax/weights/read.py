@@ -2,6 +2,7 @@
 
 found = read("IN1K-vit.h.14-300e.pth.tar")      I-JEPA, V-JEPA, V-JEPA 2 and 2.1 as published
 found = read("ijepa_vith14_1k")                 a folder of transformers' IJepaModel or VJEPA2Model
+found = read("vjepa2-ac-vitg.pt")               V-JEPA 2-AC, and weights.pt of LeWorldModel (worlds.py)
 found = read("exported")                        a folder that this package exported
 print(found.summary())
 Encoder(**found.encoder).apply({"params": found.params["encoder"]}, video)
@@ -20,7 +21,7 @@ import numpy as np
 from cjepa_jax.configuration.check import CHANNELS
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import CheckpointError
-from cjepa_jax.weights import export_format, files, huggingface, name_maps, published, safety
+from cjepa_jax.weights import export_format, files, huggingface, name_maps, published, safety, worlds
 
 ENCODERS = ("encoder", "", "target_encoder", "ema_encoder")  # in order of preference; the EMA is the target
 TARGETS = ("target_encoder", "ema_encoder")
@@ -31,7 +32,7 @@ class Pretrained:
     """Parameters and their description.
 
     Attributes:
-      layout: "cjepa_jax", "ijepa", "vjepa", "vjepa2", "vjepa2.1", "timm", "hf-ijepa" or "hf-vjepa2".
+      layout: "cjepa_jax", "ijepa", "vjepa", "vjepa2", "vjepa2.1", "timm", "hf-ijepa", "hf-vjepa2" or "lewm".
       source, digest: their file or folder, and its SHA-256.
       licence: "CC-BY-NC-4.0", "MIT", ..., or "unknown".
       encoder, predictor: the keyword arguments of models' Encoder and Predictor (without `out`) that the weights
@@ -39,6 +40,7 @@ class Pretrained:
       params: nested float32 arrays, "encoder" and, if they exist, "target" (its moving average) and "predictor".
       input: size in pixels, frames, anchor, names_objects of the training.
       about: further information. Of public weights: "encoder" and "target", the names of the stored parts, and "notes".
+      world: what objectives.world.World has besides an encoder, of a published world model.
     """
 
     layout: str
@@ -50,11 +52,15 @@ class Pretrained:
     params: dict[str, Any]
     input: dict[str, Any]
     about: dict[str, Any]
+    world: worlds.World | None = None
 
     def summary(self) -> str:
         """A line with the kind of weights and their licence, and one line for each note."""
         count = sum(math.prod(array.shape) for array in _arrays(self.params["encoder"]))
-        parts = ", ".join(name for name in ("encoder", "target", "predictor") if name in self.params)
+        there = [name for name in ("encoder", "target", "predictor") if name in self.params]
+        parts = ", ".join(
+            [*there, *(f"{self.world.name}'s {name}" for name in (self.world.params if self.world else ()))]
+        )
         head = f"{self.source}: {self.layout}, {self.encoder['variant']}, {count / 1e6:.1f} M parameters ({parts})"
         stored = [f"{name}: {self.about[name]!r}" for name in ("encoder", "target") if self.about.get(name)]
         notes = [", ".join(stored)] * bool(stored) + list(self.about.get("notes", ()))
@@ -110,6 +116,8 @@ def read(
         return Pretrained(**export_format.read(path, config, _digest(path)))
     if (path / export_format.SUM).is_file() and (path / files.SINGLE).is_file():
         export_format.verify(path, _digest(path / files.SINGLE))
+    if worlds.is_lewm(tensors):
+        return _lewm(path, tensors, Reading(layout, heads, frames, images, levels))
     known, parts = _laid_out(path, config, tensors, layout)
     chosen, target = _which(parts, part, str(path))
     known = dataclasses.replace(known, heads=heads or known.heads, frames=frames or known.frames)
@@ -120,22 +128,45 @@ def read(
         about["target"] = target
         if other != encoder:
             raise CheckpointError(f"{path}: {chosen} and {target} are not of one size")
-    stored: Any = (None, None, [])
-    if "predictor" in parts:
-        stored = _predictor(parts["predictor"], known, encoder, mask_token)
-    predictor, about["notes"] = stored[0], notes + stored[2]
-    trees |= {"predictor": stored[1]} if predictor else {}
+    predictor, own, said, world = _predictor(parts, known, encoder, mask_token)
+    about["notes"] = notes + said
+    trees |= {"predictor": own} if predictor else {}
     size, frames = _input(encoder, known, parts[chosen].shapes.get("pos_embed", (1, 0)))
     seen = {"size": size, "frames": 1 if images else frames, "anchor": 0, "names_objects": False}
     seen |= {"change": False} if levels else {}  # the second head is of visible tokens
     licence = huggingface.licence(path) or known.licence  # a README next to a single file may belong to anything
     parts = dict(encoder=encoder, predictor=predictor, params=trees, input=seen, about=about)
-    return Pretrained(known.name, str(path), _digest(path), licence, **parts)
+    return Pretrained(known.name, str(path), _digest(path), licence, **parts, world=world)
 
 
-def _predictor(part: Any, known: Any, encoder: dict[str, Any], mask_token: int | None) -> Any:
+def _lewm(path: Path, tensors: files.Tensors, reading: Reading) -> Pretrained:
+    """The published LeWorldModel. Raises CheckpointError also for an option that does not concern it."""
+    if given := [name for name, value in reading._asdict().items() if value and name != "heads"]:
+        raise CheckpointError(f"{path}: {given[0]}: not for LeWorldModel, whose arrays say it themselves")
+    encoder, params, world = worlds.lewm(tensors, published.MEAN, published.STD, reading.heads)
+    side = math.isqrt(params["tokenizer"]["positions"].shape[1] - 1)
+    return Pretrained(
+        layout="lewm",
+        source=str(path),
+        digest=_digest(path),
+        licence=huggingface.licence(path) or "unknown",
+        encoder=encoder,
+        predictor=None,
+        params={"encoder": params},
+        input={"size": side * parse(encoder["variant"]).patch, "frames": 1, "anchor": 0, "names_objects": False},
+        about={"encoder": "encoder", "notes": []},
+        world=world,
+    )
+
+
+def _predictor(parts: Mapping[str, Any], known: Any, encoder: dict[str, Any], mask_token: int | None) -> Any:
+    """(keyword arguments, parameters, notes, world model) of a checkpoint's predictor, as far as there is one."""
+    if "predictor" not in parts:
+        return None, None, [], None
+    if world := worlds.action_conditioned(parts["predictor"]):
+        return None, None, [], world
     try:
-        return published.predictor(part, known, encoder, mask_token)
+        return *published.predictor(parts["predictor"], known, encoder, mask_token), None
     except CheckpointError as error:
         if mask_token is not None:
             raise

@@ -235,7 +235,7 @@ def test_vjepa2_ac_gives_the_public_codes_losses_predictions_and_gradients():
         close(found, teacher[:, t - 1])
     first = np.concatenate([h[:, :1], teacher[:, :1]], axis=1)
     close(predict(first, arrays["actions"][:, :2], arrays["states"][:, :2]), arrays["z_ar"].reshape(2, 2, 16, 24)[:, 1])
-    raw = objective._networks["predictor"].apply(
+    raw = objective.networks["predictor"].apply(
         {"params": params}, h[:, :3], arrays["actions"], arrays["states"][:, :3]
     )
     close(raw.reshape(2, 48, 24), arrays["raw"])
@@ -243,7 +243,7 @@ def test_vjepa2_ac_gives_the_public_codes_losses_predictions_and_gradients():
 
 def test_what_comes_later_changes_no_bit_of_an_interleaved_prediction():
     _, arrays, objective, params = ac()
-    h, network = jnp.asarray(arrays["h"].reshape(2, 4, 16, 24)[:, :3]), objective._networks["predictor"]
+    h, network = jnp.asarray(arrays["h"].reshape(2, 4, 16, 24)[:, :3]), objective.networks["predictor"]
     apply = jax.jit(lambda z, a, s: network.apply({"params": params}, z, a, s))
     told = jnp.asarray(arrays["actions"]), jnp.asarray(arrays["states"][:, :3])
     wanted = apply(h, *told)
