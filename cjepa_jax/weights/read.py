@@ -58,9 +58,9 @@ class Pretrained:
         """A line with the kind of weights and their licence, and one line for each note."""
         count = sum(math.prod(array.shape) for array in _arrays(self.params["encoder"]))
         there = [name for name in ("encoder", "target", "predictor") if name in self.params]
-        parts = ", ".join(
-            [*there, *(f"{self.world.name}'s {name}" for name in (self.world.params if self.world else ()))]
-        )
+        if world := self.world:
+            there += [f"{world.name}'s {name}" for name in world.params]
+        parts = ", ".join(there)
         head = f"{self.source}: {self.layout}, {self.encoder['variant']}, {count / 1e6:.1f} M parameters ({parts})"
         stored = [f"{name}: {self.about[name]!r}" for name in ("encoder", "target") if self.about.get(name)]
         notes = [", ".join(stored)] * bool(stored) + list(self.about.get("notes", ()))

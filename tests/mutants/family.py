@@ -3,7 +3,7 @@
 from tests.mutants.mutant import of, tests_of
 
 (DENSE,) = tests_of("objectives/", "dense")
-(LEVELS,) = tests_of("weights/", "levels")
+LEVELS, WORLDS = tests_of("weights/", "levels", "worlds")
 OUTPUTS = f"{DENSE}the_public_codes_outputs_and_losses"
 (POINTS,) = tests_of("objectives/", "points")
 (RUNS,) = tests_of("masks/", "runs")
@@ -233,6 +233,24 @@ FAMILY = (
         "cjepa_jax/weights/levels.py",
         ("48: (11, 23, 37, 47)", "48: (11, 23, 35, 47)", f"{LEVELS}levels_of_the_published_depths"),
         ("depth * (i + 1) // count - 1", "depth * i // count", f"{LEVELS}all_levels_are_read_with_the_predictor"),
+    ),
+    *of(
+        "cjepa_jax/weights/worlds.py",
+        (
+            "AC_HEADS, LEWM_HEAD = 16, 64",
+            "AC_HEADS, LEWM_HEAD = 16, 32",
+            f"{WORLDS}heads_that_do_not_divide_are_refused",
+        ),
+        (
+            "array.reshape(array.shape[:2]).T) if",
+            "array.reshape(array.shape[:2])) if",
+            f"{WORLDS}a_run_starts_from_lewm",
+        ),
+        (
+            '{theirs}.{name}") for name, leaf in',
+            '{theirs}.net.1.running_var") for name, leaf in',
+            f"{WORLDS}lewm_is_read_under_both_namings",
+        ),
     ),
     *of(
         "cjepa_jax/models/points.py",
