@@ -57,7 +57,7 @@ class Pretrained:
     def summary(self) -> str:
         """A line with the kind of weights and their licence, and one line for each note."""
         count = sum(math.prod(array.shape) for array in _arrays(self.params["encoder"]))
-        there = [name for name in ("encoder", "target", "predictor") if name in self.params]
+        there: list[str] = [name for name in ("encoder", "target", "predictor") if name in self.params]
         if world := self.world:
             there += [f"{world.name}'s {name}" for name in world.params]
         parts = ", ".join(there)
