@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cjepa_jax.configuration import build, catalogue, sizes
@@ -23,6 +24,7 @@ from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.host import door
 from cjepa_jax.loading import pretrained
+from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.objectives import base
 from cjepa_jax.runtime import distributed, foreign, trees
 from cjepa_jax.runtime.workdir import tuples, write_atomically
@@ -103,13 +105,16 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
             f"init_from: objective.type = {config.objective.type!r} has no encoder that weights can start"
         )
     lines, known = [], catalogue.keywords("model", foreign.PARTS["encoder"]) or set()
+    tokenizer = dict(encoder).get("tokenizer")
+    if tokenizer and tokenizer["type"] == worlds.CLASS_TOKEN and not _framewise(config):
+        raise ConfigError(f"init_from: objective.type = {config.objective.type!r} takes no encoder with a class token")
     with config.unlocked():
         for key, value in tuples(dict(encoder)).items():
             if key not in section and value == config_lib.SINCE["objective.encoder"].get(key):
                 continue  # a config from before
             if key not in known:
                 raise CheckpointError(f"init_from: {key[:60]!r} is not a key of objective.encoder")
-            before = section.get(key)  # a config may leave keys to their defaults
+            before = section.get(key, getattr(Encoder, key, None))  # a config may leave keys to their defaults
             if config_lib.resolve({"": before}) != config_lib.resolve({"": value}):
                 lines.append(f"objective.encoder.{key} = {value!r} (was {before!r}): the weights' own")
                 try:
@@ -127,6 +132,8 @@ def predictor_line(config: Any, weights: Pretrained) -> str:
         return ""
     if weights.world and config.objective.type == worlds.OBJECTIVE:
         return _world_line(config, weights.world)
+    if weights.world:
+        return f"{FRESH} that of {weights.world.name} is for {worlds.OBJECTIVE}"
     if weights.predictor is None or "predictor" not in weights.params:
         return f"{FRESH} the weights have none"
     if "predictor" not in base.exports(_objective(config)):
@@ -144,7 +151,9 @@ def _world_line(config: Any, world: worlds.World) -> str:
     asked = config_lib.resolve({key: objective.setting(key) for key in world.settings})
     wanted = config_lib.resolve(dict(world.settings))
     other = [f"objective.{k} = {asked[k]!r} ({world.name}: {wanted[k]!r})" for k in wanted if asked[k] != wanted[k]]
-    return f"{FRESH} {', '.join(other)}" if other else f"predictor: taken, {world.name}'s"
+    if not other:
+        return f"predictor: taken, {world.name}'s"
+    return f"{FRESH} {', '.join(other)}" + "; the projectors too" * ("projector" in world.params)
 
 
 def start(
@@ -186,6 +195,8 @@ def start(
         inner = target.get("encoder", target)
         inner = _placed(inner, average, f"{where}: the target")
         target = target | {"encoder": inner} if "encoder" in target else inner
+        if "projector" in target and params["projector"] is not state.params["projector"]:
+            target = target | {"projector": jax.tree.map(jnp.copy, params["projector"])}
     return dataclasses.replace(state, params=params, target=target, extra=extra)
 
 

@@ -57,6 +57,9 @@ class Network:
     def of_weights(cls, weights: Pretrained, dtype: str) -> "Network":
         """The network of loaded weights, on the devices. Encoder and predictor are run as those of `Jepa`, for any
         objective that exported them (objectives.base.Objective)."""
+        if weights.world and "tokenizer" in weights.encoder:
+            text = f"{weights.world.name} starts a world model: train with --config.init_from"
+            raise CheckpointError(f"{weights.source}: {text}, as docs/WORLD_MODELS.md says")
         kind = Dense if weights.encoder.get("levels") else Jepa
         objective = kind(
             encoder=weights.encoder,
@@ -96,7 +99,7 @@ class Network:
             target_norm=getattr(objective, "target_norm", "none"),
             fresh_predictor=functools.partial(_fresh_predictor, objective),
             inside=self.inside(batch, params),
-            **(self._world(batch, state) if isinstance(objective, World) else {}),
+            **(self._world(batch, state) if isinstance(objective, World) and self.predicts else {}),
             influence=self._influence(batch, params) if hasattr(objective, "influence") else None,
             flow=self._of_pixels("flow", batch, params) if flows else None,
             segment=self._of_pixels("segments", batch, params) if segments else None,

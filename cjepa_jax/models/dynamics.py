@@ -21,14 +21,15 @@ from cjepa_jax.types import Array
 
 
 class ActionEncoder(nn.Module):
-    """Dense to A numbers, Dense to 4 D, SiLU, Dense to D, as in LeWorldModel: [B, t, A] -> [B, t, D]."""
+    """Dense to `mixed` numbers (0: A), Dense to 4 D, SiLU, Dense to D, as in LeWorldModel: [B, t, A] -> [B, t, D]."""
 
     width: int
     dtype: DTypeLike = jnp.float32
+    mixed: int = 0
 
     @nn.compact
     def __call__(self, actions: Float[Array, "B t A"]) -> Float[Array, "B t D"]:
-        x = Dense(actions.shape[-1], self.dtype, name="mix")(actions)
+        x = Dense(self.mixed or actions.shape[-1], self.dtype, name="mix")(actions)
         x = nn.silu(Dense(4 * self.width, self.dtype, name="up")(x))
         return Dense(self.width, self.dtype, name="down")(x)
 
@@ -71,7 +72,8 @@ class Modulated(nn.Module):
 class Causal(nn.Module):
     """LeWorldModel's predictor (arXiv 2603.19312): causal blocks that the action modulates, learned positions.
 
-    Attributes: history, the most frames that it sees. depth, heads, head (width of a head), hidden (of the MLP).
+    Attributes: history, the most frames that it sees. depth, heads, head (width of a head), hidden (of the MLP). mixed:
+    see ActionEncoder.
     Raises: ConfigError for more frames.
     """
 
@@ -80,6 +82,7 @@ class Causal(nn.Module):
     heads: int = 16
     head: int = 64
     hidden: int = 2048
+    mixed: int = 0
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -89,7 +92,7 @@ class Causal(nn.Module):
         times, width = latents.shape[1:]
         if times > self.history:
             raise ConfigError(f"objective.predictor.history = {self.history}: must be at least {times}, the frames")
-        code = ActionEncoder(width, self.dtype, name="action")(actions)
+        code = ActionEncoder(width, self.dtype, self.mixed, name="action")(actions)
         table = self.param("positions", nn.initializers.normal(1.0), (1, self.history, width))
         x = latents + table[:, :times]
         for index in range(self.depth):

@@ -117,7 +117,8 @@ def read(
     if (path / export_format.SUM).is_file() and (path / files.SINGLE).is_file():
         export_format.verify(path, _digest(path / files.SINGLE))
     if worlds.is_lewm(tensors):
-        return _lewm(path, tensors, Reading(layout, heads, frames, images, levels))
+        given = dict(part=part, layout=layout, frames=frames, images=images, levels=levels, mask_token=mask_token)
+        return _lewm(path, tensors, heads, given)
     known, parts = _laid_out(path, config, tensors, layout)
     chosen, target = _which(parts, part, str(path))
     known = dataclasses.replace(known, heads=heads or known.heads, frames=frames or known.frames)
@@ -129,32 +130,31 @@ def read(
         if other != encoder:
             raise CheckpointError(f"{path}: {chosen} and {target} are not of one size")
     predictor, own, said, world = _predictor(parts, known, encoder, mask_token)
-    about["notes"] = notes + said
     trees |= {"predictor": own} if predictor else {}
     size, frames = _input(encoder, known, parts[chosen].shapes.get("pos_embed", (1, 0)))
     seen = {"size": size, "frames": 1 if images else frames, "anchor": 0, "names_objects": False}
     seen |= {"change": False} if levels else {}  # the second head is of visible tokens
     licence = huggingface.licence(path) or known.licence  # a README next to a single file may belong to anything
-    parts = dict(encoder=encoder, predictor=predictor, params=trees, input=seen, about=about)
+    parts = dict(encoder=encoder, predictor=predictor, params=trees, input=seen, about=about | {"notes": notes + said})
     return Pretrained(known.name, str(path), _digest(path), licence, **parts, world=world)
 
 
-def _lewm(path: Path, tensors: files.Tensors, reading: Reading) -> Pretrained:
-    """The published LeWorldModel. Raises CheckpointError also for an option that does not concern it."""
-    if given := [name for name, value in reading._asdict().items() if value and name != "heads"]:
-        raise CheckpointError(f"{path}: {given[0]}: not for LeWorldModel, whose arrays say it themselves")
-    encoder, params, world = worlds.lewm(tensors, published.MEAN, published.STD, reading.heads)
+def _lewm(path: Path, tensors: files.Tensors, heads: int, given: Mapping[str, Any]) -> Pretrained:
+    """The published LeWorldModel. Raises CheckpointError also if one of `given`, which do not concern it, is set."""
+    if options := [name for name, value in given.items() if value or (name == "mask_token" and value is not None)]:
+        raise CheckpointError(f"{path}: {options[0]}: not for LeWorldModel, whose arrays say it themselves")
+    encoder, params, world = worlds.lewm(tensors, published.MEAN, published.STD, heads)
     side = math.isqrt(params["tokenizer"]["positions"].shape[1] - 1)
     return Pretrained(
         layout="lewm",
         source=str(path),
         digest=_digest(path),
-        licence=huggingface.licence(path) or "unknown",
+        licence="unknown",
         encoder=encoder,
         predictor=None,
         params={"encoder": params},
         input={"size": side * parse(encoder["variant"]).patch, "frames": 1, "anchor": 0, "names_objects": False},
-        about={"encoder": "encoder", "notes": []},
+        about={"encoder": "encoder", "notes": [f"it is for {worlds.OBJECTIVE} alone"]},
         world=world,
     )
 
@@ -163,8 +163,9 @@ def _predictor(parts: Mapping[str, Any], known: Any, encoder: dict[str, Any], ma
     """(keyword arguments, parameters, notes, world model) of a checkpoint's predictor, as far as there is one."""
     if "predictor" not in parts:
         return None, None, [], None
-    if world := worlds.action_conditioned(parts["predictor"]):
-        return None, None, [], world
+    if worlds.takes_actions(parts["predictor"]):
+        world, notes = worlds.action_conditioned(parts["predictor"])
+        return None, None, notes, world
     try:
         return *published.predictor(parts["predictor"], known, encoder, mask_token), None
     except CheckpointError as error:

@@ -5,6 +5,7 @@ LeWorldModel (weights.pt of stable-worldmodel), with the names of transformers 4
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +15,13 @@ import numpy as np
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights import canonical, diff, name_maps, shapes
 from cjepa_jax.weights.files import Tensors
+from cjepa_jax.weights.safety import short
 
 OBJECTIVE = "cjepa_jax.objectives.world:World"
 INTERLEAVED, CAUSAL = (f"cjepa_jax.models.dynamics:{name}" for name in ("Interleaved", "Causal"))
 CLASS_TOKEN = "cjepa_jax.models.tokenizers:ClassToken"
-AC_HEADS, LEWM_HEAD = 16, 64  # as published: heads of the first predictor, the width of a head of the second
+AC_HEADS = {1024: 16}  # of V-JEPA 2-AC's predictor by its width, as published
+LEWM_HEAD = 64  # width of a head of LeWorldModel's predictor, as published
 EPSILON = 1e-12  # of the norms of transformers' ViT
 AGENT = {"action_encoder": "action", "state_encoder": "state"}
 UNUSED = "extrinsics_encoder."  # in the file, but not called in the published configuration
@@ -88,35 +91,44 @@ class World:
     extra: Mapping[str, Any]
 
 
-def action_conditioned(view: Tensors, heads: int = 0) -> World | None:
-    """V-JEPA 2-AC's predictor, from a predictor in canonical names (see name_maps.raw). None if it is another one.
+def action_conditioned(view: Tensors) -> tuple[World | None, list[str]]:
+    """(V-JEPA 2-AC's predictor, notes), from a predictor in canonical names (see name_maps.raw).
 
-    Args: heads: which the arrays do not show. 0: as published.
-    Raises: CheckpointError naming all missing, unexpected or mis-shaped arrays.
+    It is None, with the reason in the notes, if it has another form than the published one.
     """
-    if not {f"{name}.weight" for name in AGENT} <= set(view):
-        return None
-    where, heads = f"{view.source}: the predictor", heads or AC_HEADS
+    where = f"{view.source}: the predictor"
     view = name_maps.derived(view, [name for name in view if name.startswith(UNUSED)])
-    width, depth = next(iter(view.shapes.get("embed.weight", ())), 0), shapes.depth(view)
-    tokens = view.shapes.get("embed.weight", (0, 0))[-1]
+    width, tokens, depth = (
+        _size(view.shapes, "embed.weight", 0),
+        _size(view.shapes, "embed.weight", 1),
+        shapes.depth(view),
+    )
     own = {"embed.weight": (width, tokens), "embed.bias": (width,)}
     own |= {"prediction.weight": (tokens, width), "prediction.bias": (tokens,)}
     for name in AGENT:
-        taken = view.shapes.get(f"{name}.weight", (0, 0))[-1]
-        own |= {f"{name}.weight": (width, taken), f"{name}.bias": (width,)}
-    diff.compare(view.shapes, shapes.stack(width, depth, 4 * width) | own, where)
-    if width % heads:
-        raise CheckpointError(f"{where}: its {heads} heads do not divide its width {width}")
+        own |= {f"{name}.weight": (width, _size(view.shapes, f"{name}.weight", 1)), f"{name}.bias": (width,)}
+    try:
+        diff.compare(view.shapes, shapes.stack(width, depth, 4 * width) | own, where)
+    except CheckpointError as error:
+        return None, [f"the predictor that takes actions is left out: {str(error).removeprefix(where).lstrip(': ')}"]
+    if width not in AC_HEADS:
+        known = ", ".join(map(str, AC_HEADS))
+        text = f"the heads of a width of {width} are not in the weights, only those of {known} are known"
+        return None, [f"the predictor that takes actions is left out: {text}"]
     params = canonical.from_canonical(name_maps.derived(view, [name for name in view if name.startswith(tuple(AGENT))]))
     for theirs, ours in AGENT.items():
         params[ours] = {"kernel": _array(view, f"{theirs}.weight").T, "bias": _array(view, f"{theirs}.bias")}
     settings = {
         "latent": "tokens", "target_norm": "layer_norm", "proprio": True, "predictor.type": INTERLEAVED,
-        "predictor.depth": depth, "predictor.width": width, "predictor.heads": heads,
-        "predictor.positions": "rope_tile",
+        "predictor.depth": depth, "predictor.width": width, "predictor.heads": AC_HEADS[width],
+        "predictor.positions": "rope_tile", "predictor.epsilon": 1e-6,
     }  # fmt: skip
-    return World("V-JEPA 2-AC", settings, {"predictor": params}, {})
+    return World("V-JEPA 2-AC", settings, {"predictor": params}, {}), [f"its predictor is for {OBJECTIVE} alone"]
+
+
+def takes_actions(view: Tensors) -> bool:
+    """Whether a predictor in canonical names is one as V-JEPA 2-AC's."""
+    return {f"{name}.weight" for name in AGENT} <= set(view)
 
 
 def is_lewm(tensors: Tensors) -> bool:
@@ -135,13 +147,14 @@ def lewm(
     """
     where = str(tensors.source)
     view = name_maps.huggingface(_since_4(name_maps.only(tensors, "encoder.")), video=False)["encoder"]
-    patches = view.shapes.get(f"{canonical.PATCHES}.weight", (0, 0, 0, 0))
-    width, patch, depth = patches[0], patches[-1], shapes.depth(view)
-    hidden = next(iter(view.shapes.get("blocks.0.mlp.fc1.bias", ())), 0)
-    count = view.shapes.get("pos_embed", (1, 0, 0))[1]
-    wanted = shapes.stack(width, depth, hidden) | {f"{canonical.PATCHES}.weight": (width, 3, patch, patch)}
+    patches = f"{canonical.PATCHES}.weight"
+    width, patch, depth = _size(view.shapes, patches, 0), _size(view.shapes, patches, 3), shapes.depth(view)
+    hidden, count = _size(view.shapes, "blocks.0.mlp.fc1.bias", 0), _size(view.shapes, "pos_embed", 1)
+    wanted = shapes.stack(width, depth, hidden) | {patches: (width, 3, patch, patch)}
     wanted |= {f"{canonical.PATCHES}.bias": (width,), "embeddings.cls_token": (1, 1, width)}
     diff.compare(view.shapes, wanted | {"pos_embed": (1, count, width)}, f"{where}: the encoder")
+    if count < 2 or math.isqrt(count - 1) ** 2 != count - 1:
+        raise CheckpointError(f"{where}: the encoder has {count} positions: must be a class token's and a square's")
     heads = shapes.heads(heads, width, False, where)
     encoder = canonical.from_canonical(name_maps.derived(view, ["pos_embed", "embeddings.cls_token"]))
     encoder["tokenizer"] |= {
@@ -165,6 +178,8 @@ def _latent_predictor(tensors: Tensors, width: int, head: int) -> World:
     found = {n: s for n, s in tensors.shapes.items() if not n.startswith("encoder.") and not n.endswith(COUNTER)}
     wanted, settings = _sizes(found, width, head)
     diff.compare(found, wanted, where)
+    if empty := [name for name, shape in wanted.items() if 0 in shape]:
+        raise CheckpointError(f"{where}: {empty[0]} has the shape {list(wanted[empty[0]])}: must have numbers")
     depth, inner = settings["predictor.depth"], found.get(WIDE, (0, 0))[1]
     if not inner or inner % head:
         raise CheckpointError(f"{where}: {depth} blocks of attention {inner} wide, which heads of {head} do not divide")
@@ -181,6 +196,8 @@ def _latent_predictor(tensors: Tensors, width: int, head: int) -> World:
     stats: dict[str, Any] = {"predictor": {}}
     for theirs, ours in PROJECTORS.items():
         running = {leaf: _array(tensors, f"{theirs}.{name}") for name, leaf in RUNNING.items()}
+        if (least := running["var"].min()) < 0:
+            raise CheckpointError(f"{where}: {theirs}.net.1.running_var has {least:g}: must be 0 or more")
         stats[ours] = {"norm0": {"BatchNorm_0": running}}
     return World("LeWorldModel", settings, params, {"batch_stats": stats})
 
@@ -188,18 +205,15 @@ def _latent_predictor(tensors: Tensors, width: int, head: int) -> World:
 def _sizes(found: diff.Shapes, width: int, head: int) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
     """(the shapes that these arrays must have, by the sizes that they show, the settings of config.objective)."""
 
-    def size(name: str, axis: int) -> int:
-        shape = found.get(name, ())
-        return shape[axis] if axis < len(shape) else 0
-
-    history, out = (size("predictor.pos_embedding", axis) for axis in (1, 2))
+    history, out = (_size(found, "predictor.pos_embedding", axis) for axis in (1, 2))
     numbers = (re.match(rf"{re.escape(LAYERS)}\.(\d{{1,3}})\.", name, re.ASCII) for name in found)
     depth = 1 + max((int(match[1]) for match in numbers if match), default=-1)
-    inner, hidden = size(WIDE, 1), size(f"{LAYERS}.0.mlp.net.1.weight", 0)
-    actions, units = size("action_encoder.patch_embed.weight", 1), size("action_encoder.embed.0.weight", 0)
+    inner, hidden = _size(found, WIDE, 1), _size(found, f"{LAYERS}.0.mlp.net.1.weight", 0)
+    mixed, actions = (_size(found, "action_encoder.patch_embed.weight", axis) for axis in (0, 1))
+    units = _size(found, "action_encoder.embed.0.weight", 0)
     wanted = {"predictor.pos_embedding": (1, history, out)} | _layers({
-        "predictor.transformer.norm": (out,), "action_encoder.patch_embed": (actions, actions, 1),
-        "action_encoder.embed.0": (units, actions), "action_encoder.embed.2": (out, units),
+        "predictor.transformer.norm": (out,), "action_encoder.patch_embed": (mixed, actions, 1),
+        "action_encoder.embed.0": (units, mixed), "action_encoder.embed.2": (out, units),
     })  # fmt: skip
     for at in (f"{LAYERS}.{i}" for i in range(depth)):
         wanted |= {f"{at}.attn.to_qkv.weight": (3 * inner, out)} | _layers({
@@ -208,13 +222,20 @@ def _sizes(found: diff.Shapes, width: int, head: int) -> tuple[dict[str, tuple[i
         })  # fmt: skip
     settings: dict[str, Any] = {"latent": "first", "proprio": False, "target_norm": "none", "projection": out}
     for theirs, ours in PROJECTORS.items():
-        middle, taken = size(f"{theirs}.net.0.weight", 0), width if ours == "projector" else out
+        middle, taken = _size(found, f"{theirs}.net.0.weight", 0), width if ours == "projector" else out
         net = {f"{theirs}.net.0": (middle, taken), f"{theirs}.net.1": (middle,), f"{theirs}.net.3": (out, middle)}
         wanted |= _layers(net) | {f"{theirs}.{name}": (middle,) for name in RUNNING}
         settings |= {f"{ours}.hidden": (middle,), f"{ours}.norm": "batch", f"{ours}.activation": "gelu"}
     settings |= {"predictor.type": CAUSAL, "predictor.history": history, "predictor.depth": depth}
+    settings |= {"predictor.mixed": 0 if mixed == actions else mixed}
     settings |= {"predictor.heads": inner // head, "predictor.head": head, "predictor.hidden": hidden}
     return wanted, settings
+
+
+def _size(found: diff.Shapes, name: str, axis: int) -> int:
+    """The size of an array along an axis, 0 if there is no such array or axis."""
+    shape = found.get(name, ())
+    return shape[axis] if axis < len(shape) else 0
 
 
 def _layers(weights: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -224,11 +245,24 @@ def _layers(weights: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]
 
 
 def _since_4(view: Tensors) -> Tensors:
-    """A ViT under the names of transformers 4, from those or from those of transformers 5."""
+    """A ViT under the names of transformers 4, from those or from those of transformers 5.
+
+    Raises: CheckpointError for two arrays with one name, and for queries, keys and values of different shapes.
+    """
     plan: dict[str, str] = {}
     for stored in view:
-        block = re.fullmatch(r"layers\.(\d{1,4})\.(.+)", stored, re.ASCII)
-        plan[f"layer.{block[1]}.{name_maps.renamed(block[2], SINCE_5)}" if block else stored] = stored
+        block = re.fullmatch(r"(?:encoder\.)?layers?\.(\d{1,3})\.(.+)", stored, re.ASCII)
+        name = f"layer.{block[1]}.{name_maps.renamed(block[2], SINCE_5)}" if block else stored
+        for prefix in name_maps.HEADS[:2]:
+            name = name.removeprefix(prefix)
+        if name in plan:
+            both = " and ".join(map(short, (plan[name], stored)))
+            raise CheckpointError(f"{view.source}: {both} are one array under two names")
+        plan[name] = stored
+    for name, stored in plan.items():
+        query = re.sub(r"\.attention\.(key|value)\.", ".attention.query.", name)
+        if query in plan and view.shapes[plan[query]] != view.shapes[stored]:
+            raise CheckpointError(f"{view.source}: {short(stored)} has another shape than {short(plan[query])}")
     return Tensors(view.source, {new: view.shapes[old] for new, old in plan.items()}, lambda name: view[plan[name]])
 
 

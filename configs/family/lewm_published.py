@@ -5,7 +5,8 @@
 
 Frames of 224 x 224, every 5th one, windows of 4, ViT-Ti/14 with a class token, a predictor of 6 blocks. The second
 command starts from published weights (encoder, predictor, projectors and their running statistics). `data.path` is an
-HDF5 file of stable-worldmodel. Not run here: this size is for a GPU, and the files cannot be downloaded.
+HDF5 file of stable-worldmodel. Published weights expect standardised actions (docs/WORLD_MODELS.md). Not run here: this
+size is for a GPU, and the files cannot be downloaded.
 """
 
 from ml_collections import ConfigDict
@@ -35,5 +36,6 @@ def get_config():
     config.train.steps = 0
     config.train.epochs = 100
     config.optim.peak = 5e-5
+    config.optim.b2 = 0.999
     config.optim.warmup_share = 0.01
     return config.lock()

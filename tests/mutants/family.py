@@ -237,8 +237,8 @@ FAMILY = (
     *of(
         "cjepa_jax/weights/worlds.py",
         (
-            "AC_HEADS, LEWM_HEAD = 16, 64",
-            "AC_HEADS, LEWM_HEAD = 16, 32",
+            "LEWM_HEAD = 64",
+            "LEWM_HEAD = 32",
             f"{WORLDS}heads_that_do_not_divide_are_refused",
         ),
         (

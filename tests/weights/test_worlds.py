@@ -1,5 +1,6 @@
 """Published world models: V-JEPA 2-AC's predictor and LeWorldModel, from their stored names."""
 
+import dataclasses
 import importlib
 
 import jax
@@ -8,11 +9,13 @@ import pytest
 import safetensors.numpy
 
 from cjepa_jax import experiment
-from cjepa_jax.errors import CheckpointError
+from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.loading import init_from
 from cjepa_jax.loading.model import Network
+from cjepa_jax.models.dynamics import Causal
 from cjepa_jax.weights import name_maps, read, worlds
 from cjepa_jax.weights.files import Tensors
+from configs import clips
 from configs.family import lewm as lewm_py
 from configs.family import vjepa2_ac as ac_py
 from tests.objectives import family
@@ -72,9 +75,11 @@ def test_lewm_is_read_under_both_namings(names):
     assert encoder == dict(LEWM["encoder"], gelu="exact", depth=0)
 
 
-def test_the_predictor_of_vjepa2_ac_is_read():
+def test_the_predictor_of_vjepa2_ac_is_read(monkeypatch):
     arrays = {f"predictor.module.backbone.{name}": array for name, array in ac_arrays().items()}
-    found = worlds.action_conditioned(name_maps.raw(tensors(arrays | encoder_arrays()))["predictor"], heads=3)
+    monkeypatch.setattr(worlds, "AC_HEADS", {48: 3})
+    found, notes = worlds.action_conditioned(name_maps.raw(tensors(arrays | encoder_arrays()))["predictor"])
+    assert notes == ["its predictor is for cjepa_jax.objectives.world:World alone"]
     _, _, objective, wanted = ac()
     equal(found.params, {"predictor": wanted})
     assert found.extra == {} and {key: objective.setting(key) for key in found.settings} == found.settings
@@ -109,17 +114,64 @@ def test_other_arrays_are_refused_in_one_line(change, text):
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(CheckpointError, match="which heads of 64 do not divide"):
         worlds.lewm(tensors(lewm_arrays()), (0.0,) * 3, (1.0,) * 3, heads=2)
+
+
+def test_a_predictor_of_another_form_is_left_out_with_the_reason():
     arrays = {f"predictor.{name}": array for name, array in ac_arrays().items()}
     view = name_maps.raw(tensors(arrays | encoder_arrays()))["predictor"]
-    with pytest.raises(CheckpointError, match="its 5 heads do not divide its width 48"):
-        worlds.action_conditioned(view, heads=5)
-    with pytest.raises(CheckpointError, match="missing: state_encoder.bias"):
-        worlds.action_conditioned(name_maps.derived(view, ["state_encoder.bias"]), heads=3)
+    for found, reason in (
+        (view, "the heads of a width of 48 are not in the weights, only those of 1024 are known"),
+        (name_maps.derived(view, ["state_encoder.bias"]), "is not this model: 1 missing: state_encoder.bias"),
+    ):
+        assert worlds.action_conditioned(found) == (None, [f"the predictor that takes actions is left out: {reason}"])
 
 
-def test_options_for_other_weights_are_refused_for_lewm():
-    with pytest.raises(CheckpointError, match="frames: not for LeWorldModel"):
-        read._lewm("weights.pt", tensors(lewm_arrays()), read.Reading(frames=4))
+def test_options_for_other_weights_are_refused_for_lewm(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    published_lewm(path)
+    for name, value in (("frames", 4), ("part", "target_encoder"), ("mask_token", 0)):
+        with pytest.raises(CheckpointError, match=f"{name}: not for LeWorldModel"):
+            read.read(path, heads=2, **{name: value})
+
+
+def test_any_array_of_another_rank_or_without_numbers_is_refused_in_one_line():
+    arrays = lewm_arrays()
+    for name, array in arrays.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        for other in (np.float32(1), np.ones((0, *array.shape[1:]), np.float32), array[..., None]):
+            with pytest.raises(CheckpointError):
+                worlds.lewm(tensors(arrays | {name: np.asarray(other)}), (0.0,) * 3, (1.0,) * 3, heads=2, head=8)
+    given = ac_arrays()
+    for name, array in given.items():
+        for other in (np.float32(1), np.ones((0, *array.shape[1:]), np.float32), array[..., None]):
+            changed = {f"predictor.{key}": value for key, value in (given | {name: np.asarray(other)}).items()}
+            found = worlds.action_conditioned(name_maps.raw(tensors(changed | encoder_arrays()))["predictor"])
+            assert found[0] is None or name.startswith("extrinsics")
+
+
+@pytest.mark.parametrize(("change", "text"), [
+    (lambda a: {"projector.net.1.running_var": -a["projector.net.1.running_var"]}, "running_var has -.*: must be 0 or"),
+    (lambda a: {"encoder.encoder.layer.0.layernorm_before.bias": np.ones(24)}, "are one array under two names"),
+    (lambda a: {"encoder.vjepa2.layernorm.bias": np.ones(24)}, "are one array under two names"),
+    (lambda a: {"encoder.embeddings.position_embeddings": np.ones((1, 7, 24))}, "has 7 positions: must be"),
+    (lambda a: {"encoder.layers.0.attention.q_proj.weight": np.ones((20, 24)),
+                "encoder.layers.0.attention.k_proj.weight": np.ones((28, 24))}, "has another shape than"),
+])  # fmt: skip
+def test_arrays_that_would_give_other_results_are_refused(change, text):
+    arrays = lewm_arrays()
+    with pytest.raises(CheckpointError, match=text):
+        worlds.lewm(tensors(arrays | change(arrays)), (0.0,) * 3, (1.0,) * 3, heads=2, head=8)
+
+
+def test_actions_may_be_mixed_to_another_number_of_values():
+    arrays = lewm_arrays() | {"action_encoder.patch_embed.weight": family.draw(1, 10, 25, 1)}
+    _, _, found = worlds.lewm(tensors(arrays), (0.0,) * 3, (1.0,) * 3, heads=2, head=8)
+    assert found.settings["predictor.mixed"] == 10
+    predictor = Causal(depth=1, heads=1, head=8, hidden=32, mixed=10)
+    made = jax.eval_shape(predictor.init, jax.random.key(0), np.zeros((1, 2, 24)), np.zeros((1, 2, 25)))
+    assert made["params"]["action"]["mix"]["kernel"].shape == (25, 10)
+    assert made["params"]["action"]["up"]["kernel"].shape == (10, 96)
 
 
 WIDER = {24: 64, 72: 192, 144: 384, 96: 256}  # sizes of the stored numbers -> those of a head of 64
@@ -189,7 +241,7 @@ def test_a_predictor_of_other_settings_is_fresh_with_the_reason(tmp_path):
     _, lines = init_from.prepare(config, tmp_path / "run", reading=init_from.Reading(heads=2))
     assert lines[-1] == (
         "predictor: fresh, because objective.projector.norm = 'layer' (LeWorldModel: 'batch'), "
-        "objective.predictor.depth = 3 (LeWorldModel: 2)"
+        "objective.predictor.depth = 3 (LeWorldModel: 2); the projectors too"
     )
 
 
@@ -204,18 +256,42 @@ def test_the_published_config_has_the_published_sizes():
     assert objective.setting("predictor.heads") * objective.setting("predictor.head") == 1024
 
 
-def test_weights_of_lewm_can_be_loaded_as_an_encoder(tmp_path):
+def test_lewm_starts_world_models_alone(tmp_path):
     path = tmp_path / "weights.safetensors"
     published_lewm(path)
     found = read.read(path, heads=2)
-    network = Network.of_weights(found, "float32")
-    video = np.zeros((2, 1, 28, 28, 3), np.uint8)
-    tokens = jax.jit(network.objective.encode)(network.state.params, video)
-    assert tokens.shape == (2, 5, 64)  # the class token and 2 x 2 patches
+    with pytest.raises(CheckpointError, match="LeWorldModel starts a world model: train with --config.init_from"):
+        Network.of_weights(found, "float32")
+    config = clips.get_config().unlock()
+    config.init_from, config.data.size = str(path), 28
+    with pytest.raises(ConfigError, match="objective.type = '.*Jepa' takes no encoder with a class token"):
+        init_from.prepare(config.lock(), tmp_path, reading=init_from.Reading(heads=2))
+
+
+def test_a_moving_average_starts_from_the_encoder_and_the_projector(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    published_lewm(path)
+    config = lewm_config(path, **{"objective.target": "ema", "data.frames": 4})
+    found, _ = init_from.prepare(config, tmp_path / "run", reading=init_from.Reading(heads=2))
+    world = found.world.params
+    action = {
+        "mix": {"kernel": np.ones((2, 10)), "bias": np.ones(10)},
+        **{k: world["predictor"]["action"][k] for k in ("up", "down")},
+    }
+    found = dataclasses.replace(
+        found,
+        world=dataclasses.replace(found.world, params={**world, "predictor": {**world["predictor"], "action": action}}),
+    )
+    config.unlock().objective.predictor.mixed = 10
+    run = experiment.assemble(config)
+    settings = {**found.world.settings, "predictor.mixed": 10}
+    found = dataclasses.replace(found, world=dataclasses.replace(found.world, settings=settings))
+    state = init_from.start(config, run.init(run.example()), found)
+    equal(jax.device_get(state.target), {"encoder": found.params["encoder"], "projector": world["projector"]})
 
 
 def test_a_run_starts_from_vjepa2_ac(tmp_path, monkeypatch):
-    monkeypatch.setattr(worlds, "AC_HEADS", 3)
+    monkeypatch.setattr(worlds, "AC_HEADS", {48: 3})
     path, given = tmp_path / "vitg.safetensors", {}
     for name, array in ac_arrays().items():  # a push has two components of action, and the agent four of state
         taken = {"action_encoder.weight": 2, "state_encoder.weight": 4}.get(name)
@@ -231,6 +307,7 @@ def test_a_run_starts_from_vjepa2_ac(tmp_path, monkeypatch):
     config.init_from = str(path)
     found, lines = init_from.prepare(config.lock(), tmp_path / "run", reading=init_from.Reading(heads=2))
     assert lines[0].endswith("(encoder, V-JEPA 2-AC's predictor), licence MIT")
+    assert "  its predictor is for cjepa_jax.objectives.world:World alone" in lines
     assert lines[-1] == "predictor: taken, V-JEPA 2-AC's" and found.predictor is None
     run = experiment.assemble(config)
     batch = run.example()
