@@ -2,10 +2,10 @@
 
     python -m cjepa_jax.train --config=configs/clips.py
 
-The base of configs/worlds, configs/baselines and configs/ablations. Expected: docs/RESULTS.md, "clips". Settings that
-differ from METHOD's were chosen on seed 0, so score other seeds. `mask.anchor` shows a removed object once, so that its
-features can be inferred. An elementwise loss on normed targets bounds the scale of the three terms, and lambda is
-adapted to it (the causal term is summed over D = 96).
+The base of configs/worlds, configs/baselines and configs/ablations. Expected: docs/RESULTS_MICRO.md, "clips". Settings
+that differ from METHOD's were chosen on seed 0, so score other seeds. `mask.anchor` shows a removed object once, so
+that its features can be inferred. An elementwise loss on normed targets bounds the scale of the three terms, and lambda
+is adapted to it (the causal term is summed over D = 96).
 
     --config.seed=1
     --config.mask.anchor=0 --config.objective.prediction_loss=smooth_l1 --config.objective.target_norm=none \

@@ -58,7 +58,10 @@ def abstract_batch(c, objective):
     pixels = c.data.intervened in pipeline.PICTURED
     source, agent = build.locate(c.data.source), {}
     if kinds.of(source) == "episodes":
-        widths = {"actions": source.action_size, "proprio": len(source.proprio_names)}
+        if hasattr(source, "action_size"):
+            widths = {"actions": source.action_size, "proprio": len(source.proprio_names)}
+        else:  # files say it themselves: the published ones have two numbers
+            widths = {"actions": 2 * c.data.options.stride}
         agent = {name: shape((b, c.data.frames, width), jnp.float32) for name, width in widths.items()}
     if "embeddings" in c.data.options:  # of Guided's outcome
         agent["embedding"] = shape((b, c.data.options.steps, 18 * c.data.options.objects), jnp.float32)

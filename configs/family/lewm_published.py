@@ -5,8 +5,8 @@
 
 Frames of 224 x 224, every 5th one, windows of 4, ViT-Ti/14 with a class token, a predictor of 6 blocks. The second
 command starts from published weights (encoder, predictor, projectors and their running statistics). `data.path` is an
-HDF5 file of stable-worldmodel. Published weights expect standardised actions (docs/WORLD_MODELS.md). Not run here: this
-size is for a GPU, and the files cannot be downloaded.
+HDF5 file of stable-worldmodel, whose actions are standardised. Not run here: this size is for a GPU, and the files
+cannot be downloaded.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ from cjepa_jax.configs.family import lewm
 def get_config():
     config = lewm.get_config().unlock()
     config.data.source = "cjepa_jax.data.sources.episode_file:EpisodeFile"
-    config.data.options = ConfigDict(dict(stride=5, hop=1))
+    config.data.options = ConfigDict(dict(stride=5, hop=1, standardise=True))
     config.data.size = 224
     config.data.count = 0
     tokenizer = dict(

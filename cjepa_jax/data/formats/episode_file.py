@@ -38,6 +38,7 @@ COMPRESSION = DEFLATE, BLOSC
 PLUGINS = 256  # filters from this number on are not part of HDF5
 CHECKSUM = 4  # bytes that a filter may append to a chunk before it is compressed
 EXTRA = 4096  # bytes by which a chunk may be larger than twice what it unpacks to
+BLOCK = 1 << 16  # rows that are read at a time
 BLOSC_HEADER = 16  # bytes of a chunk, of which 4 to 7 are the size that it unpacks to
 
 
@@ -205,6 +206,32 @@ def read(path: str | os.PathLike, first: int, count: int, stride: int, agent: tu
         out = {PIXELS: rows(file, PIXELS, path, seen), ACTION: rows(file, ACTION, path, range(first, first + span))}
         out |= {name: rows(file, name, path, seen).astype(np.float32) for name in agent}
     return out | {ACTION: out[ACTION].astype(np.float32)}
+
+
+def spread(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each number of the file's finite actions, float64 [A] each.
+
+    The deviation divides by the number of actions less one, and is 1 where an action does not change. Raises DataError
+    for fewer than two finite actions.
+    """
+    count, total, first, squares = 0, 0.0, None, 0.0
+    with opened(path) as file:
+        frames = len(column(file, ACTION, path))
+        for start in range(0, frames, BLOCK):
+            part = rows(file, ACTION, path, range(start, min(start + BLOCK, frames))).astype(np.float64)
+            part = part[np.isfinite(part).all(1)]
+            if not len(part):
+                continue
+            first = part[0] if first is None else first  # sums of squares around a value lose fewer digits
+            count, total, squares = (
+                count + len(part),
+                total + (part - first).sum(0),
+                squares + np.square(part - first).sum(0),
+            )
+    if first is None or count < 2:
+        raise DataError(f"{path}: {ACTION} has {count} finite rows: at least 2 are needed to standardise them")
+    deviation = np.sqrt(np.maximum(squares - np.square(total) / count, 0) / (count - 1))
+    return first + total / count, np.where(deviation > 0, deviation, 1.0)
 
 
 def _described(array: Any) -> str:

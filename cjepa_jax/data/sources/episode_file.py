@@ -92,14 +92,17 @@ class EpisodeFile(Windows):
 
     path: the file. size: frames with a longer short side are reduced to it. frames: T, at least 2. count: number of
     windows, in order (0: all). seed: unused. column: which one becomes the agent's state `proprio`. Without a column
-    "proprio" there is no such state. "state" must be in the file.
+    "proprio" there is no such state. "state" must be in the file. standardise: whether actions are given as deviations
+    from the mean of all actions of the file, in standard deviations, as LeWorldModel's training does.
 
     Raises, when built, ConfigError for values out of their limits and DataError for a file that does not fit. Raises
     DataError, when read, for a broken window.
     """
 
     column: str = "proprio"  # or "state"
+    standardise: bool = False
     agent: tuple = field(init=False, repr=False, compare=False)
+    spread: tuple = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         self.check()
@@ -114,6 +117,9 @@ class EpisodeFile(Windows):
         if self.column != "proprio" and self.column not in index.columns:
             raise DataError(f"{self.path}: has no {self.column}, which data.options.column names")
         object.__setattr__(self, "agent", tuple(name for name in (self.column,) if name in index.columns))
+        if not isinstance(self.standardise, bool):
+            raise ConfigError(f"data.options.standardise is {self.standardise!r}; it must be True or False")
+        object.__setattr__(self, "spread", episode_file.spread(self.path) if self.standardise else (0.0, 1.0))
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         """Window i: `video` uint8 [T,H,W,3], `actions` float32 [T, stride A] and perhaps `proprio` [T,S].
@@ -122,7 +128,9 @@ class EpisodeFile(Windows):
         """
         first = int(self.windows[self.checked(i)])
         raw = episode_file.read(self.path, first, self.frames, self.stride, self.agent)
-        actions = self.joined(raw[episode_file.ACTION])
+        mean, deviation = self.spread
+        each = raw[episode_file.ACTION]
+        actions = self.joined((each - mean) / deviation if self.standardise else each)
         agent = {"proprio": raw[self.column]} if self.agent else {}
         for name, array in (("action", actions), *((self.column, array) for array in agent.values())):
             if not np.isfinite(array).all():

@@ -352,3 +352,27 @@ def test_values_that_are_not_finite_and_sizes_that_are_claimed(tmp_path):
         file["action"], file["ep_len"], file["ep_offset"] = np.zeros((6, 2)), [6], [0]
     with pytest.raises(DataError, match="values, at most"):
         EpisodeFile(path=str(tmp_path / "claims.h5"), frames=3, held=0.0)[0]
+
+
+def test_actions_are_standardised_by_all_of_the_file(file, monkeypatch):
+    monkeypatch.setattr(episode_file, "BLOCK", 7)  # several blocks
+    every = np.concatenate([actions[:-1] for _, actions, _ in episodes()]).astype(np.float64)
+    plain, own = EpisodeFile(path=str(file)), EpisodeFile(path=str(file), standardise=True)
+    np.testing.assert_allclose(own.spread[0], every.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(own.spread[1], every.std(0, ddof=1), rtol=1e-12)
+    wanted = (plain[1]["actions"][:-1] - every.mean(0)) / every.std(0, ddof=1)
+    np.testing.assert_allclose(own[1]["actions"][:-1], wanted, rtol=1e-6)
+    assert own[1]["actions"].dtype == np.float32 and not own[1]["actions"][-1].any()
+    with pytest.raises(ConfigError, match="data.options.standardise is 1; it must be True or False"):
+        EpisodeFile(path=str(file), standardise=1)
+
+
+def test_actions_that_do_not_change_are_not_divided_by_zero(tmp_path):
+    with Recorder(tmp_path / "still.h5") as out:
+        out.add(np.zeros((5, 16, 16, 3), np.uint8), np.stack([np.arange(5.0), np.ones(5)], 1))
+    source = EpisodeFile(path=str(tmp_path / "still.h5"), frames=2, held=0.0, standardise=True)
+    assert (source[0]["actions"][:, 1] == 0).all() and np.isfinite(source[0]["actions"]).all()
+    with Recorder(tmp_path / "one.h5") as out:
+        out.add(np.zeros((2, 16, 16, 3), np.uint8), np.ones((2, 1)))
+    with pytest.raises(DataError, match="action has 1 finite rows: at least 2"):
+        EpisodeFile(path=str(tmp_path / "one.h5"), frames=2, held=0.0, standardise=True)
