@@ -80,7 +80,10 @@ def raw(tensors: Tensors) -> dict[str, Tensors]:
 
 
 def huggingface(tensors: Tensors, video: bool) -> dict[str, Tensors]:
-    """The parts "encoder" and "predictor" of a folder of transformers: VJEPA2Model, or (not `video`) IJepaModel."""
+    """The parts "encoder" and "predictor" of a folder of transformers: VJEPA2Model, or (not `video`) IJepaModel.
+
+    Raises: CheckpointError for two arrays with one name, and for queries, keys and values of different shapes.
+    """
     plans: dict[str, dict[str, list[str]]] = {"encoder": {}}
     for stored in tensors:
         name = stored
@@ -93,17 +96,17 @@ def huggingface(tensors: Tensors, video: bool) -> dict[str, Tensors]:
             part, _, name = name.partition(".")
             outer, inner = (VJEPA2_PREDICTOR if part == "predictor" else VJEPA2), VJEPA2_BLOCK
         block = re.fullmatch(r"(?:encoder\.)?layer\.(\d{1,4})\.(.+)", name, re.ASCII)
-        if not block:
-            plans.setdefault(part, {})[renamed(name, outer)] = [stored]
-            continue
-        name = f"blocks.{block[1]}.{renamed(block[2], inner)}"
-        *place, which, leaf = name.split(".")
-        if which in QKV:
-            of = plans.setdefault(part, {}).setdefault(".".join([*place, "qkv", leaf]), [])
-            of.append(stored)
-            of.sort(key=lambda name: QKV.index(name.split(".")[-2]))
-        else:
-            plans.setdefault(part, {})[name] = [stored]
+        name = f"blocks.{block[1]}.{renamed(block[2], inner)}" if block else renamed(name, outer)
+        *place, which, leaf = ["", *name.split(".")]
+        third = which in QKV and bool(block)
+        of = plans.setdefault(part, {}).setdefault(".".join([*place[1:], "qkv", leaf]) if third else name, [])
+        if same := [each for each in of if not third or each.split(".")[-2] == which]:
+            both = " and ".join(map(short, (same[0], stored)))
+            raise CheckpointError(f"{tensors.source}: {both} have one name without their prefixes")
+        if of and tensors.shapes[of[0]] != tensors.shapes[stored]:
+            raise CheckpointError(f"{tensors.source}: {short(stored)} has another shape than {short(of[0])}")
+        of.append(stored)
+        of.sort(key=lambda name: QKV.index(name.split(".")[-2]) if name.split(".")[-2] in QKV else 0)
     return {part: _view(tensors, plan) for part, plan in plans.items()}
 
 

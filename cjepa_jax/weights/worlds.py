@@ -98,11 +98,8 @@ def action_conditioned(view: Tensors) -> tuple[World | None, list[str]]:
     """
     where = f"{view.source}: the predictor"
     view = name_maps.derived(view, [name for name in view if name.startswith(UNUSED)])
-    width, tokens, depth = (
-        _size(view.shapes, "embed.weight", 0),
-        _size(view.shapes, "embed.weight", 1),
-        shapes.depth(view),
-    )
+    width, tokens = (_size(view.shapes, "embed.weight", axis) for axis in (0, 1))
+    depth = shapes.depth(view)
     own = {"embed.weight": (width, tokens), "embed.bias": (width,)}
     own |= {"prediction.weight": (tokens, width), "prediction.bias": (tokens,)}
     for name in AGENT:
@@ -204,7 +201,6 @@ def _latent_predictor(tensors: Tensors, width: int, head: int) -> World:
 
 def _sizes(found: diff.Shapes, width: int, head: int) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
     """(the shapes that these arrays must have, by the sizes that they show, the settings of config.objective)."""
-
     history, out = (_size(found, "predictor.pos_embedding", axis) for axis in (1, 2))
     numbers = (re.match(rf"{re.escape(LAYERS)}\.(\d{{1,3}})\.", name, re.ASCII) for name in found)
     depth = 1 + max((int(match[1]) for match in numbers if match), default=-1)
@@ -247,22 +243,16 @@ def _layers(weights: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]
 def _since_4(view: Tensors) -> Tensors:
     """A ViT under the names of transformers 4, from those or from those of transformers 5.
 
-    Raises: CheckpointError for two arrays with one name, and for queries, keys and values of different shapes.
+    Raises: CheckpointError for two arrays with one name.
     """
     plan: dict[str, str] = {}
     for stored in view:
-        block = re.fullmatch(r"(?:encoder\.)?layers?\.(\d{1,3})\.(.+)", stored, re.ASCII)
+        block = re.fullmatch(r"layers\.(\d{1,3})\.(.+)", stored, re.ASCII)
         name = f"layer.{block[1]}.{name_maps.renamed(block[2], SINCE_5)}" if block else stored
-        for prefix in name_maps.HEADS[:2]:
-            name = name.removeprefix(prefix)
         if name in plan:
             both = " and ".join(map(short, (plan[name], stored)))
             raise CheckpointError(f"{view.source}: {both} are one array under two names")
         plan[name] = stored
-    for name, stored in plan.items():
-        query = re.sub(r"\.attention\.(key|value)\.", ".attention.query.", name)
-        if query in plan and view.shapes[plan[query]] != view.shapes[stored]:
-            raise CheckpointError(f"{view.source}: {short(stored)} has another shape than {short(plan[query])}")
     return Tensors(view.source, {new: view.shapes[old] for new, old in plan.items()}, lambda name: view[plan[name]])
 
 

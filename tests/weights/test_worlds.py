@@ -152,8 +152,9 @@ def test_any_array_of_another_rank_or_without_numbers_is_refused_in_one_line():
 
 @pytest.mark.parametrize(("change", "text"), [
     (lambda a: {"projector.net.1.running_var": -a["projector.net.1.running_var"]}, "running_var has -.*: must be 0 or"),
-    (lambda a: {"encoder.encoder.layer.0.layernorm_before.bias": np.ones(24)}, "are one array under two names"),
-    (lambda a: {"encoder.vjepa2.layernorm.bias": np.ones(24)}, "are one array under two names"),
+    (lambda a: {"encoder.encoder.layer.0.layernorm_before.bias": np.ones(24)}, "have one name without their pre"),
+    (lambda a: {"encoder.vjepa2.layernorm.bias": np.ones(24)}, "have one name without their prefixes"),
+    (lambda a: {"encoder.layer.0.layernorm_before.bias": np.ones(24)}, "are one array under two names"),
     (lambda a: {"encoder.embeddings.position_embeddings": np.ones((1, 7, 24))}, "has 7 positions: must be"),
     (lambda a: {"encoder.layers.0.attention.q_proj.weight": np.ones((20, 24)),
                 "encoder.layers.0.attention.k_proj.weight": np.ones((28, 24))}, "has another shape than"),
