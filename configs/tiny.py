@@ -32,5 +32,6 @@ def get_config():
     config.mask.max_objects = 2
     config.objective.encoder.variant = "64x3x2x256/6"
     config.objective.causal_weight = 0.1
+    config.optim.peak = 4e-3
     config.probe.every = 100
     return config
