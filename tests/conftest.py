@@ -4,6 +4,7 @@ import faulthandler
 import gc
 import importlib.util
 import os
+import pathlib
 
 import pytest
 
@@ -75,6 +76,8 @@ def pytest_configure(config):
         if reason := _absent(package):
             raise pytest.UsageError(f"--require={package}: {reason}")
     if config.option.collectonly or not config.getoption("numprocesses", None):  # else its workers import the tests
+        if "PYTEST_XDIST_WORKER" in os.environ and config.option.basetemp:
+            os.environ["TESTS_COMPILED"] = str(pathlib.Path(config.option.basetemp).parent / "compiled")
         _prepare()
 
 

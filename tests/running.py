@@ -19,7 +19,8 @@ import orbax.checkpoint as ocp
 from tests import QUICK, forkserver
 
 ROOT = pathlib.Path(__file__).parents[1]
-COMPILED = tempfile.TemporaryDirectory()
+_ALONE = tempfile.TemporaryDirectory()
+COMPILED = os.environ.get("TESTS_COMPILED", _ALONE.name)  # a folder that pytest's workers share
 TINY = "configs/clips.py"
 SMALL = {
     "train.batch": 8,
@@ -67,7 +68,7 @@ def start(argv, devices=1, optimised=False, begin="package", **options):
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {'' if optimised else QUICK}",
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", COMPILED.name),
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", COMPILED),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONUNBUFFERED": "1",

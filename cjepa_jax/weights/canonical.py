@@ -113,7 +113,12 @@ def _convolution(kernel: np.ndarray, patch: int, tubelet: int, channels: int) ->
 
 def _boxes(weight: np.ndarray, channels: int) -> np.ndarray:
     """The inverse: [D, C, (t,) p, p] -> [t p p C, D]."""
-    if weight.ndim not in (4, 5) or weight.shape[1] != channels or weight.shape[-1] != weight.shape[-2]:
+    if (
+        weight.ndim not in (4, 5)
+        or weight.shape[1] != channels
+        or weight.shape[-1] != weight.shape[-2]
+        or not weight.size
+    ):
         text = f"must be [D, {channels}, p, p], or [D, {channels}, t, p, p] of clips"
         raise CheckpointError(f"{PATCHES}.weight has the shape {list(weight.shape)}: {text}")
     return np.moveaxis(weight, (0, 1), (-1, -2)).reshape(-1, weight.shape[0])

@@ -23,6 +23,7 @@ MOST_NAME = 256  # letters of a tensor's name
 __all__ = ["Tensors", "json", "member", "tensors"]
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"  # of folders from before safetensors
+LEWM = "weights.pt"  # of LeWorldModel's folders
 DISTRIBUTED = (  # a folder of torch.distributed.checkpoint
     "; convert this one: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE.pt"
 )
@@ -88,14 +89,21 @@ def tensors(path: str | os.PathLike) -> Tensors:
     raise CheckpointError(f"{path}: is neither safetensors nor a checkpoint of PyTorch{hint}")
 
 
+def pickled(path: Path) -> str:
+    """The name of the file of PyTorch's that is read in a folder, "" if safetensors are."""
+    if (path / SINGLE).exists() or (path / INDEX).exists():
+        return ""
+    return next((name for name in (PICKLED, LEWM) if (path / name).exists()), "")
+
+
 def _folder(path: Path) -> Tensors:
     if (path / SINGLE).exists():
         return Tensors(path, *safetensors_file.read(member(path, SINGLE)))
-    if not (path / INDEX).exists() and (path / PICKLED).exists():
-        return Tensors(path, *torch_pickle.read(member(path, PICKLED)))
+    if name := pickled(path):
+        return Tensors(path, *torch_pickle.read(member(path, name)))
     if not (path / INDEX).exists():
         hint = DISTRIBUTED if (path / ".metadata").is_file() and any(path.glob("*.distcp")) else ""
-        raise CheckpointError(f"{path}: has neither {SINGLE} nor {INDEX} nor {PICKLED}{hint}")
+        raise CheckpointError(f"{path}: has none of {SINGLE}, {INDEX}, {PICKLED} and {LEWM}{hint}")
     where = json(member(path, INDEX), links=True).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
         raise CheckpointError(f"{path / INDEX}: weight_map must give each array's file")

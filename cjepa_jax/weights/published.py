@@ -77,7 +77,7 @@ def recognised(parts: Mapping[str, Tensors], tensors: Tensors) -> Layout:
     # V-JEPA 2's files may still hold the positions of V-JEPA, which it does not use.
     predictor = parts.get("predictor", ())
     several = sum(name.startswith("mask_tokens.") for name in predictor) > 2
-    if "pos_embed" not in encoder or encoder.shapes[PATCHES][0] == 1408:
+    if "pos_embed" not in encoder or shapes.size(encoder.shapes, PATCHES) == 1408:
         return LAYOUTS["vjepa2"]
     if not predictor:
         text = (
@@ -110,9 +110,9 @@ def encoder(
         raise CheckpointError(f"{where}: {PATCHES} has the shape {list(shape)}: {text}")
     width, patch, tubelet = shape[0], shape[-1], shape[2] if len(shape) == 5 else 1
     view = _plain(view, layout, images and len(shape) == 5, notes)
-    depth, hidden = shapes.depth(view), next(iter(view.shapes.get("blocks.0.mlp.fc1.bias", ())), 4 * width)
+    depth, hidden = shapes.depth(view), shapes.size(view.shapes, "blocks.0.mlp.fc1.bias", default=4 * width)
     heads = shapes.heads(layout.heads, width, bool(layout.rotary), where)
-    wanted = shapes.stack(width, depth, hidden) | {PATCHES: view.shapes[PATCHES], BIAS: (width,)}
+    wanted = shapes.stack(width, depth, hidden) | {PATCHES: (width, *view.shapes[PATCHES][1:]), BIAS: (width,)}
     times = 1 if len(shape) == 4 else layout.frames // tubelet
     places, view = _positions(view, layout, (patch, width), (times, layout.grid), wanted)
     diff.compare(view.shapes, wanted, where)
@@ -151,12 +151,12 @@ def predictor(
     view = derived(view, ["pos_embed"] if layout.rotary else [], _no_biases(view))
     if encoder.get("levels"):
         view = levels.predictor(view, size.width) or view
-    width, depth = next(iter(view.shapes.get("embed.weight", ())), 0), shapes.depth(view)
+    width, depth = shapes.size(view.shapes, "embed.weight"), shapes.depth(view)
     heads = layout.predictor_heads or size.heads
     wanted = shapes.stack(width, depth, 4 * width) | {"mask_token": (width,)}
     out, units, own = size.width, 0, {}
     if "embed_up.bias" in view:
-        out, units = size.width * len(encoder["levels"]), view.shapes["embed_up.bias"][0]
+        out, units = size.width * len(encoder["levels"]), shapes.size(view.shapes, "embed_up.bias")
         wanted |= {"embed_up.weight": (units, out), "embed_up.bias": (units,)}
         wanted |= {"clip_code": (width,), "image_code": (width,)}
         wanted |= {"residual.weight": (out, width), "residual.bias": (out,)}
@@ -183,8 +183,8 @@ def predictor(
 def _other_form(view: Tensors, width: int, heads: int, out: int, known: set[str]) -> str:
     """The property of this predictor that ours does not support, "" if there is none."""
     extra = [name for name in view if name not in known]
-    found = view.shapes.get("prediction.bias", (out,))[0]
-    hidden = view.shapes.get("blocks.0.mlp.fc1.bias", (4 * width,))[0]
+    found = shapes.size(view.shapes, "prediction.bias", default=out)
+    hidden = shapes.size(view.shapes, "blocks.0.mlp.fc1.bias", default=4 * width)
     if extra:
         return f"it has {extra[0]!r}, ours has not"
     if not width:

@@ -91,7 +91,7 @@ def read(
     """Public weights, or an export of ours.
 
     Args:
-      path: a checkpoint, or a folder with model.safetensors.
+      path: a checkpoint, or a folder with model.safetensors, pytorch_model.bin or LeWorldModel's weights.pt.
       part: which encoder of a checkpoint with several, and no target: "encoder", "target_encoder" or "ema_encoder". By
         default "encoder", with the moving average as its target. If there is only one encoder, that one.
       layout: of a checkpoint whose layout cannot be recognised: "ijepa", "vjepa", "vjepa2", "vjepa2.1" or "timm".
@@ -232,9 +232,10 @@ def _input(encoder: Mapping[str, Any], layout: published.Layout, table: tuple[in
 
 def _digest(path: Path) -> str:
     """SHA-256 of a file, of a folder's one safetensors file, or of the digests of several in their names' order."""
-    names = sorted(each.name for each in path.glob("*.safetensors")) if path.is_dir() else []
-    if path.is_dir() and not names:
-        names = [files.PICKLED]
+    names: list[str] = []
+    if path.is_dir():
+        pickled = files.pickled(path)
+        names = [pickled] if pickled else sorted(each.name for each in path.glob("*.safetensors"))
     found = []
     for each in [files.member(path, name) for name in names] or [path]:
         with safety.regular(each) as file:

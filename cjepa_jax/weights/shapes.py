@@ -2,13 +2,19 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cjepa_jax.configuration.sizes import SIZES, parse
 from cjepa_jax.errors import CheckpointError, ConfigError
 
 HEADS = {width: heads for width, _, heads, _ in SIZES.values()}  # by an encoder's width, as published
 ROTARY_HEADS = HEADS | {1408: 22, 1664: 26}  # V-JEPA 2's and 2.1's
+
+
+def size(found: Mapping[str, tuple[int, ...]], name: str, axis: int = 0, default: int = 0) -> int:
+    """The size of an array along an axis, the default if there is no such array, 0 if it has no such axis."""
+    shape = found.get(name)
+    return default if shape is None else shape[axis] if axis < len(shape) else 0
 
 
 def depth(names: Iterable[str]) -> int:

@@ -98,12 +98,12 @@ def action_conditioned(view: Tensors) -> tuple[World | None, list[str]]:
     """
     where = f"{view.source}: the predictor"
     view = name_maps.derived(view, [name for name in view if name.startswith(UNUSED)])
-    width, tokens = (_size(view.shapes, "embed.weight", axis) for axis in (0, 1))
+    width, tokens = (shapes.size(view.shapes, "embed.weight", axis) for axis in (0, 1))
     depth = shapes.depth(view)
     own = {"embed.weight": (width, tokens), "embed.bias": (width,)}
     own |= {"prediction.weight": (tokens, width), "prediction.bias": (tokens,)}
     for name in AGENT:
-        own |= {f"{name}.weight": (width, _size(view.shapes, f"{name}.weight", 1)), f"{name}.bias": (width,)}
+        own |= {f"{name}.weight": (width, shapes.size(view.shapes, f"{name}.weight", 1)), f"{name}.bias": (width,)}
     try:
         diff.compare(view.shapes, shapes.stack(width, depth, 4 * width) | own, where)
     except CheckpointError as error:
@@ -145,8 +145,8 @@ def lewm(
     where = str(tensors.source)
     view = name_maps.huggingface(_since_4(name_maps.only(tensors, "encoder.")), video=False)["encoder"]
     patches = f"{canonical.PATCHES}.weight"
-    width, patch, depth = _size(view.shapes, patches, 0), _size(view.shapes, patches, 3), shapes.depth(view)
-    hidden, count = _size(view.shapes, "blocks.0.mlp.fc1.bias", 0), _size(view.shapes, "pos_embed", 1)
+    width, patch, depth = shapes.size(view.shapes, patches, 0), shapes.size(view.shapes, patches, 3), shapes.depth(view)
+    hidden, count = shapes.size(view.shapes, "blocks.0.mlp.fc1.bias", 0), shapes.size(view.shapes, "pos_embed", 1)
     wanted = shapes.stack(width, depth, hidden) | {patches: (width, 3, patch, patch)}
     wanted |= {f"{canonical.PATCHES}.bias": (width,), "embeddings.cls_token": (1, 1, width)}
     diff.compare(view.shapes, wanted | {"pos_embed": (1, count, width)}, f"{where}: the encoder")
@@ -201,12 +201,12 @@ def _latent_predictor(tensors: Tensors, width: int, head: int) -> World:
 
 def _sizes(found: diff.Shapes, width: int, head: int) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
     """(the shapes that these arrays must have, by the sizes that they show, the settings of config.objective)."""
-    history, out = (_size(found, "predictor.pos_embedding", axis) for axis in (1, 2))
+    history, out = (shapes.size(found, "predictor.pos_embedding", axis) for axis in (1, 2))
     numbers = (re.match(rf"{re.escape(LAYERS)}\.(\d{{1,3}})\.", name, re.ASCII) for name in found)
     depth = 1 + max((int(match[1]) for match in numbers if match), default=-1)
-    inner, hidden = _size(found, WIDE, 1), _size(found, f"{LAYERS}.0.mlp.net.1.weight", 0)
-    mixed, actions = (_size(found, "action_encoder.patch_embed.weight", axis) for axis in (0, 1))
-    units = _size(found, "action_encoder.embed.0.weight", 0)
+    inner, hidden = shapes.size(found, WIDE, 1), shapes.size(found, f"{LAYERS}.0.mlp.net.1.weight", 0)
+    mixed, actions = (shapes.size(found, "action_encoder.patch_embed.weight", axis) for axis in (0, 1))
+    units = shapes.size(found, "action_encoder.embed.0.weight", 0)
     wanted = {"predictor.pos_embedding": (1, history, out)} | _layers({
         "predictor.transformer.norm": (out,), "action_encoder.patch_embed": (mixed, actions, 1),
         "action_encoder.embed.0": (units, mixed), "action_encoder.embed.2": (out, units),
@@ -218,7 +218,7 @@ def _sizes(found: diff.Shapes, width: int, head: int) -> tuple[dict[str, tuple[i
         })  # fmt: skip
     settings: dict[str, Any] = {"latent": "first", "proprio": False, "target_norm": "none", "projection": out}
     for theirs, ours in PROJECTORS.items():
-        middle, taken = _size(found, f"{theirs}.net.0.weight", 0), width if ours == "projector" else out
+        middle, taken = shapes.size(found, f"{theirs}.net.0.weight", 0), width if ours == "projector" else out
         net = {f"{theirs}.net.0": (middle, taken), f"{theirs}.net.1": (middle,), f"{theirs}.net.3": (out, middle)}
         wanted |= _layers(net) | {f"{theirs}.{name}": (middle,) for name in RUNNING}
         settings |= {f"{ours}.hidden": (middle,), f"{ours}.norm": "batch", f"{ours}.activation": "gelu"}
@@ -226,12 +226,6 @@ def _sizes(found: diff.Shapes, width: int, head: int) -> tuple[dict[str, tuple[i
     settings |= {"predictor.mixed": 0 if mixed == actions else mixed}
     settings |= {"predictor.heads": inner // head, "predictor.head": head, "predictor.hidden": hidden}
     return wanted, settings
-
-
-def _size(found: diff.Shapes, name: str, axis: int) -> int:
-    """The size of an array along an axis, 0 if there is no such array or axis."""
-    shape = found.get(name, ())
-    return shape[axis] if axis < len(shape) else 0
 
 
 def _layers(weights: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

@@ -38,7 +38,7 @@ def start_server():
         if SERVER:
             return
         before = dict(os.environ)
-        cache = before.get("JAX_COMPILATION_CACHE_DIR", running.COMPILED.name)
+        cache = before.get("JAX_COMPILATION_CACHE_DIR", running.COMPILED)
         os.environ |= ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": cache}
         try:
             forkserver.set_forkserver_preload(["tests.faults.preload"])

@@ -46,7 +46,7 @@ def campaign(folder, cases=(*CASES, *CLOSED)):
 
 def run(argv, changes):
     """(exit code, stderr) of the command in a changed environment."""
-    environment = os.environ | ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": running.COMPILED.name} | changes
+    environment = os.environ | ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": running.COMPILED} | changes
     environment = {name: value for name, value in environment.items() if value is not None}
     done = subprocess.run(argv, cwd=running.ROOT, env=environment, capture_output=True, text=True, timeout=1800)
     return done.returncode, done.stderr

@@ -120,8 +120,12 @@ def test_every_graph_gives_finite_terms_that_are_added_by_their_weights(graph):
         assert metrics["graph_density"] == 1 and parts["sufficiency"] == 0 == parts["invariance"] <= parts["gates"]
     else:
         assert parts["sufficiency"] > 0 and 0 <= metrics["graph_density"] <= 1
+
+
+def test_before_its_epoch_no_term_is_added():
+    objective, state, _ = step("true")
     late = dataclasses.replace(objective, start_epoch=1)
-    early = jax.jit(lambda p: late.loss(p, *state[1:], given(graph), jax.random.key(0), 0))(state[0])
+    early = jax.jit(lambda p: late.loss(p, *state[1:], given("true"), jax.random.key(0), 0))(state[0])
     np.testing.assert_allclose(early[0], early[1][0]["loss/history"] + early[1][0]["loss/future"], rtol=1e-6)
 
 

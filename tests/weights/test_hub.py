@@ -106,7 +106,7 @@ def test_a_damaged_or_incomplete_cache_is_one_line(server, tmp_path, monkeypatch
         pretrained.load_weights(address)
     (inside / "README.md").unlink()
     (inside / "model.safetensors").unlink()
-    with pytest.raises((ConfigError, CheckpointError), match="not whole|has neither model.safetensors"):
+    with pytest.raises((ConfigError, CheckpointError), match="not whole|has none of model.safetensors"):
         pretrained.load_weights(address)
 
 

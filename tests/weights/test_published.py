@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cjepa_jax.errors import CheckpointError
+from cjepa_jax.weights import files
 from cjepa_jax.weights.read import read
 from tests.weights.parity import CLOSE, encode, normal, pixels, predict
 
@@ -200,3 +201,46 @@ def test_a_clips_encoder_sees_an_image_as_a_clip_that_stands_still(tmp_path):
     image = pixels(1, 1, 32, 32, 3)
     np.testing.assert_allclose(encode(images, image), encode(clips, image.repeat(2, 1)), **CLOSE)
     assert images.input["frames"] == 1 and images.encoder["tubelet"] == 1
+
+
+def modern(path):
+    torch.save({"ema_encoder": prefixed(shaken(Modern()), "module.backbone.")}, path)
+
+
+def timm(path):
+    torch.save(shaken(Vit(**SIZE, positions=reference.table_2d(WIDTH, 4))).state_dict(), path)
+
+
+RANKS = {  # what takes the place of an array
+    "a number": lambda a: np.float32(1),
+    "no rows": lambda a: np.ones((0, *a.shape[1:]), np.float32),
+    "one axis more": lambda a: a[..., None],
+    "other sizes": lambda a: np.ones((3, 5), np.float32),
+}
+
+
+@pytest.mark.parametrize(
+    "write",
+    [ijepa, *(pytest.param(each, marks=pytest.mark.slow) for each in (
+        lambda path: vjepa(path, 1), lambda path: vjepa(path, 2), modern, timm))],
+    ids=["ijepa", "vjepa", "vjepa2", "vjepa2.1", "timm"],
+)  # fmt: skip
+@pytest.mark.parametrize("other", [
+    "a number", *(pytest.param(kind, marks=pytest.mark.slow) for kind in list(RANKS)[1:])])  # fmt: skip
+def test_an_array_of_any_other_shape_never_ends_in_a_traceback(write, other, tmp_path, monkeypatch):
+    write(tmp_path / "weights.pt")
+    found = files.tensors(tmp_path / "weights.pt")
+    arrays = {name: found[name] for name in found}
+    refused = 0
+    for name, array in arrays.items():
+        given = arrays | {name: np.asarray(RANKS[other](array), np.float32)}
+        shapes = {key: value.shape for key, value in given.items()}
+        changed = files.Tensors(tmp_path / "weights.pt", shapes, given.__getitem__)
+        monkeypatch.setattr(files, "tensors", lambda path, changed=changed: changed)
+        for images in (False, True):
+            try:
+                read(tmp_path / "weights.pt", heads=HEADS, images=images)
+            except CheckpointError as error:
+                refused += "\n" not in str(error)
+            # what is not used, or left out with a note, may have any shape
+    assert refused > len(arrays)

@@ -355,7 +355,7 @@ def test_a_path_to_the_weights_of_a_folder_is_the_folder(tmp_path):
 
 def test_what_is_no_weights_is_refused_before_it_is_read_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr("cjepa_jax.weights.read._digest", lambda path: pytest.fail(f"{path} was read"))
-    with pytest.raises(CheckpointError, match="has neither model.safetensors nor model.safetensors.index.json"):
+    with pytest.raises(CheckpointError, match="has none of model.safetensors, model.safetensors.index.json"):
         read(tmp_path)
     (tmp_path / "film.mp4").write_bytes(bytes(100))
     with pytest.raises(CheckpointError, match="is neither safetensors nor a checkpoint of PyTorch"):

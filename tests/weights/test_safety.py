@@ -44,7 +44,7 @@ def test_links_stay_in_the_folder_or_in_the_same_repository_of_the_cache(tmp_pat
         (snapshot / "model.safetensors").unlink()
         (snapshot / "model.safetensors").symlink_to(target)
         if str(target) == "model.safetensors":  # a link to itself does not exist
-            refusal(lambda: files.tensors(snapshot), "has neither model.safetensors")
+            refusal(lambda: files.tensors(snapshot), "has none of model.safetensors")
         else:
             refusal(lambda: files.tensors(snapshot), "leads out of this folder")
 

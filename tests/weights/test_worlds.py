@@ -126,6 +126,20 @@ def test_a_predictor_of_another_form_is_left_out_with_the_reason():
         assert worlds.action_conditioned(found) == (None, [f"the predictor that takes actions is left out: {reason}"])
 
 
+@pytest.mark.needs("torch")
+def test_a_folder_of_lewm_is_read_beside_its_config(tmp_path):
+    """As downloaded: weights.pt, and a config.json that names stable-worldmodel's classes."""
+    torch = pytest.importorskip("torch")
+    arrays = {name: torch.tensor(array) for name, array in published_lewm(tmp_path / "x").items()}
+    (tmp_path / "lewm").mkdir()
+    torch.save(arrays, tmp_path / "lewm/weights.pt")
+    (tmp_path / "lewm/config.json").write_text('{"_target_": "stable_worldmodel.wm.lewm.LeWM", "history_size": 3}')
+    found = read.read(tmp_path / "lewm", heads=2)
+    alone = read.read(tmp_path / "lewm/weights.pt", heads=2)
+    assert (found.layout, found.digest) == ("lewm", alone.digest)
+    equal(found.params, alone.params)
+
+
 def test_options_for_other_weights_are_refused_for_lewm(tmp_path):
     path = tmp_path / "weights.safetensors"
     published_lewm(path)
