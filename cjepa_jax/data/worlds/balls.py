@@ -5,8 +5,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from cjepa_jax.data.worlds import draw, interventions, layout
-from cjepa_jax.data.worlds.base import check_flag, check_range, check_removed, check_share
+from cjepa_jax.data.worlds import draw, layout
+from cjepa_jax.data.worlds.base import check_flag, check_range, check_share
 from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, simulate
 from cjepa_jax.data.worlds.rigid import Rigid
 from cjepa_jax.errors import ConfigError
@@ -26,12 +26,11 @@ class Setup(NamedTuple):
 
 @dataclass(frozen=True)
 class Balls(Rigid):
-    """Discs and boxes of different size, mass and colour under Newton's laws, with do(remove), do(insert), do(swap) and
-    do(set).
+    """Discs and boxes of different size, mass and colour under Newton's laws.
 
-    Units and the contents of a scene are those of rigid.Rigid. Most objects share one plane and collide. The share
-    `foreground` moves in a second plane in front. Those objects collide only with each other and occlude the rest.
-    Walls are drawn as a frame. Gravity is drawn as a background that darkens downwards.
+    Units, the contents of a scene and interventions are those of rigid.Rigid. Most objects share one plane and collide.
+    The share `foreground` moves in a second plane in front. Those objects collide only with each other and occlude the
+    rest. Walls are drawn as a frame. Gravity is drawn as a background that darkens downwards.
 
     Gravity is 3 view widths / s^2 or 0. Walls are 0.03 thick inside the view. Per scene: restitution 0.7 .. 0.95,
     friction 0 .. 0.5. Per object: spin -6 .. 6 radians / s, density 0.5 .. 2 (log-uniform), a box's width 1 / 1.6 ..
@@ -51,9 +50,6 @@ class Balls(Rigid):
       gravity, walls: True or False for all scenes. None: drawn per scene (probability 1/2, walls 3/4).
       boxes: share of boxes.
       foreground: share of objects in the front plane.
-      do: what happens to the chosen objects in the intervened scene: "remove", "insert", "swap" or "set" (see
-        interventions.done). Arrays named after removals then mean this. A twin has no row.
-      attribute, value: for "set": one of interventions.ATTRIBUTES and its number or numbers.
     """
 
     objects: tuple[int, int] = (3, 6)
@@ -63,9 +59,6 @@ class Balls(Rigid):
     walls: bool | None = None
     boxes: float = 0.4
     foreground: float = 0.25
-    do: str = "remove"
-    attribute: str = ""
-    value: tuple[float, ...] = ()
 
     setup_type: ClassVar[type] = Setup
     question: ClassVar[str] = "Is object j in the right half of the view at the end?"
@@ -86,10 +79,8 @@ class Balls(Rigid):
             check_share(f"data.options.{name}", getattr(self, name))
         for name in ("gravity", "walls"):
             check_flag(f"data.options.{name}", getattr(self, name))
-        object.__setattr__(self, "value", interventions.check(self.do, self.attribute, self.value))
         limit = self.radius[0] * SUBSTEPS / self.dt
-        if self.attribute == "velocity" and np.hypot(*self.value) > limit:
-            raise ConfigError(f"data.options.value is {self.value!r}; its speed must be at most {limit:.4g}")
+        self.check_speed(limit)
         if self.speed[1] > limit:
             raise ConfigError(
                 f"data.options.speed is {self.speed!r}; with data.options.dt = {self.dt:g} and the least of "
@@ -138,26 +129,6 @@ class Balls(Rigid):
         motion, _ = simulate(act.setup.bodies, setup.physics, self.frames, self.dt, act.removed, events=False)
         final = np.where(act.removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)[: len(removed)]
         return final[:, 0] > 0.5, final
-
-    def done(self, setup: Setup, chosen: np.ndarray | None) -> interventions.Done:
-        """The initial state after the world's `do` of the chosen objects, bool [K]. Raises DataError."""
-        chosen = check_removed(chosen, len(setup.colour))
-        return interventions.done(setup, chosen, self.do, self.attribute, self.value)
-
-    def changed(self, setup: Setup, chosen: np.ndarray) -> np.ndarray:
-        """See World."""
-        return interventions.changed(setup, chosen, self.do)
-
-    def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The scene under `do` of the objects `removed`. Raises DataError."""
-        act, objects = self.done(setup, removed), len(setup.colour)
-        scene = super().play(act.setup, act.removed)
-        return scene if len(act.removed) == objects else interventions.folded(scene, act.stands_for, objects)
-
-    def film(self, setup: Setup, removed: np.ndarray | None = None) -> np.ndarray:
-        """The video under `do` of the objects `removed`. Raises DataError."""
-        act = self.done(setup, removed)
-        return super().film(act.setup, act.removed)
 
     def asked(self, setup: Setup) -> np.ndarray:
         """Every object."""

@@ -13,6 +13,7 @@ from cjepa_jax.errors import ConfigError
 
 GROUND = 0.94  # y of the ground's top, view widths
 OVERLAP = 2e-4  # initial overlap with the support. It is below the solver's tolerance, so blocks rest at once.
+SUBSTEPS = 8
 TOWER, LEDGE, BRIDGE = 0, 1, 2
 LEAST = (1, 3, 3)  # minimum number of blocks of each
 
@@ -29,14 +30,14 @@ class Setup(NamedTuple):
 
 @dataclass(frozen=True)
 class Blocks(Rigid):
-    """Stacked blocks under gravity, initially at rest, with do(remove).
+    """Stacked blocks under gravity, initially at rest.
 
-    Units and the contents of a scene are those of Rigid. A scene is up to three structures side by side. In a tower
-    each block is off the middle of the one below. A ledge is a plank on a block, loaded on one side or both. A bridge
-    is a plank on two pillars, loaded or not. Some structures stand. Some fall without an intervention. Some fall when a
-    supporting block or a counterweight is removed. Standing blocks move by less than 0.005, even in stacks of six.
-    Falling blocks enter the ground by at most 0.02, for a moment. The ground is part of the background. Its top is at
-    y = 0.94, and it has no end at the sides. Contacts with it have b = -1.
+    Units, the contents of a scene and interventions are those of Rigid. A scene is up to three structures side by side.
+    In a tower each block is off the middle of the one below. A ledge is a plank on a block, loaded on one side or both.
+    A bridge is a plank on two pillars, loaded or not. Some structures stand. Some fall without an intervention. Some
+    fall when a supporting block or a counterweight is removed. Standing blocks move by less than 0.005, even in stacks
+    of six. Falling blocks enter the ground by at most 0.02, for a moment. The ground is part of the background. Its top
+    is at y = 0.94, and it has no end at the sides. Contacts with it have b = -1.
 
     Gravity is 4 view widths / s^2. Per scene: restitution 0 .. 0.1, friction 0.4 .. 0.9. Per block: density 0.5 .. 2,
     log-uniform. None of these is visible. A frame takes 8 physics steps.
@@ -60,6 +61,8 @@ class Blocks(Rigid):
     height: tuple[float, float] = (0.1, 0.2)
 
     setup_type: ClassVar[type] = Setup
+    dos: ClassVar[tuple[str, ...]] = ("remove", "insert", "set")  # most swapped blocks would begin inside others
+    room: ClassVar[tuple[float, float, float, float]] = (0.0, 0.0, 1.0, GROUND)
     question: ClassVar[str] = "Does block j fall: is it lower at the end by more than half of its height?"
 
     def __post_init__(self):
@@ -72,6 +75,7 @@ class Blocks(Rigid):
             )
         for name in ("width", "height"):
             object.__setattr__(self, name, check_range(f"data.options.{name}", getattr(self, name), 0.02, 0.5))
+        self.check_speed(self.height[0] / 4 * SUBSTEPS / self.dt)  # half of the thinnest plank in a physics step
 
     def setup(self, i: int) -> Setup:
         """Initial state of scene i, independent of size, frames and dt."""
@@ -97,7 +101,7 @@ class Blocks(Rigid):
             layer=still.astype(int),
         )
         bounce, friction = rng.uniform(0.0, 0.1), rng.uniform(0.4, 0.9)
-        physics = Physics(4.0, False, bounce, friction, iterations=25, ground=GROUND, substeps=8)
+        physics = Physics(4.0, False, bounce, friction, iterations=25, ground=GROUND, substeps=SUBSTEPS)
         base = rng.uniform(160, 235) + rng.uniform(-12, 12, 3)
         colours = layout.colours(rng, count, kind, self.held("colour"))
         return Setup(bodies, physics, colours, np.clip(np.stack([base, base - 30]), 0, 255), level)
@@ -166,9 +170,11 @@ class Blocks(Rigid):
 
     def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether each block falls, bool [K], and final positions, float32 [K,2]."""
-        motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
-        falls = motion[-1, :, 1] - setup.bodies.position[:, 1] > setup.bodies.half[:, 1]
-        return falls & ~removed, np.where(removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
+        act, count = self.done(setup, removed), len(removed)
+        motion, _ = simulate(act.setup.bodies, setup.physics, self.frames, self.dt, act.removed, events=False)
+        falls = motion[-1, :, 1] - act.setup.bodies.position[:, 1] > act.setup.bodies.half[:, 1]
+        final = np.where(act.removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
+        return (falls & ~act.removed)[:count], final[:count]
 
     def asked(self, setup: Setup) -> np.ndarray:
         """The blocks that stand on others."""

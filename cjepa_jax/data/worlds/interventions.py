@@ -1,14 +1,16 @@
-"""do(remove), do(insert), do(swap) and do(set) in worlds of rigid bodies. All change the initial state alone.
+"""do(remove), do(insert), do(swap) and do(set) in simulated worlds. All change the initial state alone.
 
 The scene is then simulated again, so what follows is exact: objects that no chain of contacts connects to a changed one
 keep bit-identical trajectories.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from cjepa_jax.data.worlds import layout, physics
+from cjepa_jax.data.worlds.base import World, check_removed
 from cjepa_jax.errors import ConfigError
 
 DOS = ("remove", "insert", "swap", "set")
@@ -18,7 +20,13 @@ ATTRIBUTES = {  # name -> numbers of its value, least, most
     "angle": (1, -7.0, 7.0),  # radians
     "mass": (1, 0.01, 100.0),  # times the mass
     "colour": (3, 0.0, 1.0),
+    "height": (1, 0.01, 2.0),  # above the floor, view widths
 }
+FORCED = ("velocity", "spin", "mass")  # attributes of objects that move
+PER_OBJECT = (
+    "kind", "half", "position", "angle", "velocity", "spin", "mass", "layer", "mode",
+    "height", "colour", "depth", "level",
+)  # fmt: skip
 GRID = 24  # places per axis that are tried for a twin
 
 
@@ -30,51 +38,97 @@ class Done(NamedTuple):
     stands_for: np.ndarray  # int [K'] the object of the scene: itself, or the one whose twin it is
 
 
-def check(do: str, attribute: str, value: tuple) -> tuple[float, ...]:
-    """The value as numbers. Raises ConfigError for options that do not fit."""
-    if do not in DOS:
-        raise ConfigError(f"data.options.do is {do!r}; it must be one of {', '.join(DOS)}")
-    if do != "set":
-        return ()
-    if attribute not in ATTRIBUTES:
-        raise ConfigError(f"data.options.attribute is {attribute!r}; it must be one of {', '.join(ATTRIBUTES)}")
-    count, least, most = ATTRIBUTES[attribute]
-    given = value if isinstance(value, tuple | list) else (value,)
-    numbers = [v for v in given if isinstance(v, int | float) and not isinstance(v, bool) and least <= v <= most]
-    if not len(numbers) == len(given) == count:
-        raise ConfigError(f"data.options.value is {value!r}; {attribute} needs {count} of {least:g} to {most:g}")
-    return tuple(map(float, numbers))
+@dataclass(frozen=True)
+class Changeable(World):
+    """A world with interventions. A subclass has `drawn` and perhaps `filmed`, in place of `play` and `film`.
 
+    Its setups have the columns of physics.Bodies, in `bodies` or themselves, and `colour` uint8 [K,3].
 
-def changed(setup: Any, chosen: np.ndarray, do: str) -> np.ndarray:
-    """The objects whose initial state do() of the chosen ones changes, bool [K]."""
-    out = chosen.copy()
-    if do == "swap":
-        out[_ring(setup, chosen)] = True
-    return out
-
-
-def done(setup: Any, chosen: np.ndarray, do: str, attribute: str = "", value: tuple = ()) -> Done:
-    """do() of the chosen objects, bool [K].
-
-    remove: they are gone. insert: a twin of each, equal but for its place, which is the one farthest from everything in
-    its layer. swap: they exchange their places in a circle. One alone exchanges with the object that leaves both the
-    most room. set: their `attribute` becomes `value`.
-
-    Where a scene is crowded, a twin or an exchanged object may overlap others or a wall at the start. The simulator
-    then pushes them apart.
+    Args:
+      do: what happens to the chosen objects in the intervened scene: "remove", "insert", "swap" or "set" (see `done`).
+        Arrays named after removals then mean this. A twin has no row.
+      attribute, value: for "set": one of the world's `attributes` and its number or numbers. Velocity, spin and mass
+        of objects that never move do not change.
     """
-    rows, all_rows = np.flatnonzero(chosen), np.arange(len(chosen))
-    if do == "remove":
-        return Done(setup, chosen, all_rows)
-    nothing = np.zeros(len(chosen), bool)
-    if do == "swap":
-        return Done(_with(setup, position=_turned(setup, _ring(setup, chosen))), nothing, all_rows)
-    if do == "set":
-        return Done(_set(setup, rows, attribute, value), nothing, all_rows)
-    for row in rows.tolist():
-        setup = _twin(setup, row)
-    return Done(setup, np.zeros(len(chosen) + len(rows), bool), np.concatenate([all_rows, rows]))
+
+    do: str = "remove"
+    attribute: str = ""
+    value: tuple[float, ...] = ()
+
+    dos: ClassVar[tuple[str, ...]] = DOS  # of this world
+    attributes: ClassVar[tuple[str, ...]] = tuple(name for name in ATTRIBUTES if name != "height")
+    room: ClassVar[tuple[float, float, float, float]] = (physics.WALL, physics.WALL, 1 - physics.WALL, 1 - physics.WALL)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.do not in self.dos:
+            raise ConfigError(f"data.options.do is {self.do!r}; it must be one of {', '.join(self.dos)}")
+        object.__setattr__(self, "value", self._checked() if self.do == "set" else ())
+
+    def _checked(self) -> tuple[float, ...]:
+        """`value` as numbers. Raises ConfigError."""
+        name, value = self.attribute, self.value
+        if name not in self.attributes:
+            raise ConfigError(f"data.options.attribute is {name!r}; it must be one of {', '.join(self.attributes)}")
+        count, least, most = ATTRIBUTES[name]
+        given = value if isinstance(value, tuple | list) else (value,)
+        numbers = [v for v in given if isinstance(v, int | float) and not isinstance(v, bool) and least <= v <= most]
+        if not len(numbers) == len(given) == count:
+            raise ConfigError(f"data.options.value is {value!r}; {name} needs {count} of {least:g} to {most:g}")
+        return tuple(map(float, numbers))
+
+    def check_speed(self, limit: float) -> None:
+        """Raises ConfigError for a `value` that is a velocity above the limit, in view widths / s."""
+        if self.do == "set" and self.attribute == "velocity" and np.hypot(*self.value) > limit:
+            raise ConfigError(f"data.options.value is {self.value!r}; its speed must be at most {limit:.4g}")
+
+    def done(self, setup: Any, chosen: np.ndarray | None) -> Done:
+        """The initial state after the world's `do` of the chosen objects, bool [K]. Raises DataError.
+
+        remove: they are gone. insert: a twin of each, equal but for its place, which is the one farthest from
+        everything in its layer. swap: they exchange their places in a circle. One alone exchanges with the object that
+        leaves both the most room. set: their `attribute` becomes `value`.
+
+        Where a scene is crowded, a twin or an exchanged object may overlap others or a wall at the start. A simulator
+        of contacts then pushes them apart.
+        """
+        chosen = check_removed(chosen, len(setup.colour))
+        rows, all_rows, nothing = np.flatnonzero(chosen), np.arange(len(chosen)), np.zeros(len(chosen), bool)
+        if self.do == "remove":
+            return Done(setup, chosen, all_rows)
+        if self.do == "swap":
+            return Done(_with(setup, position=_turned(setup, _ring(setup, chosen, self.room))), nothing, all_rows)
+        if self.do == "set":
+            return Done(_set(setup, rows, self.attribute, self.value), nothing, all_rows)
+        for row in rows.tolist():
+            setup = _twin(setup, row, self.room)
+        return Done(setup, np.zeros(len(chosen) + len(rows), bool), np.concatenate([all_rows, rows]))
+
+    def changed(self, setup: Any, chosen: np.ndarray) -> np.ndarray:
+        """See World."""
+        out = chosen.copy()
+        if self.do == "swap":
+            out[_ring(setup, chosen, self.room)] = True
+        return out
+
+    def play(self, setup: Any, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The scene under `do` of the objects `removed`. Raises DataError."""
+        act, objects = self.done(setup, removed), len(setup.colour)
+        scene = self.drawn(act.setup, act.removed)
+        return scene if len(act.removed) == objects else folded(scene, act.stands_for, objects)
+
+    def film(self, setup: Any, removed: np.ndarray | None = None) -> np.ndarray:
+        """Only the video of the scene under `do` of the objects `removed`, uint8 [T,H,W,3]. Raises DataError."""
+        act = self.done(setup, removed)
+        return self.filmed(act.setup, act.removed)
+
+    def drawn(self, setup: Any, removed: np.ndarray) -> dict[str, np.ndarray]:
+        """The scene of this initial state without the objects `removed`, bool [K]."""
+        raise NotImplementedError
+
+    def filmed(self, setup: Any, removed: np.ndarray) -> np.ndarray:
+        """Its video alone."""
+        return self.drawn(setup, removed)["video"]
 
 
 def folded(scene: dict[str, np.ndarray], stands_for: np.ndarray, objects: int) -> dict[str, np.ndarray]:
@@ -91,59 +145,73 @@ def folded(scene: dict[str, np.ndarray], stands_for: np.ndarray, objects: int) -
     return {**scene, **cut, "graph": physics.graph(contacts, objects)}
 
 
-def _ring(setup: Any, chosen: np.ndarray) -> np.ndarray:
+def _ring(setup: Any, chosen: np.ndarray, room: tuple) -> np.ndarray:
     """The objects that exchange places, in order. Of equal partners it is the first one after the object."""
     rows, count = np.flatnonzero(chosen), len(chosen)
     if len(rows) != 1 or count == 1:
         return rows
     rings = [np.array([rows[0], (rows[0] + step) % count]) for step in range(1, count)]
-    return max(rings, key=lambda ring: _room(setup, ring))
+    return max(rings, key=lambda ring: _space(setup, ring, room))
 
 
 def _turned(setup: Any, ring: np.ndarray) -> np.ndarray:
     """The positions [K,2] after the exchange."""
-    position = setup.bodies.position.copy()
+    position = _bodies(setup).position.copy()
     position[ring] = position[np.roll(ring, -1)]
     return position
 
 
-def _room(setup: Any, ring: np.ndarray) -> float:
-    """The least distance of an exchanged object from the others of its layer and from the walls. Below 0 it may
+def _space(setup: Any, ring: np.ndarray, room: tuple) -> float:
+    """The least distance of an exchanged object from the others of its layer and from the borders. Below 0 it may
     overlap one: objects are circumscribed circles here."""
-    bodies, position = setup.bodies, _turned(setup, ring)
+    bodies, position, layer = _bodies(setup), _turned(setup, ring), _layer(setup)
     reach = layout.reach(bodies.kind, bodies.half)
     apart = np.linalg.norm(position[ring, None] - position, axis=-1) - reach[ring, None] - reach
-    others = (bodies.layer[ring, None] == bodies.layer) & (ring[:, None] != np.arange(len(reach)))
-    border = np.minimum(position[ring], 1 - position[ring]).min(1) - reach[ring] - physics.WALL
+    others = (layer[ring, None] == layer) & (ring[:, None] != np.arange(len(reach)))
+    border = np.minimum(position[ring] - room[:2], np.array(room[2:]) - position[ring]).min(1) - reach[ring]
     return float(min(np.where(others, apart, np.inf).min(), border.min()))
 
 
+def _bodies(setup: Any) -> Any:
+    """What has the columns of the objects."""
+    return getattr(setup, "bodies", setup)
+
+
+def _layer(setup: Any) -> np.ndarray:
+    """The layer of each object [K]."""
+    return getattr(_bodies(setup), "layer", np.zeros(len(setup.colour), int))
+
+
 def _with(setup: Any, **columns: np.ndarray) -> Any:
-    return setup._replace(bodies=setup.bodies._replace(**columns))
+    own = {name: column for name, column in columns.items() if name in setup._fields}
+    rest = {name: column for name, column in columns.items() if name not in own}
+    return setup._replace(**own, **({"bodies": setup.bodies._replace(**rest)} if rest else {}))
 
 
 def _set(setup: Any, rows: np.ndarray, attribute: str, value: tuple) -> Any:
     if attribute == "colour":
         colour = setup.colour.copy()
         colour[rows] = np.rint(255 * np.asarray(value))
-        return setup._replace(colour=colour)
-    column = getattr(setup.bodies, attribute).copy()
+        return _with(setup, colour=colour)
+    bodies = _bodies(setup)
+    if attribute in FORCED and bodies.mode is not None:
+        rows = rows[bodies.mode[rows] != physics.FIXED]
+    column = getattr(bodies, attribute).copy()
     column[rows] = column[rows] * value[0] if attribute == "mass" else value if len(value) > 1 else value[0]
     return _with(setup, **{attribute: column})
 
 
-def _twin(setup: Any, row: int) -> Any:
+def _twin(setup: Any, row: int, room: tuple) -> Any:
     """The setup with one object more, equal to `row` but for its place."""
-    bodies = setup.bodies
+    bodies, layer = _bodies(setup), _layer(setup)
     reach = np.hypot(*bodies.half.T)
-    low = physics.WALL + reach[row]
-    axis = low + (1 - 2 * low) * (np.arange(GRID) + 0.5) / GRID
-    places = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
-    same = bodies.layer == bodies.layer[row]
+    axes = [low + reach[row] + (high - low - 2 * reach[row]) * (np.arange(GRID) + 0.5) / GRID
+            for low, high in zip(room[:2], room[2:], strict=True)]  # fmt: skip
+    places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    same = layer == layer[row]
     free = np.linalg.norm(places[:, None] - bodies.position[same], axis=-1) - reach[same]
-    position = places[free.min(1).argmax()]
-    more = {name: np.concatenate([column, column[row : row + 1]]) for name, column in bodies._asdict().items()
-            if column is not None} | {"position": np.concatenate([bodies.position, position[None]])}  # fmt: skip
-    own = {name: np.concatenate([column, column[row : row + 1]]) for name in ("colour", "depth")
-           if (column := getattr(setup, name, None)) is not None}  # fmt: skip
-    return setup._replace(bodies=bodies._replace(**more), **own)
+    there = {name: getattr(of, name) for of in (bodies, setup) for name in PER_OBJECT if name in of._fields}
+    more = {
+        name: np.concatenate([column, column[row : row + 1]]) for name, column in there.items() if column is not None
+    }
+    return _with(setup, **more | {"position": np.concatenate([bodies.position, places[None, free.min(1).argmax()]])})

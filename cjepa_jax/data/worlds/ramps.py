@@ -8,9 +8,10 @@ import numpy as np
 from cjepa_jax.data.worlds import draw, layout
 from cjepa_jax.data.worlds.base import check_range
 from cjepa_jax.data.worlds.physics import FIXED, WALL, Bodies, Physics, simulate
-from cjepa_jax.data.worlds.puzzles import CORE, GRAVITY, HELD, PUZZLES, Sketch
+from cjepa_jax.data.worlds.puzzles import CORE, GRAVITY, HELD, PUZZLES, THIN, Sketch
 from cjepa_jax.data.worlds.rigid import Rigid
 
+SUBSTEPS = 8
 TOUCH = 2.0  # frames for which the subject must touch the goal, if the goal is not a jar
 
 
@@ -28,13 +29,13 @@ class Setup(NamedTuple):
 
 @dataclass(frozen=True)
 class Ramps(Rigid):
-    """Puzzles with a subject and a goal, in the spirit of PHYRE, with do(remove).
+    """Puzzles with a subject and a goal, in the spirit of PHYRE.
 
-    Units and the contents of a scene are those of Rigid. Four walls, 0.03 thick inside the view, are drawn as a frame.
-    A scene is one of six puzzles (slide, push, track, balance, trap, funnel, see puzzles.py). Its sizes and positions
-    are random, and it may be mirrored. It also has random balls, boxes and bars, some of them between subject and goal.
-    Objects that never move also have masks and states and can be removed. Objects that can move have a dark mark. The
-    subject's mark is white, the goal's is black.
+    Units, the contents of a scene and interventions are those of Rigid. Four walls, 0.03 thick inside the view, are
+    drawn as a frame. A scene is one of six puzzles (slide, push, track, balance, trap, funnel, see puzzles.py). Its
+    sizes and positions are random, and it may be mirrored. It also has random balls, boxes and bars, some of them
+    between subject and goal. Objects that never move also have masks and states and can be removed. Objects that can
+    move have a dark mark. The subject's mark is white, the goal's is black.
 
     Gravity is 6 view widths / s^2. Per scene: restitution 0.05 .. 0.3, friction 0.3 .. 0.7. Per object: density 0.5 ..
     2, log-uniform. None of these is visible. All objects are initially at rest. In view widths: balls have radii of
@@ -66,6 +67,7 @@ class Ramps(Rigid):
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "objects", check_range("data.options.objects", self.objects, CORE, 16, int))
+        self.check_speed(THIN * SUBSTEPS / self.dt)
 
     def setup(self, i: int) -> Setup:
         """Initial state of scene i, independent of size, frames and dt."""
@@ -92,7 +94,9 @@ class Ramps(Rigid):
             layer=still.astype(int),
             mode=mode,
         )
-        physics = Physics(GRAVITY, True, rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.7), iterations=15, substeps=8)
+        physics = Physics(
+            GRAVITY, True, rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.7), iterations=15, substeps=SUBSTEPS
+        )
         base = rng.uniform(175, 240) + rng.uniform(-12, 12, 3)
         sky = np.clip(np.stack([base, base - 30]), 0, 255)
         subject, goal = np.argsort(order)[list(roles)].tolist()
@@ -123,11 +127,12 @@ class Ramps(Rigid):
 
     def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether the subject reaches the goal (False for all others), bool [K], and final positions [K,2]."""
-        motion, contacts = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed)
-        happens = np.zeros(len(removed), bool)
-        if not removed[[setup.subject, setup.goal]].any():
-            happens[setup.subject] = reaches(setup, motion[-1], contacts)
-        return happens, np.where(removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)
+        act, count = self.done(setup, removed), len(removed)
+        motion, contacts = simulate(act.setup.bodies, setup.physics, self.frames, self.dt, act.removed)
+        happens = np.zeros(count, bool)
+        if not act.removed[[setup.subject, setup.goal]].any():
+            happens[setup.subject] = reaches(act.setup, motion[-1], contacts)
+        return happens, np.where(act.removed[:, None], 0, motion[-1, :, :2]).astype(np.float32)[:count]
 
     def asked(self, setup: Setup) -> np.ndarray:
         """Only the subject."""

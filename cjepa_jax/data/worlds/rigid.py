@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cjepa_jax.data.worlds import draw, layout
-from cjepa_jax.data.worlds.base import World, check_removed, check_step
+from cjepa_jax.data.worlds.base import check_step
+from cjepa_jax.data.worlds.interventions import Changeable
 from cjepa_jax.data.worlds.physics import FIXED, graph, simulate
 
 
 @dataclass(frozen=True)
-class Rigid(World):
+class Rigid(Changeable):
     """A world whose setups are NamedTuples with `bodies`, `physics`, `colour` uint8 [K,3] and `sky` [2,3].
 
     World units: the view is 1 x 1, x to the right, y down. Time is in seconds. A dark mark inside each object turns
@@ -69,9 +70,8 @@ class Rigid(World):
         """The objects that are not removed, in drawing order: fixed objects first, then by index."""
         return [k for k in np.argsort(~still(setup), kind="stable").tolist() if not removed[k]]
 
-    def play(self, setup: Any, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The scene under do(remove), simulated from its initial state. Raises DataError."""
-        removed = check_removed(removed, len(setup.colour))
+    def drawn(self, setup: Any, removed: np.ndarray) -> dict[str, np.ndarray]:
+        """The scene without the objects `removed`, simulated from its initial state."""
         motion, contacts = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed)
         polygons = self.polygons(setup, motion)
         visible, amodal = draw.masks(polygons, self.order(setup, removed), self.frames, self.size)
@@ -86,9 +86,8 @@ class Rigid(World):
             "labels": self.labels(states),
         }
 
-    def film(self, setup: Any, removed: np.ndarray | None = None) -> np.ndarray:
-        """Only the video of the scene under do(remove), uint8 [T,H,W,3]. Raises DataError."""
-        removed = check_removed(removed, len(setup.colour))
+    def filmed(self, setup: Any, removed: np.ndarray) -> np.ndarray:
+        """Its video alone, uint8 [T,H,W,3]."""
         motion, _ = simulate(setup.bodies, setup.physics, self.frames, self.dt, removed, events=False)
         return self.video(setup, motion, self.polygons(setup, motion), removed)
 

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 
 from cjepa_jax.data.worlds import draw, layout
-from cjepa_jax.data.worlds.base import World, check_range, check_removed, check_share, check_step
+from cjepa_jax.data.worlds.base import check_range, check_share, check_step
+from cjepa_jax.data.worlds.interventions import Changeable
+from cjepa_jax.errors import ConfigError
 
 AMBIENT = 0.35  # share of the light that remains in shadow
 REACH = 1.2  # distance along the floor at which a lamp's light has halved, view widths
@@ -28,7 +30,7 @@ class Setup(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shadows(World):
+class Shadows(Changeable):
     """Lamps that circle above a floor, and objects at rest below them. Only the shadows move.
 
     World units: the view is 1 x 1, x right, y down, seen from above. A lamp is a point light, an object a prism. The
@@ -36,8 +38,8 @@ class Shadows(World):
     projected from the lamp. This is exact for point lights. At d view widths from below a lamp, measured along the
     floor, the light is 0.35 + 0.65 / (1 + (d / 1.2)^2) of the colour. So a lamp's light halves at 1.2 view widths. In
     shadow the light is 0.35. Several lamps share the 0.65 equally. do(remove) also removes the object's shadow and
-    lights the area that was in it. Shadow pixels are not part of an object's mask. Where two objects overlap, the
-    taller one is visible.
+    lights the area that was in it. Other interventions are those of interventions.Changeable. Shadow pixels are not
+    part of an object's mask. Where two objects overlap, the taller one is visible.
 
     Per lamp: 0.35 .. 0.7 view widths from the middle of the view, at any angle, 0.25 .. 0.6 above the upper limit of
     `height`. So each lamp is above every object. Per object: any angle. A box's width is 1 / 1.6 .. 1.6 of its length
@@ -70,6 +72,8 @@ class Shadows(World):
     boxes: float = 0.5
 
     setup_type: ClassVar[type] = Setup
+    attributes: ClassVar[tuple[str, ...]] = ("angle", "colour", "height")
+    room: ClassVar[tuple[float, float, float, float]] = (0.0, 0.0, 1.0, 1.0)
     ground_changes: ClassVar[bool] = True
     question: ClassVar[str] = "Does object j get more light at the end than the objects that are there on average?"
     label_names: ClassVar[tuple[str, ...]] = ("count", "position/x", "position/y", "size/area")
@@ -97,6 +101,9 @@ class Shadows(World):
             object.__setattr__(self, name, value)
         check_step("data.options.dt", self.dt)
         check_share("data.options.boxes", self.boxes)
+        if self.attribute == "height" and self.do == "set" and self.value[0] > self.height[1]:
+            text = f"its height must be at most that of data.options.height, {self.height[1]:g}, so lamps are above it"
+            raise ConfigError(f"data.options.value is {self.value!r}; {text}")
 
     def setup(self, i: int) -> Setup:
         """Initial state of scene i, independent of size and frames."""
@@ -130,9 +137,8 @@ class Shadows(World):
             turn=turn,
         )
 
-    def play(self, setup: Setup, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The scene under do(remove). Raises DataError."""
-        removed = check_removed(removed, len(setup.kind))
+    def drawn(self, setup: Setup, removed: np.ndarray) -> dict[str, np.ndarray]:
+        """The scene without the objects `removed`, bool [K]."""
         video, visible, amodal = self.draw(setup, removed)
         states = np.repeat(self.states(setup, removed)[None], self.frames, 0)
         return {
@@ -146,12 +152,13 @@ class Shadows(World):
             "labels": self.labels(states),
         }
 
-    def film(self, setup: Setup, removed: np.ndarray | None = None) -> np.ndarray:
-        """Only the video of the scene under do(remove), uint8 [T,H,W,3]. Raises DataError."""
-        return self.draw(setup, check_removed(removed, len(setup.kind)))[0]
+    def filmed(self, setup: Setup, removed: np.ndarray) -> np.ndarray:
+        """Its video alone, uint8 [T,H,W,3]."""
+        return self.draw(setup, removed)[0]
 
     def outcome(self, setup: Setup, removed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether each object's top gets more light than the average at the end, bool [K], and positions [K,2]."""
+        count, (setup, removed, _) = len(removed), self.done(setup, removed)
         outlines = [shape[0] for shape in layout.outlines(setup.kind, setup.half, setup.position, setup.angle)]
         light = np.zeros(len(removed))
         for lamp in self.lamps(setup)[-1]:
@@ -163,7 +170,7 @@ class Shadows(World):
                 if not any(cv2.pointPolygonTest(hull, at, False) >= 0 for hull in hulls):
                     light[k] += 1 / (1 + ((setup.position[k] - lamp[:2]) ** 2).sum() / REACH**2)
         happens = ~removed & (light > light[~removed].mean() if (~removed).any() else False)
-        return happens, np.where(removed[:, None], 0, setup.position).astype(np.float32)
+        return happens[:count], np.where(removed[:, None], 0, setup.position).astype(np.float32)[:count]
 
     def asked(self, setup: Setup) -> np.ndarray:
         """Every object."""

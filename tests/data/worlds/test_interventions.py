@@ -7,7 +7,7 @@ import pymunk
 import pytest
 
 from cjepa_jax.data.pipeline import SceneMap
-from cjepa_jax.data.worlds import Balls, interventions, physics
+from cjepa_jax.data.worlds import Balls, Blocks, Craft, Ramps, Shadows, physics
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals.counterfactual import pairs
 from cjepa_jax.masks import objects
@@ -81,7 +81,7 @@ def test_swapped_objects_exchange_their_places_and_nothing_else():
             wanted[np.ix_(ring, [X, Y])] = factual[np.ix_(ring[::-1], [X, Y])]
             np.testing.assert_array_equal(other, wanted)
             assert world.changed(world.setup(i), chosen).nonzero()[0].tolist() == sorted(ring)
-    three = interventions.done(world.setup(0), np.arange(len(scene(0)["masks"])) < 3, "swap").setup.bodies.position
+    three = world.done(world.setup(0), np.arange(len(scene(0)["masks"])) < 3).setup.bodies.position
     assert np.array_equal(three[:3], world.setup(0).bodies.position[[1, 2, 0]])
 
 
@@ -114,8 +114,8 @@ def test_one_alone_exchanges_with_the_object_that_leaves_both_the_most_room():
         position=np.array([[0.25, 0.25], [0.5, 0.45], [0.75, 0.25]]),
         **{name: getattr(setup.bodies, name)[:3] for name in ("angle", "velocity", "spin", "mass")})  # fmt: skip
     crowded = setup._replace(bodies=bodies, colour=setup.colour[:3], depth=setup.depth[:3])
-    assert interventions.changed(crowded, first, "swap").tolist() == [True, False, True]
-    assert not inside(interventions.done(crowded, first, "swap").setup).any()
+    assert WORLDS["swap"].changed(crowded, first).tolist() == [True, False, True]
+    assert not inside(WORLDS["swap"].done(crowded, first).setup).any()
 
 
 def test_few_swaps_of_one_object_begin_inside_others_and_no_scene_does():
@@ -152,7 +152,7 @@ def test_an_inserted_twin_is_drawn_where_it_is_free_and_collides():
     assert drawn > 5 and touched > 5
 
 
-@pytest.mark.parametrize("do", interventions.DOS)
+@pytest.mark.parametrize("do", Balls.dos)
 def test_the_pipeline_and_the_effects_protocols_pairs_take_it(do):
     more = dict(attribute="velocity", value=(0.0, 0.0)) if do == "set" else {}
     world = Balls(size=32, frames=4, do=do, **more)
@@ -174,6 +174,67 @@ def test_the_questions_are_about_it():
         np.testing.assert_array_equal(swapped.final[k + 1], states[-1][:, [X, Y]])
 
 
+OTHERS = [(Blocks, {"velocity": (0.3, 0.0)}), (Ramps, {"velocity": (0.5, 0.0)}), (Shadows, {"height": (0.05,)})]
+OTHERS = [(world, dict(do=do)) for world, _ in OTHERS for do in world.dos if do in ("insert", "swap")] + [
+    (world, dict(do="set", attribute=name, value=value)) for world, more in OTHERS for name, value in more.items()
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), OTHERS, ids=lambda x: x.get("do") if isinstance(x, dict) else x.__name__)
+def test_other_worlds_have_them_too_and_what_no_contact_reaches_keeps_every_bit(kind, options):
+    plain, world, moved = kind(size=32, frames=4), kind(size=32, frames=4, **options), 0
+    for i in range(8):
+        setup, factual = plain.setup(i), plain[i]
+        assert all(np.array_equal(factual[key], world[i][key]) for key in factual)
+        chosen = one_of(setup, np.argmax(plain.asked(setup)))  # of Ramps the subject, which moves
+        other = world.rollout(i, chosen)
+        assert np.array_equal(world.intervene(i, chosen), other["video"])
+        assert [other[key].shape for key in ("masks", "states")] == [factual[key].shape for key in ("masks", "states")]
+        contacts = np.concatenate([factual["contacts"], other["contacts"]])
+        free = np.isinf(physics.reached(contacts, world.changed(setup, chosen)))
+        assert np.array_equal(factual["states"][:, free], other["states"][:, free])
+        happens, final = world.outcome(setup, chosen)
+        assert happens.shape == chosen.shape and np.array_equal(final, other["states"][-1, :, 1:3])
+        moved += (other["video"] != factual["video"]).any()
+    assert moved > 4
+
+
+def test_a_twin_block_begins_above_the_ground_and_ends_on_it():
+    world = Blocks(size=16, frames=20, do="insert")
+    for i in range(6):
+        setup = world.setup(i)
+        act = world.done(setup, one_of(setup))
+        low = act.setup.bodies.position[-1, 1] + np.hypot(*act.setup.bodies.half[-1])
+        assert low < world.room[3] and len(act.setup.level) == len(act.setup.colour) == len(setup.colour) + 1
+        motion, _ = physics.simulate(act.setup.bodies, setup.physics, 20, 0.1, act.removed, events=False)
+        assert motion[-1, -1, 1] >= motion[0, -1, 1] - 1e-3
+
+
+def one_of(setup, k=0):
+    return np.arange(len(setup.colour)) == k
+
+
+def test_what_never_moves_gets_no_velocity_and_a_set_height_changes_light_alone():
+    world, seen = Ramps(size=16, frames=2, do="set", attribute="velocity", value=(0.5, 0.0)), set()
+    for i in range(6):
+        setup = world.setup(i)
+        for k, mode in enumerate(setup.bodies.mode):
+            velocity = world.done(setup, one_of(setup, k)).setup.bodies.velocity[k]
+            assert velocity.tolist() == ([0, 0] if mode == physics.FIXED else [0.5, 0])
+            seen.add(int(mode))
+    assert len(seen) == 2
+    low, darker = Shadows(size=32, frames=1, do="set", attribute="height", value=(0.05,)), 0
+    for i in range(6):
+        factual, other = low[i], low.rollout(i, one_of(low.setup(i)))
+        assert np.array_equal(factual["amodal"], other["amodal"])
+        alone = factual["masks"].sum(0)[0] == 0  # the floor
+        light = other["video"].astype(int) - factual["video"]
+        # A lower object's shadow lies in the taller one's. At its edge a pixel may be filled that was not.
+        assert (light[0][alone] < 0).mean() < 0.01
+        darker += (light[0][alone] > 0).any()
+    assert darker > 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [(dict(do="add"), "data.options.do is 'add'; it must be one of remove, insert"),
@@ -185,3 +246,17 @@ def test_the_questions_are_about_it():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         Balls(**options)
+
+
+def test_a_world_refuses_what_it_has_not():
+    with pytest.raises(ConfigError, match="^data.options.do is 'swap'; it must be one of remove$"):
+        Craft(do="swap")
+    with pytest.raises(
+        ConfigError, match="^data.options.attribute is 'mass'; it must be one of angle, colour, height$"
+    ):
+        Shadows(do="set", attribute="mass", value=2.0)
+    with pytest.raises(ConfigError, match=r"value is \(0.6,\); its height must be at most .* 0.5, so lamps are above"):
+        Shadows(do="set", attribute="height", value=0.6)
+    for kind, least in ((Blocks, "2"), (Ramps, "1.44")):
+        with pytest.raises(ConfigError, match=f"its speed must be at most {least}"):
+            kind(do="set", attribute="velocity", value=(3.0, 0.0))

@@ -82,6 +82,7 @@ class Craft(Rigid):
     large: tuple[float, float] = (0.07, 0.08)
 
     setup_type: ClassVar[type] = Setup
+    dos: ClassVar[tuple[str, ...]] = ("remove",)  # names in questions are by colour, size and role
     question: ClassVar[str] = "Does object j end in the basket?"
     label_names: ClassVar[tuple[str, ...]] = (*Rigid.label_names, "inside")
     state_names: ClassVar[tuple[str, ...]] = (
