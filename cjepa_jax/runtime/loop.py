@@ -3,12 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-import jax
 
 from cjepa_jax import sharding
 from cjepa_jax.experiment import Experiment
@@ -19,6 +15,7 @@ from cjepa_jax.runtime import distributed
 from cjepa_jax.runtime.accumulator import Window
 from cjepa_jax.runtime.checkpoint import Checkpoints, size_in_bytes
 from cjepa_jax.runtime.goodput import Goodput
+from cjepa_jax.runtime.in_flight import MOST, InFlight
 from cjepa_jax.runtime.preemption import Signals, Stopped
 from cjepa_jax.runtime.run_manifest import Entry
 from cjepa_jax.runtime.timing import Clock, compilations, peak_memory
@@ -66,12 +63,13 @@ class Loop:
         """Steps until the last step or a signal, then saves the state. Returns whether it was a signal."""
         self._clock = Clock(self.goodput, self.step, self.run.steps, self.config.train.batch)
         self._batches = self.run.loader.iterate(self.step, self.run.steps)
+        self._flight = InFlight(self._stepped)
         with contextlib.ExitStack() as stack:
             stack.push(self._failed)
             stack.enter_context(contextlib.closing(self.checkpoints))
             stack.enter_context(contextlib.closing(self._batches))
-            watch = stack.enter_context(ThreadPoolExecutor(1))
-            whole = self._steps(watch)
+            stack.enter_context(contextlib.closing(self._flight))
+            whole = self._steps()
             with self.goodput.spending("checkpoint"):
                 self.checkpoints.wait()
             stopped = self.step < self.run.steps or not whole
@@ -79,7 +77,7 @@ class Loop:
                 self.signals.leave_soon()
         return stopped
 
-    def _steps(self, watch: ThreadPoolExecutor) -> bool:
+    def _steps(self) -> bool:
         """Returns whether the last monitor was not interrupted by a signal."""
         start, steps, run = self.start, self.run.steps, self.run
         arrays: Any
@@ -96,13 +94,13 @@ class Loop:
                 self.state, metrics = run.step(self.state, batch)
             self.window.add(self.step, arrays, metrics)
             # The next batch is fetched while the step runs. Only the time after the step's end counts as waiting.
-            done_at = watch.submit(_when_ready, metrics["loss"])
+            fresh = self.step == start + 1 or compilations(run.step) > compiled
+            self._flight.started(self.step, metrics["loss"], fresh)
             seen = batch if self.monitors.want_batches else None
             arrays, batch, asked = self._fetch()
-            arrived_at = time.perf_counter()
-            waited = max(0.0, arrived_at - done_at.result()) if arrays else 0.0
-            self._clock.stepped(self.step, waited, self.step == start + 1 or compilations(run.step) > compiled)
-            self.watchdog.beat()
+            if arrays:
+                self._flight.arrived()
+            self._flight.settle(MOST - 1)
             self.checkpoints.check_for_errors()
 
             stop = asked or self.step == steps  # a signal after this point stops the next step
@@ -110,6 +108,7 @@ class Loop:
                 self._log(seen)
             scores = {}
             if due := self.monitors.due(self.step, steps):
+                self._flight.settle(0)
                 with self._clock.outside("probe"):
                     memory.release()
                     scores = self._watch(due, seen, metrics)
@@ -160,8 +159,13 @@ class Loop:
                 self.console.print(f"{each.name} at step {self.step}: {text}")
         return found
 
+    def _stepped(self, step: int, waited: float, compiled: bool) -> None:
+        self._clock.stepped(step, waited, compiled)
+        self.watchdog.beat()
+
     def _log(self, batch: Batch | None) -> None:
         """Writes a log line of the steps since the last one. Raises NumericsError, DataError: see Window and Alarms."""
+        self._flight.settle(0)
         compiled = {"compilations": compilations(self.run.step)}
         metrics = self.window.flush() | self._clock.lap(self.step) | peak_memory() | compiled
         self.writers.write(self.step, metrics)
@@ -173,6 +177,7 @@ class Loop:
             self.goodput.save()
 
     def _save(self, scores: Mapping[str, float] | None) -> None:
+        self._flight.settle(0)
         with self._clock.outside("checkpoint"):
             memory.release()
             if distributed.first():
@@ -184,8 +189,3 @@ class Loop:
         if kind is not None:
             stopped = kind is Stopped and self.signals.received
             self.entry.close(stopped.name if stopped else f"error: {error}", self.step)
-
-
-def _when_ready(array: jax.Array) -> float:
-    array.block_until_ready()
-    return time.perf_counter()
