@@ -4,6 +4,7 @@ The scene is then simulated again, so what follows is exact: objects that no cha
 keep bit-identical trajectories.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -79,7 +80,7 @@ class Changeable(World):
 
     def check_speed(self, limit: float) -> None:
         """Raises ConfigError for a `value` that is a velocity above the limit, in view widths / s."""
-        if self.do == "set" and self.attribute == "velocity" and np.hypot(*self.value) > limit:
+        if self.do == "set" and self.attribute == "velocity" and math.hypot(*self.value) > limit:
             raise ConfigError(f"data.options.value is {self.value!r}; its speed must be at most {limit:.4g}")
 
     def done(self, setup: Any, chosen: np.ndarray | None) -> Done:
