@@ -5,7 +5,11 @@ checkpoint carries the SHA-256 of each of its files. A checksum of each array co
 errors in memory. The checkpoint's tree is compared with the model's before anything is read.
 """
 
+import atexit
+import contextlib
 import errno
+import gc
+import inspect
 import json
 import logging
 import math
@@ -169,7 +173,11 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when the last save is on disk. Raises its error."""
         self._pending = False
-        self._manager.wait_until_finished()
+        try:
+            self._manager.wait_until_finished()
+        except Exception:
+            atexit.register(end_writes)
+            raise
 
     def close(self) -> None:
         """Waits for the last save and ends Orbax's threads."""
@@ -347,3 +355,11 @@ def _first_line(error: Exception) -> str:
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or first_device())
+
+
+def end_writes() -> None:
+    """Ends what Orbax leaves suspended when a save fails. At Python's very end each write would print a traceback."""
+    for each in gc.get_objects():
+        if inspect.iscoroutine(each):
+            with contextlib.suppress(RuntimeError, ValueError):  # what its end raises, or it runs
+                each.close()

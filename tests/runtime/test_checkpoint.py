@@ -189,6 +189,29 @@ def test_a_full_disk_surfaces_as_a_storage_error_and_the_last_good_one_stays(tmp
     assert (out, err) == ("6 1\n", "")
 
 
+def test_a_write_that_a_failed_save_leaves_suspended_prints_nothing_at_the_end():
+    """It is seldom left so late: here something that outlives the modules holds it, as a thread of Orbax may."""
+    code = """
+        import atexit, sys, types
+        from cjepa_jax.runtime.checkpoint import end_writes
+        @types.coroutine
+        def pause():
+            yield
+        async def write():
+            try:
+                await pause()
+            finally:
+                raise RuntimeError("TaskGroup is shutting down")
+        sys.modules["builtins"].held = held = write()
+        held.send(None)
+        if len(sys.argv) > 1:
+            atexit.register(end_writes)
+    """
+    for arguments, said in (((), "TaskGroup is shutting down"), (("end",), "")):
+        out, err = script(code, *arguments).communicate(timeout=180)
+        assert (out, err.strip().splitlines()[-1:]) == ("", [f"RuntimeError: {said}"] if said else [])
+
+
 def test_other_device_counts_and_shardings(tmp_path):
     body = """
         from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
