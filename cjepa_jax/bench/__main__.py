@@ -1,15 +1,15 @@
 """Measures the training step of a config on this machine: time, scenes/s, waiting for data, FLOP/s, memory, faults.
 
 python -m cjepa_jax.bench --config=configs/tiny.py [--steps=30] [--config.train.batch=8 ...]
-python -m cjepa_jax.bench --config=configs/tiny.py --against=torch [--torch_compile]
+python -m cjepa_jax.bench --config=configs/tiny.py --against=torch,torch-compile,ijepa
 python -m cjepa_jax.bench --config=configs/tiny.py --against=padded
 python -m cjepa_jax.bench --report                   an accelerator's report, to read and to send back (--report --help)
 python -m cjepa_jax.bench --planning [--against=torch]        plans per second with a world model (--planning --help)
 
 The step is the real one on the config's real data. FLOPs are those of the model's matrix products, counted from shapes
 without rematerialisation. Useful FLOPs are those of real tokens. Their rate is printed with the best rate of one large
-matrix product measured here. With --against, another implementation of the same step alternates with ours: the same
-algorithm in PyTorch, or ours with everything padded (see torch_step.py and padded_step.py).
+matrix product measured here. With --against, other implementations alternate with ours: the same algorithm in
+PyTorch, eager or compiled, the public I-JEPA code's step, or ours with everything padded (see bench/paired.py).
 """
 
 
@@ -17,8 +17,10 @@ def _flags():
     from absl import flags
 
     flags.DEFINE_integer("steps", 30, "steps to time, after those that compile", lower_bound=3)
-    flags.DEFINE_enum("against", None, ["torch", "padded"], "what to compare the step with, instead of describing it")
-    flags.DEFINE_boolean("torch_compile", False, "with --against=torch: by torch.compile, not eager")
+    known = ("torch", "torch-compile", "ijepa", "padded")
+    flags.DEFINE_list("against", "", f"what to compare the step with, instead of describing it: {', '.join(known)}")
+    limit = f"must be one or more of {','.join(known)}"
+    flags.register_validator("against", lambda names: set(names) <= set(known) and len(set(names)) == len(names), limit)
 
 
 if __name__ == "__main__":
@@ -51,7 +53,7 @@ def main(config, _) -> int:
     """Prints one line per measurement. Nothing is written."""
     arguments = flags.FLAGS
     if arguments.against:
-        report = paired.compare(config, arguments.against, arguments.steps, arguments.torch_compile)
+        report = paired.compare(config, arguments.against, arguments.steps)
     else:
         report = describe(config, arguments.steps)
     for name, value in report.items():

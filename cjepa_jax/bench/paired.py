@@ -1,4 +1,4 @@
-"""Two implementations of one step on the same scenes from the same weights, taking turns.
+"""Implementations of one step on the same scenes from the same weights, taking turns.
 
 PyTorch runs in a separate process, which waits while this one computes. So each side has the memory allocator and the
 threads that its users have. In one process with PyTorch our steps at ViT-S took a third longer than next to the padded
@@ -8,8 +8,9 @@ ones.
 import contextlib
 import dataclasses
 import itertools
+import platform
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,9 +18,11 @@ import numpy as np
 
 from cjepa_jax import experiment, sharding
 from cjepa_jax.bench import flops, peer
+from cjepa_jax.data.bench import processor
 from cjepa_jax.errors import ConfigError
 
-AGAINST = ("torch", "padded")
+PEERS = ("torch", "torch-compile", "ijepa", "padded")
+OWN = ("ijepa",)  # peers with another algorithm, whose losses are not compared
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first step's loss, relative
 CYCLE = 4  # batches that the rounds go through
 
@@ -38,56 +41,69 @@ class Ours:
         return {name: float(value) for name, value in metrics.items() if value.ndim == 0}
 
 
-def compare(config: Any, against: str, rounds: int, compiled: bool = False) -> dict[str, str]:
-    """Times `rounds` pairs of steps, one of each side in turn, and returns a line per finding.
+def compare(config: Any, against: Sequence[str], rounds: int) -> dict[str, str]:
+    """Times `rounds` rounds of steps, one of each side in turn, and returns a line per finding.
 
     Args:
-      against: "torch" (the same algorithm in PyTorch; `compiled`: by torch.compile) or "padded" (naive padding).
+      against: names of PEERS. "torch" is the same algorithm in PyTorch, "torch-compile" the same by torch.compile,
+        "ijepa" the step of the public I-JEPA code on the same images (torch_ijepa.py), "padded" ours with naive
+        padding.
 
-    Raises: ConfigError for settings that the other side does not support, and if the losses of the first step differ.
+    Raises: ConfigError for settings that another side does not support, and if the losses of the first step differ.
       PeerError if PyTorch's process dies.
     """
-    report = peer.load()
-    if against == "torch" and config.data.pack:
+    report = peer.load() | {"machine": machine()}
+    if config.data.pack and set(against) != {"padded"}:
         raise ConfigError(f"data.pack = {config.data.pack}: must be 0 with --against=torch")
     ours, batches = _start(config)
-    with contextlib.ExitStack() as stack:
-        if against == "torch":
-            threads, other = stack.enter_context(_torch(config, ours, batches, compiled))
-            report |= threads
-        else:
-            other = _padded(config)
-        first, seconds = _take_turns(ours, batches, other, rounds)
     dtype = experiment.compute_dtype(config)
-    report["loss of step 1"] = f"{first[0]:.6f} here, {first[1]:.6f} {against}"
-    if not np.isclose(*first, rtol=TOLERANCE[dtype]):
-        raise ConfigError(f"--against={against}: not the same algorithm: {report['loss of step 1']}")
-    seconds, processor = np.moveaxis(seconds, 2, 0)  # each [round, side]
-    ratios, (mine, its) = seconds[:, 1] / seconds[:, 0], np.median(seconds, axis=0)
-    cpu_ratio, (my_cpu, its_cpu) = np.median(processor[:, 1] / processor[:, 0]), np.median(processor, axis=0)
+    with contextlib.ExitStack() as stack:
+        others = {}
+        for name in against:
+            if name == "padded":
+                others[name] = _padded(config)
+                continue
+            about, others[name] = stack.enter_context(_torch(config, ours, batches, name))
+            report |= about
+        first, seconds = _take_turns(ours, batches, list(others.values()), rounds)
+    for name, loss in zip(others, first[1:], strict=True):
+        if name in OWN:
+            continue
+        report[f"loss of step 1, {name}"] = text = f"{first[0]:.6f} here, {loss:.6f} {name}"
+        if not np.isclose(first[0], loss, rtol=TOLERANCE[dtype]):
+            raise ConfigError(f"--against={name}: not the same algorithm: {text}")
+    seconds, working = np.moveaxis(seconds, 2, 0)  # each [round, side]
     useful = np.mean([count_flops(config, ours.run.mesh, ours.state, arrays)[0] for arrays in batches])
-    low, high = np.percentile(ratios, [10, 90])
-    name = f"{against}, compiled" if compiled else against
-    report["step here"] = f"{1e3 * mine:.0f} ms median of {rounds}, {dtype}, {useful / mine / 1e9:.0f} useful GFLOP/s"
-    report[f"step {name}"] = f"{1e3 * its:.0f} ms median, taking turns, {useful / its / 1e9:.0f} useful GFLOP/s"
-    report["ratio"] = (
-        f"{np.median(ratios):.2f} times the speed of {name} (median of pairs; 80 % in {low:.2f}-{high:.2f})"
-    )
-    report["processor time"] = f"{my_cpu:.2f} s here, {its_cpu:.2f} s {name}, medians; ratio {cpu_ratio:.2f}"
+    mine, busy = np.median(seconds[:, 0]), np.median(working[:, 0])
+    rate = f"{useful / mine / 1e9:.0f} useful GFLOP/s"
+    report["step here"] = f"{1e3 * mine:.0f} ms median of {rounds}, {dtype}, {rate}, processor time {busy:.2f} s"
+    for side, name in enumerate(others, 1):
+        ratios, its = seconds[:, side] / seconds[:, 0], np.median(seconds[:, side])
+        low, high = np.percentile(ratios, [10, 90])
+        cpu = f"{np.median(working[:, side] / working[:, 0]):.2f} times by processor time"
+        report[f"against {name}"] = (
+            f"{np.median(ratios):.2f} times its speed (median of pairs; 80 % in {low:.2f}-{high:.2f}), {cpu}; "
+            f"its step {1e3 * its:.0f} ms median, processor time {np.median(working[:, side]):.2f} s"
+        )
     return report
 
 
-def _take_turns(ours: Ours, batches: list[dict], other: Callable, rounds: int) -> tuple[tuple[float, float], list]:
-    """The losses of both sides' first step, and ((seconds, processor seconds) of ours, of the other's) of each round.
+def machine() -> str:
+    """This machine's processor, cores and versions, for a table of ratios."""
+    return f"{processor()}, {peer.processors()} cores, Python {platform.python_version()}, JAX {jax.__version__}"
 
-    `other` is a function of a batch's number and the learning rate: (loss, seconds, processor seconds).
+
+def _take_turns(ours: Ours, batches: list[dict], others: Sequence[Callable], rounds: int) -> tuple[list[float], list]:
+    """The losses of all sides' first step, ours first, and their (seconds, processor seconds) in each round.
+
+    The others are functions of a batch's number and the learning rate: (loss, seconds, processor seconds).
     """
     losses, seconds = [], []
     for number in [*range(CYCLE), *itertools.islice(itertools.cycle(range(CYCLE)), rounds)]:
         metrics, *mine = peer.timed(ours.step, batches[number])
-        loss, *its = other(number, metrics["learning_rate"])
-        losses.append((metrics["loss"], loss))
-        seconds.append((mine, its))
+        found = [other(number, metrics["learning_rate"]) for other in others]
+        losses.append([metrics["loss"], *(loss for loss, *_ in found)])
+        seconds.append([mine, *(its for _, *its in found)])
     return losses[0], seconds[CYCLE:]  # those before compile every shape
 
 
@@ -118,20 +134,27 @@ def _padded(config: Any) -> Callable:
 
 
 @contextlib.contextmanager
-def _torch(config: Any, ours: Ours, batches: list[dict], compiled: bool) -> Iterator[tuple[dict[str, str], Callable]]:
-    """A line about threads, and the other side for `_take_turns`, in a process that ends with the context."""
+def _torch(config: Any, ours: Ours, batches: list[dict], name: str) -> Iterator[tuple[dict[str, str], Callable]]:
+    """Lines about PyTorch, and the other side for `_take_turns`, in a process that ends with the context."""
     if jax.default_backend() != "cpu" or ours.run.mesh.size > 1:
-        raise ConfigError("--against=torch: measures on one CPU only")
+        raise ConfigError(f"--against={name}: measures on one CPU only")
     state = types.SimpleNamespace(**jax.device_get({"params": ours.state.params, "target": ours.state.target}))
-    work = config.copy_and_resolve_references(), ours.run.steps, state, batches, compiled
-    with peer.started(_twin, *work) as (threads, step):
-        yield peer.threads(threads), step
+    work = config.copy_and_resolve_references(), ours.run.steps, state, batches, name
+    with peer.started(_twin, *work) as ((threads, version, about), step):
+        lines = peer.threads(threads) | {"PyTorch": version}
+        yield lines | ({f"about {name}": about} if about else {}), step
 
 
-def _twin(config: Any, steps: int, state: Any, batches: list[dict], compiled: bool) -> tuple[int, Callable]:
-    """In the other process: its number of threads, and its step of a batch's number and a rate."""
+def _twin(config: Any, steps: int, state: Any, batches: list[dict], name: str) -> tuple[tuple, Callable]:
+    """In the other process: PyTorch's threads, its version and a line, and its step of a batch's number and a rate."""
     from cjepa_jax.bench import torch_step  # optional
 
-    objective = experiment.make_objective(config, steps)
-    twin = torch_step.Twin(objective, config.optim, state, batches[0], compiled)
-    return torch_step.torch.get_num_threads(), lambda number, rate: twin.step(batches[number], rate)
+    objective: Any = experiment.make_objective(config, steps)
+    torch = torch_step.torch
+    if name == "ijepa":
+        from cjepa_jax.bench import torch_ijepa
+
+        other = torch_ijepa.Twin(objective, config.optim, state, batches, config.seed)
+        return (torch.get_num_threads(), torch.__version__, other.about), other.step
+    twin = torch_step.Twin(objective, config.optim, state, batches[0], compiled=name == "torch-compile")
+    return (torch.get_num_threads(), torch.__version__, ""), lambda number, rate: twin.step(batches[number], rate)

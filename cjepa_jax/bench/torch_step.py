@@ -137,7 +137,7 @@ class Twin:
     def __init__(
         self, objective: Jepa, optim: Any, state: Any, arrays: dict, compiled: bool = False, device: str = "cpu"
     ):
-        _require(objective, optim)
+        require(objective, optim)
         frames, height, width = arrays["video"].shape[1:4]
         times = frames // (1 if frames == 1 else objective.tubelet)
         grid = times, height // objective.patch, width // objective.patch
@@ -150,7 +150,7 @@ class Twin:
             (self.target, state.target),
             (self.predictor, state.params["predictor"]),
         ):
-            _copy(module, params)
+            copy(module, params)
             module.to(device)
         self.device = device
         self.target.requires_grad_(False)
@@ -248,11 +248,16 @@ def _covers(object_patches: np.ndarray, removed: np.ndarray, count: int) -> np.n
     return np.einsum("bkn,bkm->bnm", object_patches, order).astype(np.float32)
 
 
-def _copy(module: nn.Module, params: Mapping) -> None:
-    """Copies our parameters into the module of the same shape: kernels transposed, stacked layers split."""
+def copy(module: nn.Module, params: Mapping, without: str = "-") -> None:
+    """Copies our parameters into the module of the same shape: kernels transposed, stacked layers split.
+
+    Parameters whose names begin with `without` are left unchanged.
+    """
     flat = dict(_flatten(params))
     with torch.no_grad():
         for name, parameter in module.named_parameters():
+            if name.startswith(without):
+                continue
             *path, leaf = name.split(".")
             layer = int(path.pop(2)) if path[:2] == ["stack", "blocks"] else None
             path = ".".join(path)
@@ -272,7 +277,8 @@ def _flatten(tree: Mapping, prefix: str = ""):
             yield prefix + name, value
 
 
-def _require(objective: Any, optim: Any) -> None:
+def require(objective: Any, optim: Any) -> None:
+    """Raises ConfigError for settings without a counterpart here."""
     wanted = {
         "objective.type": (isinstance(objective, Jepa), True),
         "objective.prediction_loss": (getattr(objective, "prediction_loss", ""), tuple(LOSSES)),

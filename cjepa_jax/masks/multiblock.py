@@ -63,11 +63,11 @@ def draw(
     # The first scene's targets are drawn before its context's size. The seeds depend on this order.
     blocks = [rectangle(rng, height, width, rows, cols, last=not corner) for _ in range(targets)]
     square = sides(int(rng.uniform(*context_scale) * rows * cols), 1.0, max(rows - 1, 1), max(cols - 1, 1))
-    context = _context(rng, blocks, square, min_keep, not corner)
+    context = context_block(rng, blocks, square, min_keep, not corner)
     least = int(context.sum())
     for _ in range(batch - 1):
         others = [rectangle(rng, height, width, rows, cols, last=not corner) for _ in range(targets)]
-        least = min(least, int(_context(rng, others, square, min_keep, not corner).sum()))
+        least = min(least, int(context_block(rng, others, square, min_keep, not corner).sum()))
     context = first(context, max(least, 1))
     target = np.any(blocks, axis=0)
     _hide_one(rng, target, context)
@@ -107,7 +107,7 @@ def _hide_one(rng: np.random.Generator, target: np.ndarray, context: np.ndarray)
             context[tuple(rng.choice(np.argwhere(~target)))] = True
 
 
-def _context(
+def context_block(
     rng: np.random.Generator, blocks: Sequence[np.ndarray], square: tuple[int, int], min_keep: int, last: bool
 ) -> Bool[np.ndarray, "rows cols"]:
     """A square without the blocks, with more than `min_keep` tokens on a plane of 14 x 14."""

@@ -9,14 +9,14 @@ import atexit
 import contextlib
 import errno
 import gc
-import inspect
 import json
 import logging
 import math
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 # files, no permission) may be temporary, and does not concern the checkpoint.
 DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP, None}
 MOST_METRICS = 2**20  # bytes of a step's metrics
+WRITER = re.compile(r"[/\\](orbax|tensorstore)[/\\]")  # in the path of code that writes
 OS_ERROR = re.compile(r"os_error_code='(\d+)'")  # in the text of TensorStore, which raises ValueError
 
 
@@ -112,7 +113,8 @@ class Checkpoints:
         self._saving = step
         leaves = jax.tree.leaves(state)
         tree = {"state": trees.nested(state), "checksums": jax.device_put(checksums(leaves), everywhere(leaves))}
-        self._manager.save(step, args=ocp.args.StandardSave(tree), metrics=numbers, force=True)
+        with _writing():
+            self._manager.save(step, args=ocp.args.StandardSave(tree), metrics=numbers, force=True)
         self._pending = True
 
     def restore(self, abstract_state: Any) -> tuple[int, Any] | None:
@@ -173,11 +175,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when the last save is on disk. Raises its error."""
         self._pending = False
-        try:
+        with _writing():
             self._manager.wait_until_finished()
-        except Exception:
-            atexit.register(end_writes)
-            raise
 
     def close(self) -> None:
         """Waits for the last save and ends Orbax's threads."""
@@ -357,9 +356,20 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or first_device())
 
 
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """What raises inside may leave writes suspended."""
+    try:
+        yield
+    except Exception:
+        atexit.unregister(end_writes)
+        atexit.register(end_writes)
+        raise
+
+
 def end_writes() -> None:
     """Ends what Orbax leaves suspended when a save fails. At Python's very end each write would print a traceback."""
     for each in gc.get_objects():
-        if inspect.iscoroutine(each):
-            with contextlib.suppress(RuntimeError, ValueError):  # what its end raises, or it runs
+        if type(each) is types.CoroutineType and WRITER.search(each.cr_code.co_filename):
+            with contextlib.suppress(BaseException):  # what its end raises, or that it runs
                 each.close()

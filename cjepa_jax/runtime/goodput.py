@@ -52,9 +52,9 @@ class Goodput:
         """Share of the time spent in steps that counted, from 0 to 1."""
         return self.seconds["step"] / self.total if self.total else 0.0
 
-    def spent(self, kind: str) -> float:
-        """Books the time since the last booking, and returns it."""
-        now = self._now()
+    def spent(self, kind: str, until: float | None = None) -> float:
+        """Books the time since the last booking, up to now or to an earlier time, and returns it."""
+        now = self._now() if until is None else max(until, self._since)
         seconds, self._since = now - self._since, now
         self.seconds[kind] += seconds
         return seconds
@@ -68,10 +68,13 @@ class Goodput:
         finally:
             self.spent(kind)
 
-    def stepped(self, step: int, waited: float = 0.0, compiled: bool = False) -> float:
-        """Books the time since the last booking as step number `step`, without its wait for data. Returns it."""
+    def stepped(self, step: int, waited: float = 0.0, compiled: bool = False, until: float | None = None) -> float:
+        """Books the time since the last booking as step number `step`, without its wait for data. Returns it.
+
+        until: when the step and its wait were over, if that was before now.
+        """
         kind = "compile" if compiled else "replay" if step <= self._reached else "step"
-        seconds = self.spent(kind)
+        seconds = self.spent(kind, until)
         waited = min(waited, seconds)
         self.seconds[kind] -= waited
         self.seconds["data"] += waited

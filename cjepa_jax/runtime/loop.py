@@ -15,7 +15,7 @@ from cjepa_jax.runtime import distributed
 from cjepa_jax.runtime.accumulator import Window
 from cjepa_jax.runtime.checkpoint import Checkpoints, size_in_bytes
 from cjepa_jax.runtime.goodput import Goodput
-from cjepa_jax.runtime.in_flight import MOST, InFlight
+from cjepa_jax.runtime.in_flight import MOST, Done, InFlight
 from cjepa_jax.runtime.preemption import Signals, Stopped
 from cjepa_jax.runtime.run_manifest import Entry
 from cjepa_jax.runtime.timing import Clock, compilations, peak_memory
@@ -100,7 +100,6 @@ class Loop:
             arrays, batch, asked = self._fetch()
             if arrays:
                 self._flight.arrived()
-            self._flight.settle(MOST - 1)
             self.checkpoints.check_for_errors()
 
             stop = asked or self.step == steps  # a signal after this point stops the next step
@@ -131,6 +130,7 @@ class Loop:
         if asked or arrays is None:
             return None, None, bool(asked)
         arrays = self.run.loader.at_shape(arrays, shape)
+        self._flight.settle(MOST - 1)  # so that the devices hold the batch of one step, and the next one
         return arrays, sharding.put_batch(self.run.mesh, arrays), False
 
     def _watch(self, due: list[Scheduled], batch: Batch | None, metrics: Mapping[str, Any]) -> dict[str, float] | None:
@@ -159,8 +159,8 @@ class Loop:
                 self.console.print(f"{each.name} at step {self.step}: {text}")
         return found
 
-    def _stepped(self, step: int, waited: float, compiled: bool) -> None:
-        self._clock.stepped(step, waited, compiled)
+    def _stepped(self, done: Done) -> None:
+        self._clock.stepped(*done)
         self.watchdog.beat()
 
     def _log(self, batch: Batch | None) -> None:

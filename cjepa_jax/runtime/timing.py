@@ -38,10 +38,10 @@ class Clock:
         self._times: list[float] = []
         self._laps, self._pace = 0, 0.0  # pace: seconds per step, smoothed over laps
 
-    def stepped(self, step: int, waited: float = 0.0, compiled: bool = False) -> None:
-        """Step number `step` is done. For `waited` seconds of it the device waited for a batch."""
+    def stepped(self, step: int, waited: float = 0.0, compiled: bool = False, until: float | None = None) -> None:
+        """Step number `step` is done. For `waited` seconds of it the device waited for a batch. until: see Goodput."""
         self._waited += waited
-        self._times.append(self._goodput.stepped(step, waited, compiled))
+        self._times.append(self._goodput.stepped(step, waited, compiled, until))
 
     @contextlib.contextmanager
     def outside(self, kind: str) -> Iterator[None]:

@@ -28,7 +28,8 @@ MOST = 200  # letters of an address
 DEFAULT = "main"
 NEEDED = ["config.json", "*.safetensors", "*.safetensors.index.json"]  # of those that the commit has
 MORE = ["*.safetensors.sha256", "preprocessor_config.json", "video_preprocessor_config.json", "README.md"]
-READ = [*NEEDED, *MORE, files.PICKLED]
+PICKLED = [files.PICKLED, files.LEWM]
+READ = [*NEEDED, *MORE, *PICKLED]
 ONLINE = ("0", "OFF", "NO", "FALSE")  # values of HF_HUB_OFFLINE that allow the network
 PIECE = 1 << 20
 
@@ -110,7 +111,7 @@ def _resolved(name: str, revision: str, cache: str, allowed: bool) -> Snapshot:
     try:
         folder = Path(files_of(allow_patterns=[*NEEDED, *MORE] if allowed else NEEDED))
         if allowed and not any(folder.glob("*.safetensors")):
-            files_of(allow_patterns=[files.PICKLED])
+            files_of(allow_patterns=PICKLED)
     except errors.LocalEntryNotFoundError as error:
         if allowed:
             raise ConfigError(f"{address}: is not in {cache}, and the hub does not answer") from error

@@ -29,6 +29,11 @@ DOCUMENT = {
     "data.size": 64,
 }
 ANCHOR = {"mask.anchor": 1, "data.frames": 4, "objective.causal_weight": 0.5}
+NUMBER = r"[\d.]+"
+RATIO = (
+    rf"{NUMBER} times its speed \(median of pairs; 80 % in {NUMBER}-{NUMBER}\), {NUMBER} times by processor time; "
+    rf"its step {NUMBER} ms median, processor time {NUMBER} s"
+)
 CASES = {
     "tiny": ANCHOR,
     "all context": ANCHOR | {"objective.causal_tokens": "context"},
@@ -114,15 +119,14 @@ def test_torch_goes_the_same_way(case):
 
 @pytest.mark.slow
 def test_the_padded_step_is_the_same_step_and_they_take_turns():
-    report = paired.compare(small(**CASES["tiny"]), "padded", rounds=3)
-    number = r"[\d.]+"
-    ours, theirs = re.fullmatch(rf"({number}) here, ({number}) padded", report["loss of step 1"]).groups()
+    report = paired.compare(small(**CASES["tiny"]), ["padded"], rounds=3)
+    ours, theirs = re.fullmatch(rf"({NUMBER}) here, ({NUMBER}) padded", report["loss of step 1, padded"]).groups()
     assert float(theirs) == pytest.approx(float(ours), rel=1e-5)
-    assert re.fullmatch(rf"{number} ms median of 3, float32, \d+ useful GFLOP/s", report["step here"])
-    assert re.fullmatch(rf"{number} ms median, taking turns, \d+ useful GFLOP/s", report["step padded"])
-    assert re.match(rf"{number} times the speed of padded", report["ratio"])
-    assert re.fullmatch(rf"{number} s here, {number} s padded, medians; ratio {number}", report["processor time"])
-    assert re.fullmatch(rf"{number} on \d+ processors", report["load at the start"])
+    line = rf"{NUMBER} ms median of 3, float32, \d+ useful GFLOP/s, processor time {NUMBER} s"
+    assert re.fullmatch(line, report["step here"])
+    assert re.fullmatch(RATIO, report["against padded"])
+    assert re.fullmatch(rf"{NUMBER} on \d+ processors", report["load at the start"])
+    assert re.search(r", \d+ cores, Python 3[\d.]+, JAX [\d.]+$", report["machine"])
 
 
 @pytest.mark.parametrize("load", [0.5, 1000.0])
@@ -133,21 +137,48 @@ def test_a_ratio_taken_on_a_busy_machine_says_so(monkeypatch, load):
 
 @pytest.mark.slow
 @pytest.mark.needs("torch")
-def test_torch_takes_its_turns_in_a_process_of_its_own():
-    report = paired.compare(small(**CASES["tiny"]), "torch", rounds=3)
-    number = r"[\d.]+"
-    ours, theirs = re.fullmatch(rf"({number}) here, ({number}) torch", report["loss of step 1"]).groups()
+def test_peers_take_their_turns_in_processes_of_their_own():
+    report = paired.compare(small(**DOCUMENT), ["torch", "ijepa"], rounds=3)
+    ours, theirs = re.fullmatch(rf"({NUMBER}) here, ({NUMBER}) torch", report["loss of step 1, torch"]).groups()
     assert float(theirs) == pytest.approx(float(ours), rel=1e-5)
+    assert "loss of step 1, ijepa" not in report  # it is another algorithm
     assert re.match(r"\d+ here, \d+ torch \(OMP_NUM_THREADS=", report["threads"])
-    assert re.fullmatch(rf"{number} s here, {number} s torch, medians; ratio {number}", report["processor time"])
+    assert re.fullmatch(RATIO, report["against torch"]) and re.fullmatch(RATIO, report["against ijepa"])
+    assert re.match(r"context and target tokens by batch: \d+ \+ 4 x \d+, ", report["about ijepa"])
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.needs("torch")
+def test_ijepas_step_is_the_published_one():
+    """Its encoder is ours, contexts have 46 to 61 tokens of 196 where a batch is 64 images, and it learns."""
+    import torch
+
+    from cjepa_jax.bench import torch_ijepa
+
+    counts = [torch_ijepa.drawn(np.random.default_rng(seed), 64, 14, 14) for seed in range(12)]
+    assert all(len(targets) == 4 and len({each.shape for each in targets}) == 1 for _, targets in counts)
+    assert 40 < np.median([context.shape[1] for context, _ in counts]) < 67
+    for context, targets in counts[:3]:
+        for row, *others in zip(context, *targets, strict=True):
+            assert not np.isin(row, torch.cat(others)).any()
+    config = small(**DOCUMENT | {"objective.encoder.gelu": "exact"})
+    run = experiment.assemble(config)
+    batches = list(itertools.islice(run.loader.iterate(0, 2), 2))
+    state = run.init(sharding.put_batch(run.mesh, batches[0]))
+    twin = torch_ijepa.Twin(run.objective, config.optim, state, batches, seed=0)
+    with torch.no_grad():
+        theirs = twin.target(twin.batches[0][0])
+    ours = run.objective.encode(state.target, batches[0]["video"])
+    np.testing.assert_allclose(theirs, ours, atol=2e-5)
+    found = [twin.step(0, 1e-3) for _ in range(8)]
+    assert found[-1] < found[0] and np.isfinite(found).all()
 
 
 @pytest.mark.slow
 @pytest.mark.needs("torch")
 def test_what_the_other_process_refuses_is_refused_here():
     with pytest.raises(ConfigError, match="^optim.clip.* --against=torch knows"):
-        paired.compare(small(**{"optim.clip": 1.0}), "torch", rounds=3)
+        paired.compare(small(**{"optim.clip": 1.0}), ["torch"], rounds=3)
     assert not multiprocessing.active_children()
 
 
@@ -171,11 +202,11 @@ def test_a_process_that_died_is_one_line(asked):
 
 @pytest.mark.needs("torch")
 def test_nobody_is_missed_by_the_other_process(monkeypatch):
-    monkeypatch.setattr("cjepa_jax.bench.torch_step.Twin", lambda *_: None)
+    monkeypatch.setattr("cjepa_jax.bench.torch_step.Twin", lambda *_, **__: None)
     here, there = multiprocessing.Pipe()
     here.close()
     config = small()
-    peer._serve(there, paired._twin, (config, 10, None, [{}], False))
+    peer._serve(there, paired._twin, (config, 10, None, [{}], "torch"))
 
 
 @pytest.mark.parametrize("given, inside", [("", ""), ("glibc.malloc.check=1", "glibc.malloc.check=1")])
@@ -221,4 +252,4 @@ def test_what_the_padded_step_does_not_do_is_refused():
 
 def test_packed_rows_are_refused():
     with pytest.raises(ConfigError, match="^data.pack = 1: must be 0 with --against=torch"):
-        paired.compare(small(**{"data.pack": 1}), "torch", rounds=3)
+        paired.compare(small(**{"data.pack": 1}), ["torch"], rounds=3)

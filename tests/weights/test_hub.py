@@ -204,3 +204,17 @@ def test_a_push_that_fails_leaves_the_export(server, tmp_path, monkeypatch, caps
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "`hf upload me/mine" in line
     assert read(tmp_path / "out").digest == read(tmp_path / "own").digest
+
+
+def test_weights_of_leworldmodel_are_fetched_and_checked_too(server, tmp_path, monkeypatch):
+    server.commit(NAME, {"config.json": b"{}", "weights.pt": b"no checkpoint"}, "lewm")
+    address = f"hf://{NAME}@lewm"
+    with pytest.raises(CheckpointError, match="weights.pt: is not readable as an archive"):
+        download(monkeypatch, address)
+    hub._resolved.cache_clear()
+    (file,) = (tmp_path / "cache").rglob("weights.pt")
+    blob = file.resolve()
+    blob.chmod(0o600)
+    blob.write_bytes(b"other bytes")
+    with pytest.raises(CheckpointError, match="weights.pt: is damaged: its digest"):
+        hub.snapshot(address)

@@ -50,6 +50,7 @@ def test_tiny_is_what_its_card_says():
     network = models.Network.of_weights(model.pretrained, "float32")
     found = online.Removals(scenes, 96, 96, anchor=0, seed=0, batch=32).score(network.functions(32))
     card = (shipped.HERE / "tiny/README.md").read_text()
+    assert model.pretrained.digest in (shipped.HERE / "tiny/LICENSE").read_text()
     claimed = float(re.search(r"do-contrast R² .*?\| (0\.\d+) \|", card)[1])
     assert found["do_contrast"] == pytest.approx(claimed, abs=0.15) and found["matched"] > 0.9
     assert found["explained"] > 0.3 > 0 > found["explained_wrong_object"]

@@ -118,6 +118,14 @@ class Records:
             scene |= {name: shrink(scene[name], self.size) for name in stored.pixels}
         return scene
 
+    def setup(self, i: int) -> Any:
+        """The initial state of scene i, as its world drew it. Raises IndexError, DataError."""
+        return self._files.replay(self._index(i), lambda setup: setup)
+
+    def changed(self, setup: Any, chosen: np.ndarray) -> np.ndarray:
+        """See World."""
+        return self._files.world.changed(setup, chosen)
+
     @property
     def question(self) -> str:
         """The question that `outcomes` answers, in words."""

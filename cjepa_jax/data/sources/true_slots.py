@@ -66,6 +66,8 @@ class TrueSlots:
         world = wrapped.inner(self, size=LEAST_SIZE, frames=max(self.clip, self.frames))
         if not isinstance(world, World) or not world.state_names:
             raise ConfigError(f"data.options.of = {self.of!r}: must be a simulated world with states")
+        if (do := getattr(world, "do", "remove")) != "remove":
+            raise ConfigError(f"data.options.of_options.do = {do!r}: must be 'remove' for slots")
         object.__setattr__(self, "source", world)
         check_integer("data.options.slots", self.slots, 1)
         check_integer("data.options.width", self.width, 0)

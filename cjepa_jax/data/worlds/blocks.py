@@ -62,6 +62,7 @@ class Blocks(Rigid):
 
     setup_type: ClassVar[type] = Setup
     dos: ClassVar[tuple[str, ...]] = ("remove", "insert", "set")  # most swapped blocks would begin inside others
+    attributes: ClassVar[tuple[str, ...]] = ("velocity", "mass", "colour")  # a turned block would begin inside others
     room: ClassVar[tuple[float, float, float, float]] = (0.0, 0.0, 1.0, GROUND)
     question: ClassVar[str] = "Does block j fall: is it lower at the end by more than half of its height?"
 

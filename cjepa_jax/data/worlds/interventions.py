@@ -110,6 +110,8 @@ class Changeable(World):
         out = chosen.copy()
         if self.do == "swap":
             out[_ring(setup, chosen, self.room)] = True
+        if self.do == "set":
+            out &= _settable(setup, self.attribute)
         return out
 
     def play(self, setup: Any, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -194,19 +196,25 @@ def _set(setup: Any, rows: np.ndarray, attribute: str, value: tuple) -> Any:
         colour = setup.colour.copy()
         colour[rows] = np.rint(255 * np.asarray(value))
         return _with(setup, colour=colour)
-    bodies = _bodies(setup)
-    if attribute in FORCED and bodies.mode is not None:
-        rows = rows[bodies.mode[rows] != physics.FIXED]
+    bodies, rows = _bodies(setup), rows[_settable(setup, attribute)[rows]]
     column = getattr(bodies, attribute).copy()
     column[rows] = column[rows] * value[0] if attribute == "mass" else value if len(value) > 1 else value[0]
     return _with(setup, **{attribute: column})
+
+
+def _settable(setup: Any, attribute: str) -> np.ndarray:
+    """The objects that have this attribute, bool [K]: those that never move have no velocity, spin and mass."""
+    mode = getattr(_bodies(setup), "mode", None)
+    if attribute not in FORCED or mode is None:
+        return np.ones(len(setup.colour), bool)
+    return np.not_equal(mode, physics.FIXED)
 
 
 def _twin(setup: Any, row: int, room: tuple) -> Any:
     """The setup with one object more, equal to `row` but for its place."""
     bodies, layer = _bodies(setup), _layer(setup)
     reach = np.hypot(*bodies.half.T)
-    axes = [low + reach[row] + (high - low - 2 * reach[row]) * (np.arange(GRID) + 0.5) / GRID
+    axes = [low + reach[row] + (low + high - 2 * (low + reach[row])) * (np.arange(GRID) + 0.5) / GRID
             for low, high in zip(room[:2], room[2:], strict=True)]  # fmt: skip
     places = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     same = layer == layer[row]

@@ -56,6 +56,12 @@ class Ramps(Rigid):
     objects: tuple[int, int] = (5, 7)
 
     setup_type: ClassVar[type] = Setup
+    attributes: ClassVar[tuple[str, ...]] = (
+        "velocity",
+        "angle",
+        "mass",
+        "colour",
+    )  # spun bars would pass through others
     question: ClassVar[str] = "Does object j reach the goal: end in the jar, or touch the goal for 2 frames?"
     state_names: ClassVar[tuple[str, ...]] = (
         *Rigid.state_names,

@@ -52,6 +52,7 @@ def test_scenes_interventions_and_outcomes_are_the_world_s_own(folders, world):
         assert_same(source[i], own[i])
         removed = np.arange(len(own[i]["masks"])) % 2 == i % 2
         np.testing.assert_array_equal(source.intervene(i, removed), own.intervene(i, removed))
+        np.testing.assert_array_equal(source.changed(source.setup(i), removed), own.changed(own.setup(i), removed))
         assert_same(source.outcomes(i)._asdict(), own.outcomes(i)._asdict())
 
 
@@ -89,6 +90,7 @@ def test_fewer_frames_are_the_beginning(folders, world):
         removed = np.zeros(len(own[i]["masks"]), bool)
         removed[-1] = True
         np.testing.assert_array_equal(source.intervene(i, removed), own.intervene(i, removed))
+        np.testing.assert_array_equal(source.changed(source.setup(i), removed), own.changed(own.setup(i), removed))
         assert_same(source.outcomes(i)._asdict(), own.outcomes(i)._asdict())
 
 

@@ -162,5 +162,7 @@ def test_every_world_gives_slots(name):
 def test_a_scene_with_more_objects_than_slots_is_unreadable():
     with pytest.raises(DataError, match=r"objects: data.options.slots = 2 is too few$"):
         make(slots=2)[0]
+    with pytest.raises(ConfigError, match="^data.options.of_options.do = 'swap': must be 'remove' for slots$"):
+        TrueSlots(of_options={"do": "swap"})
     with pytest.raises(ConfigError, match="must be a simulated world with states"):
         make(of="cjepa_jax.data.sources.true_slots:TrueSlots", of_options={})

@@ -221,6 +221,7 @@ def test_what_never_moves_gets_no_velocity_and_a_set_height_changes_light_alone(
         for k, mode in enumerate(setup.bodies.mode):
             velocity = world.done(setup, one_of(setup, k)).setup.bodies.velocity[k]
             assert velocity.tolist() == ([0, 0] if mode == physics.FIXED else [0.5, 0])
+            assert world.changed(setup, one_of(setup, k)).any() == (mode != physics.FIXED)
             seen.add(int(mode))
     assert len(seen) == 2
     low, darker = Shadows(size=32, frames=1, do="set", attribute="height", value=(0.05,)), 0
@@ -257,6 +258,10 @@ def test_a_world_refuses_what_it_has_not():
         Shadows(do="set", attribute="mass", value=2.0)
     with pytest.raises(ConfigError, match=r"value is \(0.6,\); its height must be at most .* 0.5, so lamps are above"):
         Shadows(do="set", attribute="height", value=0.6)
+    with pytest.raises(ConfigError, match="it must be one of velocity, mass, colour$"):
+        Blocks(do="set", attribute="angle", value=1.0)
+    with pytest.raises(ConfigError, match="it must be one of velocity, angle, mass, colour$"):
+        Ramps(do="set", attribute="spin", value=1.0)
     for kind, least in ((Blocks, "2"), (Ramps, "1.44")):
         with pytest.raises(ConfigError, match=f"its speed must be at most {least}"):
             kind(do="set", attribute="velocity", value=(3.0, 0.0))
