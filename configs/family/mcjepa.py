@@ -10,7 +10,7 @@ warped maps, edge-aware smoothness, consistency of both directions, variance and
 two views. Different: sizes of pyramid, projector and batch, the content's views are of the same frames (there of
 ImageNet), both losses in every step (there batches alternate), motion from the first step (there from epoch 10), the
 mean over levels instead of the sum, hidden pixels are not reconstructed, and these weights. docs/FAMILY.md has a table
-of the differences. It has not been scored.
+of the differences. Expected: docs/RESULTS_FAMILY.md.
 
     --config.data.source=cjepa_jax.data.sources.videos:Videos --config.data.path=DIR --config.data.count=0 \
         --config.data.options="{'fps': 12.0}" --config.checkpoint.best=probe/rankme     your own videos
