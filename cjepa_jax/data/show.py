@@ -175,5 +175,7 @@ def questions(source, index: int, removed: np.ndarray) -> Iterator[str]:
         if stay.any():
             j = int(np.argmax(2 * (stay & differs) + stay))
             factual, *others = ("yes" if row[j] else "no" for row in outcomes.happens[[0, *(1 + gone)]])
-            answers = [f"without {k}: {answer}" for k, answer in zip(gone.tolist(), others, strict=True)]
+            do = getattr(source, "do", "remove")
+            what = "without" if do == "remove" else f"do({do})"
+            answers = [f"{what} {k}: {answer}" for k, answer in zip(gone.tolist(), others, strict=True)]
             yield " ".join((re.sub(r"\bj\b", str(j), text), ", ".join([factual, *answers])))

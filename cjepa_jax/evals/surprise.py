@@ -74,7 +74,8 @@ class Surprise:
         times = scenes.grid[0]
         least = 3 + self.curtain
         require(times >= least, "Surprise", f"clips of at least {least} tubelets, not {times} (data.frames)")
-        require(scenes.source.can_rerender, "Surprise", "a source that can remove objects (can_rerender)")
+        removes = scenes.source.can_rerender and getattr(scenes.source, "do", "remove") == "remove"
+        require(removes, "Surprise", "a source that removes objects (can_rerender, data.options.do = 'remove')")
         arrays = bench.testing.arrays
         tokens = arrays["object_patches"][:1]
         context = np.arange(tokens.shape[2])[None] < tokens.shape[2] // times

@@ -122,6 +122,11 @@ class Records:
         """The initial state of scene i, as its world drew it. Raises IndexError, DataError."""
         return self._files.replay(self._index(i), lambda setup: setup)
 
+    @property
+    def do(self) -> str:
+        """What an intervention of its world is."""
+        return getattr(self._files.world, "do", "remove")
+
     def changed(self, setup: Any, chosen: np.ndarray) -> np.ndarray:
         """See World."""
         return self._files.world.changed(setup, chosen)
