@@ -145,7 +145,12 @@ class Fixed(Balls):
         (dict(hide=noise, frames=4), {}, "needs clips of at least 3 tubelets, not 2"),
         (dict(hide=noise, frames=6), {"curtain": 1}, "needs clips of at least 4 tubelets, not 3"),
         (dict(hide=lambda hidden: Seen(None, None, None)), {}, "needs a model that predicts hidden tokens"),
-        (dict(hide=noise, source=Fixed("test", size=32, frames=8, count=8)), {}, "needs a source that can remove"),
+        (dict(hide=noise, source=Fixed("test", size=32, frames=8, count=8)), {}, "needs a source that removes objects"),
+        (
+            dict(hide=noise, source=Balls("test", size=32, frames=8, do="swap")),
+            {},
+            "needs a source that removes objects",
+        ),
         (dict(hide=noise), {"scenes": 3}, "needs 4 test scenes with an object"),
     ],
 )
