@@ -13,6 +13,7 @@ import numpy as np
 
 from cjepa_jax.bench import torch_step
 from cjepa_jax.bench.torch_step import Transformer, functional, nn, torch
+from cjepa_jax.configuration import seeds
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import multiblock
@@ -22,7 +23,6 @@ from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.positions import sincos
 
 TARGETS, TARGET, CONTEXT, ASPECT, KEEP = 4, (0.15, 0.2), (0.85, 1.0), (0.75, 1.5), 10  # as published
-STREAM = 11  # word of the masks' seed
 
 
 class Encoder(nn.Module):
@@ -91,7 +91,7 @@ class Twin:
         self.batches = []
         for number, arrays in enumerate(batches):
             images = (arrays["video"][:, 0].astype(np.float32) / 255 - mean) / std
-            masks = drawn(np.random.default_rng([seed, number, STREAM]), len(images), *grid[1:])
+            masks = drawn(seeds.generator(seed, "masks of a peer", number), len(images), *grid[1:])
             self.batches.append((torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), *masks))
         lengths = [(masks[0].shape[1], masks[1][0].shape[1]) for _, *masks in self.batches]
         self.about = f"context and target tokens by batch: {', '.join(f'{c} + 4 x {t}' for c, t in lengths)}"

@@ -52,6 +52,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "clusters of colours": 1101,
     "first frame of slots": 1102,
     "scenes of a benchmark": 1120,
+    "masks of a peer": 1121,
 }
 
 

@@ -50,7 +50,7 @@ class InFlight:
             flight.arrived()
         flight.settle(0)
 
-    A thread notes when each step ends. It does not keep Python from ending.
+    A thread notes when each step ends. It must have ended before Python does, which would otherwise abort.
 
     Args:
       booked: called once for each step that is done, in their order.
@@ -60,7 +60,8 @@ class InFlight:
         self._booked = booked
         self._running: collections.deque[_Step] = collections.deque()
         self._watched: queue.SimpleQueue[_Step | None] = queue.SimpleQueue()
-        threading.Thread(target=self._watch, name="steps", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, name="steps", daemon=True)
+        self._watcher.start()
 
     def started(self, step: int, result: jax.Array, compiled: bool) -> None:
         """A step was started, of which `result` is ready when it is done."""
@@ -81,8 +82,9 @@ class InFlight:
             self._booked(step.done())
 
     def close(self) -> None:
-        """Ends the thread after the steps that run, without waiting for them."""
+        """Waits for the steps that run, whatever becomes of them, and ends the thread."""
         self._watched.put(None)
+        self._watcher.join()
 
     def _watch(self) -> None:
         while step := self._watched.get():

@@ -52,6 +52,7 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "training of ALOE": 1,
     "clusters of colours": 1,
     "scenes of a benchmark": 0,
+    "masks of a peer": 1,
 }
 NUMBERS = (0, 1, 2, 3, 4, 5, 7, 21, 1001, 2**32 - 1, 2**32, 2**63)
 OF_SCENES = {  # purpose -> the words behind the seed, from two numbers; the seeds that finished data depend on

@@ -174,8 +174,8 @@ MASKS = (
             f"{PUBLISHED}one_number_gives_area_and_shape_of_a_target",
         ),
         (
-            "least = min(least, int(_context(",
-            "least = max(least, int(_context(",
+            "least = min(least, int(context_block(",
+            "least = max(least, int(context_block(",
             f"{PUBLISHED}statistics_of_ijepas_masks",
         ),
         ("~context, ~target & ~context", "~context, ~context", f"{MULTIBLOCK}blocks_go_through_all_times"),

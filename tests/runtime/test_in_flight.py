@@ -28,6 +28,8 @@ def flight():
     made = InFlight(booked.append)
     made.booked = booked
     yield made
+    for step in made._running:
+        step.result.done.set()
     made.close()
 
 
@@ -65,6 +67,15 @@ def test_only_the_time_after_a_steps_end_is_waiting_for_its_next_batch(flight):
     flight.settle(0)
     waited = [done.waited for done in flight.booked]
     assert 0.2 < waited[0] < 5 and waited[1:] == [0, 0]
+
+
+def test_closing_waits_for_what_runs_so_that_no_thread_is_left_in_the_device():
+    """A thread that returns from a device into a Python that ends aborts the process."""
+    made, running = InFlight(lambda done: None), Result()
+    made.started(1, running, compiled=False)
+    threading.Timer(0.2, running.done.set).start()
+    made.close()
+    assert running.done.is_set() and not made._watcher.is_alive()
 
 
 def test_what_a_step_raises_comes_out_when_it_is_waited_for(flight):
