@@ -82,7 +82,7 @@ class InFlight:
             self._booked(step.done())
 
     def close(self) -> None:
-        """Waits for the steps that run, whatever becomes of them, and ends the thread."""
+        """Waits for the steps that run, also if they fail, and ends the thread."""
         self._watched.put(None)
         self._watcher.join()
 
