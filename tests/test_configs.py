@@ -80,16 +80,17 @@ SLOW = (".ablations.",)  # many, and each a small change of what is traced anywa
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * any(s in n for s in SLOW)) for n in NAMES])
-def test_every_config_traces_a_step_at_its_true_sizes(name):
-    """In bfloat16, which could leave something in a state that is float32. All other tests of steps are in float32."""
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float32", marks=pytest.mark.slow)])
+def test_every_config_traces_a_step_at_its_true_sizes(name, dtype):
+    """In bfloat16, which could leave something in a state that is float32. The slow tests do it in float32 too."""
     c = importlib.import_module(name).get_config()
     check.check(c)
-    program = (c.data.intervened, c.objective.to_json(), c.optim.to_json())
+    program = (dtype, c.data.intervened, c.objective.to_json(), c.optim.to_json())
     program += (c.train.batch, c.data.frames, c.data.size, c.data.max_objects, c.data.row_lengths)
     if program in TRACED:
         return
     TRACED.add(program)
-    objective = build.build(c.objective, steps=1000, dtype="bfloat16")
+    objective = build.build(c.objective, steps=1000, dtype=dtype)
     optimizer, batch = optim.make(c.optim), abstract_batch(c, objective)
     rate = functools.partial(schedules.learning_rate, peak=1.0, warmup=10, total=1000)
     state = jax.eval_shape(functools.partial(train_step.init_state, objective, optimizer, c.seed), batch)

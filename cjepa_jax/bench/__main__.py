@@ -17,10 +17,11 @@ def _flags():
     from absl import flags
 
     flags.DEFINE_integer("steps", 30, "steps to time, after those that compile", lower_bound=3)
-    known = ("torch", "torch-compile", "ijepa", "padded")
-    flags.DEFINE_list("against", "", f"what to compare the step with, instead of describing it: {', '.join(known)}")
-    limit = f"must be one or more of {','.join(known)}"
-    flags.register_validator("against", lambda names: set(names) <= set(known) and len(set(names)) == len(names), limit)
+    from cjepa_jax.bench.peer import PEERS
+
+    flags.DEFINE_list("against", "", f"what to compare the step with, instead of describing it: {', '.join(PEERS)}")
+    limit = f"must be one or more of {','.join(PEERS)}"
+    flags.register_validator("against", lambda names: set(names) <= set(PEERS) and len(set(names)) == len(names), limit)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from cjepa_jax.bench import flops, peer
 from cjepa_jax.data.bench import processor
 from cjepa_jax.errors import ConfigError
 
-PEERS = ("torch", "torch-compile", "ijepa", "padded")
 OWN = ("ijepa",)  # peers with another algorithm, whose losses are not compared
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first step's loss, relative
 CYCLE = 4  # batches that the rounds go through
@@ -45,7 +44,7 @@ def compare(config: Any, against: Sequence[str], rounds: int) -> dict[str, str]:
     """Times `rounds` rounds of steps, one of each side in turn, and returns a line per finding.
 
     Args:
-      against: names of PEERS. "torch" is the same algorithm in PyTorch, "torch-compile" the same by torch.compile,
+      against: names of peer.PEERS. "torch" is the same algorithm in PyTorch, "torch-compile" the same by torch.compile,
         "ijepa" the step of the public I-JEPA code on the same images (torch_ijepa.py), "padded" ours with naive
         padding.
 

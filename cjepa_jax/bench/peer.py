@@ -12,6 +12,7 @@ from typing import Any
 from cjepa_jax import cli
 from cjepa_jax.errors import CjepaError, PeerError
 
+PEERS = ("torch", "torch-compile", "ijepa", "padded")  # see paired.compare
 GONE = EOFError, BrokenPipeError, ConnectionResetError  # errors of a pipe whose other end is closed
 
 

@@ -5,6 +5,7 @@ checkpoint carries the SHA-256 of each of its files. A checksum of each array co
 errors in memory. The checkpoint's tree is compared with the model's before anything is read.
 """
 
+import asyncio
 import atexit
 import contextlib
 import errno
@@ -359,17 +360,15 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
     """What raises inside may leave writes suspended."""
-    try:
+    with contextlib.ExitStack() as failed:
+        failed.callback(atexit.register, end_writes)
         yield
-    except Exception:
-        atexit.unregister(end_writes)
-        atexit.register(end_writes)
-        raise
+        failed.pop_all()
 
 
 def end_writes() -> None:
     """Ends what Orbax leaves suspended when a save fails. At Python's very end each write would print a traceback."""
     for each in gc.get_objects():
         if type(each) is types.CoroutineType and WRITER.search(each.cr_code.co_filename):
-            with contextlib.suppress(BaseException):  # what its end raises, or that it runs
+            with contextlib.suppress(Exception, asyncio.CancelledError):  # what its end raises, or that it runs
                 each.close()
