@@ -23,6 +23,7 @@ def _prepare():
     given = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count=8 {QUICK}".strip()
 
+    import hypothesis
     import jax
     from absl import flags
     from jaxtyping import install_import_hook
@@ -30,6 +31,9 @@ def _prepare():
     assert jax.device_count() == 8  # JAX has read the flags;
     os.environ["XLA_FLAGS"] = given  # commands that tests start run as a user's do
     flags.FLAGS.mark_as_parsed()
+    # The same examples in every run, as every draw has a seed: a run that passes passes again.
+    hypothesis.settings.register_profile("same", derandomize=True)
+    hypothesis.settings.load_profile("same")
     if "PYTEST_XDIST_WORKER" in os.environ:
         _tell_of_its_end()
     # Every function annotated with shapes checks its arguments and its result; in production they cost nothing.
