@@ -208,6 +208,7 @@ SHADOWS = OBJECTS | {"anchor": 0, "max_objects": 2}  # tiny.py's
 EFFECTS = {
     "tiny": {},
     "effects.named": {"type": "cjepa_jax.masks.displaced:named"},
+    "effects.met": {"type": "cjepa_jax.masks.displaced:named", "meet": 0.67},
     "effects.blocks": {"type": "cjepa_jax.masks.random:matched_blocks", "pair": "drawn"},
     "effects.tokens": {"type": "cjepa_jax.masks.random:matched", "pair": "drawn"},
 }

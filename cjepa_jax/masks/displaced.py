@@ -58,20 +58,31 @@ def named(
     area: tuple[float, float] = (0.05, 0.40),
     grid: tuple[int, ...] = (),
     anchor: int = 0,
+    meet: float = 0.0,
 ) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " K"]]:
     """`draw` with `removed` of `objects.draw`. It is the control for hiding: the predictor is told which objects are
     removed, and sees them where the displaced shape does not cover them. Its `name_context` must be True. The controls
-    with other hidden tokens are `random.matched` and `random.matched_blocks` with pair = "drawn"."""
+    with other hidden tokens are `random.matched` and `random.matched_blocks` with pair = "drawn".
+
+    Args:
+      meet: share of the scenes, 0 to 1, in which the moved shape keeps some of the tokens hidden that were hidden
+        before: it is then uniform among the places that do.
+    Raises: ValueError for a `meet` outside 0 to 1.
+    """
+    if not 0 <= meet <= 1:
+        raise ValueError(f"meet = {meet}: must be 0 to 1")
     shape = geometry.shape(object_patches.shape[1], grid)
     masked, removed = objects.draw(
         rng, object_patches, object_valid, max_objects=max_objects, area=area, grid=grid, anchor=anchor
     )
     if removed.any():
-        masked = _elsewhere(rng, masked.reshape(shape)).ravel()
+        masked = _elsewhere(rng, masked.reshape(shape), meet).ravel()
     return masked, removed
 
 
-def _elsewhere(rng: np.random.Generator, clip: Bool[np.ndarray, "T R C"]) -> Bool[np.ndarray, "T R C"]:
+def _elsewhere(
+    rng: np.random.Generator, clip: Bool[np.ndarray, "T R C"], meet: float = 0.0
+) -> Bool[np.ndarray, "T R C"]:
     """The clip's shape at another place of the plane, or its mirror image if there is no other place."""
     plane = np.any(clip, axis=0)
     steps = [
@@ -82,8 +93,9 @@ def _elsewhere(rng: np.random.Generator, clip: Bool[np.ndarray, "T R C"]) -> Boo
     if moves:
         moved = [np.roll(clip, move, (1, 2)) for move in moves]  # nothing wraps around
         shared = [(image & clip).sum() for image in moved]
-        apart = [image for image, common in zip(moved, shared, strict=True) if common == min(shared)]
-        return apart[rng.integers(len(apart))]
+        meets = meet and rng.uniform() < meet and max(shared)
+        fits = [image for image, n in zip(moved, shared, strict=True) if (n if meets else n == min(shared))]
+        return fits[rng.integers(len(fits))]
     mirrored = [np.flip(clip, axes) for axes in ((1,), (2,), (1, 2))]
     mirrored = [image for image in mirrored if (image != clip).any()] or [clip]
     return mirrored[rng.integers(len(mirrored))]

@@ -95,3 +95,20 @@ def test_named_objects_are_removed_and_the_displaced_shape_is_hidden(anchor):
         assert removed.any() and (removed == chosen).all() and (masked == elsewhere).all()
     masked, removed = drawn(displaced.named, scene(0), area=(0.99, 1.0))
     assert masked.any() and not removed.any()  # blocks, as of all object masks
+
+
+def test_a_share_of_the_displaced_shapes_meets_the_objects():
+    """As often as `meet` says, uniform over the 19 other places of 3 x 3 on 8 x 8 that share a token."""
+    patches = np.zeros((1, 1, 8, 8), bool)
+    patches[0, 0, 2:5, 4:7] = True
+    met = [drawn(displaced.named, patches, seed, meet=0.7)[0].reshape(1, 8, 8) for seed in range(1600)]
+    assert all(mask.sum() == 9 and (mask != patches[0]).any() for mask in met)
+    near = [corner(mask)[1] for mask in met if (mask & patches[0]).any()]
+    assert abs(len(near) / 1600 - 0.7) < 0.04
+    found, counts = np.unique(near, axis=0, return_counts=True)
+    assert len(found) == 19 and (np.abs(found - [2, 4]) < 3).all()
+    assert ((counts - len(near) / 19) ** 2 / (len(near) / 19)).sum() < 43  # chi-squared of 18: exceeded once in 1000
+    always, never = (drawn(displaced.named, patches, 0, meet=share)[0].reshape(1, 8, 8) for share in (1.0, 0.0))
+    assert (always & patches[0]).any() and not (never & patches[0]).any()
+    with pytest.raises(ValueError, match=r"meet = 1\.5: must be 0 to 1"):
+        drawn(displaced.named, patches, meet=1.5)

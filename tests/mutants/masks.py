@@ -120,9 +120,10 @@ MASKS = (
     ),
     *of(
         "cjepa_jax/masks/displaced.py",
-        ("if common == min(shared)", "if common == max(shared)", f"{DISPLACED}every_place_apart_is_as_likely"),
+        ("else n == min(shared))", "else n == max(shared))", f"{DISPLACED}every_place_apart_is_as_likely"),
         ("if (down, right) != (0, 0)]", "if down or not right]", f"{DISPLACED}every_place_apart_is_as_likely"),
-        ("apart[rng.integers(len(apart))]", "apart[0]", f"{DISPLACED}every_place_apart_is_as_likely"),
+        ("fits[rng.integers(len(fits))]", "fits[0]", f"{DISPLACED}every_place_apart_is_as_likely"),
+        ("(n if meets", "(True if meets", f"{DISPLACED}a_share_of_the_displaced_shapes_meets_the_objects"),
         (
             "for axes in ((1,), (2,), (1, 2))]",
             "for axes in ((1,),)]",
