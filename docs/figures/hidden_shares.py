@@ -11,7 +11,13 @@ import numpy as np
 from cjepa_jax import experiment
 
 BATCHES = 20  # of 32 scenes
-CONFIGS = {"objects": "tiny", "named": "effects.named", "met": "effects.met", "blocks": "effects.blocks", "tokens": "effects.tokens"}
+CONFIGS = {
+    "objects": "tiny",
+    "named": "effects.named",
+    "met": "effects.met",
+    "blocks": "effects.blocks",
+    "tokens": "effects.tokens",
+}
 
 for name, module in CONFIGS.items():
     config = importlib.import_module(f"cjepa_jax.configs.{module}").get_config()
