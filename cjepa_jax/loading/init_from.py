@@ -98,13 +98,16 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
 
     Raises: ConfigError for an objective that exports no encoder, and as configuration.check.
     """
-    section = config.objective.get("encoder")
+    section, kind = config.objective.get("encoder"), dict(encoder).get("type", "")
     started = "encoder" in base.exports(_objective(config)) or _framewise(config)
+    if kind or (hasattr(section, "keys") and section.get("type")):  # another network than models' Encoder
+        started = hasattr(section, "keys") and section.get("type") == kind
     if not started or not hasattr(section, "keys") or "variant" not in section:
         raise ConfigError(
             f"init_from: objective.type = {config.objective.type!r} has no encoder that weights can start"
         )
-    lines, known = [], catalogue.keywords("model", foreign.PARTS["encoder"]) or set()
+    lines, known = [], (catalogue.keywords("model", kind or foreign.PARTS["encoder"]) or set()) | {"type"}
+    default = build.locate(kind, "objective.encoder.type") if kind else Encoder
     tokenizer = dict(encoder).get("tokenizer")
     if tokenizer and tokenizer["type"] == worlds.CLASS_TOKEN and not _framewise(config):
         raise ConfigError(f"init_from: objective.type = {config.objective.type!r} takes no encoder with a class token")
@@ -114,7 +117,7 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
                 continue  # a config from before
             if key not in known:
                 raise CheckpointError(f"init_from: {key[:60]!r} is not a key of objective.encoder")
-            before = section.get(key, getattr(Encoder, key, None))  # a config may leave keys to their defaults
+            before = section.get(key, getattr(default, key, None))  # a config may leave keys to their defaults
             if config_lib.resolve({"": before}) != config_lib.resolve({"": value}):
                 lines.append(f"objective.encoder.{key} = {value!r} (was {before!r}): the weights' own")
                 try:
@@ -130,10 +133,10 @@ def predictor_line(config: Any, weights: Pretrained) -> str:
     section = config.objective.get("predictor")
     if section is None:
         return ""
-    if weights.world and config.objective.type == worlds.OBJECTIVE:
+    if weights.world and config.objective.type == weights.world.objective:
         return _world_line(config, weights.world)
     if weights.world:
-        return f"{FRESH} that of {weights.world.name} is for {worlds.OBJECTIVE}"
+        return f"{FRESH} that of {weights.world.name} is for {weights.world.objective}"
     if weights.predictor is None or "predictor" not in weights.params:
         return f"{FRESH} the weights have none"
     if "predictor" not in base.exports(_objective(config)):
@@ -182,16 +185,19 @@ def start(
     where, encoder = weights.source, _on_frames(config, weights, "encoder")
     params = state.params | {"encoder": _placed(state.params["encoder"], encoder, f"{where}: the encoder")}
     target, extra, taken = state.target, state.extra, not predictor_line(config, weights).startswith(FRESH)
-    if taken and weights.world and config.objective.type == worlds.OBJECTIVE:
-        for name, found in weights.world.params.items():
+    world = weights.world if weights.world and config.objective.type == weights.world.objective else None
+    if taken and world:
+        for name, found in world.params.items():
             params[name] = _placed(params[name], found, f"{where}: the {name}")
-        extra = _placed(extra, weights.world.extra, f"{where}: running statistics") if weights.world.extra else extra
     elif taken and "predictor" in base.exports(_objective(config)):
         found = weights.params["predictor"]
         params["predictor"] = _placed(params["predictor"], found, f"{where}: the predictor")
+    if world and world.extra and (taken or world.of_encoder):
+        extra = _placed(extra, world.extra, f"{where}: running statistics")
     if jax.tree.leaves(target):
         own = "target" in weights.params and "encoder" not in config.optim.freeze
-        average = _on_frames(config, weights, "target") if own else encoder
+        part = getattr(_objective(config), "averaged", "")
+        average = _on_frames(config, weights, "target") if own else encoder[part] if part else encoder
         inner = target.get("encoder", target)
         inner = _placed(inner, average, f"{where}: the target")
         target = target | {"encoder": inner} if "encoder" in target else inner
@@ -239,6 +245,8 @@ def _has_checkpoint(folder: pathlib.Path) -> bool:
 
 def _frames(weights: Pretrained) -> int:
     """Frames of the boxes (frames x rows x columns of pixels) that the weights' first layer takes."""
+    if "projection" not in weights.params["encoder"]["tokenizer"]:
+        return 1  # no images
     box = weights.encoder.get("channels", config_lib.CHANNELS) * sizes.parse(weights.encoder["variant"]).patch ** 2
     return weights.params["encoder"]["tokenizer"]["projection"]["kernel"].shape[0] // box
 

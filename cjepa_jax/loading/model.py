@@ -57,9 +57,9 @@ class Network:
     def of_weights(cls, weights: Pretrained, dtype: str) -> "Network":
         """The network of loaded weights, on the devices. Encoder and predictor are run as those of `Jepa`, for any
         objective that exported them (objectives.base.Objective)."""
-        if weights.world and "tokenizer" in weights.encoder:
-            text = f"{weights.world.name} starts a world model: train with --config.init_from"
-            raise CheckpointError(f"{weights.source}: {text}, as docs/WORLD_MODELS.md says")
+        if weights.world and {"tokenizer", "type"} & weights.encoder.keys():
+            text = f"{weights.world.name} is for {weights.world.objective} alone: train with --config.init_from"
+            raise CheckpointError(f"{weights.source}: {text}, or evaluate with --training=CONFIG of such a training")
         kind = Dense if weights.encoder.get("levels") else Jepa
         objective = kind(
             encoder=weights.encoder,

@@ -8,7 +8,7 @@ from cjepa_jax.types import Array, Batch, Params
 class Objective(Protocol):
     """Built from config.objective (+ dtype and the total number of steps). Frozen, so jit can close over it.
 
-    Its class may say three things more, each as a plain class attribute without annotation:
+    Its class may say more, each as a plain class attribute without annotation:
 
       exports = ("encoder", "predictor")
           Parts of `params` that other code can use, so that cjepa_jax.load, export and init_from take them: models'
@@ -21,6 +21,8 @@ class Objective(Protocol):
           Kinds of scenes (data/kinds) that it trains on. Default: these two, since an episode is a video too.
       framewise = True
           Its "encoder" encodes each frame of a clip as an image. So init_from can start it. Default: False.
+      averaged = "trunk"
+          The part of `params["encoder"]` whose moving average the target is. Default: "", all of it.
       grace = 300
           Steps at the start in which collapsed features are normal, so that nothing warns of them. Default: 0.
       method = "masked autoencoder"

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,7 @@ class PointJepa:
 
     max_removed = 0  # clouds have no objects
     kinds = ("points",)
+    averaged = "trunk"
     method = "Point-JEPA: hidden groups of a point cloud are predicted from visible ones"
 
     def __post_init__(self):
@@ -64,6 +66,11 @@ class PointJepa:
     @property
     def tubelet(self) -> int:
         return self._encoder.tubelet
+
+    def setting(self, key: str) -> Any:
+        """The value of config.objective's key with dots, or its default: "prediction_loss", "predictor.depth"."""
+        part, _, name = key.rpartition(".")
+        return getattr({"": self, "encoder": self._encoder, "predictor": self._predictor}[part], name)
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh encoder and predictor. The target starts as a copy of the encoder's blocks."""

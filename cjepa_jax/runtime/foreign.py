@@ -169,11 +169,15 @@ def bounded(found: Any) -> None:
 
 def encoder(found: Mapping[str, Any], where: str) -> None:
     """Checks the arguments of an encoder that a file gives. Raises CheckpointError, one line."""
-    known = catalogue.keywords("model", PARTS["encoder"]) or set()
     try:
         bounded({"objective": {"encoder": dict(found)}})
     except ConfigError as error:
         raise CheckpointError(f"{where}: {error}") from error
+    kind = found.get("type", PARTS["encoder"])
+    known = catalogue.keywords("model", kind) if isinstance(kind, str) else None
+    if known is None:
+        raise CheckpointError(f"{where}: encoder.type = {short(kind)}: must be a network of {MODELS.rstrip('.')}")
+    known = known | {"type"} if "type" in found else known
     for key in found:
         if key not in known:
             raise CheckpointError(f"{where}: {short(key)} is not a key of objective.encoder")

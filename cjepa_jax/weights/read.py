@@ -3,6 +3,7 @@
 found = read("IN1K-vit.h.14-300e.pth.tar")      I-JEPA, V-JEPA, V-JEPA 2 and 2.1 as published
 found = read("ijepa_vith14_1k")                 a folder of transformers' IJepaModel or VJEPA2Model
 found = read("vjepa2-ac-vitg.pt")               V-JEPA 2-AC, and weights.pt of LeWorldModel (worlds.py)
+found = read("pointjepa.ckpt")                  Point-JEPA (points.py)
 found = read("exported")                        a folder that this package exported
 print(found.summary())
 Encoder(**found.encoder).apply({"params": found.params["encoder"]}, video)
@@ -21,7 +22,7 @@ import numpy as np
 from cjepa_jax.configuration.check import CHANNELS
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import CheckpointError
-from cjepa_jax.weights import export_format, files, huggingface, name_maps, published, safety, worlds
+from cjepa_jax.weights import export_format, files, huggingface, name_maps, points, published, safety, worlds
 
 ENCODERS = ("encoder", "", "target_encoder", "ema_encoder")  # in order of preference; the EMA is the target
 TARGETS = ("target_encoder", "ema_encoder")
@@ -32,7 +33,8 @@ class Pretrained:
     """Parameters and their description.
 
     Attributes:
-      layout: "cjepa_jax", "ijepa", "vjepa", "vjepa2", "vjepa2.1", "timm", "hf-ijepa", "hf-vjepa2" or "lewm".
+      layout: "cjepa_jax", "ijepa", "vjepa", "vjepa2", "vjepa2.1", "timm", "hf-ijepa", "hf-vjepa2", "lewm" or
+        "point-jepa".
       source, digest: their file or folder, and its SHA-256.
       licence: "CC-BY-NC-4.0", "MIT", ..., or "unknown".
       encoder, predictor: the keyword arguments of models' Encoder and Predictor (without `out`) that the weights
@@ -40,7 +42,7 @@ class Pretrained:
       params: nested float32 arrays, "encoder" and, if they exist, "target" (its moving average) and "predictor".
       input: size in pixels, frames, anchor, names_objects of the training.
       about: further information. Of public weights: "encoder" and "target", the names of the stored parts, and "notes".
-      world: what objectives.world.World has besides an encoder, of a published world model.
+      world: what a published world model or Point-JEPA has besides an encoder, for one objective alone.
     """
 
     layout: str
@@ -116,9 +118,9 @@ def read(
         return Pretrained(**export_format.read(path, config, _digest(path)))
     if (path / export_format.SUM).is_file() and (path / files.SINGLE).is_file():
         export_format.verify(path, _digest(path / files.SINGLE))
-    if worlds.is_lewm(tensors):
+    if read_alone := _lewm if worlds.is_lewm(tensors) else _point_jepa if points.is_point_jepa(tensors) else None:
         given = dict(part=part, layout=layout, frames=frames, images=images, levels=levels, mask_token=mask_token)
-        return _lewm(path, tensors, heads, given)
+        return read_alone(path, tensors, heads, given)
     known, parts = _laid_out(path, config, tensors, layout)
     chosen, target = _which(parts, part, str(path))
     known = dataclasses.replace(known, heads=heads or known.heads, frames=frames or known.frames)
@@ -141,20 +143,39 @@ def read(
 
 def _lewm(path: Path, tensors: files.Tensors, heads: int, given: Mapping[str, Any]) -> Pretrained:
     """The published LeWorldModel. Raises CheckpointError also if one of `given`, which do not concern it, is set."""
-    if options := [name for name, value in given.items() if value or (name == "mask_token" and value is not None)]:
-        raise CheckpointError(f"{path}: {options[0]}: not for LeWorldModel, whose arrays say it themselves")
+    _require_unsaid(path, "LeWorldModel", given)
     encoder, params, world = worlds.lewm(tensors, published.MEAN, published.STD, heads)
     side = math.isqrt(params["tokenizer"]["positions"].shape[1] - 1)
+    size = side * parse(encoder["variant"]).patch
+    return _alone(path, encoder, {"encoder": params}, world, layout="lewm", licence="unknown", size=size)
+
+
+def _point_jepa(path: Path, tensors: files.Tensors, heads: int, given: Mapping[str, Any]) -> Pretrained:
+    """The published Point-JEPA. Raises as `_lewm`."""
+    _require_unsaid(path, points.NAME, given)
+    encoder, params, world = points.point_jepa(tensors, heads)
+    return _alone(path, encoder, params, world, layout="point-jepa", licence=points.LICENCE, size=0)
+
+
+def _require_unsaid(path: Path, name: str, given: Mapping[str, Any]) -> None:
+    if options := [key for key, value in given.items() if value or (key == "mask_token" and value is not None)]:
+        raise CheckpointError(f"{path}: {options[0]}: not for {name}, whose arrays say it themselves")
+
+
+def _alone(
+    path: Path, encoder: dict, params: dict, world: worlds.World, *, layout: str, licence: str, size: int
+) -> Any:
+    """Weights for one objective alone. `size`: of images in pixels, 0 for none."""
     return Pretrained(
-        layout="lewm",
+        layout=layout,
         source=str(path),
         digest=_digest(path),
-        licence="unknown",
+        licence=licence,
         encoder=encoder,
         predictor=None,
-        params={"encoder": params},
-        input={"size": side * parse(encoder["variant"]).patch, "frames": 1, "anchor": 0, "names_objects": False},
-        about={"encoder": "encoder", "notes": [f"it is for {worlds.OBJECTIVE} alone"]},
+        params=params,
+        input={"size": size, "frames": 1, "anchor": 0, "names_objects": False},
+        about={"encoder": "encoder", "notes": [f"it is for {world.objective} alone"]},
         world=world,
     )
 

@@ -79,16 +79,20 @@ class World:
     """What a file holds besides an encoder.
 
     Attributes:
-      name: "V-JEPA 2-AC" or "LeWorldModel".
+      name: "V-JEPA 2-AC", "LeWorldModel" or "Point-JEPA".
       settings: keys of config.objective that the parameters need, with dots, and their values.
-      params: of objectives.world.World, without "encoder".
+      params: of the objective, without "encoder".
       extra: its running statistics, {} if there are none.
+      objective: the one that these parameters are for.
+      of_encoder: whether `extra` belongs to the encoder, and is taken without the predictor too.
     """
 
     name: str
     settings: Mapping[str, Any]
     params: Mapping[str, Any]
     extra: Mapping[str, Any]
+    objective: str = OBJECTIVE
+    of_encoder: bool = False
 
 
 def action_conditioned(view: Tensors) -> tuple[World | None, list[str]]:

@@ -3,7 +3,7 @@
 from tests.mutants.mutant import of, tests_of
 
 (DENSE,) = tests_of("objectives/", "dense")
-LEVELS, WORLDS = tests_of("weights/", "levels", "worlds")
+LEVELS, WORLDS, PUBLISHED_POINTS = tests_of("weights/", "levels", "worlds", "points")
 OUTPUTS = f"{DENSE}the_public_codes_outputs_and_losses"
 (POINTS,) = tests_of("objectives/", "points")
 (RUNS,) = tests_of("masks/", "runs")
@@ -250,6 +250,24 @@ FAMILY = (
             '{theirs}.{name}") for name, leaf in',
             '{theirs}.net.1.running_var") for name, leaf in',
             f"{WORLDS}lewm_is_read_under_both_namings",
+        ),
+    ),
+    *of(
+        "cjepa_jax/weights/points.py",
+        (
+            '"running_mean": "mean"',
+            '"running_var": "mean"',
+            f"{PUBLISHED_POINTS}it_is_read_as_the_golden_test_lays_it_out",
+        ),
+        (
+            "weight.reshape(weight.shape[:2]).T)",
+            "weight.reshape(weight.shape[:2]))",
+            f"{PUBLISHED_POINTS}a_run_starts_from_it",
+        ),
+        (
+            '"teacher.ema_model": "target"',
+            '"teacher.ema_model": "encoder.trunk"',
+            f"{PUBLISHED_POINTS}a_run_starts_from_it",
         ),
     ),
     *of(

@@ -275,7 +275,7 @@ def test_lewm_starts_world_models_alone(tmp_path):
     path = tmp_path / "weights.safetensors"
     published_lewm(path)
     found = read.read(path, heads=2)
-    with pytest.raises(CheckpointError, match="LeWorldModel starts a world model: train with --config.init_from"):
+    with pytest.raises(CheckpointError, match="LeWorldModel is for cjepa_jax.objectives.world:World alone: train"):
         Network.of_weights(found, "float32")
     config = clips.get_config().unlock()
     config.init_from, config.data.size = str(path), 28
