@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.slot_predictor import Auxiliary, SlotPredictor
-from cjepa_jax.objectives import graphs, options
+from cjepa_jax.objectives import dagma, graphs, options
 from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.types import Array, Batch, Params
 
@@ -61,7 +61,7 @@ class Slots(PerExample):
     max_removed = 0  # the predictor has no embedding of objects, so any number can be hidden
     kinds = ("slots",)
     predicts = True
-    graph_names = ("last attention", "attention", "jacobian", "masking", "dropping")
+    graph_names = ("last attention", "attention", "jacobian", "masking", "dropping", "learned DAG")
     causal_weight = 0.0  # it does not predict the change under do(remove)
     method = "Causal-JEPA on object slots: slots of the history are hidden, and predicted with the future"
 
@@ -192,7 +192,8 @@ class Slots(PerExample):
         """What each slot's predicted future depends on, by the graphs `graph_names`. Entry i, j: slot i on slot j.
 
         The last and all blocks' attention, the Jacobian's squared norm (by PROBES random projections), and the effects
-        of hiding slot j after its first frame and of dropping it (objectives.graphs). key: draws the projections.
+        of hiding slot j after its first frame and of dropping it (objectives.graphs). Last the acyclic graph that is
+        fitted to the given history and the predicted future (objectives.dagma). key: draws the projections.
         """
         tokens, (visible, present) = self._tokens(params, batch), self._masks(batch)
         slots, frames = batch.video.shape[3], batch.video.shape[1]
@@ -201,7 +202,8 @@ class Slots(PerExample):
         def predict(tokens, visible, present):
             return self._run(params, tokens, visible, present)[0]
 
-        more = self._run(params, tokens, visible, present)[1]
+        prediction, more = self._run(params, tokens, visible, present)
+        whole = [tokens[:, : self.history, :slots], prediction[:, self.history :, :slots]]
         layers = jnp.stack([graphs.attention(layer, there, self.history, frames) for layer in more["attention"]])
         ablated = [
             graphs.effects(
@@ -216,7 +218,8 @@ class Slots(PerExample):
             history=self.history,
             probes=PROBES,
         )
-        return jnp.stack([layers[-1], layers.mean(0), slopes, *ablated], 1)
+        acyclic = dagma.static_graph(jnp.concatenate(whole, 1), there)
+        return jnp.stack([layers[-1], layers.mean(0), slopes, *ablated, acyclic], 1)
 
     def _tokens(self, params: Params, batch: Batch, slots: Array | None = None) -> Float[Array, "B T S D"]:
         """Slots, and after them the auxiliary tokens of each frame."""

@@ -80,6 +80,7 @@ def get_suite():
             "constant velocity, 5 frames": ("rollout", "rmse/position", "constant velocity"),
             "AUROC of effects, attention": ("influence", "auroc/effect/attention"),
             "AUROC of effects, dropping": ("influence", "auroc/effect/dropping"),
+            "AUROC of effects, learned DAG": ("influence", "auroc/effect/learned DAG"),
             "best geometry": ("influence", "auroc/effect/dropping", "extrapolated distance within a layer"),
             "AUROC of contacts, dropping": ("influence", "auroc/contact/dropping"),
         },

@@ -10,6 +10,7 @@ from tests.mutants.mutant import of, tests_of
 (KINDS,) = tests_of("data/", "kinds")
 (CTT,) = tests_of("objectives/", "ctt")
 (INFLUENCE,) = tests_of("evals/", "influence")
+(DAGMA,) = tests_of("objectives/", "dagma")
 EFFECT = f"{CTT}the_effect_of_masking_is_that_of_the_public_code_and_dropping_leaves_nothing_of_a_slot"
 AREA = (
     f"{INFLUENCE}area_and_precision_are_those_of_their_definitions_with_ties_and_the_interval_that_of_resampled_scenes"
@@ -293,6 +294,17 @@ SLOTS = (
             "residual = (total - mean * weight)",
             "residual = (total)",
             f"{ROLLOUT}the_interval_is_that_of_resampled_scenes",
+        ),
+    ),
+    *of(
+        "cjepa_jax/objectives/dagma.py",
+        ("SPARSITY = 0.03", "SPARSITY = 0.2", f"{DAGMA}the_weights_are_those_of_the_public_solver"),
+        ("+ 2 * w * inverse.T", "+ 2 * w * inverse", f"{DAGMA}the_weights_are_those_of_the_public_solver"),
+        (".swapaxes(-1, -2)", "", f"{DAGMA}the_weight_of_j_for_i_is_at_row_i"),
+        (
+            "x - x.mean(1, keepdims=True)",
+            "x - x.mean()",
+            f"{DAGMA}slots_that_change_together_are_joined_and_no_others_and_there_is_no_cycle",
         ),
     ),
     *of(

@@ -14,7 +14,7 @@ from cjepa_jax.data.kinds.slots import SlotMap
 from cjepa_jax.data.sources.true_slots import TrueSlots
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import slots as masks
-from cjepa_jax.objectives import graphs
+from cjepa_jax.objectives import dagma, graphs
 from cjepa_jax.objectives.slots import Slots, losses_of
 from cjepa_jax.types import Batch, Rows
 
@@ -156,3 +156,13 @@ def test_the_jacobian_is_estimated_without_bias_and_drawn_from_its_key():
 def test_a_batch_of_another_length_is_refused():
     with pytest.raises(ConfigError, match=r"^objective.history \+ objective.future = 5: must be data.frames = 4$"):
         OBJECTIVE.loss(params(), {}, {}, dataclasses.replace(batch(), video=batch().video[:, :4]), jax.random.key(0), 0)
+
+
+def test_the_learned_dag_is_that_of_the_given_history_and_the_predicted_future():
+    seen = dataclasses.replace(batch(), context=batch().object_patches.any(1) & (jnp.arange(20) < 12))
+    found = np.asarray(jax.jit(OBJECTIVE.influence)(params(), seen, jax.random.key(0)))
+    there = np.asarray(batch().object_patches.any(1)).reshape(8, 5, 4)[:, 0]
+    prediction = np.asarray(OBJECTIVE.predict(params(), OBJECTIVE.encode({}, seen.video), seen)[0]).reshape(8, 5, 4, 16)
+    whole = np.concatenate([np.asarray(seen.video)[:, :3, 0], prediction[:, 3:]], 1)
+    wanted = jax.jit(dagma.static_graph)(whole, there)
+    np.testing.assert_allclose(found[:, Slots.graph_names.index("learned DAG")], wanted, atol=0.02)
