@@ -7,19 +7,23 @@ import numpy as np
 from cjepa_jax.reports.charts import COLOURS, DASHES
 from cjepa_jax.reports.text import STYLE
 
+NOTHING = 1e-5  # sizes below are those of rounding errors in float32, and are shown as 0
+
 
 def number(value: float | None) -> str:
-    """A value for a table. A dash if it was not measured."""
+    """A value for a table. A dash if it was not measured, 0.000 below NOTHING."""
     if value is None or not np.isfinite(value):
         return "–" if value is None else str(value)
     size = abs(value)
+    if size < NOTHING:
+        return f"{0:.3f}"
     return (
         f"{value:,.0f}"
         if size >= 1000
         else f"{value:.1f}"
         if size >= 10
         else f"{value:.2g}"
-        if 0 < size < 0.001
+        if size < 0.001
         else f"{value:.3f}"
     )
 

@@ -18,6 +18,7 @@ from cjepa_jax.host import door
 from cjepa_jax.objectives.base import Masking
 from cjepa_jax.reports import pictures as report_pictures
 from cjepa_jax.reports import snapshot
+from cjepa_jax.reports.html import NOTHING
 from cjepa_jax.reports.run import numeric
 from cjepa_jax.runtime import distributed as processes
 from cjepa_jax.runtime.workdir import Workdir
@@ -58,8 +59,10 @@ def probes(result: Mapping[str, Any], name: str = "probe") -> str:
 
 
 def _short(value: float) -> str:
-    """Three digits after the point, or two digits of a number that they would show as 0."""
-    return f"{value:.2g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
+    """Three digits after the point, or two digits of a number that they would show as 0 and that is not rounding."""
+    if abs(value) < NOTHING:
+        return f"{0:.3f}"
+    return f"{value:.2g}" if abs(value) < 0.001 else f"{value:.3f}"
 
 
 def finish(config: Any, workdir: Workdir, loop: Any, seconds: float) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cjepa_jax.configuration.check import resolve
-from cjepa_jax.reports import charts, summary, training
+from cjepa_jax.reports import charts, html, summary, training
 from cjepa_jax.reports.run import Run
 from configs import clips
 from configs.baselines import byol, lejepa, mae, supervised
@@ -139,3 +139,7 @@ def test_steps_are_whole_numbers_on_the_axis():
 def test_the_console_shows_small_numbers():
     scores = {"probe/response": 0.00047, "probe/response_random": 0.0, "probe/rankme": 9.6391}
     assert summary.probes(scores) == "response 0.00047 (random 0.000)  rankme 9.639 ()"
+    assert summary.probes({"probe/x_r2": -8.5e-7, "probe/x_r2_random": 2e-5}) == "x_r2 0.000 (random 2e-05)"
+    assert [html.number(value) for value in (-8.5e-7, 0.0, 4e-5, -0.5, 1234.5)] == [
+        "0.000", "0.000", "4e-05", "-0.500", "1,234",
+    ]  # fmt: skip
