@@ -57,6 +57,7 @@ def test_tasks_follow_from_the_seed_and_frames_are_those_that_the_model_saw():
 def test_actions_reach_the_ends_of_the_box_and_an_episode_that_is_over_stays():
     world = Environment(LINE, goal=GOAL, size=16, options={"ends": False})
     tasks, states = moved([-9.0, 0.0, 0.2, 1.0], world)
+    np.testing.assert_array_equal(states[[0, 3]], moved([-1.0, 0.0, 0.0, 9.0], world)[1][[0, 3]])
     np.testing.assert_allclose(world.native(np.array([[-1.0], [0.0], [0.5], [1.0]]))[:, 0], [0, 2, 3, 4])
     assert (column(states[1]) == column(tasks.starts[1])).all() and not states["success"][:2].any()
     assert column(states[0, -1:]) == [0] and column(states[2, 4:5]) - column(tasks.starts[2:3]) in (1, 2)
@@ -97,8 +98,9 @@ def test_a_goal_is_the_environments_or_that_of_a_reset_or_of_a_file(tmp_path):
 
 def test_a_world_model_plans_in_the_units_of_its_data():
     """One that finds the column, and knows what actions of the file do: two per row, standardised."""
-    mean, deviation = 1.5, 2.0
-    world = Environment(LINE, goal=GOAL, size=16, stride=2, mean=np.array([mean]), deviation=np.array([deviation]))
+    mean, deviation = 3.5, 0.5
+    scale = dict(stride=2, mean=np.array([mean]), deviation=np.array([deviation]))
+    world = Environment(LINE, goal={"place": 0.1}, size=16, options={"end": 0.1, "ends": False}, **scale)
 
     def place(_, images):
         return (images[:, 0, :, 0].argmax(-1)[:, None] + 0.5) / 16
@@ -109,11 +111,9 @@ def test_a_world_model_plans_in_the_units_of_its_data():
     policy = control.by_model(world, model, mpc, 0)
     tasks = control.draw_tasks(world, "episode", 4)
     policy.start(tasks)
-    first = policy.act(tasks.starts)
-    assert first.shape == (4, 2, 1) and (first > 0.8).all()  # all of them are far to the left of the goal
-    trials = control.play(world, tasks, policy, 10)
-    assert trials.once.all() and trials.end.all()
-    np.testing.assert_allclose(world.as_recorded(jnp.array([[[-1.0, 1.0]]])), [[[-0.75, 1.25]]])
+    assert policy.act(tasks.starts).shape == (4, 2, 1)
+    assert control.play(world, tasks, policy, 10).end.all()  # in other units it would pass the goal
+    np.testing.assert_allclose(world.as_recorded(jnp.array([[[-1.0, 1.0]]])), [[[-7, 1]]])
 
 
 def test_environments_are_closed_when_nothing_steps_them_any_more(monkeypatch):
