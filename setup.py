@@ -81,6 +81,7 @@ setup(
         "beam": ["apache-beam>=2.60"],
         "video": ["av>=14"],
         "episodes": ["h5py>=3.11", "hdf5plugin>=5", "pyarrow>=18"],
+        "gym": ["gymnasium>=1"],
         "sound": ["soundfile>=0.12"],
         "bands": ["tifffile>=2024.8", "imagecodecs>=2024.6"],
         "slurm": ["submitit>=1.5"],

@@ -13,15 +13,17 @@ from scipy import stats
 
 from cjepa_jax.configuration import seeds
 from cjepa_jax.data.worlds.acting.base import Acting
+from cjepa_jax.evals.gymnasium import Environment
 from cjepa_jax.planning.agent import Agent, Modules
 from cjepa_jax.planning.costs import unroll
 from cjepa_jax.planning.mpc import MPC, Controller, WorldModel
 
+World = Acting | Environment
 FILM_GOAL = 90  # of 255: how much the goal's image is faded in a film
 
 
 class Tasks(NamedTuple):
-    """E tasks of a world."""
+    """E tasks of a world. The states of an Environment are records, so D is missing there."""
 
     number: np.ndarray  # int [E] their numbers
     starts: np.ndarray  # [E,D]
@@ -55,15 +57,20 @@ class Policy(Protocol):
         """The next actions [E,k,A] in states [E,D]. All k are done before the next call."""
 
 
-def draw_tasks(world: Acting, kind: str, episodes: int) -> Tasks:
+def drawn_from(world: World, seed: int, episodes: int) -> World:
+    """The world with the evaluation's seed, for this many tasks."""
+    if isinstance(world, Environment):
+        return dataclasses.replace(world, seed=seed)
+    return dataclasses.replace(world, split="test", seed=seed, frames=2, count=episodes)
+
+
+def draw_tasks(world: World, kind: str, episodes: int) -> Tasks:
     """The first tasks of a kind. Raises DataError for an unknown kind."""
     drawn = [world.task(i, kind) for i in range(episodes)]
     return Tasks(np.arange(episodes), np.stack([t.start for t in drawn]), np.stack([t.goal for t in drawn]))
 
 
-def play(
-    world: Acting, tasks: Tasks, policy: Policy, steps: int, tick: Callable[[int], Any] = lambda n: None
-) -> Trials:
+def play(world: World, tasks: Tasks, policy: Policy, steps: int, tick: Callable[[int], Any] = lambda n: None) -> Trials:
     """Plays all tasks for `steps` frames. `tick` is told how many frames were played since its last call."""
     policy.start(tasks)
     step, states = world.stepper(tasks.starts), [tasks.starts]
@@ -154,8 +161,11 @@ class Imitated:
         return actions
 
 
-def by_model(world: Acting, model: WorldModel, mpc: MPC, seed: int) -> Planned:
+def by_model(world: World, model: WorldModel, mpc: MPC, seed: int) -> Planned:
     """Planning with a world model that sees images uint8 [E,H,W,C]."""
+    if isinstance(world, Environment):
+        predict, recorded, mpc = model.predict, world.as_recorded, dataclasses.replace(mpc, block=world.stride)
+        model = dataclasses.replace(model, predict=lambda params, context, a: predict(params, context, recorded(a)))
     return Planned(Controller(model, mpc, world.action_size, seed), world.seen)
 
 
@@ -182,15 +192,20 @@ def by_simulator(world: Acting, mpc: MPC, seed: int) -> Planned:
     return Planned(Controller(model, own, world.action_size, seed), lambda states, _: np.asarray(states, np.float32))
 
 
-def baselines(world: Acting, mpc: MPC, seed: int) -> dict[str, tuple[str, Policy]]:
-    """Name -> (kind, policy) of everything that needs no model: floors, and the true simulator as the ceiling."""
-    size = world.action_size
+def baselines(world: World, mpc: MPC, seed: int) -> dict[str, tuple[str, Policy]]:
+    """Name -> (kind, policy) of everything that needs no model: floors, and the true simulator as the ceiling.
+
+    Of an Environment no states are known, and the action 0 is the middle of its Box, which may do something.
+    """
+    size, still = world.action_size, "middle action" if isinstance(world, Environment) else "nothing"
     policies: dict[str, tuple[str, Policy]] = {
-        "nothing": ("floor", Random(size, seed, scale=0.0)),
+        still: ("floor", Random(size, seed, scale=0.0)),
         "random actions": ("floor", Random(size, seed)),
-        "straight line": ("floor", Scripted(world.straight)),
-        "true simulator": ("ceiling", by_simulator(world, mpc, seed)),
     }
+    if isinstance(world, Environment):
+        return policies
+    policies["straight line"] = ("floor", Scripted(world.straight))
+    policies["true simulator"] = ("ceiling", by_simulator(world, mpc, seed))
     if world.has_expert:
         policies["expert"] = ("ceiling", Scripted(world.expert))
     return policies
@@ -223,7 +238,7 @@ def apart(one: Row, other: Row, which: str = "once") -> bool:
     return one.share(which)[1] > other.share(which)[2]
 
 
-def films(world: Acting, tasks: Tasks, trials: Trials, most: int = 6) -> Iterator[list[np.ndarray]]:
+def films(world: World, tasks: Tasks, trials: Trials, most: int = 6) -> Iterator[list[np.ndarray]]:
     """Per task, frames uint8 [H,W,3] until the goal is reached. The goal's image shows through."""
     for e in range(min(most, len(tasks.number))):
         done = np.flatnonzero(trials.reached[e])

@@ -9,9 +9,11 @@ ablations (docs/PLANNING.md).
 
 --checkpoint names the run of an objective that predicts the next latent (objectives.base.World), or of one that acts
 itself (objectives.base.Imitator). The second does the first --receding of the actions that it gives, and needs no
-planner. --env is rooms, push or nudge. Without it, the world is the one that the run was trained on. Tasks are those of
-the split "test". All policies play the same ones: the trained model, doing nothing, random actions, a straight line,
-the same planner with random initialisations of the network, and with the true simulator. --workdir gets results.json,
+planner. --env is rooms, push, nudge, or gym:ID: an environment of Gymnasium, for a world model of its own episodes.
+Without it, the world is the one that the run was trained on. Tasks are those of the split "test". All policies play the
+same ones: the trained model, doing nothing, random actions, a straight line, the same planner with random
+initialisations of the network, and with the true simulator. Gymnasium's environments have no straight line and no true
+simulator. --workdir gets results.json,
 films and report.html (default: RUN/control, or runs/control). Exit codes: 2 for the command line, 4 for unusable
 weights.
 """
@@ -20,6 +22,7 @@ import ast
 import dataclasses
 import functools
 import itertools
+import json
 import pathlib
 import shlex
 import sys
@@ -29,6 +32,9 @@ from cjepa_jax import cli
 from cjepa_jax.errors import ConfigError
 
 ENVIRONMENTS = {"nudge": "Nudge", "push": "Push", "rooms": "Rooms"}
+ENV = "rooms, push, nudge, or gym:ID. By default the world that the run was trained on"
+GOAL = "of --env=gym:ID: options of the reset that shows the goal, as JSON, or a file of episodes that end there"
+OPTIONS = "of --env=gym:ID: keyword arguments of gymnasium.make, as JSON"
 VARY = "play also in the world with this option changed, such as speed=0.05. May be repeated"
 LIMITS = {  # flag -> default, least, most, help
     "episodes": (50, 1, 10_000, "tasks per seed"),
@@ -52,7 +58,9 @@ def main(argv: list[str]) -> int:
     """Plays and writes the report. Raises ConfigError, DataError or CheckpointError, one line each."""
     parser = cli.Parser(prog="python -m cjepa_jax.planning", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", type=cli.path_argument, metavar="RUN", help="a run's folder")
-    parser.add_argument("--env", choices=ENVIRONMENTS, help="by default the world that the run was trained on")
+    parser.add_argument("--env", default="", help=ENV)
+    parser.add_argument("--goal", default="", help=GOAL)
+    parser.add_argument("--options", default="", metavar="JSON", help=OPTIONS)
     parser.add_argument("--task", default="", help="a kind of task (rooms: door, room, any)")
     parser.add_argument("--planner", choices=("cem", "icem", "mppi", "gradient"), default="cem")
     parser.add_argument("--over", choices=("last", "sum"), default="sum", help="the cost: last state, or sum over all")
@@ -73,9 +81,34 @@ def main(argv: list[str]) -> int:
         raise ConfigError("--agent: name a run's folder with --checkpoint")
     if not (chosen.checkpoint or chosen.env):
         raise ConfigError("--checkpoint or --env is missing: name a run's folder, or a world, such as rooms")
+    check_env(chosen)
     cli.set_up_logging("warning")
     cli.keep_compiled_code()
     return run(chosen, shlex.join(["python", "-m", "cjepa_jax.planning", *argv]))
+
+
+def check_env(chosen):
+    """Raises ConfigError for an unknown --env, and for flags that do not go together with it."""
+    gym = chosen.env.startswith("gym:")
+    if chosen.env and not gym and chosen.env not in ENVIRONMENTS:
+        raise ConfigError(f"--env={chosen.env}: must be {', '.join(ENVIRONMENTS)} or gym:ID")
+    if chosen.agent and gym:
+        raise ConfigError(f"--agent: needs a world of this package, not --env={chosen.env}")
+    for name in ("goal", "options"):
+        if getattr(chosen, name) and not gym:
+            raise ConfigError(f"--{name}={getattr(chosen, name)}: is for --env=gym:ID")
+
+
+def as_json(chosen, name: str) -> dict:
+    """The dict that a flag holds as JSON. Raises ConfigError."""
+    text = getattr(chosen, name)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(f'--{name}={text}: must be JSON, such as {{"name": [0, 1]}}')
+    return found
 
 
 def settings(chosen):
@@ -96,12 +129,15 @@ def opened(chosen, mpc):
     """The world, name -> (kind, (world, seed) -> policy) of what plays with the network, and facts about it."""
     from cjepa_jax.data.worlds import acting
 
-    cls = getattr(acting, ENVIRONMENTS[chosen.env]) if chosen.env else None
+    gym = chosen.env.startswith("gym:")
+    cls = getattr(acting, ENVIRONMENTS[chosen.env]) if chosen.env and not gym else None
     if not chosen.checkpoint:
-        return cls(size=chosen.size, split="test"), {}, {"checkpoint": "none"}
+        world = environment(chosen, chosen.size) if gym else cls(size=chosen.size, split="test")
+        return world, {}, {"checkpoint": "none"}
     from cjepa_jax.data import assemble
     from cjepa_jax.data.worlds.acting.base import Acting
     from cjepa_jax.evals import control
+    from cjepa_jax.evals.gymnasium import Environment
     from cjepa_jax.loading import eval_config
     from cjepa_jax.loading.model import INIT, Restored
     from cjepa_jax.objectives.base import Imitator, World
@@ -117,9 +153,11 @@ def opened(chosen, mpc):
     if not isinstance(objective, World | Imitator):
         text = f"{type(objective).__name__} does not predict the next latent, and does not act"
         raise ConfigError(f"--checkpoint={path}: {text}")
-    if cls and not isinstance(world, cls):
+    if gym:
+        world = environment(chosen, config.data.size, world, objective)
+    elif cls and not isinstance(world, cls):
         world = cls(size=config.data.size)
-    if not isinstance(world, Acting):
+    if not isinstance(world, Acting | Environment):
         raise ConfigError(f"--checkpoint={path}: {type(world).__name__} has no actions: name a world with --env")
     about = {"checkpoint": f"{path}, step {restored.about['step']}"}
     if chosen.agent:
@@ -137,6 +175,30 @@ def opened(chosen, mpc):
         return lambda own, seed: control.by_model(own, model, mpc, seed)
 
     return world, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
+
+
+def environment(chosen, size, source=None, objective=None):
+    """The environment that --env=gym:ID names, with the actions of the data that the model was trained on. Raises
+    ConfigError."""
+    from cjepa_jax.data.worlds.acting.base import Acting
+    from cjepa_jax.evals.gymnasium import Environment
+    from cjepa_jax.objectives.base import World
+
+    recorded = getattr(source, "kind", "") == "episodes" and not isinstance(source, Acting)
+    if source is not None and not (isinstance(objective, World) and recorded):
+        text = f"{type(objective).__name__} of {type(source).__name__}"
+        text = f"is {text}; --env={chosen.env} needs a world model that was trained on recorded episodes"
+        raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
+    goal = as_json(chosen, "goal") if chosen.goal.startswith("{") else chosen.goal
+    options = as_json(chosen, "options") if chosen.options else {}
+    stride, (mean, deviation) = getattr(source, "stride", 1), getattr(source, "spread", (0.0, 1.0))
+    own = dict(goal=goal, size=size, options=options, stride=stride, mean=mean, deviation=deviation)
+    world = Environment(chosen.env.removeprefix("gym:"), **own)
+    needed = stride * world.action_size
+    if source is not None and (given := source[0]["actions"].shape[-1]) != needed:
+        text = f"an action has {given} components in the run, {needed} in {chosen.env}"
+        raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
+    return world
 
 
 def imitating(chosen, objective, state, world):
@@ -163,15 +225,18 @@ def imitating(chosen, objective, state, world):
 def variation(world, text: str):
     """The world with one option changed, "NAME=VALUE". Raises ConfigError."""
     from cjepa_jax.data.worlds.acting.base import Acting
+    from cjepa_jax.evals.gymnasium import Environment
 
     name, _, value = text.partition("=")
-    own = {field.name for field in dataclasses.fields(world)} - {field.name for field in dataclasses.fields(Acting)}
-    if name not in own:
-        raise ConfigError(f"--vary={text}: {type(world).__name__} has {', '.join(sorted(own))}")
     try:
         option = ast.literal_eval(value)
     except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError) as error:  # TypeError: "{[]: 1}"
         raise ConfigError(f"--vary={text}: the value must be a number, a word in quotes, or a tuple") from error
+    if isinstance(world, Environment):
+        return dataclasses.replace(world, options={**world.options, name: option})
+    own = {field.name for field in dataclasses.fields(world)} - {field.name for field in dataclasses.fields(Acting)}
+    if name not in own:
+        raise ConfigError(f"--vary={text}: {type(world).__name__} has {', '.join(sorted(own))}")
     return dataclasses.replace(world, **{name: option})
 
 
@@ -229,7 +294,7 @@ def run(chosen, command: str) -> int:
     policies = len(control.baselines(world, mpc, 0)) + len(models)
     with tqdm(total=len(worlds) * policies * chosen.seeds * chosen.steps, unit="frame", mininterval=1) as bar:
         for seed, (where, one) in itertools.product(seeds, worlds.items()):
-            own = dataclasses.replace(one, split="test", seed=seed, frames=2, count=chosen.episodes)
+            own = control.drawn_from(one, seed, chosen.episodes)
             tasks = control.draw_tasks(own, task, chosen.episodes)
             players = {name: (kind, made(own, seed)) for name, (kind, made) in models.items()}
             for name, (kind, policy) in (players | control.baselines(own, mpc, seed)).items():

@@ -214,7 +214,7 @@ def test_a_trained_policy_plays(tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [("", "--checkpoint or --env is missing"), ("--env=room", "invalid choice: 'room'"),
+    [("", "--checkpoint or --env is missing"), ("--env=room", "--env=room: must be nudge, push, rooms or gym:ID"),
      ("--env=rooms --episodes=0", "--episodes=0: must be within 1 and 10000"),
      ("--env=rooms --task=wall", "--task=wall: Rooms has door, room, any"),
      ("--env=rooms --elites=200", "planner.elites is 200; it must be at most planner.samples = 128"),

@@ -3,7 +3,7 @@
 from tests.mutants.mutant import of, tests_of
 
 CEM, PLANNERS, MPC = tests_of("planning/", "cem", "planners", "mpc")
-(CONTROL,) = tests_of("evals/", "control")
+CONTROL, GYM = tests_of("evals/", "control", "gymnasium")
 ROOMS, PUSH, NUDGE = tests_of("data/worlds/acting/", "rooms", "push", "nudge")
 
 (AGENT,) = tests_of("planning/", "agent")
@@ -214,7 +214,56 @@ PLANNING = (
         ),
     ),
     *of(
+        "cjepa_jax/evals/gymnasium.py",
+        (
+            "low + (actions + 1) / 2 * (high - low)",
+            "low + actions * (high - low)",
+            f"{GYM}actions_reach_the_ends_of_the_box_and_an_episode_that_is_over_stays",
+        ),
+        (
+            "np.clip(actions[e], -1, 1)",
+            "actions[e]",
+            f"{GYM}actions_reach_the_ends_of_the_box_and_an_episode_that_is_over_stays",
+        ),
+        (
+            "(self.native(each) - self.mean) / self.deviation",
+            "self.native(each)",
+            f"{GYM}a_world_model_plans_in_the_units_of_its_data",
+        ),
+        (
+            'info.get("is_success", terminated)',
+            'info.get("is_success", False)',
+            f"{GYM}success_is_the_environments_word",
+        ),
+        (
+            'info.get("is_success", terminated)',
+            "terminated",
+            f"{GYM}actions_reach_the_ends_of_the_box_and_an_episode_that_is_over_stays",
+        ),
+        ("np.flatnonzero(~over)", "range(len(envs))", f"{GYM}success_is_the_environments_word"),
+        (
+            '"tasks of a world with actions", SPLITS["test"], i)',
+            '"tasks of a world with actions", SPLITS["test"], 0)',
+            f"{GYM}tasks_follow_from_the_seed_and_frames_are_those_that_the_model_saw",
+        ),
+        (
+            "(index.offsets + index.lengths - 1)",
+            "index.offsets",
+            f"{GYM}a_goal_is_the_environments_or_that_of_a_reset_or_of_a_file",
+        ),
+        (
+            "self._reset(env, seed, self.goal)",
+            "self._reset(env, seed)",
+            f"{GYM}tasks_follow_from_the_seed_and_frames_are_those_that_the_model_saw",
+        ),
+    ),
+    *of(
         "cjepa_jax/evals/control.py",
+        (
+            "predict(params, context, recorded(a))",
+            "predict(params, context, a)",
+            f"{GYM}a_world_model_plans_in_the_units_of_its_data",
+        ),
         ("self.reached.any(1)", "self.reached.all(1)", f"{CONTROL}success_once_and_at_the_end"),
         ("return self.reached[:, -1]", "return self.reached[:, 0]", f"{CONTROL}success_once_and_at_the_end"),
         (

@@ -33,6 +33,27 @@ def test_open_loop_equals_the_published_environment(episode):
     assert np.linalg.norm(expected[-1, 2:4] - expected[0, 2:4]) > 20  # it did push the block
 
 
+@pytest.mark.needs("gym_pusht")
+def test_gym_pusht_is_the_same_simulation():
+    """Equal to the bit, and so is the success that Push's rule sees in it. gym-pusht needs pymunk below 7."""
+    import gymnasium
+
+    env = gymnasium.make("gym_pusht:gym_pusht/PushT-v0").unwrapped
+    for states, actions in zip(golden()["states"].astype(float), golden()["actions"], strict=True):
+        env._setup()  # a reset would simulate a step
+        env.agent.position, env.agent.velocity = states[0, :2].tolist(), states[0, 5:].tolist()
+        env.block.angle = float(states[0, 4])
+        env.block.position, trace = states[0, 2:4].tolist(), [states[0]]
+        for action in actions:
+            env.step(np.array(env.agent.position) + STRIDE * np.clip(action.astype(float), -1, 1))
+            body = (*env.agent.position, *env.block.position, env.block.angle % (2 * np.pi))
+            trace.append(np.array([*body, *env.agent.velocity]))
+        push = PUSH.open_loop(states[0], actions)
+        np.testing.assert_array_equal(np.stack(trace), push)
+        for found in (push, states):
+            np.testing.assert_array_equal(PUSH.reached(np.stack(trace), states[30]), PUSH.reached(found, states[30]))
+
+
 def test_a_simulation_that_starts_anew_differs_by_the_solvers_memory_alone():
     """Chipmunk starts from a pair's last impulses, which no state holds. Without a touching pair it is exact."""
     states, actions = golden()["states"].astype(float), golden()["actions"].astype(float)
