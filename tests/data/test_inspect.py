@@ -76,9 +76,13 @@ def test_counts_and_files(root, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "train: 6 scenes, 1 unreadable" in printed and str(root / "images/c.png") in printed
     advice = "\n".join(found["what to set"])
-    for words in ("1 of 6 scenes of train cannot be read", "1 scenes are in two splits", "2 held-out scenes"):
+    for words in (
+        "1 of 6 scenes of train cannot be read",
+        "1 scenes are in two splits",
+        "2 held-out scenes, the probe needs 4",
+    ):
         assert words in advice
-    assert "--config.data.eval_count=2 --config.probe.train=1 --config.probe.test=1" in advice
+    assert "--config.data.eval_count=2 --config.probe.every=0" in advice
     page = (out / "report.html").read_text()
     assert "c.png" in page and "What to set" in page and "<script" not in page and "data:image/png;base64," in page
     assert "1 of 6 scenes" in page and "<td>objects per scene</td>" in page and "alt='" in page

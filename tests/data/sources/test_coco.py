@@ -147,7 +147,7 @@ def no_list(root, content):
 
 
 def no_id(root, content):
-    content["images"][2]["id"] = "seven"
+    content["images"][2]["id"] = 7.5
 
 
 def not_a_record(root, content):
@@ -168,7 +168,7 @@ def no_images(root, content):
         (same_file, "under the same file name"),
         (orphan, "an annotation is of image 99"),
         (no_list, "must hold the lists"),
-        (no_id, "entry 2 of images: id is seven"),
+        (no_id, "entry 2 of images: id is 7.5; it must be a whole number"),
         (not_a_record, "entry 1 of annotations: image_id is None"),
         (no_images, "0 images in split train"),
     ],
