@@ -152,7 +152,7 @@ def record(name: str, image: np.ndarray, found: list[tuple[np.ndarray, dict[str,
 def run(options: Namespace) -> None:
     """Segments the images that have no masks yet. Raises DataError when more images than allowed are unreadable."""
     started = time.monotonic()
-    names = annotations.tree(options.images, folder.SUFFIXES)[: options.limit]
+    names = folder.pictures(options.images)[: options.limit]
     if not names:
         raise DataError(f"--images={options.images}: no images ({', '.join(folder.SUFFIXES)})")
     settings, segment = settings_of(options)

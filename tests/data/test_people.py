@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw, ImageOps, TiffImagePlugin
 from cjepa_jax.configuration import check
 from cjepa_jax.data import inspect
 from cjepa_jax.data.formats import image_bytes, image_files, rle
+from cjepa_jax.data.sources import folder
+from cjepa_jax.data.sources.class_folders import ClassFolders
 from cjepa_jax.data.sources.coco import Coco
 from cjepa_jax.data.sources.folder import Folder
 from cjepa_jax.errors import ConfigError, DataError
@@ -35,8 +37,8 @@ def nothing_warned_yet(monkeypatch):
 
 @pytest.fixture
 def root(tmp_path):
-    for folder in ("images", "masks", "annotations"):
-        (tmp_path / folder).mkdir()
+    for name in ("images", "masks", "annotations"):
+        (tmp_path / name).mkdir()
     Image.fromarray(PHOTO).save(tmp_path / "images/a.png")
     return tmp_path
 
@@ -361,13 +363,13 @@ def test_a_polygon_may_be_a_list_of_numbers(root):
     refused(lambda: coco(root, [{"segmentation": [1, 2, "3", 4, 5, 6]}])[0], "annotation 0", "polygon 0")
 
 
-@pytest.mark.parametrize("folder", ["images/", "images\\", "C:\\data\\images\\", "/data/upload/3/"])
-def test_names_with_the_folders_of_another_machine(root, folder):
+@pytest.mark.parametrize("before", ["images/", "images\\", "C:\\data\\images\\", "/data/upload/3/"])
+def test_names_with_the_folders_of_another_machine(root, before):
     content = {"images": [], "annotations": []}
     for number, name in enumerate(("a.png", "deep/a.png", "deep/b.png")):
         (root / "images/deep").mkdir(exist_ok=True)
         Image.fromarray(np.full_like(PHOTO, 50 * number)).save(root / "images" / name)
-        listed = folder + name.replace("/", folder[-1])
+        listed = before + name.replace("/", before[-1])
         content["images"].append({"id": number, "width": WIDTH, "height": HEIGHT, "file_name": listed})
     (root / "annotations/train.json").write_text(json.dumps(content))
     options = {"path": str(root), "masks": "annotations/{split}.json", "images": "images"}
@@ -403,6 +405,23 @@ def test_sub_folders_endings_and_masks_called_mask(root):
             assert (source[i]["masks"][:, 0] == [IDS == 1, IDS == 2]).all()
     Image.fromarray(IDS).save(root / "masks/one/a.png")
     refused(lambda: Folder(path=str(root)), "another file has this name")
+
+
+@pytest.mark.parametrize("reader", ["folder", "classes", "segment"])
+def test_pictures_of_other_formats_are_said_to_be_left_out(root, reader, caplog):
+    Image.fromarray(IDS).save(root / "masks/a.png")
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "notes.txt"):
+        (root / "images" / name).write_bytes(b"ftypheic")
+    (root / "train").mkdir()
+    (root / "images").rename(root / "train/images") if reader == "classes" else None
+    read = {
+        "folder": lambda: len(Folder(path=str(root))),
+        "classes": lambda: len(ClassFolders(path=str(root))),
+        "segment": lambda: len(folder.pictures(root / "images")),
+    }[reader]
+    assert read() == read() == 1
+    (said,) = (record.message for record in caplog.records)
+    assert "2 pictures are left out, such as " in said and "IMG_1.HEIC: save them as JPEG or PNG" in said
 
 
 # Lines that decoders print themselves, without the file's name.
@@ -510,6 +529,7 @@ ROWS = {
     "tables shorter than their clip": "data/sources/test_clevrer.py::a_table_that_is_shorter_than_its_clip",
     "damage inside a JPEG": "data/test_people.py::a_jpeg_that_is_damaged_inside_is_named",
     "pictures of phones": "data/test_people.py::pictures_of_phones_with_more_in_their_file",
+    "formats that are not read": "data/test_people.py::pictures_of_other_formats_are_said_to_be_left_out",
     "lines of decoders": "data/test_people.py::damage_is_said_once_with_the_files_name",
     "12 bits in 16": "data/test_people.py::12_bits_in_16_warn_once_and_have_a_white",
     "fractions of white": "loading/test_inputs.py::images_that_cannot_be_meant",
@@ -533,6 +553,12 @@ ROWS = {
     "mask tokens": "weights/test_published.py::a_mask_token_that_was_never_trained_is_not_taken",
     "own videos": "data/sources/test_videos.py::forty_files_of_five_codecs",
     "inspection": "data/test_inspect.py::counts_and_files",
+    "CoPhy's tables": "data/sources/test_cophy.py::broken_contents_are_named",
+    "CRAFT's tables": "data/sources/test_craft.py::masks_that_end_before_the_clip",
+    "eight pictures for a model of clips": "loading/test_inputs.py::images_that_cannot_be_meant",
+    "rates that fall by layers": "test_optim.py::rates_fall_by_layers_towards_the_input",
+    "a constant rate and a cooldown": "test_schedules.py::with_a_cooldown_the_rate_is_constant_and_then_a_line_to_0",
+    "a push to the hub": "weights/test_hub.py::an_export_of_an_address_names_it_and_a_push_makes_a_private_commit",
     "several channels": "data/test_channels.py::scenes_of_a_folder_keep_their_values",
     "transformers' folders": "export/test_huggingface.py::vjepa2_models_compute_the_same_and_are_read_back_to_the_bit",
     "mixtures": "data/sources/test_mixture.py::every_stretch_from_the_beginning_has_the_proportions",

@@ -16,7 +16,7 @@ import numpy as np
 
 from cjepa_jax.data.formats import image_files, video
 from cjepa_jax.data.sources import annotations
-from cjepa_jax.data.sources.folder import SUFFIXES
+from cjepa_jax.data.sources.folder import SUFFIXES, pictures
 from cjepa_jax.data.worlds.base import check_integer
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -90,7 +90,7 @@ class ClassFolders:
 def _by_class(root: Path) -> dict[str, list[str]]:
     """The pictures of each class, sorted by name. Raises DataError if there is none."""
     found: dict[str, list[str]] = {}
-    for name in annotations.tree(root, SUFFIXES):
+    for name in pictures(root):
         if "/" not in name:
             raise DataError(f"{root / name}: is in no class: pictures are in {root}/CLASS/")
         found.setdefault(name.split("/", 1)[0], []).append(name)
