@@ -79,6 +79,10 @@ class Coco:
         if not Path(self.path).is_dir():
             raise DataError(f"data.path {self.path}: no such folder")
         masks = self._place(self._layout()[0])
+        if not masks.exists():
+            there = annotations.tree(Path(self.path), (".json",))[:3]
+            hint = f", here: {', '.join(there)}" if there else "; for pictures without masks: cjepa_jax.data.segment"
+            raise DataError(f"{masks}: no such file: data.options.masks names the annotations{hint}")
         index = annotations.OneEach(str(masks)) if masks.is_dir() else annotations.OneFile(str(masks))
         object.__setattr__(self, "index", index)
         there = self._match(masks)

@@ -147,7 +147,8 @@ def listing(root: Path, endings: tuple[str, ...] = SUFFIXES) -> dict[str, tuple[
     """
     for folder in (root / "images", root / "masks"):
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder (images/NAME.png needs masks/NAME.png)")
+            hint = "images/NAME.png needs masks/NAME.png; for pictures without masks: cjepa_jax.data.segment"
+            raise DataError(f"{folder}: no such folder ({hint})")
     images = by_name(root / "images", endings)
     if not images:
         raise DataError(f"{root / 'images'}: no images ({', '.join(endings)})")
