@@ -161,7 +161,7 @@ def _called(entry: Any, name: str, k: int) -> str:
 def _key(entry: Any, key: str, where: str) -> int | str:
     """An image's id. Some tools write a number in one list and its text in the other: digits are read as a number."""
     value = entry.get(key) if isinstance(entry, dict) else None
-    if not files.is_name(value):
+    if not isinstance(value, str) or not files.is_name(value):
         return _whole(entry, key, where)
     return int(value) if DIGITS.fullmatch(value) else value
 
