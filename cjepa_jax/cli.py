@@ -256,7 +256,9 @@ def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
         if not match or key in keys or key in sections:
             continue
         if key.startswith("data.options."):
-            raise ConfigError(f"--config.{key}: write --config.data.options=\"{{'name': value}}\"")
+            name, value = key.removeprefix("data.options."), word.partition("=")[2] or "value"
+            value = value if re.fullmatch(r"value|-?[0-9.]+|True|False|[(\[{].*", value) else repr(value)
+            raise ConfigError(f'--config.{key}: write --config.data.options="{{{name!r}: {value}}}"')
         same_leaf = [other for other in keys if other.split(".")[-1] == key.split(".")[-1]]
         raise ConfigError(f"--config.{key}: unknown key{did_you_mean(key, same_leaf or keys)}")
 

@@ -73,6 +73,7 @@ def parse(argv: list[str] | None = None) -> Namespace:
     )
     add("--backend", choices=BACKENDS, required=True, help="Segment Anything, or superpixels")
     add("--max-broken", type=number(float, 0, 1), default=0.001, help="share of images that may be unreadable")
+    add("--white", type=number(int, 0, 65535), default=0, help="the value that is white in 16-bit images (65535)")
     add("--limit", type=number(int, 1), help="use only the first N images, for a try")
     add("--log", choices=cli.LEVELS, default="info", help="how much to print")
     sam, slic = parser.add_argument_group("sam"), parser.add_argument_group("slic")
@@ -105,6 +106,8 @@ def settings_of(options: Namespace) -> tuple[dict[str, Any], Callable]:
         raise ConfigError("--weights is missing: name the local folder of SAM's weights (docs/DATA.md)")
     segment, identity = module.make(settings | {"weights": options.weights}, options.device, options.batch)
     settings = {"backend": options.backend, "images": str(options.images.resolve())} | settings | identity
+    if options.white:
+        settings["white"] = options.white
     return json.loads(json.dumps(settings)), segment
 
 
@@ -152,7 +155,7 @@ def record(name: str, image: np.ndarray, found: list[tuple[np.ndarray, dict[str,
 def run(options: Namespace) -> None:
     """Segments the images that have no masks yet. Raises DataError when more images than allowed are unreadable."""
     started = time.monotonic()
-    names = annotations.tree(options.images, folder.SUFFIXES)[: options.limit]
+    names = folder.pictures(options.images)[: options.limit]
     if not names:
         raise DataError(f"--images={options.images}: no images ({', '.join(folder.SUFFIXES)})")
     settings, segment = settings_of(options)
@@ -174,7 +177,7 @@ def write(options: Namespace, names: list[str], todo: list[str], segment: Callab
     with logging_redirect_tqdm():
         for name in tqdm(todo, initial=len(names) - len(todo), total=len(names), unit="image", smoothing=0.05):
             try:
-                image, _ = image_files.read(files.inside(options.images, name))
+                image, _ = image_files.read(files.inside(options.images, name), white=options.white)
             except DataError as error:
                 broken += 1
                 if broken > options.max_broken * len(names):

@@ -13,8 +13,11 @@ from cjepa_jax.data import inspect
 from cjepa_jax.data.formats import image_files
 from cjepa_jax.data.inspection import rows as module
 from cjepa_jax.data.inspection import summary
+from cjepa_jax.data.sources.videos import Videos
 from cjepa_jax.errors import ConfigError, DataError
 from configs import folder
+from configs.data import videos
+from tests.data import clips
 from tests.data.sources.test_folder import save
 
 SIZE = 64
@@ -76,13 +79,35 @@ def test_counts_and_files(root, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "train: 6 scenes, 1 unreadable" in printed and str(root / "images/c.png") in printed
     advice = "\n".join(found["what to set"])
-    for words in ("1 of 6 scenes of train cannot be read", "1 scenes are in two splits", "2 held-out scenes"):
+    for words in (
+        "1 of 6 scenes of train cannot be read",
+        "1 scenes are in two splits",
+        "2 held-out scenes, the probe needs 4",
+    ):
         assert words in advice
-    assert "--config.data.eval_count=2 --config.probe.train=1 --config.probe.test=1" in advice
+    assert "--config.data.eval_count=2 --config.probe.every=0" in advice
     page = (out / "report.html").read_text()
     assert "c.png" in page and "What to set" in page and "<script" not in page and "data:image/png;base64," in page
     assert "1 of 6 scenes" in page and "<td>objects per scene</td>" in page and "alt='" in page
     assert Image.open(out / "sheet.png").size[0] > 5 * inspect.SIDE
+
+
+def test_what_the_reader_of_videos_does_not_notice_is_said(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3), np.uint8)
+    clips.write(tmp_path / "data/a.avi", frames)
+    made = videos.get_config()
+    with made.unlocked():
+        made.data.path, made.data.size, made.data.frames = str(tmp_path / "data"), 32, 4
+        made.objective.encoder.variant = "Mu/8"
+    source = Videos(path=str(tmp_path / "data"), frames=4)
+    for reader, channels, said in (("opencv", 3, True), ("pyav", 3, False), ("opencv", 1, False)):
+        object.__setattr__(source, "reader", reader)  # pyav may not be installed
+        object.__setattr__(source, "channels", channels)  # others are in arrays
+        assert bool(inspect.unheard(source)) == said
+    assert not inspect.unheard(folder)
+    assert inspect.inspect(made, str(tmp_path / "out"), ("train",), 1) == 0
+    (line,) = json.loads((tmp_path / "out/summary.json").read_text())["what to set"][1:]
+    assert "inspect once with the reader pyav" in line
 
 
 def test_counts_are_short_texts():

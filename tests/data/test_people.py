@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw, ImageOps, TiffImagePlugin
 from cjepa_jax.configuration import check
 from cjepa_jax.data import inspect
 from cjepa_jax.data.formats import image_bytes, image_files, rle
+from cjepa_jax.data.sources import folder
+from cjepa_jax.data.sources.class_folders import ClassFolders
 from cjepa_jax.data.sources.coco import Coco
 from cjepa_jax.data.sources.folder import Folder
 from cjepa_jax.errors import ConfigError, DataError
@@ -35,8 +37,8 @@ def nothing_warned_yet(monkeypatch):
 
 @pytest.fixture
 def root(tmp_path):
-    for folder in ("images", "masks", "annotations"):
-        (tmp_path / folder).mkdir()
+    for name in ("images", "masks", "annotations"):
+        (tmp_path / name).mkdir()
     Image.fromarray(PHOTO).save(tmp_path / "images/a.png")
     return tmp_path
 
@@ -180,6 +182,39 @@ def test_a_jpeg_that_is_damaged_inside_is_named(root, mode, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("kind", ["MPO", "a film after the picture"])
+def test_pictures_of_phones_with_more_in_their_file(root, kind):
+    """MPO holds a second picture, and a motion photo a film. The first picture is read, and its damage is noticed."""
+    (root / "images/a.png").unlink()
+    data, image = io.BytesIO(), Image.fromarray(PHOTO)
+    if kind == "MPO":
+        image.save(data, "MPO", save_all=True, append_images=[image.resize((20, 16))], exif=exif(6), quality=95)
+        data = data.getvalue()
+    else:
+        image.save(data, "JPEG", exif=exif(6), quality=95)
+        data = data.getvalue() + b"\0\0\0\x18ftypmp42" + image_bytes.JPEG_SCAN + bytes(99)
+    (root / "images/a.jpg").write_bytes(data)
+    pixels, orientation = image_files.read(root / "images/a.jpg")
+    assert orientation == 6 and np.abs(pixels.astype(int) - np.rot90(PHOTO, -1)).max() < 40
+    assert image_bytes.head(data, "it").lossy
+    (root / "masks/a.png").write_bytes(data)
+    refused(lambda: image_files.read_map(root / "masks/a.png"), "a.png", "lossy JPEG")
+    at = data.index(image_bytes.JPEG_SCAN) + 40
+    (root / "images/a.jpg").write_bytes(data[:at] + data[at + 60 :])
+    refused(lambda: image_files.read(root / "images/a.jpg"), "images/a.jpg", "damaged")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_ends_anywhere_is_cut_short(mode, progressive):
+    data, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 255, (20, 24, 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(data, "JPEG", progressive=progressive)
+    data = data.getvalue()
+    assert image_bytes.picture(data, "it").shape == (20, 24, 3)
+    for end in range(2, len(data)):
+        refused(lambda end=end: image_bytes.picture(data[:end], "it"), "it ", "cut short")
+
+
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpegs_are_decoded_as_opencv_does(subsampling, progressive):
@@ -303,6 +338,51 @@ def test_images_that_are_listed_but_not_there(root, caplog):
     assert len(source) == 2 and source[1]["masks"].any()
 
 
+def test_images_may_have_texts_as_ids(root):
+    """One list may hold a number, the other its text."""
+    content = {"images": [], "annotations": []}
+    for number, key in enumerate((0, "1", "3f2a-77")):
+        Image.fromarray(PHOTO).save(root / f"images/{number}.png")
+        content["images"].append({"id": key, "width": WIDTH, "height": HEIGHT, "file_name": f"{number}.png"})
+    content["annotations"] += [{"image_id": key, "segmentation": SQUARE} for key in ("0", 1, "1", "3f2a-77")]
+    save = (root / "annotations/train.json").write_text
+    save(json.dumps(content))
+    source = Coco(path=str(root), masks="annotations/{split}.json", images="images")
+    assert [len(source[i]["masks"]) for i in range(3)] == [1, 2, 1]
+    content["images"][1]["id"] = "0"
+    save(json.dumps(content))
+    refused(lambda: Coco(path=str(root), masks="annotations/{split}.json", images="images"), "the id 0", "twice")
+    content["images"][1]["id"] = 1.0
+    save(json.dumps(content))
+    refused(lambda: Coco(path=str(root), masks="annotations/{split}.json", images="images"), "id is 1.0", "whole")
+
+
+def test_a_polygon_may_be_a_list_of_numbers(root):
+    source = coco(root, [{"segmentation": SQUARE[0]}])
+    assert (source[0]["masks"][:, 0] == [IDS == 1]).all()
+    refused(lambda: coco(root, [{"segmentation": [1, 2, "3", 4, 5, 6]}])[0], "annotation 0", "polygon 0")
+
+
+@pytest.mark.parametrize("before", ["images/", "images\\", "C:\\data\\images\\", "/data/upload/3/"])
+def test_names_with_the_folders_of_another_machine(root, before):
+    content = {"images": [], "annotations": []}
+    for number, name in enumerate(("a.png", "deep/a.png", "deep/b.png")):
+        (root / "images/deep").mkdir(exist_ok=True)
+        Image.fromarray(np.full_like(PHOTO, 50 * number)).save(root / "images" / name)
+        listed = before + name.replace("/", before[-1])
+        content["images"].append({"id": number, "width": WIDTH, "height": HEIGHT, "file_name": listed})
+    (root / "annotations/train.json").write_text(json.dumps(content))
+    options = {"path": str(root), "masks": "annotations/{split}.json", "images": "images"}
+    source = Coco(**options)
+    assert [source[i]["video"].max() for i in range(3)] == [0, 50, 100]
+    (root / "images/deep/a.png").unlink()
+    refused(lambda: Coco(**options), "images are not in", "a.png", "data.options.missing")
+    content["images"].append({"id": 9, "width": WIDTH, "height": HEIGHT, "file_name": "deep/b.png"})
+    (root / "annotations/train.json").write_text(json.dumps(content))
+    source = Coco(**options, missing="skip")  # a file that is listed by its own name is no other's
+    assert source.index.names[-1] == "deep/b.png" and len(source) == 1
+
+
 # Names and folders.
 
 
@@ -325,6 +405,23 @@ def test_sub_folders_endings_and_masks_called_mask(root):
             assert (source[i]["masks"][:, 0] == [IDS == 1, IDS == 2]).all()
     Image.fromarray(IDS).save(root / "masks/one/a.png")
     refused(lambda: Folder(path=str(root)), "another file has this name")
+
+
+@pytest.mark.parametrize("reader", ["folder", "classes", "segment"])
+def test_pictures_of_other_formats_are_said_to_be_left_out(root, reader, caplog):
+    Image.fromarray(IDS).save(root / "masks/a.png")
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "notes.txt"):
+        (root / "images" / name).write_bytes(b"ftypheic")
+    (root / "train").mkdir()
+    (root / "images").rename(root / "train/images") if reader == "classes" else None
+    read = {
+        "folder": lambda: len(Folder(path=str(root))),
+        "classes": lambda: len(ClassFolders(path=str(root))),
+        "segment": lambda: len(folder.pictures(root / "images")),
+    }[reader]
+    assert read() == read() == 1
+    (said,) = (record.message for record in caplog.records)
+    assert "2 pictures are left out, such as " in said and "IMG_1.HEIC: save them as JPEG or PNG" in said
 
 
 # Lines that decoders print themselves, without the file's name.
@@ -431,6 +528,8 @@ ROWS = {
     "borders of class maps": "data/test_people.py::the_border_of_class_maps_can_be_ignored",
     "tables shorter than their clip": "data/sources/test_clevrer.py::a_table_that_is_shorter_than_its_clip",
     "damage inside a JPEG": "data/test_people.py::a_jpeg_that_is_damaged_inside_is_named",
+    "pictures of phones": "data/test_people.py::pictures_of_phones_with_more_in_their_file",
+    "formats that are not read": "data/test_people.py::pictures_of_other_formats_are_said_to_be_left_out",
     "lines of decoders": "data/test_people.py::damage_is_said_once_with_the_files_name",
     "12 bits in 16": "data/test_people.py::12_bits_in_16_warn_once_and_have_a_white",
     "fractions of white": "loading/test_inputs.py::images_that_cannot_be_meant",
@@ -440,6 +539,9 @@ ROWS = {
     "bad annotations": "data/test_people.py::a_bad_annotation_is_left_out_and_said",
     "polygons over the border": "data/test_people.py::a_polygon_is_cut_off_at_the_border",
     "ids of annotations": "data/test_people.py::ids_of_annotations_only_name_them",
+    "ids of images": "data/test_people.py::images_may_have_texts_as_ids",
+    "folders of another machine": "data/test_people.py::names_with_the_folders_of_another_machine",
+    "flat polygons": "data/test_people.py::a_polygon_may_be_a_list_of_numbers",
     "missing images": "data/test_people.py::images_that_are_listed_but_not_there",
     "encodings": "data/test_people.py::encodings_that_windows_writes",
     "forms of Unicode": "data/test_people.py::names_of_another_unicode_form",
@@ -450,7 +552,14 @@ ROWS = {
     "web pages and shards": "weights/test_files.py::what_people_have_in_place_of_weights_says_what_to_do",
     "mask tokens": "weights/test_published.py::a_mask_token_that_was_never_trained_is_not_taken",
     "own videos": "data/sources/test_videos.py::forty_files_of_five_codecs",
+    "damage inside a video": "data/sources/test_videos.py::pyav_names_damage_inside",
     "inspection": "data/test_inspect.py::counts_and_files",
+    "CoPhy's tables": "data/sources/test_cophy.py::broken_contents_are_named",
+    "CRAFT's tables": "data/sources/test_craft.py::masks_that_end_before_the_clip",
+    "eight pictures for a model of clips": "loading/test_inputs.py::images_that_cannot_be_meant",
+    "rates that fall by layers": "test_optim.py::rates_fall_by_layers_towards_the_input",
+    "a constant rate and a cooldown": "test_schedules.py::with_a_cooldown_the_rate_is_constant_and_then_a_line_to_0",
+    "a push to the hub": "weights/test_hub.py::an_export_of_an_address_names_it_and_a_push_makes_a_private_commit",
     "several channels": "data/test_channels.py::scenes_of_a_folder_keep_their_values",
     "transformers' folders": "export/test_huggingface.py::vjepa2_models_compute_the_same_and_are_read_back_to_the_bit",
     "mixtures": "data/sources/test_mixture.py::every_stretch_from_the_beginning_has_the_proportions",

@@ -100,6 +100,20 @@ def test_limit(tmp_path):
 
 
 @needs_slic
+def test_the_white_of_16_bits_is_used_and_kept(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    small = np.full((32, 40), 300, np.uint16)
+    small[:, 20:] = 4095
+    cv2.imwrite(str(tmp_path / "images/a.png"), small)
+    (tmp_path / "eight/images").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "eight/images/a.png"), np.rint(small / 4095 * 255).astype(np.uint8))
+    assert command(tmp_path, "--white=4095") == 0 and command(tmp_path / "eight") == 0
+    assert contents(tmp_path)["a.png.json"] == contents(tmp_path / "eight")["a.png.json"]
+    assert command(tmp_path, "--white=1023") == 2
+    assert "was made with --white=4095, not 1023" in capsys.readouterr().err
+
+
+@needs_slic
 def test_other_settings_are_refused(tmp_path, capsys):
     command(pictures(tmp_path), "--segments=9")
     before = contents(tmp_path)
@@ -151,6 +165,7 @@ def test_broken_images(tmp_path, capsys):
         (["--backend=watershed"], 2, "'watershed'"),
         ([], 2, "--backend"),
         (["--backend=slic", "--segments=1"], 2, "--segments: 1: must be 2 to 1000"),
+        (["--backend=slic", "--white=70000"], 2, "--white: 70000: must be 0 to 65535"),
         (["--backend=slic", "--limit=0"], 2, "--limit: 0: must be 1 or more"),
         (["--backend=slic", "--max-broken=x"], 2, "--max-broken: 'x': must be a number"),
         (["--backend=sam", "--score=nan"], 2, "--score: nan"),

@@ -18,7 +18,7 @@ from PIL import Image
 from cjepa_jax.data.formats import png
 from cjepa_jax.errors import DataError
 
-JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+JPEG_START, JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 ORIENTATION = 0x0112  # EXIF's tag: 1 to 8
 COMPRESSION, STRIPS = 259, ((273, 279), (324, 325))  # TIFF's tags: offsets and lengths of strips, and of tiles
@@ -77,7 +77,8 @@ def head(data: bytes, where: str) -> Head:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             width, height = opened.size
-            kind, palette = opened.format, opened.mode == "P"
+            kind = "JPEG" if opened.format == "MPO" else opened.format  # MPO: a JPEG with more pictures behind it
+            palette = opened.mode == "P"
             tags = opened.tag_v2 if kind == "TIFF" else _exif(opened.info.get("exif", b""))
             orientation = tags.get(ORIENTATION, 1)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -110,9 +111,6 @@ def picture(data: bytes, where: str, upright: bool = True, found: Head | None = 
     Raises DataError, beginning with `where`, for a picture that is not readable, damaged, cut short or of over
     MOST_PIXELS pixels. The header gives the size before anything is decoded.
     """
-    # Decoders fill the missing part of a JPEG with grey, so the end marker after the last scan is required.
-    if data.startswith(JPEG_START) and data.rfind(JPEG_END) < data.rfind(JPEG_SCAN):
-        raise DataError(f"{where} is cut short")
     found = found or head(data, where)
     if found.format == "JPEG":
         pixels = _jpeg(data, where)

@@ -42,7 +42,7 @@ def read(file: Path, exif: str = "apply", white: int = 0) -> tuple[np.ndarray, i
             warn_once(
                 "white",
                 f"{file}: the brightest of its 16-bit values is {brightest}: it will be nearly black. If white is less "
-                "than 65535, set data.options.white. Further files are not named",
+                "than 65535, set data.options.white (of data.segment: --white). Further files are not named",
             )
     return to_rgb(pixels, white), head.orientation
 

@@ -13,6 +13,7 @@ PERCENTILES = (5, 25, 50, 75, 95)
 DARK, FLAT = 64, 2.0  # brightest value and deviation of the pixels below which a scene is called dark, or flat
 OFF = 0.5  # most that a channel's mean may differ from 0 after normalisation, without advice
 MANY_FALLBACKS = 0.1  # share of scenes without an eligible object above which something is advised
+PROBE_NEEDS = 4  # held-out scenes, as cjepa_jax.evals.probe
 LIMITS = (0.005, 0.6)  # between which mask.area is advised
 FEATURES = ("width", "height", "objects", "covered", "mean", "std", "motion")
 
@@ -162,16 +163,16 @@ def advise(
     if twice:
         lines.append(f"{twice} scenes are in two splits (summary.json): remove them from one, or scores are too good")
     count = facts["eval"]["scenes"] - facts["eval"]["unreadable"] if "eval" in facts else 0
-    if count == 1:
+    if 0 < count < PROBE_NEEDS:
         lines.append(
-            "1 held-out scene, the probe needs 4: hold out more scenes (docs/DATA.md), or train without the probe: "
-            "--config.data.eval_count=1 --config.probe.every=0"
+            f"{count} held-out scene{'s' * (count > 1)}, the probe needs {PROBE_NEEDS}: hold out more scenes "
+            f"(docs/DATA.md), or train without the probe: --config.data.eval_count={count} --config.probe.every=0"
         )
     elif 0 < count < data.eval_count:
-        half = max(1, count // 2)
+        half = count // 2
         lines.append(
             f"{count} held-out scenes, data.eval_count is {data.eval_count}: --config.data.eval_count={count} "
-            f"--config.probe.train={half} --config.probe.test={max(1, count - half)}"
+            f"--config.probe.train={half} --config.probe.test={count - half}"
         )
     if "short side" not in train:  # no scene can be read
         return lines

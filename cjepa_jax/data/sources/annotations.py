@@ -24,6 +24,7 @@ from cjepa_jax.host import door
 MOST_BYTES = 1 << 33  # of an annotation file (COCO's largest has 0.5 GB)
 SETTINGS = "settings.json"  # how the masks of a folder were made
 SPACE = re.compile(r"[ \t\n\r]*")
+DIGITS = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def tree(root: Path, endings: tuple[str, ...]) -> list[str]:
@@ -68,7 +69,7 @@ class OneFile:
     """A JSON file with the lists `images` and `annotations`, as COCO publishes them, in UTF-8 or UTF-16.
 
     Annotations of crowds are left out; `crowds` is their number. Of annotations' ids nothing is asked: they only name
-    them in messages.
+    them in messages. Ids of images are numbers or texts.
 
     Raises DataError, naming the file, for what is not such a file, for an image's id that is there twice, for an
     annotation of an image that it does not list and for an `iscrowd` other than 0 and 1.
@@ -93,7 +94,7 @@ class OneFile:
             place = first + width * begin, first + width * end
             where = f"{self.file}: entry {len(names) if section == 'images' else count} of {section}"
             if section == "images":
-                key = _whole(entry, "id", where)
+                key = _key(entry, "id", where)
                 if key in number:
                     raise DataError(f"{where}: the id {key} stands there twice")
                 number[key] = len(names)
@@ -101,7 +102,7 @@ class OneFile:
                 sizes.append((_whole(entry, "height", where), _whole(entry, "width", where)))
             else:
                 count += 1
-                image = _whole(entry, "image_id", where)
+                image = _key(entry, "image_id", where)
                 if is_crowd(entry, where):
                     crowds += 1
                 else:
@@ -157,10 +158,18 @@ def _called(entry: Any, name: str, k: int) -> str:
     return f"annotation {key}" if isinstance(key, int | str) and files.is_name(str(key)) else f"mask {k} of {name}"
 
 
+def _key(entry: Any, key: str, where: str) -> int | str:
+    """An image's id. Some tools write a number in one list and its text in the other: digits are read as a number."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, str) or not files.is_name(value):
+        return _whole(entry, key, where)
+    return int(value) if DIGITS.fullmatch(value) else value
+
+
 def _whole(entry: Any, key: str, where: str) -> int:
     value = entry.get(key) if isinstance(entry, dict) else None
     if type(value) is not int or not 0 <= value < 2**63:
-        raise DataError(f"{where}: {key} is {str(value)[:40]}; it must be a whole number, 0 or more")
+        raise DataError(f"{where}: {key} is {value!r:.40}; it must be a whole number, 0 or more")
     return value
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cjepa_jax.data.formats import image_files, video
 from cjepa_jax.data.sources import annotations
-from cjepa_jax.data.sources.folder import SUFFIXES
+from cjepa_jax.data.sources.folder import SUFFIXES, pictures
 from cjepa_jax.data.worlds.base import check_integer
 from cjepa_jax.errors import ConfigError, DataError
 
@@ -30,6 +30,8 @@ class ClassFolders:
     Pictures are turned as their EXIF says. One whose short side exceeds 2 x size is first reduced to 2 x size. A scene
     also holds `class`, int64 []: the number of its folder among the sorted folders of DIR/train.
 
+    white: the value that is white in 16-bit pictures (0: 65535).
+
     Raises ConfigError for values out of their limits. Raises DataError: when built, for a folder that is missing or
     empty, and for a class of DIR/val that DIR/train does not have; when read, naming the file, for pictures that cannot
     be read.
@@ -41,6 +43,7 @@ class ClassFolders:
     frames: int = 1
     count: int = 0  # scenes, 0 for all. Of several classes: the first of each in turn
     seed: int = 0  # unused: nothing is drawn here
+    white: int = 0
     names: tuple[str, ...] = field(init=False, repr=False, compare=False)  # CLASS/NAME of each scene
     classes: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -54,6 +57,7 @@ class ClassFolders:
         check_integer("data.size", self.size, 8)
         if self.frames != 1:
             raise ConfigError(f"data.frames is {self.frames}: pictures have 1 frame per scene")
+        image_files.check_options("", self.white)
         if not self.path:
             raise ConfigError("data.path is empty: name the folder that holds train/ and val/")
         known = _by_class(Path(self.path) / SPLITS["train"])
@@ -77,7 +81,7 @@ class ClassFolders:
         i = operator.index(i)
         if not 0 <= i < len(self):
             raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
-        image, _ = image_files.read(self._root / self.names[i])
+        image, _ = image_files.read(self._root / self.names[i], white=self.white)
         frames = video.reduce_frames(image[None], 2 * self.size)
         return {
             "video": frames,
@@ -90,7 +94,7 @@ class ClassFolders:
 def _by_class(root: Path) -> dict[str, list[str]]:
     """The pictures of each class, sorted by name. Raises DataError if there is none."""
     found: dict[str, list[str]] = {}
-    for name in annotations.tree(root, SUFFIXES):
+    for name in pictures(root):
         if "/" not in name:
             raise DataError(f"{root / name}: is in no class: pictures are in {root}/CLASS/")
         found.setdefault(name.split("/", 1)[0], []).append(name)

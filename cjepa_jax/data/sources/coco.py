@@ -7,8 +7,10 @@ DIR/images/**                                       your own images, with the ma
 DIR/segments/**.json                                python -m cjepa_jax.data.segment made for them
 """
 
+import collections
 import logging
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,10 @@ class Coco:
         if not Path(self.path).is_dir():
             raise DataError(f"data.path {self.path}: no such folder")
         masks = self._place(self._layout()[0])
+        if not masks.exists():
+            there = annotations.tree(Path(self.path), (".json",))[:3]
+            hint = f", here: {', '.join(there)}" if there else "; for pictures without masks: cjepa_jax.data.segment"
+            raise DataError(f"{masks}: no such file: data.options.masks names the annotations{hint}")
         index = annotations.OneEach(str(masks)) if masks.is_dir() else annotations.OneFile(str(masks))
         object.__setattr__(self, "index", index)
         there = self._match(masks)
@@ -98,13 +104,12 @@ class Coco:
         if len(set(names)) < len(names):
             raise DataError(f"{masks}: lists {len(names)} images, some under the same file name")
         files_there = annotations.tree(root, folder.SUFFIXES)
-        known = set(files_there)
-        others: dict[str, str] = {}  # other ways to write a file's name, "" where two files share one
-        for file in files_there:
-            normal = unicodedata.normalize("NFC", file)
-            for name in {normal, normal.rpartition("/")[2]}:
-                others[name] = "" if name in others else file
-        found = {name: others.get(unicodedata.normalize("NFC", name), "") for name in names if name not in known}
+        known, listed = set(files_there), set(names)
+        normal = {file: unicodedata.normalize("NFC", file) for file in files_there}
+        paths, last = _keyed(normal), _keyed({file: name.rpartition("/")[2] for file, name in normal.items()})
+        found = {name: _match_one(name, paths, last) for name in names if name not in known}
+        meant = collections.Counter(found.values())  # a file that two names may mean is neither's
+        found = {name: file if meant[file] == 1 and file not in listed else "" for name, file in found.items()}
         object.__setattr__(self, "found", {name: file for name, file in found.items() if file})
         missing = sorted(name for name, file in found.items() if not file)
         if missing:
@@ -167,6 +172,23 @@ class Coco:
         return masks
 
 
+def _keyed(keys: Mapping[str, str]) -> dict[str, str]:
+    """File -> key, turned around. "" for a key of several files."""
+    times = collections.Counter(keys.values())
+    return {key: file if times[key] == 1 else "" for file, key in keys.items()}
+
+
+def _match_one(name: str, paths: Mapping[str, str], last: Mapping[str, str]) -> str:
+    """The file that a listed name means, "" if none or several. Its first folders may be those of another machine.
+
+    paths, last: files by their path, and by their name without folders, which a name without folders may mean.
+    """
+    parts = unicodedata.normalize("NFC", name).replace("\\", "/").split("/")
+    if len(parts) == 1 and parts[0] not in paths:
+        return last.get(parts[0], "")
+    return next((paths[key] for key in ("/".join(parts[k:]) for k in range(len(parts))) if key in paths), "")
+
+
 def to_mask(annotation: Any, height: int, width: int, where: str) -> np.ndarray:
     """The mask bool [height,width] of an annotation, whose `segmentation` is run lengths or a list of polygons.
 
@@ -176,5 +198,7 @@ def to_mask(annotation: Any, height: int, width: int, where: str) -> np.ndarray:
     if isinstance(segmentation, dict):
         return rle.decode(segmentation, height, width, where)
     if isinstance(segmentation, list) and segmentation:
+        if isinstance(segmentation[0], int | float):  # one polygon, as some tools write it
+            segmentation = [segmentation]
         return rle.draw(segmentation, height, width, where)
     raise DataError(f"{where}: segmentation must be run lengths or a list of polygons")

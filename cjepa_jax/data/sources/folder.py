@@ -28,6 +28,7 @@ from cjepa_jax.data.transforms import centre_square
 from cjepa_jax.errors import ConfigError, DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".gif", ".dng")  # pictures too, which are not read
 MASK = "_mask"  # may end a mask's name
 HELD_OUT = 0.1  # share of the names in the eval split of a folder without eval/
 
@@ -146,7 +147,8 @@ def listing(root: Path, endings: tuple[str, ...] = SUFFIXES) -> dict[str, tuple[
     """
     for folder in (root / "images", root / "masks"):
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder (images/NAME.png needs masks/NAME.png)")
+            hint = "images/NAME.png needs masks/NAME.png; for pictures without masks: cjepa_jax.data.segment"
+            raise DataError(f"{folder}: no such folder ({hint})")
     images = by_name(root / "images", endings)
     if not images:
         raise DataError(f"{root / 'images'}: no images ({', '.join(endings)})")
@@ -167,12 +169,24 @@ def listing(root: Path, endings: tuple[str, ...] = SUFFIXES) -> dict[str, tuple[
 def by_name(folder: Path, endings: tuple[str, ...], rename: Callable[[str], str] = str) -> dict[str, str]:
     """Name without its ending -> file, relative to the folder. Raises DataError for two files of one name."""
     found: dict[str, str] = {}
-    for file in annotations.tree(folder, endings):
+    for file in pictures(folder, endings):
         name = rename(unicodedata.normalize("NFC", stem(file)))
         if name in found:
             raise DataError(f"{folder / file}: another file has this name, {found[name]}")
         found[name] = file
     return found
+
+
+def pictures(root: Path, endings: tuple[str, ...] = SUFFIXES) -> list[str]:
+    """The files below `root` with these endings, as `annotations.tree`. A warning names pictures of other formats."""
+    found = annotations.tree(root, (*endings, *UNREAD))
+    others = [name for name in found if not name.lower().endswith(endings)]
+    if others:
+        image_files.warn_once(
+            f"formats in {root}",
+            f"{root}: {len(others)} pictures are left out, such as {others[0]}: save them as JPEG or PNG",
+        )
+    return [name for name in found if name.lower().endswith(endings)]
 
 
 def stem(file: str) -> str:

@@ -45,6 +45,16 @@ def test_pictures_and_classes(root):
     assert pickle.loads(pickle.dumps(source)).names == source.names
 
 
+def test_the_white_of_16_bits_can_be_said(root):
+    values = (np.arange(64 * 64).reshape(64, 64) % 4096).astype(np.uint16)
+    file = root / "train" / CLASSES[0] / "a.png"
+    Image.fromarray(values).save(file)
+    scene = ClassFolders(path=str(root), white=4095)[0]
+    np.testing.assert_array_equal(scene["video"][0, ..., 1], np.rint(values / 4095 * 255))
+    with pytest.raises(ConfigError, match="data.options.white is -1"):
+        ClassFolders(path=str(root), white=-1)
+
+
 def test_what_does_not_fit_is_refused(root):
     with pytest.raises(DataError, match="elsewhere/train: no such folder"):
         ClassFolders(path=str(root / "elsewhere"))

@@ -5,6 +5,7 @@ The fixtures have COCO's paths, keys and kinds of masks, and pictures of 48 x 36
 
 import json
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def no_list(root, content):
 
 
 def no_id(root, content):
-    content["images"][2]["id"] = "seven"
+    content["images"][2]["id"] = 7.5
 
 
 def not_a_record(root, content):
@@ -168,7 +169,7 @@ def no_images(root, content):
         (same_file, "under the same file name"),
         (orphan, "an annotation is of image 99"),
         (no_list, "must hold the lists"),
-        (no_id, "entry 2 of images: id is seven"),
+        (no_id, "entry 2 of images: id is 7.5; it must be a whole number"),
         (not_a_record, "entry 1 of annotations: image_id is None"),
         (no_images, "0 images in split train"),
     ],
@@ -214,6 +215,16 @@ def test_bad_masks_are_named(tmp_path, segmentation, message):
     with pytest.raises(DataError, match=f"instances_train2017.json: annotation 1000: .*{message}"):
         source[0]
     assert source[1]["masks"].any()
+
+
+def test_annotations_of_another_name_are_shown(root):
+    (root / "annotations/instances_train2017.json").rename(root / "annotations/instances_default.json")
+    text = "instances_train2017.json: no such file: data.options.masks names the annotations, here: "
+    with pytest.raises(DataError, match=f"{text}annotations/instances_default.json"):
+        Coco(path=str(root))
+    shutil.rmtree(root / "annotations")
+    with pytest.raises(DataError, match="no such file.*for pictures without masks: cjepa_jax.data.segment"):
+        Coco(path=str(root))
 
 
 def test_bad_scenes_are_named(root):
@@ -285,7 +296,7 @@ def test_own_image_missing(tmp_path):
         ({"split": "test"}, ConfigError, "split is 'test'"),
         ({"path": "/nowhere"}, DataError, "/nowhere: no such folder"),
         ({"count": 5}, DataError, "4 images in split train, data.count is 5"),
-        ({"masks": "nothing.json"}, DataError, "nothing.json: No such file"),
+        ({"masks": "nothing.json"}, DataError, "nothing.json: no such file"),
         ({"images": "nothing"}, DataError, "nothing: no such folder"),
     ],
 )

@@ -129,7 +129,7 @@ def test_masks_of_ones_own(root, masks):
 
 def test_a_broken_picture_names_file_and_record(root):
     i = [number(file) for file in file_names(root, "train")].index(BROKEN)
-    with pytest.raises(DataError, match=rf"-of-00002: record \d: '{name('train', BROKEN)}' is cut short"):
+    with pytest.raises(DataError, match=rf"-of-00002: record \d: '{name('train', BROKEN)}' is damaged or cut short"):
         ImageNet(path=root)[i]
 
 
