@@ -243,6 +243,7 @@ MASKS = {  # of the configs whose mask is not that of clips.py
                            "context": (0.85, 1.0)},
     "family.audio_jepa": {"type": "cjepa_jax.masks.random:share", "ratio": (0.4, 0.6)},
     **dict.fromkeys(("slots.balls", "slots.craft", "slots.ctt"), SLOTS),
+    "slots.push": SLOTS | {"most": 0},
     "slots.clevrer": SLOTS | {"history": 6, "most": 4, "constant": 42},
     "ablations.clips.one_object": SHOWN_ONCE | {"max_objects": 1},
     "ablations.clips.five_objects": SHOWN_ONCE | {"max_objects": 5},

@@ -45,6 +45,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "tokens of a dense probe": 1063,
     "random actions of a task": 1023,
     "noise of an expert": 1024,
+    "policy of a task": 1026,
     "frames of which plans are distilled": 1025,
     "embeddings of other scenes": 1064,
     "causal states": 1080,

@@ -15,10 +15,11 @@ from cjepa_jax.configuration import seeds
 from cjepa_jax.data.worlds.acting.base import Acting
 from cjepa_jax.evals.gymnasium import Environment
 from cjepa_jax.planning.agent import Agent, Modules
-from cjepa_jax.planning.costs import unroll
-from cjepa_jax.planning.mpc import MPC, Controller, WorldModel
+from cjepa_jax.planning.costs import matched, unroll
+from cjepa_jax.planning.mpc import MPC, Controller, WorldModel, of_slots
 
 World = Acting | Environment
+WEAK = "weak"  # a policy of some worlds
 FILM_GOAL = 90  # of 255: how much the goal's image is faded in a film
 
 
@@ -48,7 +49,7 @@ class Trials(NamedTuple):
 
 
 class Policy(Protocol):
-    """What acts in E environments at once."""
+    """What acts in E environments at once. One with a method `watch` is told each action and the states after it."""
 
     def start(self, tasks: Tasks) -> None:
         """New tasks."""
@@ -73,11 +74,13 @@ def draw_tasks(world: World, kind: str, episodes: int) -> Tasks:
 def play(world: World, tasks: Tasks, policy: Policy, steps: int, tick: Callable[[int], Any] = lambda n: None) -> Trials:
     """Plays all tasks for `steps` frames. `tick` is told how many frames were played since its last call."""
     policy.start(tasks)
+    watch = getattr(policy, "watch", lambda states, actions: None)
     step, states = world.stepper(tasks.starts), [tasks.starts]
     while len(states) <= steps:
         actions = policy.act(states[-1])[:, : steps + 1 - len(states)]
         for t in range(actions.shape[1]):
             states.append(step(actions[:, t]))
+            watch(states[-1], actions[:, t])
         tick(actions.shape[1])
     trace = np.stack(states, 1)
     return Trials(trace, world.reached(trace[:, 1:], tasks.goals[:, None]))
@@ -138,6 +141,59 @@ class Planned:
 
 
 @dataclasses.dataclass
+class Remembering:
+    """A policy that plans from the last `memory` frames and the actions between them.
+
+    Before the first frame the world is taken to have rested: it is repeated, with actions of 0.
+
+    look: states -> what a frame shows, a dict of arrays [E, ...].
+    """
+
+    controller: Controller
+    look: Callable[[np.ndarray], dict[str, np.ndarray]]
+    memory: int
+
+    def start(self, tasks: Tasks) -> None:
+        """Encodes the goals, and sees the first frame."""
+        rest = np.zeros((len(tasks.number), self.controller.size), np.float32)
+        self.frames, self.actions = [self.look(tasks.starts)] * self.memory, [rest] * (self.memory - 1)
+        self.controller.start(self._seen([self.look(tasks.goals)], []), tasks.number)
+
+    def watch(self, states: np.ndarray, actions: np.ndarray) -> None:
+        """Remembers a frame and the action before it, and forgets the oldest ones."""
+        self.frames = [*self.frames, self.look(states)][-self.memory :]
+        done = [*self.actions, np.asarray(actions, np.float32)]
+        self.actions = done[len(done) - self.memory + 1 :]
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        """The first actions of the plan."""
+        return self.controller.act(self._seen(self.frames, self.actions))
+
+    def _seen(self, frames: list[dict[str, np.ndarray]], actions: list[np.ndarray]) -> dict[str, np.ndarray]:
+        found = {name: np.stack([frame[name] for frame in frames], 1) for name in frames[0]}
+        empty = np.zeros((len(next(iter(found.values()))), 0, self.controller.size), np.float32)
+        return found | {"actions": np.stack(actions, 1) if actions else empty}
+
+
+@dataclasses.dataclass
+class Behaving:
+    """One of the world's policies (Acting.behave), with draws of each task's own."""
+
+    world: Acting
+    name: str
+    seed: int
+
+    def start(self, tasks: Tasks) -> None:
+        """A policy per task."""
+        drawn = [seeds.generator(self.seed, "policy of a task", int(i)) for i in tasks.number]
+        self.rules = [self.world.behave(self.name, *each) for each in zip(drawn, tasks.starts, strict=True)]
+
+    def act(self, states: np.ndarray) -> np.ndarray:
+        """One action per environment."""
+        return np.stack([rule(state) for rule, state in zip(self.rules, states, strict=True)])[:, None]
+
+
+@dataclasses.dataclass
 class Imitated:
     """A trained policy that sees an image and the goal's. It does the first `receding` of the actions that it gives.
 
@@ -167,6 +223,18 @@ def by_model(world: World, model: WorldModel, mpc: MPC, seed: int) -> Planned:
         predict, recorded, mpc = model.predict, world.as_recorded, dataclasses.replace(mpc, block=world.stride)
         model = dataclasses.replace(model, predict=lambda params, context, a: predict(params, context, recorded(a)))
     return Planned(Controller(model, mpc, world.action_size, seed), world.seen)
+
+
+def by_slots(world: Acting, source: Any, objective: Any, params: Any, mpc: MPC, seed: int) -> Remembering:
+    """Planning with a slot predictor that was trained on TrueSlots (`source`) of this world, by matched slots."""
+    nothing = np.zeros(world.objects, bool)
+
+    def look(states: np.ndarray) -> dict[str, np.ndarray]:
+        shown = world.scene(states, nothing)
+        return {"slots": source.seen(shown["states"])[:, 0], "proprio": shown["proprio"]}
+
+    own = dataclasses.replace(mpc, distance=matched(source.slots))
+    return Remembering(Controller(of_slots(objective, params), own, world.action_size, seed), look, objective.history)
 
 
 def by_agent(world: Acting, modules: Modules, mpc: MPC, seed: int, mode: int) -> Planned:
@@ -204,6 +272,8 @@ def baselines(world: World, mpc: MPC, seed: int) -> dict[str, tuple[str, Policy]
     }
     if isinstance(world, Environment):
         return policies
+    if WEAK in world.policies:
+        policies[f"policy {WEAK}"] = ("floor", Behaving(world, WEAK, seed))
     policies["straight line"] = ("floor", Scripted(world.straight))
     policies["true simulator"] = ("ceiling", by_simulator(world, mpc, seed))
     if world.has_expert:

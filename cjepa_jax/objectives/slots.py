@@ -221,6 +221,41 @@ class Slots(PerExample):
         acyclic = dagma.static_graph(jnp.concatenate(whole, 1), there)
         return jnp.stack([layers[-1], layers.mean(0), slopes, *ablated, acyclic], 1)
 
+    def advance(
+        self,
+        params: Params,
+        tokens: Float[Array, "B t S D"],
+        actions: Float[Array, "B t A"],
+        present: Bool[Array, "B K"],
+    ) -> Float[Array, "B S D"]:
+        """The next frame's slots, and after them its token of "proprio" if that is auxiliary. Absent slots are 0.
+
+        Args:
+          tokens: of t <= history frames, without those of actions. The agent's may be an earlier prediction's.
+          actions: actions[:, i] was taken at frame i. present: the K slots that hold an object.
+        Raises: ConfigError without the auxiliary "action".
+        """
+        if "action" not in self._auxiliary:
+            raise ConfigError("objective.auxiliary has no 'action': nothing can be planned")
+        width = tokens.shape[-1]
+        done = Auxiliary(width).apply({"params": params["action"]}, actions)
+        given = jnp.concatenate([tokens, done[:, :, None]], 2)
+        given = jnp.concatenate([given, jnp.zeros_like(given[:, :1])], 1)
+        held = jnp.concatenate([present, jnp.ones((len(present), given.shape[2] - present.shape[1]), bool)], 1)
+        held = jnp.broadcast_to(held[:, None], given.shape[:3])
+        visible = held & (jnp.arange(given.shape[1])[:, None] < tokens.shape[1])
+        following = self._run(params, given, visible, held)[0][:, -1, : tokens.shape[2]]
+        return jnp.where(held[:, 0, : tokens.shape[2], None], following, 0)
+
+    def embedded(
+        self, params: Params, slots: Float[Array, "B T K D"], proprio: Array | None
+    ) -> Float[Array, "B T S D"]:
+        """The slots, and after them the tokens of `proprio` [B, T, P] if they are auxiliary."""
+        if "proprio" not in self._auxiliary:
+            return slots
+        own = Auxiliary(slots.shape[-1]).apply({"params": params["proprio"]}, proprio)
+        return jnp.concatenate([slots, own[:, :, None]], 2)
+
     def _tokens(self, params: Params, batch: Batch, slots: Array | None = None) -> Float[Array, "B T S D"]:
         """Slots, and after them the auxiliary tokens of each frame."""
         slots = _slots(batch.video) if slots is None else slots

@@ -135,12 +135,14 @@ def opened(chosen, mpc):
         world = environment(chosen, chosen.size) if gym else cls(size=chosen.size, split="test")
         return world, {}, {"checkpoint": "none"}
     from cjepa_jax.data import assemble
+    from cjepa_jax.data.sources.true_slots import TrueSlots
     from cjepa_jax.data.worlds.acting.base import Acting
     from cjepa_jax.evals import control
     from cjepa_jax.evals.gymnasium import Environment
     from cjepa_jax.loading import eval_config
     from cjepa_jax.loading.model import INIT, Restored
     from cjepa_jax.objectives.base import Imitator, World
+    from cjepa_jax.objectives.slots import Slots
     from cjepa_jax.planning.mpc import WorldModel
     from cjepa_jax.runtime import foreign
 
@@ -149,8 +151,12 @@ def opened(chosen, mpc):
     if config is None:
         raise ConfigError(f"--checkpoint={path}: must be a run's folder")
     restored = Restored.of(config, path, trust)
-    objective, world = restored.objective, assemble.make_source(config, "train")
-    if not isinstance(objective, World | Imitator):
+    objective, source = restored.objective, assemble.make_source(config, "train")
+    slots = isinstance(objective, Slots)
+    world = dataclasses.replace(source.source, size=chosen.size) if isinstance(source, TrueSlots) else source
+    if slots:
+        check_slots(chosen, source, objective)
+    if not (slots or isinstance(objective, World | Imitator)):
         text = f"{type(objective).__name__} does not predict the next latent, and does not act"
         raise ConfigError(f"--checkpoint={path}: {text}")
     if gym:
@@ -167,14 +173,30 @@ def opened(chosen, mpc):
     if isinstance(objective, Imitator):
         made = {name: (kind, imitating(chosen, objective, state, world)) for name, (kind, state) in states.items()}
         return world, made, about
-    of = (objective.latents, objective.predict)
-    memory = getattr(objective, "history", 1)
 
     def player(state):
+        if slots:
+            return lambda own, seed: control.by_slots(own, source, objective, params=state.params, mpc=mpc, seed=seed)
+        of, memory = (objective.latents, objective.predict), getattr(objective, "history", 1)
         model = WorldModel.of(*of, state.params, state.extra, memory)
         return lambda own, seed: control.by_model(own, model, mpc, seed)
 
     return world, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
+
+
+def check_slots(chosen, source, objective):
+    """Raises ConfigError for a slot predictor that cannot plan: without actions, or with slots that are not true states
+    of a world with actions."""
+    from cjepa_jax.data.sources.true_slots import TrueSlots
+    from cjepa_jax.data.worlds.acting.base import Acting
+
+    where = f"--checkpoint={chosen.checkpoint}"
+    if "action" not in objective.auxiliary:
+        raise ConfigError(f"{where}: objective.auxiliary = {objective.auxiliary!r} has no 'action': it cannot plan")
+    if chosen.env:
+        raise ConfigError(f"--env={chosen.env}: a model of slots plays in the world that it was trained on")
+    if not isinstance(source, TrueSlots) or not isinstance(source.source, Acting):
+        raise ConfigError(f"{where}: {type(source).__name__} gives no slots of a world with actions")
 
 
 def environment(chosen, size, source=None, objective=None):

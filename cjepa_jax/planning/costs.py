@@ -1,13 +1,16 @@
 """Costs of predicted states: how far a rollout is from a goal, in the latent space of a world model."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from cjepa_jax.errors import ConfigError
 
+ENUMERATED = 5  # slots, of which there are 120 assignments
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # predicted [..., *latent], goal [*latent] -> [...]
 Predict = Callable[[Any, jax.Array], jax.Array]  # context of one environment, actions [S,H,A] -> [S,H,*latent]
 
@@ -20,6 +23,29 @@ def squared_error(predicted: jax.Array, goal: jax.Array) -> jax.Array:
 def absolute_error(predicted: jax.Array, goal: jax.Array) -> jax.Array:
     """The mean of absolute differences over the latent's axes."""
     return jnp.abs(predicted - goal).mean(tuple(range(predicted.ndim - goal.ndim, predicted.ndim)))
+
+
+def matched(slots: int) -> Distance:
+    """The squared error of sets of slots, [..., S, D] and [S, D]: of the assignment of the first `slots` rows that has
+    the least. Rows after them, such as a token of the agent, keep their places. All rows weigh the same.
+
+    Up to ENUMERATED slots all assignments are compared, beyond it is the Hungarian algorithm's (optax).
+    """
+
+    def distance(predicted: jax.Array, goal: jax.Array) -> jax.Array:
+        pairs = jnp.square(predicted[..., :slots, None, :] - goal[:slots]).mean(-1)  # [..., K, K]
+        rest = jnp.square(predicted[..., slots:, :] - goal[slots:]).mean(-1).sum(-1)
+        if slots <= ENUMERATED:
+            orders = jnp.array(list(itertools.permutations(range(slots))))
+            best = pairs[..., jnp.arange(slots), orders].sum(-1).min(-1)
+        else:
+            flat = pairs.reshape(-1, slots, slots)
+            rows, columns = jax.vmap(optax.assignment.hungarian_algorithm)(flat)
+            best = jnp.take_along_axis(flat.reshape(len(flat), -1), rows * slots + columns, 1).sum(-1)
+            best = best.reshape(pairs.shape[:-2])
+        return (best + rest) / goal.shape[0]
+
+    return distance
 
 
 def to_goal(predict: Predict, distance: Distance = squared_error, over: str = "last"):

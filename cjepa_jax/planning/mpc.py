@@ -57,6 +57,30 @@ class WorldModel:
         return cls(encode=encode, predict=rollout, goal=goal, params=(params, extra))
 
 
+def of_slots(objective: Any, params: Any) -> WorldModel:
+    """The world model of a slot predictor (objectives.slots.Slots) that was trained with actions.
+
+    Observations are dicts: "slots" float32 [E,t,K,D] of the last t frames, "actions" [E,t - 1,A] between them, and
+    "proprio" [E,t,P]. Of goals only the last frame counts. Latents are [E,S,D] (Slots.advance).
+    """
+
+    def tokens(params: Any, seen: dict[str, jax.Array]) -> jax.Array:
+        return objective.embedded(params, seen["slots"], seen["proprio"])
+
+    def encode(params: Any, seen: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+        return tokens(params, seen), seen["actions"], (seen["slots"] != 0).any((1, 3))
+
+    def rollout(params: Any, context: tuple[jax.Array, ...], actions: jax.Array) -> jax.Array:
+        *past, there = context
+
+        def step(latents: jax.Array, done: jax.Array) -> jax.Array:
+            return objective.advance(params, latents, done, jnp.broadcast_to(there, (len(latents), *there.shape)))
+
+        return autoregressive(step, objective.history)((past[0], past[1]), actions)
+
+    return WorldModel(encode, rollout, goal=lambda params, seen: tokens(params, seen)[:, -1], params=params)
+
+
 @dataclasses.dataclass(frozen=True)
 class MPC:
     """How to control with a world model.

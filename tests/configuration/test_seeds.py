@@ -42,6 +42,7 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "features of slots": 2,
     "random actions of a task": 1,
     "noise of an expert": 1,
+    "policy of a task": 1,
     "frames of which plans are distilled": 0,
     "points on shapes": 2,
     "points that are drawn of a file": 1,

@@ -2,14 +2,51 @@
 
 from tests.mutants.mutant import of, tests_of
 
-CEM, PLANNERS, MPC = tests_of("planning/", "cem", "planners", "mpc")
+CEM, PLANNERS, MPC, SLOTS = tests_of("planning/", "cem", "planners", "mpc", "slots")
 CONTROL, GYM = tests_of("evals/", "control", "gymnasium")
 ROOMS, PUSH, NUDGE = tests_of("data/worlds/acting/", "rooms", "push", "nudge")
 
 (AGENT,) = tests_of("planning/", "agent")
 (LEARNED,) = tests_of("evals/", "agent")
 
+NEXT = f"{SLOTS}the_next_slots_are_the_trainings_prediction_of_the_future"
+ROLLED = f"{SLOTS}a_rollout_sees_its_own_predictions_and_every_action_in_its_place"
+MEMORY = f"{SLOTS}a_policy_remembers_the_last_frames_and_the_actions_between_them"
 PLANNING = (
+    *of(
+        "cjepa_jax/objectives/slots.py",
+        ("[:, -1, : tokens.shape[2]]", "[:, -2, : tokens.shape[2]]", NEXT),
+        ("return jnp.where(held[:, 0, : tokens.shape[2], None], following, 0)", "return following", NEXT),
+        ("visible = held & (jnp.arange(given.shape[1])[:, None] < tokens.shape[1])", "visible = held", NEXT),
+    ),
+    *of(
+        "cjepa_jax/planning/costs.py",
+        ("return (best + rest) / goal", "return best / goal", f"{SLOTS}the_cost_is_that_of_the_best_assignment"),
+        ("rows * slots + columns", "columns * slots + rows", f"{SLOTS}the_cost_is_that_of_the_best_assignment"),
+        (".sum(-1).min(-1)", ".sum(-1).max(-1)", f"{SLOTS}the_cost_is_that_of_the_best_assignment"),
+    ),
+    *of(
+        "cjepa_jax/planning/mpc.py",
+        (
+            "tokens(params, seen)[:, -1]",
+            "tokens(params, seen)[:, 0]",
+            f"{SLOTS}a_rollout_sees_its_own_predictions_and_every_action_in_its_place",
+        ),
+        (
+            "autoregressive(step, objective.history)",
+            "autoregressive(step, 1)",
+            f"{SLOTS}a_rollout_sees_its_own_predictions_and_every_action_in_its_place",
+        ),
+    ),
+    *of(
+        "cjepa_jax/evals/control.py",
+        ("done[len(done) - self.memory + 1 :]", "done[: self.memory - 1]", MEMORY),
+        (
+            "[*self.frames, self.look(states)][-self.memory :]",
+            "[*self.frames, self.look(states)][: self.memory]",
+            MEMORY,
+        ),
+    ),
     *of(
         "cjepa_jax/planning/agent.py",
         (

@@ -16,6 +16,8 @@ LEAST_SIZE = 8  # pixels: the world is simulated at its least size, since no pic
 HIDDEN = ("present", "velocity", "spin", "mass")  # groups of states that a single frame does not show
 SCALES = {"position": (0.5, 0.25), "size": (0.2, 0.1), "colour": (0.5, 0.3), "depth": (0.5, 0.3)}  # centre, spread
 KEPT = 2**14  # simulated scenes that a process keeps
+AGENT = ("actions", "proprio")
+KEPT_OF_A_SCENE = ("states", "labels", "graph", *AGENT)
 SHUFFLES = ("none", "scene", "frame")
 
 
@@ -26,7 +28,8 @@ class TrueSlots:
     A slot holds what one frame shows of an object: place, cosine and sine of its angle, size, colour and the world's
     other states, but no velocity, spin or mass. Each is brought to about zero mean and unit variance by fixed numbers.
     With `width` these features are mapped by a fixed random isometry, so that no component is one of them. Slots
-    without object are 0 and are not `present`. `states` and `graph` are the world's, in the order of the slots.
+    without object are 0 and are not `present`. `states` and `graph` are the world's, in the order of the slots, and so
+    are `actions` and `proprio` of a world with actions.
 
     Args:
       split, path, count, seed, frames: as for every source. size: ignored, no picture is made.
@@ -108,6 +111,7 @@ class TrueSlots:
             "labels": raw["labels"],
         }
         out["states"] = self._mean(own, holds).astype(np.float32)
+        out |= {name: raw[name][self._window(i)] for name in AGENT if name in raw}
         if "graph" in raw and self.shuffle != "frame" and not self._cut:
             one = holds[0].astype(int)
             out["graph"] = (one @ raw["graph"] @ one.T > 0) & ~np.eye(self.slots, dtype=bool)
@@ -172,6 +176,19 @@ class TrueSlots:
         centre, spread = SCALES["position"]
         return (slots @ self._isometry.T / self._gain)[..., columns] * spread + centre
 
+    def seen(self, states: np.ndarray) -> np.ndarray:
+        """Slots [E,1,K,D] of the objects' states [E,O,S] in single frames. Object k is slot k, and there is no noise.
+
+        Raises DataError for too few slots."""
+        if states.shape[1] > self.slots:
+            raise DataError(f"{states.shape[1]} objects: data.options.slots = {self.slots} is too few")
+        holds = np.eye(self.slots, states.shape[1], dtype=bool) & (states[:, None, :, self._present] > 0)
+        return self._placed(states, holds)
+
+    @property
+    def _present(self) -> int:
+        return self.state_names.index("present")
+
     @property
     def _cut(self) -> bool:
         """Whether `frames` are a part of a scene."""
@@ -187,10 +204,15 @@ class TrueSlots:
 
     def _video(self, i: int, states: np.ndarray, holds: np.ndarray) -> np.ndarray:
         """float32 [T,1,K,D] of states [T,O,S], for `holds` bool [T,K,O]."""
-        slots = self._mean(self._features(states), holds) @ self._isometry * self._gain
+        noise: np.ndarray | float = 0.0
         if self.noise:
             rng = seeds.generator(self.seed, "noise of slots", SPLITS[self.split], i)
-            slots = slots + self.noise * rng.standard_normal(slots.shape)
+            noise = self.noise * rng.standard_normal((*holds.shape[:2], self.width))
+        return self._placed(states, holds, noise)
+
+    def _placed(self, states: np.ndarray, holds: np.ndarray, noise: np.ndarray | float = 0.0) -> np.ndarray:
+        """As `_video`, with this noise."""
+        slots = self._mean(self._features(states), holds) @ self._isometry * self._gain + noise
         there = np.asarray(holds.any(2))
         return np.where(there[..., None], slots, 0)[:, None].astype(np.float32)
 
@@ -252,7 +274,7 @@ class TrueSlots:
 @functools.lru_cache(maxsize=KEPT)
 def _played(world: World, i: int) -> dict[str, np.ndarray]:
     """What is needed of a simulated scene: a few kilobytes, kept for the next epoch. Do not modify it."""
-    return {name: array for name, array in world[i].items() if name in ("states", "labels", "graph")}
+    return {name: array for name, array in world[i].items() if name in KEPT_OF_A_SCENE}
 
 
 @functools.cache
