@@ -52,6 +52,7 @@ class Inside(NamedTuple):
       states: uint8 [B, T, H, W, 3] -> float32 [L + 1, B, N, D], the tokens after each layer.
       tokens: (video, layer) -> float32 [B, N, D], the tokens of one layer, without the blocks after it.
       resume: (tokens [B, N, D] of a layer, layer, grid) -> float32 [B, N, D], the encoder's output from there.
+      attention: (video, groups of tokens bool [B, K, N]) -> float32 [B, L, K, K], see models.inside.attention.
       params: the encoder's parameters.
       before, after: the differentiable functions (params, video, layer) -> tokens [B, N, D] of the layer, and
         (params, tokens, layer, grid) -> [B, N, D]. grid = (times, rows, columns) of the tokens.
@@ -64,6 +65,7 @@ class Inside(NamedTuple):
     params: Any
     before: Callable
     after: Callable
+    attention: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

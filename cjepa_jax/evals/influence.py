@@ -6,8 +6,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from cjepa_jax.data import kinds
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.evals import stats
+from cjepa_jax.evals import patch_graphs, stats
 from cjepa_jax.evals.base import (
     TRAINED,
     Bench,
@@ -48,8 +49,9 @@ class Influence:
     Labels, from the simulator: "contact", the two touch between the last frame that is given and the end. "effect",
     object i leaves its path by more than `least` if j is removed at that frame: a simulation from that state.
 
-    Graphs, from the model that sees the whole history: its `influence` (Slots.influence), each a metric. Their rows are
-    the trained model and random initialisations. Floors need no model: the distance of the pair, the least distance of
+    Graphs, each a metric. A model of slots sees the whole history and gives its `influence` (Slots.influence). A model
+    of patches sees the whole clip, and its graphs are those of evals/patch_graphs. Their rows are the trained model and
+    random initialisations. Floors need no model: the distance of the pair, the least distance of
     constant velocities during the future (from the last two frames), and the same with -infinity for pairs of different
     layers, where a world has them. The base rate is the average precision of a guess. The ceiling "true states" scores
     contacts by the size of the effect, and effects by contacts.
@@ -59,7 +61,8 @@ class Influence:
     over scenes.
 
     Attributes:
-      history, future: frames that the model was trained with (objective.history, objective.future).
+      history, future: frames that the model was trained with (objective.history, objective.future). Of patches:
+        effects and contacts are from frame history - 1 on, and the sum is data.frames.
       least: the least effect, in view widths.
       strata: parts of the curves.
     Raises: ConfigError for values outside their limits, and for a source or a model that gives no graphs.
@@ -70,7 +73,7 @@ class Influence:
     least: float = 0.01
     strata: int = 4
 
-    kinds: ClassVar[tuple[str, ...]] = ("slots",)
+    kinds: ClassVar[tuple[str, ...]] = ("slots", "video")
 
     def __post_init__(self):
         for name, least in (("history", 2), ("future", 1), ("strata", 1)):
@@ -82,22 +85,34 @@ class Influence:
 
     def run(self, bench: Bench) -> Result:
         """The scores of all graphs on the bench's test scenes."""
-        require_lengths(bench, "evals.protocols: influence", history=self.history, future=self.future)
         source: Any = bench.source(bench.test_split, bench.test)
         require(hasattr(source, "influence") and hasattr(source, "frames"), "Influence", "a source with `influence`")
         frames = self.history + self.future
-        source = dataclasses.replace(source, frames=frames)
-        scenes = dataclasses.replace(bench.prepare(source), frames=frames)
+        slots = kinds.of(source) == "slots"
+        if slots:
+            require_lengths(bench, "evals.protocols: influence", history=self.history, future=self.future)
+            source = dataclasses.replace(source, frames=frames)
+        elif source.frames != frames:
+            text = f"evals.protocols: influence.history + influence.future = {frames}"
+            raise ConfigError(f"{text}: must be data.frames = {source.frames}")
+        scenes = dataclasses.replace(bench.prepare(source), frames=frames, with_objects=True)
         found = [(i, scenes(i, 0)) for i in range(bench.test or len(source))]
         found = [(i, scene) for i, scene in found if not scene["replaced"]]
-        pairs = self._pairs(source, found)
+        pairs = self._pairs(source, found, slots)
         for label in LABELS:
             share = pairs.labels[label].mean() if len(pairs.scene) else 0
             require(0 < share < 1, "Influence", f"pairs with and without {label}, and these scenes have only one kind")
-        graphs = {model.name: self._graphs(model, [scene for _, scene in found], pairs) for model in bench.models}
+        shown = [scene for _, scene in found]
+        graphs_of = self._of_slots if slots else self._of_patches
+        graphs = {model.name: graphs_of(model, shown, pairs) for model in bench.models}
         return self._result(bench, pairs, graphs)
 
-    def _graphs(self, model: Model, scenes: list[dict[str, np.ndarray]], pairs: Pairs) -> dict[str, np.ndarray]:
+    def _of_patches(self, model: Model, scenes: list[dict[str, np.ndarray]], pairs: Pairs) -> dict[str, np.ndarray]:
+        """As `_of_slots`, of a model of patches."""
+        video, own = (np.stack([scene[name] for scene in scenes]) for name in ("video", "object_patches"))
+        return {name: graph[pairs.where] for name, graph in patch_graphs.of(model, video, own).items()}
+
+    def _of_slots(self, model: Model, scenes: list[dict[str, np.ndarray]], pairs: Pairs) -> dict[str, np.ndarray]:
         """By name the entries [P] of the model's graphs."""
         require(model.influence is not None, "Influence", "a model of slots that says what its prediction depends on")
         assert model.influence is not None
@@ -107,12 +122,11 @@ class Influence:
         hidden = Hidden(video, context, own, np.zeros(own.shape[:2], bool))
         return {name: graph[pairs.where] for name, graph in model.influence(hidden).items()}
 
-    def _pairs(self, source: Any, scenes: list[tuple[int, dict[str, np.ndarray]]]) -> Pairs:
-        at, slots = self.history - 1, scenes[0][1]["video"].shape[2]
-        effects, contacts = map(np.stack, zip(*(source.influence(i, at) for i, _ in scenes), strict=True))
+    def _pairs(self, source: Any, scenes: list[tuple[int, dict[str, np.ndarray]]], of_slots: bool) -> Pairs:
+        at, slots = self.history - 1, scenes[0][1]["video"].shape[2] if of_slots else len(scenes[0][1]["objects"])
+        effects, contacts, states = map(np.stack, zip(*(_of_rows(source, at, *one) for one in scenes), strict=True))
         valid = np.stack([scene["object_valid"][:slots] for _, scene in scenes])
         where = valid[:, :, None] & valid[:, None] & ~np.eye(slots, dtype=bool)
-        states = np.stack([source[i]["states"] for i, _ in scenes])
         floors = {name: floor[where] for name, floor in geometry(source.state_names, states, at, self.future).items()}
         return Pairs(
             scene=np.nonzero(where)[0],
@@ -132,20 +146,20 @@ class Influence:
             areas = {row: area(truth, values, pairs.scene) for row, values in beside.items()}
             best = max(floors, key=lambda row: areas[row][0])
             precisions = {row: precise(truth, values, pairs.scene, bench.seed) for row, values in beside.items()}
-            kinds = {row: "ceiling" if row == STATES else "floor" for row in beside}
+            roles = {row: "ceiling" if row == STATES else "floor" for row in beside}
             for graph, values in graphs[bench.model.name].items():
                 own = area(truth, values, pairs.scene)
                 other = [area(truth, graphs[model.name][graph], pairs.scene)[0] for model in bench.randoms]
                 scores += _rows(f"auroc/{label}/{graph}", (own[0], half(own[1])), other, count)
                 scores += [
-                    Score(f"auroc/{label}/{graph}", row, value, half(by), count=count, kind=kinds[row])
+                    Score(f"auroc/{label}/{graph}", row, value, half(by), count=count, kind=roles[row])
                     for row, (value, by) in areas.items()
                 ]
                 other = [average_precision(truth, graphs[model.name][graph]) for model in bench.randoms]
                 mine = precise(truth, values, pairs.scene, bench.seed)
                 scores += _rows(f"ap/{label}/{graph}", mine, other, count)
                 scores += [
-                    Score(f"ap/{label}/{graph}", row, *each, count, kinds[row]) for row, each in precisions.items()
+                    Score(f"ap/{label}/{graph}", row, *each, count, roles[row]) for row, each in precisions.items()
                 ]
                 scores.append(Score(f"ap/{label}/{graph}", BASE, float(truth.mean()), count=count, kind="floor"))
                 notes.append(verdict(label, graph, best, own, areas[best]))
@@ -154,6 +168,19 @@ class Influence:
                 name: by_part(truth, values, pairs.distance, parts) for name, values in shown.items()
             }
         return Result(scores, curves=curves, notes=notes)
+
+
+def _of_rows(source: Any, at: int, i: int, scene: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(effects [K, K], contacts [K, K], states [T, K, S]) of scene i in the order of its rows, 0 for padding."""
+    effects, contacts = source.influence(i, at)
+    states = source[i]["states"]
+    if kinds.of(source) == "slots":
+        return effects, contacts, states
+    row = scene["objects"]
+    there = row >= 0
+    both = there[:, None] & there
+    pairs = [np.where(both, values[np.ix_(row, row)], 0) for values in (effects, contacts)]
+    return pairs[0], pairs[1].astype(bool), np.where(there[:, None], states[:, row], 0)
 
 
 def geometry(names: tuple[str, ...], states: np.ndarray, at: int, future: int) -> dict[str, np.ndarray]:

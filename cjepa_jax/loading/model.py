@@ -141,7 +141,7 @@ class Network:
         own = params.get("encoder", params)
         if "stack" not in own:
             return None
-        states, tokens, resume, *traced = self._compiled_inside
+        states, tokens, resume, attention, *traced = self._compiled_inside
 
         def at(video: np.ndarray, layer: int) -> np.ndarray:
             return in_batches(batch, functools.partial(tokens, own, layer=np.int32(layer)), video)
@@ -157,15 +157,18 @@ class Network:
             params=own,
             before=traced[0],
             after=traced[1],
+            attention=lambda video, groups: in_batches(batch, functools.partial(attention, own), video, groups),
         )
 
     @functools.cached_property
     def _compiled_inside(self):
-        """models.inside on this network's encoder: states, before and after jitted, then the last two as functions."""
+        """models.inside on this network's encoder: states, before, after and attention jitted, then before and after as
+        functions."""
         dtype = jnp.dtype(getattr(self.objective, "dtype", "float32"))
         encoder = Encoder(**self.objective.encoder, dtype=dtype)
         states, before, after = (functools.partial(f, encoder) for f in (inside.states, inside.before, inside.after))
-        return jax.jit(states), jax.jit(before), jax.jit(after, static_argnames="grid"), before, after
+        attention = jax.jit(functools.partial(inside.attention, encoder))
+        return jax.jit(states), jax.jit(before), jax.jit(after, static_argnames="grid"), attention, before, after
 
     def _world(self, batch: int, state: TrainState) -> dict[str, Any]:
         """base.Model.latents and advance."""

@@ -10,13 +10,13 @@ compiled once for all layers.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cjepa_jax.configuration import sizes
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import position_encoding, tokenizers
 from cjepa_jax.models.encoder import Encoder
-from cjepa_jax.models.layers import LayerNorm
+from cjepa_jax.models.layers import WEIGHTS, LayerNorm
 from cjepa_jax.models.transformer import Block
 from cjepa_jax.types import Array, Params
 
@@ -51,6 +51,21 @@ def after(
     return norm.apply({"params": params["stack"]["norm"]}, x)
 
 
+def attention(encoder: Encoder, params: Params, scene: Array, groups: Bool[Array, "B K N"]) -> Float[Array, "B L K K"]:
+    """How much the tokens of each group attend to those of each other, in each block: entry i, j is the weight of a
+    token of group j for a token of group i, the mean over both groups and all heads. 0 for an empty group."""
+    block, share = _block(encoder, encoder.grid(scene), (WEIGHTS,)), groups.astype(jnp.float32)
+    share = share / jnp.maximum(share.sum(-1, keepdims=True), 1)
+
+    def step(x, own):
+        x, kept = block(own, x)
+        (weights,) = kept[WEIGHTS]["attention"]["weights"]
+        return x, jnp.einsum("bin,bnm,bjm->bij", share, weights.astype(jnp.float32).mean(1), share)
+
+    x = _embedded(encoder, params, scene)
+    return jax.lax.scan(step, x, params["stack"]["blocks"])[1].swapaxes(0, 1)
+
+
 def _embedded(encoder, params, scene):
     """The stack's input [B, N, D]."""
     tokenizer = tokenizers.of(encoder, parent=None)
@@ -70,8 +85,9 @@ def _chosen(run, params, x, condition):
     return jax.lax.scan(step, x, (numbers, blocks))[0]
 
 
-def _block(encoder, grid):
-    """One block as a function (its parameters, x [B, N, D]) -> [B, N, D], with the arguments of transformer.Stack."""
+def _block(encoder, grid, collections=()):
+    """One block as a function (its parameters, x [B, N, D]) -> [B, N, D], with the arguments of transformer.Stack. With
+    `collections` the function returns what the block puts into them too."""
     size = sizes.parse(encoder.variant)
     block = Block(
         size.heads, encoder.gelu, dtype=encoder.dtype, units=size.hidden, epsilon=encoder.epsilon, parent=None
@@ -85,6 +101,7 @@ def _block(encoder, grid):
         time = jnp.arange(grid[0] * grid[1] * grid[2])
 
     def run(own, x):
-        return block.apply({"params": own}, x, None, None, rotation, time=time)[0]
+        found = block.apply({"params": own}, x, None, None, rotation, time=time, mutable=collections or False)
+        return (found[0][0], found[1]) if collections else found[0]
 
     return run

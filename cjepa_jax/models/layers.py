@@ -9,12 +9,13 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from cjepa_jax import sharding
-from cjepa_jax.models.attention import attention
+from cjepa_jax.models.attention import attention, einsum
 from cjepa_jax.models.matmul import product
 from cjepa_jax.models.position_encoding import rotate
 from cjepa_jax.types import Array
 
 Initializer = jax.nn.initializers.Initializer
+WEIGHTS = "attention_weights"  # a collection of variables
 NORMAL = nn.initializers.truncated_normal(0.02)
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-6)  # statistics in float32 for every compute type
 
@@ -98,7 +99,7 @@ class SelfAttention(nn.Module):
     """Multi-head attention within segments: x [B, T, D], segment [B, T] or None -> [B, T, D].
 
     `rotation` [B or 1, T, 2, M] turns queries and keys (see position_encoding). `time` int32 [T]: a token sees none of
-    a later time."""
+    a later time. Where the collection WEIGHTS is mutable, the weights [B, H, T, T] are put into it."""
 
     heads: int
     dtype: DTypeLike = jnp.float32
@@ -112,7 +113,11 @@ class SelfAttention(nn.Module):
         time: Int[Array, " T"] | None = None,
     ) -> Float[Array, "B T D"]:
         q, k, v = _parts(Heads(3, self.heads, self.dtype, name="qkv")(x))  # each [B, H, T, d]
-        out = attention(rotate(q, rotation), rotate(k, rotation), v, segment, segment, time=time)
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        if self.is_mutable_collection(WEIGHTS) and not self.is_initializing():  # asked for by models.inside alone
+            one = jnp.broadcast_to(jnp.eye(x.shape[1], dtype=q.dtype), (*q.shape[:2], x.shape[1], x.shape[1]))
+            self.sow(WEIGHTS, "weights", einsum(q, k, one, segment, segment, time=time))
+        out = attention(q, k, v, segment, segment, time=time)
         return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))
 
 

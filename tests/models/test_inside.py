@@ -49,6 +49,28 @@ def test_every_layer_resumes_to_the_encoders_output(name):
         assert not layer or np.abs(repeated[layer] - encoded).max() > 0.01  # the layer's block twice
 
 
+def test_attention_of_groups_is_that_of_the_softmax_by_hand():
+    encoder, params, video = make()
+    groups = np.zeros((2, 3, 32), bool)
+    groups[:, 0, :5], groups[0, 1, 5:32] = True, True  # the second scene has one group, and the third group is empty
+    found = np.asarray(jax.jit(lambda *given: inside.attention(encoder, *given))(params, video, groups))
+    assert found.shape == (2, 3, 3, 3) and (found[:, :, 2] == 0).all() and (found[1, :, 1] == 0).all()
+    np.testing.assert_allclose(found[0, :, :2] @ [5, 27, 0], 1, atol=1e-5)  # weights of all keys add up to 1
+    states = np.asarray(jax.jit(lambda *given: inside.states(encoder, *given))(params, video))
+    for layer in range(3):
+        own = jax.tree.map(lambda leaf, layer=layer: np.asarray(leaf[layer], np.float64), params["stack"]["blocks"])
+        x = states[:, layer].astype(np.float64)
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        x = x * own["norm1"]["scale"] + own["norm1"]["bias"]
+        qkv = (x @ own["attention"]["qkv"]["kernel"] + own["attention"]["qkv"]["bias"]).reshape(2, 32, 3, 3, 8)
+        logits = np.einsum("bnhd,bmhd->bhnm", qkv[:, :, 0], qkv[:, :, 1]) / np.sqrt(8)
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        weights = (weights / weights.sum(-1, keepdims=True)).mean(1)
+        for i, j in ((0, 0), (0, 1), (1, 0)):
+            wanted = weights[0][np.ix_(groups[0, i], groups[0, j])].mean()
+            np.testing.assert_allclose(found[0, layer, i, j], wanted, rtol=1e-4)
+
+
 def test_the_rest_of_the_network_has_the_gradient_of_finite_differences():
     encoder, params, video = make()
     weights, along = np.random.default_rng(0).normal(size=(2, 24)).astype(np.float32)

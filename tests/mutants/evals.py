@@ -3,9 +3,27 @@
 from tests.mutants.mutant import of, tests_of
 
 AUCCESS, RIDGE, HEADS, COPHY = tests_of("evals/", "benchmarks/auccess", "ridge", "heads", "benchmarks/cophy")
+(GRAPHS,) = tests_of("evals/", "patch_graphs")
 SURPRISE, CLASSIFY, COLLAPSE, FINETUNE = tests_of("evals/", "surprise", "classify", "collapse", "finetune")
 
+TOKENS = f"{GRAPHS}the_graphs_are_means_over_an_objects_tokens_that_the_other_does_not_touch"
+BY_HAND = "tests/models/test_inside.py::test_attention_of_groups_is_that_of_the_softmax_by_hand"
 EVALS = (
+    *of(
+        "cjepa_jax/evals/patch_graphs.py",
+        ("object_patches & ~gone[:, None]", "object_patches", TOKENS),
+        ("graph[:, :, j] =", "graph[:, j] =", TOKENS),
+        (
+            "weights[:, -1]",
+            "weights[:, 0]",
+            f"{GRAPHS}attention_alone_is_enough_and_a_model_without_anything_is_refused",
+        ),
+    ),
+    *of(
+        "cjepa_jax/models/inside.py",
+        ("bin,bnm,bjm->bij", "bim,bnm,bjn->bij", BY_HAND),
+        (".mean(1), share)", ".max(1), share)", BY_HAND),
+    ),
     *of(
         "cjepa_jax/evals/benchmarks/auccess.py",
         (
