@@ -162,8 +162,7 @@ class Network:
 
     @functools.cached_property
     def _compiled_inside(self):
-        """models.inside on this network's encoder: states, before, after and attention jitted, then before and after as
-        functions."""
+        """models.inside on this network's encoder: four functions jitted, and before and after as functions."""
         dtype = jnp.dtype(getattr(self.objective, "dtype", "float32"))
         encoder = Encoder(**self.objective.encoder, dtype=dtype)
         states, before, after = (functools.partial(f, encoder) for f in (inside.states, inside.before, inside.after))

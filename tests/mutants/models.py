@@ -223,8 +223,8 @@ MODELS = (
         ("self.units or 4 * x.shape[-1]", "4 * x.shape[-1]", PLAIN),
         ("self.units or 4 * x.shape[-1]", "self.units or 2 * x.shape[-1]", PLAIN),
         (
-            "attention(rotate(q, rotation), rotate(k, rotation), v, segment, segment, time=time)",
-            "attention(rotate(q, rotation), k, v, segment, segment, time=time)",
+            "q, k = rotate(q, rotation), rotate(k, rotation)",
+            "q = rotate(q, rotation)",
             f"{PLACES}rotations_match_float64",
         ),
         (
