@@ -11,6 +11,7 @@ An entry module begins like this. It is imported, with JAX, only after the comma
     def main(config, workdir): ...
 """
 
+import ast
 import functools
 import gc
 import hashlib
@@ -21,6 +22,7 @@ import os
 import pathlib
 import platform
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping
@@ -256,11 +258,20 @@ def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
         if not match or key in keys or key in sections:
             continue
         if key.startswith("data.options."):
-            name, value = key.removeprefix("data.options."), word.partition("=")[2] or "value"
-            value = value if re.fullmatch(r"value|-?[0-9.]+|True|False|[(\[{].*", value) else repr(value)
-            raise ConfigError(f'--config.{key}: write --config.data.options="{{{name!r}: {value}}}"')
+            name, value = key.removeprefix("data.options."), word.partition("=")[2]
+            option = f"{{{name!r}: {_literal(value) if value else 'value'}}}"
+            option = shlex.quote(option) if set(option) & set('"$`\\') else f'"{option}"'
+            raise ConfigError(f"--config.{key}: write --config.data.options={option}")
         same_leaf = [other for other in keys if other.split(".")[-1] == key.split(".")[-1]]
         raise ConfigError(f"--config.{key}: unknown key{did_you_mean(key, same_leaf or keys)}")
+
+
+def _literal(text: str) -> str:
+    """A value as Python writes it: a text that is not a number, a tuple or another literal in quotes."""
+    try:
+        return repr(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return repr(text)
 
 
 def set_up_logging(level: str) -> None:

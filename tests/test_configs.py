@@ -57,6 +57,8 @@ def abstract_batch(c, objective):
     scene, flag = shape((b,), jnp.int32), shape((b,), bool)
     pixels = c.data.intervened in pipeline.PICTURED
     source, agent = build.locate(c.data.source), {}
+    if "action" in c.objective.get("auxiliary", ()) and "of" in c.data.options:  # slots of a world with actions
+        source = build.locate(c.data.options.of)
     if kinds.of(source) == "episodes":
         if hasattr(source, "action_size"):
             widths = {"actions": source.action_size, "proprio": len(source.proprio_names)}

@@ -237,8 +237,10 @@ MASKS = {  # of the configs whose mask is not that of clips.py
                     SHOWN_ONCE | {"anchor": 0}),
     "family.mcjepa_factored": {"type": "cjepa_jax.masks.factored:draw", "motion": 0.5, "places": 0.5, "times": 0.5},
     "family.think_jepa": {"type": "cjepa_jax.masks.future:draw", "share": 0.5},
-    "family.point_jepa": {"type": "cjepa_jax.masks.runs:draw", "targets": 4, "target": (0.15, 0.2),
-                          "context": (0.4, 0.75)},
+    **dict.fromkeys(
+        ("family.point_jepa", "family.point_jepa_published"),
+        {"type": "cjepa_jax.masks.runs:draw", "targets": 4, "target": (0.15, 0.2), "context": (0.4, 0.75)},
+    ),
     "family.threed_jepa": {"type": "cjepa_jax.masks.runs:draw", "targets": 4, "target": (0.15, 0.2),
                            "context": (0.85, 1.0)},
     "family.audio_jepa": {"type": "cjepa_jax.masks.random:share", "ratio": (0.4, 0.6)},

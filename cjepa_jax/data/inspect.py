@@ -97,7 +97,7 @@ def inspect(config, out: str | None, splits: Sequence[str], workers: int, quiet:
         twice = summary.shared(found)
         other = published.compare({split: scenes.source for split, scenes in maps.items()})
         advice = summary.advise(facts, len(twice), config, named, other)
-        advice += unheard(next(iter(maps.values())).source)
+        advice += not_noticed(next(iter(maps.values())).source)
         write_atomically(root / "problems.csv", table(found))
         content = {"splits": facts, "in two splits": twice[:LISTED], "what to set": advice}
         write_atomically(root / "summary.json", json.dumps(content, indent=1))
@@ -111,7 +111,7 @@ def inspect(config, out: str | None, splits: Sequence[str], workers: int, quiet:
     return 3 if any(each["unreadable"] > limit * each["scenes"] for each in facts.values()) else 0
 
 
-def unheard(source: Any) -> list[str]:
+def not_noticed(source: Any) -> list[str]:
     """What this source's reader of videos does not notice, as lines."""
     if getattr(source, "reader", "") != "opencv" or getattr(source, "_of_arrays", False):
         return []

@@ -12,10 +12,11 @@ import numpy as np
 from scipy import stats
 
 from cjepa_jax.configuration import seeds
+from cjepa_jax.data.sources.true_slots import LEAST_SIZE
 from cjepa_jax.data.worlds.acting.base import Acting
 from cjepa_jax.evals.gymnasium import Environment
 from cjepa_jax.planning.agent import Agent, Modules
-from cjepa_jax.planning.costs import matched, unroll
+from cjepa_jax.planning.costs import unroll
 from cjepa_jax.planning.mpc import MPC, Controller, WorldModel, of_slots
 
 World = Acting | Environment
@@ -226,15 +227,15 @@ def by_model(world: World, model: WorldModel, mpc: MPC, seed: int) -> Planned:
 
 
 def by_slots(world: Acting, source: Any, objective: Any, params: Any, mpc: MPC, seed: int) -> Remembering:
-    """Planning with a slot predictor that was trained on TrueSlots (`source`) of this world, by matched slots."""
+    """Planning with a slot predictor that was trained on TrueSlots (`source`) of this world. `mpc` has its distance."""
+    world = dataclasses.replace(world, size=LEAST_SIZE)  # no picture is used
     nothing = np.zeros(world.objects, bool)
 
     def look(states: np.ndarray) -> dict[str, np.ndarray]:
         shown = world.scene(states, nothing)
         return {"slots": source.seen(shown["states"])[:, 0], "proprio": shown["proprio"]}
 
-    own = dataclasses.replace(mpc, distance=matched(source.slots))
-    return Remembering(Controller(of_slots(objective, params), own, world.action_size, seed), look, objective.history)
+    return Remembering(Controller(of_slots(objective, params), mpc, world.action_size, seed), look, objective.history)
 
 
 def by_agent(world: Acting, modules: Modules, mpc: MPC, seed: int, mode: int) -> Planned:

@@ -72,7 +72,7 @@ class Environment:
             if env.render_mode != "rgb_array" or "rgb_array" not in env.metadata.get("render_modes", ()):
                 raise self._error("has no render_mode 'rgb_array', so a model cannot see it")
             self._reset(env, 0)
-            self.shown(env.render(), "render()")
+            self._frame(env)
 
     @property
     def action_size(self) -> int:
@@ -96,6 +96,16 @@ class Environment:
         except Exception as error:  # of any code that the name imports
             text = f"{type(error).__name__}: {one_line(str(error))}"
             raise self._error(f"{text}; name it as gymnasium.make does: ID, or MODULE:ID") from error
+
+    def _called(self, what: str, function: Callable[..., Any], *given: Any) -> Any:
+        """What the environment's code returns. Raises ConfigError for all that it raises."""
+        try:
+            return function(*given)
+        except Exception as error:
+            raise self._error(f"{what} failed: {type(error).__name__}: {one_line(str(error))}") from error
+
+    def _frame(self, env: Any) -> np.ndarray:
+        return self.shown(self._called("render()", env.render), "render()")
 
     def _reset(self, env: Any, seed: int, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The information of a reset. Raises ConfigError."""
@@ -122,13 +132,13 @@ class Environment:
         seed = int(rng.integers(2**31))
         with contextlib.closing(self._made()) as env:
             info = self._reset(env, seed)
-            start = self.shown(env.render(), "render()")
+            start = self._frame(env)
             return Task(self._state(seed, start), self._state(seed, self._goal(env, seed, i, info)))
 
     def _goal(self, env: Any, seed: int, i: int, info: Mapping[str, Any]) -> np.ndarray:
         if isinstance(self.goal, dict):
             self._reset(env, seed, self.goal)
-            return self.shown(env.render(), "render()")
+            return self._frame(env)
         if self.goal:
             index = episode_file.index(self.goal)
             last = (index.offsets + index.lengths - 1)[i % len(index.lengths)]
@@ -142,8 +152,10 @@ class Environment:
     def stepper(self, firsts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """Running episodes from records [E] on: each call takes actions [E,A] and returns the next records."""
         envs = [self._made() for _ in firsts]
-        for env, seed in zip(envs, firsts["seed"], strict=True):
-            self._reset(env, seed)
+        for env, first in zip(envs, firsts, strict=True):
+            self._reset(env, first["seed"])
+            if (self._frame(env) != first["image"]).any():
+                raise self._error("two resets with one seed show different frames, so its tasks cannot be repeated")
         states, over = firsts, np.zeros(len(firsts), bool)
 
         def step(actions: np.ndarray) -> np.ndarray:
@@ -151,9 +163,9 @@ class Environment:
             states = states.copy()
             for e in np.flatnonzero(~over):
                 own = self.native(np.clip(actions[e], -1, 1)).reshape(self.box.shape).astype(self.box.dtype)
-                _, _, terminated, truncated, info = envs[e].step(own)
+                _, _, terminated, truncated, info = self._called("step()", envs[e].step, own)
                 over[e] = terminated or truncated
-                image = self.shown(envs[e].render(), "render()")
+                image = self._frame(envs[e])
                 states[e] = self._state(states[e]["seed"], image, bool(info.get("is_success", terminated)))
             return states
 

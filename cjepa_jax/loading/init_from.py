@@ -56,7 +56,7 @@ def prepare(
     """
     if not config.init_from:
         return None, []
-    known = recorded(folder)
+    known = recorded(folder, (*trust, *foreign.named(config)))
     if known and _has_checkpoint(folder) and _same(config.init_from, known):
         config.init_from = known.get("init_from", config.init_from)
         return None, adopt(config, known["encoder"])
@@ -177,7 +177,8 @@ def start(
     if weights is None and not config.init_from:
         return state
     if weights is None:  # of a run whose checkpoints are gone
-        weights = _load(config, recorded(folder) if folder else None, trust, reading)
+        known = recorded(folder, (*trust, *foreign.named(config))) if folder else None
+        weights = _load(config, known, trust, reading)
         if adopt(config, settings(config, weights)):
             raise CheckpointError(f"{config.init_from}: is not what the run was started from")
     if folder is not None and distributed.first():
@@ -219,12 +220,13 @@ def record(config: Any, weights: Pretrained) -> dict[str, Any]:
     )
 
 
-def recorded(folder: pathlib.Path) -> dict[str, Any] | None:
-    """A run's init_from.json, or None without one. Raises CheckpointError for a damaged one."""
+def recorded(folder: pathlib.Path, trust: tuple[str, ...] = ()) -> dict[str, Any] | None:
+    """A run's init_from.json, or None without one. Raises CheckpointError for a damaged one, or one that names code of
+    another package than those in `trust`."""
     file = pathlib.Path(folder) / RECORD
     if not file.exists():
         return None
-    content = foreign.record(file)
+    content = foreign.record(file, trust)
     if not isinstance(content.get("encoder"), dict):
         raise CheckpointError(f"{file}: encoder: must be an object")
     return content

@@ -377,7 +377,7 @@ def _training(run: pathlib.Path, config: Any, trust: tuple[str, ...]) -> ConfigD
 
     Raises: CheckpointError for a run of another model or input, for an unreadable config.json, and as foreign.read.
     """
-    if known := init_from.recorded(run):
+    if known := init_from.recorded(run, trust):
         init_from.adopt(config, known["encoder"])
     file = run / "config.json"
     try:

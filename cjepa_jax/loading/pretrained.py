@@ -88,7 +88,7 @@ def load_weights(
 
 
 def _run(folder: pathlib.Path, step: int | None, strict: bool, trust: tuple[str, ...]) -> Pretrained:
-    started = foreign.record(folder / "init_from.json") if (folder / "init_from.json").exists() else {}
+    started = foreign.record(folder / "init_from.json", trust) if (folder / "init_from.json").exists() else {}
     config = foreign.read(folder / "config.json", trust)
     kind = config.objective.type
     parts = _exported(folder / "config.json", kind)

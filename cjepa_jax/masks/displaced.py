@@ -65,8 +65,8 @@ def named(
     with other hidden tokens are `random.matched` and `random.matched_blocks` with pair = "drawn".
 
     Args:
-      meet: share of the scenes, 0 to 1, in which the moved shape keeps some of the tokens hidden that were hidden
-        before: it is then uniform among the places that do.
+      meet: share of the scenes, 0 to 1, in which the new place is drawn among those that keep some of the tokens hidden
+        that were hidden before, if there is one. In the others it keeps the fewest, which may be some too.
     Raises: ValueError for a `meet` outside 0 to 1.
     """
     if not 0 <= meet <= 1:

@@ -14,7 +14,7 @@ OUTSIDE = -1e-6  # an inverse with entries below is not that of an M-matrix; flo
 
 
 def static_graph(slots: Float[Array, "B T K D"], present: Bool[Array, "B K"]) -> Float[Array, "B K K"]:
-    """Each scene's acyclic graph over slots, graph[b, i, j]: the absolute weight of j in the linear model of i.
+    """Each scene's nearly acyclic graph over slots, graph[b, i, j]: the absolute weight of j in the linear model of i.
 
     A sample is a component of all slots in one frame, minus its mean over the frames, so that what slots have in common
     in all frames does not count. Columns are scaled to a variance of 1. The graph has no time: of two slots at most one

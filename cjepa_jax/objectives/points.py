@@ -10,11 +10,13 @@ import jax.numpy as jnp
 
 from cjepa_jax import losses
 from cjepa_jax.configuration import build
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.points import PointEncoder, PointPredictor
 from cjepa_jax.objectives.jepa import explained, moments
 from cjepa_jax.schedules import ema_momentum
 from cjepa_jax.types import Array, Batch, Params
 
+WIDEST = 8192  # layers of the PointNet
 ENCODER, PREDICTOR = (f"cjepa_jax.models.points:{name}" for name in ("PointEncoder", "PointPredictor"))
 
 
@@ -45,6 +47,9 @@ class PointJepa:
 
     def __post_init__(self):
         _ = self._prediction_loss  # refused here if there is no such loss
+        hidden = self.encoder.get("hidden", PointEncoder.hidden)
+        if len(hidden) != 3 or not all(isinstance(n, int) and 1 <= n <= WIDEST for n in hidden):
+            raise ConfigError(f"objective.encoder.hidden = {hidden!r}: must be 3 numbers within 1 and {WIDEST}")
 
     @functools.cached_property
     def _encoder(self) -> PointEncoder:

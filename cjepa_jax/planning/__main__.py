@@ -13,9 +13,8 @@ planner. --env is rooms, push, nudge, or gym:ID: an environment of Gymnasium, fo
 Without it, the world is the one that the run was trained on. Tasks are those of the split "test". All policies play the
 same ones: the trained model, doing nothing, random actions, a straight line, the same planner with random
 initialisations of the network, and with the true simulator. Gymnasium's environments have no straight line and no true
-simulator. --workdir gets results.json,
-films and report.html (default: RUN/control, or runs/control). Exit codes: 2 for the command line, 4 for unusable
-weights.
+simulator. --workdir gets results.json, films and report.html (default: RUN/control, or runs/control). Exit codes: 2 for
+the command line, 4 for unusable weights.
 """
 
 import ast
@@ -154,8 +153,7 @@ def opened(chosen, mpc):
     objective, source = restored.objective, assemble.make_source(config, "train")
     slots = isinstance(objective, Slots)
     world = dataclasses.replace(source.source, size=chosen.size) if isinstance(source, TrueSlots) else source
-    if slots:
-        check_slots(chosen, source, objective)
+    mpc = slots_mpc(chosen, source, objective, mpc) if slots else mpc
     if not (slots or isinstance(objective, World | Imitator)):
         text = f"{type(objective).__name__} does not predict the next latent, and does not act"
         raise ConfigError(f"--checkpoint={path}: {text}")
@@ -165,7 +163,7 @@ def opened(chosen, mpc):
         world = cls(size=config.data.size)
     if not isinstance(world, Acting | Environment):
         raise ConfigError(f"--checkpoint={path}: {type(world).__name__} has no actions: name a world with --env")
-    about = {"checkpoint": f"{path}, step {restored.about['step']}"}
+    about = {"checkpoint": f"{path}, step {restored.about['step']}", **described(mpc, world)}
     if chosen.agent:
         return world, *agents(chosen, mpc, world, restored, about)
     states = {"trained": ("result", restored.state)}
@@ -184,11 +182,18 @@ def opened(chosen, mpc):
     return world, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
 
 
-def check_slots(chosen, source, objective):
-    """Raises ConfigError for a slot predictor that cannot plan: without actions, or with slots that are not true states
-    of a world with actions."""
+def described(mpc, world) -> dict[str, str]:
+    """Facts about the search, for the report."""
+    own = dataclasses.replace(mpc, block=getattr(world, "stride", mpc.block))
+    return {"planning": f"{own}", "distance": mpc.distance.__name__}
+
+
+def slots_mpc(chosen, source, objective, mpc):
+    """`mpc` with the distance of matched slots. Raises ConfigError for a slot predictor that cannot plan: without
+    actions, or with slots that are not true states of a world with actions."""
     from cjepa_jax.data.sources.true_slots import TrueSlots
     from cjepa_jax.data.worlds.acting.base import Acting
+    from cjepa_jax.planning.costs import matched
 
     where = f"--checkpoint={chosen.checkpoint}"
     if "action" not in objective.auxiliary:
@@ -197,6 +202,7 @@ def check_slots(chosen, source, objective):
         raise ConfigError(f"--env={chosen.env}: a model of slots plays in the world that it was trained on")
     if not isinstance(source, TrueSlots) or not isinstance(source.source, Acting):
         raise ConfigError(f"{where}: {type(source).__name__} gives no slots of a world with actions")
+    return dataclasses.replace(mpc, distance=matched(source.slots))
 
 
 def environment(chosen, size, source=None, objective=None):
@@ -330,8 +336,8 @@ def run(chosen, command: str) -> int:
                 if name not in films:
                     films[name] = page.film(list(control.films(own, tasks, trials)))
     table = [control.Row(name, kind, task, *counts) for name, (kind, *counts) in rows.items()]
-    about |= {
-        "world": f"{world}", "planning": f"{mpc}", "distance": mpc.distance.__name__,
+    about = described(mpc, world) | about | {
+        "world": f"{world}",
         "command": command, "seeds": ", ".join(map(str, seeds)), "frames": str(chosen.steps),
         "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "version": f"{__version__}, jax {jax.__version__}",

@@ -10,6 +10,7 @@ import optax
 
 from cjepa_jax.errors import ConfigError
 
+UNLIKE = 1e6  # cost of a slot that holds an object and one that does not
 ENUMERATED = 5  # slots, of which there are 120 assignments
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # predicted [..., *latent], goal [*latent] -> [...]
 Predict = Callable[[Any, jax.Array], jax.Array]  # context of one environment, actions [S,H,A] -> [S,H,*latent]
@@ -29,11 +30,15 @@ def matched(slots: int) -> Distance:
     """The squared error of sets of slots, [..., S, D] and [S, D]: of the assignment of the first `slots` rows that has
     the least. Rows after them, such as a token of the agent, keep their places. All rows weigh the same.
 
+    A row of zeros is an absent slot. It is assigned to absent slots as far as there are any.
+
     Up to ENUMERATED slots all assignments are compared, beyond it is the Hungarian algorithm's (optax).
     """
 
     def distance(predicted: jax.Array, goal: jax.Array) -> jax.Array:
         pairs = jnp.square(predicted[..., :slots, None, :] - goal[:slots]).mean(-1)  # [..., K, K]
+        absent = [(x[..., :slots, :] == 0).all(-1) for x in (predicted, goal)]
+        pairs += UNLIKE * (absent[0][..., :, None] != absent[1])
         rest = jnp.square(predicted[..., slots:, :] - goal[slots:]).mean(-1).sum(-1)
         if slots <= ENUMERATED:
             orders = jnp.array(list(itertools.permutations(range(slots))))
@@ -45,6 +50,7 @@ def matched(slots: int) -> Distance:
             best = best.reshape(pairs.shape[:-2])
         return (best + rest) / goal.shape[0]
 
+    distance.__name__ = "matched_slots"
     return distance
 
 

@@ -11,21 +11,24 @@ NOTHING = 1e-5  # sizes below are those of rounding errors in float32, and are s
 
 
 def number(value: float | None) -> str:
-    """A value for a table. A dash if it was not measured, 0.000 below NOTHING."""
+    """A value for a table. A dash if it was not measured."""
     if value is None or not np.isfinite(value):
         return "–" if value is None else str(value)
     size = abs(value)
-    if size < NOTHING:
-        return f"{0:.3f}"
     return (
         f"{value:,.0f}"
         if size >= 1000
         else f"{value:.1f}"
         if size >= 10
         else f"{value:.2g}"
-        if size < 0.001
+        if 0 < size < 0.001
         else f"{value:.3f}"
     )
+
+
+def score(value: float | None) -> str:
+    """As `number`, with 0.000 for what is below NOTHING."""
+    return number(0.0 if value is not None and abs(value) < NOTHING else value)
 
 
 def table(head: list[str], rows: list[list[str]], kind: str = "") -> str:

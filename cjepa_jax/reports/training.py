@@ -18,7 +18,7 @@ from cjepa_jax import __version__
 from cjepa_jax.configuration.check import flatten
 from cjepa_jax.reports import glossary, pictures
 from cjepa_jax.reports.charts import Line, Panel, panels
-from cjepa_jax.reports.html import document, key, number, section, table
+from cjepa_jax.reports.html import document, key, number, score, section, table
 from cjepa_jax.reports.run import MOST_METRICS, Run, numeric, read
 from cjepa_jax.runtime import ending, fallbacks
 from cjepa_jax.runtime.workdir import write_atomically
@@ -106,14 +106,14 @@ def tiles(run: Run) -> str:
     found = []
     for name in run.contrasts()[:1]:
         value, init = run.last(f"{name}/do_contrast"), run.last(f"{name}/do_contrast_random")
-        found.append(("do-contrast R²", number(value), f"random init {number(init)}"))
+        found.append(("do-contrast R²", score(value), f"random init {score(init)}"))
     for group in run.groups()[:1]:
         r2, init = run.last(f"probe/{group}_r2"), run.last(f"probe/{group}_r2_random")
-        found.append((f"{group} R²", number(r2), f"random init {number(init)}"))
+        found.append((f"{group} R²", score(r2), f"random init {score(init)}"))
     for name, title in (("rankme", "effective rank"), ("response", "response")):
         value = run.last(f"probe/{name}")
         if value is not None:
-            found.append((title, number(value), f"random init {number(run.last(f'probe/{name}_random'))}"))
+            found.append((title, score(value), f"random init {score(run.last(f'probe/{name}_random'))}"))
     loss, (speed, compiled) = run.last("loss"), run.steady("scenes_per_s")
     if loss is not None:
         found.append(("loss, last logged", number(loss), "not a measure of progress"))
@@ -145,10 +145,10 @@ def headline(run: Run) -> str:
     for name in run.contrasts():
         value, init = run.last(f"{name}/do_contrast"), run.last(f"{name}/do_contrast_random")
         half = run.last(f"{name}/do_contrast_interval")
-        cell = number(value) + (f" ± {number(half)}" if half is not None else "")
+        cell = score(value) + (f" ± {number(half)}" if half is not None else "")
         ceiling = run.last(f"{name}/do_contrast_ceiling")
         text = f"{verdict(value, {'random': init}, True)}; the true change has {number(ceiling)}"
-        rows.append(["do-contrast R²", cell, number(init), "–", text])
+        rows.append(["do-contrast R²", cell, score(init), "–", text])
         if value is not None and init is not None:
             (better if value - (half or 0) > init else worse).append("do-contrast")
     few = numeric(run.setting("probe.test")) or math.inf
@@ -171,7 +171,7 @@ def headline(run: Run) -> str:
     ):
         value, init = run.last(f"probe/{name}"), run.last(f"probe/{name}_random")
         if value is not None:
-            rows.append([title, number(value), number(init), "–", verdict(value, {"random": init}, enough)])
+            rows.append([title, score(value), score(init), "–", verdict(value, {"random": init}, enough)])
             if init is not None:
                 (better if value > init else worse).append(title)
     if not rows:

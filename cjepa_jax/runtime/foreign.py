@@ -167,12 +167,20 @@ def bounded(found: Any) -> None:
             _bounded(where, value)
 
 
-def encoder(found: Mapping[str, Any], where: str) -> None:
-    """Checks the arguments of an encoder that a file gives. Raises CheckpointError, one line."""
+def encoder(found: Mapping[str, Any], where: str, trust: Iterable[str] = ()) -> None:
+    """Checks the arguments of an encoder that a file gives, and the networks that they name: these must be of this
+    package or of `trust`. Raises CheckpointError, one line."""
+    whole = {"objective": {"encoder": dict(found)}}
     try:
-        bounded({"objective": {"encoder": dict(found)}})
+        bounded(whole)
+        for field, _, name in _names(whole):
+            if field.startswith("objective.encoder."):
+                _require(field, "model", name, tuple(trust))
     except ConfigError as error:
         raise CheckpointError(f"{where}: {error}") from error
+    tokenizer = found.get("tokenizer")
+    if tokenizer is not None and not (isinstance(tokenizer, Mapping) and "type" in tokenizer):
+        raise CheckpointError(f"{where}: encoder.tokenizer = {short(tokenizer)}: must be a section with a type")
     kind = found.get("type", PARTS["encoder"])
     known = catalogue.keywords("model", kind) if isinstance(kind, str) else None
     if known is None:
@@ -308,8 +316,9 @@ def _keys(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Iterable[str]]]:
             yield from ((f"{where}.", key, {*keywords, *also}) for key in section)
 
 
-def record(file: Path) -> dict[str, Any]:
-    """A run's init_from.json. Texts that are shown are made printable. Raises CheckpointError if it is damaged."""
+def record(file: Path, trust: Iterable[str] = ()) -> dict[str, Any]:
+    """A run's init_from.json. Texts that are shown are made printable. Raises CheckpointError if it is damaged, or
+    names code of another package than those in `trust`."""
     found = files.json(file)
     for key in ("init_from", "path", "source", "layout", "digest", "licence", "predictor"):
         if key in found and not isinstance(found[key], str):
@@ -318,7 +327,7 @@ def record(file: Path) -> dict[str, Any]:
             found[key] = printable(found[key])[:MOST_LETTERS]
     if "encoder" in found and not isinstance(found["encoder"], dict):
         raise CheckpointError(f"{file}: encoder: must be an object")
-    encoder(found.get("encoder", {}), f"{file}: init_from")
+    encoder(found.get("encoder", {}), f"{file}: init_from", trust)
     return found
 
 

@@ -84,7 +84,7 @@ def point_jepa(tensors: Tensors, heads: int = 0) -> tuple[dict[str, Any], dict[s
     settings = {
         "predictor.depth": depth["predictor.predictor"],
         "predictor.width": narrow,
-        "predictor.heads": _heads(0, narrow, f"{where}: the predictor"),
+        "predictor.heads": HEADS.get(narrow, "unknown"),
         "predictor.every": False,
         "predictor.attention": "joint",
     }
@@ -126,10 +126,10 @@ def _norms() -> list[str]:
 
 def _heads(told: int, width: int, where: str) -> int:
     count = told or HEADS.get(width, 0)
-    if count < 1 or width % count:
-        known = ", ".join(map(str, HEADS))
-        text = f"heads = {count}: must divide the width {width}" if told else f"has a width of {width}"
-        raise CheckpointError(f"{where} {text}, and only the heads of the widths {known} are known")
+    if not count:
+        raise CheckpointError(f"{where} has a width of {width}: how many heads it has is not in it: give it, heads=...")
+    if count < 0 or width % count:
+        raise CheckpointError(f"{where}: heads = {count}: must divide the width {width}")
     return count
 
 

@@ -9,16 +9,7 @@ Different: the sizes (there 64 groups of 32 of 1024 points, S/1, a predictor of 
 predicted together and differ from scene to scene, no dropout, an EMA from 0.998 (there 0.9995, for 100 times as many
 steps).
 
-ModelNet40 in the published size:
-
-    --config.data.source=cjepa_jax.data.sources.point_clouds:PointClouds --config.data.path=ModelNet40 \
-        --config.data.count=0 --config.data.options.points=1024 --config.objective.encoder.variant=S/1 \
-        --config.objective.encoder.groups=64 --config.objective.encoder.neighbours=32 \
-        --config.objective.encoder.hidden="(128, 256, 512)" --config.objective.predictor.depth=6 \
-        --config.objective.predictor.width=192 --config.objective.predictor.heads=6 \
-        --config.objective.ema="(0.9995, 0.99999)" --config.train.batch=512
-
-Your own clouds: docs/FAMILY.md.
+The published size: point_jepa_published.py. Your own clouds: docs/FAMILY.md.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,8 @@
         --elites=8 --iterations=4 --horizon=8
 
 Agent and block are two slots of three, in another order in each scene. Each frame has a token of the action that leads
-to the next one. Planning compares the slots after the plan with those of the goal, by the assignment that fits best.
+to the next one. Planning compares the slots after each planned action with those of the goal, by the assignment that
+fits best (--over=last: after the last one).
 
     --config.objective.auxiliary="('proprio', 'action')"     with a token of the agent's place and velocity too
     --config.mask.most=1                                     with M uniform over 0 and 1

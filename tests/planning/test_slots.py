@@ -45,6 +45,15 @@ def test_the_cost_is_that_of_the_best_assignment(slots):
     np.testing.assert_allclose(costs.matched(slots)(jnp.asarray(predicted), jnp.asarray(goal[order])), found, rtol=1e-5)
 
 
+def test_absent_slots_are_assigned_to_absent_ones_however_far_the_others_are():
+    near, far = np.full((2, 7), 0.1), np.full((2, 7), -9.0)
+    predicted, goal = np.concatenate([near, np.zeros((1, 7))]), np.concatenate([np.zeros((1, 7)), far])
+    found = costs.matched(3)(jnp.asarray(predicted), jnp.asarray(goal))
+    np.testing.assert_allclose(found, 2 * 9.1**2 / 3, rtol=1e-5)
+    one_more = costs.matched(3)(jnp.asarray(predicted), jnp.asarray(np.full((3, 7), 0.1)))
+    assert one_more > 1e5  # a slot that appears
+
+
 def model(auxiliary=("proprio", "action")):
     """(objective, parameters, batch of SOURCE's scenes): 3 frames are given and 1 predicted."""
     objective = Slots(PREDICTOR, history=3, future=1, steps=10, auxiliary=auxiliary)
@@ -120,7 +129,7 @@ def test_a_policy_remembers_the_last_frames_and_the_actions_between_them():
     tasks = control.draw_tasks(world, "episode", 2)
     policy = control.by_slots(world, SOURCE, *model()[:2], mpc=MPC_, seed=0)
     controller, policy.controller = policy.controller, Noted()
-    assert controller.mpc.distance is not MPC_.distance
+    assert controller.mpc is MPC_
     trials = control.play(world, tasks, policy, 6)
     first, second, third = policy.controller.shown
     look = [policy.look(trials.states[:, t]) for t in range(5)]
@@ -161,7 +170,9 @@ def test_the_command_plans_with_a_trained_slot_predictor(tmp_path):
 def test_what_cannot_be_planned_with_is_refused_in_one_line():
     chosen, other = SimpleNamespace(checkpoint="runs/x", env=""), SimpleNamespace(checkpoint="runs/x", env="rooms")
     objective = SimpleNamespace(auxiliary=("action",))
-    command.check_slots(chosen, SOURCE, objective)
+    own = command.slots_mpc(chosen, SOURCE, objective, MPC_)
+    about = command.described(own, SOURCE.source)
+    assert about == {"planning": f"{own}", "distance": "matched_slots"} and own.horizon == 3
     for given, what in (
         (
             (chosen, SOURCE, SimpleNamespace(auxiliary=())),
@@ -171,7 +182,7 @@ def test_what_cannot_be_planned_with_is_refused_in_one_line():
         ((chosen, TrueSlots(count=4), objective), "TrueSlots gives no slots of a world with actions"),
     ):
         with pytest.raises(ConfigError, match=what):
-            command.check_slots(*given)
+            command.slots_mpc(*given, MPC_)
     with pytest.raises(ConfigError, match="has no 'action': nothing can be planned"):
         Slots(PREDICTOR, history=3, future=1, steps=1).advance({}, None, None, None)
     with pytest.raises(DataError, match="2 objects: data.options.slots = 1 is too few"):

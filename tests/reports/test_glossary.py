@@ -140,6 +140,6 @@ def test_the_console_shows_small_numbers():
     scores = {"probe/response": 0.00047, "probe/response_random": 0.0, "probe/rankme": 9.6391}
     assert summary.probes(scores) == "response 0.00047 (random 0.000)  rankme 9.639 ()"
     assert summary.probes({"probe/x_r2": -8.5e-7, "probe/x_r2_random": 2e-5}) == "x_r2 0.000 (random 2e-05)"
-    assert [html.number(value) for value in (-8.5e-7, 0.0, 4e-5, -0.5, 1234.5)] == [
+    assert [html.score(value) for value in (-8.5e-7, 0.0, 4e-5, -0.5, 1234.5)] == [
         "0.000", "0.000", "4e-05", "-0.500", "1,234",
     ]  # fmt: skip

@@ -1,5 +1,7 @@
 """Published Point-JEPA, from its stored names."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from cjepa_jax import experiment
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.loading import init_from
 from cjepa_jax.loading.model import Network, Restored
+from cjepa_jax.objectives.points import PointJepa
 from cjepa_jax.weights import points, read
 from configs import clips
 from configs.family import point_jepa as point_jepa_py
@@ -96,17 +99,20 @@ def test_any_array_of_another_rank_or_without_numbers_is_refused_in_one_line():
         if name.endswith("num_batches_tracked") or name == "mask_token" or name.startswith(points.UNUSED):
             continue
         for other in (np.float32(1), np.ones((0, *array.shape[1:]), np.float32), array[..., None]):
-            with pytest.raises(CheckpointError):
+            with pytest.raises(CheckpointError, match="is not this model|must have numbers|heads") as error:
                 points.point_jepa(tensors(given | {name: np.asarray(other)}))
+            assert "\n" not in str(error.value)
 
 
 def test_unknown_heads_are_asked_for(monkeypatch):
     monkeypatch.setattr(points, "HEADS", {16: 2})
-    with pytest.raises(CheckpointError, match="the encoder has a width of 24, and only the heads of the widths 16"):
+    with pytest.raises(CheckpointError, match="has a width of 24: how many heads it has is not in it: give it"):
         points.point_jepa(tensors(arrays()))
     assert points.point_jepa(tensors(arrays()), heads=3)[0]["variant"] == "24x2x3x96/1"
     with pytest.raises(CheckpointError, match="heads = 5: must divide the width 24"):
         points.point_jepa(tensors(arrays()), heads=5)
+    monkeypatch.setattr(points, "HEADS", {24: 2})
+    assert points.point_jepa(tensors(arrays()))[2].settings["predictor.heads"] == "unknown"
 
 
 def stored(folder):
@@ -147,11 +153,20 @@ def test_a_run_starts_from_it(tmp_path):
     _, metrics = run.step(state, batch)
     assert np.isfinite(metrics["loss"])
     file = tmp_path / "init_from.json"
-    for other in ('"os:system"', '"cjepa_jax.objectives.points:PointJepa"', "3"):
-        file.write_text(file.read_text().replace(f'"{points.ENCODER}"', other))
-        with pytest.raises(CheckpointError, match="encoder.type = .*: must be a network of cjepa_jax.models"):
+    good = json.loads(file.read_text())
+    for other, text in (
+        ({"type": "os:system"}, "encoder.type = 'os:system': is code of another package"),
+        ({"type": "cjepa_jax.objectives.points:PointJepa"}, "encoder.type = .*: this package has no such model"),
+        ({"type": 3}, "encoder.type = '3': must be 'module:Name'"),
+        ({"tokenizer": {"type": "os:system"}}, "encoder.tokenizer.type = 'os:system': is code of another package"),
+        ({"tokenizer": {"of": {"type": "os:system"}, "type": None}}, "tokenizer.of.type = .*|must be 'module:Name'"),
+        ({"tokenizer": 3}, "encoder.tokenizer = '3': must be a section with a type"),
+        ({"tokenizer": {"a": 3}}, "encoder.tokenizer = .*: must be a section with a type"),
+    ):
+        file.write_text(json.dumps(good | {"encoder": good["encoder"] | other}))
+        with pytest.raises(CheckpointError, match=text):
             init_from.recorded(tmp_path)
-        file.write_text(file.read_text().replace(other, f'"{points.ENCODER}"'))
+        file.write_text(json.dumps(good))
 
 
 def test_its_encoder_and_statistics_are_taken_without_its_predictor(tmp_path):
@@ -179,3 +194,9 @@ def test_it_is_evaluated_and_is_for_point_clouds_alone(tmp_path):
     config.init_from = str(path)
     with pytest.raises(ConfigError, match="init_from: objective.type = '.*Jepa' has no encoder that weights can start"):
         init_from.prepare(config.lock(), tmp_path)
+
+
+@pytest.mark.parametrize("hidden", [(1, 2), ("a", "b", "c"), (0, 4, 3), (4, 4, 131072)])
+def test_sizes_that_cannot_be_are_refused_before_anything_is_built(hidden):
+    with pytest.raises(ConfigError, match=r"objective.encoder.hidden = .*: must be 3 numbers within 1 and 8192"):
+        PointJepa(encoder=ENCODER | {"hidden": hidden}, predictor=PREDICTOR, steps=1)

@@ -108,6 +108,8 @@ class Coco:
         normal = {file: unicodedata.normalize("NFC", file) for file in files_there}
         paths, last = _keyed(normal), _keyed({file: name.rpartition("/")[2] for file, name in normal.items()})
         found = {name: _match_one(name, paths, last) for name in names if name not in known}
+        if len({_cut(name, found.get(name, name)) for name in names if found.get(name, name)}) > 1:
+            found = {name: "" if _cut(name, file) else file for name, file in found.items()}
         meant = collections.Counter(found.values())  # a file that two names may mean is neither's
         found = {name: file if meant[file] == 1 and file not in listed else "" for name, file in found.items()}
         object.__setattr__(self, "found", {name: file for name, file in found.items() if file})
@@ -176,6 +178,13 @@ def _keyed(keys: Mapping[str, str]) -> dict[str, str]:
     """File -> key, turned around. "" for a key of several files."""
     times = collections.Counter(keys.values())
     return {key: file if times[key] == 1 else "" for file, key in keys.items()}
+
+
+def _cut(name: str, file: str) -> str:
+    """The folders that a listed name has before those of the file that it was taken to mean. All images of an export
+    lie in one folder of the other machine. Where these folders differ, nothing says which picture a name means."""
+    parts = name.replace("\\", "/").split("/")
+    return "/".join(parts[: max(0, len(parts) - file.count("/") - 1)])
 
 
 def _match_one(name: str, paths: Mapping[str, str], last: Mapping[str, str]) -> str:
