@@ -57,3 +57,33 @@ class Blind(Line):
 
 
 gymnasium.register("Blind-v0", Blind)
+
+
+class Broken(Line):
+    """One that cannot be drawn, as where the package that draws is missing, or whose simulation fails."""
+
+    def __init__(self, part="render", **options):
+        super().__init__(shows=True, **options)
+        self.part = part
+
+    def render(self):
+        if self.part == "render":
+            raise RuntimeError("no\ndisplay")
+        return super().render()
+
+    def step(self, action):
+        raise RuntimeError("no\nforce")
+
+
+class Restless(Line):
+    """One that does not draw its start from the seed of the reset."""
+
+    resets = 0
+
+    def reset(self, seed=None, options=None):
+        Restless.resets += 1
+        return super().reset(seed=Restless.resets, options=options)
+
+
+gymnasium.register("Broken-v0", Broken)
+gymnasium.register("Restless-v0", Restless, kwargs={"shows": True})
