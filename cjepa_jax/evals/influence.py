@@ -86,11 +86,11 @@ class Influence:
     def run(self, bench: Bench) -> Result:
         """The scores of all graphs on the bench's test scenes."""
         source: Any = bench.source(bench.test_split, bench.test)
-        require(hasattr(source, "influence") and hasattr(source, "frames"), "Influence", "a source with `influence`")
-        frames = self.history + self.future
-        slots = kinds.of(source) == "slots"
+        slots, frames = kinds.of(source) == "slots", self.history + self.future
         if slots:
             require_lengths(bench, "evals.protocols: influence", history=self.history, future=self.future)
+        require(hasattr(source, "influence") and hasattr(source, "frames"), "Influence", "a source with `influence`")
+        if slots:
             source = dataclasses.replace(source, frames=frames)
         elif source.frames != frames:
             text = f"evals.protocols: influence.history + influence.future = {frames}"
