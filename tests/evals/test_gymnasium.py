@@ -135,7 +135,7 @@ def test_environments_are_closed_when_nothing_steps_them_any_more(monkeypatch):
      ("--env=gym:tests.evals.line:Endless-v0", "Endless-v0: its actions have no limits"),
      ("--env=gym:tests.evals.line:Blind-v0", "Blind-v0: has no render_mode 'rgb_array'"),
      ("--env=gym:tests.evals.line:Broken-v0", r"Broken-v0: render\(\) failed: RuntimeError: no; display"),
-     ("--env=gym:tests.evals.line:Broken-v0 --options={\"part\":\"step\"}", r"step\(\) failed: RuntimeError: no; force"),
+     ("--env=gym:tests.evals.line:Broken-v0 --options={\"part\":\"step\"}", "failed: RuntimeError: no; force"),
      ("--env=gym:tests.evals.line:Restless-v0", "two resets with one seed show different frames"),
      (f"--env=gym:{LINE} --vary=speed=2", "TypeError: .*unexpected keyword argument 'speed'"),
      (f"--env=gym:{LINE} --task=door", "--task=door: Environment has episode"),
