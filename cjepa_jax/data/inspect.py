@@ -97,7 +97,7 @@ def inspect(config, out: str | None, splits: Sequence[str], workers: int, quiet:
         twice = summary.shared(found)
         other = published.compare({split: scenes.source for split, scenes in maps.items()})
         advice = summary.advise(facts, len(twice), config, named, other)
-        advice += not_noticed(next(iter(maps.values())).source)
+        advice += getattr(next(iter(maps.values())).source, "caveats", ())
         write_atomically(root / "problems.csv", table(found))
         content = {"splits": facts, "in two splits": twice[:LISTED], "what to set": advice}
         write_atomically(root / "summary.json", json.dumps(content, indent=1))
@@ -109,14 +109,6 @@ def inspect(config, out: str | None, splits: Sequence[str], workers: int, quiet:
         print(line)
     limit = config.data.max_replaced
     return 3 if any(each["unreadable"] > limit * each["scenes"] for each in facts.values()) else 0
-
-
-def not_noticed(source: Any) -> list[str]:
-    """What this source's reader of videos does not notice, as lines."""
-    if getattr(source, "reader", "") != "opencv" or getattr(source, "_of_arrays", False):
-        return []
-    text = "damage inside frames is not noticed by the reader opencv: inspect once with the reader pyav"
-    return [f"{text} (pip install 'cjepa_jax[video]', docs/DATA.md)"]
 
 
 def scene_map(config, split: str) -> pipeline.SceneMap:

@@ -123,8 +123,9 @@ class Influence:
         return {name: graph[pairs.where] for name, graph in model.influence(hidden).items()}
 
     def _pairs(self, source: Any, scenes: list[tuple[int, dict[str, np.ndarray]]], of_slots: bool) -> Pairs:
-        at, slots = self.history - 1, scenes[0][1]["video"].shape[2] if of_slots else len(scenes[0][1]["objects"])
-        effects, contacts, states = map(np.stack, zip(*(_of_rows(source, at, *one) for one in scenes), strict=True))
+        at, rows_of = self.history - 1, _of_slots if of_slots else _of_objects
+        slots = scenes[0][1]["video"].shape[2] if of_slots else len(scenes[0][1]["objects"])
+        effects, contacts, states = map(np.stack, zip(*(rows_of(source, at, *one) for one in scenes), strict=True))
         valid = np.stack([scene["object_valid"][:slots] for _, scene in scenes])
         where = valid[:, :, None] & valid[:, None] & ~np.eye(slots, dtype=bool)
         floors = {name: floor[where] for name, floor in geometry(source.state_names, states, at, self.future).items()}
@@ -170,17 +171,18 @@ class Influence:
         return Result(scores, curves=curves, notes=notes)
 
 
-def _of_rows(source: Any, at: int, i: int, scene: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(effects [K, K], contacts [K, K], states [T, K, S]) of scene i in the order of its rows, 0 for padding."""
-    effects, contacts = source.influence(i, at)
-    states = source[i]["states"]
-    if kinds.of(source) == "slots":
-        return effects, contacts, states
-    row = scene["objects"]
+def _of_slots(source: Any, at: int, i: int, scene: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(effects [K, K], contacts [K, K], states [T, K, S]) of scene i, by slots."""
+    return *source.influence(i, at), source[i]["states"]
+
+
+def _of_objects(source: Any, at: int, i: int, scene: dict[str, np.ndarray]):
+    """As `_of_slots`, by the scene's rows of objects, with 0 for padding."""
+    row, states = scene["objects"], source[i]["states"]
     there = row >= 0
     both = there[:, None] & there
-    pairs = [np.where(both, values[np.ix_(row, row)], 0) for values in (effects, contacts)]
-    return pairs[0], pairs[1].astype(bool), np.where(there[:, None], states[:, row], 0)
+    effects, contacts = (np.where(both, values[np.ix_(row, row)], 0) for values in source.influence(i, at))
+    return effects, contacts.astype(bool), np.where(there[:, None], states[:, row], 0)
 
 
 def geometry(names: tuple[str, ...], states: np.ndarray, at: int, future: int) -> dict[str, np.ndarray]:

@@ -99,9 +99,10 @@ def adopt(config: Any, encoder: Mapping[str, Any]) -> list[str]:
     Raises: ConfigError for an objective that exports no encoder, and as configuration.check.
     """
     section, kind = config.objective.get("encoder"), dict(encoder).get("type", "")
+    own = section.get("type", "") if hasattr(section, "keys") else ""
     started = "encoder" in base.exports(_objective(config)) or _framewise(config)
-    if kind or (hasattr(section, "keys") and section.get("type")):  # another network than models' Encoder
-        started = hasattr(section, "keys") and section.get("type") == kind
+    if kind or own:  # another network than models' Encoder
+        started = kind == own
     if not started or not hasattr(section, "keys") or "variant" not in section:
         raise ConfigError(
             f"init_from: objective.type = {config.objective.type!r} has no encoder that weights can start"

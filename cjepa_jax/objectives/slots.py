@@ -237,9 +237,7 @@ class Slots(PerExample):
         """
         if "action" not in self._auxiliary:
             raise ConfigError("objective.auxiliary has no 'action': nothing can be planned")
-        width = tokens.shape[-1]
-        done = Auxiliary(width).apply({"params": params["action"]}, actions)
-        given = jnp.concatenate([tokens, done[:, :, None]], 2)
+        given = self._with(params, tokens, {"action": actions})
         given = jnp.concatenate([given, jnp.zeros_like(given[:, :1])], 1)
         held = jnp.concatenate([present, jnp.ones((len(present), given.shape[2] - present.shape[1]), bool)], 1)
         held = jnp.broadcast_to(held[:, None], given.shape[:3])
@@ -251,17 +249,18 @@ class Slots(PerExample):
         self, params: Params, slots: Float[Array, "B T K D"], proprio: Array | None
     ) -> Float[Array, "B T S D"]:
         """The slots, and after them the tokens of `proprio` [B, T, P] if they are auxiliary."""
-        if "proprio" not in self._auxiliary:
-            return slots
-        own = Auxiliary(slots.shape[-1]).apply({"params": params["proprio"]}, proprio)
-        return jnp.concatenate([slots, own[:, :, None]], 2)
+        return self._with(params, slots, {"proprio": proprio} if "proprio" in self._auxiliary else {})
 
     def _tokens(self, params: Params, batch: Batch, slots: Array | None = None) -> Float[Array, "B T S D"]:
         """Slots, and after them the auxiliary tokens of each frame."""
         slots = _slots(batch.video) if slots is None else slots
-        width = slots.shape[-1]
-        more = [Auxiliary(width).apply({"params": params[name]}, _given(batch, name)) for name in self._auxiliary]
-        return jnp.concatenate([slots, *(token[:, :, None] for token in more)], 2)
+        return self._with(params, slots, {name: _given(batch, name) for name in self._auxiliary})
+
+    def _with(self, params: Params, tokens: Float[Array, "B T S D"], given: Mapping[str, Any]) -> Array:
+        """The tokens of each frame, and after them those of the auxiliary arrays [B, T, A] in `given`, by name."""
+        width = tokens.shape[-1]
+        more = [Auxiliary(width).apply({"params": params[name]}, values) for name, values in given.items()]
+        return jnp.concatenate([tokens, *(token[:, :, None] for token in more)], 2)
 
     def _masks(self, batch: Batch) -> tuple[Bool[Array, "B T S"], Bool[Array, "B T S"]]:
         """(visible, present) of every token. A token of no object is absent, unless the scene has no objects."""

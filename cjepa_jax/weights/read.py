@@ -164,7 +164,7 @@ def _require_unsaid(path: Path, name: str, given: Mapping[str, Any]) -> None:
 
 def _alone(
     path: Path, encoder: dict, params: dict, world: worlds.World, *, layout: str, licence: str, size: int
-) -> Any:
+) -> Pretrained:
     """Weights for one objective alone. `size`: of images in pixels, 0 for none."""
     return Pretrained(
         layout=layout,

@@ -1,8 +1,8 @@
 """A slot predictor with actions: true states of Push-T, 3 frames given and 1 predicted, to plan with.
 
     python -m cjepa_jax.train --config=configs/slots/push.py --workdir=runs/slots_push
-    python -m cjepa_jax.planning --checkpoint=runs/slots_push --episodes=20 --steps=40 --planner=icem --samples=64 \
-        --elites=8 --iterations=4 --horizon=8
+    python -m cjepa_jax.planning --checkpoint=runs/slots_push --episodes=30 --steps=40 --planner=icem --samples=64 \
+        --elites=8 --iterations=4 --horizon=8 --receding=2
 
 Agent and block are two slots of three, in another order in each scene. Each frame has a token of the action that leads
 to the next one. Planning compares the slots after each planned action with those of the goal, by the assignment that

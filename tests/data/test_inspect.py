@@ -15,6 +15,7 @@ from cjepa_jax.data.inspection import rows as module
 from cjepa_jax.data.inspection import summary
 from cjepa_jax.data.sources.videos import Videos
 from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.evals import probe
 from configs import folder
 from configs.data import videos
 from tests.data import clips
@@ -103,7 +104,7 @@ def test_what_the_reader_of_videos_does_not_notice_is_said(tmp_path):
     for reader, channels, said in (("opencv", 3, True), ("pyav", 3, False), ("opencv", 1, False)):
         object.__setattr__(source, "reader", reader)  # pyav may not be installed
         object.__setattr__(source, "channels", channels)  # others are in arrays
-        assert bool(inspect.not_noticed(source)) == said
+        assert bool(source.caveats) == said
     assert inspect.inspect(made, str(tmp_path / "out"), ("train",), 1) == 0
     (line,) = json.loads((tmp_path / "out/summary.json").read_text())["what to set"][1:]
     assert "inspect once with the reader pyav" in line
@@ -286,3 +287,7 @@ def test_what_readers_warn_of_is_kept(tmp_path):
     _, found = run(tmp_path / "data", tmp_path / "out")
     assert "set data.options.white" in found["splits"]["train"]["warnings"][0]
     assert "set data.options.white" in (tmp_path / "out/report.html").read_text()
+
+
+def test_the_advice_knows_what_the_probe_needs():
+    assert summary.PROBE_NEEDS == probe.LEAST

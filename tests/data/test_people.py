@@ -383,6 +383,17 @@ def test_names_with_the_folders_of_another_machine(root, before):
     assert source.index.names[-1] == "deep/b.png" and len(source) == 1
 
 
+def test_a_folder_that_some_names_have_and_others_have_not_means_another_picture(root):
+    """cam2/a.png is missing. The file a.png is another picture, since the other names are those of files."""
+    Image.fromarray(PHOTO).save(root / "images/b.png")
+    names = ("b.png", "cam2/a.png")
+    images = [{"id": k, "width": WIDTH, "height": HEIGHT, "file_name": name} for k, name in enumerate(names)]
+    (root / "annotations/train.json").write_text(json.dumps({"images": images, "annotations": []}))
+    options = {"path": str(root), "masks": "annotations/{split}.json", "images": "images"}
+    refused(lambda: Coco(**options), "1 images are not in", "cam2/a.png")
+    assert len(Coco(**options, missing="skip")) == 1
+
+
 # Names and folders.
 
 

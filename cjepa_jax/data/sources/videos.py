@@ -170,6 +170,14 @@ class Videos:
         return not bands.is_rgb(self.channels, self.pixels)
 
     @property
+    def caveats(self) -> tuple[str, ...]:
+        """What the reader does not notice, for data.inspect."""
+        if self._of_arrays or self.reader != "opencv":
+            return ()
+        text = "damage inside frames is not noticed by the reader opencv: inspect once with the reader pyav"
+        return (f"{text} (pip install 'cjepa_jax[video]', docs/DATA.md)",)
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         return folder.Folder.label_names if self.masks else ()
 
