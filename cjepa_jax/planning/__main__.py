@@ -337,7 +337,7 @@ def run(chosen, command: str) -> int:
                     films[name] = page.film(list(control.films(own, tasks, trials)))
     table = [control.Row(name, kind, task, *counts) for name, (kind, *counts) in rows.items()]
     about = described(mpc, world) | about | {
-        "world": f"{world}",
+        "world": f"{control.drawn_from(world, chosen.seed, chosen.episodes)}",
         "command": command, "seeds": ", ".join(map(str, seeds)), "frames": str(chosen.steps),
         "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "version": f"{__version__}, jax {jax.__version__}",

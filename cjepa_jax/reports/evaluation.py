@@ -24,7 +24,8 @@ VERDICTS = ("better than every floor", "not told apart from a floor", "worse tha
 STYLE = """
 .wide { overflow-x: auto }
 .verdicts td, .verdicts th { text-align: left; vertical-align: top; width: 30% }
-.verdicts td:first-child { width: 10% } .verdicts small { display: block; overflow-wrap: anywhere }
+.verdicts td:first-child, .verdicts th:first-child { width: 10% }
+.verdicts small { display: block; overflow-wrap: anywhere }
 .wide td, .wide th { white-space: nowrap; padding: 5px 7px }
 .wide td:last-child { white-space: normal; min-width: 190px; font-size: 13px }
 th small { display: block; font-weight: 400 }
