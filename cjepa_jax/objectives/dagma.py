@@ -18,7 +18,8 @@ def static_graph(slots: Float[Array, "B T K D"], present: Bool[Array, "B K"]) ->
 
     A sample is a component of all slots in one frame, minus its mean over the frames, so that what slots have in common
     in all frames does not count. Columns are scaled to a variance of 1. The graph has no time: of two slots at most one
-    depends on the other. Absent slots and the diagonal are 0.
+    depends on the other. Where both directions of an edge fit equally well, as between two slots that only depend on
+    each other, a rounding error chooses. Absent slots and the diagonal are 0.
     """
     x = jnp.where(present[:, None, :, None], slots.astype(jnp.float32), 0)
     x = jnp.moveaxis(x - x.mean(1, keepdims=True), 2, -1).reshape(len(x), -1, x.shape[2])  # [B, T D, K]

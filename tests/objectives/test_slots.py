@@ -158,11 +158,17 @@ def test_a_batch_of_another_length_is_refused():
         OBJECTIVE.loss(params(), {}, {}, dataclasses.replace(batch(), video=batch().video[:, :4]), jax.random.key(0), 0)
 
 
-def test_the_learned_dag_is_that_of_the_given_history_and_the_predicted_future():
+def test_the_learned_dag_is_that_of_the_given_history_and_the_predicted_future(monkeypatch):
+    """The graph's data, by their correlations: the direction of an edge itself may turn with a rounding error."""
+
+    def correlations(slots, present):
+        return jnp.einsum("btkd,btjd->bkj", slots, slots) * present[:, :, None] * present[:, None]
+
     seen = dataclasses.replace(batch(), context=batch().object_patches.any(1) & (jnp.arange(20) < 12))
-    found = np.asarray(jax.jit(OBJECTIVE.influence)(params(), seen, jax.random.key(0)))
     there = np.asarray(batch().object_patches.any(1)).reshape(8, 5, 4)[:, 0]
     prediction = np.asarray(OBJECTIVE.predict(params(), OBJECTIVE.encode({}, seen.video), seen)[0]).reshape(8, 5, 4, 16)
     whole = np.concatenate([np.asarray(seen.video)[:, :3, 0], prediction[:, 3:]], 1)
-    wanted = jax.jit(dagma.static_graph)(whole, there)
-    np.testing.assert_allclose(found[:, Slots.graph_names.index("learned DAG")], wanted, atol=0.02)
+    monkeypatch.setattr(dagma, "static_graph", correlations)
+    found = np.asarray(jax.jit(OBJECTIVE.influence)(params(), seen, jax.random.key(0)))
+    wanted = np.asarray(correlations(whole, there))
+    np.testing.assert_allclose(found[:, Slots.graph_names.index("learned DAG")], wanted, rtol=1e-4, atol=1e-4)
