@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from cjepa_jax.data.formats import video_errors
 from cjepa_jax.data.formats.image_bytes import MOST_PIXELS, check_room
 from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.errors import DataError
@@ -28,8 +29,8 @@ def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> n
     between wanted ones are decoded, because frames depend on each other, but not converted. Frames after the last
     wanted one are not decoded.
 
-    Raises DataError for a file that is missing, not a video, ends before the last wanted frame, or has frames that are
-    too large.
+    Raises DataError for a file that is missing, not a video, damaged as far as FFmpeg notices, ends before the last
+    wanted frame, or has frames that are too large.
     """
     wanted = list(frames)
     if not wanted or wanted != sorted(set(wanted)) or wanted[0] < 0:
@@ -40,6 +41,8 @@ def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> n
             if not opened.grab():
                 total = max(expect or 0, wanted[-1] + 1)
                 raise DataError(f"{path}: truncated after {number} of {total} frames ({where})")
+            if fault := video_errors.heard():
+                raise DataError(f"{path}: damaged at frame {number}: {fault} ({where})")
             if number == wanted[len(out)]:
                 done, frame = opened.retrieve()
                 if not done:
@@ -102,12 +105,11 @@ def check_kind(path: Path, where: str) -> bytes:
 
 
 def capture(path: Path, where: str) -> cv2.VideoCapture:
-    """An open file, of which no frame has been read.
+    """An open file, of which no frame has been read. It decodes in the calling thread (video_errors).
 
     Raises DataError for a file that is missing, not a video, or has frames that are too large.
     """
-    # Decoders print without naming the clip. The error that is raised here names it.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    video_errors.prepare()
     check_kind(path, where)
     # One thread, because the loader already runs threads and processes in parallel.
     found = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
@@ -117,4 +119,5 @@ def capture(path: Path, where: str) -> cv2.VideoCapture:
     if not 0 < width * height <= MOST_PIXELS:
         found.release()
         raise DataError(f"{path}: frames of {width}x{height} pixels, at most {MOST_PIXELS} in all ({where})")
+    video_errors.listen()
     return found

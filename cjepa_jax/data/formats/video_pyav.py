@@ -1,4 +1,4 @@
-"""Video files by PyAV (the extra `video`): FFmpeg with AV1, and with a word on every damaged frame."""
+"""Video files by PyAV (the extra `video`): FFmpeg with AV1, which also marks corrupt frames."""
 
 import contextlib
 import math
@@ -11,8 +11,8 @@ import numpy as np
 
 from cjepa_jax.data.formats import video
 from cjepa_jax.data.formats.image_bytes import MOST_PIXELS
-from cjepa_jax.data.formats.video_streams import INDEXED, MOST_RATE, Info, believable, following
-from cjepa_jax.errors import ConfigError, DataError, one_line
+from cjepa_jax.data.formats.video_streams import INDEXED, MOST_RATE, Info, believable, damaged, following
+from cjepa_jax.errors import ConfigError, DataError
 
 
 def load() -> ModuleType:
@@ -102,11 +102,8 @@ class PyAv:
         try:
             frame = next(self._frames, None)
         except (self._failure, OSError, ValueError) as error:
-            raise self._damaged(str(error)) from error
+            raise damaged(self._path, self._time, str(error), self._where) from error
         if self._lines or (frame is not None and frame.is_corrupt):
-            raise self._damaged(self._lines[0][2] if self._lines else "FFmpeg calls a frame corrupt")
+            text = self._lines[0][2] if self._lines else "FFmpeg calls a frame corrupt"
+            raise damaged(self._path, self._time, text, self._where)
         return frame
-
-    def _damaged(self, text: str) -> DataError:
-        after = f"after {self._time:.2f} s" if math.isfinite(self._time) else "at its beginning"
-        return DataError(f"{self._path}: damaged {after}: {one_line(text)[:200].strip()} ({self._where})")

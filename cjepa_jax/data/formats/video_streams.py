@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from cjepa_jax.data.formats import video
-from cjepa_jax.errors import DataError
+from cjepa_jax.data.formats import video, video_errors
+from cjepa_jax.errors import DataError, one_line
 
 TICK = 1e-6  # seconds: times that differ by less are equal. No container counts finer
 MOST_RATE, MOST_SECONDS = 1e4, 1e7  # frames a second and seconds that a header may claim
@@ -46,7 +46,7 @@ class Stream(Protocol):
 
 
 class OpenCv:
-    """A Stream of OpenCV's VideoCapture. Damage inside a frame is concealed by FFmpeg and not reported."""
+    """A Stream of OpenCV's VideoCapture. What FFmpeg reports as an error while it decodes is raised (video_errors)."""
 
     def __init__(self, path: Path, where: str, rotate: bool):
         head = video.check_kind(path, where)
@@ -67,12 +67,15 @@ class OpenCv:
 
     def grab(self) -> float | None:
         try:
-            if not self._capture.grab():
-                return None
+            more = self._capture.grab()
         except cv2.error as error:
             raise DataError(
                 f"{self._path}: unreadable after {self._time:.2f} s: {error.err} ({self._where})"
             ) from error
+        if fault := video_errors.heard():
+            raise damaged(self._path, self._time, fault, self._where)
+        if not more:
+            return None
         self._time = following(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, self._time, self.info.interval)
         return self._time
 
@@ -91,6 +94,12 @@ class OpenCv:
 
     def close(self) -> None:
         self._capture.release()
+
+
+def damaged(path: Path, time: float, text: str, where: str) -> DataError:
+    """The error for what FFmpeg reports after a frame at `time` (-inf: before the first)."""
+    after = f"after {time:.2f} s" if math.isfinite(time) else "at its beginning"
+    return DataError(f"{path}: damaged {after}: {one_line(text)[:200].strip()} ({where})")
 
 
 def following(time: float, before: float, interval: float) -> float:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cjepa_jax.data.formats import bands, files, image_bytes, image_files, video, video_times
+from cjepa_jax.data.formats import bands, files, image_bytes, image_files, video, video_errors, video_times
 from cjepa_jax.data.formats.video_streams import Info
 from cjepa_jax.data.formats.video_times import Window
 from cjepa_jax.data.sources import annotations, folder, video_list
@@ -56,7 +56,7 @@ class Videos:
       channels, pixels: 3 and "uint8" for video files. With other values the files are arrays, NAME.npy, [T, H, W, C] of
         uint8, or of other numbers with pixels = "float32", because video files hold RGB of 8 bits.
       rate: frames a second of these arrays. 0: those of fps, so that no frame is left out.
-      reader: "opencv", or "pyav" (the extra `video`), which decodes AV1 too and reports damage inside frames.
+      reader: "opencv", or "pyav" (the extra `video`), which decodes AV1 too and also knows frames marked as corrupt.
 
     A scene of a list with labels also holds `class`, int64 []: the number of its label in `classes`. With masks, labels
     are those of `Folder`, of the middle frame. Without, there are none.
@@ -172,9 +172,9 @@ class Videos:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What the reader does not notice, for data.inspect."""
-        if self._of_arrays or self.reader != "opencv":
+        if self._of_arrays or self.reader != "opencv" or video_errors.prepare():
             return ()
-        text = "damage inside frames is not noticed by the reader opencv: inspect once with the reader pyav"
+        text = "damage inside frames is not noticed by this build of OpenCV: inspect once with the reader pyav"
         return (f"{text} (pip install 'cjepa_jax[video]', docs/DATA.md)",)
 
     @property

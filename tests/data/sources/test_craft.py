@@ -118,7 +118,7 @@ def test_splits_and_questions(published):
     assert asked[1]["answer"] == "True" and len(craft(published, frames=10, count=4)) == 4
 
 
-@pytest.mark.parametrize("damage, named", [("half", "truncated after"), ("empty", "empty"), ("text", "not a video")])
+@pytest.mark.parametrize("damage, named", [("half", "damaged at frame"), ("empty", "empty"), ("text", "not a video")])
 def test_broken_videos_are_named(broken, damage, named):
     path = broken / "videos/sid_12/000002.mpg"
     data = path.read_bytes()

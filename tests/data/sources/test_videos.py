@@ -1,11 +1,13 @@
 """Own videos: forty small files of five codecs, lists, clips, masks, and every way to get them wrong."""
 
 import codecs
+import concurrent.futures
 import functools
 import json
 import logging
 import math
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 
 from cjepa_jax.data import pipeline
-from cjepa_jax.data.formats import video_streams, video_times
+from cjepa_jax.data.formats import video, video_streams, video_times
 from cjepa_jax.data.formats.video_times import Reader, Window
 from cjepa_jax.data.sources import video_list
 from cjepa_jax.data.sources.videos import Videos
@@ -458,13 +460,47 @@ def test_both_readers_give_the_same(forty):
         assert (one[0]["video"] == other[0]["video"]).all(), name
 
 
-@pytest.mark.needs("av")
-@pytest.mark.parametrize("kind", ["mpeg4", "mjpeg", "ffv1"])
-def test_pyav_names_damage_inside(forty, tmp_path, kind):
-    """OpenCV's FFmpeg conceals it and shows something else."""
-    data = bytearray((forty / kind / f"7{KINDS[kind]}").read_bytes())
+def damage(data: bytes) -> bytes:
+    data = bytearray(data)
     for place in np.random.default_rng(0).integers(len(data) * 3 // 10, len(data) * 6 // 10, 40):
         data[place] ^= 0x5A
-    (tmp_path / f"a{KINDS[kind]}").write_bytes(data)
-    found = source(tmp_path, reader="pyav", fps=25.0, frames=70)
-    assert f"a{KINDS[kind]}: damaged after" in error(lambda: found[0])
+    return bytes(data)
+
+
+@pytest.mark.parametrize("reader", ["opencv", pytest.param("pyav", marks=pytest.mark.needs("av"))])
+@pytest.mark.parametrize("kind", ["mpeg4", "mpeg1", "mjpeg", "ffv1"])
+def test_damage_inside_frames_is_named(forty, tmp_path, kind, reader):
+    """FFmpeg conceals it and shows something else."""
+    name = f"a{KINDS[kind]}"
+    whole = (forty / kind / f"7{KINDS[kind]}").read_bytes()
+    (tmp_path / name).write_bytes(whole)
+    found = source(tmp_path, reader=reader, fps=25.0, frames=70)
+    assert found[0]["video"].shape[0] == 70
+    (tmp_path / name).write_bytes(damage(whole))
+    assert f"{name}: damaged after" in error(lambda: found[0])
+    (tmp_path / name).write_bytes(whole)
+    assert found[0]["video"].shape[0] == 70  # the next file is not blamed
+
+
+def test_damage_is_named_by_frame_where_frames_are_counted(forty, tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(damage((forty / "mpeg4/7.mp4").read_bytes()))
+    assert re.search(
+        r"a\.mp4: damaged at frame \d+: .* \(clip 3\)$", error(lambda: video.read(path, range(60), 60, "clip 3"))
+    )
+
+
+def test_damage_is_heard_in_the_thread_that_decodes(forty, tmp_path):
+    """Two threads read a sound and a damaged file again and again. OpenCV may have opened videos before."""
+    path = tmp_path / "a.mp4"
+    path.write_bytes(damage((forty / "mpeg4/7.mp4").read_bytes()))
+
+    def read(file):
+        try:
+            return len(video.read(file, range(40), None, ""))
+        except DataError as caught:
+            return str(caught)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(read, [path, forty / "mpeg4/7.mp4"] * 12))
+    assert all("damaged at frame" in str(result) for result in results[::2]) and set(results[1::2]) == {40}
