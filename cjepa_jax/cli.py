@@ -34,7 +34,7 @@ from ml_collections import ConfigDict, config_flags
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.configuration import locate
 from cjepa_jax.errors import ConfigError, did_you_mean, one_line
-from cjepa_jax.host import paths
+from cjepa_jax.host import memory, paths
 from cjepa_jax.runtime import foreign, preemption
 from cjepa_jax.runtime.ending import (  # noqa: F401 (for the commands)
     Parser,
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
     from cjepa_jax.weights.read import Reading
 
 # glibc: huge pages, and one heap for all sizes that never shrinks, so that the kernel need not zero pages again.
-ALLOCATOR = ":".join(
-    f"glibc.malloc.{setting}" for setting in ("hugetlb=1", "mmap_max=0", "trim_threshold=1000000000000", "arena_max=1")
-)
 TRUST = "your own packages that a run's folder may name for its masks, source, objective, monitors and protocols"
 Complete = Callable[[ConfigDict, Callable[[str], str], Callable[[str], ConfigDict]], ConfigDict]
 LEVELS = config_lib.CHOICES["log.level"]
@@ -351,7 +348,7 @@ def _cpu() -> str:
 
 
 def restart_with_huge_pages(module_name: str) -> None:
-    """Executes this command again, in the same process, with ALLOCATOR's settings of glibc (2.35 or newer).
+    """Executes this command again, in the same process, with the settings of host/memory.py's ALLOCATOR.
 
     XLA:CPU allocates its scratch memory anew at each step. For configs/tiny.py this causes some 90,000 page faults a
     step with pages of 4 KiB, 300 with huge pages, and none if the heap keeps the memory, which saves up to a fifth of a
@@ -359,10 +356,10 @@ def restart_with_huge_pages(module_name: str) -> None:
     unless the command was `python -m module_name`, or if GLIBC_TUNABLES already sets huge pages.
     """
     typed = getattr(sys.modules["__main__"].__spec__, "name", None) == module_name
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if sys.platform != "linux" or not typed or ALLOCATOR.split("=")[0] in tunables or not runs_on_cpu():
+    wanted = memory.tunables(os.environ.get(memory.TUNABLES, ""))
+    if wanted is None or not typed or not runs_on_cpu():
         return
-    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, ALLOCATOR)))
+    os.environ[memory.TUNABLES] = wanted
     preemption.hold_back()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

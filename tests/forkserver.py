@@ -21,7 +21,7 @@ import time
 import types
 import warnings
 
-from cjepa_jax import cli
+from cjepa_jax.host import memory
 
 COMMANDS = {name: name for name in ("cjepa_jax.train", "cjepa_jax.evaluate", "cjepa_jax.data.show")}
 COMMANDS["cjepa_jax.bench"] = "cjepa_jax.bench.__main__"
@@ -96,7 +96,7 @@ class Server:
     """The process that has imported some modules, for one environment."""
 
     def __init__(self, environment: dict[str, str], folder: str, modules: tuple[str, ...]):
-        tunables = ":".join(filter(None, (environment.get("GLIBC_TUNABLES"), cli.ALLOCATOR)))
+        tunables = ":".join(filter(None, (environment.get("GLIBC_TUNABLES"), memory.ALLOCATOR)))
         self._environment = environment | {"GLIBC_TUNABLES": tunables}  # with which commands start once more
         self._folder, self._modules = folder, modules
         self._lock = threading.Lock()

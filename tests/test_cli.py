@@ -15,6 +15,7 @@ from absl import flags
 from cjepa_jax import cli
 from cjepa_jax.configuration.check import flatten
 from cjepa_jax.errors import did_you_mean
+from cjepa_jax.host import memory
 from configs import clips
 from tests import running
 
@@ -309,7 +310,7 @@ kept = resident() - before
 memory.release()
 print(kept, resident() - before, stays.min())
 """
-    environment = os.environ | {"GLIBC_TUNABLES": cli.ALLOCATOR}
+    environment = os.environ | {"GLIBC_TUNABLES": memory.ALLOCATOR}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     kept, left, least = map(int, done.stdout.split())
     assert kept >= 512 and left <= 160 and least == 1

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-from cjepa_jax import cli
 from cjepa_jax.errors import CjepaError, PeerError
+from cjepa_jax.host import memory
 
 PEERS = ("torch", "torch-compile", "ijepa", "padded")  # see paired.compare
 GONE = EOFError, BrokenPipeError, ConnectionResetError  # errors of a pipe whose other end is closed
@@ -108,7 +108,7 @@ def _usual_allocator() -> Iterator[None]:
     """Processes that start inside have the user's settings of the allocator, without those of our commands."""
     tunables = os.environ.get("GLIBC_TUNABLES")
     if tunables is not None:
-        os.environ["GLIBC_TUNABLES"] = tunables.replace(cli.ALLOCATOR, "").strip(":")
+        os.environ["GLIBC_TUNABLES"] = tunables.replace(memory.ALLOCATOR, "").strip(":")
     try:
         yield
     finally:

@@ -267,7 +267,10 @@ class Loader:
             iterator = iterator.mp_prefetch(options, worker_init_fn=start_worker)
         iterator, alive = iter(iterator), _Alive(multiprocessing.active_children())
         try:
-            with _signals_blocked() if self.workers else contextlib.nullcontext():
+            with contextlib.ExitStack() as stack:
+                if self.workers:
+                    stack.enter_context(_signals_blocked())
+                    stack.enter_context(memory.heaps_kept())
                 first = list(map(alive, itertools.islice(iterator, 1)))  # starts the workers
             yield from first
             del first

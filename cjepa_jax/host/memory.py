@@ -1,14 +1,45 @@
-"""The available memory, checked before something large is allocated. Returns free memory to the system."""
+"""The available memory, checked before something large is allocated. How processes get it and give it back."""
 
+import contextlib
 import ctypes
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 
 from cjepa_jax.errors import ConfigError
 
 GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # a container's limit
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+# Settings of glibc's allocator (2.35 or newer), which it reads only when a process starts. The heap keeps its memory,
+# in huge pages. So arrays that are allocated again and again cause no page faults.
+ALLOCATOR = ":".join(
+    f"glibc.malloc.{setting}" for setting in ("hugetlb=1", "mmap_max=0", "trim_threshold=1000000000000", "arena_max=1")
+)
+TUNABLES = "GLIBC_TUNABLES"  # the variable with the settings
+
+
+def tunables(given: str) -> str | None:
+    """The value of TUNABLES with ALLOCATOR. None if `given` already sets huge pages, or outside Linux."""
+    if sys.platform != "linux" or ALLOCATOR.split("=")[0] in given:
+        return None
+    return ":".join(filter(None, (given, ALLOCATOR)))
+
+
+@contextlib.contextmanager
+def heaps_kept() -> Iterator[None]:
+    """Processes that start inside have ALLOCATOR's settings. This process has what it started with."""
+    before = os.environ.get(TUNABLES)
+    wanted = tunables(before or "")
+    if wanted is not None:
+        os.environ[TUNABLES] = wanted
+    try:
+        yield
+    finally:
+        os.environ.pop(TUNABLES, None)
+        if before is not None:
+            os.environ[TUNABLES] = before
 
 
 def total() -> int:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cjepa_jax import cli, experiment, losses, sharding
+from cjepa_jax import experiment, losses, sharding
 from cjepa_jax.bench import paired, peer
 from cjepa_jax.bench.padded_step import Padded
 from cjepa_jax.errors import ConfigError, PeerError
+from cjepa_jax.host import memory
 from cjepa_jax.models.layers import Dense
 from configs import clips
 from tests import running
@@ -211,7 +212,7 @@ def test_nobody_is_missed_by_the_other_process(monkeypatch):
 
 @pytest.mark.parametrize("given, inside", [("", ""), ("glibc.malloc.check=1", "glibc.malloc.check=1")])
 def test_the_other_process_has_the_users_allocator(monkeypatch, given, inside):
-    ours = ":".join(filter(None, (given, cli.ALLOCATOR)))
+    ours = ":".join(filter(None, (given, memory.ALLOCATOR)))
     monkeypatch.setenv("GLIBC_TUNABLES", ours)
     with peer._usual_allocator():
         assert os.environ["GLIBC_TUNABLES"] == inside

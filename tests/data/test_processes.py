@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from cjepa_jax.data import batching, pipeline
+from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import DataError, StorageError
+from cjepa_jax.host import memory
 from tests import running
 from tests.broken_source import Faulty
 from tests.scenes import SIZE, scene_map
@@ -125,6 +127,27 @@ def test_a_source_that_ends_its_process_is_told_apart_from_the_end_of_the_data()
         read(faulty(leaving=tuple(range(16))))
     with pytest.raises(DataError, match=r"scene \d+: SystemExit: 0 in Faulty"):
         next(loader(scenes=faulty(leaving=tuple(range(16)))).iterate(0, 1))
+
+
+class Told(Balls):
+    """Scenes whose first label says whether the process that reads them has the allocator's settings."""
+
+    def __getitem__(self, i):
+        scene = super().__getitem__(i)
+        scene["labels"][0] = memory.ALLOCATOR in os.environ.get(memory.TUNABLES, "")
+        return scene
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [None, "glibc.malloc.check=0"])
+def test_workers_keep_their_heaps_and_this_process_its_settings(monkeypatch, given):
+    monkeypatch.delenv(memory.TUNABLES, raising=False)
+    if given:
+        monkeypatch.setenv(memory.TUNABLES, given)
+    scenes = dataclasses.replace(scene_map(), source=Told(size=SIZE, frames=1, count=16))
+    for batch in read(scenes):
+        assert (batch["labels"][:, 0] == 1).all()
+    assert os.environ.get(memory.TUNABLES) == given
 
 
 @pytest.mark.slow

@@ -1,6 +1,9 @@
 """What needs more memory than there is, is refused before anything is allocated."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -60,3 +63,24 @@ def test_a_model_that_cannot_be_is_refused():
         ConfigError, match="objective: parameters and optimiser's state takes 2.0 PiB of memory or more"
     ):
         experiment._require_memory(state, mesh)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
+def test_processes_that_start_inside_have_the_allocators_settings(monkeypatch):
+    monkeypatch.delenv(memory.TUNABLES, raising=False)
+    seen = [sys.executable, "-c", f"import os; print(os.environ.get({memory.TUNABLES!r}))"]
+
+    def started():
+        return subprocess.run(seen, capture_output=True, text=True).stdout.strip()
+
+    with memory.heaps_kept():
+        assert started() == memory.ALLOCATOR
+    assert started() == "None"
+    for given, inside in (
+        ("glibc.malloc.check=0", f"glibc.malloc.check=0:{memory.ALLOCATOR}"),
+        ("glibc.malloc.hugetlb=2", "glibc.malloc.hugetlb=2"),  # the user's choice
+    ):
+        monkeypatch.setenv(memory.TUNABLES, given)
+        with memory.heaps_kept():
+            assert os.environ[memory.TUNABLES] == inside
+        assert os.environ[memory.TUNABLES] == given

@@ -51,13 +51,13 @@ MASKS = (
             f"{OBJECTS}objects_that_only_together_hide_everything_are_redrawn",
         ),
         (
-            "np.any(np.any(touched.any(-1), 4), 2)",
-            "np.any(np.any(touched.all(-1), 4), 2)",
+            "patch // word)).any(-1)",
+            "patch // word)).all(-1)",
             f"{OBJECTS}patches_match_loops",
         ),
         (
-            "np.any(np.any(touched.any(-1), 4), 2)",
-            "np.any(touched.any(-1), 4)[:, :, 0]",
+            "np.bitwise_or.reduce(np.bitwise_or.reduce(lines, 4), 2)",
+            "np.bitwise_or.reduce(lines, 4)[:, :, 0]",
             f"{OBJECTS}patches_match_loops",
         ),
         ("masks, tubelet = masks[:, None], 1", "masks = masks[:, None]", f"{OBJECTS}patches_match_loops"),

@@ -54,12 +54,13 @@ def masks(polygons: list[list[np.ndarray]], order: list[int], frames: int, size:
     Objects are drawn in `order`, as by `paint`. Masks of objects that are not in `order` are empty.
     """
     label = np.zeros((frames, size, size), np.uint8)
-    amodal = np.zeros((len(polygons), frames, size, size), np.uint8)
+    amodal = np.empty((len(polygons), frames, size, size), bool)
+    amodal[~np.isin(np.arange(len(polygons)), order)] = False
     for k in order:
-        paint(amodal[k], [(part, 1) for part in polygons[k]])
-    paint(label, [(part, k + 1) for k in order for part in polygons[k]])
+        paint(label, [(part, k + 1) for part in polygons[k]])
+        np.equal(label, np.uint8(k + 1), out=amodal[k])  # the objects in front of it are not drawn yet
     visible = label == np.arange(1, len(polygons) + 1, dtype=np.uint8)[:, None, None, None]
-    return visible, amodal.view(bool)
+    return visible, amodal
 
 
 def frame(image: np.ndarray, thickness: float, shade: float) -> None:
