@@ -1,17 +1,13 @@
 """The search of `bench --planning` in PyTorch: LeWorldModel's predictor, and CEM as in stable-worldmodel's solver."""
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.host import optional
 
-try:
-    torch = importlib.import_module("torch")
-except ModuleNotFoundError as missing:
-    raise ConfigError("--against=torch: needs torch: pip install 'cjepa_jax[torch]'") from missing
+torch: Any = optional.need("torch", "torch", "--against=torch")
 functional = torch.nn.functional
 MEMORY = 3  # latents that the predictor sees
 

@@ -4,7 +4,6 @@ Float32 or bfloat16 autocast, scaled_dot_product_attention, fused AdamW, context
 predictor on the whole grid. It does less than our step: no monitors, no guard against non-finite steps.
 """
 
-import importlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +13,12 @@ import numpy as np
 from cjepa_jax import schedules
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.host import optional
 from cjepa_jax.models import encoder, predictor
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.positions import sincos
 
-try:
-    torch = importlib.import_module("torch")
-except ModuleNotFoundError as missing:
-    raise ConfigError("--against=torch: needs torch: pip install 'cjepa_jax[torch]'") from missing
+torch: Any = optional.need("torch", "torch", "--against=torch")
 nn, functional = torch.nn, torch.nn.functional
 
 OURS = {  # the names of our modules where they differ

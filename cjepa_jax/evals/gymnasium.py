@@ -19,16 +19,12 @@ from cjepa_jax.data.formats import episode_file, video
 from cjepa_jax.data.worlds.acting.base import Task
 from cjepa_jax.data.worlds.base import SPLITS
 from cjepa_jax.errors import ConfigError, one_line
+from cjepa_jax.host import optional
 
 
 def load() -> ModuleType:
     """The package gymnasium. Raises ConfigError if it is not installed."""
-    try:
-        import gymnasium
-    except ImportError as error:
-        text = f"--env=gym:...: needs the package gymnasium ({error}): pip install 'cjepa_jax[gym]'"
-        raise ConfigError(text) from error
-    return gymnasium
+    return optional.need("gymnasium", "gym", "--env=gym:...")
 
 
 @dataclasses.dataclass(frozen=True)

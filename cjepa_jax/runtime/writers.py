@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from cjepa_jax.configuration import check as config_lib
-from cjepa_jax.errors import ConfigError
-from cjepa_jax.host import door
+from cjepa_jax.host import door, optional
 from cjepa_jax.runtime.workdir import Workdir
 
 log = logging.getLogger(__name__)
@@ -75,10 +74,7 @@ class Writers:
 
 def _start_wandb(workdir: Workdir, config: Mapping[str, Any]) -> Any:
     """A wandb run that a resumed training continues. None, with a warning, if wandb cannot start."""
-    try:
-        wandb = importlib.import_module("wandb")
-    except ModuleNotFoundError as error:
-        raise ConfigError("log.wandb = True: wandb is not installed (pip install 'cjepa_jax[wandb]')") from error
+    wandb: Any = optional.need("wandb", "wandb", "log.wandb = True")
     name = workdir.path.name
     door.below(workdir.path, "wandb")
     try:

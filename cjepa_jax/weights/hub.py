@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from cjepa_jax.errors import CheckpointError, ConfigError, one_line
+from cjepa_jax.host import optional
 from cjepa_jax.weights import files, safety
 from cjepa_jax.weights import read as read_lib
 from cjepa_jax.weights.read import Pretrained, Reading
@@ -179,11 +180,6 @@ def _reason(error: Exception) -> str:
 
 def _library(where: str) -> Any:
     """huggingface_hub. Raises ConfigError without it."""
-    try:
-        import huggingface_hub
-        import huggingface_hub.constants
-        import huggingface_hub.errors
-    except ImportError as error:
-        text = f"needs huggingface_hub: pip install 'cjepa_jax[hub]' ({error})"
-        raise ConfigError(f"{where}: {text}") from error
-    return huggingface_hub
+    for part in ("constants", "errors"):
+        optional.need(f"huggingface_hub.{part}", "hub", where)
+    return optional.need("huggingface_hub", "hub", where)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax.errors import CheckpointError
+from cjepa_jax.host import optional
 from cjepa_jax.weights.safety import regular, require_small, short
 
 MOST_AT_ONCE = 4 << 20  # bytes of the pickle, and of the archive's list of records (ViT-g with its optimiser: 0.7 MB)
@@ -154,10 +155,7 @@ def _check_pickle(path: Path, data: bytes) -> None:
 
 
 def _load(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise CheckpointError(f"{path}: needs PyTorch to be read: pip install 'cjepa_jax[torch]'") from error
+    torch = optional.need("torch", "torch", str(path), CheckpointError)
     try:
         return torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a pickle can make the reader raise anything

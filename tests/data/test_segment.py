@@ -217,7 +217,7 @@ def test_missing_package_names_the_extra(tmp_path, backend, package):
     code = f"{hide} raise SystemExit(cli.guard(lambda: segment.main({flags!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
-    assert f"needs {package}" in done.stderr and "pip install 'cjepa_jax[sam]'" in done.stderr
+    assert f"needs the package {package}" in done.stderr and "pip install 'cjepa_jax[sam]'" in done.stderr
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ import numpy as np
 
 from cjepa_jax.data.formats import image_bytes, image_files
 from cjepa_jax.errors import ConfigError, DataError, one_line
-from cjepa_jax.host import door
+from cjepa_jax.host import door, optional
 
 RGB, PIXELS = 3, ("uint8", "float32")
 MOST_CHANNELS = 512
@@ -150,11 +150,7 @@ class Npy:
 
 def load() -> ModuleType:
     """The package tifffile. Raises ConfigError if it is not installed."""
-    try:
-        import tifffile
-    except ImportError as error:
-        text = f"TIFFs of several bands need the package tifffile ({error})"
-        raise ConfigError(f"{text}: pip install 'cjepa_jax[bands]'") from error
+    tifffile = optional.need("tifffile", "bands", "TIFFs of several bands")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its lines name no file; errors are raised as well
     return tifffile
 

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cjepa_jax.data.formats.image_bytes import check_room
-from cjepa_jax.errors import ConfigError, DataError, one_line
-from cjepa_jax.host import door
+from cjepa_jax.errors import DataError, one_line
+from cjepa_jax.host import door, optional
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 PIXELS, ACTION, LENGTHS, OFFSETS = "pixels", "action", "ep_len", "ep_offset"
@@ -44,21 +44,12 @@ BLOSC_HEADER = 16  # bytes of a chunk, of which 4 to 7 are the size that it unpa
 
 def load() -> ModuleType:
     """The package h5py. Raises ConfigError if it is not installed."""
-    try:
-        import h5py
-    except ImportError as error:
-        text = f"files of episodes need the package h5py ({error}): pip install 'cjepa_jax[episodes]'"
-        raise ConfigError(text) from error
-    return h5py
+    return optional.need("h5py", "episodes", "a file of episodes")
 
 
 def load_blosc() -> None:
     """Registers the filter Blosc. Raises ConfigError if the package hdf5plugin is not installed."""
-    try:
-        import hdf5plugin  # noqa: F401  # importing registers its filters
-    except ImportError as error:
-        text = f"files compressed with Blosc need the package hdf5plugin ({error}): pip install 'cjepa_jax[episodes]'"
-        raise ConfigError(text) from error
+    optional.need("hdf5plugin", "episodes", "a file compressed with Blosc")  # importing registers its filters
 
 
 class Index(NamedTuple):

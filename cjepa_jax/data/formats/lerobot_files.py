@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cjepa_jax.data.formats import files
-from cjepa_jax.errors import ConfigError, DataError, one_line
-from cjepa_jax.host import door
+from cjepa_jax.errors import DataError, one_line
+from cjepa_jax.host import door, optional
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 ACTION, STATE = "action", "observation.state"
@@ -51,12 +51,7 @@ class Index(NamedTuple):
 
 def load() -> ModuleType:
     """The package pyarrow.parquet. Raises ConfigError if it is not installed."""
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        text = f"LeRobot's files need the package pyarrow ({error}): pip install 'cjepa_jax[episodes]'"
-        raise ConfigError(text) from error
-    return pyarrow.parquet
+    return optional.need("pyarrow.parquet", "episodes", "LeRobot's files")
 
 
 def index(root: Path, state: str) -> Index:

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from scipy.signal import resample_poly
 
 from cjepa_jax.data.formats import files
-from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.errors import DataError
+from cjepa_jax.host import optional
 
 SUFFIXES = (".flac", ".ogg", ".wav")
 MOST = 2**30  # bytes of a file, and of its sound in memory
@@ -77,11 +78,7 @@ def _wav(data: bytes) -> tuple[np.ndarray, int]:
 
 
 def _soundfile(data: bytes, path: Path) -> tuple[np.ndarray, int]:
-    try:
-        import soundfile
-    except ImportError as error:
-        text = f"{path}: reading {path.suffix} needs soundfile: pip install 'cjepa_jax[sound]'"
-        raise ConfigError(text) from error
+    soundfile = optional.need("soundfile", "sound", f"{path}: reading {path.suffix}")
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         if file.frames * file.channels * 8 > MOST:  # silence takes a thousandth of its size in a file
             raise ValueError(f"{file.frames} samples of {file.channels} channels")

@@ -12,17 +12,13 @@ import numpy as np
 from cjepa_jax.data.formats import video
 from cjepa_jax.data.formats.image_bytes import MOST_PIXELS
 from cjepa_jax.data.formats.video_streams import INDEXED, MOST_RATE, Info, believable, damaged, following
-from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.errors import DataError
+from cjepa_jax.host import optional
 
 
 def load() -> ModuleType:
     """The package av. Raises ConfigError if it is not installed."""
-    try:
-        import av
-    except ImportError as error:
-        raise ConfigError(
-            f"data.options.reader is 'pyav', which needs the package av ({error}): pip install 'cjepa_jax[video]'"
-        ) from error
+    av = optional.need("av", "video", "data.options.reader = 'pyav'")
     av.logging.set_level(av.logging.ERROR)
     return av
 

@@ -27,6 +27,7 @@ from cjepa_jax.data import worlds
 from cjepa_jax.data.materialise import dataset_spec, import_closure
 from cjepa_jax.data.worlds.base import World
 from cjepa_jax.errors import ConfigError, did_you_mean, printable
+from cjepa_jax.host import optional
 from cjepa_jax.runtime.workdir import write_atomically
 
 BITS = "bits"  # a bool array, stored with its last axis packed
@@ -274,7 +275,4 @@ def _generate(make: Any, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def import_beam() -> Any:
     """The package apache_beam. Raises ConfigError if it is missing."""
-    try:
-        return importlib.import_module("apache_beam")
-    except ModuleNotFoundError as error:
-        raise ConfigError("Apache Beam is missing: pip install 'cjepa_jax[beam]'") from error
+    return optional.need("apache_beam", "beam", "Apache Beam")

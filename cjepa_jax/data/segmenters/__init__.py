@@ -6,18 +6,11 @@
 and a dict of what else identifies it (such as the weights' checksum).
 """
 
-import importlib
 from types import ModuleType
 
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.host import optional
 
 
 def needs(package: str, backend: str) -> ModuleType:
     """Imports an optional package. Raises ConfigError, with the command that installs it, if it is missing."""
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        top = package.split(".")[0]
-        if (error.name or "").split(".")[0] != top:
-            raise
-        raise ConfigError(f"--backend={backend} needs {top}: pip install 'cjepa_jax[sam]'") from error
+    return optional.need(package, "sam", f"--backend={backend}")

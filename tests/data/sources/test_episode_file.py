@@ -168,7 +168,7 @@ def test_a_recording_without_h5py_leaves_nothing_and_one_with_it_has_the_usual_p
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.h5", "plain")]
     assert modes[0] == modes[1] != 0o600
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ConfigError, match="need the package h5py"):
+    with pytest.raises(ConfigError, match="needs the package h5py"):
         Recorder(tmp_path / "b.h5")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "plain"]
 
@@ -250,7 +250,7 @@ def test_blosc_is_read_and_other_plugins_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"compressed by a plugin other than Blosc \(filter 32015\); repack"):
         EpisodeFile(path=str(tmp_path / "b.h5"))
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
-    with pytest.raises(ConfigError, match="Blosc need the package hdf5plugin"):
+    with pytest.raises(ConfigError, match="Blosc: needs the package hdf5plugin"):
         EpisodeFile(path=str(tmp_path / "a.h5"))
 
 
