@@ -49,7 +49,7 @@ def get_suite():
         },
         "tuning": {
             "key": "optim.peak",
-            "values": (1e-3, 2e-3, 4e-3),
+            "values": (5e-4, 1e-3, 2e-3, 4e-3),
             "share": 0.4,
             "seed": 0,
             "world": "motion",
