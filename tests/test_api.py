@@ -178,7 +178,7 @@ def test_one_compilation_for_each_shape(run, shown):
 
     assert compiled(lambda: model.encode(video[:3])) == 1
     assert compiled(lambda: [model.encode(video[:n]) for n in (2, 4, 5, 15)]) == 0
-    assert compiled(lambda: model.features(video)) == 0
+    assert compiled(lambda: [model.features(video[:n]) for n in (15, 13)]) == 0  # the last of 13 is not alone
     assert compiled(lambda: model.encode(video[:, :, :16])) == 1  # another shape
     assert compiled(lambda: model.intervene(video[:4], masks[:4], [0])) == 2  # of the encoder, and of the target
     objects = ((7, 0), (15, [1, 2]), (2, [[0], [1, 2, 3]]))
@@ -214,6 +214,8 @@ def test_what_cannot_be_asked(model, shown):
     for anchor in (-1, np.int64(-1), True, 0.5):
         assert f"anchor = {anchor!r}: must be" in refused(model.intervene, video, masks, 0, anchor=anchor)
     assert "first 1 times only" in refused(model.intervene, video, masks, 0, anchor=np.int64(1))
+    anchored = Model(dataclasses.replace(model.pretrained, input=model.pretrained.input | {"anchor": 1}))
+    assert "first 1 times only" in refused(anchored.intervene, video, masks, 0)  # as in training
     assert "has no pixel" in refused(model.intervene, video, np.zeros_like(masks), 0)
     assert "object 4 is not in masks" in refused(model.intervene, video, masks, [4])
     assert "4 objects of scene 0, the predictor was trained to remove 3" in refused(

@@ -101,6 +101,9 @@ def test_what_fsdp_does_not_divide_stays_whole():
     leaves = {"head": {"kernel": np.zeros((96, 5))}, "odd": {"kernel": np.zeros((3, 7))}}
     tree = sharding.state_sharding(mesh, leaves)
     assert tree["head"]["kernel"].spec == P("fsdp", None) and tree["odd"]["kernel"].spec == P(None, None)
+    mesh = sharding.make_mesh({"fsdp": 4, "tensor": 2}, 8)
+    tree = sharding.state_sharding(mesh, leaves | {"attention": {"qkv": {"kernel": np.zeros((6, 5))}}})
+    assert tree["attention"]["qkv"]["kernel"].spec == P("tensor", None)  # 6 rows: by 2, not by 8
 
 
 @pytest.mark.parametrize(

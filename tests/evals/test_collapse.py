@@ -1,5 +1,7 @@
 """Effective ranks against closed forms: collapsed, isotropic and in between."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,20 @@ def test_a_blind_encoder_has_collapsed_and_one_that_sees_colours_has_not():
     one, two = protocol.view(video, 7, 0), protocol.view(video, 7, 1)
     assert one.shape == video.shape and (one != two).any((1, 2, 3, 4)).all()
     np.testing.assert_array_equal(collapse.Collapse(crop=(1, 1), brightness=(1, 1)).view(video, 7, 0), video)
+
+
+def test_a_common_mean_lowers_the_rank_only_where_it_is_not_subtracted():
+    near = benches.colours()
+    far = dataclasses.replace(near, encode=lambda video: near.encode(video) + np.float32(1000))
+    plain, shifted = (
+        collapse.Collapse(scenes=12, views=2).run(
+            benches.bench(lambda split, count: Balls(split=split, size=32, count=count), 32, 4, test=16, model=model)
+        )
+        for model in (near, far)
+    )
+    ranks = {name: benches.by_row(shifted, name)["trained"] for name in ("rankme", "rankme/centred")}
+    assert ranks["rankme"] < 1.01 < 1.2 < ranks["rankme/centred"]
+    assert ranks["rankme/centred"] == pytest.approx(benches.by_row(plain, "rankme/centred")["trained"], rel=1e-2)
 
 
 @pytest.mark.parametrize("test", [0, 100])

@@ -152,6 +152,16 @@ def test_early_stopping_keeps_what_is_best_on_the_held_out_fifth():
     rest, last = ({name: a[part] for name, a in arrays.items()} for part in (slice(32), slice(32, None)))
     stopped, on = fitted(arrays=arrays, share=1.0, stop=True), fitted(arrays=rest, share=1.0)
     assert error(stopped, last) < error(on, last) and error(stopped, rest) > error(on, rest)
+    alike, start = fitted(share=1.0, stop=True), fitted(steps=1, rate=0.0)  # all items agree: the end is the best
+    assert error(alike, data()) < 0.3 * error(start, data())
+
+
+def test_early_stopping_fits_the_first_four_fifths():
+    """One step with the last fifth held out is one step on the others."""
+    arrays = data()
+    rest = {name: a[:32] for name, a in arrays.items()}
+    held_out, alone = fitted(arrays=arrays, steps=1, stop=True), fitted(arrays=rest, steps=1)
+    np.testing.assert_array_equal(held_out(arrays), alone(arrays))
 
 
 def test_a_rate_that_diverges_is_named():
@@ -209,6 +219,9 @@ def test_explained_is_r2():
     truth = rng.normal(size=(500, 2))
     value, half = module.explained(truth + rng.normal(size=(500, 2)) * [0.5, 0.1], truth, 0)
     assert value == pytest.approx(1 - (0.25 + 0.01) / 2, abs=0.03) and 0.005 < half < 0.05
+    units = np.array([1, 100])  # a target counts the same in any unit
+    guess = truth * [0.9, 0.5]
+    assert module.explained(guess * units, truth * units, 0) == pytest.approx((1 - (0.01 + 0.25) / 2, 0))
     assert module.explained(truth, truth, 0) == (1.0, 0.0) and module.explained(0 * truth, truth, 0)[0] == 0
 
 

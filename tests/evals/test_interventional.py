@@ -12,7 +12,7 @@ from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Model, Seen
 from cjepa_jax.evals.counterfactual import questions as do_questions
 from cjepa_jax.evals.counterfactual import readouts
-from cjepa_jax.evals.counterfactual.judge import Judge
+from cjepa_jax.evals.counterfactual.judge import Judge, explained
 from cjepa_jax.evals.interventional import Interventional
 from cjepa_jax.masks import objects
 
@@ -143,6 +143,12 @@ def test_who_is_blind_gets_half_and_beside_it_stand_floors_and_ceilings(cache):
     assert scores["response", TRAINED].value == 0
     (picture,) = result.images.values()
     assert picture.dtype == np.uint8 and picture.ndim == 3 and "60 fitting questions; 0 left out" in result.notes[0]
+
+
+def test_the_explained_share_by_hand():
+    """Sums over questions, 2 of 8, and for the second target 0 of 4. Then the mean of the targets."""
+    assert explained(np.array([1, 1]), np.array([2, 6]), 0)[0] == pytest.approx(0.75)
+    assert explained(np.array([[1, 0], [1, 0]]), np.array([[2, 1], [6, 3]]), 0)[0] == pytest.approx(0.875)
 
 
 def test_the_mlp_answers_what_is_no_sum_of_features():

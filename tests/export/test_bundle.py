@@ -112,6 +112,10 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with bundle.whole(out, overwrite=True) as folder:
         (folder / bundle.SUM).write_text("second")
     assert (out / bundle.SUM).read_text() == "second" and os.listdir(out.parent) == ["out"]
+    with pytest.raises(ConfigError, match="not empty, and no export"), bundle.whole(tmp_path / "mine", overwrite=True):
+        (tmp_path / "mine").mkdir()  # somebody else takes the place in the meantime
+        (tmp_path / "mine" / "work").write_text("theirs")
+    assert (tmp_path / "mine" / "work").read_text() == "theirs"
 
 
 def test_nothing_that_is_no_export_is_replaced(tmp_path):

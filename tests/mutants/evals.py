@@ -32,7 +32,7 @@ EVALS = (
             f"{AUCCESS}auccess_matches_the_reference",
         ),
         ("(solved_at[:, None] <= k)", "(solved_at[:, None] < k)", f"{AUCCESS}auccess_matches_the_reference"),
-        ("(solved_at[:, None] > 0) & ", "", f"{AUCCESS}auccess_matches_the_reference"),
+        ("(solved_at[:, None] > 0) & ", "", f"{AUCCESS}unsolved_tasks_count_and_earlier_is_better"),
         ("counted = counted[counted != 0]", "counted = counted", f"{AUCCESS}invalid_actions_are_no_attempts"),
         ("np.argmax(counted > 0)) + 1", "np.argmax(counted > 0))", f"{AUCCESS}invalid_actions_are_no_attempts"),
     ),
@@ -67,7 +67,7 @@ EVALS = (
         (
             "(test_x - centre) / scale @",
             "(test_x - test_x.mean(0)) / scale @",
-            f"{RIDGE}scale_and_shift_of_features_and_targets_do_not_matter",
+            f"{RIDGE}r2_is_against_the_training_mean",
         ),
         (
             "np.where(np.ptp(test_y, axis=0) > 0, 1.0",
@@ -104,7 +104,11 @@ EVALS = (
         ),
         ("present.sum(1) * truth.shape[1]", "present.sum(1)", f"{COPHY}the_score_by_hand"),
         ("* present[:, None]", "* (present[:, None] | True)", f"{COPHY}the_score_by_hand"),
-        ("moved.argmax() if moved.max() > STILL else -1", "moved.argmax()", f"{COPHY}the_changed_object"),
+        (
+            "moved.argmax() if moved.max() > STILL else -1",
+            "moved.argmax()",
+            f"{COPHY}pairs_hold_the_task_and_only_the_first_frame_of_c",
+        ),
         ('np.where(pair["present_cd"], moved, np.inf), 0.0)', "moved, 0.0)", f"{COPHY}the_changed_object"),
         (
             "truth=truth[1:], factual=factual[1:]",
@@ -216,7 +220,7 @@ EVALS = (
         (
             '"rankme/centred": rankme(features - features.mean(0))',
             '"rankme/centred": rankme(features)',
-            f"{COLLAPSE}a_blind_encoder_has_collapsed_and_one_that_sees_colours_has_not",
+            f"{COLLAPSE}a_common_mean_lowers_the_rank_only_where_it_is_not_subtracted",
         ),
     ),
     *of(
@@ -231,7 +235,7 @@ EVALS = (
         (
             "held = items // 5 if stop else 0",
             "held = items // 2 if stop else 0",
-            f"{FINETUNE}early_stopping_keeps_what_is_best_on_the_held_out_fifth",
+            f"{FINETUNE}early_stopping_fits_the_first_four_fifths",
         ),
         (
             "found = best if held else params",

@@ -35,7 +35,7 @@ PLANNING = (
         (
             "autoregressive(step, objective.history)",
             "autoregressive(step, 1)",
-            f"{SLOTS}a_rollout_sees_its_own_predictions_and_every_action_in_its_place",
+            f"{SLOTS}a_rollout_from_one_frame_remembers_more_and_more_up_to_the_history",
         ),
     ),
     *of(

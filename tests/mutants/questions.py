@@ -100,7 +100,7 @@ QUESTIONS = (
         (
             "error.sum(-2) / np.maximum(spread.sum(-2), 1e-12)",
             "error.mean(-2) / np.maximum(spread.sum(-2), 1e-12)",
-            f"{DO}who_knows_the_world_without_k_is_right_and_falls_when_another_object_is_removed",
+            f"{DO}the_explained_share_by_hand",
         ),
     ),
     *of(
@@ -218,7 +218,7 @@ QUESTIONS = (
         (
             "max_objects=3, area=(0.05, 0.40), anchor=0)",
             "max_objects=1, area=(0.05, 0.40), anchor=0)",
-            f"{PROBE}every_run_is_judged_under_the_same_masks",
+            f"{PROBE}response_is_the_mean_change_of_context_tokens_over_the_feature_variance",
         ),
     ),
     *of(

@@ -78,7 +78,7 @@ RUNS = (
             f"{DAMAGE}reading_only_changes_nothing",
         ),
         ("[: len(saved)] != saved).any(0)", "[: len(saved)] != saved).all(0)", ARRAYS),
-        ("if altered.size:", "if False:", f"{DAMAGE}without_checksums_of_files_the_arrays_own_ones_serve"),
+        ("if altered.size:", "if False:", ARRAYS),
         (
             "problems = trees.differences(saved, wanted)",
             "problems = []",
@@ -89,14 +89,18 @@ RUNS = (
             "if False:\n            return",
             f"{CHECKPOINT}a_step_is_saved_once",
         ),
-        ("or codes - DAMAGE:", "or codes:", FILES),
+        (
+            "or codes - DAMAGE:",
+            "or codes:",
+            f"{DAMAGE}damaged_metrics_of_a_checkpoint_are_damage_like_any_other",
+        ),
         ("manifest.seal(folder, self._saving)", "pass", FILES),
         ("math.prod(leaf.shape) * leaf.dtype.itemsize", "math.prod(leaf.shape)", f"{CHECKPOINT}size"),
     ),
     *of(
         "cjepa_jax/runtime/checksums.py",
-        ("bits * (2 * position + 1)", "bits * (2 * position)", ARRAYS),
-        ("(bits * (2 * position + 1), mixed)", "(bits, mixed)", ARRAYS),
+        ("bits * (2 * position + 1)", "bits * (2 * position)", ALIKE),
+        ("(bits * (2 * position + 1), mixed)", "(bits, mixed)", ALIKE),
         ("(bits * (2 * position + 1), mixed)", "(bits * (2 * position + 1), bits * (2 * position + 1))", ARRAYS),
         ("np.arange(array.size, dtype=np.uint32)", "np.zeros(array.size, np.uint32)", ALIKE),
         ("position * jnp.uint32(length) + jax.lax", "position + jax.lax", ALIKE),
@@ -125,7 +129,7 @@ RUNS = (
         (
             "if lengths[0] != lengths[1]]",
             "if lengths[0] < lengths[1]]",
-            f"{TREES}widths_take_the_ends_of_their_neighbours_along",
+            f"{TREES}sizes_are_named_by_their_keys",
         ),
     ),
     *of(
@@ -144,7 +148,7 @@ RUNS = (
         (
             "config.train.steps or max(1, round(config.train.epochs * epoch))",
             "max(1, round(config.train.epochs * epoch))",
-            PARTS,
+            f"{EXPERIMENT}explicit_steps_peaks_and_shares_come_first",
         ),
         ("epoch = len(source) / config.train.batch", "epoch = len(source) // config.train.batch", PARTS),
         ('for split in ("train", config.data.eval_split))', 'for split in ("train", "train"))', PARTS),
@@ -197,12 +201,12 @@ RUNS = (
             "if rankme < least:",
             f"{ALARMS}two_scenes_have_one_direction_whatever_they_show",
         ),
-        ("self._first = self._first or numbers", "self._first = numbers", f"{ALARMS}a_hundred_of_each"),
+        ("self._first = self._first or numbers", "self._first = numbers", f"{ALARMS}it_warns_once_per_collapse"),
         ("if sign and not self._ringing:", "if sign:", f"{ALARMS}it_warns_once_per_collapse"),
         (
             'min(LEAST_SHARE * limit, LEAST_RANK * first["rankme"])',
             'max(LEAST_SHARE * limit, LEAST_RANK * first["rankme"])',
-            f"{ALARMS}runs_that_learned_raise_no_alarm",
+            f"{ALARMS}a_low_rank_is_below_both_limits",
         ),
     ),
     *of(
@@ -256,7 +260,7 @@ RUNS = (
         (
             "self._models(scenes or len(video))",
             "self._models(len(video))",
-            f"{API}a_scenes_answer_does_not_depend_on_the_others",
+            f"{API}one_compilation_for_each_shape",
         ),
         (
             "base.pool(full - change, ~gone)",
@@ -276,7 +280,7 @@ RUNS = (
         (
             'found.input["anchor"] if anchor is None else anchor',
             "anchor or 0",
-            f"{API}intervene_is_what_the_evaluation_asks",
+            f"{API}what_cannot_be_asked",
         ),
     ),
 )

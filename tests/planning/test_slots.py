@@ -101,6 +101,20 @@ def test_a_rollout_sees_its_own_predictions_and_every_action_in_its_place():
     np.testing.assert_array_equal(goal[:, :3], batch.video[:, 2, 0])
 
 
+def test_a_rollout_from_one_frame_remembers_more_and_more_up_to_the_history():
+    """Each slot is the sum of all that are remembered: 1, 1 + 1, 1 + 1 + 2, and without the first one 1 + 2 + 4."""
+    sums = SimpleNamespace(
+        history=3,
+        embedded=lambda params, slots, proprio: slots,
+        advance=lambda params, latents, actions, present: latents.sum(1),
+    )
+    world = of_slots(sums, {})
+    seen = {"slots": jnp.ones((1, 1, 2, 3)), "proprio": None, "actions": jnp.zeros((1, 0, 2))}
+    context = jax.tree.map(lambda leaf: leaf[0], world.encode({}, seen))
+    found = np.asarray(world.predict({}, context, jnp.zeros((1, 4, 2))))
+    assert found.shape == (1, 4, 2, 3) and found[0, :, 1, 2].tolist() == [1, 2, 4, 7]
+
+
 def test_slots_of_a_state_are_those_of_the_scene_in_the_order_of_the_objects():
     ordered = dataclasses.replace(SOURCE, shuffle="none")
     scene = ordered[0]

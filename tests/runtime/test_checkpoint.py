@@ -98,6 +98,11 @@ def test_keeps_the_newest_and_the_best(tmp_path):
 def test_keeps_the_newest_only_when_nothing_is_best(tmp_path):
     saved(tmp_path, [1, 2, 3], keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
+    checkpoints = Checkpoints(tmp_path, keep=1, best="score")  # from now on one is: those without a score are not kept
+    for step, score in ((4, 0.5), (5, 0.1)):
+        checkpoints.save(step, make(step), {"score": score})
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
 
 
 def test_a_step_is_saved_once(tmp_path):

@@ -67,6 +67,14 @@ def test_two_scenes_have_one_direction_whatever_they_show():
     assert collapsed(**healthy, first=healthy, limit=4)
 
 
+@pytest.mark.parametrize("limit, healthy, low", [(40, 2.1, 1.9), (1000, 4.1, 3.9)])
+def test_a_low_rank_is_below_both_limits(limit, healthy, low):
+    """A twentieth of the highest rank, 2 or 50, and a fifth of the first one, 4."""
+    first = {"rankme": 20.0, "feature_std": 0.2}
+    signs = [collapsed(rank, 0.2, first, limit) for rank in (healthy, low)]
+    assert signs[0] == "" and signs[1].startswith("rankme")
+
+
 def test_it_warns_once_per_collapse(caplog):
     alarms = Alarms("warn", 31)
     signs = [bool(alarms.check(step, line)) for step, line in enumerate([GOOD, BAD, BAD, GOOD, BAD, {"loss": 1.0}])]

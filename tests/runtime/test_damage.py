@@ -9,6 +9,7 @@ import shutil
 import socket
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tensorstore
 
@@ -57,13 +58,18 @@ def test_damage_in_any_file_is_found_and_the_older_checkpoint_serves(good, tmp_p
         assert step == 1 or name in run_manifest.LATER or (kind, name) == ("delete", run_manifest.SUMS), path
 
 
-@pytest.mark.parametrize("content", [b'{"score": 1.', b"\xff\xfe{"])
+@pytest.mark.parametrize("content", [b'{"score": 1.', b"\xff\xfe{", "a folder"])
 def test_damaged_metrics_of_a_checkpoint_are_damage_like_any_other(tmp_path, content):
     manager = Checkpoints(tmp_path, best="score")
     for step in (1, 2):
         manager.save(step, make(step), {"score": step})
     manager.close()
-    (tmp_path / "2" / "metrics" / "metrics").write_bytes(content)
+    file = tmp_path / "2" / "metrics" / "metrics"
+    if content == "a folder":
+        file.unlink()
+        file.mkdir()
+    else:
+        file.write_bytes(content)
     with pytest.raises(CheckpointError, match="2/metrics/metrics: damaged; without the folder 2"):
         Checkpoints(tmp_path, read_only=True)
     step, state = restored(tmp_path)
@@ -168,6 +174,13 @@ def test_checksums_of_arrays_tell_round_values_apart(tmp_path, monkeypatch):
         patch.setattr(checkpoint, "checksums", lambda leaves: both(leaves)[0])  # as in earlier versions
         saved(tmp_path, [1])
     assert same(restored(tmp_path)[1], make(1))
+    for row in (0, 1):  # one wrong sum of the two is enough
+        wrong = np.uint32([[row == 0], [row == 1]])
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "checksums", lambda leaves, wrong=wrong: both(leaves) + wrong)
+            saved(tmp_path / str(row), [1])
+        with pytest.raises(CheckpointError, match="step 1: checksum mismatch in "):
+            restored(tmp_path / str(row))
 
 
 def test_files_beside_the_checkpoints_own_do_no_harm(tmp_path):

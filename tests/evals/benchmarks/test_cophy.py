@@ -108,7 +108,7 @@ def test_pairs_hold_the_task_and_only_the_first_frame_of_c(folder):
     assert pairs["changed"].tolist() == [-1] * 5  # this CD begins as AB does
 
 
-def test_the_changed_object(folder):
+def test_the_changed_object(folder, monkeypatch):
     tower = cophy.load(make_bench(folder, scenario="blocktowerCF", objects=3, setting="normal"), "test", 4, "test")
     assert tower["changed"].tolist() == [2] * 4 and tower["truth"].shape == (4, 29, 4, 3)
     assert tower["present"].tolist() == [[True, True, False, False]] * 4
@@ -121,6 +121,16 @@ def test_the_changed_object(folder):
     assert found.shape == (4, 4, 2 * WIDTH) and (found[:, 0] == found[:, 3]).all()
     np.testing.assert_allclose(found[:, 0], np.concatenate([masked, rest], -1), rtol=1e-5)
     assert cophy.readouts(make_model("mute", 0, predicts=False), tower, 4) is None
+    own = Videos.pair
+
+    def thrown(source, i):  # of two changed objects, the absent one counts, however far the other one is moved
+        pair = own(source, i)
+        pair["states_cd"][0, 0, :3] += 100
+        return pair
+
+    monkeypatch.setattr(Videos, "pair", thrown)
+    bench = make_bench(folder, scenario="blocktowerCF", objects=3, setting="normal")
+    assert cophy.load(bench, "test", 4, "test")["changed"].tolist() == [2] * 4
 
 
 def test_what_the_head_is_given(folder):

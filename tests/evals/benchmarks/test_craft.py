@@ -87,6 +87,9 @@ def test_the_removed_objects_tokens_are_hidden_and_predicted(asked):
         assert found[q, :3] == pytest.approx(tokens[row][~hidden].mean(0), abs=1e-5)
         assert found[q, 3:] == pytest.approx(tokens[row][hidden].mean(0) if hidden.any() else 0, abs=1e-5)
     assert empty < len(fit.row) / 2
+    turned = arrays | {name: arrays[name][:, ::-1] for name in ("objects", "object_patches", "object_valid")}
+    again = craft.without(colours(), shared.fitting._replace(arrays=turned), fit, 3)
+    np.testing.assert_array_equal(again, found)  # the order of a scene's rows does not matter
 
 
 def test_a_model_without_predictions_is_read_from_its_context(asked):
