@@ -259,7 +259,7 @@ MODELS = (
         (
             '"dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims',
             '"dots": jax.checkpoint_policies.everything_saveable',
-            f"{ENCODER}remat_changes_memory_not_values",
+            f"{ENCODER}what_remat_computes_again",
         ),
     ),
     *of(
