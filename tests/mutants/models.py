@@ -157,7 +157,7 @@ MODELS = (
             "jnp.where(kind == 0, 0, 3 - kind)",
             "3 - kind",
             f"{PREDICTOR}tokens_that_are_neither_seen_nor_predicted_take_no_part",
-            "the id of such a token becomes 3 as a key, which no query has",
+            "A token that takes no part gets the id 3 as a key, which no query has.",
         ),
         ("return to_predict, (kind", "return kind, (kind", CROSS),
         (
