@@ -39,6 +39,8 @@ def test_tokens_are_time_major_then_row_major():
     for axis, share in enumerate(shares):
         others = tuple(other for other in range(3) if other != axis)
         assert (np.ptp(codes[..., share], axis=others) == 0).all()
+    expected = np.concatenate([code(1, 16), code(2, 24), code(3, 24)])  # a quarter and twice three eighths
+    np.testing.assert_allclose(codes[1, 2, 3], expected, atol=1e-6)
 
 
 def test_images_split_the_width_between_rows_and_columns():

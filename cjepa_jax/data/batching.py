@@ -31,7 +31,7 @@ def shapes(data: Any, tokens: int, scenes: int) -> tuple[Shape, ...]:
     if not data.pack:
         return tuple((scenes, length) for length in row_lengths(data.row_lengths, tokens))
     grids = min(data.pack, scenes)
-    # The tolerance makes 0.7 x 10 give 7 rows despite rounding.
+    # The tolerance makes 0.07 x 100 give 7 rows despite rounding.
     rows = {max(1, int(np.ceil(share * scenes / grids - 1e-9))) for share in (*data.row_lengths, 1.0)}
     return tuple((count, grids * tokens) for count in sorted(rows))
 

@@ -29,7 +29,7 @@ def shapes(pack, tokens, per_shard, shares=SHARES):
     "pack, tokens, per_shard, shares, expected",
     [(4, 196, 128, (0.7, 0.8, 1.0), ((23, 784), (26, 784), (32, 784))), (2, 10, 5, (0.4, 1.0), ((1, 20), (3, 20))),
      (1, 9, 10, (0.7, 1.0), ((7, 9), (10, 9))), (3, 16, 2, (0.5, 1.0), ((1, 32),)),
-     (2, 8, 4, (0.01, 1.0), ((1, 16), (2, 16)))],
+     (2, 8, 4, (0.01, 1.0), ((1, 16), (2, 16))), (1, 9, 100, (0.07, 1.0), ((7, 9), (100, 9)))],
 )  # fmt: skip
 def test_shapes_are_shares_of_the_rows_that_hold_any_scenes(pack, tokens, per_shard, shares, expected):
     assert shapes(pack, tokens, per_shard, shares) == expected
@@ -76,7 +76,7 @@ def test_the_largest_shard_decides_for_all():
     context[2:] = [True, False, False, False]  # shards of 2: the first is full, the others have half of a row in all
     possible = shapes(1, 4, 2)
     assert possible == ((1, 4), (2, 4)) and batching.choose(context, 4, possible) == 1
-    assert batching.choose(context[2:], 3, possible) == 0
+    assert batching.choose(context[::-1], 4, possible) == 1 and batching.choose(context[2:], 3, possible) == 0
     assert batching.lay_out(context, 4, possible[1])[0].shape == (4, 2, 4)
 
 

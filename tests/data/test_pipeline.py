@@ -286,6 +286,7 @@ def test_degenerate_scenes_become_batches(name, intervened):
     scene_of = dataclasses.replace(scene_map(intervened=intervened), source=Made(DEGENERATE[name]))
     arrays = batching.collate([scene_of(i, 0) for i in range(4)], 2)
     assert arrays["object_patches"].shape == (4, 6, 16)
+    np.testing.assert_array_equal(arrays["object_valid"], arrays["object_patches"].any(-1))
     hidden = (~arrays["context"]).sum(1)
     assert (hidden > 0).all() and (hidden < 16).all()
     if name in ("no object", "empty", "full"):
@@ -293,12 +294,13 @@ def test_degenerate_scenes_become_batches(name, intervened):
 
 
 def test_unreadable_scenes_are_replaced_by_the_next_and_flagged():
-    broken = Made(CORNER[None], broken=(3, 4, 11))
+    broken = Made(np.stack([CORNER, CORNER[::-1], CORNER[:, ::-1]]), broken=(3, 4, 11))
     scene_of = dataclasses.replace(scene_map(), source=broken)
     found = [scene_of(i, 2) for i in range(12)]
     assert [int(s["scene"]) for s in found] == [0, 1, 2, 5, 5, 5, 6, 7, 8, 9, 10, 0]
     assert [bool(s["replaced"]) for s in found] == [i in (3, 4, 11) for i in range(12)]
-    same(scene_of(5, 2) | {"replaced": np.bool_(True)}, scene_of(3, 2))
+    for scene, substitute in ((3, 5), (4, 5), (11, 0)):  # drawn as it would be in its own place
+        same(scene_of(substitute, 2) | {"replaced": np.bool_(True)}, scene_of(scene, 2))
     one, two = (
         list(dataclasses.replace(loader(), scenes=scene_of, threads=t).iterate(0, 3)) for t in (1, 3)
     )  # fmt: skip

@@ -58,6 +58,8 @@ def test_answers_are_what_the_simulation_shows():
         assert np.array_equal(without[-1, j, column : column + 2], final)
         apart = as_it_is[0, j, column : column + 2] - as_it_is[0, k, column : column + 2]
         assert np.hypot(*apart) == pytest.approx(distance, abs=1e-5)
+    pairs = [row[1:3] for *_, row in questions.of_scene(world, 100)]
+    assert pairs and all(k != j for k, j in pairs)  # of an object that is gone nothing is asked
 
 
 def test_same_seed_same_questions_and_a_longer_set_begins_alike():

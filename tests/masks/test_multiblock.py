@@ -94,6 +94,8 @@ def test_a_context_that_is_too_small_drives_targets_out():
         assert context.sum() > 60 and masked.sum() >= 1 and not (masked & context).any()
     few = [one(seed, (14, 14), min_keep=10)[1].sum() for seed in range(300)]
     assert min(few) > 10
+    quarter = [one(seed, (7, 7), min_keep=40)[1].sum() for seed in range(100)]  # of the plane, so of the least
+    assert 10 < min(quarter) < max(quarter) < 30  # a square without targets has 36
 
 
 def test_blocks_go_through_all_times():

@@ -53,8 +53,8 @@ def test_patches_match_loops(seed, count, grid, tubelet, patch, density):
         for n, (t, r, c) in enumerate(np.ndindex(grid)):  # time-major, then row-major
             box = masks[k, t * tubelet : (t + 1) * tubelet, r * patch : (r + 1) * patch, c * patch : (c + 1) * patch]
             assert found[k, n] == box.any()
-    if times * tubelet == 1:
-        assert (objects.patches(masks[:, 0], patch) == found).all()
+    still = masks[:, 0]  # an image, whatever the tubelet of clips is
+    assert (objects.patches(still, patch, tubelet + 1) == objects.patches(still[:, None], patch)).all()
 
 
 @pytest.mark.parametrize("shape, patch, tubelet", [((2, 9, 8), 4, 1), ((2, 8, 9), 4, 1), ((2, 3, 8, 8), 4, 2)])
@@ -112,6 +112,7 @@ def test_number_of_objects_is_uniform_up_to_what_is_eligible():
         assert counts[len(expected) :].sum() == 0
         if len(expected) > 1:
             assert stats.chisquare(counts[: len(expected)], np.array(expected) * 3000).pvalue > 1e-3
+    assert all(removed.sum() == 1 for _, removed in draws(2000, disjoint(5), max_objects=1))  # never a fallback
 
 
 @pytest.mark.parametrize("order", [range(6), [5, 3, 1, 0, 2, 4]])

@@ -88,7 +88,9 @@ def test_a_context_cut_to_its_batch_is_shorter_and_its_start():
     for one, two in zip(a, b, strict=True):
         np.testing.assert_array_equal(two, grid.first(one, int(two.sum())))
     lengths = unpacked("ijepa_context", SIDE, SIDE)[:, 0].sum((1, 2))
-    assert (b.sum(1) <= a.sum(1)).all() and abs(b.sum(1).mean() - lengths.mean()) < 12  # of 6 steps: 70 +- 4
+    assert (b.sum(1) <= a.sum(1)).all()
+    assert 0.1 < (b.sum(1) == a.sum(1)).mean() < 0.4  # the first of four scenes is the shortest in a quarter of them
+    assert abs(b.sum(1).mean() - lengths.mean()) < 12  # of 6 steps: 70 +- 4
 
 
 @pytest.mark.parametrize("name", KINDS)

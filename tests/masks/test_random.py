@@ -25,6 +25,7 @@ def test_the_ratio_is_met_and_every_token_hidden_as_often(ratio):
     assert np.abs(drawn.mean(0) - ratio).max() < 4.5 * np.sqrt(ratio * (1 - ratio) / 800)
     pairs = np.corrcoef(drawn.T)[~np.eye(40, dtype=bool)]  # without replacement: -1 / 39 each
     assert np.abs(pairs + 1 / 39).max() < 0.17
+    assert one(0, (2, 4, 5)).sum() == 30  # 0.75 where nothing is said
 
 
 def test_tubes_are_hidden_at_all_times():

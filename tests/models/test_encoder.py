@@ -14,6 +14,7 @@ from cjepa_jax.data.batching import lay_out
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.tokenizers import normalise
+from cjepa_jax.models.transformer import Stack
 from cjepa_jax.positions import sincos
 from cjepa_jax.types import Rows
 
@@ -26,7 +27,7 @@ def make(**options):
 
 
 class Lines(nn.Module):
-    """A tokenizer of one-channel pictures: a token for each row, whose code is its number."""
+    """A tokenizer of one-channel pictures: a token for each row, whose code is a ramp as steep as its number."""
 
     width: int
     dtype: str
@@ -34,7 +35,7 @@ class Lines(nn.Module):
 
     @nn.compact
     def __call__(self, signal):
-        codes = jnp.arange(float(signal.shape[1]))[None, :, None] * jnp.ones(self.width)
+        codes = jnp.arange(float(signal.shape[1]))[None, :, None] * jnp.linspace(-1, 1, self.width)
         return self.scale * nn.Dense(self.width, name="projection")(signal[..., 0]), codes
 
     def grid(self, signal):
@@ -48,7 +49,8 @@ def test_another_tokenizer_gives_the_tokens_their_codes_and_the_grid():
     assert module.grid(signal) == (1, 6, 1) and set(params) == {"tokenizer", "stack"}
     found = jax.jit(module.apply)({"params": params}, signal)
     projection = params["tokenizer"]["projection"]
-    tokens = 2 * (signal[..., 0] @ projection["kernel"] + projection["bias"]) + np.arange(6.0)[:, None]
+    codes = np.arange(6.0)[:, None] * np.linspace(-1, 1, module.width)
+    tokens = 2 * (signal[..., 0] @ projection["kernel"] + projection["bias"]) + codes
     for b in range(B):
         np.testing.assert_allclose(found[b], reference(params, np.asarray(tokens[b], np.float64)), atol=2e-4)
     with pytest.raises(ConfigError, match=r"^objective.encoder.tokenizer.scales: .*Lines has no such parameter"):
@@ -206,6 +208,20 @@ def test_remat_changes_memory_not_values(remat):
         return jax.jit(jax.value_and_grad(lambda p: (apply(**options)(p, video, rows) ** 2).mean()))(params)
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), gradient(remat=remat), gradient())
+
+
+def test_what_remat_computes_again():
+    """By counts in a block's gradient, which is only traced: with "dots" the GELU, but not the layers' products."""
+    x = jnp.ones((1, 4, 8))
+
+    def count(remat):
+        stack = Stack(depth=1, heads=2, remat=remat)
+        params = jax.eval_shape(stack.init, jax.random.key(0), x)
+        text = str(jax.make_jaxpr(jax.grad(lambda params: stack.apply(params, x).sum()))(params))
+        return text.count("= erf"), text.count("= dot_general[")
+
+    (once, fewest), (again, some), (_, most) = map(count, ("none", "dots", "full"))
+    assert 0 < once < again and 0 < fewest <= some < most
 
 
 def test_bfloat16_is_close_and_tanh_gelu_is_another_function():

@@ -133,7 +133,7 @@ def test_attention_is_of_relative_place_with_rope_and_is_not_in_v_jepa_2s_form()
 def test_the_predictor_turns_by_the_grid_and_adds_nothing():
     options = ROPES[0]
     params, tokens, context, patches, removed = test_predictor.setup()
-    out = test_predictor.apply(**options, epsilon=0.01)(params, tokens, context, patches, removed)
+    out = test_predictor.apply(**options, epsilon=0.01, heads=1)(params, tokens, context, patches, removed)
     turn = functools.partial(turned, coordinates=coordinates(test_predictor.GRID, options), tile=False)
     embed, heads = params["embed"], ("prediction", "residual")
     order = np.asarray(test_predictor.ranks(patches, removed))
@@ -141,7 +141,7 @@ def test_the_predictor_turns_by_the_grid_and_adds_nothing():
         x = np.where(context[b][:, None], tokens[b] @ embed["kernel"] + embed["bias"], params["mask_token"])
         for k in np.flatnonzero(removed[b]):
             x = x + patches[b, k][:, None] * np.asarray(params["object_embedding"])[order[b, k]]
-        x = reference(params, x.astype(np.float64), heads=2, epsilon=0.01, turn=turn)
+        x = reference(params, x.astype(np.float64), heads=1, epsilon=0.01, turn=turn)
         for found, name in zip(out, heads, strict=True):
             np.testing.assert_allclose(found[b], x @ params[name]["kernel"] + params[name]["bias"], atol=2e-4)
 
@@ -158,6 +158,7 @@ def test_the_predictors_table_stands_in_for_its_codes():
 
 
 def test_cross_attention_turns_queries_and_keys_like_self_attention():
+    """And the order in which it is given the keys does not matter, if their ids are given in the same order."""
     rng = np.random.default_rng(0)
     x, segment = rng.normal(size=(2, 12, 32)).astype(np.float32), np.tile(np.arange(12) % 3, (2, 1))
     rotation, (qkv, out) = positions.rotations((1, 3, 4), 16)[None], rng.normal(0, 0.3, (2, 33, 96)).astype(np.float32)
@@ -168,9 +169,11 @@ def test_cross_attention_turns_queries_and_keys_like_self_attention():
     both = {"qkv": dense(qkv), "out": dense(out[:, :32])}
     parts = {"q": dense(qkv[:, :32]), "kv": dense(qkv[:, 32:]), "out": dense(out[:, :32])}
     attend = jax.jit(lambda turn: SelfAttention(2).apply({"params": both}, x, segment, turn))
-    across = jax.jit(lambda turn: CrossAttention(2).apply({"params": parts}, x, x, segment, segment, turn))
-    np.testing.assert_allclose(across(rotation), attend(rotation), atol=1e-4)
+    across = jax.jit(lambda y, ids, turn: CrossAttention(2).apply({"params": parts}, x, y, segment, ids, turn))
+    np.testing.assert_allclose(across(x, segment, rotation), attend(rotation), atol=1e-4)
     assert np.abs(attend(rotation) - attend(None)).max() > 0.1
+    order = rng.permutation(12)
+    np.testing.assert_allclose(across(x[:, order], segment[:, order], None), attend(None), atol=1e-4)
 
 
 @pytest.mark.slow

@@ -72,6 +72,9 @@ def test_ranks_of_a_known_scene():
     ties = np.zeros((1, 3, 6), bool)
     ties[0, 0, [1, 2, 3]] = ties[0, 1, [1, 5]] = ties[0, 2, [1, 2]] = True
     assert np.asarray(ranks(ties, np.ones((1, 3), bool))).tolist() == [[2, 1, 0]]
+    centred = np.zeros((1, 3, 6), bool)  # the last two have one centroid: the narrower one comes first
+    centred[0, 0, [0, 1, 4]] = centred[0, 1, [0, 1, 5]] = centred[0, 2, [0, 2, 4]] = True
+    assert np.asarray(ranks(centred, np.ones((1, 3), bool))).tolist() == [[0, 2, 1]]
 
 
 def test_an_object_that_stays_says_nothing_at_hidden_tokens_that_it_touches():
@@ -163,7 +166,11 @@ def test_context_tokens_feel_which_objects_are_gone(attention):
 
 
 def test_a_mask_token_is_vector_plus_position_plus_the_sum_of_its_objects():
-    """Two objects that share a patch equal three disjoint ones, the middle one embedded by the sum."""
+    """Two objects that share a patch equal three disjoint ones, the middle one embedded by the sum.
+
+    Twins, which have one rank, equal one object with twice the embedding. What is added to the vector may as well be
+    taken from every object.
+    """
     params, tokens, *_ = setup()
     e = np.asarray(params["object_embedding"])
     shared, disjoint = np.zeros((1, 3, N), bool), np.zeros((1, 3, N), bool)
@@ -175,6 +182,18 @@ def test_a_mask_token_is_vector_plus_position_plus_the_sum_of_its_objects():
         params | {"object_embedding": np.stack([e[0], e[0] + e[1], e[1]])}, tokens[:1], context, disjoint,
         np.ones((1, 3), bool),
     )  # fmt: skip
+    np.testing.assert_allclose(np.stack(a), np.stack(b), atol=1e-5)
+
+    twins = np.zeros((1, 3, N), bool)
+    twins[0, :2, :3] = True
+    a = apply()(params, tokens[:1], context, twins, np.array([[True, True, False]]))
+    b = apply()(params | {"object_embedding": 2 * e}, tokens[:1], context, twins, np.array([[True, False, False]]))
+    np.testing.assert_allclose(np.stack(a), np.stack(b), atol=1e-5)
+
+    removed = np.ones((1, 3), bool)
+    shift = np.linspace(-1, 1, 16, dtype=np.float32)
+    shifted = params | {"mask_token": params["mask_token"] + shift, "object_embedding": e - shift}
+    a, b = (apply()(p, tokens[:1], context, disjoint, removed) for p in (params, shifted))
     np.testing.assert_allclose(np.stack(a), np.stack(b), atol=1e-5)
 
 

@@ -113,7 +113,7 @@ DATA = (
         (
             "object_valid = object_patches.any(1)",
             "object_valid = np.arange(self.max_objects) < len(kept)",
-            f"{PIPELINE}a_scene_is_its_source_and_its_masks",
+            f"{PIPELINE}degenerate_scenes_become_batches",
         ),
         (
             "return window.frames(without, self.size), np.True_",
@@ -286,7 +286,7 @@ DATA = (
         (
             "return mass * (w * w / 2)",
             "return mass * (w * w)",
-            f"{PHYSICS}momentum_and_energy_without_walls_and_gravity",
+            f"{PHYSICS}angular_momentum_without_walls_and_gravity",
         ),
         (
             "return mass * ((w * w + h * h) / 3)",
@@ -303,7 +303,11 @@ DATA = (
             "space.gravity = (0.0, -physics.gravity)",
             f"{PHYSICS}free_fall_and_walls",
         ),
-        ("bit = 0 if gone else 1 << (layer + 1)", "bit = 1 << (layer + 1)", f"{WORLDS}amodal_mask_is_the_object_alone"),
+        (
+            "bit = 0 if gone else 1 << (layer + 1)",
+            "bit = 1 << (layer + 1)",
+            f"{PHYSICS}untouched_bodies_stay_bit_equal",
+        ),
         ("space.use_spatial_hash(0.25, 127)", "space.use_spatial_hash", f"{PHYSICS}untouched_bodies_stay_bit_equal"),
         ("space.step(dt / substeps)", "space.step(dt)", f"{PHYSICS}free_fall_and_walls"),
         (

@@ -156,12 +156,12 @@ MASKS = (
         (
             "masked = first(masked, min(hidden))",
             "masked = first(masked, max(hidden))",
-            f"{PUBLISHED}sizes_and_statistics_of_vjepas_masks",
+            f"{PUBLISHED}vjepas_masks_cut_to_their_batch_begin_as_the_whole_ones",
         ),
         (
             "max(masked.size - max(hidden), 1)",
             "max(masked.size - min(hidden), 1)",
-            f"{PUBLISHED}sizes_and_statistics_of_vjepas_masks",
+            f"{PUBLISHED}vjepas_masks_cut_to_their_batch_begin_as_the_whole_ones",
         ),
         ("((8, 0.15), (2, 0.7))", "((8, 0.15), (2, 0.5))", f"{TUBES}both_kinds_with_equal_chances"),
         ("kinds[int(rng.integers(len(kinds)))]", "kinds[0]", f"{TUBES}both_kinds_with_equal_chances"),
@@ -177,9 +177,13 @@ MASKS = (
         (
             "least = min(least, int(context_block(",
             "least = max(least, int(context_block(",
-            f"{PUBLISHED}statistics_of_ijepas_masks",
+            f"{PUBLISHED}a_context_cut_to_its_batch_is_shorter_and_its_start",
         ),
-        ("~context, ~target & ~context", "~context, ~context", f"{MULTIBLOCK}blocks_go_through_all_times"),
+        (
+            "~context, ~target & ~context",
+            "~context, ~context",
+            f"{MULTIBLOCK}something_is_always_hidden_and_something_seen",
+        ),
         (
             "masked, dropped = target & ~context,",
             "masked, dropped = target,",
@@ -190,7 +194,7 @@ MASKS = (
             "if context.sum() > 0:",
             f"{MULTIBLOCK}a_context_that_is_too_small_drives_targets_out",
         ),
-        ("context &= ~block", "context = context", f"{MULTIBLOCK}the_context_is_a_square_without_the_targets"),
+        ("context &= ~block", "context = context", f"{MULTIBLOCK}amounts_are_the_published_samplers"),
         (
             "blocks = [rectangle(rng, height, width, rows, cols, last=not corner) for _ in range(targets)]",
             "blocks = [rectangle(rng, height, width, rows, cols, last=not corner)]",

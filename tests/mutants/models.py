@@ -125,7 +125,11 @@ MODELS = (
         ("jnp.argmax(patches, axis=-1),", "-jnp.argmax(patches, axis=-1),", RANKS),
         ("patches.sum(-1),  # area", "-patches.sum(-1),  # area", RANKS),
         ("jnp.where(patches, index, 0).sum(-1)", "-jnp.where(patches, index, 0).sum(-1)", RANKS),
-        ("jnp.where(patches, index * index, 0).sum(-1)", "-jnp.where(patches, index * index, 0).sum(-1)", RANKS),
+        (
+            "jnp.where(patches, index * index, 0).sum(-1)",
+            "-jnp.where(patches, index * index, 0).sum(-1)",
+            f"{PREDICTOR}ranks_of_a_known_scene",
+        ),
         ("for key in reversed(keys):", "for key in keys:", RANKS),
         ("(before & removed[:, None, :]).sum(-1)", "before.sum(-1)", RANKS),
         (
@@ -153,6 +157,7 @@ MODELS = (
             "jnp.where(kind == 0, 0, 3 - kind)",
             "3 - kind",
             f"{PREDICTOR}tokens_that_are_neither_seen_nor_predicted_take_no_part",
+            "A token that takes no part gets the id 3 as a key, which no query has.",
         ),
         ("return to_predict, (kind", "return kind, (kind", CROSS),
         (
@@ -235,7 +240,7 @@ MODELS = (
         (
             "attention(rotate(q, rotation), rotate(k, rotation), v, x_segment, y_segment)",
             "attention(rotate(q, rotation), rotate(k, rotation), v, y_segment, x_segment)",
-            CROSS,
+            f"{PLACES}cross_attention_turns_queries_and_keys_like_self_attention",
         ),
     ),
     *of(
@@ -254,7 +259,7 @@ MODELS = (
         (
             '"dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims',
             '"dots": jax.checkpoint_policies.everything_saveable',
-            f"{ENCODER}remat_changes_memory_not_values",
+            f"{ENCODER}what_remat_computes_again",
         ),
     ),
     *of(

@@ -338,7 +338,7 @@ SLOTS = (
         (
             "batch.epoch >= self.start_epoch",
             "batch.epoch >= 0",
-            f"{CTT}every_graph_gives_finite_terms_that_are_added_by_their_weights",
+            f"{CTT}before_its_epoch_no_term_is_added",
         ),
         (
             "clean[:, history + half :]",

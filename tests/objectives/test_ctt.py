@@ -162,20 +162,27 @@ def test_what_the_simulation_changes_depends_on_what_was_removed():
 
 
 def test_two_steps_that_agree_with_one_are_consistent():
-    """A predictor that keeps every slot as it was in the first frame it sees composes with itself."""
+    """A predictor that keeps every slot as it was in the first frame it sees composes with itself.
+
+    So does one that moves it on in every frame.
+    """
 
     class Still(Ctt):
         def _run(self, params, tokens, visible, present, key=None):
-            return jnp.broadcast_to(tokens[:, :1], tokens.shape) + self.drift, {}
+            walked = self.speed * jnp.arange(5.0)[:, None, None]
+            return jnp.broadcast_to(tokens[:, :1], tokens.shape) + walked + self.drift, {}
 
-        drift = 0.0
+        drift = speed = 0.0
 
     class Drifting(Still):
         drift = 1.0
 
-    for kind, wanted in ((Still, 0.0), (Drifting, 1.0)):
+    class Walking(Still):
+        speed = 0.5
+
+    for kind, wanted in ((Still, 0.0), (Drifting, 1.0), (Walking, 0.0)):
         objective = kind(PREDICTOR, history=3, future=2, steps=10)
-        video = jnp.broadcast_to(batch().video[:, :1], batch().video.shape)
+        video = batch().video[:, :1] + objective.speed * jnp.arange(5.0)[:, None, None, None]
         found = objective._pass({}, dataclasses.replace(batch(), video=video), jax.random.key(0))
         there = found.present[:, 0, :4]
         # with a history of 3 frames and one step, the second window starts at a frame that was given, or was hidden

@@ -147,6 +147,10 @@ def test_only_the_reconstruction_teaches_the_slots():
     assert all(np.isfinite(value).all() for value in metrics.values()) and metrics["loss/slots"] > 0
     assert all((leaf == 0).all() for leaf in flat(jepa).values())
     assert all((leaf != 0).any() for leaf in flat(both).values())
+    # They are fitted to the target encoder's tokens, so that another encoder changes nothing of it.
+    other = params | {"encoder": jax.tree.map(jnp.negative, params["encoder"])}
+    _, same = gradient(other, target, batch, jax.random.key(0), 0.0)
+    assert same["loss/slots"] == metrics["loss/slots"] and same["loss/prediction"] != metrics["loss/prediction"]
 
 
 @pytest.mark.slow
@@ -195,8 +199,8 @@ def test_invalid_scenes_change_nothing():
 
 def test_best_overlap():
     found = stripes(4, 8, 8)[None]
-    true = np.stack([stripes(4, 8, 8)[0], np.arange(20) < 6, np.zeros(20, bool)])[None]
-    assert float(joint.best_overlap(found, true)[0]) == pytest.approx((1 + 4 / 6) / 2)
+    true = np.stack([stripes(4, 8, 8)[0], np.arange(20) < 6, np.arange(20) < 2, np.zeros(20, bool)])[None]
+    assert float(joint.best_overlap(found, true)[0]) == pytest.approx((1 + 4 / 6 + 2 / 4) / 3)
     assert float(joint.best_overlap(found, np.zeros((1, 3, 20), bool))[0]) == 0
     assert joint.best_overlap(found, np.zeros((1, 0, 20), bool)).shape == (1,)
 

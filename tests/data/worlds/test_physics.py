@@ -5,7 +5,7 @@ import pytest
 
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.data.worlds.layout import BOX, DISC
-from cjepa_jax.data.worlds.physics import FIXED, MOVING, WALL, Bodies, Physics, graph, moment, reached, simulate
+from cjepa_jax.data.worlds.physics import FIXED, MOVING, WALL, Bodies, Physics, graph, reached, simulate
 
 FRAMES, DT = 12, 0.1
 
@@ -16,10 +16,14 @@ def run(world: Balls, i: int, removed=None):
     return setup, *simulate(setup.bodies, setup.physics, FRAMES, DT, removed)
 
 
+def inertia(bodies: Bodies) -> np.ndarray:
+    half = bodies.half
+    return bodies.mass * np.where(bodies.kind == BOX, (half**2).sum(1) / 3, half[:, 0] ** 2 / 2)
+
+
 def kinetic(bodies: Bodies, motion: np.ndarray) -> np.ndarray:
-    half, mass = bodies.half, bodies.mass
-    inertia = mass * np.where(bodies.kind == BOX, (half**2).sum(1) / 3, half[:, 0] ** 2 / 2)
-    return (mass * (motion[..., 3:5] ** 2).sum(-1) / 2 + inertia * motion[..., 5] ** 2 / 2).sum(1)
+    moving = bodies.mass * (motion[..., 3:5] ** 2).sum(-1) / 2
+    return (moving + inertia(bodies) * motion[..., 5] ** 2 / 2).sum(1)
 
 
 def test_momentum_and_energy_without_walls_and_gravity():
@@ -47,9 +51,8 @@ def test_angular_momentum_without_walls_and_gravity(friction, substeps, most):
         bodies, physics = setup.bodies, setup.physics._replace(substeps=substeps)
         physics = physics if friction is None else physics._replace(friction=friction)
         motion, _ = simulate(bodies, physics, FRAMES, DT, np.zeros(len(setup.depth), bool))
-        inertia = np.array([moment(k, h, m) for k, h, m in zip(bodies.kind, bodies.half, bodies.mass, strict=True)])
         x, y, _, vx, vy, spin = np.moveaxis(motion, -1, 0)
-        each = bodies.mass * (x * vy - y * vx) + inertia * spin
+        each = bodies.mass * (x * vy - y * vx) + inertia(bodies) * spin
         total, scale = each.sum(1), np.abs(each[0]).sum()
         assert np.abs(total - total[0]).max() <= most * scale, f"scene {i}"
         traded += np.abs(each - each[0]).max() > 0.05 * scale
@@ -76,6 +79,8 @@ def test_free_fall_and_walls():
     motion, contacts = simulate(one, Physics(2.0, True, 0.8, 0.0), 30, DT, np.zeros(1, bool))
     np.testing.assert_allclose(motion[3, 0, [1, 4]], [0.3 + 0.09, 0.6], atol=0.01)  # g t^2 / 2, g t
     assert motion[:, 0, 1].max() < 1 - WALL - 0.1 + 0.03 and (contacts[:, 2:] == (0, -1)).all() and len(contacts) >= 1
+    height = 1 - WALL - 0.1 - 0.3  # of the fall, which takes 7.5 frames. It rises again to 0.8^2 of that
+    assert motion[8:20, 0, 1].min() == pytest.approx(1 - WALL - 0.1 - 0.64 * height, abs=0.015)
 
 
 @pytest.mark.parametrize(
