@@ -42,6 +42,12 @@ def get_suite():
         "methods": {
             "random": {"label": "random init", "config": "clips", "steps": 0},
             "cjepa": {"label": "Causal-JEPA", "config": "clips"},
+            "objects": {
+                "label": "objects hidden, no causal term",
+                "config": "clips",
+                "overrides": {"objective.causal_weight": 0.0, "data.intervened": "none"},
+                "tuned_as": "cjepa",
+            },
             "ijepa": {"label": "I-JEPA", "config": "baselines/ijepa"},
             "vjepa": {"label": "V-JEPA", "config": "baselines/vjepa"},
             "mae": {"label": "MAE", "config": "baselines/mae"},
@@ -78,5 +84,11 @@ def get_suite():
             "interchange": ("causal_states", f"interchange/means/layer {LAST}"),
             "all of the twin": ("causal_states", f"interchange/means/layer {LAST}", "all of the twin"),
         },
-        "contrasts": [("cjepa", "vjepa"), ("cjepa", "ijepa"), ("cjepa", "random")],
+        "contrasts": [
+            ("cjepa", "vjepa"),
+            ("cjepa", "ijepa"),
+            ("cjepa", "objects"),
+            ("objects", "vjepa"),
+            ("cjepa", "random"),
+        ],
     }

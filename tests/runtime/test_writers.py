@@ -127,7 +127,10 @@ def test_wandb_that_cannot_start_is_left_out(tmp_path, monkeypatch, caplog):
 
 def test_wandb_that_is_not_installed_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # what Python itself does for "not there"
-    with Workdir(tmp_path, config()) as workdir, pytest.raises(ConfigError, match="log.wandb = True: needs the package wandb"):
+    with (
+        Workdir(tmp_path, config()) as workdir,
+        pytest.raises(ConfigError, match="log.wandb = True: needs the package wandb"),
+    ):
         Writers(workdir, config(wandb=True))
 
 
