@@ -2,9 +2,11 @@
 
 import ast
 import functools
+import types
 
 import pytest
 
+from tests.mutants import workers
 from tests.mutants.__main__ import markdown, read, summary
 from tests.mutants.mutant import ROOT, Mutant
 from tests.mutants.table import MUTANTS
@@ -63,3 +65,13 @@ def test_verdicts_are_kept_and_counted(tmp_path):
 def test_only_a_failed_test_kills(code, failed, result):
     """4: no such test; 5: nothing was collected."""
     assert _verdict(code, failed, 1.0).result == result
+
+
+def test_tests_that_are_all_skipped_say_nothing(tmp_path):
+    """As those of a package that is not installed: their mutant has not survived."""
+    plugin = workers._Failures(tmp_path / "report.json")
+    for when, outcome in (("setup", "passed"), ("setup", "skipped"), ("teardown", "passed")):
+        plugin.pytest_runtest_logreport(types.SimpleNamespace(when=when, failed=False, passed=outcome == "passed"))
+    assert not plugin.passed
+    plugin.pytest_runtest_logreport(types.SimpleNamespace(when="call", failed=False, passed=True))
+    assert plugin.passed and "is not installed" in _verdict(workers.NONE, [], 1.0).by

@@ -21,6 +21,7 @@ from tests.mutants.mutant import ROOT, Mutant
 
 SLOW_TO_IMPORT = "pytest numpy jax jax.numpy flax.linen optax beartype jaxtyping absl.flags ml_collections scipy.stats"
 SLOW_TO_IMPORT += " PIL.Image orbax.checkpoint grain hypothesis"
+NONE = 5  # pytest's exit code if no test ran, ours also if all were skipped
 WALL = 8  # times its limit of CPU time, after which a child that waits for something is killed
 
 
@@ -126,14 +127,15 @@ def _verdict(code: int, failed: list[str], seconds: float) -> Verdict:
         return Verdict("survived", "", seconds)
     if code in (1, 2) and failed:  # 2: a module that cannot be imported
         return Verdict("killed", failed[0], seconds)
-    return Verdict("broken", f"pytest ended with {code}", seconds)
+    none = "no test ran: does it need a package that is not installed?"
+    return Verdict("broken", none if code == NONE else f"pytest ended with {code}", seconds)
 
 
 class _Failures:
     """A plugin that writes down which tests fail, at once: a later one may end the process."""
 
     def __init__(self, report: pathlib.Path):
-        self.report, self.names = report, []
+        self.report, self.names, self.passed = report, [], False
 
     def _add(self, name: str) -> None:
         self.names.append(name)
@@ -142,6 +144,7 @@ class _Failures:
     def pytest_runtest_logreport(self, report):
         if report.failed:
             self._add(report.nodeid)
+        self.passed |= report.when == "call" and report.passed
 
     def pytest_collectreport(self, report):
         if report.failed:
@@ -164,7 +167,9 @@ def _run(path: pathlib.Path, tests: list[str], limit: int, first: bool, report: 
     import pytest
 
     options = ["-p", "no:cacheprovider", "-m", "", "--no-header", "--rootdir", str(path), *["-x"] * first]
-    return int(pytest.main([*options, *tests], plugins=[_Failures(report)]))
+    failures = _Failures(report)
+    code = int(pytest.main([*options, *tests], plugins=[failures]))
+    return NONE if code == 0 and not failures.passed else code
 
 
 def run_all(mutants: list[Mutant], folder: pathlib.Path, jobs: int, limit: int):
