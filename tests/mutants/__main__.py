@@ -53,7 +53,8 @@ def main() -> int:
                 print("these tests fail without any mutation:", *failed, sep="\n  ", file=sys.stderr)
                 return 1
         for number, (mutant, verdict) in enumerate(workers.run_all(left, folder, options.jobs, options.limit), 1):
-            known[mutant.key()] = vars(verdict)
+            if verdict.result != "broken":  # it has none, and is tried again
+                known[mutant.key()] = vars(verdict)
             with options.results.open("a") as file:
                 file.write(json.dumps({"key": mutant.key()} | vars(verdict)) + "\n")
             print(f"{number}/{len(left)} {verdict}  {mutant.file}: {mutant.old!r} -> {mutant.new!r}", flush=True)
