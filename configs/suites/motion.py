@@ -12,6 +12,11 @@ The columns are of the last layer. Each cell's report has all layers.
 LAST = 4  # layers of the encoder
 
 
+def masks_alone(label, config):
+    """A row that differs from `objects` in which tokens are hidden, as many in each scene."""
+    return {"label": label, "config": f"ablations/clips/{config}", "tuned_as": "cjepa"}
+
+
 def get_suite():
     return {
         "about": "Motion, 16 frames of 32 pixels, width 64, one CPU core a cell",
@@ -48,6 +53,8 @@ def get_suite():
                 "overrides": {"objective.causal_weight": 0.0, "data.intervened": "none"},
                 "tuned_as": "cjepa",
             },
+            "tubes": masks_alone("tubes hidden, no causal term", "tube_tokens"),
+            "displaced": masks_alone("displaced shapes hidden, no causal term", "displaced_objects"),
             "ijepa": {"label": "I-JEPA", "config": "baselines/ijepa"},
             "vjepa": {"label": "V-JEPA", "config": "baselines/vjepa"},
             "mae": {"label": "MAE", "config": "baselines/mae"},
@@ -88,6 +95,8 @@ def get_suite():
             ("cjepa", "vjepa"),
             ("cjepa", "ijepa"),
             ("cjepa", "objects"),
+            ("objects", "tubes"),
+            ("objects", "displaced"),
             ("objects", "vjepa"),
             ("cjepa", "random"),
         ],
