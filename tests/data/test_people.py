@@ -563,7 +563,7 @@ ROWS = {
     "web pages and shards": "weights/test_files.py::what_people_have_in_place_of_weights_says_what_to_do",
     "mask tokens": "weights/test_published.py::a_mask_token_that_was_never_trained_is_not_taken",
     "own videos": "data/sources/test_videos.py::forty_files_of_five_codecs",
-    "damage inside a video": "data/sources/test_videos.py::pyav_names_damage_inside",
+    "damage inside a video": "data/sources/test_videos.py::damage_inside_frames_is_named",
     "inspection": "data/test_inspect.py::counts_and_files",
     "CoPhy's tables": "data/sources/test_cophy.py::broken_contents_are_named",
     "CRAFT's tables": "data/sources/test_craft.py::masks_that_end_before_the_clip",
