@@ -47,7 +47,6 @@ from cjepa_jax.runtime.ending import (  # noqa: F401 (for the commands)
 if TYPE_CHECKING:
     from cjepa_jax.weights.read import Reading
 
-# glibc: huge pages, and one heap for all sizes that never shrinks, so that the kernel need not zero pages again.
 TRUST = "your own packages that a run's folder may name for its masks, source, objective, monitors and protocols"
 Complete = Callable[[ConfigDict, Callable[[str], str], Callable[[str], ConfigDict]], ConfigDict]
 LEVELS = config_lib.CHOICES["log.level"]

@@ -106,11 +106,11 @@ def _send(connection: Connection, answer: Any) -> None:
 @contextlib.contextmanager
 def _usual_allocator() -> Iterator[None]:
     """Processes that start inside have the user's settings of the allocator, without those of our commands."""
-    tunables = os.environ.get("GLIBC_TUNABLES")
+    tunables = os.environ.get(memory.TUNABLES)
     if tunables is not None:
-        os.environ["GLIBC_TUNABLES"] = tunables.replace(memory.ALLOCATOR, "").strip(":")
+        os.environ[memory.TUNABLES] = tunables.replace(memory.ALLOCATOR, "").strip(":")
     try:
         yield
     finally:
         if tunables is not None:
-            os.environ["GLIBC_TUNABLES"] = tunables
+            os.environ[memory.TUNABLES] = tunables

@@ -62,12 +62,8 @@ def main() -> None:
             source = ("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25:duration=2.4")
             program = (imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *source)
             subprocess.run((*program, *words.split(), "-pix_fmt", "yuv420p", str(whole)), check=True)
-            data, rng, counts = (
-                whole.read_bytes(),
-                np.random.default_rng(1),
-                np.zeros(1 + len(video_times.READERS), int),
-            )
-            right = concealed(whole)
+            data, right, rng = whole.read_bytes(), concealed(whole), np.random.default_rng(1)
+            counts = np.zeros(1 + len(video_times.READERS), int)
             assert all(frames(whole, reader) for reader in video_times.READERS)
             for _ in range(COPIES):
                 place = rng.integers(len(data) // 4, len(data) * 3 // 4)
@@ -78,10 +74,8 @@ def main() -> None:
                 changed = len(shown) != len(right) or any((a != b).any() for a, b in zip(shown, right, strict=True))
                 if changed:
                     counts += 1, *(frames(copy, reader) is None for reader in video_times.READERS)
-            print(
-                f"{codec:12} changed {counts[0]}, "
-                + ", ".join(f"{reader} {count}" for reader, count in zip(video_times.READERS, counts[1:], strict=True))
-            )
+            found = zip(("changed", *video_times.READERS), counts, strict=True)
+            print(f"{codec:12}", ", ".join(f"{name} {count}" for name, count in found))
 
 
 if __name__ == "__main__":

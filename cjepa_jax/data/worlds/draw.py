@@ -51,13 +51,17 @@ def paint(images: np.ndarray, strokes: list[tuple[np.ndarray, object]]) -> None:
 def masks(polygons: list[list[np.ndarray]], order: list[int], frames: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Visible and amodal masks, bool [K,T,H,W], of objects made of parts [T,V,2].
 
-    Objects are drawn in `order`, as by `paint`. Masks of objects that are not in `order` are empty.
+    Objects are drawn in `order`, as by `paint`. Parts [1,V,2] never move. Masks of objects that are not in `order` are
+    empty.
     """
     label = np.zeros((frames, size, size), np.uint8)
     amodal = np.empty((len(polygons), frames, size, size), bool)
     amodal[~np.isin(np.arange(len(polygons)), order)] = False
+    moving = False
     for k in order:
-        paint(label, [(part, k + 1) for part in polygons[k]])
+        parts = [np.broadcast_to(part, (frames, *part.shape[1:])) if moving else part for part in polygons[k]]
+        paint(label, [(part, k + 1) for part in parts])
+        moving |= any(len(part) > 1 for part in parts)
         np.equal(label, np.uint8(k + 1), out=amodal[k])  # the objects in front of it are not drawn yet
     visible = label == np.arange(1, len(polygons) + 1, dtype=np.uint8)[:, None, None, None]
     return visible, amodal
