@@ -3,9 +3,9 @@
     python -m cjepa_jax.compare --suite=configs/suites/motion.py --workdir=runs/states --jobs=2
 
 Clips of 16 frames of 32 pixels of the world `Motion`: one object moves in front of a plain ground, and in half of the
-scenes another one rests. The 128 tokens are two times of 8 x 8: a token sees 8 frames of 4 x 4 pixels. (With 2 frames
-of 8 x 8 pixels, no training of this length held the direction at all.) Every method has the encoder, the scenes and the
-operations of Causal-JEPA. Each method's rate is chosen by the direction that a linear probe finds in validation scenes.
+scenes another one rests. The 128 tokens are two times of 8 x 8: a token sees 8 frames of 4 x 4 pixels. Every method has
+the encoder, the scenes and the operations of Causal-JEPA. Each method's rate is chosen by the direction that a linear
+probe finds in validation scenes.
 The columns are of the last layer. Each cell's report has all layers.
 """
 

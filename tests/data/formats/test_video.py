@@ -68,7 +68,7 @@ def test_broken_files_are_named(folder, tmp_path, kind, damage):
     text = str(caught.value)
     assert str(path) in text and "(clip 12)" in text and "\n" not in text
     expected = {"missing": "No such file", "empty": "empty", "text": "not a video", "playlist": "not a video"}
-    cut = {"mp4": "cut short", "mpg": "damaged at frame ", "avi": "damaged at frame "}  # in the last frame that is there
+    cut = {"mp4": "cut short", "mpg": "damaged at frame ", "avi": "damaged at frame "}  # in its last frame
     assert expected.get(damage, cut.get(kind, "truncated after ")) in text
 
 
