@@ -60,6 +60,8 @@ def test_farthest_points_neighbours_and_order_are_those_of_all_pairs():
         walk.append(min(left, key=lambda j: np.linalg.norm(centres[j] - centres[walk[-1]])))
         left.remove(walk[-1])
     assert clouds.order(centres).tolist() == walk
+    corner = np.array([[0, 9, 9], [1, 0, 0], [5, 1, 1]], np.float32)  # the least sum is not the least x
+    assert clouds.order(corner).tolist() == [1, 2, 0]
 
 
 def test_groups_are_the_same_for_any_order_of_the_other_points_and_move_with_the_cloud():

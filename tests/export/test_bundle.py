@@ -42,6 +42,14 @@ def test_an_export_is_read_back_bit_for_bit_and_exported_again_to_the_same_bytes
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
+def test_colours_that_no_config_states_are_written_as_the_usual_ones():
+    """The PyTorch code reads them from config.json. Configs of older runs do not have them."""
+    model = pairs.model()
+    older = {key: value for key, value in model.encoder.items() if key not in ("mean", "std")}
+    found = bundle.description(dataclasses.replace(model, encoder=older))["encoder"]
+    assert (found["mean"], found["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
 def test_the_control_that_names_visible_objects_is_refused():
     with pytest.raises(ConfigError, match="objective.predictor.name_context = True: a model of this control cannot be"):
         bundle.description(pairs.model(predictor={"name_context": True}))

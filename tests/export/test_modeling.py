@@ -18,10 +18,11 @@ ROPE = {"positions": "rope", "position_grid": (1, 6, 6)}
 TILE = {"positions": "rope_tile", "attention": "cross"}
 TABLES = {"encoder": {"positions": "table", "position_grid": (4, 3, 6)}}
 TABLES["predictor"] = {"positions": "table", "position_grid": (2, 4, 4)}
+TANH = {part: options | {"gelu": "tanh"} for part, options in TABLES.items()}
 BANDS = {"channels": 5, "scale": 10.0, "mean": (0.1, 0.2, 0.3, 0.4, 0.5), "std": (0.5, 1.0, 0.5, 1.0, 0.5)}
 QUICK = {
     "images": {},
-    "clips, tables, an anchor, tanh": {"frames": 4, "anchor": 1, **TABLES, "batch": 4},
+    "clips, tables, an anchor, tanh": {"frames": 4, "anchor": 1, **TANH, "batch": 4},
 }
 MORE = {
     "clips, rotations, across, packed": {"frames": 4, "encoder": ROPE, "predictor": TILE, "rows": (2, 64)},

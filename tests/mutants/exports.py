@@ -89,7 +89,11 @@ EXPORTS = (
             "np.ascontiguousarray(arrays[name], np.float16) for name in sorted(arrays)",
             f"{BUNDLE}an_export_is_read_back_bit_for_bit_and_exported_again_to_the_same_bytes",
         ),
-        ('fields["encoder"] = {"mean": MEAN, "std": STD} | {', 'fields["encoder"] = {', OUTPUTS),
+        (
+            'fields["encoder"] = {"mean": MEAN, "std": STD} | {',
+            'fields["encoder"] = {',
+            f"{BUNDLE}colours_that_no_config_states_are_written_as_the_usual_ones",
+        ),
         (
             "if key not in usual or usual[key] != value",
             "if key not in usual",
@@ -111,7 +115,7 @@ EXPORTS = (
         ("return torch.where(some, out, 0)", "return out", "tests/export/test_modeling.py"),
         ("clip.float() / self.scale - self.mean.float()", "clip.float() / 256 - self.mean.float()", OUTPUTS),
         ("boxes.permute((0, 1, 3, 5, 7, 2, 4, 6))", "boxes.permute(0, 1, 3, 5, 7, 2, 6, 4)", OUTPUTS),
-        ("row & column, row ^ column", "row & column, row | column", OUTPUTS),
+        ("row & column, row ^ column", "row & column, row | column", f"{OUTPUTS}_in_every_form"),
         (
             "hidden & ~hidden.all(1, keepdim=True)",
             "hidden",
@@ -120,7 +124,7 @@ EXPORTS = (
         ("_mean(full - change, ~hidden)", "_mean(full + change, ~hidden)", OUTPUTS),
         ("full = self.encode(clip, target=self.target is not None)", "full = self.encode(clip)", OUTPUTS),
         ("for key in reversed(keys):", "for key in keys:", f"{MODELING}ranks_are_ours"),
-        ('"tanh" if options.get("gelu") == "tanh" else "none"', '"none"', "tests/export/test_modeling.py"),
+        ('"tanh" if options.get("gelu") == "tanh" else "none"', '"none"', OUTPUTS),
         (
             "x.repeat(1, 2) if tile else x.repeat_interleave(2, 1)",
             "x.repeat_interleave(2, 1)",

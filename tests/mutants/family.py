@@ -31,6 +31,7 @@ TWO = f"{FACTORED}each_kind_of_mask_has_its_predictor_and_equal_predictors_are_j
 IMAGES = f"{DENSE}images_add_the_loss_of_one_frame_of_each_clip"
 (ACT,) = tests_of("objectives/", "act")
 TERMS = f"{ACT}both_terms_by_hand"
+STARTS = f"{ACT}the_present_frame_is_any_that_an_action_follows"
 ALONE = f"{ACT}the_actions_depend_on_the_present_frame_and_the_goal_alone"
 LEARNS = f"{ACT}every_parameter_learns_and_the_target_follows_slowly"
 DEMONSTRATED = "tests/data/worlds/acting/test_rooms.py::test_an_expert_does_tasks_and_stays_at_the_goal"
@@ -160,7 +161,7 @@ FAMILY = (
         ),
         ("(1.0 - tau) * (new - old)", "tau * (new - old)", LEARNS),
         ('total = terms["action"] + self.latent_weight *', 'total = terms["action"] +', TERMS),
-        ("jax.random.randint(key, (scenes,), 0, times - 1)", "jax.random.randint(key, (scenes,), 0, times)", TERMS),
+        ("jax.random.randint(key, (scenes,), 0, times - 1)", "jax.random.randint(key, (scenes,), 0, times)", STARTS),
         ("if self.goal == LAST else frames[:, None]", "if True else frames[:, None]", GOAL),
     ),
     *of(

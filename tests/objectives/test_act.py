@@ -90,6 +90,11 @@ def test_both_terms_by_hand():
     np.testing.assert_allclose(found["loss"], np.mean(errors) + 0.5 * np.mean(each), rtol=1e-5)
 
 
+def test_the_present_frame_is_any_that_an_action_follows():
+    objective = made()[0]
+    assert set(np.asarray(objective.starts(jax.random.key(0), 400, TIMES)).tolist()) == set(range(TIMES - 1))
+
+
 def test_without_a_goal_the_last_frame_is_a_target_too():
     """And no floor copies a goal."""
     objective, params, target, *_ = made()
