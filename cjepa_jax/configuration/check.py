@@ -264,6 +264,9 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
     intervened, weight = "data.intervened", "objective.causal_weight"
     if have(intervened, weight) and values[intervened] == "none" and values[weight]:
         yield f"{weight} = {values[weight]}: must be 0 with {intervened} = 'none', which has no scene to compare with"
+    graph = "objective.graph"
+    if have(intervened, graph) and values[graph] == "intervened" and values[intervened] != "rerender":
+        yield f"{intervened} = {values[intervened]!r}: must be 'rerender' with {graph} = 'intervened'"
     width, heads = "objective.predictor.width", "objective.predictor.heads"
     if have(width, heads) and values[width] % values[heads]:
         yield f"{width} = {values[width]}: must be a multiple of {heads} = {values[heads]}"

@@ -35,7 +35,7 @@ class Rollout:
 
     Metrics (smaller is better): "rmse/slots" over all components of the slots that hold an object, and, if the source
     can say where its slots are (`places`), "rmse/position" in view widths, "rmse/position touching" for objects that
-    touch another one during the clip, and "rmse/position free" for the others. Each is the mean square over objects and
+    touch another one after the last frame that is given, and "rmse/position free" for the others. Each is the mean square over objects and
     frames of the horizon, then the root. Half of the 95 % interval is that of scenes, by the delta method.
 
     Floors: "copy" repeats the last frame, "constant velocity" continues the last difference. Curves: errors by frame.
@@ -67,11 +67,13 @@ class Rollout:
         require(hasattr(source, "frames"), "Rollout", "a source that gives clips of any length (a field `frames`)")
         source = dataclasses.replace(source, frames=self.history + horizon)
         scenes = dataclasses.replace(bench.prepare(source), frames=self.history + horizon)
-        found = [scenes(i, 0) for i in range(bench.test or len(source))]
-        found = [scene for scene in found if not scene["replaced"]]
+        each = {i: scenes(i, 0) for i in range(bench.test or len(source))}
+        each = {i: scene for i, scene in each.items() if not scene["replaced"]}
+        found = list(each.values())
         slots = np.stack([scene["video"][:, 0] for scene in found])  # [n, T, K, D]
         present = np.stack([scene["object_valid"] for scene in found])[:, : slots.shape[2]]
-        touching = np.stack([_touching(scene, slots.shape[2]) for scene in found])
+        at, count = self.history - 1, slots.shape[2]
+        touching = np.stack([_touching(source, i, at, scene, count) for i, scene in each.items()])
         given, truth = slots[:, : self.history], slots[:, self.history :]
         predictions = {
             model.name: rolled(foreseer(model, present, self.future, "Rollout"), given, horizon, self.history)
@@ -183,7 +185,9 @@ def _squares(
     return squares
 
 
-def _touching(scene: dict[str, np.ndarray], slots: int) -> np.ndarray:
-    """Which slots' objects touch another one during the clip, bool [K]. None where the source does not say."""
+def _touching(source: Any, i: int, at: int, scene: dict[str, np.ndarray], slots: int) -> np.ndarray:
+    """Which slots' objects touch another one after frame `at` of scene i, bool [K]. None if there is no graph."""
     graph = scene.get("graph")
-    return np.zeros(slots, bool) if graph is None else np.asarray(graph[:slots, :slots].any(1))
+    if graph is None or not graph.any():  # nothing touches in the whole clip
+        return np.zeros(slots, bool)
+    return np.asarray(source.influence(i, at)[1].any(1))

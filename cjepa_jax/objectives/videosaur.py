@@ -23,9 +23,9 @@ WEIGHTS = ("features", "similarity", "contrast")
 class VideoSaurLoss(PerExample):
     """L = features x MSE of the decoded features + similarity x L_sim + contrast x L_contrast.
 
-    L_sim is the cross-entropy of where each patch's content is in the next frame (VideoSAUR). With it the last frame is
-    left out of both terms, as published. L_contrast tells each slot from all slots of the batch in the frame before
-    (SlotContrast). Both are in models/videosaur.py.
+    L_sim is the cross-entropy of where each patch's content is in the next frame (VideoSAUR). The last frame has none, so
+    it counts for the features alone, as published. L_contrast tells each slot from all slots of the batch in the frame
+    before (SlotContrast). Both are in models/videosaur.py.
 
     The published features are DINOv2's. Here they are a patch's pixels: twice its mean colour, and what each pixel
     differs from it, where colours are -1 .. 1. So no frozen encoder is needed, but these features know no categories.
@@ -91,8 +91,7 @@ class VideoSaurLoss(PerExample):
         """See objectives.base.PerExample."""
         given = self.patches(batch.video)
         found = self._model.apply({"params": params["videosaur"]}, given, self._noise(key, len(given)))
-        frames = given.shape[1] - (self.similarity > 0)  # nothing follows the last one
-        terms = {"features": jnp.square(found["features"] - given)[:, :frames].mean((1, 2, 3))}
+        terms = {"features": jnp.square(found["features"] - given).mean((1, 2, 3))}
         if self.similarity:
             wanted = videosaur.similarity(given, self.temperature)
             terms["similarity"] = -(wanted * jax.nn.log_softmax(found["logits"][:, :-1])).sum(-1).mean((1, 2))

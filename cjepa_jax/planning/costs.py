@@ -10,7 +10,6 @@ import optax
 
 from cjepa_jax.errors import ConfigError
 
-UNLIKE = 1e6  # cost of a slot that holds an object and one that does not
 ENUMERATED = 5  # slots, of which there are 120 assignments
 Distance = Callable[[jax.Array, jax.Array], jax.Array]  # predicted [..., *latent], goal [*latent] -> [...]
 Predict = Callable[[Any, jax.Array], jax.Array]  # context of one environment, actions [S,H,A] -> [S,H,*latent]
@@ -28,7 +27,8 @@ def absolute_error(predicted: jax.Array, goal: jax.Array) -> jax.Array:
 
 def matched(slots: int) -> Distance:
     """The squared error of sets of slots, [..., S, D] and [S, D]: of the assignment of the first `slots` rows that has
-    the least. Rows after them, such as a token of the agent, keep their places. All rows weigh the same.
+    the least, a mean over them. Rows after them, such as a token of the agent, keep their places, and each one's error
+    is added. So the agent weighs as much as all slots together, as in the published planning (arXiv 2602.11389).
 
     A row of zeros is an absent slot. It is assigned to absent slots as far as there are any.
 
@@ -38,17 +38,20 @@ def matched(slots: int) -> Distance:
     def distance(predicted: jax.Array, goal: jax.Array) -> jax.Array:
         pairs = jnp.square(predicted[..., :slots, None, :] - goal[:slots]).mean(-1)  # [..., K, K]
         absent = [(x[..., :slots, :] == 0).all(-1) for x in (predicted, goal)]
-        pairs += UNLIKE * (absent[0][..., :, None] != absent[1])
+        # One pair of an absent slot and another one outweighs all errors. It decides, and is no part of the cost.
+        heavy = 1 + slots * pairs.max((-2, -1), keepdims=True)
+        unlike = pairs + heavy * (absent[0][..., :, None] != absent[1])
         rest = jnp.square(predicted[..., slots:, :] - goal[slots:]).mean(-1).sum(-1)
         if slots <= ENUMERATED:
             orders = jnp.array(list(itertools.permutations(range(slots))))
-            best = pairs[..., jnp.arange(slots), orders].sum(-1).min(-1)
+            each, chosen = (x[..., jnp.arange(slots), orders].sum(-1) for x in (pairs, unlike))
+            best = jnp.take_along_axis(each, chosen.argmin(-1, keepdims=True), -1)[..., 0]
         else:
-            flat = pairs.reshape(-1, slots, slots)
-            rows, columns = jax.vmap(optax.assignment.hungarian_algorithm)(flat)
+            flat, chosen = (x.reshape(-1, slots, slots) for x in (pairs, unlike))
+            rows, columns = jax.vmap(optax.assignment.hungarian_algorithm)(jax.lax.stop_gradient(chosen))
             best = jnp.take_along_axis(flat.reshape(len(flat), -1), rows * slots + columns, 1).sum(-1)
             best = best.reshape(pairs.shape[:-2])
-        return (best + rest) / goal.shape[0]
+        return best / slots + rest
 
     distance.__name__ = "matched_slots"
     return distance

@@ -91,6 +91,18 @@ def test_who_knows_the_future_makes_no_error_and_the_floors_are_what_they_say():
     assert scores["rmse/slots", TRAINED].count == 6 and scores["rmse/slots", RANDOM].of == "inits"
 
 
+def test_objects_that_touched_before_the_last_given_frame_alone_are_free():
+    source = TrueSlots("test", count=40, frames=8, of_options=OPTIONS, width=16, slots=5)
+    result = Rollout(3, 5).run(dataclasses.replace(make_bench(truth_of(source, 8), source), test=40))
+    later = np.stack([source.influence(i, 2)[1].any(1) for i in range(40)])
+    ever = np.stack([source[i]["graph"].any(1) for i in range(40)])
+    assert (ever & ~later).any() and later.any(), "some touch in the history alone"
+    places = source.places(np.stack([source[i]["video"][:, 0] for i in range(40)]))
+    square = np.square(places[:, 3:] - places[:, 2:3]).mean(-1)
+    (copied,) = (s.value for s in result.scores if (s.metric, s.row) == ("rmse/position touching", "copy"))
+    np.testing.assert_allclose(copied, np.sqrt(square.mean(1)[later].mean()), rtol=1e-5)
+
+
 def test_a_longer_horizon_takes_predictions_as_history():
     seen = []
 

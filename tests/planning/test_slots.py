@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import sys
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from cjepa_jax.planning.mpc import MPC, of_slots
 from cjepa_jax.types import Batch
 from tests import running
 
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden/slots"
 SOURCE = TrueSlots(
     count=4, frames=4, slots=3, width=16, of="cjepa_jax.data.worlds.acting:Push", of_options={"policy": "weak"}
 )
@@ -39,8 +41,8 @@ def test_the_cost_is_that_of_the_best_assignment(slots):
     for place in np.ndindex(4, 2):
         one = predicted[place]
         pairs = np.square(one[:slots, None] - goal[:slots]).mean(-1)
-        wanted = pairs[linear_sum_assignment(pairs)].sum() + np.square(one[slots:] - goal[slots:]).mean(-1).sum()
-        np.testing.assert_allclose(found[place], wanted / (slots + 2), rtol=1e-5)
+        wanted = pairs[linear_sum_assignment(pairs)].mean() + np.square(one[slots:] - goal[slots:]).mean(-1).sum()
+        np.testing.assert_allclose(found[place], wanted, rtol=1e-5)
     order = rng.permutation(slots).tolist() + [slots, slots + 1]
     np.testing.assert_allclose(costs.matched(slots)(jnp.asarray(predicted), jnp.asarray(goal[order])), found, rtol=1e-5)
 
@@ -50,8 +52,37 @@ def test_absent_slots_are_assigned_to_absent_ones_however_far_the_others_are():
     predicted, goal = np.concatenate([near, np.zeros((1, 7))]), np.concatenate([np.zeros((1, 7)), far])
     found = costs.matched(3)(jnp.asarray(predicted), jnp.asarray(goal))
     np.testing.assert_allclose(found, 2 * 9.1**2 / 3, rtol=1e-5)
-    one_more = costs.matched(3)(jnp.asarray(predicted), jnp.asarray(np.full((3, 7), 0.1)))
-    assert one_more > 1e5  # a slot that appears
+    goal = np.array([[0.1], [0.1], [0.3]]) * np.ones(7)  # a slot appears: the absent one is assigned to any
+    np.testing.assert_allclose(costs.matched(3)(jnp.asarray(predicted), jnp.asarray(goal)), 0.05 / 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("slots", [3, 6])
+def test_small_differences_count_where_another_number_of_slots_is_present(slots):
+    predicted = np.zeros((2, slots, 7), np.float32)
+    predicted[:, :2], goal = [[[1.0], [2.0]], [[1.0], [2.1]]], np.zeros((slots, 7), np.float32)
+    goal[:3] = [[1.0], [2.0], [0.5]]
+    exact, off = costs.matched(slots)(jnp.asarray(predicted), jnp.asarray(goal))
+    np.testing.assert_allclose([exact, off], np.array([0.25, 0.26]) / slots, rtol=1e-5)
+    slope = jax.grad(lambda x: costs.matched(slots)(x, jnp.asarray(goal)).sum())(jnp.asarray(predicted))
+    wanted = np.zeros((2, slots, 7), np.float32)
+    wanted[1, 1] = 2 * 0.1 / 7 / slots
+    absent = (predicted == 0).all(-1)
+    np.testing.assert_allclose(np.where(absent[..., None], 0, slope), wanted, atol=1e-6)
+
+
+def test_the_public_codes_costs():
+    """Of sets of slots with a token of the agent (cost [2, 5]), and of sets alone (a mean over rows and components)."""
+    golden = np.load(GOLDEN / "planning_pusht.npz")
+    weight, bias = (golden[f"p/proprio_encoder.patch_embed.{name}"] for name in ("weight", "bias"))
+    for env in range(2):
+        agent = weight[..., 0] @ golden["goal_proprio"][env] + bias
+        goal = jnp.asarray(np.concatenate([golden["goal"][env], agent[None]]))
+        found = costs.matched(4)(jnp.asarray(golden["predicted"][env, :, -1, :5]), goal)
+        np.testing.assert_allclose(found, golden["cost"][env], rtol=1e-5)
+    alone = np.load(GOLDEN / "hungarian.npz")
+    for place in np.ndindex(3, 2):
+        found = costs.matched(5)(jnp.asarray(alone["pred"][place]), jnp.asarray(alone["target"][place]))
+        np.testing.assert_allclose(found, alone["cost"][place], rtol=1e-5)
 
 
 def model(auxiliary=("proprio", "action")):
