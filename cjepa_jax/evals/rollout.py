@@ -35,8 +35,9 @@ class Rollout:
 
     Metrics (smaller is better): "rmse/slots" over all components of the slots that hold an object, and, if the source
     can say where its slots are (`places`), "rmse/position" in view widths, "rmse/position touching" for objects that
-    touch another one after the last frame that is given, and "rmse/position free" for the others. Each is the mean square over objects and
-    frames of the horizon, then the root. Half of the 95 % interval is that of scenes, by the delta method.
+    touch another one after the last frame that is given, and "rmse/position free" for the others. Each is the mean
+    square over objects and frames of the horizon, then the root. Half of the 95 % interval is that of scenes, by the
+    delta method.
 
     Floors: "copy" repeats the last frame, "constant velocity" continues the last difference. Curves: errors by frame.
 

@@ -23,9 +23,9 @@ WEIGHTS = ("features", "similarity", "contrast")
 class VideoSaurLoss(PerExample):
     """L = features x MSE of the decoded features + similarity x L_sim + contrast x L_contrast.
 
-    L_sim is the cross-entropy of where each patch's content is in the next frame (VideoSAUR). The last frame has none, so
-    it counts for the features alone, as published. L_contrast tells each slot from all slots of the batch in the frame
-    before (SlotContrast). Both are in models/videosaur.py.
+    L_sim is the cross-entropy of where each patch's content is in the next frame (VideoSAUR). The last frame has no
+    next one and counts for the features alone, as published. L_contrast tells each slot from all slots of the batch
+    in the frame before (SlotContrast). Both are in models/videosaur.py.
 
     The published features are DINOv2's. Here they are a patch's pixels: twice its mean colour, and what each pixel
     differs from it, where colours are -1 .. 1. So no frozen encoder is needed, but these features know no categories.

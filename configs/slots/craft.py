@@ -20,5 +20,6 @@ def get_config():
     config.data.options.of_options = ConfigDict()
     config.data.options.clip = 32  # data.frames successive ones of these: objects reach the basket late in a clip
     config.data.options.slots = 9  # 7 to 9 objects
+    config.data.options.one_hot = True  # shapes, colours and roles are classes
     config.data.max_objects = 9
     return config.lock()

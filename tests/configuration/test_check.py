@@ -80,6 +80,10 @@ REFUSED = [
     (dict(data__row_lengths=(0.2, 0.4, 0.6, 0.8, 1.0)), "data.row_lengths = .*1 to 4"),
     (dict(data__row_lengths=()), "data.row_lengths"),
     (dict(data__row_lengths=(0.0, 1.0)), "data.row_lengths"),
+    (
+        dict(objective__graph="intervened", data__intervened="second_view"),
+        "data.intervened = 'second_view': must be 'rerender' with objective.graph = 'intervened'",
+    ),
     (dict(data__intervened="rerendr"), "data.intervened = 'rerendr': .*; did you mean 'rerender'"),
     (
         dict(objective__prediction_loss="smooth-l1"),

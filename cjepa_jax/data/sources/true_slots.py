@@ -15,6 +15,7 @@ from cjepa_jax.errors import ConfigError, DataError
 LEAST_SIZE = 8  # pixels: the world is simulated at its least size, since no picture is used
 HIDDEN = ("present", "velocity", "spin", "mass")  # groups of states that a single frame does not show
 SCALES = {"position": (0.5, 0.25), "size": (0.2, 0.1), "colour": (0.5, 0.3), "depth": (0.5, 0.3)}  # centre, spread
+AREA = (0.03, 0.015)  # with `one_hot`. Without, it has the scale of sizes
 KEPT = 2**14  # simulated scenes that a process keeps
 AGENT = ("actions", "proprio")
 KEPT_OF_A_SCENE = ("states", "labels", "graph", *AGENT)
@@ -26,10 +27,10 @@ class TrueSlots:
     """Scenes of slots (data/kinds/slots.py) from the states of a simulated world.
 
     A slot holds what one frame shows of an object: place, cosine and sine of its angle, size, colour and the world's
-    other states, but no velocity, spin or mass. Each is brought to about zero mean and unit variance by fixed numbers.
-    With `width` these features are mapped by a fixed random isometry, so that no component is one of them. Slots
-    without object are 0 and are not `present`. `states` and `graph` are the world's, in the order of the slots, and so
-    are `actions` and `proprio` of a world with actions.
+    other states, but no velocity, spin or mass. Places, sizes, colours and depths are brought to about zero mean and
+    unit variance by fixed numbers, and with `one_hot` the others too. With `width` these features are mapped by a fixed
+    random isometry, so that no component is one of them. Slots without object are 0 and are not `present`. `states` and
+    `graph` are the world's, in the order of the slots, and so are `actions` and `proprio` of a world with actions.
 
     Args:
       split, path, count, seed, frames: as for every source. size: ignored, no picture is made.
@@ -42,6 +43,8 @@ class TrueSlots:
       shuffle: "none": object k is slot k. "scene": slots have another order in each scene. "frame": the slots that hold
         objects change places at every frame, as those of an encoder that does not track.
       merge: share of scenes in which one slot holds two objects, as their mean, and another slot is empty.
+      one_hot: a state that is the number of a class (the world's `categories`) becomes a component for each class, or
+        one component, -1 or 1, for two classes. Otherwise it is one component, the number.
     Raises: ConfigError for a value outside its limits.
     """
 
@@ -59,6 +62,7 @@ class TrueSlots:
     noise: float = 0.0
     shuffle: str = "scene"
     merge: float = 0.0
+    one_hot: bool = False
     source: World = field(init=False, repr=False, compare=False)
 
     kind: ClassVar[str] = "slots"
@@ -79,6 +83,8 @@ class TrueSlots:
             raise ConfigError(f"data.options.noise is {self.noise!r}; it must be a number of at least 0")
         if self.shuffle not in SHUFFLES:
             raise ConfigError(f"data.options.shuffle is {self.shuffle!r}; it must be one of {', '.join(SHUFFLES)}")
+        if not isinstance(self.one_hot, bool):
+            raise ConfigError(f"data.options.one_hot = {self.one_hot!r}: must be True or False")
         features = self._features(np.zeros((1, len(world.state_names)))).shape[-1]
         if self.width and self.width < features:
             raise ConfigError(f"data.options.width = {self.width}: must be 0, or at least the {features} features")
@@ -247,10 +253,20 @@ class TrueSlots:
             values = states[..., self.source.state_names.index(name)].astype(np.float64)
             if name == "angle":
                 parts += [np.cos(values), np.sin(values)]
+            elif classes := self._classes(name):
+                same = values == np.array(classes).reshape(-1, *[1] * values.ndim)
+                spread = np.sqrt(len(classes))
+                parts += [2.0 * same[1] - 1] if len(classes) == 2 else [*(spread * same - 1 / spread)]
             else:
                 centre, spread = SCALES.get(name.partition("/")[0], (0.0, 1.0))
+                centre, spread = AREA if self.one_hot and name == "size/area" else (centre, spread)
                 parts.append((values - centre) / spread)
         return np.stack(parts, -1)
+
+    def _classes(self, name: str) -> range:
+        """The values of a state with a component for each. Empty for the others."""
+        categories: Mapping[str, range] = getattr(self.source, "categories", {})
+        return categories.get(name, range(0)) if self.one_hot else range(0)
 
     @property
     def _columns(self) -> list[str]:
@@ -258,7 +274,11 @@ class TrueSlots:
 
     @property
     def _names(self) -> list[str]:
-        return [part for name in self._columns for part in ((name, "sine") if name == "angle" else (name,))]
+        found = []
+        for name in self._columns:
+            classes = len(self._classes(name))
+            found += [name, "sine"] if name == "angle" else [name] * (classes if classes > 2 else 1)
+        return found
 
     @property
     def _isometry(self) -> np.ndarray:

@@ -32,6 +32,33 @@ def test_slots_hold_what_a_frame_shows_of_each_object_and_nothing_else():
     assert source.width == len(shown) + 1
 
 
+def test_classes_become_components_of_about_unit_variance():
+    of = dict(of="cjepa_jax.data.worlds:Craft", of_options={}, slots=9, count=60, shuffle="none")
+    source, numbers = make(**of, one_hot=True), make(**of)
+    world = worlds.Craft(count=60, frames=5, size=16)
+    assert source.width == numbers.width + 3 + 2 + 7 + 8  # kind, mode, role, hue: 4, 3, 8 and 9 classes
+    found, states = [], []
+    for i in range(60):
+        true = world[i]["states"]
+        found.append(source[i]["video"][:, 0, : true.shape[1]].reshape(-1, source.width))
+        states.append(true.reshape(-1, true.shape[-1]))
+        np.testing.assert_allclose(source.places(source[i]["video"][:, 0, : true.shape[1]]), true[..., 1:3], atol=1e-5)
+    slots, states = np.concatenate(found), np.concatenate(states)
+    spread = slots.std(0)
+    assert (spread < 2).all() and (spread[:-1] > 0.15).all()  # at first hardly any object is inside
+    assert np.square(slots - slots.mean(0)).mean(0).max() < 4
+    names = list(world.state_names)
+    components = iter(slots.T[names.index("kind") - 4 :])  # before: no presence, velocities, spin, mass; one more angle
+    for name, classes in (("kind", range(4)), ("large", (1,)), ("mode", range(3)), ("role", range(-1, 7)),
+                          ("hue", range(-1, 8)), ("inside", (1,))):  # fmt: skip
+        for value in classes:
+            component = next(components)
+            there = states[:, names.index(name)] == value
+            assert not there.any() or component[there].min() > component[~there].max(), (name, value)
+    with pytest.raises(ConfigError, match="data.options.one_hot = 1: must be True or False"):
+        make(one_hot=1)
+
+
 def test_a_window_of_a_scene_begins_anywhere_and_everything_but_the_graph_is_of_its_frames():
     whole, part = make(frames=9, noise=0.0), make(frames=5, clip=9)
     removed, starts = np.arange(5) == 0, set()

@@ -1,6 +1,7 @@
 """Craft: launchers, baskets, turning bars, ramps, and questions about causes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -94,6 +95,14 @@ class Craft(Rigid):
         "hue",  # index of the colour in PALETTE for objects that move under forces, -1 for fixtures
         "inside",  # 1 while its centre is in the basket
     )
+    categories: ClassVar[Mapping[str, range]] = {  # the values of states that are the number of a class
+        "kind": range(4),
+        "large": range(2),
+        "mode": range(3),
+        "role": range(-1, len(ROLES)),
+        "hue": range(-1, len(PALETTE)),
+        "inside": range(2),
+    }
 
     def __post_init__(self):
         super().__post_init__()
