@@ -17,7 +17,7 @@ from cjepa_jax.types import Array, Batch, Params
 
 @dataclasses.dataclass(frozen=True)
 class Pair(Siamese):
-    """Base of methods with two views and without a target network."""
+    """Base of methods with two views and without a target network. Each view is normalised by its own statistics."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -31,7 +31,7 @@ class Pair(Siamese):
     def loss(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array, step: Array):
         """See objectives.base.Objective."""
         pooled, stats = self.pooled(params, self._views(key, batch.video)), extra["batch_stats"]
-        projected, new = siamese.by_view(self._projector, params["projector"], stats["projector"], pooled, batch.valid)
+        projected, new = self.project(params["projector"], stats["projector"], pooled, batch.valid)
         per_scene, terms, total = self.compare(projected, batch.valid)
         unit = losses.unit(projected[:, 0]) * self._projector.out**0.5
         metrics = siamese.monitors(pooled[:, 0], unit, batch.valid) | {"loss": total, "per_scene": per_scene}
@@ -42,6 +42,10 @@ class Pair(Siamese):
         """There is none."""
         return target
 
+    def project(self, params: Params, stats: Params, pooled: Array, valid: Array) -> tuple[Array, Params]:
+        """(projections of pooled features [B, 2, D], the next batch statistics)."""
+        return siamese.by_view(self._projector, params, stats, pooled, valid)
+
     def compare(self, projected: Array, valid: Array) -> tuple[Array, dict[str, Array], Array]:
         """(an error of each scene [B], terms by name, the loss) of both views' projections, float32 [B, 2, P]."""
         raise NotImplementedError
@@ -50,6 +54,9 @@ class Pair(Siamese):
 @dataclasses.dataclass(frozen=True)
 class SimClr(Pair):
     """SimCLR (arXiv 2002.05709): a view finds the scene's other view among all views of the batch (NT-Xent).
+
+    As in the public code, the projector's batch norm takes both views together: otherwise what all first views have in
+    common would be taken out of them.
 
     temperature: of the softmax over cosine similarities.
     """
@@ -62,6 +69,11 @@ class SimClr(Pair):
         super().__post_init__()
         if not self.temperature > 0:
             raise ConfigError(f"objective.temperature = {self.temperature}: must be above 0")
+
+    def project(self, params: Params, stats: Params, pooled: Array, valid: Array) -> tuple[Array, Params]:
+        """See `Pair`."""
+        both = jnp.broadcast_to(valid[:, None], pooled.shape[:2])
+        return siamese.apply(self._projector, params, stats, pooled, both)
 
     def compare(self, projected: Array, valid: Array) -> tuple[Array, dict[str, Array], Array]:
         """See `Pair`."""

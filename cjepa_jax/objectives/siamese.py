@@ -200,7 +200,7 @@ class LeJepa(Siamese):
             pooled = jnp.concatenate([pooled, small], axis=1)
         valid = jnp.broadcast_to(batch.valid[:, None], pooled.shape[:2])
         stats = extra["batch_stats"]
-        projected, projected_stats = _apply(self._projector, params["projector"], stats["projector"], pooled, valid)
+        projected, projected_stats = apply(self._projector, params["projector"], stats["projector"], pooled, valid)
         centre = projected[:, : self._views.count].mean(1, keepdims=True)
         per_scene = jnp.square(projected - centre).mean((1, 2))
         slices = losses.random_slices(slices_key, projected.shape[-1], self.slices)
@@ -237,17 +237,19 @@ def projector(name: str, section: Mapping, dtype: str) -> Projector:
     return network
 
 
-def _apply(network: Projector, params: Params, stats: Params, x: Array, valid: Array) -> tuple[Array, Params]:
-    """The network's output and its next batch statistics ({} where it has none)."""
+def apply(network: Projector, params: Params, stats: Params, x: Array, valid: Array) -> tuple[Array, Params]:
+    """The network's output and its next batch statistics ({} where it has none).
+
+    All of [B, V, D] is normalised together, with `valid` [B, V]."""
     out, changed = network.apply({"params": params, "batch_stats": stats}, x, valid, mutable=["batch_stats"])
     return out, changed.get("batch_stats", {})
 
 
 def by_view(network: Projector, params: Params, stats: Params, x: Array, valid: Array) -> tuple[Array, Params]:
-    """`_apply` to [B, V, D] one view after the other, so that each is normalised by its own statistics."""
+    """`apply` to [B, V, D] one view after the other, so that each is normalised by its own statistics."""
     out = []
     for view in range(x.shape[1]):
-        projected, stats = _apply(network, params, stats, x[:, view], valid)
+        projected, stats = apply(network, params, stats, x[:, view], valid)
         out.append(projected)
     return jnp.stack(out, axis=1), stats
 

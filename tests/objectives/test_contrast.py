@@ -39,6 +39,22 @@ def test_nt_xent_is_its_formula_over_the_scenes_that_count():
     assert np.isfinite(run(np.zeros((5, 2, 4), np.float32))[1]).all()
 
 
+def test_simclr_normalises_both_views_together_and_vicreg_each_alone():
+    """So what is added to all first views is taken out of VICReg's projections, and not out of SimCLR's."""
+    pooled, valid = rows(5, 2, 96), np.array([True, True, False, True, True])
+    shifted = pooled + np.array([3.0, 0.0], np.float32)[:, None]
+    for kind, same in ((SimClr, False), (VicReg, True)):
+        objective = kind(**SMALL | {"projector": {"hidden": (24,), "out": 8, "norm": "batch"}})
+        params, _, extra = objective.init(jax.random.key(0), as_batch(scenes.batch(range(2))))
+        project = jax.jit(objective.project)
+        own = params["projector"], extra["batch_stats"]["projector"]
+        one, other = (project(*own, x, valid)[0][valid] for x in (pooled, shifted))
+        assert np.allclose(one, other, atol=1e-4) == same
+        moved = pooled.copy()
+        moved[2] += 5.0  # a filling
+        np.testing.assert_allclose(project(*own, moved, valid)[0][valid], one, atol=1e-6)
+
+
 def test_vicreg_is_its_formula():
     views, valid = 0.7 * rows(9, 2, 4), np.arange(9) < 8
     per_scene, terms, total = jax.jit(VicReg(**SMALL).compare)(views, valid)
