@@ -36,8 +36,8 @@ class Rollout:
     Metrics (smaller is better): "rmse/slots" over all components of the slots that hold an object, and, if the source
     can say where its slots are (`places`), "rmse/position" in view widths, "rmse/position touching" for objects that
     touch another one after the last frame that is given, and "rmse/position free" for the others. Each is the mean
-    square over objects and frames of the horizon, then the root. Half of the 95 % interval is that of scenes, by the
-    delta method.
+    square over objects and frames of the horizon, then the root. Half of the 95 % interval is that of scenes
+    (videos, where scenes are windows of videos), by the delta method.
 
     Floors: "copy" repeats the last frame, "constant velocity" continues the last difference. Curves: errors by frame.
 
@@ -76,18 +76,21 @@ class Rollout:
         at, count = self.history - 1, slots.shape[2]
         touching = np.stack([_touching(source, i, at, scene, count) for i, scene in each.items()])
         given, truth = slots[:, : self.history], slots[:, self.history :]
+        videos = np.array([source.video(i) for i in each] if hasattr(source, "video") else list(each))
         predictions = {
             model.name: rolled(foreseer(model, present, self.future, "Rollout"), given, horizon, self.history)
             for model in bench.models
         }
         predictions |= {COPY: copied(given, horizon), VELOCITY: continued(given, horizon)}
         errors = {row: _squares(found, truth, present, touching, source) for row, found in predictions.items()}
-        return self._result(bench, errors)
+        return self._result(bench, errors, videos)
 
-    def _result(self, bench: Bench, errors: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]) -> Result:
+    def _result(
+        self, bench: Bench, errors: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], videos: np.ndarray
+    ) -> Result:
         scores, curves = [], {}
         for metric in errors[bench.model.name]:
-            values = {row: measured(*each[metric]) for row, each in errors.items()}
+            values = {row: measured(*each[metric], videos) for row, each in errors.items()}
             count = int((errors[bench.model.name][metric][1].sum((1, 2)) > 0).sum())
             scores.append(Score(f"rmse/{metric}", TRAINED, *values[bench.model.name], count))
             random = [values[model.name][0] for model in bench.randoms]
@@ -152,9 +155,14 @@ def continued(given: np.ndarray, frames: int) -> np.ndarray:
     return given[:, -1:] + steps * (given[:, -1:] - given[:, -2:-1])
 
 
-def measured(squares: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """The root of the mean of squares [n, T, K] where `counts` bool, and half of its 95 % interval over scenes."""
+def measured(squares: np.ndarray, counts: np.ndarray, videos: np.ndarray | None = None) -> tuple[float, float]:
+    """The root of the mean of squares [n, T, K] where `counts` bool, and half of its 95 % interval over videos.
+
+    videos [n]: scenes with the same number are windows of one video. None: each scene is one."""
     weight, total = counts.sum((1, 2)).astype(float), (squares * counts).sum((1, 2))
+    if videos is not None:
+        _, group = np.unique(videos, return_inverse=True)
+        weight, total = np.bincount(group, weight), np.bincount(group, total)
     scenes = int((weight > 0).sum())
     if not scenes:
         return float("nan"), float("nan")

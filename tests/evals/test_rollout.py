@@ -132,6 +132,11 @@ def test_the_interval_is_that_of_resampled_scenes():
     rows = rng.integers(0, 300, (400, 300))
     spread = np.std([rollout.measured(squares[r], counts[r])[0] for r in rows])
     assert half == pytest.approx(1.96 * spread, rel=0.15)
+    thrice = rollout.measured(*(np.repeat(x, 3, 0) for x in (squares, counts)), videos=np.repeat(np.arange(300), 3))
+    assert thrice == pytest.approx((value, half))  # windows of one video are no more scenes
+    assert rollout.measured(np.repeat(squares, 3, 0), np.repeat(counts, 3, 0))[1] == pytest.approx(
+        half / 3**0.5, rel=0.01
+    )
 
 
 def test_wrong_options_and_sources_are_refused():

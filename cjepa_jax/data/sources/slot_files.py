@@ -32,7 +32,7 @@ class SlotFiles:
 
     Args:
       split: "train", "eval" (or "val"), "test", as the folder names them. path: the folder. frames: T.
-      count: windows of the first scenes that are used. 0: all. size, seed: not used.
+      count: number of windows that are used, evenly spread over all videos. 0: all. size, seed: not used.
       skip: frames from one to the next. stride: frames from one window to the next.
     Raises: ConfigError for a value outside its limits. DataError for a folder that is missing or does not fit together.
     """
@@ -115,7 +115,11 @@ class SlotFiles:
         """The place of window i's video among those of the split. Raises IndexError."""
         if not 0 <= i < len(self):
             raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
-        return int(np.searchsorted(self.before, i, "right")) - 1
+        return int(np.searchsorted(self.before, self._window(i), "right")) - 1
+
+    def _window(self, i: int) -> int:
+        """The place of window i among all."""
+        return i * int(self.before[-1]) // len(self)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         """Window i: video float32 [T, 1, K, D], and `actions` [T, skip A] and `proprio` [T, P] where there are any.
@@ -123,7 +127,7 @@ class SlotFiles:
         Raises IndexError, and DataError for a number that is not finite.
         """
         video = self.video(i)
-        first = int(self.starts[video]) + int(i - self.before[video]) * self.stride
+        first = int(self.starts[video]) + int(self._window(i) - self.before[video]) * self.stride
         end = first + self.skip * self.frames
         every = slice(first, end, self.skip)
         out: dict[str, Any] = {"video": np.array(self._array("slots")[every][:, None])}
