@@ -47,6 +47,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "noise of an expert": 1024,
     "policy of a task": 1026,
     "frames of which plans are distilled": 1025,
+    "frames from which the world model predicts": 1027,
     "embeddings of other scenes": 1064,
     "causal states": 1080,
     "training of ALOE": 1100,

@@ -164,6 +164,7 @@ def opened(chosen, mpc):
     if not isinstance(world, Acting | Environment):
         raise ConfigError(f"--checkpoint={path}: {type(world).__name__} has no actions: name a world with --env")
     about = {"checkpoint": f"{path}, step {restored.about['step']}", **described(mpc, world)}
+    fits_planner(chosen, objective)
     if chosen.agent:
         return world, *agents(chosen, mpc, world, restored, about)
     states = {"trained": ("result", restored.state)}
@@ -180,6 +181,18 @@ def opened(chosen, mpc):
         return lambda own, seed: control.by_model(own, model, mpc, seed)
 
     return world, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
+
+
+def fits_planner(chosen, objective) -> None:
+    """Raises ConfigError for a world model that the planner alone cannot use."""
+    from cjepa_jax.objectives.remembering import Remembering
+    from cjepa_jax.objectives.world import World
+
+    where = f"--checkpoint={chosen.checkpoint}"
+    if isinstance(objective, World) and objective.proprio:
+        raise ConfigError(f"{where}: objective.proprio = True: nothing here predicts the agent's state, which it needs")
+    if isinstance(objective, Remembering) and not chosen.agent:
+        raise ConfigError(f"{where}: its memory of the first frames is the agent's: add --agent")
 
 
 def described(mpc, world) -> dict[str, str]:
@@ -291,8 +304,12 @@ def agents(chosen, mpc, world, restored, about):
         raise ConfigError(f"--agent: {type(restored.objective).__name__} is not a world model of this package")
     for refused in (task_of, worlds_of):
         refused(chosen, world)  # before minutes of learning
+    if chosen.over != "sum":
+        raise ConfigError(f"--over={chosen.over}: the agent's cost is a sum over all steps")
+    if restored.objective.latent == "tokens":
+        raise ConfigError("--agent: objective.latent = 'tokens': its critic needs one vector for an image")
     modules = Modules.of(restored.objective, restored.state.params, restored.state.extra)
-    counts = dict(episodes=chosen.experience, plans=chosen.plans, steps=chosen.steps)
+    counts = dict(episodes=chosen.experience, plans=chosen.plans, steps=chosen.steps, task=task_of(chosen, world))
     learned = agent.learn(world, modules, mpc, seed=chosen.seed, **counts)
 
     def player(own, mode):

@@ -44,6 +44,7 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "noise of an expert": 1,
     "policy of a task": 1,
     "frames of which plans are distilled": 0,
+    "frames from which the world model predicts": 0,
     "points on shapes": 2,
     "points that are drawn of a file": 1,
     "synthetic sounds": 2,

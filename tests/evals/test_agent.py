@@ -60,9 +60,25 @@ def test_experience_is_what_the_agent_sees_from_the_frame_on_in_which_its_memory
 
 
 def test_the_costs_that_follow_a_frame():
-    found = agent.Experience(np.float32([[[0], [1], [3]]]), np.zeros((1, 3, 0, 1)), np.float32([[1]]), None, None)
-    np.testing.assert_allclose(found.costs(MODULES), [[4, 4, 0]])
-    assert found.inputs().shape == (1, 3, 2)
+    z = np.float32([[[0], [3], [2], [1.5], [1], [4], [1], [1]]])
+    reached = np.arange(8)[None] >= 4
+    found = agent.Experience(z, np.zeros((1, 8, 0, 1)), np.float32([[1]]), None, None, None, reached)
+    np.testing.assert_allclose(found.costs(MODULES), [[4 + 1 + 0.25, 1.25, 0.25, 0, 0, 0, 0, 0]])  # none after frame 4
+    assert found.counts.tolist() == [[True] * 6 + [False] * 2]
+    assert found.inputs().shape == (1, 8, 2)
+
+
+def test_predicted_latents_have_the_costs_of_the_frames_that_they_predict():
+    """In this exact world a prediction is the latent, so each row is that of a true frame."""
+    costs = seen().costs(MODULES)
+    episode, x, y = agent._rolled(MODULES, seen(), costs, 4, 0)
+    assert len(episode) == len(x) == len(y) > 500 and x.shape[1] == 12
+    for row in range(0, len(x), 50):
+        own = seen().z[episode[row]]
+        frame = np.abs(own[1:, :WALL] - x[row, :WALL]).sum(-1).argmin() + 1
+        np.testing.assert_allclose(x[row, :WALL], own[frame, :WALL], atol=0.02)
+        np.testing.assert_array_equal(x[row, -3:], seen().goal[episode[row]])
+        assert y[row] in costs[episode[row]] and abs(y[row] - costs[episode[row], frame]) < 0.15
 
 
 def test_learned_critic_policy_and_ablations():

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cjepa_jax.configs.family import jepa2022, lewm
+from cjepa_jax.configuration import build
 from cjepa_jax.data.worlds.acting import Push, Rooms
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import control
@@ -228,3 +230,24 @@ def test_a_wrong_command_line_is_refused_in_one_line(words, message):
     with pytest.raises(ConfigError, match=message) as error:
         command.main(words.split())
     assert "\n" not in str(error.value)
+
+
+def test_world_models_that_a_planner_alone_cannot_use_are_refused():
+    chosen = SimpleNamespace(checkpoint="runs/x", agent=False, over="sum")
+    plain = lewm.get_config().objective
+    state = build.build(plain, proprio=True, steps=1)
+    with pytest.raises(ConfigError, match="objective.proprio = True: nothing here predicts the agent's state"):
+        command.fits_planner(chosen, state)
+    command.fits_planner(chosen, build.build(plain, steps=1))
+    remembering = build.build(jepa2022.get_config().objective, steps=1)
+    with pytest.raises(ConfigError, match="its memory of the first frames is the agent's: add --agent"):
+        command.fits_planner(chosen, remembering)
+    command.fits_planner(SimpleNamespace(checkpoint="runs/x", agent=True), remembering)
+    for words, objective, message in (
+        (dict(over="last"), remembering, "--over=last: the agent's cost is a sum over all steps"),
+        ({}, SimpleNamespace(memory=0, latent="tokens"), "objective.latent = 'tokens': its critic needs one vector"),
+        ({}, SimpleNamespace(), "SimpleNamespace is not a world model of this package"),
+    ):
+        asked = SimpleNamespace(**dict(task="door", vary=[], over="sum") | words)
+        with pytest.raises(ConfigError, match=message):
+            command.agents(asked, MPC_, ROOMS, SimpleNamespace(objective=objective), {})
