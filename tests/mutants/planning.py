@@ -21,9 +21,14 @@ PLANNING = (
     ),
     *of(
         "cjepa_jax/planning/costs.py",
-        ("return (best + rest) / goal", "return best / goal", f"{SLOTS}the_cost_is_that_of_the_best_assignment"),
+        ("return best / slots + rest", "return (best + rest) / goal.shape[0]", f"{SLOTS}the_public_codes_costs"),
         ("rows * slots + columns", "columns * slots + rows", f"{SLOTS}the_cost_is_that_of_the_best_assignment"),
-        (".sum(-1).min(-1)", ".sum(-1).max(-1)", f"{SLOTS}the_cost_is_that_of_the_best_assignment"),
+        ("chosen.argmin(-1", "chosen.argmax(-1", f"{SLOTS}the_cost_is_that_of_the_best_assignment"),
+        (
+            "x[..., jnp.arange(slots), orders].sum(-1) for x in (pairs, unlike)",
+            "x[..., jnp.arange(slots), orders].sum(-1) for x in (unlike, unlike)",
+            f"{SLOTS}small_differences_count_where_another_number_of_slots_is_present",
+        ),
     ),
     *of(
         "cjepa_jax/planning/mpc.py",
@@ -78,6 +83,12 @@ PLANNING = (
     *of(
         "cjepa_jax/evals/agent.py",
         ("[later[:, 1:], np.zeros_like", "[later[:, :-1], np.zeros_like", f"{LEARNED}the_costs_that_follow_a_frame"),
+        ("np.where(self.reached, 0, each)", "each", f"{LEARNED}the_costs_that_follow_a_frame"),
+        (
+            "costs[rows][counts]",
+            "costs[episode[:, None], later][counts]",
+            f"{LEARNED}predicted_latents_have_the_costs_of_the_frames_that_they_predict",
+        ),
     ),
     *of(
         "cjepa_jax/planning/pose.py",

@@ -436,10 +436,16 @@ SLOTS = (
             "len(self._array(other)) < 0",
             f"{FILES}arrays_of_the_agent_have_the_frames_of_the_slots_and_numbers_that_are_finite",
         ),
-        ('searchsorted(self.before, i, "right")', 'searchsorted(self.before, i, "left")', WINDOWS),
+        ('searchsorted(self.before, self._window(i), "right")', 'searchsorted(self.before, i, "right")', WINDOWS),
+        ("i * int(self.before[-1]) // len(self)", "i", WINDOWS),
     ),
     *of(
         "cjepa_jax/data/sources/true_slots.py",
+        (
+            "2.0 * same[1] - 1",
+            "2.0 * same[0] - 1",
+            f"{TRUE}classes_become_components_of_about_unit_variance",
+        ),
         (
             'HIDDEN = ("present", "velocity"',
             'HIDDEN = ("present"',
