@@ -73,12 +73,16 @@ def test_predicted_latents_have_the_costs_of_the_frames_that_they_predict():
     costs = seen().costs(MODULES)
     episode, x, y = agent._rolled(MODULES, seen(), costs, 4, 0)
     assert len(episode) == len(x) == len(y) > 500 and x.shape[1] == 12
-    for row in range(0, len(x), 50):
-        own = seen().z[episode[row]]
-        frame = np.abs(own[1:, :WALL] - x[row, :WALL]).sum(-1).argmin() + 1
-        np.testing.assert_allclose(x[row, :WALL], own[frame, :WALL], atol=0.02)
+    checked = 0
+    for row in range(0, len(x), 10):
+        away = np.abs(seen().z[episode[row], :, :WALL] - x[row, :WALL]).sum(-1)
+        frame = away.argmin()
+        assert away[frame] < 0.04
         np.testing.assert_array_equal(x[row, -3:], seen().goal[episode[row]])
-        assert y[row] in costs[episode[row]] and abs(y[row] - costs[episode[row], frame]) < 0.15
+        if np.partition(away, 1)[1] > 0.05:  # no other frame shows the dot nearly there
+            assert y[row] == costs[episode[row], frame]
+            checked += 1
+    assert checked > 100
 
 
 def test_learned_critic_policy_and_ablations():
