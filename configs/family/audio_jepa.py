@@ -8,8 +8,8 @@ B/16, a predictor of 6 blocks of 384), each scene has its own share of hidden to
 clips.py, an EMA from 0.9 to 1 (there 0.996, for 100 times as many steps; with it the target of this short run stays
 nearly its initialisation, and the features lose what tells sounds apart).
 
-For the first 250 steps the loss falls to almost 0 and the features become alike. Then both grow again: a linear probe of
-seed 0 finds the kind with an R2 of 0.21, 0.31, 0.36 and 0.37 after each 250 steps (random 0.28, spectrogram 0.20).
+For the first 250 steps the loss falls to almost 0 and the features become alike. Then both grow again: a linear probe
+of seed 0 finds the kind with an R2 of 0.21, 0.31, 0.36 and 0.37 after each 250 steps (random 0.28, spectrogram 0.20).
 
 ESC-50 in the published size:
 
