@@ -38,7 +38,7 @@ def matched(slots: int) -> Distance:
     def distance(predicted: jax.Array, goal: jax.Array) -> jax.Array:
         pairs = jnp.square(predicted[..., :slots, None, :] - goal[:slots]).mean(-1)  # [..., K, K]
         absent = [(x[..., :slots, :] == 0).all(-1) for x in (predicted, goal)]
-        # One pair of an absent slot and another one outweighs all errors. It decides, and is no part of the cost.
+        # One pair of an absent slot and another one outweighs all errors. It decides, and is not added to the cost.
         heavy = 1 + slots * pairs.max((-2, -1), keepdims=True)
         unlike = pairs + heavy * (absent[0][..., :, None] != absent[1])
         rest = jnp.square(predicted[..., slots:, :] - goal[slots:]).mean(-1).sum(-1)

@@ -5,7 +5,8 @@
 As published: two large and small views, a head of three layers without batch norm, cosine similarities with learned
 directions, temperatures 0.1 and 0.04, a centre with momentum 0.9, an EMA teacher from 0.996 to 1. Different: 256
 directions of 64 (there 65,536 of 256), four small views (there 8), ReLU instead of GELU, a ViT whose tokens are
-averaged, the teacher's temperature and the last layer are not warmed up. All frames of a clip share a view.
+averaged, position codes that count tokens from the view's corner (there a resized table), the teacher's temperature and
+the last layer are not warmed up. All frames of a clip share a view.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,8 @@
 As published: (1 - lambda) times the distance of all views from the mean of the large ones, plus lambda times the
 Epps-Pulley statistic of each view, lambda 0.05, 1024 slices drawn in each step, 17 knots up to 3. Different: sizes
 (there 224 and 98 pixels), small views are crops of 0.1 to 0.3 of the frame (there 0.05 to 0.3), a ViT whose tokens are
-averaged, clips.py's optimiser and schedule. The paper's minimal listing is configs/baselines/lejepa.py.
+averaged and whose position codes count tokens from the view's corner (not scaled to the view), clips.py's optimiser and
+schedule. The paper's minimal listing is configs/baselines/lejepa.py.
 """
 
 from cjepa_jax.configs.baselines import lejepa

@@ -3,7 +3,8 @@
     python -m cjepa_jax.train --config=configs/family/mcjepa_factored.py
 
 The published MC-JEPA (arXiv 2307.12698) has neither masks nor predictors: configs/family/mcjepa.py. Here each clip
-hides half of its times or half of its places, with equal chances, squared error, the encoder and budget of clips.py.
+hides half of its times or half of its places, with equal chances. The loss is the squared error of layer-normed targets
+plus SIGReg with the weight 0.01. Encoder and budget are those of clips.py.
 """
 
 from ml_collections import ConfigDict
