@@ -5,9 +5,9 @@
 `Balls` as slots of true states, 3 frames given and 5 predicted. Every row has the same predictor and the same
 operations. A step with causal terms predicts several times, so those rows have fewer steps: 504 to 1,163 instead of
 2,714. Their terms begin after about a third of them. Rows without such terms have as few steps: from these the causal
-rows differ in the terms alone. That is too few to learn much, so two rows with terms have the 2,714 steps of the others,
-for 3 and 5 times their operations. Nothing is tuned: the rate is that of configs/slots/balls.py, which was chosen on other
-seeds.
+rows differ in the terms alone. That is too few to learn much, so two rows with terms have the 2,714 steps of the
+others, for 3 and 5 times their operations. Nothing is tuned: the rate is that of configs/slots/balls.py, which was
+chosen on other seeds.
 """
 
 STEPS = (504, 723, 905, 1163)  # of the rows with causal terms
