@@ -152,6 +152,19 @@ def test_modelnets_layout_and_an_own_one(tmp_path):
         PointClouds(path=str(own / "train"))
 
 
+def test_a_folder_with_modelnet40s_published_numbers_of_meshes(tmp_path):
+    """40 classes with 9,843 meshes to train on and 2,468 to test on. The names alone: no mesh is read."""
+    classes = [f"class_{i:02}" for i in range(40)]
+    for split, total in (("train", 9843), ("test", 2468)):
+        for k, name in enumerate(classes):
+            folder = tmp_path / name / split
+            folder.mkdir(parents=True)
+            for i in range(total // 40 + (k < total % 40)):
+                (folder / f"{name}_{i:04}.off").touch()
+    train, held = (PointClouds(split=split, path=str(tmp_path)) for split in ("train", "eval"))
+    assert (len(train), len(held), len(train.classes)) == (9843, 2468, 40) and train.classes == held.classes
+
+
 def test_shapes_are_cut_and_the_same_each_time():
     source = shapes.Shapes(count=64, points=128, noise=0.0)
     first = source[5]

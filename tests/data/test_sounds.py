@@ -124,6 +124,19 @@ def test_folders_of_classes_and_esc_50(tmp_path):
             sounds.Sounds(decibels=value)
 
 
+def test_a_table_with_esc_50s_published_numbers_of_sounds(tmp_path):
+    """2,000 sounds of 50 classes in five folds of 400, of which the last is held out. No sound is read."""
+    (tmp_path / "meta").mkdir()
+    rows = [
+        f"{fold}-{take}-A-{target}.wav,{fold},{target},class {target},False,{take},A\n"
+        for target in range(50) for fold in range(1, 6) for take in range(8)
+    ]  # fmt: skip
+    (tmp_path / "meta/esc50.csv").write_text("filename,fold,target,category,esc10,src_file,take\n" + "".join(rows))
+    train, held = (SoundFiles(split=split, path=str(tmp_path)) for split in ("train", "eval"))
+    assert (len(train), len(held), len(train.classes)) == (1600, 400, 50)
+    assert np.bincount(train.of).tolist() == [32] * 50 and np.bincount(held.of).tolist() == [8] * 50
+
+
 def test_synthetic_sounds_are_the_same_each_time_and_of_every_kind():
     source = sounds.Sounds(count=64)
     scene = source[3]
