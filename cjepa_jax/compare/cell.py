@@ -157,9 +157,13 @@ class Lab:
         return found
 
     def steps(self, cell: Cell, cost: dict[str, Any]) -> int:
-        """The budget's steps, or the method's own."""
-        if "steps" in self.suite.methods[cell.method]:
-            return self.suite.methods[cell.method]["steps"]
+        """The budget's steps, those of another method's, or the method's own."""
+        method = self.suite.methods[cell.method]
+        if "steps" in method:
+            return method["steps"]
+        if "steps_of" in method:
+            other = dataclasses.replace(cell, method=method["steps_of"])
+            return self.steps(other, self.cost(other))
         share = 1.0 if cell.value is None else self.suite.tuning["share"]
         return max(1, round(share * self.suite.flops / cost["flops"]))
 

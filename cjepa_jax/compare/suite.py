@@ -9,7 +9,8 @@ A suite file (configs/suites) has a function `get_suite()` that returns a dict:
     worlds    name -> {label, overrides}
     methods   name -> {label, config: as for --config a name such as "baselines/ijepa", or a module, overrides}.
               steps=n instead of the budget makes it one smoke cell, labelled so. steps=0 scores the network at
-              initialisation. tuned_as=NAME takes that method's tuned value
+              initialisation. steps_of=NAME trains for as many steps as that method's budget gives it, whatever
+              they cost, and is not tuned. tuned_as=NAME takes that method's tuned value
     tuning    {key, values, share, seed, world}: for each method the key's value with the highest mean of the online
               probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported.
               It is used in all worlds. {}: none. metric=NAME: the value with the highest NAME in the run's result
@@ -88,7 +89,7 @@ class Suite:
         return [
             Cell(self.tuning["world"], method, self.tuning["seed"], value)
             for method in self.methods
-            if not {"steps", "tuned_as"} & self.methods[method].keys()
+            if not {"steps", "steps_of", "tuned_as"} & self.methods[method].keys()
             for value in self.tuning["values"]
         ]
 
@@ -120,7 +121,7 @@ class Suite:
         if cell.value is not None:  # tuning does not look at the evaluation
             changed = [key for key in changed if not key.startswith("evals.")]
         changed += ["suite"] if record["suite"] != self.name else []
-        if "steps" not in self.methods[cell.method]:
+        if not {"steps", "steps_of"} & self.methods[cell.method].keys():
             wanted = self.flops * (1.0 if cell.value is None else self.tuning["share"])
             changed += ["flops"] if abs(record["flops"] - wanted) > record["flops"] / max(record["steps"], 1) else []
         if changed:
@@ -259,9 +260,14 @@ def _check(found: Mapping[str, Any]) -> None:
     for world in found["worlds"].values():
         _fields("worlds: ", world, ("label", "overrides"), ("label", "overrides"))
     for method in found["methods"].values():
-        _fields("methods: ", method, ("label", "config", "overrides", "steps", "tuned_as"), ("label", "config"))
+        known = ("label", "config", "overrides", "steps", "steps_of", "tuned_as")
+        _fields("methods: ", method, known, ("label", "config"))
         if method.get("steps", 0) < 0 or method.get("tuned_as", "") not in ("", *found["methods"]):
             raise ConfigError(f"methods: {method['label']}: steps must be 0 or more, and tuned_as a method")
+        other = found["methods"].get(method.get("steps_of"), {})
+        if "steps_of" in method and ("steps" in method or not other or {"steps", "steps_of"} & other.keys()):
+            text = f"steps_of = {method['steps_of']!r}: must be a method with the budget's steps, and alone"
+            raise ConfigError(f"methods: {method['label']}: {text}")
     if not found["flops"] > 0 or not found["seeds"] or len(set(found["seeds"])) < len(found["seeds"]):
         raise ConfigError("flops must be above 0, and seeds at least one and all different")
     if tuning := found["tuning"]:

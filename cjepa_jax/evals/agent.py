@@ -62,9 +62,11 @@ class Experience(NamedTuple):
 
     @property
     def counts(self) -> np.ndarray:
-        """The frames that are learned from, bool [E,T + 1]: until ARRIVED frames after the goal is reached."""
+        """The frames that are learned from, bool [E,T + 1]: until ARRIVED frames after the goal is reached.
+
+        None of an episode that does not reach it: its costs end with the clip."""
         before = np.zeros_like(self.reached[:, :ARRIVED])
-        return ~np.concatenate([before, self.reached[:, :-ARRIVED]], 1)
+        return ~np.concatenate([before, self.reached[:, :-ARRIVED]], 1) & self.reached.any(1, keepdims=True)
 
     def costs(self, modules: Modules) -> np.ndarray:
         """The sum of the intrinsic costs of the frames that follow each one until the goal is reached, [E,T + 1].
@@ -99,6 +101,9 @@ def experience(
     full = max(modules.slots - 1, 0)
     z, kept, actions = (np.stack(x, 1)[:, full:] for x in (latents, memories, expert.done))
     reached = np.maximum.accumulate(world.reached(trace[:, full:], tasks.goals[:, None]), 1)
+    if steps - full < 2 or reached.any(1).mean() < 0.5:
+        text = f"the expert reaches the goal in {reached.any(1).sum()} of {episodes} tasks"
+        raise ConfigError(f"--steps={steps}: too few to learn a critic from, {text}")
     return Experience(z, kept, goal, trace[:, full:], tasks.goals, actions, reached)
 
 
@@ -112,7 +117,7 @@ def with_critic(modules: Modules, seen: Experience, seed: int, steps: int = FIT,
     if horizon:
         rows.append(_rolled(modules, seen, costs, horizon, seed))
     episode, x, y = (np.concatenate(part) for part in zip(*rows, strict=True))
-    order = episode.argsort(kind="stable")  # the rows that select the number of steps are of other episodes
+    order = episode.argsort(kind="stable")  # see _fit
     fitted = _fit(x[order], y[order, None], seed, steps)
     return dataclasses.replace(modules, critic=_critic, heads=(modules.heads or {}) | {"critic": fitted})
 
@@ -125,7 +130,7 @@ def _rolled(modules: Modules, seen: Experience, costs: np.ndarray, horizon: int,
     rng = seeds.generator(seed, "frames from which the world model predicts")
     episode, frame = starts[rng.permutation(len(starts))[:ROLLED]].T
     later = frame[:, None] + np.arange(horizon)
-    world = jax.jit(jax.vmap(functools.partial(modules.world, modules.params)))
+    world = functools.partial(jax.jit(jax.vmap(modules.world, (None, 0, 0, 0))), modules.params)
     given = seen.memory[episode, frame], seen.z[episode, frame], seen.actions[episode[:, None], later][:, None]
     parts = [np.asarray(world(*(x[i : i + BATCH] for x in given))) for i in range(0, len(episode), BATCH)]
     z = np.concatenate(parts)[:, 0]
@@ -145,7 +150,7 @@ def with_policy(
     """The modules with a policy that is fitted to the first actions of `count` plans, from frames of `seen`."""
     rng = seeds.generator(seed, "frames of which plans are distilled")
     every = np.argwhere(seen.counts)
-    episode, frame = every[rng.choice(len(every), min(count, len(every)), replace=False)].T
+    episode, frame = every[np.sort(rng.choice(len(every), min(count, len(every)), replace=False))].T
     mean = np.zeros((len(episode), mpc.horizon, size), np.float32)
     planner = Agent(modules, mpc, size, seed)
     drawn = seen.memory[episode, frame], seen.z[episode, frame], seen.goal[episode]
@@ -201,7 +206,7 @@ def learn(
 def critic_scores(modules: Modules, world: Acting, fitted: Experience, seen: Experience) -> dict[str, float]:
     """R² of the costs that follow under the expert, on new tasks, in frames before the goal is reached: of the critic,
     and of a line through the straight distance, whose slope is fitted to the experience of the critic."""
-    on_the_way = ~seen.reached
+    on_the_way = ~seen.reached & seen.counts
     wanted = seen.costs(modules)[on_the_way]
     goal = np.broadcast_to(seen.goal[:, None], seen.z.shape)
     critic: Any = modules.critic
@@ -222,7 +227,8 @@ def _join(memory, z, goal):
 def _fit(x: np.ndarray, y: np.ndarray, seed: int, steps: int) -> dict[str, Any]:
     """INITS networks of two hidden layers, fitted to standardised rows.
 
-    The number of steps is selected on the last fifth of the rows."""
+    The number of steps is selected on the last fifth of the rows. Rows in the order of their episodes share one episode
+    with the others at most."""
     (centre, scale), (middle, spread) = ridge.moments(x), ridge.moments(y)
     widths, layers = (x.shape[1], HIDDEN, HIDDEN, y.shape[1]), []
     for index, (rows, columns) in enumerate(zip(widths[:-1], widths[1:], strict=True)):

@@ -76,7 +76,7 @@ class Rollout:
         at, count = self.history - 1, slots.shape[2]
         touching = np.stack([_touching(source, i, at, scene, count) for i, scene in each.items()])
         given, truth = slots[:, : self.history], slots[:, self.history :]
-        videos = np.array([source.video(i) for i in each] if hasattr(source, "video") else list(each))
+        videos = np.array([source.video_of(i) for i in each] if hasattr(source, "video_of") else list(each))
         predictions = {
             model.name: rolled(foreseer(model, present, self.future, "Rollout"), given, horizon, self.history)
             for model in bench.models
@@ -91,7 +91,7 @@ class Rollout:
         scores, curves = [], {}
         for metric in errors[bench.model.name]:
             values = {row: measured(*each[metric], videos) for row, each in errors.items()}
-            count = int((errors[bench.model.name][metric][1].sum((1, 2)) > 0).sum())
+            count = len(np.unique(videos[errors[bench.model.name][metric][1].any((1, 2))]))
             scores.append(Score(f"rmse/{metric}", TRAINED, *values[bench.model.name], count))
             random = [values[model.name][0] for model in bench.randoms]
             if random:
@@ -195,8 +195,12 @@ def _squares(
 
 
 def _touching(source: Any, i: int, at: int, scene: dict[str, np.ndarray], slots: int) -> np.ndarray:
-    """Which slots' objects touch another one after frame `at` of scene i, bool [K]. None if there is no graph."""
+    """Which slots' objects touch another one after frame `at` of scene i, bool [K]. All False without a graph.
+
+    In the whole clip where the source has no `influence`, which tells when."""
     graph = scene.get("graph")
     if graph is None or not graph.any():  # nothing touches in the whole clip
         return np.zeros(slots, bool)
+    if not hasattr(source, "influence"):
+        return np.asarray(graph[:slots, :slots].any(1))
     return np.asarray(source.influence(i, at)[1].any(1))

@@ -17,7 +17,9 @@ from cjepa_jax.types import Array, Batch, Params
 
 @dataclasses.dataclass(frozen=True)
 class Pair(Siamese):
-    """Base of methods with two views and without a target network. Each view is normalised by its own statistics."""
+    """Base of methods with two views and without a target network.
+
+    By default each view is normalised by its own statistics."""
 
     def __post_init__(self):
         super().__post_init__()

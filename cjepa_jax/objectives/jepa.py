@@ -110,10 +110,7 @@ class Jepa(PerExample):
             "context": batch.context.mean(-1),
             "fallback": ~batch.removed.any(-1),
             "per_scene": losses.masked_mean(losses.norm(prediction - wanted), hidden, axis=-1),
-            "explained": {
-                "prediction": moments(prediction, wanted, hidden, valid),
-                "place": moments(of_others(wanted, hidden, valid), wanted, hidden, valid),
-            },
+            "explained": {"prediction": moments(prediction, wanted, hidden, valid)},
         }
         if intervened is not None:
             counts = valid if batch.intervened_valid is None else valid & batch.intervened_valid
@@ -208,14 +205,6 @@ def _wide(mask: Array, like: Array) -> Array:
 def layer_norm(x: Array) -> Array:
     """Zero mean and unit variance over D, without learned scale."""
     return jax.nn.standardize(x, axis=-1, epsilon=1e-6)
-
-
-def of_others(target: Array, mask: Array, valid: Array) -> Array:
-    """At each masked token, the mean target of the other scenes that have this place masked, 0 where there is none:
-    what can be predicted from the place alone. [B, N, D], [B, N], [B] -> [B, N, D]."""
-    counts = (mask & valid[:, None])[..., None]
-    total = jnp.where(counts, jax.lax.stop_gradient(target), 0).sum(0)
-    return jnp.where(counts, total - target, 0) / jnp.maximum(counts.sum(0) - 1, 1)
 
 
 def moments(prediction: Array, target: Array, mask: Array, valid: Array) -> dict[str, Array]:

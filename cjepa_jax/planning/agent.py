@@ -46,7 +46,8 @@ class Modules:
       slots: latents in the memory, m.
       remember: see keep_first.
       intrinsic: the cost of a latent, its distance from the goal's. It is not trained.
-      critic: -> [...], the sum of intrinsic costs that will follow z. Trained. None: no critic.
+      critic: -> [...], the sum of intrinsic costs that will follow z until the goal is reached. Trained. None: no
+        critic.
       policy: as critic, -> actions [...,A]. The actor's Mode 1. None: it has only Mode 2, the planner.
       params: of perceive and world. heads: of critic and policy.
     """

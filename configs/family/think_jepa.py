@@ -55,4 +55,5 @@ def get_config():
     config.probe.every = 0
     config.probe.train = 256
     config.probe.test = 256
+    config.monitors.place = ConfigDict(dict(type="cjepa_jax.monitors.place:Place", every=100))
     return config.lock()

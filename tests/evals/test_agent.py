@@ -101,13 +101,43 @@ def test_learned_critic_policy_and_ablations():
         np.testing.assert_array_equal(one[0], other[0])
 
 
+def test_a_head_is_the_mean_of_its_networks_and_rows_are_in_the_order_of_episodes(monkeypatch):
+    rows = []
+    monkeypatch.setattr(agent, "_fit", lambda x, y, *a: rows.append((x, y)) or {})
+    agent.with_critic(MODULES, seen(), 0, horizon=3)
+    (x, y), costs = rows[0], seen().costs(MODULES)
+    true = np.concatenate([seen().inputs()[e][seen().counts[e]] for e in range(60)])
+    assert len(x) > len(true) + 500
+    of = [next(e for e in range(60) if (row[-3:] == seen().goal[e]).all()) for row in x[::25]]
+    assert of == sorted(of)
+    assert all(value in costs[e] for e, value in zip(of, y[::25, 0], strict=True))
+    monkeypatch.undo()
+    fitted = agent._fit(x[:200], y[:200], 0, 5)
+    each = [np.asarray(agent._output(fitted | {"layers": [(w[i : i + 1], b[i : i + 1]) for w, b in fitted["layers"]]},
+                                     seen().memory[0], seen().z[0], np.broadcast_to(seen().goal[0], (24, 3))))
+            for i in range(agent.INITS)]  # fmt: skip
+    whole = agent._output(fitted, seen().memory[0], seen().z[0], np.broadcast_to(seen().goal[0], (24, 3)))
+    np.testing.assert_allclose(whole, np.mean(each, 0), rtol=1e-4)
+    assert np.abs(each[0] - each[1]).max() > 1e-3
+
+
+def test_an_episode_that_does_not_reach_its_goal_teaches_nothing():
+    z = np.zeros((2, 4, 1), np.float32)
+    reached = np.array([[False] * 4, [False, False, True, True]])
+    found = agent.Experience(z, np.zeros((2, 4, 0, 1)), np.ones((2, 1)), None, None, None, reached)
+    assert found.counts.tolist() == [[False] * 4, [True] * 4]
+    world = dataclasses.replace(ROOMS, split="train", frames=2, count=10)
+    with pytest.raises(ConfigError, match="--steps=3: too few to learn a critic from, the expert reaches the goal in"):
+        agent.experience(world, MODULES, 10, 3, 0)
+
+
 @pytest.mark.slow
 def test_a_critic_with_more_experience_knows_more_than_the_straight_distance():
     seen, new = (
         agent.experience(dataclasses.replace(ROOMS, split=split, frames=2), MODULES, count, 24, seed=0, scale=scale)
         for split, count, scale in (("train", 600, 0.25), ("eval", 100, 0.0))
     )
-    scores = agent.critic_scores(agent.with_critic(MODULES, seen, 0), ROOMS, seen, new)
+    scores = agent.critic_scores(agent.with_critic(MODULES, seen, 0, horizon=8), ROOMS, seen, new)
     assert scores["critic"] > scores["straight distance"] > 0
 
 

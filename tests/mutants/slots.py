@@ -212,7 +212,7 @@ SLOTS = (
     *of(
         "cjepa_jax/data/sources/clevrer_slots.py",
         (
-            "self.numbers[self.video(i)]",
+            "self.numbers[self.video_of(i)]",
             "self.numbers[0]",
             f"{CLEVRER}every_window_has_the_questions_about_its_video",
         ),

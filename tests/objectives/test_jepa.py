@@ -14,7 +14,6 @@ from cjepa_jax.configuration import check
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import multiblock, tubes
 from cjepa_jax.models import tokenizers
-from cjepa_jax.objectives import jepa
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.types import Batch, Rows
 from configs import vitl
@@ -454,30 +453,6 @@ def test_without_a_stopped_averaged_target_features_collapse(method, options):
             state, _ = step(state, batches[i % 9])
         spread[kind] = float(losses.feature_std(encode(state.params)) / fresh)
     assert spread[Unstopped] < 0.15 and spread[Jepa] > 0.4, spread
-
-
-def test_what_the_place_alone_explains_is_of_the_other_scenes_mean():
-    """By loops. A code of the place that all scenes share is explained whole, independent tokens are not at all."""
-    rng = np.random.default_rng(0)
-    mask, valid = rng.random((6, 5)) < 0.6, np.array([True] * 5 + [False])
-    mask[:, 4] = [True] + 5 * [False]  # no other scene: nothing is known
-    target = rng.standard_normal((6, 5, 3)).astype(np.float32)
-    wanted = np.zeros_like(target)
-    for b, n in np.argwhere(mask & valid[:, None]):
-        others = [target[c, n] for c in range(5) if c != b and mask[c, n]]
-        wanted[b, n] = np.mean(others, 0) if others else 0
-    found = jepa.of_others(jnp.asarray(target), jnp.asarray(mask), jnp.asarray(valid))
-    np.testing.assert_allclose(found, wanted, atol=1e-6)
-    code = jnp.asarray(np.broadcast_to(rng.standard_normal((1, 5, 3)), (400, 5, 3)).astype(np.float32))
-    noise = jnp.asarray(rng.standard_normal((400, 5, 3)).astype(np.float32))
-    every, all_valid = jnp.ones((400, 5), bool), jnp.ones(400, bool)
-    for target, share in (
-        (code, 1.0),
-        (noise, 0.0),
-        (code + noise, float(code.var(1).mean() / (code.var(1).mean() + 1))),
-    ):
-        moments = jepa.moments(jepa.of_others(target, every, all_valid), target, every, all_valid)
-        np.testing.assert_allclose(jepa.explained(moments), share, atol=0.03)
 
 
 def test_encode_is_of_whole_scenes_by_the_context_encoder():

@@ -53,7 +53,7 @@ class ClevrerSlots(SlotFiles):
         """
         if not self.asked:
             raise ConfigError("data.options.asked is '': must name the folder of CLEVRER's questions")
-        number = self.numbers[self.video(i)]
+        number = self.numbers[self.video_of(i)]
         split = "val" if self.split == "eval" else self.split
         paths = [Path(self.asked) / f"{name}.json" for name in FILES.get(split, (split,))]
         path = next(filter(Path.is_file, paths), paths[0])

@@ -111,7 +111,7 @@ class SlotFiles:
         total = int(self.before[-1])
         return min(self.count, total) if self.count else total
 
-    def video(self, i: int) -> int:
+    def video_of(self, i: int) -> int:
         """The place of window i's video among those of the split. Raises IndexError."""
         if not 0 <= i < len(self):
             raise IndexError(f"scene {i} is out of range: the {self.split} split has scenes 0 to {len(self) - 1}")
@@ -126,7 +126,7 @@ class SlotFiles:
 
         Raises IndexError, and DataError for a number that is not finite.
         """
-        video = self.video(i)
+        video = self.video_of(i)
         first = int(self.starts[video]) + int(self._window(i) - self.before[video]) * self.stride
         end = first + self.skip * self.frames
         every = slice(first, end, self.skip)

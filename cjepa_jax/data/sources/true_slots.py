@@ -28,7 +28,7 @@ class TrueSlots:
 
     A slot holds what one frame shows of an object: place, cosine and sine of its angle, size, colour and the world's
     other states, but no velocity, spin or mass. Places, sizes, colours and depths are brought to about zero mean and
-    unit variance by fixed numbers, and with `one_hot` the others too. With `width` these features are mapped by a fixed
+    unit variance by fixed numbers. With `width` these features are mapped by a fixed
     random isometry, so that no component is one of them. Slots without object are 0 and are not `present`. `states` and
     `graph` are the world's, in the order of the slots, and so are `actions` and `proprio` of a world with actions.
 
@@ -43,8 +43,9 @@ class TrueSlots:
       shuffle: "none": object k is slot k. "scene": slots have another order in each scene. "frame": the slots that hold
         objects change places at every frame, as those of an encoder that does not track.
       merge: share of scenes in which one slot holds two objects, as their mean, and another slot is empty.
-      one_hot: a state that is the number of a class (the world's `categories`) becomes a component for each class, or
-        one component, -1 or 1, for two classes. Otherwise it is one component, the number.
+      one_hot: a state that is the number of a class (the world's `categories`, which it must have) becomes a component
+        for each class, or one component, -1 or 1, for two classes. All components of a state have about unit variance
+        together. Otherwise it is one component, the number.
     Raises: ConfigError for a value outside its limits.
     """
 
@@ -85,6 +86,8 @@ class TrueSlots:
             raise ConfigError(f"data.options.shuffle is {self.shuffle!r}; it must be one of {', '.join(SHUFFLES)}")
         if not isinstance(self.one_hot, bool):
             raise ConfigError(f"data.options.one_hot = {self.one_hot!r}: must be True or False")
+        if self.one_hot and not getattr(world, "categories", {}):
+            raise ConfigError(f"data.options.one_hot = True: {type(world).__name__} has no states that are classes")
         features = self._features(np.zeros((1, len(world.state_names)))).shape[-1]
         if self.width and self.width < features:
             raise ConfigError(f"data.options.width = {self.width}: must be 0, or at least the {features} features")
@@ -254,9 +257,8 @@ class TrueSlots:
             if name == "angle":
                 parts += [np.cos(values), np.sin(values)]
             elif classes := self._classes(name):
-                same = values == np.array(classes).reshape(-1, *[1] * values.ndim)
-                spread = np.sqrt(len(classes))
-                parts += [2.0 * same[1] - 1] if len(classes) == 2 else [*(spread * same - 1 / spread)]
+                same, n = values == np.array(classes).reshape(-1, *[1] * values.ndim), len(classes)
+                parts += [2.0 * same[1] - 1] if n == 2 else [*((same - 1 / n) * np.sqrt(n / (n - 1)))]
             else:
                 centre, spread = SCALES.get(name.partition("/")[0], (0.0, 1.0))
                 centre, spread = AREA if self.one_hot and name == "size/area" else (centre, spread)

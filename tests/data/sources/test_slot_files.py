@@ -77,7 +77,7 @@ def test_windows_are_the_published_ones_with_their_actions(folder):
         len(SlotFiles("eval", str(root), frames=8)) == 1 and len(SlotFiles("train", str(root), frames=2, count=5)) == 5
     )
     few = SlotFiles("train", str(root), frames=3, skip=2, count=4)  # of all videos, not the first windows
-    assert [few.video(i) for i in range(4)] == [0, 0, 2, 2]
+    assert [few.video_of(i) for i in range(4)] == [0, 0, 2, 2]
     for i, window in enumerate((0, 2, 5, 8)):
         np.testing.assert_array_equal(few[i]["video"], source[window]["video"])
     with pytest.raises(IndexError, match="scene 11 is out of range"):
