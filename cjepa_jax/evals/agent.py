@@ -104,7 +104,8 @@ def experience(
     if steps - full < 2 or reached.any(1).mean() < 0.5:
         text = f"the expert reaches the goal in {reached.any(1).sum()} of {episodes} tasks"
         raise ConfigError(f"--steps={steps}: too few to learn a critic from, {text}")
-    return Experience(z, kept, goal, trace[:, full:], tasks.goals, actions, reached)
+    known = dict(states=trace[:, full:], goals=tasks.goals, actions=actions, reached=reached)
+    return Experience(z, kept, goal, **known)
 
 
 def with_critic(modules: Modules, seen: Experience, seed: int, steps: int = FIT, horizon: int = 0) -> Modules:
@@ -188,10 +189,11 @@ def learn(
         dataclasses.replace(world, split=split, frames=2, count=count)
         for split, count in (("train", episodes), ("eval", test))
     )
-    seen = experience(own, modules, episodes, steps, seed, task)
+    seen = experience(own, modules, episodes, steps, seed=seed, task=task)
     judged = with_critic(modules, seen, seed, fit, mpc.horizon)
     whole = with_policy(judged, mpc, world.action_size, seen, count=plans, seed=seed, steps=fit)
-    scores = critic_scores(judged, world, seen, experience(new, modules, test, steps, seed, task, scale=0.0))
+    others = experience(new, modules, test, steps, seed=seed, task=task, scale=0.0)
+    scores = critic_scores(judged, world, seen, others)
     players = {
         "agent, mode 2": (whole, 2),
         "agent, mode 1": (whole, 1),
