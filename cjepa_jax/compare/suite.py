@@ -37,6 +37,7 @@ from cjepa_jax.host import door
 from cjepa_jax.reports.results import is_number, is_well_formed
 from cjepa_jax.runtime.workdir import read_object
 
+OF_A_METHOD = ("label", "config", "overrides", "steps", "steps_of", "tuned_as")
 FIELDS = ("about", "flops", "seeds", "shared", "worlds", "methods", "tuning", "evals", "columns", "contrasts")
 
 
@@ -260,8 +261,7 @@ def _check(found: Mapping[str, Any]) -> None:
     for world in found["worlds"].values():
         _fields("worlds: ", world, ("label", "overrides"), ("label", "overrides"))
     for method in found["methods"].values():
-        known = ("label", "config", "overrides", "steps", "steps_of", "tuned_as")
-        _fields("methods: ", method, known, ("label", "config"))
+        _fields("methods: ", method, OF_A_METHOD, ("label", "config"))
         if method.get("steps", 0) < 0 or method.get("tuned_as", "") not in ("", *found["methods"]):
             raise ConfigError(f"methods: {method['label']}: steps must be 0 or more, and tuned_as a method")
         other = found["methods"].get(method.get("steps_of"), {})

@@ -39,7 +39,8 @@ class Noisy:
 
     def start(self, tasks: Tasks) -> None:
         """A random stream per task."""
-        self.goals, self.done = tasks.goals, []
+        self.goals = tasks.goals
+        self.done: list[np.ndarray] = []
         self.streams = [seeds.generator(self.seed, "noise of an expert", int(i)) for i in tasks.number]
 
     def act(self, states: np.ndarray) -> np.ndarray:
@@ -47,6 +48,9 @@ class Noisy:
         noise = np.stack([rng.normal(0, self.scale, self.world.action_size) for rng in self.streams])
         self.done.append(np.clip(self.world.expert(states, self.goals) + noise, -1, 1))
         return self.done[-1][:, None]
+
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # episode [n], what a critic sees [n, F], the costs that follow [n]
 
 
 class Experience(NamedTuple):
@@ -114,7 +118,7 @@ def with_critic(modules: Modules, seen: Experience, seed: int, steps: int = FIT,
     A planner asks it about predicted latents. So it is fitted to true ones and to those that the world model predicts
     up to `horizon` frames ahead with the actions that were done, from ROLLED frames."""
     costs, counts = seen.costs(modules), seen.counts
-    rows = [(np.argwhere(counts)[:, 0], seen.inputs()[counts], costs[counts])]
+    rows: list[Rows] = [(np.argwhere(counts)[:, 0], seen.inputs()[counts], costs[counts])]
     if horizon:
         rows.append(_rolled(modules, seen, costs, horizon, seed))
     episode, x, y = (np.concatenate(part) for part in zip(*rows, strict=True))
@@ -123,7 +127,7 @@ def with_critic(modules: Modules, seen: Experience, seed: int, steps: int = FIT,
     return dataclasses.replace(modules, critic=_critic, heads=(modules.heads or {}) | {"critic": fitted})
 
 
-def _rolled(modules: Modules, seen: Experience, costs: np.ndarray, horizon: int, seed: int) -> tuple[np.ndarray, ...]:
+def _rolled(modules: Modules, seen: Experience, costs: np.ndarray, horizon: int, seed: int) -> Rows:
     """What the critic is asked about after 1 .. horizon predictions: episodes [n], inputs [n, F], costs [n]."""
     times = seen.z.shape[1]
     horizon = min(horizon, times - 1)
