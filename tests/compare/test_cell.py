@@ -68,6 +68,17 @@ def test_steps_follow_from_the_budget(lab):
     assert lab.steps(Cell("balls", "random", 1), cost) == 0 and lab.steps(Cell("balls", "byol", 1), cost) == 60
 
 
+def test_a_method_may_have_another_ones_steps_with_every_seed_and_without_tuning(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(MICRO.read_text().replace('"steps": 60}', '"steps_of": "cjepa"}'))
+    suite = suites.load(str(tmp_path / "mine.py"))
+    lab = Lab(suite, tmp_path)
+    monkeypatch.setattr(Lab, "cost", lambda self, cell: {"flops": {"cjepa": 1e10, "byol": 3e10}[cell.method]})
+    cell = Cell("balls", "byol", 2)
+    assert lab.steps(cell, lab.cost(cell)) == lab.steps(Cell("balls", "cjepa", 2), {"flops": 1e10}) == 338
+    assert sum(cell.method == "byol" for cell in suite.cells()) == 6 and not suite.smoke("byol")
+    assert "byol" not in {cell.method for cell in suite.tuned()}
+
+
 def test_a_training_that_was_stopped_is_no_finished_cell(lab, monkeypatch, tmp_path):
     monkeypatch.setattr(
         Lab, "_command", lambda self, home, module, *arguments: 0

@@ -22,6 +22,7 @@ def test_every_shipped_suite_loads_with_three_seeds_and_documents_its_command(fi
     suite = suites.load(str(file))
     assert len(suite.seeds) >= 3 and f"--suite=configs/suites/{file.name}" in file.read_text()
     assert len({cell.name for cell in [*suite.cells(), *suite.tuned()]}) == len(suite.cells()) + len(suite.tuned())
+    assert not any(map(suite.smoke, sum(suite.contrasts, ()))), "a difference of one run has no interval"
 
 
 def test_the_first_seed_of_everything_comes_first_and_smoke_cells_once(micro):
@@ -61,6 +62,13 @@ def test_a_cells_config_file_is_its_config(micro, tmp_path):
         ('"data.size": 48', '"data.size": "48"', "TypeError"),
         ('"overrides": CONTROL |', '"override": CONTROL |', "methods: unknown field override"),
         ('"steps": 60', '"steps": -1', "steps must be 0 or more"),
+        (
+            '"steps": 60',
+            '"steps_of": "random"',
+            "steps_of = 'random': must be a method with the budget's steps, and alone",
+        ),
+        ('"steps": 60', '"steps": 60, "steps_of": "cjepa"', "steps_of = 'cjepa': must be a method"),
+        ('"steps": 60', '"steps_of": "byol"', "steps_of = 'byol': must be a method"),
         ('"world": "balls"', '"world": "bals"', "tuning.world must be one of worlds"),
         ('"key": "optim.peak"', '"key": "optim.peek"', "optim.peek: there is no such key"),
         (
