@@ -9,8 +9,8 @@ A suite file (configs/suites) has a function `get_suite()` that returns a dict:
     worlds    name -> {label, overrides}
     methods   name -> {label, config: as for --config a name such as "baselines/ijepa", or a module, overrides}.
               steps=n instead of the budget makes it one smoke cell, labelled so. steps=0 scores the network at
-              initialisation. steps_of=NAME trains for as many steps as that method's budget gives it, whatever
-              they cost, and is not tuned. tuned_as=NAME takes that method's tuned value
+              initialisation. steps_of=NAME trains for as many steps as that method's budget gives it, at
+              its own cost, and is not tuned. tuned_as=NAME takes that method's tuned value
     tuning    {key, values, share, seed, world}: for each method the key's value with the highest mean of the online
               probe's R2 on validation scenes of one world, after `share` of the budget, on a seed that is not reported.
               It is used in all worlds. {}: none. metric=NAME: the value with the highest NAME in the run's result
