@@ -42,16 +42,16 @@ def main(path):
         push[..., X] = 1
         true = world.open_loop(start, push[:, 0].astype(float))[:, 1:, X]
         now = np.asarray(jax.jit(modules.perceive)(modules.params, world.seen(start, 5)))
-        far = np.abs(door - np.roll(door, 1)) > 2 * DOOR
+        every, far = np.ones(EPISODES, bool), np.abs(door - np.roll(door, 1)) > 2 * DOOR
         memories = {
-            "of this episode": (seen.memory[:, 0], far | True),
+            "of this episode": (seen.memory[:, 0], every),
             "of another episode": (np.roll(seen.memory[:, 0], 1, 0), far),
-            "none": (np.broadcast_to(now[:, None], seen.memory[:, 0].shape), far | True),
+            "none": (np.broadcast_to(now[:, None], seen.memory[:, 0].shape), every),
         }
         print(f"{name}: true x {np.round(true.mean(0), 2)}")
-        for memory, (kept, rows) in memories.items():
+        for memory, (kept, chosen) in memories.items():
             latents = np.asarray(rolled(modules.params, kept, now, push))[:, 0]
-            said = (np.concatenate([latents, np.ones((*latents.shape[:2], 1))], -1) @ line)[rows, :, 0]
+            said = (np.concatenate([latents, np.ones((*latents.shape[:2], 1))], -1) @ line)[chosen, :, 0]
             print(f"    memory {memory}: {np.round(said.mean(0), 2)}, standard deviation {np.round(said.std(0), 2)}")
 
 

@@ -15,7 +15,6 @@ from cjepa_jax.errors import ConfigError, DataError
 LEAST_SIZE = 8  # pixels: the world is simulated at its least size, since no picture is used
 HIDDEN = ("present", "velocity", "spin", "mass")  # groups of states that a single frame does not show
 SCALES = {"position": (0.5, 0.25), "size": (0.2, 0.1), "colour": (0.5, 0.3), "depth": (0.5, 0.3)}  # centre, spread
-AREA = (0.03, 0.015)  # with `one_hot`. Without, it has the scale of sizes
 KEPT = 2**14  # simulated scenes that a process keeps
 AGENT = ("actions", "proprio")
 KEPT_OF_A_SCENE = ("states", "labels", "graph", *AGENT)
@@ -28,9 +27,9 @@ class TrueSlots:
 
     A slot holds what one frame shows of an object: place, cosine and sine of its angle, size, colour and the world's
     other states, but no velocity, spin or mass. Places, sizes, colours and depths are brought to about zero mean and
-    unit variance by fixed numbers. With `width` these features are mapped by a fixed
-    random isometry, so that no component is one of them. Slots without object are 0 and are not `present`. `states` and
-    `graph` are the world's, in the order of the slots, and so are `actions` and `proprio` of a world with actions.
+    unit variance by fixed numbers. With `width` these features are mapped by a fixed random isometry, so that no
+    component is one of them. Slots without object are 0 and are not `present`. `states` and `graph` are the world's, in
+    the order of the slots, and so are `actions` and `proprio` of a world with actions.
 
     Args:
       split, path, count, seed, frames: as for every source. size: ignored, no picture is made.
@@ -261,7 +260,6 @@ class TrueSlots:
                 parts += [2.0 * same[1] - 1] if n == 2 else [*((same - 1 / n) * np.sqrt(n / (n - 1)))]
             else:
                 centre, spread = SCALES.get(name.partition("/")[0], (0.0, 1.0))
-                centre, spread = AREA if self.one_hot and name == "size/area" else (centre, spread)
                 parts.append((values - centre) / spread)
         return np.stack(parts, -1)
 
