@@ -24,9 +24,12 @@ BEATS = 5  # beats in the time after which a silent peer counts as dead
 
 
 def end(line: str, code: int = PeerError.exit_code) -> NoReturn:
-    """Ends the process at once, from any thread, with one line on stderr, without waiting for anything that hangs."""
+    """Ends the process at once, from any thread, even if something hangs. Its last line on stderr is `line`."""
     try:  # not print: the main thread may hold the lock of the stream
-        os.write(sys.__stderr__.fileno(), f"error: {line}\n".encode())
+        stream = sys.__stderr__.fileno()
+        reader = os.dup(stream)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)  # threads of C++, which nothing stops, log until the end
+        os.write(reader, f"error: {line}\n".encode())
     finally:  # even if there is no stderr, or it has no reader
         os._exit(code)
 

@@ -39,6 +39,17 @@ sys.stdin.readline()
 heartbeat.bye()
 sys.stdin.readline()
 """
+LOGGING = """
+import os
+from cjepa_jax.runtime import watchdog
+leave = os._exit
+def late(code):  # a thread of C++ logs after the reason, before the process is gone
+    os.write(2, b"C++ says\\n")
+    leave(code)
+os._exit = late
+os.write(2, b"before\\n")
+watchdog.end("the reason")
+"""
 PIPES = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -60,6 +71,11 @@ def test_it_ends_though_nobody_reads_stderr(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", code, file], stderr=write)
     os.close(write)
     assert process.wait(timeout=20) == 70 and "<module>" in file.read_text()
+
+
+def test_the_reason_is_the_last_line_though_threads_log_until_the_end():
+    done = subprocess.run([sys.executable, "-c", LOGGING], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (70, "before\nerror: the reason\n")
 
 
 def test_zero_is_never(tmp_path):
