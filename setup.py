@@ -39,6 +39,7 @@ setup(
     package_dir={f"cjepa_jax.{name}": name for name in INSIDE},
     package_data={
         "cjepa_jax.examples.folder": ["**/*.png"],
+        "cjepa_jax.models": ["*.cc"],
         "cjepa_jax.weights.shipped": ["*/*.json", "*/*.safetensors", "*/*.sha256", "*/*.md", "*/LICENSE"],
     },
     entry_points={"console_scripts": ["cjepa = cjepa_jax.runtime.command:script"]},

@@ -14,13 +14,11 @@ An entry module begins like this. It is imported, with JAX, only after the comma
 import ast
 import functools
 import gc
-import hashlib
 import importlib
 import importlib.util
 import logging
 import os
 import pathlib
-import platform
 import re
 import shlex
 import sys
@@ -34,7 +32,7 @@ from ml_collections import ConfigDict, config_flags
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.configuration import locate
 from cjepa_jax.errors import ConfigError, did_you_mean, one_line
-from cjepa_jax.host import memory, paths
+from cjepa_jax.host import cpu, memory, paths
 from cjepa_jax.runtime import foreign, preemption
 from cjepa_jax.runtime.ending import (  # noqa: F401 (for the commands)
     Parser,
@@ -318,32 +316,15 @@ def keep_compiled_code(environment: MutableMapping[str, str] = os.environ) -> No
     The folder is cjepa_jax/compiled in $XDG_CACHE_HOME or ~/.cache. A JAX_COMPILATION_CACHE_DIR that is set, even to
     "", is not changed. Without a writable home there is no cache.
     """
-    root, home = environment.get("XDG_CACHE_HOME", ""), environment.get("HOME", "")
-    root = pathlib.Path(root) if os.path.isabs(root) else pathlib.Path(home, ".cache")  # XDG: relative paths are void
-    if "JAX_COMPILATION_CACHE_DIR" in environment or not root.is_absolute():
+    folder = None if "JAX_COMPILATION_CACHE_DIR" in environment else cpu.folder("compiled", environment)
+    if folder is None:
         return
-    folder = root / "cjepa_jax" / "compiled" / _cpu()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return
     if os.access(folder, os.W_OK | os.X_OK):
         environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-
-
-def _cpu() -> str:
-    """A name for this kind of CPU.
-
-    JAX's cache key ignores the CPU's features. If machines share a home, code compiled for a newer CPU would end with
-    SIGILL on an older one.
-    """
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
-    named = ("flags", "features", "model name", "cpu part")
-    about = sorted({line for line in lines if line.lower().startswith(named)} | {platform.processor()})
-    return f"{platform.machine()}-{hashlib.sha256(chr(10).join(about).encode()).hexdigest()[:12]}"
 
 
 def restart_with_huge_pages(module_name: str) -> None:

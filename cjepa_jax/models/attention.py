@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from cjepa_jax import sharding
+from cjepa_jax.models import fused_cpu
 from cjepa_jax.models.matmul import product
 from cjepa_jax.models.visibility import BLOCK, visibility
 from cjepa_jax.types import Array
@@ -37,8 +38,8 @@ def attention(
         last.
       q_segment, k_segment: int32 [B, T], [B, U]. A query sees the keys of its own id. Id 0 sees nothing and is seen by
         nothing. None: everything sees everything.
-      time: int32 [T], and then U = T. A query sees no key of a later time. The TPU kernel has no such mask, so plain
-        products take its place.
+      time: int32 [T], and then U = T. A query sees no key of a later time. The kernels for TPU and CPU have no such
+        mask, so plain products take their place.
     Returns: [B, H, T, d]. A query that sees no key gets zeros (a plain softmax would give the mean of all values).
     Raises: ValueError for segments of one side only.
     """
@@ -46,7 +47,7 @@ def attention(
         raise ValueError("q_segment and k_segment: both must be given, or neither")
     sizes = q.shape[2], k.shape[2], q.shape[3]
     kernel = _only.get() or choose(jax.default_backend(), compute_capability(), q.dtype, *sizes)
-    if time is not None and kernel == "flash":
+    if time is not None and kernel in ("flash", "fused"):
         kernel = _plain(sizes[0])
     limits = {} if time is None else {"time": time}
     return KERNELS[kernel](q, k, v, q_segment, k_segment, **limits)
@@ -63,10 +64,11 @@ def only(kernel: str) -> Iterator[None]:
 
 
 def choose(backend: str, capability: str, dtype: DTypeLike, queries: int, keys: int, width: int) -> str:
-    """The name of the kernel for this device and sizes T, U and d: "einsum", "chunked", "cudnn" or "flash".
+    """The name of the kernel for this device and sizes T, U and d, one of KERNELS.
 
     Args:
-      backend: "cpu", "gpu" or "tpu". capability: of an NVIDIA GPU, as "9.0", and any other text for other devices.
+      backend: "cpu", "gpu" or "tpu". capability: of an NVIDIA GPU, as "9.0"; "fused" on a CPU for which the kernel is
+        built; any other text for other devices.
     cuDNN has no float32. It needs an Ampere GPU or later, d a multiple of 8 up to 128, and even lengths under a mask
     with a gradient. The TPU kernel would pad sequences shorter than a block to one block.
     """
@@ -75,6 +77,9 @@ def choose(backend: str, capability: str, dtype: DTypeLike, queries: int, keys: 
         narrow = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
         if narrow and width % 8 == 0 and width <= 128 and queries % 2 == keys % 2 == 0:
             return "cudnn"
+    if backend == "cpu" and capability == "fused" and jnp.dtype(dtype).name in fused_cpu.TYPES:
+        if all(isinstance(size, int) and size for size in (queries, keys, width)):  # jax.export may leave sizes open
+            return "fused"
     if backend == "tpu" and min(queries, keys) >= BLOCK and (width <= BLOCK or width % BLOCK == 0):
         return "flash"
     return _plain(queries)
@@ -86,6 +91,9 @@ def _plain(queries: int) -> str:
 
 
 def compute_capability() -> str:
+    """What `choose` is told of the first device."""
+    if fused_cpu.ready():
+        return "fused"
     return str(getattr(jax.local_devices()[0], "compute_capability", ""))
 
 
@@ -158,4 +166,4 @@ def flash(q, k, v, q_segment=None, k_segment=None) -> Array:
     return flash_tpu.flash(q, k, v, q_segment, k_segment)
 
 
-KERNELS = {"einsum": einsum, "chunked": chunked, "cudnn": cudnn, "flash": flash}
+KERNELS = {"einsum": einsum, "chunked": chunked, "fused": fused_cpu.fused, "cudnn": cudnn, "flash": flash}

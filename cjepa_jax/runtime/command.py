@@ -21,6 +21,7 @@ COMMANDS = {  # the words of a command: its module and what it does
     "doctor": ("cjepa_jax.doctor", "diagnose a run's folder"),
     "report": ("cjepa_jax.report", "rebuild a run's report.html"),
     "bench": ("cjepa_jax.bench", "time the training step of a config on this machine"),
+    "kernel": ("cjepa_jax.bench.kernel", "compile an attention kernel for this CPU (optional)"),
     "scaling": ("cjepa_jax.bench.scaling", "estimate what a step costs on many chips"),
     "launch": ("cjepa_jax.launch", "put a run onto SLURM, Cloud TPU or SkyPilot"),
     "data build": ("cjepa_jax.data.build", "write a simulated world to disk"),

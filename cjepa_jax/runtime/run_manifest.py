@@ -32,7 +32,7 @@ import numpy as np
 from cjepa_jax import __version__
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CjepaError
-from cjepa_jax.host import clock, door
+from cjepa_jax.host import clock, cpu, door
 from cjepa_jax.runtime.workdir import Workdir, read_object, write_atomically
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def describe(config: Mapping[str, Any], source: Any, devices: Sequence[Any]) -> 
         "config_sha256": _digest(json.dumps(resolved, sort_keys=True)),
         "config": resolved,
         "seed": resolved.get("seed"),
-        "packages": packages(),
+        "packages": packages() | _kernel(devices),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
         "environment": environment(os.environ),
@@ -166,6 +166,12 @@ def packages() -> dict[str, str]:
         found.setdefault(name, metadata["Version"])  # the first one on the path is the one that is imported
     everything = "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
     return {name: found[name] for name in NAMED if name in found} | {"all_sha256": _digest(everything)}
+
+
+def _kernel(devices: Sequence[Any]) -> dict[str, str]:
+    """The version of the CPU's attention kernel if it is used (models/fused_cpu.py). It changes the last digits."""
+    used = len(devices) == 1 and devices[0].platform == "cpu" and cpu.kernel()
+    return {"attention_kernel": cpu.version()} if used else {}
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
