@@ -233,7 +233,7 @@ MASKS = {  # of the configs whose mask is not that of clips.py
     "ablations.random_patches": OBJECTS | {"type": "cjepa_jax.masks.random:matched_blocks"},
     **{name: SHADOWS | mask for name, mask in EFFECTS.items()},
     **dict.fromkeys(("family.act_jepa", "family.jepa2022", "family.lewm", "family.lewm_published", "family.pldm",
-                     "family.vjepa2_ac"),
+                     "family.vjepa2_ac", "family.dino_wm", "family.eb_jepa_video"),
                     SHOWN_ONCE | {"anchor": 0}),
     "family.mcjepa_factored": {"type": "cjepa_jax.masks.factored:draw", "motion": 0.5, "places": 0.5, "times": 0.5},
     "family.think_jepa": {"type": "cjepa_jax.masks.future:draw", "share": 0.5},
