@@ -124,4 +124,4 @@ class Digits(World):
             overlap = np.minimum(edges[1:], low + cell) - np.maximum(edges[:-1], low)
             along.append(np.clip(overlap * self.size, 0, 1))
         across, down = along
-        return np.einsum("trh,rc,tcw->thw", down, bits, across).clip(0, 1)
+        return (down.swapaxes(1, 2) @ bits @ across).clip(0, 1)
