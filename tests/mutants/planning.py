@@ -179,6 +179,11 @@ PLANNING = (
             "xp.abs(move[..., 0]) / TOLERANCE",
             f"{ROOMS}success_is_the_distance_of_the_dot",
         ),
+        (
+            "gap + rng.uniform(-0.9, 0.9) * (DOOR - self.radius)",
+            "gap + rng.uniform(1.1, 1.9) * DOOR",
+            f"{ROOMS}press_pushes_at_the_wall_in_front_of_the_door_and_elsewhere",
+        ),
         ("world.advance(starts, np.zeros(2))", "starts", f"{DOING}a_dot_in_a_wall_begins_beside_it"),
     ),
     *of(
@@ -245,6 +250,7 @@ PLANNING = (
             "0, self._index(i))",
             f"{ROOMS}tasks_are_reproducible_and_differ_from_episodes",
         ),
+        ("np.cumsum([share", "np.array([share", f"{ROOMS}a_mix_has_its_shares_and_off_is_the_same"),
     ),
     *of(
         "cjepa_jax/planning/costs.py",

@@ -57,15 +57,20 @@ class Acting(Doing):
       do, attribute, value: see interventions.Doing. The classes say which a world has.
       policy: what acts in the episodes: one of the world's `policies`, or "mixed" (each episode has one of them). In a
         world with an expert also one of its `tasks`: the expert does such a task, with noise, and stays at the goal.
+        Some worlds have `probing` policies too.
+      mix: with the policy "mixed": pairs of such a name and its share of the episodes, which sum to 1. (): the
+        `policies`, with equal chances.
     """
 
     policy: str = MIXED
+    mix: tuple[tuple[str, float], ...] = ()
 
     dos: ClassVar[tuple[str, ...]] = ("remove",)
     attributes: ClassVar[tuple[str, ...]] = ()
     kind: ClassVar[str] = "episodes"
     setup_type: ClassVar[type] = Setup
     policies: ClassVar[tuple[str, ...]] = ()
+    probing: ClassVar[tuple[str, ...]] = ()  # policies that "mixed" has only by `mix`
     objects: ClassVar[int] = 1  # K. The agent is object 0. A world may set it per instance
     action_size: ClassVar[int] = 2  # A
     proprio_names: ClassVar[tuple[str, ...]] = ()
@@ -80,13 +85,31 @@ class Acting(Doing):
         choices = (MIXED, *self._behaviours)
         if self.policy not in choices:
             raise ConfigError(f"data.options.policy is {self.policy!r}; it must be one of {', '.join(choices)}")
+        object.__setattr__(self, "mix", self._checked_mix())
         if self.hold_out:
             raise ConfigError(f"data.options.hold_out is True; {type(self).__name__} holds nothing out")
 
     @property
     def _behaviours(self) -> tuple[str, ...]:
-        """The policies, and the tasks that an expert does."""
-        return (*self.policies, *self.tasks) if self.has_expert else self.policies
+        """The policies, the tasks that an expert does, and the probing policies."""
+        return (*self.policies, *(self.tasks if self.has_expert else ()), *self.probing)
+
+    def _checked_mix(self) -> tuple[tuple[str, float], ...]:
+        """`mix` as tuples. Raises ConfigError."""
+        try:
+            mix = tuple((name, float(share)) for name, share in self.mix)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"data.options.mix is {self.mix!r}; it must be pairs of a name and a share") from error
+        for name, share in mix:
+            if name not in self._behaviours:
+                raise ConfigError(f"data.options.mix has {name!r}; it must have some of {', '.join(self._behaviours)}")
+            if not 0 <= share <= 1:
+                raise ConfigError(f"data.options.mix has the share {share}; it must be within 0 and 1")
+        if mix and self.policy != MIXED:
+            raise ConfigError(f"data.options.policy is {self.policy!r}; it must be {MIXED!r} with data.options.mix")
+        if mix and abs(sum(share for _, share in mix) - 1) > 1e-6:
+            raise ConfigError(f"data.options.mix is {self.mix!r}; its shares must sum to 1")
+        return mix
 
     @property
     def has_expert(self) -> bool:
@@ -173,12 +196,16 @@ class Acting(Doing):
         """The start, policy and seed of episode i."""
         rng = self.rng(i)
         first, seed, drawn = self.first(rng), int(rng.integers(2**31)), int(rng.integers(len(self.policies)))
+        if self.mix:
+            ends = np.cumsum([share for _, share in self.mix])
+            chosen = self.mix[min(int(np.searchsorted(ends, rng.random(), side="right")), len(ends) - 1)][0]
+            return Setup(first, self._behaviours.index(chosen), seed)
         return Setup(first, drawn if self.policy == MIXED else self._behaviours.index(self.policy), seed)
 
     def trajectory(self, setup: Setup) -> tuple[np.ndarray, np.ndarray]:
         """The simulator's states, float64 [T,D], and the policy's actions [T,A]."""
         name, rng = self._behaviours[setup.policy], seeds.generator(setup.seed, "policy of an episode")
-        act = (self.behave if name in self.policies else self._demonstrate)(name, rng, setup.first)
+        act = (self._demonstrate if name in self.tasks else self.behave)(name, rng, setup.first)
         step, states, actions = self.stepper(setup.first), [setup.first], []
         for t in range(self.frames):
             actions.append(act(states[-1]))

@@ -18,6 +18,7 @@ DOOR = 0.125  # half the width of the door
 SPEED = 0.08  # of the action 1, view widths a frame
 TOLERANCE = 3 / 32  # distance from the goal that counts as success
 FAR = 8 / 32  # least distance of a goal from the start
+PUSHES = 4  # frames for which the policy "press" pushes
 SLACK = 1e-6  # a dot that slides along the door's side is in the door, also if its state is rounded
 X, Y, WALL, GAP = range(4)  # columns of a state: the dot's place, the wall's x, the door's y
 INK, BRICK, GROUND = (208, 48, 40), (52, 56, 72), (236, 234, 226)
@@ -31,7 +32,9 @@ class Rooms(Acting):
     first, then along y, and stops at walls. Nothing is random after the start. `advance` and `picture` work on arrays
     of any library with NumPy's namespace (`__array_namespace__`), so a planner can compile them.
 
-    Policies: "walk" turns a little at each step. "expert" goes through the door to random places, with noise.
+    Policies: "walk" turns a little at each step. "expert" goes through the door to random places, with noise. Probing:
+    "press" goes to the wall and pushes towards the other room, half of the time in front of the door, else elsewhere.
+    Its actions do not tell where the door is, and those of the expert do.
     Tasks: "door" (the goal is in the other room), "room" (in the same room), "any". Goals are at least FAR away.
 
     Interventions: remove, insert (the twin does the same actions, dots pass through each other), and set of the dot's
@@ -59,6 +62,7 @@ class Rooms(Acting):
     attributes: ClassVar[tuple[str, ...]] = ("position", "size", "colour", "wall", "door")
     room: ClassVar[tuple[float, float, float, float]] = (EDGE, EDGE, 1 - EDGE, 1 - EDGE)
     policies: ClassVar[tuple[str, ...]] = ("walk", "expert")
+    probing: ClassVar[tuple[str, ...]] = ("press",)
     tasks: ClassVar[tuple[str, ...]] = ("door", "room", "any")
     compiles: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = ("dot/x", "dot/y", "wall/x", "door/y")
@@ -194,8 +198,37 @@ class Rooms(Acting):
         return self.straight(states, target)
 
     def behave(self, policy: str, rng: np.random.Generator, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """One episode's policy: "walk" or "expert"."""
+        """One episode's policy: "walk", "expert" or "press"."""
+        if policy == "press":
+            return self._press(rng, first)
         return self._walk(rng) if policy == "walk" else self._wander(rng, first)
+
+    def _press(self, rng: np.random.Generator, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        wall, gap = first[WALL:]
+        margin, height, way = EDGE + self.radius, 0.0, 0.0
+        left = 0  # frames for which it still pushes. 0: it chooses a new height
+
+        def draw() -> float:
+            if rng.random() < 0.5:
+                return gap + rng.uniform(-0.9, 0.9) * (DOOR - self.radius)
+            while True:
+                place = rng.uniform(margin, 1 - margin)
+                if abs(place - gap) > DOOR:
+                    return place
+
+        def act(state: np.ndarray) -> np.ndarray:
+            nonlocal height, left, way
+            height, left = (height, left) if left else (draw(), PUSHES)
+            side = -1.0 if state[X] < wall else 1.0
+            face = np.array([wall + side * margin, height, *first[WALL:]])
+            there = np.abs(state[:WALL] - face[:WALL]).max() < 0.02 or abs(state[X] - wall) < margin - SLACK
+            move = self.straight(state, face)
+            if left < PUSHES or there:
+                way, left = (-side if left == PUSHES else way), left - 1
+                move = np.array([way, 0.0])
+            return np.clip(move + rng.normal(0, 0.05, 2), -1, 1)
+
+        return act
 
     def _walk(self, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
         heading = rng.uniform(0, 2 * np.pi)
