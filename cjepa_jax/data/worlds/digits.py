@@ -30,7 +30,7 @@ class Digits(World):
     """White digits on black. Each moves straight at constant speed and bounces off the edges of the view.
 
     Digits do not affect each other. Object 0 is drawn in front. Nobody acts: `actions` are one zero a frame, so a world
-    model of episodes trains on it as it is. Frames are anti-aliased, so moves of less than a pixel are visible.
+    model of episodes trains on it. Frames are anti-aliased, so moves of less than a pixel are visible.
 
     A scene holds:
       video: uint8 [T,H,W,3].
