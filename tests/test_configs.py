@@ -64,7 +64,7 @@ def abstract_batch(c, objective):
             widths = {"actions": source.action_size, "proprio": len(source.proprio_names)}
         else:  # files say it themselves: the published ones have two numbers
             widths = {"actions": 2 * c.data.options.stride}
-        agent = {name: shape((b, c.data.frames, width), jnp.float32) for name, width in widths.items()}
+        agent = {name: shape((b, c.data.frames, width), jnp.float32) for name, width in widths.items() if width}
     if "embeddings" in c.data.options:  # of Guided's outcome
         agent["embedding"] = shape((b, c.data.options.steps, 18 * c.data.options.objects), jnp.float32)
     return Batch(

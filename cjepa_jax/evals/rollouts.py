@@ -21,7 +21,7 @@ class Rollouts:
     """See above. It needs a world model, episodes, and their states.
 
     Attributes:
-      targets: names of states (the source's `state_names`) of object number `object`.
+      targets: names of states (the source's `state_names`) of object number `object`. -1: their mean over the objects.
       frames: length of the episodes, which may be longer than those of training.
       given: true frames before the first prediction. steps: which predictions are scored.
     Raises: ConfigError for options that do not fit.
@@ -85,8 +85,12 @@ class Rollouts:
         for name in ("actions", "states"):
             base.require(name in episodes[0], "Rollouts", f"data with {name}")
         arrays = {name: np.stack([scene[name] for scene in episodes]) for name in episodes[0]}
-        row = (arrays["objects"] == self.object).argmax(1)
-        arrays["states"] = np.take_along_axis(arrays["states"], row[:, None, None, None], axis=2)
+        if self.object < 0:
+            there = arrays["object_valid"][:, None, :, None]  # those that a token shows
+            arrays["states"] = (arrays["states"] * there).sum(2, keepdims=True) / there.sum(2, keepdims=True).clip(1)
+        else:
+            row = (arrays["objects"] == self.object).argmax(1)
+            arrays["states"] = np.take_along_axis(arrays["states"], row[:, None, None, None], axis=2)
         return arrays
 
     def _errors(self, model: base.Model, z: np.ndarray, episodes: dict[str, np.ndarray]) -> list[float]:

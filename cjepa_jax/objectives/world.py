@@ -51,7 +51,8 @@ class World:
         a moving average ("ema"), or those of an encoder that no gradient reaches ("frozen", with optim.freeze).
       target_norm: "layer_norm" normalises latents and predictions over D, without learned scale.
       distance: "mse" or "l1", mean over components.
-      rollout: number of frames that are predicted one after the other from the first one, with true actions.
+      rollout: number of frames that are predicted one after the other, with true actions.
+      given: number of true first frames from which a rollout starts. What moves without an action needs two.
       proprio: whether the predictor is given the agent's state.
       samples: on which vectors the terms against collapse work: the "first" latents of the clips, those of each of the
         "times" on their own (the terms are averaged over times), "all" latents, or all tokens in "space" and time.
@@ -75,6 +76,7 @@ class World:
     teacher_weight: float = 1.0
     rollout_weight: float = 0.0
     rollout: int = 0
+    given: int = 1
     proprio: bool = False
     samples: str = "times"
     sigreg_weight: float = 0.0
@@ -103,6 +105,7 @@ class World:
             *((getattr(self, name) >= 0, name, "0 or more") for name in WEIGHTS),
             (self.teacher_weight + self.rollout_weight > 0, "teacher_weight", "above 0, or rollout_weight"),
             (self.rollout >= 1 or not self.rollout_weight, "rollout", "at least 1 with rollout_weight"),
+            (self.given >= 1, "given", "at least 1"),
             (self.slices >= 1, "slices", "at least 1"),
             (self.knots >= 2, "knots", "at least 2"),
             (self.t_max > 0, "t_max", "above 0"),
@@ -160,8 +163,10 @@ class World:
         """Fresh networks. The target is a copy of encoder and projector, or nothing."""
         if batch.actions is None or batch.video.shape[1] < 2:
             raise ConfigError("data.frames: a world model needs episodes of at least 2 frames, with actions")
-        if self.rollout >= batch.video.shape[1]:
-            raise ConfigError(f"objective.rollout = {self.rollout}: must be below data.frames = {batch.video.shape[1]}")
+        most = batch.video.shape[1] - self.given
+        if self.rollout > most:
+            text = f"must be at most data.frames - objective.given = {most}"
+            raise ConfigError(f"objective.rollout = {self.rollout}: {text}")
         if self.proprio and batch.proprio is None:
             raise ConfigError("objective.proprio = True: the source gives no state of the agent")
         keys = dict(zip(("encoder", *self.networks, "inverse"), jax.random.split(key, 5), strict=False))
@@ -195,8 +200,9 @@ class World:
         predicted, stats = self._next(params, stats, z[:, :-1], *agent, valid=valid)
         errors = {"teacher": self._error(predicted, wanted[:, 1 + self.memory :])}
         if self.rollout_weight:
-            rolled = self._roll(params, stats, z[:, :1], predicted[:, :1], *agent, valid=valid)
-            errors["rollout"] = self._error(rolled, wanted[:, 1 : 1 + self.rollout])
+            known = self.given
+            rolled = self._roll(params, stats, z[:, :known], predicted[:, known - 1 : known], *agent, valid=valid)
+            errors["rollout"] = self._error(rolled, wanted[:, known : known + self.rollout])
         terms = {name: losses.masked_mean(error, valid) for name, error in errors.items()}
         terms |= self._regularisers(params, z, batch, key)
         total = sum(getattr(self, f"{name}_weight") * value for name, value in terms.items())
@@ -261,14 +267,14 @@ class World:
         return self._normed(out.astype(jnp.float32)), stats
 
     def _roll(self, params, stats, first, second, actions, proprio, valid) -> Array:
-        """`rollout` predictions one after the other from the true `first` latent. `second`: the first of them."""
+        """`rollout` predictions one after the other from the true `first` latents. `second`: the first of them."""
         z = jnp.concatenate([first, second], axis=1)
         for _ in range(self.rollout - 1):
             start, stop = max(0, z.shape[1] - self.history), z.shape[1]
             own = None if proprio is None else proprio[:, start:stop]
             following = self._next(params, stats, z[:, start:], actions[:, start:stop], own, valid=valid)[0]
             z = jnp.concatenate([z, following[:, -1:]], axis=1)
-        return z[:, 1:]
+        return z[:, self.given :]
 
     def _agent_state(self, proprio: Array | None, count: int) -> Array | None:
         return proprio[:, :count].astype(jnp.float32) if self.proprio and proprio is not None else None

@@ -184,11 +184,20 @@ def test_an_agent_does_not_learn_before_its_worlds_and_task_are_known(words, mes
         command.agents(chosen, None, Rooms(size=16), SimpleNamespace(objective=SimpleNamespace(memory=0)), {})
 
 
+SMALLEST = {
+    "lewm": "",
+    "pldm": "--config.data.frames=4 --config.objective.rollout=2",
+    "dino_wm": "--config.objective.predictor.depth=1 --config.data.size=24",
+}
+
+
 @pytest.mark.slow
-def test_a_trained_world_model_plays(tmp_path, capsys):
-    """A run of configs/family/lewm.py of two steps, from its folder to the table."""
-    train = "--config=configs/family/lewm.py --config.train.steps=2 --config.train.batch=4 --config.probe.every=0"
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_trained_world_model_plays(name, tmp_path, capsys):
+    """A run of two steps, from its folder to the table."""
+    train = f"--config=configs/family/{name}.py {SMALLEST[name]} --config.train.steps=2 --config.train.batch=4"
     where = [f"--workdir={tmp_path / 'run'}", "--config.log.tensorboard=False", "--config.log.report=False"]
+    where += ["--config.probe.every=0", "--config.checkpoint.best="]
     subprocess.run([sys.executable, "-m", "cjepa_jax.train", *train.split(), *where], check=True, cwd=ROOT)
     few = "--episodes=2 --steps=3 --samples=8 --elites=4 --iterations=1 --horizon=4 --receding=2 --inits=1"
     assert command.main([f"--checkpoint={tmp_path / 'run'}", *few.split()]) == 0

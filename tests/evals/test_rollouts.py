@@ -70,6 +70,27 @@ def test_the_true_motion_has_no_error_and_copying_has_that_of_copying():
         assert rows["trained"] > 0.999 and rows["random init"] < 0.1 and "pixels" in rows
 
 
+@dataclasses.dataclass(frozen=True)
+class Two(Seen):
+    """Two squares' states: the seen one's, and one that is 3 farther. Their mean is 1.5 farther than the seen one."""
+
+    def __getitem__(self, i):
+        raw = super().__getitem__(i)
+        raw["masks"][0] = raw["masks"][1]
+        far = raw["states"][:, 1] + 3
+        return {**raw, "states": np.stack([far, raw["states"][:, 1]], axis=1)}
+
+
+def test_object_minus_one_is_the_mean_over_the_objects():
+    advance = lambda z, *_: z[:, -1]  # noqa: E731
+    mean = Rollouts(object=-1, frames=8, given=2, steps=(1,))
+    for source, shift in ((Seen, 0.0), (Two, 1.5)):
+        episodes = mean._episodes(bench(advance, source=source), "eval", 5)
+        one = dataclasses.replace(mean, object=1)._episodes(bench(advance, source=source), "eval", 5)
+        np.testing.assert_allclose(episodes["states"], one["states"] + shift)
+    assert by_row(mean.run(bench(advance, source=Two)), "R2/position/x")["trained"] > 0.999
+
+
 def test_what_it_needs_is_refused_in_one_line():
     for options, text in (
         (dict(steps=(11,)), "Rollouts needs steps of at most frames - given = 10"),

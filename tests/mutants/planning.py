@@ -4,7 +4,7 @@ from tests.mutants.mutant import of, tests_of
 
 CEM, PLANNERS, MPC, SLOTS = tests_of("planning/", "cem", "planners", "mpc", "slots")
 CONTROL, GYM = tests_of("evals/", "control", "gymnasium")
-ROOMS, PUSH, NUDGE = tests_of("data/worlds/acting/", "rooms", "push", "nudge")
+ROOMS, PUSH, NUDGE, DOING = tests_of("data/worlds/acting/", "rooms", "push", "nudge", "doing")
 
 (AGENT,) = tests_of("planning/", "agent")
 (LEARNED,) = tests_of("evals/", "agent")
@@ -179,6 +179,12 @@ PLANNING = (
             "xp.abs(move[..., 0]) / TOLERANCE",
             f"{ROOMS}success_is_the_distance_of_the_dot",
         ),
+        (
+            "gap + rng.uniform(-0.9, 0.9) * (DOOR - self.radius)",
+            "gap + rng.uniform(1.1, 1.9) * DOOR",
+            f"{ROOMS}press_pushes_at_the_wall_in_front_of_the_door_and_elsewhere",
+        ),
+        ("world.advance(starts, np.zeros(2))", "starts", f"{DOING}a_dot_in_a_wall_begins_beside_it"),
     ),
     *of(
         "cjepa_jax/data/worlds/acting/push.py",
@@ -191,6 +197,16 @@ PLANNING = (
             "(parts[0].center_of_gravity + parts[1].center_of_gravity) / 2",
             "parts[0].center_of_gravity",
             f"{PUSH}open_loop_equals_the_published_environment",
+        ),
+        (
+            "twin.velocity = (vx, vy)",
+            "twin.velocity = (vy, vx)",
+            f"{DOING}in_push_twins_are_further_bodies_of_one_simulation",
+        ),
+        (
+            "np.clip(place, VIEW * LOW - points.min(0), VIEW * HIGH - points.max(0))",
+            "place",
+            f"{DOING}in_push_agent_and_block_exchange_their_places_within_the_walls",
         ),
         (
             "move = states[..., :4] - goals[..., :4]",
@@ -207,6 +223,11 @@ PLANNING = (
         "cjepa_jax/data/worlds/acting/nudge.py",
         ("PUSH * np.clip(action, -1, 1)", "PUSH * action", f"{NUDGE}a_push_changes_the_agents_velocity_alone"),
         ("min(1.0, FASTEST /", "max(1.0, FASTEST /", f"{NUDGE}a_push_changes_the_agents_velocity_alone"),
+        (
+            "np.flatnonzero(act.stands_for == 0)",
+            "np.flatnonzero(act.stands_for == 0)[:1]",
+            f"{DOING}discs_that_no_chain_of_contacts_reaches_keep_every_bit",
+        ),
     ),
     *of(
         "cjepa_jax/data/worlds/acting/push_expert.py",
@@ -229,6 +250,7 @@ PLANNING = (
             "0, self._index(i))",
             f"{ROOMS}tasks_are_reproducible_and_differ_from_episodes",
         ),
+        ("np.cumsum([share", "np.array([share", f"{ROOMS}a_mix_has_its_shares_and_off_is_the_same"),
     ),
     *of(
         "cjepa_jax/planning/costs.py",

@@ -293,6 +293,25 @@ class Linear(nn.Module):
         return jnp.tanh(latents @ w.T + (actions @ a.T)[:, :, None])
 
 
+class Straight(nn.Module):
+    """The next frame if the last motion lasts. Nothing moves at the first frame."""
+
+    dtype: str = "float32"
+    history: int = 9
+
+    @nn.compact
+    def __call__(self, latents, actions, proprio=None):
+        before = jnp.concatenate([latents[:, :1], latents[:, :-1]], axis=1)
+        return 2 * latents - before
+
+
+class Shown(World):
+    """Its latents are the frames themselves."""
+
+    def _tokens(self, params, frames):
+        return frames
+
+
 ROLLED = dict(rollout=3, rollout_weight=1.0, teacher_weight=0.0, distance="mse", target="none", target_norm="none")
 TOY = AC | ROLLED | dict(predictor=dict(type=f"{__name__}:Linear"), proprio=False)
 
@@ -313,6 +332,23 @@ def test_unrolled_predictions_are_those_of_eb_jepa():
     close(value, numbers["prediction"])
     for name in "aw":
         close(np.linalg.norm(gradient["predictor"][name]), numbers["grads"][f"pred.{name}"])
+
+
+def test_a_rollout_starts_from_the_given_true_frames():
+    """With a predictor that adds what happened last, two given frames of a straight motion are enough, one is not."""
+    errors = {}
+    frames = jnp.asarray(np.arange(6)[None, :, None] * np.array([[[1.0, -2.0]], [[0.5, 3.0]]]), jnp.float32)
+    for given in (1, 2):
+        kind = dict(type=f"{__name__}:Straight")
+        more = dict(rollout=3, rollout_weight=1.0, given=given, predictor=kind, latent="flat")
+        objective = Shown(**SMALL | dict(projector={}, sigreg_weight=0.0) | more, steps=10)
+        batch = batch_of(frames, np.zeros((2, 6, 1), np.float32))
+        params = {"predictor": {}}
+        loss = objective.loss(params, {}, {"batch_stats": {}}, batch, jax.random.key(0), 0)[1][0]
+        errors[given] = float(loss["loss/rollout"])
+    # One frame: no motion is known, so the frame is repeated. The error of step k is the mean of (k v)^2.
+    still = np.mean([k**2 for k in (1, 2, 3)]) * np.mean(np.square([1.0, -2.0, 0.5, 3.0]))
+    assert errors[2] < 1e-9 and abs(errors[1] - still) < 1e-4
 
 
 SMALL = dict(
@@ -425,6 +461,7 @@ def test_a_recurrent_prediction_is_the_cells_and_uses_the_last_latent_alone():
         (dict(variance_weight=-1.0), "objective.variance_weight = -1.0: must be 0 or more"),
         (dict(teacher_weight=0.0), "objective.teacher_weight = 0.0: must be above 0, or rollout_weight"),
         (dict(rollout_weight=1.0), "objective.rollout = 0: must be at least 1 with rollout_weight"),
+        (dict(given=0), "objective.given = 0: must be at least 1"),
         (dict(latent="tokens"), "objective.latent = tokens: must be one vector"),
         (dict(predictor=dict(type="cjepa_jax.models.dynamics:Causal", depths=1)), "objective.predictor.depths: "),
     ],
@@ -437,7 +474,11 @@ def test_options_that_cannot_work_are_refused(changes, text):
 @pytest.mark.parametrize(
     "changes, text",
     [
-        (dict(rollout=4, rollout_weight=1.0), "objective.rollout = 4: must be below data.frames = 4"),
+        (
+            dict(rollout=4, rollout_weight=1.0),
+            "objective.rollout = 4: must be at most data.frames - .* = 3",
+        ),
+        (dict(rollout=2, rollout_weight=1.0, given=3), "objective.rollout = 2: must be at most .* objective.given = 1"),
         (dict(proprio=True), "objective.proprio = True: the source gives no state of the agent"),
     ],
 )

@@ -22,6 +22,10 @@ ATTRIBUTES = {  # name -> numbers of its value, least, most
     "mass": (1, 0.01, 100.0),  # times the mass
     "colour": (3, 0.0, 1.0),
     "height": (1, 0.01, 2.0),  # above the floor, view widths
+    "position": (2, 0.0, 1.0),  # view widths
+    "size": (1, 0.02, 0.15),  # radius, view widths
+    "wall": (1, 0.3, 0.7),  # x of the wall of a scene with rooms, view widths
+    "door": (1, 0.2, 0.8),  # y of its door
 }
 FORCED = ("velocity", "spin", "mass")  # attributes of objects that move
 PER_OBJECT = (
@@ -40,10 +44,10 @@ class Done(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Changeable(World):
-    """A world with interventions. A subclass has `drawn` and perhaps `filmed`, in place of `play` and `film`.
+class Doing(World):
+    """A world with the options of an intervention. `done` gives the changed initial state.
 
-    Its setups have the columns of physics.Bodies, in `bodies` or themselves, and `colour` uint8 [K,3].
+    That state has the columns of physics.Bodies, in `bodies` or itself, and `colour` [K,3] of 0 to 255.
 
     Args:
       do: what happens to the chosen objects in the intervened scene: "remove", "insert", "swap" or "set" (see `done`).
@@ -57,7 +61,7 @@ class Changeable(World):
     value: tuple[float, ...] = ()
 
     dos: ClassVar[tuple[str, ...]] = DOS  # of this world
-    attributes: ClassVar[tuple[str, ...]] = tuple(name for name in ATTRIBUTES if name != "height")
+    attributes: ClassVar[tuple[str, ...]] = ("velocity", "spin", "angle", "mass", "colour")
     room: ClassVar[tuple[float, float, float, float]] = (physics.WALL, physics.WALL, 1 - physics.WALL, 1 - physics.WALL)
 
     def __post_init__(self):
@@ -113,6 +117,14 @@ class Changeable(World):
         if self.do == "set":
             out &= _settable(setup, self.attribute)
         return out
+
+
+@dataclass(frozen=True)
+class Changeable(Doing):
+    """A world with interventions. A subclass has `drawn` and perhaps `filmed`, in place of `play` and `film`.
+
+    Its setups are what `Doing.done` changes. Options are those of Doing.
+    """
 
     def play(self, setup: Any, removed: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The scene under `do` of the objects `removed`. Raises DataError."""
@@ -196,10 +208,10 @@ def _set(setup: Any, rows: np.ndarray, attribute: str, value: tuple) -> Any:
         colour = setup.colour.copy()
         colour[rows] = np.rint(255 * np.asarray(value))
         return _with(setup, colour=colour)
-    bodies, rows = _bodies(setup), rows[_settable(setup, attribute)[rows]]
-    column = getattr(bodies, attribute).copy()
+    name, rows = {"size": "half"}.get(attribute, attribute), rows[_settable(setup, attribute)[rows]]
+    column = getattr(setup if name in setup._fields else _bodies(setup), name).copy()
     column[rows] = column[rows] * value[0] if attribute == "mass" else value if len(value) > 1 else value[0]
-    return _with(setup, **{attribute: column})
+    return _with(setup, **{name: column})
 
 
 def _settable(setup: Any, attribute: str) -> np.ndarray:

@@ -7,8 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from cjepa_jax.data.worlds import draw, layout
-from cjepa_jax.data.worlds.acting.base import Acting
+from cjepa_jax.data.worlds.acting.base import Acting, Parts
 from cjepa_jax.data.worlds.base import check_integer, check_range, check_step
+from cjepa_jax.data.worlds.interventions import DOS, Done
 from cjepa_jax.data.worlds.layout import CIRCLE, DISC
 from cjepa_jax.data.worlds.physics import WALL, Bodies, Physics, simulate
 from cjepa_jax.errors import ConfigError
@@ -33,6 +34,9 @@ class Nudge(Acting):
     Tasks: "move": the goal is what the policy "aim" reaches after 12 frames. Success: the centre of object 1, the black
     one, is within 0.1 of its place in the goal.
 
+    Interventions: remove, insert, swap, and set of position, velocity, spin, mass, size and colour. A mass does not
+    change with a size.
+
     Args:
       balls: number of discs, the agent included.
       size_range: radii, view widths.
@@ -43,6 +47,8 @@ class Nudge(Acting):
     size_range: tuple[float, float] = (0.08, 0.12)
     dt: float = 0.1
 
+    dos: ClassVar[tuple[str, ...]] = DOS
+    attributes: ClassVar[tuple[str, ...]] = ("position", "velocity", "spin", "mass", "size", "colour")
     policies: ClassVar[tuple[str, ...]] = ("nudge", "aim")
     tasks: ClassVar[tuple[str, ...]] = ("move",)
     label_names: ClassVar[tuple[str, ...]] = ("count", "position/x", "position/y", "velocity/x", "velocity/y")
@@ -60,7 +66,9 @@ class Nudge(Acting):
         object.__setattr__(self, "size_range", sizes)
         object.__setattr__(self, "objects", self.balls)
         check_step("data.options.dt", self.dt)
-        limit = sizes[0] * PHYSICS.substeps / FASTEST
+        self.check_speed(FASTEST)
+        least = min(sizes[0], self.value[0] if self.do == "set" and self.attribute == "size" else 1)
+        limit = least * PHYSICS.substeps / FASTEST
         if self.dt > limit:
             raise ConfigError(f"data.options.dt is {self.dt!r}; it must be at most {limit:.3g}, or walls leak")
 
@@ -81,22 +89,41 @@ class Nudge(Acting):
         nothing = np.zeros(self.balls, bool)
         return np.stack([self._step(row, action, nothing) for row, action in rows]).reshape(states.shape)
 
-    def _step(self, row: np.ndarray, action: np.ndarray, removed: np.ndarray) -> np.ndarray:
-        """The next objects [K,COLUMNS]."""
+    def _step(self, row: np.ndarray, action: np.ndarray, removed: np.ndarray, agents: tuple = (0,)) -> np.ndarray:
+        """The next objects [K,COLUMNS]. agents: those that the action pushes."""
         new = np.array(row, float)
-        new[0, VELOCITY] += PUSH * np.clip(action, -1, 1)
-        new[0, VELOCITY] *= min(1.0, FASTEST / max(float(np.linalg.norm(new[0, VELOCITY])), 1e-9))
-        kind, half = np.full(self.balls, DISC), np.repeat(new[:, RADIUS, None], 2, 1)
-        bodies = Bodies(
-            kind=kind, half=half, position=new[:, PLACE], angle=new[:, 2], velocity=new[:, VELOCITY], spin=new[:, 5],
-            mass=new[:, MASS], layer=np.zeros(self.balls, int),
-        )  # fmt: skip
-        new[:, :6] = simulate(bodies, PHYSICS, 2, self.dt, removed, events=False)[0][1]
+        for k in agents:
+            new[k, VELOCITY] += PUSH * np.clip(action, -1, 1)
+            new[k, VELOCITY] *= min(1.0, FASTEST / max(float(np.linalg.norm(new[k, VELOCITY])), 1e-9))
+        new[:, :6] = simulate(_bodies(new), PHYSICS, 2, self.dt, removed, events=False)[0][1]
         return new
+
+    def parts(self, first: np.ndarray) -> Parts:
+        """The discs."""
+        rows = first.reshape(-1, COLUMNS)
+        return Parts(_bodies(rows), 255 * rows[:, COLOUR])
+
+    def under(self, first: np.ndarray, actions: np.ndarray, act: Done) -> dict[str, np.ndarray]:
+        """The arrays of a clip of the changed discs."""
+        rows, bodies = first.reshape(-1, COLUMNS)[act.stands_for], act.setup.bodies
+        rows[:, PLACE], rows[:, VELOCITY], rows[:, 5] = bodies.position, bodies.velocity, bodies.spin
+        rows[:, RADIUS], rows[:, MASS] = bodies.half[:, 0], bodies.mass
+        if self.do == "set" and self.attribute in ("position", "size"):  # not inside a wall
+            low = WALL + rows[:, RADIUS, None]
+            rows[:, PLACE] = np.clip(rows[:, PLACE], low, 1 - low)
+        inked = act.setup.colour != 255 * rows[:, COLOUR]
+        rows[:, COLOUR] = np.where(inked, act.setup.colour / 255, rows[:, COLOUR])
+        agents = tuple(np.flatnonzero(act.stands_for == 0).tolist())
+        states = [rows]
+        for action in actions[:-1]:
+            states.append(self._step(states[-1], action, act.removed, agents))
+        found = self.scene(np.stack(states).reshape(len(actions), -1), act.removed)
+        cut = {name: found[name][: self.balls] for name in ("masks", "amodal")}
+        return found | cut | {"states": found["states"][:, : self.balls]}
 
     def without(self, first: np.ndarray, actions: np.ndarray, removed: np.ndarray) -> np.ndarray:
         """The others under the same actions. Without the agent nothing pushes."""
-        states = [first.reshape(self.balls, COLUMNS)]
+        states = [first.reshape(-1, COLUMNS)]
         for action in actions[:-1]:
             states.append(self._step(states[-1], action, removed))
         return np.stack(states).reshape(len(actions), -1)
@@ -143,7 +170,7 @@ class Nudge(Acting):
 
     def _polygons(self, rows: np.ndarray) -> list[list[np.ndarray]]:
         each = rows[:, :, None, PLACE] + rows[:, :, RADIUS, None, None] * CIRCLE  # [T,K,V,2]
-        return draw.outlines([[each[:, k]] for k in range(self.balls)], self.size)
+        return draw.outlines([[each[:, k]] for k in range(each.shape[1])], self.size)
 
     def _paint(self, rows: np.ndarray, polygons: list[list[np.ndarray]], removed: np.ndarray) -> np.ndarray:
         """Each frame has the colours of its own state."""
@@ -156,7 +183,7 @@ class Nudge(Acting):
 
     def scene(self, states: np.ndarray, removed: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays of a clip."""
-        rows = states.reshape(len(states), self.balls, COLUMNS)
+        rows = states.reshape(len(states), -1, COLUMNS)
         polygons = self._polygons(rows)
         masks, amodal = draw.masks(polygons, np.flatnonzero(~removed)[::-1].tolist(), len(rows), self.size)
         parts = [np.ones_like(rows[..., :1]), rows[..., PLACE], rows[..., VELOCITY], rows[..., RADIUS : MASS + 1]]
@@ -165,3 +192,12 @@ class Nudge(Acting):
             "video": self._paint(rows, polygons, removed), "masks": masks, "amodal": amodal, "states": known,
             "proprio": known[:, 0, 1:5].copy(), "labels": self.labels(known),
         }  # fmt: skip
+
+
+def _bodies(rows: np.ndarray) -> Bodies:
+    """Objects [K,COLUMNS] as the simulator takes them."""
+    return Bodies(
+        kind=np.full(len(rows), DISC), half=np.repeat(rows[:, RADIUS, None], 2, 1), position=rows[:, PLACE],
+        angle=rows[:, 2], velocity=rows[:, VELOCITY], spin=rows[:, 5], mass=rows[:, MASS],
+        layer=np.zeros(len(rows), int),
+    )  # fmt: skip

@@ -1,7 +1,7 @@
 """Push: Push-T, a disc pushes a T to a pose. The published environment's dynamics, rewritten from its constants."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,11 +10,14 @@ import pymunk
 
 from cjepa_jax.data.worlds import draw
 from cjepa_jax.data.worlds.acting import push_expert
-from cjepa_jax.data.worlds.acting.base import Acting
-from cjepa_jax.data.worlds.layout import CIRCLE
+from cjepa_jax.data.worlds.acting.base import Acting, Parts, Setup
+from cjepa_jax.data.worlds.interventions import DOS, Done
+from cjepa_jax.data.worlds.layout import CIRCLE, DISC
+from cjepa_jax.data.worlds.physics import DRIVEN, FIXED, Bodies
 
 VIEW = 512.0  # units of the published environment in a view width
 WALLS = (5.0, 506.0)  # the four walls' axes. Their radius is 2
+LOW, HIGH = (WALLS[0] + 2) / VIEW, (WALLS[1] - 2) / VIEW  # their inner sides, view widths
 AGENT = 15.0  # the agent's radius
 BAR = ((-60.0, 0.0), (60.0, 0.0), (60.0, 30.0), (-60.0, 30.0))  # the T's parts, around the body's origin
 STEM = ((-15.0, 30.0), (15.0, 30.0), (15.0, 120.0), (-15.0, 120.0))
@@ -25,32 +28,51 @@ NEAR, TURNED = 20.0, np.pi / 9  # success: distance of (agent, block), and angle
 OFFSET = 25  # frames between start and goal of a task
 ENDING = (256.0, 256.0, np.pi / 4)  # the drawn target pose, not an episode's goal
 INK, WOOD, MARK, GROUND = (65, 105, 225), (112, 128, 144), (144, 238, 144), (250, 250, 250)
+COLOURS = (INK, WOOD)
 HELD = 5  # frames for which the policy "held" keeps its action
 
 
 class Table:
-    """One simulation: a space with the walls, the agent and the block. The same inputs give the same bits."""
+    """One simulation: a space with the walls, the agent and the block. The same inputs give the same bits.
 
-    def __init__(self, state: np.ndarray, block: bool = True):
+    twins: further agents (0), which move as the agent does, and blocks (1): (0 or 1, place [2], angle) of each.
+    """
+
+    def __init__(self, state: np.ndarray, block: bool = True, twins: Sequence[tuple] = ()):
         self.space = pymunk.Space()
         self.space.damping = 0  # quasi-static: a block that is not pushed stops within a step
         low, high = WALLS
         corners = ((low, high), (low, low), (high, low), (high, high), (low, high))
         for a, b in zip(corners, corners[1:], strict=False):
             self.space.add(pymunk.Segment(self.space.static_body, a, b, 2))
-        self.agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
-        self.space.add(self.agent, pymunk.Circle(self.agent, AGENT))
-        # Both parts' moment is that of the bar, and the centre of gravity is the mean of theirs, as published.
-        self.block = pymunk.Body(1, 2 * pymunk.moment_for_poly(1, BAR))
-        parts = [pymunk.Poly(self.block, part) for part in (BAR, STEM)]
-        self.block.center_of_gravity = (parts[0].center_of_gravity + parts[1].center_of_gravity) / 2
-        if block:
-            self.space.add(self.block, *parts)
         x, y, block_x, block_y, angle, vx, vy = (float(value) for value in state)
-        self.agent.position, self.agent.velocity = (x, y), (vx, vy)
-        self.block.angle = angle  # before the position: it turns the body about its centre of gravity
-        self.block.position = (block_x, block_y)
+        self.agent = self._agent(x, y)
+        self.agent.velocity = (vx, vy)
+        self.block = self._block(block_x, block_y, angle, there=block)
+        self.twins = [self._block(x, y, angle) if kind else self._agent(x, y) for kind, (x, y), angle in twins]
+        self.copies = [body for body, (kind, *_) in zip(self.twins, twins, strict=True) if not kind]
         self.place = [x, y, vx, vy]
+
+    def _agent(self, x: float, y: float) -> pymunk.Body:
+        agent = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
+        self.space.add(agent, pymunk.Circle(agent, AGENT))
+        agent.position = (float(x), float(y))
+        return agent
+
+    def _block(self, x: float, y: float, angle: float, there: bool = True) -> pymunk.Body:
+        # Both parts' moment is that of the bar, and the centre of gravity is the mean of theirs, as published.
+        block = pymunk.Body(1, 2 * pymunk.moment_for_poly(1, BAR))
+        parts = [pymunk.Poly(block, part) for part in (BAR, STEM)]
+        block.center_of_gravity = (parts[0].center_of_gravity + parts[1].center_of_gravity) / 2
+        if there:
+            self.space.add(block, *parts)
+        block.angle = float(angle)  # before the position: it turns the body about its centre of gravity
+        block.position = (float(x), float(y))
+        return block
+
+    def others(self) -> np.ndarray:
+        """Place and angle of the twins, [n,3]."""
+        return np.array([[*body.position, body.angle] for body in self.twins]).reshape(-1, 3)
 
     def step(self, action: np.ndarray) -> np.ndarray:
         """Ten physics steps under an action [2]: the next state [7]."""
@@ -61,6 +83,8 @@ class Table:
             vx += (STIFF * (to_x - x) - DAMP * vx) * TICK
             vy += (STIFF * (to_y - y) - DAMP * vy) * TICK
             agent.velocity = (vx, vy)
+            for twin in self.copies:
+                twin.velocity = (vx, vy)
             step(TICK)
             x, y = x + vx * TICK, y + vy * TICK
         self.place = [x, y, vx, vy]
@@ -85,12 +109,18 @@ class Push(Acting):
     Tasks: "episode": the goal is what the policy "weak" reaches from the start after 25 frames. Success: agent and
     block together are within 20 units, and the angle within 20 degrees.
 
+    Interventions: remove, insert, swap, and set of position and colour, of the agent's velocity or the block's angle. A
+    twin of the agent moves as the agent does. Where a block would be inside a wall, it is moved off it first.
+
     Args:
       target: whether the published environment's fixed target pose is drawn.
     """
 
     target: bool = True
 
+    dos: ClassVar[tuple[str, ...]] = DOS
+    attributes: ClassVar[tuple[str, ...]] = ("position", "velocity", "angle", "colour")
+    room: ClassVar[tuple[float, float, float, float]] = (LOW, LOW, HIGH, HIGH)
     policies: ClassVar[tuple[str, ...]] = ("weak", "held", "expert")
     tasks: ClassVar[tuple[str, ...]] = ("episode",)
     noise: ClassVar[float] = 0.1
@@ -182,6 +212,38 @@ class Push(Acting):
         step = Table(first, block=False).step
         return np.stack([first, *(step(action) for action in actions[:-1])])
 
+    def parts(self, first: np.ndarray) -> Parts:
+        """Agent and block. The block, as a disc around it, only says how much room it needs."""
+        state = first.reshape(-1) / VIEW  # VIEW is a power of two: no bit is lost
+        bodies = Bodies(
+            kind=np.full(2, DISC), half=np.repeat([[AGENT], [REACH]], 2, 1) / VIEW, position=state[:4].reshape(2, 2),
+            angle=np.array([0.0, first[4]]), velocity=np.array([state[5:], [0, 0]]), spin=np.zeros(2),
+            mass=np.ones(2), layer=np.zeros(2, int), mode=np.array([DRIVEN, FIXED]),
+        )  # fmt: skip
+        return Parts(bodies, np.array([INK, WOOD], float))
+
+    def changed(self, setup: Setup, chosen: np.ndarray) -> np.ndarray:
+        """See World. The agent has no angle."""
+        out = super().changed(setup, chosen)
+        return out & [self.do != "set" or self.attribute != "angle", True]
+
+    def under(self, first: np.ndarray, actions: np.ndarray, act: Done) -> dict[str, np.ndarray]:
+        """The arrays of a clip of the changed agent and block, and their twins."""
+        bodies = act.setup.bodies
+        places = VIEW * bodies.position
+        moved = [k for k in range(len(places)) if k > 1 or (places[k] != first[2 * k : 2 * k + 2]).any()]
+        for k in [*moved, *([1] if bodies.angle[1] != first[4] else [])]:
+            places[k] = _off_the_walls(places[k], bodies.angle[k], bool(act.stands_for[k]))
+        state = np.array([*places[:2].ravel(), bodies.angle[1], *(VIEW * bodies.velocity[0])])
+        twins = list(zip(act.stands_for[2:].tolist(), places[2:], bodies.angle[2:].tolist(), strict=True))
+        table = Table(state, twins=twins)
+        states, others = [state], [table.others()]
+        for action in actions[:-1]:
+            states.append(table.step(action))
+            others.append(table.others())
+        more = dict(colours=act.setup.colour, twins=(act.stands_for[2:], np.stack(others)))
+        return self.scene(np.stack(states), np.zeros(2, bool), **more)
+
     def outlines(self, states: np.ndarray) -> list[list[np.ndarray]]:
         """The convex parts of agent and block in view widths: [T,V,2] each."""
         sin, cos = np.sin(states[:, 4]), np.cos(states[:, 4])
@@ -193,27 +255,38 @@ class Push(Acting):
         """Images uint8 [..., H, W, 3]."""
         flat = np.asarray(states, float).reshape(-1, 7)
         parts = draw.outlines(self.outlines(flat), self.size)
-        return self._paint(parts, np.zeros(2, bool), len(flat)).reshape(*states.shape[:-1], self.size, self.size, 3)
+        return self._paint(parts, [1, 0], COLOURS, len(flat)).reshape(*states.shape[:-1], self.size, self.size, 3)
 
-    def _paint(self, parts: list[list[np.ndarray]], removed: np.ndarray, frames: int) -> np.ndarray:
+    def _paint(self, parts: list[list[np.ndarray]], order: list[int], colours: Sequence, frames: int) -> np.ndarray:
         video = np.repeat(_ground(self.size, self.target)[None], frames, 0)
-        strokes = [(part, colour) for k, colour in ((1, WOOD), (0, INK)) if not removed[k] for part in parts[k]]
-        for part, colour in strokes:
-            for image, polygon in zip(video, part, strict=True):
-                draw.fill(image, polygon, colour)
+        for k in order:
+            for part in parts[k]:
+                for image, polygon in zip(video, part, strict=True):
+                    draw.fill(image, polygon, colours[k])
         return video
 
-    def scene(self, states: np.ndarray, removed: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays of a clip."""
-        parts = draw.outlines(self.outlines(states), self.size)
-        order = [k for k in (1, 0) if not removed[k]]
-        masks, amodal = draw.masks(parts, order, len(states), self.size)
+    def scene(self, states: np.ndarray, removed: np.ndarray, colours: Sequence = COLOURS, twins: tuple = ((), ())):
+        """The arrays of a clip.
+
+        colours: of agent and block, and of the twins. twins: which object each stands for [n], and their place and
+        angle [T,n,3]. They are drawn below their object, and have no row.
+        """
+        kinds, poses = twins
+        shapes = self.outlines(states)
+        for n, kind in enumerate(kinds):
+            x, y, angle = poses[:, n].T
+            shapes.append(self.outlines(np.stack([x, y, x, y, angle, 0 * x, 0 * x], -1))[kind])
+        parts = draw.outlines(shapes, self.size)
+        whose = [0, 1, *kinds]
+        order = sorted((k for k in range(len(parts)) if k > 1 or not removed[k]), key=lambda k: (-whose[k], -k))
+        masks, amodal = (of[:2] for of in draw.masks(parts, order, len(states), self.size))
         sin, cos, one = np.sin(states[:, 4]), np.cos(states[:, 4]), np.ones(len(states))
         agent = np.stack([one, *states[:, :2].T / VIEW, 0 * one, one, *states[:, 5:].T / VIEW], -1)
         block = np.stack([one, *states[:, 2:4].T / VIEW, sin, cos, 0 * one, 0 * one], -1)
         known = np.where(removed[:, None], 0, np.stack([agent, block], 1)).astype(np.float32)  # [T,2,S]
+        video = self._paint(parts, order, np.rint(colours).tolist(), len(states))
         return {
-            "video": self._paint(parts, removed, len(states)), "masks": masks, "amodal": amodal, "states": known,
+            "video": video, "masks": masks, "amodal": amodal, "states": known,
             "proprio": np.ascontiguousarray(known[:, 0, [1, 2, 5, 6]]),
             "labels": self.labels(known),
         }  # fmt: skip
@@ -230,6 +303,14 @@ def clearance(place: np.ndarray, angle: float) -> float:
     own = np.array([cos * place[0] + sin * place[1], cos * place[1] - sin * place[0]])
     outside = [np.maximum(np.maximum(np.min(part, 0) - own, own - np.max(part, 0)), 0) for part in (BAR, STEM)]
     return min(float(np.hypot(*away)) for away in outside)
+
+
+def _off_the_walls(place: np.ndarray, angle: float, block: bool) -> np.ndarray:
+    """The nearest place [2] of the agent, or of a block with this angle, whose outline is within the walls."""
+    points = np.array([*BAR, *STEM]) if block else AGENT * np.array([[-1.0, -1], [1, 1]])
+    sin, cos = (np.sin(angle), np.cos(angle)) if block else (0.0, 1.0)
+    points = points @ np.array([[cos, sin], [-sin, cos]])
+    return np.clip(place, VIEW * LOW - points.min(0), VIEW * HIGH - points.max(0))
 
 
 @functools.lru_cache(maxsize=8)

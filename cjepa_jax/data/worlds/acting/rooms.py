@@ -1,13 +1,16 @@
 """Rooms: a dot in two rooms that a wall with a door separates."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from cjepa_jax.data.worlds.acting.base import Acting
+from cjepa_jax.data.worlds.acting.base import Acting, Parts
 from cjepa_jax.data.worlds.base import check_range
+from cjepa_jax.data.worlds.interventions import Done
+from cjepa_jax.data.worlds.layout import DISC
+from cjepa_jax.data.worlds.physics import Bodies
 from cjepa_jax.errors import ConfigError
 
 EDGE = 0.03  # thickness of the outer walls, and half the thickness of the wall between the rooms
@@ -15,6 +18,7 @@ DOOR = 0.125  # half the width of the door
 SPEED = 0.08  # of the action 1, view widths a frame
 TOLERANCE = 3 / 32  # distance from the goal that counts as success
 FAR = 8 / 32  # least distance of a goal from the start
+PUSHES = 4  # frames for which the policy "press" pushes
 SLACK = 1e-6  # a dot that slides along the door's side is in the door, also if its state is rounded
 X, Y, WALL, GAP = range(4)  # columns of a state: the dot's place, the wall's x, the door's y
 INK, BRICK, GROUND = (208, 48, 40), (52, 56, 72), (236, 234, 226)
@@ -28,8 +32,14 @@ class Rooms(Acting):
     first, then along y, and stops at walls. Nothing is random after the start. `advance` and `picture` work on arrays
     of any library with NumPy's namespace (`__array_namespace__`), so a planner can compile them.
 
-    Policies: "walk" turns a little at each step. "expert" goes through the door to random places, with noise.
+    Policies: "walk" turns a little at each step. "expert" goes through the door to random places, with noise. Probing:
+    "press" goes to the wall and pushes towards the other room, half of the time in front of the door, else elsewhere.
+    Its actions do not tell where the door is, and those of the expert do.
     Tasks: "door" (the goal is in the other room), "room" (in the same room), "any". Goals are at least FAR away.
+
+    Interventions: remove, insert (the twin does the same actions, dots pass through each other), and set of the dot's
+    position, size and colour, or of the place of wall or door. A dot in a wall begins beside it. There is nothing to
+    swap with.
 
     Args:
       look: "rgb", or "channels" (two channels: the dot, the walls).
@@ -48,7 +58,11 @@ class Rooms(Acting):
     shown: int = 0
     ink: tuple[int, int, int] = INK
 
+    dos: ClassVar[tuple[str, ...]] = ("remove", "insert", "set")
+    attributes: ClassVar[tuple[str, ...]] = ("position", "size", "colour", "wall", "door")
+    room: ClassVar[tuple[float, float, float, float]] = (EDGE, EDGE, 1 - EDGE, 1 - EDGE)
     policies: ClassVar[tuple[str, ...]] = ("walk", "expert")
+    probing: ClassVar[tuple[str, ...]] = ("press",)
     tasks: ClassVar[tuple[str, ...]] = ("door", "room", "any")
     compiles: ClassVar[bool] = True
     label_names: ClassVar[tuple[str, ...]] = ("dot/x", "dot/y", "wall/x", "door/y")
@@ -69,6 +83,10 @@ class Rooms(Acting):
         if [type(v) is int and 0 <= v <= 255 for v in ink] != [True] * 3:
             raise ConfigError(f"data.options.ink is {self.ink!r}; it must be three integers of 0 to 255")
         object.__setattr__(self, "ink", tuple(self.ink))
+        if self.do == "set" and self.attribute == "colour" and self.look != "rgb":
+            raise ConfigError("data.options.attribute is 'colour'; with data.options.look = 'channels' there is none")
+        if self.do == "set" and self.attribute == "size" and self.value[0] > 0.1:
+            raise ConfigError(f"data.options.value is {self.value!r}; the dot's radius must be at most 0.1")
         for name, least in (("wall", 0.3), ("door", 0.2)):
             limits = check_range(f"data.options.{name}", getattr(self, name), least, 1 - least)
             object.__setattr__(self, name, limits)
@@ -103,16 +121,23 @@ class Rooms(Acting):
         low, high = xp.where(inside, gap - half, margin), xp.where(inside, gap + half, 1 - margin)
         return xp.stack([x, xp.clip(y + move[..., 1], low, high), wall, gap], -1)
 
-    def picture(self, states, door: bool = True):
-        """Images uint8 [..., H, W, 3 or 2], anti-aliased, so that moves of less than a pixel are visible."""
+    def picture(self, states, door: bool = True, below: tuple = ()):
+        """Images uint8 [..., H, W, 3 or 2], anti-aliased, so that moves of less than a pixel are visible.
+
+        below: states of further dots, which are drawn first.
+        """
         xp = states.__array_namespace__()
-        dot, bricks = self._cover(states), self._walls(states, door)
+        dots, bricks = [self._cover(each) for each in (*below, states)], self._walls(states, door)
         if self.look == "channels":
+            dot = dots[-1]
+            for other in dots[:-1]:
+                dot = xp.maximum(dot, other)
             layers = xp.stack([dot, bricks], -1)
         else:
-            ground, brick, ink = (xp.asarray(colour, dtype=dot.dtype) for colour in (GROUND, BRICK, self.ink))
+            ground, brick, ink = (xp.asarray(colour, dtype=bricks.dtype) for colour in (GROUND, BRICK, self.ink))
             layers = (ground + bricks[..., None] * (brick - ground)) / 255
-            layers = layers + dot[..., None] * (ink / 255 - layers)
+            for dot in dots:
+                layers = layers + dot[..., None] * (ink / 255 - layers)
         return xp.astype(xp.round(255 * layers), xp.uint8)
 
     def seen(self, states, frame: int):
@@ -173,8 +198,37 @@ class Rooms(Acting):
         return self.straight(states, target)
 
     def behave(self, policy: str, rng: np.random.Generator, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """One episode's policy: "walk" or "expert"."""
+        """One episode's policy: "walk", "expert" or "press"."""
+        if policy == "press":
+            return self._press(rng, first)
         return self._walk(rng) if policy == "walk" else self._wander(rng, first)
+
+    def _press(self, rng: np.random.Generator, first: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        wall, gap = first[WALL:]
+        margin, height, way = EDGE + self.radius, 0.0, 0.0
+        left = 0  # frames for which it still pushes. 0: it chooses a new height
+
+        def draw() -> float:
+            if rng.random() < 0.5:
+                return gap + rng.uniform(-0.9, 0.9) * (DOOR - self.radius)
+            while True:
+                place = rng.uniform(margin, 1 - margin)
+                if abs(place - gap) > DOOR:
+                    return place
+
+        def act(state: np.ndarray) -> np.ndarray:
+            nonlocal height, left, way
+            height, left = (height, left) if left else (draw(), PUSHES)
+            side = -1.0 if state[X] < wall else 1.0
+            face = np.array([wall + side * margin, height, *first[WALL:]])
+            there = np.abs(state[:WALL] - face[:WALL]).max() < 0.02 or abs(state[X] - wall) < margin - SLACK
+            move = self.straight(state, face)
+            if left < PUSHES or there:
+                way, left = (-side if left == PUSHES else way), left - 1
+                move = np.array([way, 0.0])
+            return np.clip(move + rng.normal(0, 0.05, 2), -1, 1)
+
+        return act
 
     def _walk(self, rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
         heading = rng.uniform(0, 2 * np.pi)
@@ -204,11 +258,30 @@ class Rooms(Acting):
         """The rooms without the dot: nothing else moves."""
         return np.repeat(first[None], self.frames, 0)
 
-    def scene(self, states: np.ndarray, removed: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays of a clip."""
+    def parts(self, first: np.ndarray) -> Parts:
+        """The dot."""
+        zero, place = np.zeros(1), first[None, :WALL]
+        bodies = Bodies(
+            kind=np.full(1, DISC), half=np.full((1, 2), self.radius), position=place, angle=zero,
+            velocity=np.zeros((1, 2)), spin=zero, mass=np.ones(1), layer=np.zeros(1, int),
+        )  # fmt: skip
+        return Parts(bodies, np.array([self.ink], float), wall=first[WALL, None], door=first[GAP, None])
+
+    def under(self, first: np.ndarray, actions: np.ndarray, act: Done) -> dict[str, np.ndarray]:
+        """The arrays of a clip of the changed dot, wall or door, or of the dot and its twins."""
+        dot, (wall, gap), nothing = act.setup.bodies, (act.setup.wall[0], act.setup.door[0]), np.zeros(1, bool)
+        ink = tuple(np.rint(act.setup.colour[0]).astype(int).tolist())
+        world = replace(self, radius=float(dot.half[0, 0]), ink=ink, do="remove", attribute="", value=())
+        starts = np.array([[*place, wall, gap] for place in dot.position])
+        states = world.open_loop(world.advance(starts, np.zeros(2)), np.repeat(actions[None, :-1], len(starts), 0))
+        return world.scene(states[0], nothing, below=tuple(states[1:]))
+
+    def scene(self, states: np.ndarray, removed: np.ndarray, below: tuple = ()) -> dict[str, np.ndarray]:
+        """The arrays of a clip. below: see `picture`."""
         gone, n = bool(removed[0]), self.shown or self.frames
         drawn = states + np.array([9.0 if gone else 0, 0, 0, 0])  # a removed dot is far outside the view
-        video = np.concatenate([self.picture(drawn[:n]), self.picture(drawn[n:], door=False)])
+        shown, hidden = (tuple(each[part] for each in below) for part in (slice(n), slice(n, None)))
+        video = np.concatenate([self.picture(drawn[:n], below=shown), self.picture(drawn[n:], False, hidden)])
         masks = (self._cover(drawn) > 0)[None]
         known = np.concatenate([np.ones((len(states), 1)), states], 1).astype(np.float32)[:, None] * (not gone)
         return {

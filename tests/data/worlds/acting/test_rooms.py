@@ -100,6 +100,35 @@ def test_both_policies_act_and_one_can_be_chosen():
         assert all((world.setup(i).first == ROOMS.setup(i).first).all() for i in range(5))
 
 
+def test_a_mix_has_its_shares_and_off_is_the_same():
+    mix = (("press", 0.5), ("door", 0.3), ("walk", 0.2))
+    world = Rooms(size=32, mix=mix)
+    names = [world._behaviours[world.setup(i).policy] for i in range(400)]
+    for name, share in mix:
+        assert abs(names.count(name) / 400 - share) < 0.08
+    assert Rooms(size=32, mix=[["walk", 1]]).mix == (("walk", 1.0),)  # as from a command line
+    alone = Rooms(size=32, frames=6, mix=(("walk", 1.0),))
+    assert all(np.array_equal(alone[i]["actions"], Rooms(size=32, frames=6, policy="walk")[i]["actions"])
+               for i in range(3))  # fmt: skip
+    assert world.setup(5).seed == ROOMS.setup(5).seed and (world.setup(5).first == ROOMS.setup(5).first).all()
+
+
+def test_press_pushes_at_the_wall_in_front_of_the_door_and_elsewhere():
+    """Half of the pushes pass, and what it does at the wall does not depend on where the door is."""
+    world, begun, passed = Rooms(size=8, frames=80, policy="press"), 0, 0
+    for i in range(40):
+        states, actions = world.trajectory(world.setup(i))
+        wall, gap = states[0, WALL:]
+        face = np.abs(np.abs(states[:, X] - wall) - MARGIN) < 0.021
+        towards = np.sign(wall - states[:, X]) * actions[:, 0] > 0.8
+        first = np.flatnonzero(face[:-4] & towards[:-4] & ~np.r_[False, (face & towards)[:-5]])
+        begun += len(first)
+        passed += (np.sign(states[first + 4, X] - wall) != np.sign(states[first, X] - wall)).sum()
+        inside = np.abs(states[:, X] - wall) < MARGIN - 1e-9
+        assert (np.abs(states[inside, Y] - gap) <= DOOR).all()
+    assert begun > 100 and 0.3 < passed / begun < 0.7
+
+
 def test_an_expert_does_tasks_and_stays_at_the_goal():
     """The goal's room is the task's. The places that follow differ by the noise alone."""
     for kind, crosses in (("door", True), ("room", False)):
@@ -163,8 +192,17 @@ def test_tasks_are_reproducible_and_differ_from_episodes():
 @pytest.mark.parametrize(
     "options",
     [{"policy": "walks"}, {"look": "grey"}, {"radius": 0.2}, {"speed": True}, {"wall": (0.1, 0.5)}, {"door": 0.5},
-     {"shown": -1}, {"ink": (0, 0, 256)}, {"ink": 7}, {"hold_out": True}],
+     {"mix": 5}, {"mix": (("walk", 0.5),)}, {"shown": -1}, {"ink": (0, 0, 256)}, {"ink": 7}, {"hold_out": True}],
 )  # fmt: skip
 def test_bad_options_are_refused(options):
     with pytest.raises(ConfigError, match=f"data.options.{next(iter(options))} is"):
         Rooms(**options)
+
+
+def test_a_mix_of_unknown_policies_is_refused():
+    for mix, text in ((("run", 1.0), "has 'run'; it must have some of walk, expert, door, room, any, press"),
+                      (("walk", 2.0), "has the share 2.0; it must be within 0 and 1")):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"^data.options.mix {text}"):
+            Rooms(mix=(mix,))
+    with pytest.raises(ConfigError, match="^data.options.policy is 'walk'; it must be 'mixed' with data.options.mix"):
+        Rooms(policy="walk", mix=(("walk", 1.0),))
