@@ -11,18 +11,21 @@ from jaxtyping import Bool, Float
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models import packing, position_encoding, tokenizers
+from cjepa_jax.models.layers import NORMAL
 from cjepa_jax.models.transformer import Stack
 from cjepa_jax.types import Array, Rows
 
 
 class Encoder(nn.Module):
-    """Encodes all tokens of a scene, or its visible ones. No class token, pre-norm, final LayerNorm.
+    """Encodes all tokens of a scene, or its visible ones. Pre-norm, final LayerNorm.
 
     Attributes: variant as "L/16". tubelet: frames per token of a clip. gelu: "exact" or "tanh". remat: "none", "dots"
     or "full". depth: blocks (0: the variant's). positions, position_grid: see position_encoding. epsilon of the norms.
     channels: C, of which each has a mean and a std: (x / scale - mean) / std. dtype of the computation (sums and norms
     are float32). tokenizer: the section of another one (models/tokenizers.py). None: of videos. causal, levels: see
-    transformer.Stack. With causal = "frame" a token sees none of a later time.
+    transformer.Stack. With causal = "frame" a token sees none of a later time. class_token: a learned token that every
+    token sees and that sees all visible ones. It is not in the result, whose tokens are those of the grid. Its
+    attention takes the whole grid, so packed rows save nothing. layer_scale: see transformer.Block (0: none).
     """
 
     variant: str = "L/16"
@@ -41,6 +44,8 @@ class Encoder(nn.Module):
     tokenizer: Mapping | None = None
     causal: str = "none"
     levels: tuple[int, ...] = ()
+    class_token: bool = False
+    layer_scale: float = 0.0
 
     @property
     def width(self) -> int:
@@ -56,13 +61,14 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, scene: Any, rows: Rows | None = None, keep: Bool[Array, "B N"] | None = None
+        self, scene: Any, rows: Rows | None = None, keep: Bool[Array, "B N"] | None = None, whole: bool = False
     ) -> Float[Array, "B N E"]:
         """[B, T, H, W, C] values (pixels in 0..255 with the default scale), or what the tokenizer takes -> [B, N, D].
 
         Args:
           rows: encode only these tokens, each segment of a row separately. The result is 0 at all others.
           keep: bool [B, N]. Encode the whole grid with the other tokens set to zero.
+          whole: with `class_token`, its token comes first: [B, 1 + N, D].
         """
         size = parse(self.variant)
         (x, positions), grid = tokenizers.of(self, name="tokenizer")(scene), self.grid(scene)
@@ -77,6 +83,7 @@ class Encoder(nn.Module):
             epsilon=self.epsilon,
             causal=self.causal,
             levels=tuple(self.levels),
+            layer_scale=self.layer_scale,
             name="stack",
         )
         rotation = position_encoding.rotation(self, grid, size.width // size.heads)
@@ -85,8 +92,26 @@ class Encoder(nn.Module):
             raise ConfigError(f"objective.encoder.causal = {self.causal!r}: must be none with rows of visible tokens")
         if keep is not None:
             x = jnp.where(keep[..., None], x, 0)
+        if self.class_token:
+            every = self._after_class_token(stack, x, rows)
+            return every if whole else every[:, 1:]
         if rows is None:
             return stack(x, rotation=None if rotation is None else rotation[None], time=time)
         packed, segment = packing.gather(x, rows)
         rotation = None if rotation is None else packing.of_slots(rotation, rows)
         return packing.scatter(stack(packed, segment, None, rotation), rows, x.shape[:2])
+
+    def _after_class_token(self, stack: Stack, x: Float[Array, "B N D"], rows: Rows | None) -> Float[Array, "B M E"]:
+        """The class token and the tokens of the grid, [B, 1 + N, E]. Tokens that are not in `rows` are 0."""
+        if self.positions.startswith("rope") or self.causal != "none":
+            name = "causal" if self.causal != "none" else "positions"
+            text = f"objective.encoder.{name} = {getattr(self, name)!r}"
+            raise ConfigError(f"{text}: an encoder with a class token has no such option")
+        token = self.param("class_token", NORMAL, (x.shape[-1],))
+        whole = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, x.shape[-1])), x], axis=1)
+        if rows is None:
+            return stack(whole)
+        taken = (rows.segment > 0).reshape(-1, rows.segment.shape[-1], 1).astype(x.dtype)
+        seen = packing.scatter(taken, rows, x.shape[:2])[..., 0] > 0
+        seen = jnp.concatenate([jnp.ones((len(x), 1), bool), seen], axis=1)
+        return jnp.where(seen[..., None], stack(whole, seen.astype(jnp.int32)), 0)
