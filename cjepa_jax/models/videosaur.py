@@ -78,6 +78,29 @@ class Mixer(nn.Module):
         return Dense(self.outputs, kernel_init=FAN_IN, name="output")(x), shares
 
 
+class PlaceMlp(nn.Module):
+    """An MLP that decodes each slot at each place, from slot + position, into values and a logit (DINOSAUR's).
+
+    The softmax of the logits over slots mixes the values. Attributes: as `Mixer`.
+    """
+
+    places: int
+    outputs: int
+    units: Sequence[int] = (1024, 1024, 1024)
+
+    @nn.compact
+    def __call__(self, slots: Float[Array, "B K S"]) -> tuple[Float[Array, "B N D"], Float[Array, "B K N"]]:
+        """As `Mixer`."""
+        width = slots.shape[-1]
+        positions = self.param("positions", nn.initializers.normal(width**-0.5), (self.places, width))
+        x = slots[:, :, None] + positions
+        for i, count in enumerate(self.units):
+            x = nn.relu(Dense(count, kernel_init=FAN_IN, name=f"layer{i}")(x))
+        x = Dense(self.outputs + 1, kernel_init=FAN_IN, name="output")(x)
+        shares = jax.nn.softmax(x[..., -1], axis=1)
+        return jnp.einsum("bkn,bknd->bnd", shares, x[..., :-1]), shares
+
+
 class VideoSaur(nn.Module):
     """Slots of a video from its frames' features [B, T, P, F], and what they say of features and their motion.
 
@@ -86,7 +109,8 @@ class VideoSaur(nn.Module):
         each of them is learned (SlotContrast).
       embed: units of the features' MLP. hidden: of slot attention's MLP, 0 for none (VideoSAUR).
       first, iterations: of slot attention, in the first frame and in the others.
-      heads: of the predictor of the next frame's first slots. decoder: keyword arguments of Mixer.
+      heads: of the predictor of the next frame's first slots. blocks, units: of the decoder. decoder: "mixer" (Mixer,
+        VideoSAUR's), or "mlp" (PlaceMlp, SlotContrast's), which has no blocks.
       similarity: whether the decoder also gives P logits at each place, of where its content is in the next frame.
     """
 
@@ -101,6 +125,7 @@ class VideoSaur(nn.Module):
     blocks: int = 3
     units: Sequence[int] = (1024, 1024, 1024)
     similarity: bool = True
+    decoder: str = "mixer"
 
     @nn.compact
     def __call__(
@@ -137,8 +162,11 @@ class VideoSaur(nn.Module):
             found.append((slots, start, attention))
         slots, predicted, attention = (jnp.stack(values, 1) for values in zip(*found, strict=True))
         outputs = width + places * self.similarity
-        mixer = Mixer(places, outputs, self.blocks, self.heads, self.units, name="mixer")
-        decoded, masks = mixer(slots.reshape(-1, self.slots, self.width))
+        if self.decoder == "mlp":
+            decoder: nn.Module = PlaceMlp(places, outputs, self.units, name="mlp")
+        else:
+            decoder = Mixer(places, outputs, self.blocks, self.heads, self.units, name="mixer")
+        decoded, masks = decoder(slots.reshape(-1, self.slots, self.width))
         decoded = decoded.reshape(batch, frames, places, outputs)
         out = {"slots": slots, "predicted": predicted, "attention": attention, "embedded": x}
         out |= {"features": decoded[..., :width], "masks": masks.reshape(batch, frames, self.slots, places)}

@@ -58,6 +58,9 @@ class VideoSaurLoss(PerExample):
         for name in ("slots", "width", "embed", "first", "iterations", "heads", "blocks"):
             options.whole(f"objective.videosaur.{name}", self.videosaur.get(name, 1))
         options.whole("objective.videosaur.hidden", self.videosaur.get("hidden", 0), 0)
+        if self.videosaur.get("decoder", "mixer") not in ("mixer", "mlp"):
+            text = f"objective.videosaur.decoder = {self.videosaur['decoder']!r}"
+            raise ConfigError(f"{text}: must be mixer or mlp")
         options.flags("objective.videosaur", self.videosaur, "fixed")
         units = self.videosaur.get("units", (1,))
         if not isinstance(units, list | tuple):
