@@ -257,8 +257,11 @@ class Loader:
           room in the shared memory through which workers send batches.
         """
         local = self.batch // self.processes
-        dataset = grain.MapDataset.range(start * local, stop * local).map(self._element)
-        dataset = dataset.batch(local, batch_fn=self._collate)
+        if getattr(self.scenes, "reads_batches", False):
+            dataset = grain.MapDataset.range(start, stop).map(self._whole)
+        else:
+            dataset = grain.MapDataset.range(start * local, stop * local).map(self._element)
+            dataset = dataset.batch(local, batch_fn=self._collate)
         reading = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.threads, self.prefetch))
         iterator = dataset.to_iter_dataset(reading)
         if self.workers:
@@ -305,6 +308,18 @@ class Loader:
         _BUSY[threading.get_ident()] = scene, clock.running()
         try:
             return self.scenes(scene, epoch)
+        finally:
+            del _BUSY[threading.get_ident()]
+
+    def _whole(self, step: int) -> dict:
+        """Batch `step`, of scenes that are read together: the same as of scenes that are read one by one."""
+        local = self.batch // self.processes
+        first, count = int(step) * self.batch + self.process * local, len(self.scenes.source)
+        scenes, epochs = np.array([scene_at(first + row, count, self.seed) for row in range(local)]).T
+        _BUSY[threading.get_ident()] = int(scenes[0]), clock.running()
+        try:
+            together: Any = self.scenes
+            return batching.laid_out(together.batch(scenes, epochs), self.shards, self.shapes)
         finally:
             del _BUSY[threading.get_ident()]
 

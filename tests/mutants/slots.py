@@ -267,8 +267,8 @@ SLOTS = (
             f"{MASK}the_number_of_objects_is_uniform_and_never_more_than_there_are",
         ),
         (
-            ".choice(slots, min(most, slots)",
-            ".choice(len(valid), min(most, slots)",
+            "_fixed(constant, slots, min",
+            "_fixed(constant, len(valid), min",
             f"{PREDICTOR}the_published_mask_indices",
         ),
     ),
@@ -429,7 +429,9 @@ SLOTS = (
     *of(
         "cjepa_jax/data/sources/slot_files.py",
         ("(length - self.skip * self.frames)", "(length - self.frames)", WINDOWS),
-        ("slice(first, end) if", "every if", WINDOWS),
+        ("whole if name ==", "every if name ==", WINDOWS),
+        ("places - self.before[videos]", "places", WINDOWS),
+        ("np.isfinite(array.max())", "True", f"{FILES}one_damaged_window_of_a_batch_is_replaced_and_the_others_stay"),
         ("type(value) is int", "isinstance(value, int)", f"{FILES}the_sizes_of_an_index_are_not_trusted"),
         (
             "len(self._array(other)) != rows",

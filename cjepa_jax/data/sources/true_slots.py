@@ -185,8 +185,9 @@ class TrueSlots:
         raw = _played(self.source, i)
         if "graph" not in raw or self.shuffle == "frame" or self._cut:
             return np.zeros(self.slots, bool)
-        stored = hasattr(self.source, "touched") and "contacts" in raw
-        graph = self.source.touched(i, at, raw["contacts"]) if stored else raw["graph"]
+        world: Any = self.source
+        stored = hasattr(world, "touched") and "contacts" in raw
+        graph = world.touched(i, at, raw["contacts"]) if stored else raw["graph"]
         one = self._holds(i, len(graph))[0].astype(int)
         return ((one @ graph @ one.T > 0) & ~np.eye(self.slots, dtype=bool)).any(1)
 
