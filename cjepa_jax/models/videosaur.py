@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.slot_encoders import LATENT, Corrector
 from cjepa_jax.models.slot_predictor import EPSILON, FAN_IN, XAVIER
-from cjepa_jax.types import Array
+from cjepa_jax.types import Array, Params
 
 
 class Block(nn.Module):
@@ -171,6 +171,27 @@ class VideoSaur(nn.Module):
         out = {"slots": slots, "predicted": predicted, "attention": attention, "embedded": x}
         out |= {"features": decoded[..., :width], "masks": masks.reshape(batch, frames, self.slots, places)}
         return out | ({"logits": decoded[..., width:]} if self.similarity else {})
+
+
+def first_slots(model: VideoSaur, params: Params, noise: Float[Array, "B K S"]) -> Float[Array, "B K S"]:
+    """The slots from which the first frame starts. `noise` is for those that are drawn."""
+    if model.fixed:
+        return jnp.broadcast_to(params["slots"], noise.shape)
+    return params["mean"] + jnp.exp(params["log_std"]) * noise
+
+
+def next_slots(
+    model: VideoSaur, params: Params, features: Float[Array, "B P F"], start: Float[Array, "B K S"], iterations: int
+) -> tuple[Float[Array, "B K S"], Float[Array, "B K S"]]:
+    """(slots after one frame, and the next frame's start): the module's slots in steps, for videos of any length."""
+    norm = nn.LayerNorm(epsilon=EPSILON, parent=None)
+    x = norm.apply({"params": params["norm_features"]}, features)
+    for name, units in (("up", model.embed), ("down", model.width)):
+        x = Dense(units, kernel_init=FAN_IN, parent=None).apply({"params": params[name]}, x)
+        x = nn.relu(x) if name == "up" else x
+    corrector = Corrector(model.hidden, epsilon=1e-8, normed=True, parent=None)
+    slots, _ = corrector.apply({"params": params["corrector"]}, x, start, iterations)
+    return slots, Block(model.heads, 4 * model.width, parent=None).apply({"params": params["predictor"]}, slots)
 
 
 def similarity(keys: Float[Array, "B T P F"], temperature: float) -> Float[Array, "B T1 P P"]:

@@ -77,7 +77,8 @@ class VideoSaurLoss(PerExample):
             options.number(f"objective.{name}", getattr(self, name), 1e-6, limit="a number of at least 1e-6")
 
     @functools.cached_property
-    def _model(self) -> VideoSaur:
+    def model(self) -> VideoSaur:
+        """The network."""
         sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in self.videosaur.items()}
         return VideoSaur(**sizes, similarity=self.similarity > 0)
 
@@ -87,13 +88,13 @@ class VideoSaurLoss(PerExample):
             raise ConfigError(f"data.frames = {batch.video.shape[1]}: must be at least 2 for objective.videosaur")
         found = self.patches(batch.video[:1])
         noise = self._noise(jax.random.fold_in(key, 1), 1)
-        params = {"videosaur": self._model.init(key, found, noise)["params"]}
+        params = {"videosaur": self.model.init(key, found, noise)["params"]}
         return params, {}, {} if noise is None else {"noise": noise}
 
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
         """See objectives.base.PerExample."""
         given = self.patches(batch.video)
-        found = self._model.apply({"params": params["videosaur"]}, given, self._noise(key, len(given)))
+        found = self.model.apply({"params": params["videosaur"]}, given, self._noise(key, len(given)))
         terms = {"features": jnp.square(found["features"] - given).mean((1, 2, 3))}
         if self.similarity:
             wanted = videosaur.similarity(given, self.temperature)
@@ -129,13 +130,13 @@ class VideoSaurLoss(PerExample):
         draws from the run's seed.
         """
         given = self.patches(video)
-        noise = None if self._model.fixed else jnp.repeat(params["noise"], len(given), 0)
-        return self._model.apply({"params": params["videosaur"]}, given, noise)
+        noise = None if self.model.fixed else jnp.repeat(params["noise"], len(given), 0)
+        return self.model.apply({"params": params["videosaur"]}, given, noise)
 
     @property
     def segment_count(self) -> int:
         """See objectives.base.Segmenting."""
-        return self._model.slots
+        return self.model.slots
 
     def segments(self, params: Params, video: Array) -> Array:
         """Each pixel's slot, that of the decoder's largest share in its patch: int32 [B, T, H, W]."""
@@ -165,5 +166,5 @@ class VideoSaurLoss(PerExample):
         return jnp.concatenate([2 * mean[..., 0, :], texture], -1)
 
     def _noise(self, key: Array, count: int) -> Array | None:
-        model = self._model
+        model = self.model
         return None if model.fixed else jax.random.normal(key, (count, model.slots, model.width))
