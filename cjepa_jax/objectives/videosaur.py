@@ -1,4 +1,4 @@
-"""Find slots in patches: VideoSAUR (arXiv 2306.04829) and SlotContrast (arXiv 2412.14295), without DINOv2."""
+"""Find slots in patches: VideoSAUR (arXiv 2306.04829) and SlotContrast (arXiv 2412.14295)."""
 
 import dataclasses
 import functools
@@ -27,8 +27,9 @@ class VideoSaurLoss(PerExample):
     next one and counts for the features alone, as published. L_contrast tells each slot from all slots of the batch
     in the frame before (SlotContrast). Both are in models/videosaur.py.
 
-    The published features are DINOv2's. Here they are a patch's pixels: twice its mean colour, and what each pixel
-    differs from it, where colours are -1 .. 1. So no frozen encoder is needed, but these features know no categories.
+    The published features are DINOv2's, which a source of kind "features" gives (patch=1). Of a source of pixels they
+    are a patch's pixels: twice its mean colour, and what each pixel differs from it, where colours are -1 .. 1. So no
+    frozen encoder is needed, but these features know no categories.
 
     Attributes:
       videosaur: keyword arguments of models.videosaur.VideoSaur but `similarity`. fixed=True for SlotContrast.
@@ -51,6 +52,7 @@ class VideoSaurLoss(PerExample):
 
     tubelet = 1
     max_removed = 0
+    kinds = ("video", "episodes", "features")
     method = "slots by slot attention for video, trained by features of patches"
 
     def __post_init__(self):
@@ -153,8 +155,11 @@ class VideoSaurLoss(PerExample):
         )
 
     def patches(self, video: Array) -> Float[Array, "B T P F"]:
-        """The features. Raises ConfigError for a size that the patch does not divide."""
+        """The features, which float32 videos are already if the patch is 1. Raises ConfigError for a size that the
+        patch does not divide."""
         batch, frames, height, width, channels = video.shape
+        if video.dtype == jnp.float32 and self.patch == 1:
+            return video.reshape(batch, frames, height * width, channels)
         if height % self.patch or width % self.patch:
             raise ConfigError(f"objective.patch = {self.patch}: must divide data.size = {height}")
         rows, columns = height // self.patch, width // self.patch
