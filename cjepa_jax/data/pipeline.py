@@ -7,7 +7,6 @@ import itertools
 import logging
 import math
 import multiprocessing
-import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -23,6 +22,7 @@ from cjepa_jax.data import batching, checks, transforms
 from cjepa_jax.errors import CjepaError, ConfigError, DataError, StorageError
 from cjepa_jax.host import clock, memory, paths
 from cjepa_jax.masks import objects
+from cjepa_jax.runtime import preemption
 from cjepa_jax.runtime.preemption import STOP
 
 # Second words of seeds, so that no two purposes share a stream. Sources that simulate use 0 and 1 for their splits.
@@ -272,7 +272,7 @@ class Loader:
         try:
             with contextlib.ExitStack() as stack:
                 if self.workers:
-                    stack.enter_context(_signals_blocked())
+                    stack.enter_context(preemption.signals_blocked())
                     stack.enter_context(memory.heaps_kept())
                 first = list(map(alive, itertools.islice(iterator, 1)))  # starts the workers
             yield from first
@@ -349,22 +349,6 @@ def _why(error: RuntimeError, patience: float) -> CjepaError:
 def _no_room(what: str) -> StorageError:
     where = paths.file_system(paths.SHARED_MEMORY)
     return StorageError(f"{what}: batches go through {where}; in a container give more (docker: {MORE}), or {WITHOUT}")
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Blocks the signals that ask to stop, for processes that are started inside.
-
-    Ctrl-C and SLURM send these signals to every process of a group. Only the trainer may handle them, since it ends its
-    helper processes itself.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    multiprocessing.resource_tracker.ensure_running()  # Python's helper process. This call lifts the mask
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Alive:

@@ -106,7 +106,7 @@ def _shapes(config: ConfigDict) -> Batch:
     """The shapes of a scene."""
     of = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
     data, flag, number, row = config.data, of(bool, 1), of(jnp.int32, 1), of(jnp.int32, 1, 1, 4)
-    video = of(jnp.uint8, 1, data.frames, data.size, data.size, 3)
+    video = of(jnp.uint8, 1, data.frames, *(data.size, data.size, 3))
     tokens = of(bool, 1, 1, 4)
     return Batch(
         scene=number,

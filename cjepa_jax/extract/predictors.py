@@ -91,7 +91,7 @@ def _shapes(frames: int, count: int, width: int) -> Batch:
     return Batch(
         scene=of(jnp.int32, 1),
         epoch=of(jnp.int32, 1),
-        video=of(jnp.float32, 1, frames, 1, count, width),
+        video=of(jnp.float32, 1, frames, *(1, count, width)),
         object_patches=of(bool, 1, count, tokens),
         object_valid=of(bool, 1, count),
         removed=of(bool, 1, count),
