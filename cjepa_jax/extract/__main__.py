@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from cjepa_jax import cli
-from cjepa_jax.data import assemble, slot_files
+from cjepa_jax.data import assemble, slot_files, transforms
 from cjepa_jax.data.formats import video
 from cjepa_jax.data.sources import video_list
 from cjepa_jax.errors import ConfigError
@@ -91,11 +91,10 @@ def of_source(config) -> Iterator[tuple[str, str, Iterator[np.ndarray]]]:
     """As `of_files`, of the scenes that the run of this config was trained and probed on."""
     for split in SPLITS:
         source = assemble.make_source(config, split)
-        scenes = assemble.make_scenes(config, source, 1, 1, hides=False)
         for i in range(len(source)):
             raw = source[i]["video"]
-            window = scenes.window(np.random.default_rng(0), raw)
-            yield split, str(i), iter(window.frames(raw, config.data.size))
+            square = transforms.centre_square(*raw.shape[1:3])
+            yield split, str(i), iter(square.frames(raw, config.data.size))
 
 
 if __name__ == "__main__":

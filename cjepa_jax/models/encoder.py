@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float
 
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.models import packing, position_encoding, tokenizers
-from cjepa_jax.models.layers import NORMAL
+from cjepa_jax.models import class_token, packing, position_encoding, tokenizers
 from cjepa_jax.models.transformer import Stack
 from cjepa_jax.types import Array, Rows
 
@@ -23,9 +22,8 @@ class Encoder(nn.Module):
     or "full". depth: blocks (0: the variant's). positions, position_grid: see position_encoding. epsilon of the norms.
     channels: C, of which each has a mean and a std: (x / scale - mean) / std. dtype of the computation (sums and norms
     are float32). tokenizer: the section of another one (models/tokenizers.py). None: of videos. causal, levels: see
-    transformer.Stack. With causal = "frame" a token sees none of a later time. class_token: a learned token that every
-    token sees and that sees all visible ones. It is not in the result, whose tokens are those of the grid. Its
-    attention takes the whole grid, so packed rows save nothing. layer_scale: see transformer.Block (0: none).
+    transformer.Stack. With causal = "frame" a token sees none of a later time. class_token: see models/class_token.py.
+    layer_scale: see transformer.Block (0: none).
     """
 
     variant: str = "L/16"
@@ -73,19 +71,9 @@ class Encoder(nn.Module):
         size = parse(self.variant)
         (x, positions), grid = tokenizers.of(self, name="tokenizer")(scene), self.grid(scene)
         x = x if positions is None else x + positions
-        stack = Stack(
-            self.depth or size.depth,
-            size.heads,
-            self.gelu,
-            self.remat,
-            dtype=self.dtype,
-            units=size.hidden,
-            epsilon=self.epsilon,
-            causal=self.causal,
-            levels=tuple(self.levels),
-            layer_scale=self.layer_scale,
-            name="stack",
-        )
+        same = {name: getattr(self, name) for name in ("dtype", "epsilon", "causal", "layer_scale")}
+        same |= dict(units=size.hidden, levels=tuple(self.levels), name="stack")
+        stack = Stack(self.depth or size.depth, size.heads, self.gelu, self.remat, **same)
         rotation = position_encoding.rotation(self, grid, size.width // size.heads)
         time = jnp.repeat(jnp.arange(grid[0]), grid[1] * grid[2]) if self.causal == "frame" else None
         if rows is not None and self.causal != "none":
@@ -93,25 +81,9 @@ class Encoder(nn.Module):
         if keep is not None:
             x = jnp.where(keep[..., None], x, 0)
         if self.class_token:
-            every = self._after_class_token(stack, x, rows)
-            return every if whole else every[:, 1:]
+            return class_token.encode(self, stack, x, rows)[:, 0 if whole else 1 :]
         if rows is None:
             return stack(x, rotation=None if rotation is None else rotation[None], time=time)
         packed, segment = packing.gather(x, rows)
         rotation = None if rotation is None else packing.of_slots(rotation, rows)
         return packing.scatter(stack(packed, segment, None, rotation), rows, x.shape[:2])
-
-    def _after_class_token(self, stack: Stack, x: Float[Array, "B N D"], rows: Rows | None) -> Float[Array, "B M E"]:
-        """The class token and the tokens of the grid, [B, 1 + N, E]. Tokens that are not in `rows` are 0."""
-        if self.positions.startswith("rope") or self.causal != "none":
-            name = "causal" if self.causal != "none" else "positions"
-            text = f"objective.encoder.{name} = {getattr(self, name)!r}"
-            raise ConfigError(f"{text}: an encoder with a class token has no such option")
-        token = self.param("class_token", NORMAL, (x.shape[-1],))
-        whole = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, x.shape[-1])), x], axis=1)
-        if rows is None:
-            return stack(whole)
-        taken = (rows.segment > 0).reshape(-1, rows.segment.shape[-1], 1).astype(x.dtype)
-        seen = packing.scatter(taken, rows, x.shape[:2])[..., 0] > 0
-        seen = jnp.concatenate([jnp.ones((len(x), 1), bool), seen], axis=1)
-        return jnp.where(seen[..., None], stack(whole, seen.astype(jnp.int32)), 0)

@@ -387,7 +387,7 @@ SLOTS = (
         ("nn.relu(convolution(x))\n        x = self.out", "convolution(x)\n        x = self.out", SAVI),
         ("[(2, 1 + stride)] * 2", "[(1 + stride, 2)] * 2", SAVI),
         ("jnp.exp(log_variance / 2)", "jnp.exp(log_variance)", SAVI),
-        ("start = normed + self.next_down", "start = slots + self.next_down", SAVI),
+        ("return slots, normed + self.next_down", "return slots, slots + self.next_down", SAVI),
         ("normed if self.normed else slots", "slots", VIDEOSAUR),
     ),
     *of(
