@@ -99,7 +99,7 @@ class SceneMap:
         name = f"scene {index} of {type(self.source).__name__}"
         raw = self.complete(raw, name)
         checks.scene(raw, self.frames, self.source.label_names, name, *self.values)
-        rng = np.random.default_rng([self.seed, DRAW, index, epoch])  # used by this element only
+        rng = self.generator(index, epoch)
         window = self.window(rng, raw["video"])
         video, masks = window.frames(raw["video"], self.size), window.masks(raw["masks"], self.size)
 
@@ -147,6 +147,10 @@ class SceneMap:
                 index, window, video, masks=masks, masked=masked, chosen=chosen
             )
         return out | self.more(raw, kept)
+
+    def generator(self, index: int, epoch: int) -> np.random.Generator:
+        """Of one scene and epoch alone."""
+        return np.random.default_rng([self.seed, DRAW, index, epoch])
 
     def complete(self, raw: Any, name: str) -> Any:
         """The source's scene, with what this kind of scene may leave out."""

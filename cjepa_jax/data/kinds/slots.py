@@ -73,8 +73,7 @@ class SlotMap(pipeline.SceneMap):
         own = batching.pad_objects(every[kept], self.max_objects)
         valid, drawn = np.asarray(own.any(1)), []
         for scene, epoch in zip(scenes.tolist(), epochs.tolist(), strict=True):
-            rng = np.random.default_rng([self.seed, pipeline.DRAW, scene, epoch])
-            masked, removed, *dropped = self.mask(rng, own, valid, grid=self.grid)
+            masked, removed, *dropped = self.mask(self.generator(scene, epoch), own, valid, grid=self.grid)
             if self.max_removed and removed.sum() > self.max_removed:
                 self(scene, epoch)  # raises
             drawn.append((masked, removed, *dropped))
