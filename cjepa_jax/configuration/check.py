@@ -44,6 +44,7 @@ SINCE: dict[str, dict[str, Any]] = {  # newer options of sections: the behaviour
     "mask": {"tied": False, "corner": False, "batch": 1},
     "optim": {"cooldown": 0.0, "layer_decay": 1.0},
     "objective.encoder": {"channels": CHANNELS, "scale": 255.0},
+    "objective.videosaur": {"decoder": "mixer"},
 }
 
 RESERVED_MONITORS = ("probe", "collapse", "fallbacks")  # names of this package's own

@@ -150,8 +150,13 @@ def collate(scenes: Sequence[dict], shards: int = 1, shapes: Sequence[Shape] = (
         if len(found) > 1:
             raise DataError(f"{name}: scenes of one batch have different shapes {sorted(found)}")
         batch[name] = np.stack([scene[name] for scene in scenes])
+    return laid_out(batch, shards, shapes)
+
+
+def laid_out(batch: dict[str, Any], shards: int = 1, shapes: Sequence[Shape] = ()) -> dict[str, Any]:
+    """The batch with its context laid out in the first of `shapes` that holds it. See `collate`."""
     context = batch["context"]
-    shapes = shapes or [(len(scenes) // shards, context.shape[1])]
+    shapes = shapes or [(len(context) // shards, context.shape[1])]
     return with_rows(batch, shards, shapes[choose(context, shards, shapes)])
 
 

@@ -39,10 +39,11 @@ import cv2
 import numpy as np
 from absl import flags
 
-from cjepa_jax.data import assemble, kinds
+from cjepa_jax.data import assemble, kinds, pipeline
 from cjepa_jax.data.materialise import packing_stats
 
 RUN = 8  # consecutive scenes, timed together
+MOST_BATCHES, COLD = 16, 5  # different batches, and runs from the disk
 
 
 def main(config, _) -> int:
@@ -72,11 +73,39 @@ def report(config, split: str, seconds: float, shards: int = 1) -> Iterator[tupl
         work["with a counterfactual"] = lambda i: source.intervene(i, one_of(objects_of(source, i), i))
     contexts = []  # number of context tokens of each scene
     work[f"scene map, {data.intervened}"] = lambda i: contexts.append(scenes(i, 0)["context"].sum())
+    if hasattr(source, "windows"):
+        yield from together(config, source, scenes, seconds)
     for n, (name, make) in enumerate(work.items()):
         # Each measurement uses different scenes if there are enough, since a world caches the start of recent scenes.
         yield name, measure(make, len(source), seconds, n * len(source) // len(work))
     if kinds.of(source) in kinds.FILMED:  # slots have no encoder whose rows are packed
         yield from packing_stats.report(config, np.array(contexts), scenes.tokens, shards)
+
+
+def together(config, source, scenes, seconds: float) -> Iterator[tuple[str, str]]:
+    """Yields the rates of scenes that are read `train.batch` at a time, in the order of training."""
+    count, size = config.train.batch, len(source)
+    text = f"{count} at once"
+
+    def numbers(i: int) -> np.ndarray:
+        return np.array([pipeline.scene_at(i * count + row, size, config.seed)[0] for row in range(count)])
+
+    drawn = [numbers(i) for i in range(MOST_BATCHES)]
+    windows = lambda i: source.windows(drawn[i % len(drawn)])  # noqa: E731
+    yield f"windows, {text}", measure(windows, len(drawn), seconds, each=count)
+    if scenes.reads_batches:
+        epochs = np.zeros(count, int)
+        batches = lambda i: scenes.batch(drawn[i % len(drawn)], epochs)  # noqa: E731
+        yield f"scene map, {text}", measure(batches, len(drawn), seconds, each=count)
+    times = []
+    for i in range(COLD):
+        source.forget()
+        begun = time.perf_counter()
+        windows(i)
+        times.append(time.perf_counter() - begun)
+    median = float(np.median(times))
+    text = f"median of {COLD} runs of {count}, pages dropped before each"
+    yield "windows, from the disk", f"{count / median:.0f} clips/s ({text})"
 
 
 def one_core() -> str:
@@ -99,8 +128,10 @@ def one_of(objects: int, i: int) -> np.ndarray:
     return np.arange(objects) == i % max(objects, 1)
 
 
-def measure(make: Callable[[int], object], count: int, seconds: float, first: int = 0) -> str:
-    """Times make(first), make(first + 1), ..., modulo `count`, for at least this number of seconds and 3 runs."""
+def measure(make: Callable[[int], object], count: int, seconds: float, first: int = 0, each: int = 1) -> str:
+    """Times make(first), make(first + 1), ..., modulo `count`, for at least this number of seconds and 3 runs.
+
+    `each`: clips of one call."""
     for i in range(min(2, count)):  # first calls import and allocate
         make((first - 1 - i) % count)
     runs, begun, i = [], time.perf_counter(), first
@@ -110,10 +141,11 @@ def measure(make: Callable[[int], object], count: int, seconds: float, first: in
             make(i % count)
             i += 1
         runs.append((time.perf_counter() - wall, time.process_time() - own))
-    median, own = np.median(runs, 0)
+    (median, own), clips = np.median(runs, 0), RUN * each
+    taken = f"{1e3 * median / clips:.{2 if each == 1 else 4}f} ms median of {len(runs)} runs of {clips}"
     return (
-        f"{RUN / median:.0f} clips/s ({1e3 * median / RUN:.2f} ms median of {len(runs)} runs of {RUN}), "
-        f"{RUN / own:.0f} per second of its own work, {100 * own / median:.0f} % of the core"
+        f"{clips / median:.0f} clips/s ({taken}), {clips / own:.0f} per second of its own work, "
+        f"{100 * own / median:.0f} % of the core"
     )
 
 

@@ -7,7 +7,6 @@ import itertools
 import logging
 import math
 import multiprocessing
-import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -23,6 +22,7 @@ from cjepa_jax.data import batching, checks, transforms
 from cjepa_jax.errors import CjepaError, ConfigError, DataError, StorageError
 from cjepa_jax.host import clock, memory, paths
 from cjepa_jax.masks import objects
+from cjepa_jax.runtime import preemption
 from cjepa_jax.runtime.preemption import STOP
 
 # Second words of seeds, so that no two purposes share a stream. Sources that simulate use 0 and 1 for their splits.
@@ -99,7 +99,7 @@ class SceneMap:
         name = f"scene {index} of {type(self.source).__name__}"
         raw = self.complete(raw, name)
         checks.scene(raw, self.frames, self.source.label_names, name, *self.values)
-        rng = np.random.default_rng([self.seed, DRAW, index, epoch])  # used by this element only
+        rng = self.generator(index, epoch)
         window = self.window(rng, raw["video"])
         video, masks = window.frames(raw["video"], self.size), window.masks(raw["masks"], self.size)
 
@@ -147,6 +147,10 @@ class SceneMap:
                 index, window, video, masks=masks, masked=masked, chosen=chosen
             )
         return out | self.more(raw, kept)
+
+    def generator(self, index: int, epoch: int) -> np.random.Generator:
+        """Of one scene and epoch alone."""
+        return np.random.default_rng([self.seed, DRAW, index, epoch])
 
     def complete(self, raw: Any, name: str) -> Any:
         """The source's scene, with what this kind of scene may leave out."""
@@ -257,8 +261,11 @@ class Loader:
           room in the shared memory through which workers send batches.
         """
         local = self.batch // self.processes
-        dataset = grain.MapDataset.range(start * local, stop * local).map(self._element)
-        dataset = dataset.batch(local, batch_fn=self._collate)
+        if getattr(self.scenes, "reads_batches", False):
+            dataset = grain.MapDataset.range(start, stop).map(self._whole)
+        else:
+            dataset = grain.MapDataset.range(start * local, stop * local).map(self._element)
+            dataset = dataset.batch(local, batch_fn=self._collate)
         reading = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=max(self.threads, self.prefetch))
         iterator = dataset.to_iter_dataset(reading)
         if self.workers:
@@ -269,7 +276,7 @@ class Loader:
         try:
             with contextlib.ExitStack() as stack:
                 if self.workers:
-                    stack.enter_context(_signals_blocked())
+                    stack.enter_context(preemption.signals_blocked())
                     stack.enter_context(memory.heaps_kept())
                 first = list(map(alive, itertools.islice(iterator, 1)))  # starts the workers
             yield from first
@@ -308,6 +315,18 @@ class Loader:
         finally:
             del _BUSY[threading.get_ident()]
 
+    def _whole(self, step: int) -> dict:
+        """Batch `step`, of scenes that are read together: the same as of scenes that are read one by one."""
+        local = self.batch // self.processes
+        first, count = int(step) * self.batch + self.process * local, len(self.scenes.source)
+        scenes, epochs = np.array([scene_at(first + row, count, self.seed) for row in range(local)]).T
+        _BUSY[threading.get_ident()] = int(scenes[0]), clock.running()
+        try:
+            together: Any = self.scenes
+            return batching.laid_out(together.batch(scenes, epochs), self.shards, self.shapes)
+        finally:
+            del _BUSY[threading.get_ident()]
+
     def _collate(self, scenes: Sequence[dict]) -> dict:
         return batching.collate(scenes, self.shards, self.shapes)
 
@@ -334,22 +353,6 @@ def _why(error: RuntimeError, patience: float) -> CjepaError:
 def _no_room(what: str) -> StorageError:
     where = paths.file_system(paths.SHARED_MEMORY)
     return StorageError(f"{what}: batches go through {where}; in a container give more (docker: {MORE}), or {WITHOUT}")
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Blocks the signals that ask to stop, for processes that are started inside.
-
-    Ctrl-C and SLURM send these signals to every process of a group. Only the trainer may handle them, since it ends its
-    helper processes itself.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    multiprocessing.resource_tracker.ensure_running()  # Python's helper process. This call lifts the mask
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Alive:

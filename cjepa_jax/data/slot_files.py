@@ -8,7 +8,9 @@ A pickle holds {split: {video: float array [frames, slots, width]}}, as the publ
 names and lengths [frames, n]. --out must not hold slots yet.
 """
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,6 +63,46 @@ def convert(given: dict[str, Path], out: Path) -> Videos:
     for name, path in given.items():
         found = _write(path, out / f"{name}.npy", 3 if name == "slots" else 2, videos if name != "slots" else None)
         videos = videos or found
+    _write_index(out, videos)
+    return videos
+
+
+@contextlib.contextmanager
+def writing(out: Path) -> Iterator[Callable[[str, str, np.ndarray], None]]:
+    """Writes the folder `out` video by video, by a function of (split, name, slots [frames, K, D]). One is in memory.
+
+    Raises: ConfigError for a folder that has slots already. DataError for slots of another shape than those before, for
+      a name that a split has already, and where no video was written.
+    """
+    if (out / INDEX).exists():
+        raise ConfigError(f"--out={out}: holds slots already")
+    out.mkdir(parents=True, exist_ok=True)
+    videos: Videos = {}
+    shape: list[int] = []  # frames so far, K, D
+    with door.replacing(out / "slots.npy") as file:
+
+        def write(split: str, name: str, slots: np.ndarray) -> None:
+            if name in videos.get(split, {}):
+                raise DataError(f"{name}: split {split} has a video of this name already")
+            if not len(slots):
+                raise DataError(f"{name}: has no frame")
+            if not shape:
+                shape.extend((0, *slots.shape[1:]))
+                _head(file, tuple(shape))
+            if slots.shape[1:] != tuple(shape[1:]):
+                raise DataError(f"{name}: has {list(slots.shape[1:])} slots and width, others {shape[1:]}")
+            file.write(np.ascontiguousarray(slots, np.float32).tobytes())
+            videos.setdefault(split, {})[name] = shape[0], len(slots)
+            shape[0] += len(slots)
+
+        yield write
+        if not videos:
+            raise DataError(f"{out}: there is no video")
+        _head(file, tuple(shape))
+    _write_index(out, videos)
+
+
+def _write_index(out: Path, videos: Videos) -> None:
     index = {
         split: {
             "names": list(found),
@@ -70,7 +112,6 @@ def convert(given: dict[str, Path], out: Path) -> Videos:
         for split, found in videos.items()
     }
     write_atomically(out / INDEX, json.dumps(index))
-    return videos
 
 
 def _write(path: Path, to: Path, axes: int, videos: Videos | None) -> Videos:

@@ -197,10 +197,10 @@ def _squares(
 def _touching(source: Any, i: int, at: int, scene: dict[str, np.ndarray], slots: int) -> np.ndarray:
     """Which slots' objects touch another one after frame `at` of scene i, bool [K]. All False without a graph.
 
-    In the whole clip where the source has no `influence`, which tells when."""
+    In the whole clip where the source has no `touching`, which tells when."""
     graph = scene.get("graph")
     if graph is None or not graph.any():  # nothing touches in the whole clip
         return np.zeros(slots, bool)
-    if not hasattr(source, "influence"):
+    if not hasattr(source, "touching"):
         return np.asarray(graph[:slots, :slots].any(1))
-    return np.asarray(source.influence(i, at)[1].any(1))
+    return np.asarray(source.touching(i, at))

@@ -34,6 +34,7 @@ FORMAT, VERSION = "cjepa_jax", 1
 WEIGHTS, SUM, CONFIG, CARD = "model.safetensors", "model.safetensors.sha256", "config.json", "README.md"
 CODE = pathlib.Path(__file__).parent / "modeling_cjepa.py"
 GRAPH = "encoder.onnx"
+OWN_OPTIONS = {"tokenizer": None, "causal": "none", "levels": (), "class_token": False, "layer_scale": 0.0}
 PROCESSORS = {"preprocessor_config.json", "video_preprocessor_config.json"}  # of folders for transformers
 OWN = {WEIGHTS, SUM, CONFIG, CARD, CODE.name, "LICENSE", GRAPH, f"{GRAPH}.data", "__pycache__"} | PROCESSORS
 
@@ -49,7 +50,7 @@ def write(folder: pathlib.Path, model: Pretrained, card: str) -> None:
 def exportable(model: Pretrained) -> Pretrained:
     """The model without the encoder's options that no other code has. Raises ConfigError where one is on."""
     encoder = dict(model.encoder)
-    for key, off in (("tokenizer", None), ("causal", "none"), ("levels", ())):
+    for key, off in OWN_OPTIONS.items():
         value = encoder.pop(key, off)
         if (tuple(value) if key == "levels" else value) != off:
             raise ConfigError(f"objective.encoder.{key} = {value!r}: such an encoder cannot be exported")

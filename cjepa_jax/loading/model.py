@@ -139,7 +139,7 @@ class Network:
         if "encoder" not in exports(self.objective) or getattr(self.objective, "framewise", False):
             return None
         own = params.get("encoder", params)
-        if "stack" not in own:
+        if "stack" not in own or "class_token" in own:  # a class token is not one of the grid's tokens
             return None
         states, tokens, resume, attention, *traced = self._compiled_inside
 

@@ -39,7 +39,15 @@ from cjepa_jax.weights.safety import short
 
 MODULES = {"encoder": Encoder, "predictor": Predictor}  # the parts that an objective can export (objectives.base)
 MASKS = "cjepa_jax.masks."
-OFF = {"tokenizer": None, "causal": "none", "levels": (), "embed_units": 0, "scene_code": False}  # newer options
+OFF = {  # newer options
+    "tokenizer": None,
+    "causal": "none",
+    "levels": (),
+    "class_token": False,
+    "layer_scale": 0.0,
+    "embed_units": 0,
+    "scene_code": False,
+}
 LOADED = (levels.TOKENIZER,)  # tokenizers of this package whose encoders are loaded
 NOT_OF_IT = ("parent", "name", "dtype", "out", "remat")  # fields of a module that do not affect its weights
 

@@ -1,5 +1,7 @@
 """Masks of slots: some of the history and all of the future (arXiv 2602.11389, section 4)."""
 
+import functools
+
 import numpy as np
 from jaxtyping import Bool
 
@@ -68,13 +70,20 @@ def _objects(
 ) -> np.ndarray:
     """Indices of the objects that are hidden."""
     if constant >= 0:
-        chosen: np.ndarray = np.random.RandomState(constant).choice(slots, min(most, slots), replace=False)
+        chosen = _fixed(constant, slots, min(most, slots))
         chosen = chosen[chosen < len(valid)]
         kept: np.ndarray = chosen[valid[chosen]]
         return kept
     count = min(int(rng.integers(least, most + 1)), int(valid.sum()))
     drawn: np.ndarray = rng.choice(np.flatnonzero(valid), count, replace=False)
     return drawn
+
+
+@functools.lru_cache(maxsize=64)
+def _fixed(constant: int, slots: int, most: int) -> np.ndarray:
+    """The published fixed set. Do not modify it."""
+    chosen: np.ndarray = np.random.RandomState(constant).choice(slots, most, replace=False)
+    return chosen
 
 
 def _check(

@@ -90,7 +90,13 @@ def _block(encoder, grid, collections=()):
     `collections` the function returns what the block puts into them too."""
     size = sizes.parse(encoder.variant)
     block = Block(
-        size.heads, encoder.gelu, dtype=encoder.dtype, units=size.hidden, epsilon=encoder.epsilon, parent=None
+        size.heads,
+        encoder.gelu,
+        dtype=encoder.dtype,
+        units=size.hidden,
+        epsilon=encoder.epsilon,
+        layer_scale=encoder.layer_scale,
+        parent=None,
     )
     rotation = position_encoding.rotation(encoder, grid, size.width // size.heads)
     rotation = None if rotation is None else rotation[None]

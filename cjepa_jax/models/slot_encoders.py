@@ -147,15 +147,26 @@ class Savi(nn.Module):
         start = jnp.broadcast_to(self.latents, (len(tokens), self.slots, self.width))
         found, kernels = [], []
         for t in range(tokens.shape[1]):
-            kernel = self.kernel(start)
-            mean, log_variance = jnp.split(kernel, 2, -1)
-            drawn = mean if noise is None else mean + jnp.exp(log_variance / 2) * noise[:, t]
-            slots, _ = self.corrector(tokens[:, t], drawn, self.iterations)
-            normed = self.norm_next(slots)
-            start = normed + self.next_down(nn.relu(self.next_up(normed)))
+            slots, start, kernel = self._next(tokens[:, t], start, None if noise is None else noise[:, t])
             found.append(slots)
             kernels.append(kernel)
         return jnp.stack(found, 1), jnp.stack(kernels, 1)
+
+    def step(
+        self, frame: Float[Array, "B H W 3"], start: Float[Array, "B K S"], noise: Float[Array, "B K S"] | None = None
+    ) -> tuple[Float[Array, "B K S"], Float[Array, "B K S"], Float[Array, "B K S2"]]:
+        """(slots after one frame, in -1 .. 1, the next frame's start, and the kernel), from a start: `encode` in steps.
+
+        The first start is the parameter "latents"."""
+        return self._next(self.tokens(frame[:, None])[:, 0], start, noise)
+
+    def _next(self, tokens, start, noise):
+        kernel = self.kernel(start)
+        mean, log_variance = jnp.split(kernel, 2, -1)
+        drawn = mean if noise is None else mean + jnp.exp(log_variance / 2) * noise
+        slots, _ = self.corrector(tokens, drawn, self.iterations)
+        normed = self.norm_next(slots)
+        return slots, normed + self.next_down(nn.relu(self.next_up(normed))), kernel
 
     def painted(self, slots: Float[Array, "B T K S"]) -> dict[str, Array]:
         """ "video" [B, T, H, W, 3] in -1 .. 1, and "masks" [B, T, K, H, W], which add up to 1 over slots."""

@@ -28,7 +28,8 @@ class Block(nn.Module):
 
     With `cross`, also x + cross-attention(norm(x)) between them. With `condition`, both norms are scaled and shifted by
     an affine map of silu(condition), norm(x) (1 + scale) + shift. "adaln" also scales both updates, by 1 + gate. The
-    map starts at 0, so a fresh block is the block without condition. The arguments of the call are those of `Stack`.
+    map starts at 0, so a fresh block is the block without condition. With `layer_scale` above 0 each component of both
+    updates is multiplied by a learned number that starts there. The arguments of the call are those of `Stack`.
     """
 
     heads: int
@@ -39,6 +40,7 @@ class Block(nn.Module):
     epsilon: float = 1e-6
     condition: str = "none"
     emits: bool = False
+    layer_scale: float = 0.0
 
     @nn.compact
     def __call__(
@@ -54,13 +56,19 @@ class Block(nn.Module):
         first, second = self._modulations(condition, x.shape[-1])
         y = first(self._norm("norm1", x))
         y = SelfAttention(self.heads, self.dtype, name="attention")(y, segment, rotation, time)
-        x = x + first.gated(y)
+        x = x + first.gated(self._scaled("scale1", y))
         if self.cross:
             y = self._norm("norm_cross", x)
             x = x + CrossAttention(self.heads, self.dtype, name="cross")(y, y, *other, rotation)
         y = Mlp(self.units, self.gelu, self.dtype, name="mlp")(second(self._norm("norm2", x)))
-        x = x + second.gated(y)
+        x = x + second.gated(self._scaled("scale2", y))
         return x, x if self.emits else None
+
+    def _scaled(self, name, update):
+        """LayerScale (arXiv 2103.17239)."""
+        if not self.layer_scale:
+            return update
+        return update * self.param(name, nn.initializers.constant(self.layer_scale), update.shape[-1:])
 
     def _norm(self, name, x):
         return LayerNorm(epsilon=self.epsilon, dtype=self.dtype, name=name)(x)
@@ -96,7 +104,7 @@ class Stack(nn.Module):
 
     `units` of each MLP (0: 4 D). `epsilon` of every norm. `condition`: "none", "adaln" or "film" (see Block). `causal`:
     "none", "token" (a token sees none after it) or "frame" (none of a later time). `levels`: numbers of blocks from 0,
-    whose outputs are returned side by side, each after a separate norm. (): the last block's.
+    whose outputs are returned side by side, each after a separate norm. (): the last block's. `layer_scale`: see Block.
 
     Args of the call:
       x: [B, T, D].
@@ -120,6 +128,7 @@ class Stack(nn.Module):
     condition: str = "none"
     causal: str = "none"
     levels: tuple[int, ...] = ()
+    layer_scale: float = 0.0
 
     @nn.compact
     def __call__(
@@ -151,6 +160,7 @@ class Stack(nn.Module):
             epsilon=self.epsilon,
             condition=self.condition,
             emits=bool(self.levels),
+            layer_scale=self.layer_scale,
             name="blocks",
         )
         limits = condition, jnp.arange(x.shape[1]) if self.causal == "token" else time

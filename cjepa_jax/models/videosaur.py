@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from cjepa_jax.models.layers import Dense
 from cjepa_jax.models.slot_encoders import LATENT, Corrector
 from cjepa_jax.models.slot_predictor import EPSILON, FAN_IN, XAVIER
-from cjepa_jax.types import Array
+from cjepa_jax.types import Array, Params
 
 
 class Block(nn.Module):
@@ -78,6 +78,29 @@ class Mixer(nn.Module):
         return Dense(self.outputs, kernel_init=FAN_IN, name="output")(x), shares
 
 
+class PlaceMlp(nn.Module):
+    """An MLP that decodes each slot at each place, from slot + position, into values and a logit (DINOSAUR's).
+
+    The softmax of the logits over slots mixes the values. Attributes: as `Mixer`.
+    """
+
+    places: int
+    outputs: int
+    units: Sequence[int] = (1024, 1024, 1024)
+
+    @nn.compact
+    def __call__(self, slots: Float[Array, "B K S"]) -> tuple[Float[Array, "B N D"], Float[Array, "B K N"]]:
+        """As `Mixer`."""
+        width = slots.shape[-1]
+        positions = self.param("positions", nn.initializers.normal(width**-0.5), (self.places, width))
+        x = slots[:, :, None] + positions
+        for i, count in enumerate(self.units):
+            x = nn.relu(Dense(count, kernel_init=FAN_IN, name=f"layer{i}")(x))
+        x = Dense(self.outputs + 1, kernel_init=FAN_IN, name="output")(x)
+        shares = jax.nn.softmax(x[..., -1], axis=1)
+        return jnp.einsum("bkn,bknd->bnd", shares, x[..., :-1]), shares
+
+
 class VideoSaur(nn.Module):
     """Slots of a video from its frames' features [B, T, P, F], and what they say of features and their motion.
 
@@ -86,7 +109,8 @@ class VideoSaur(nn.Module):
         each of them is learned (SlotContrast).
       embed: units of the features' MLP. hidden: of slot attention's MLP, 0 for none (VideoSAUR).
       first, iterations: of slot attention, in the first frame and in the others.
-      heads: of the predictor of the next frame's first slots. decoder: keyword arguments of Mixer.
+      heads: of the predictor of the next frame's first slots. blocks, units: of the decoder. decoder: "mixer" (Mixer,
+        VideoSAUR's), or "mlp" (PlaceMlp, SlotContrast's), which has no blocks.
       similarity: whether the decoder also gives P logits at each place, of where its content is in the next frame.
     """
 
@@ -101,6 +125,7 @@ class VideoSaur(nn.Module):
     blocks: int = 3
     units: Sequence[int] = (1024, 1024, 1024)
     similarity: bool = True
+    decoder: str = "mixer"
 
     @nn.compact
     def __call__(
@@ -137,12 +162,36 @@ class VideoSaur(nn.Module):
             found.append((slots, start, attention))
         slots, predicted, attention = (jnp.stack(values, 1) for values in zip(*found, strict=True))
         outputs = width + places * self.similarity
-        mixer = Mixer(places, outputs, self.blocks, self.heads, self.units, name="mixer")
-        decoded, masks = mixer(slots.reshape(-1, self.slots, self.width))
+        if self.decoder == "mlp":
+            decoder: nn.Module = PlaceMlp(places, outputs, self.units, name="mlp")
+        else:
+            decoder = Mixer(places, outputs, self.blocks, self.heads, self.units, name="mixer")
+        decoded, masks = decoder(slots.reshape(-1, self.slots, self.width))
         decoded = decoded.reshape(batch, frames, places, outputs)
         out = {"slots": slots, "predicted": predicted, "attention": attention, "embedded": x}
         out |= {"features": decoded[..., :width], "masks": masks.reshape(batch, frames, self.slots, places)}
         return out | ({"logits": decoded[..., width:]} if self.similarity else {})
+
+
+def first_slots(model: VideoSaur, params: Params, noise: Float[Array, "B K S"]) -> Float[Array, "B K S"]:
+    """The slots from which the first frame starts. `noise` is for those that are drawn."""
+    if model.fixed:
+        return jnp.broadcast_to(params["slots"], noise.shape)
+    return params["mean"] + jnp.exp(params["log_std"]) * noise
+
+
+def next_slots(
+    model: VideoSaur, params: Params, features: Float[Array, "B P F"], start: Float[Array, "B K S"], iterations: int
+) -> tuple[Float[Array, "B K S"], Float[Array, "B K S"]]:
+    """(slots after one frame, and the next frame's start): the module's slots in steps, for videos of any length."""
+    norm = nn.LayerNorm(epsilon=EPSILON, parent=None)
+    x = norm.apply({"params": params["norm_features"]}, features)
+    for name, units in (("up", model.embed), ("down", model.width)):
+        x = Dense(units, kernel_init=FAN_IN, parent=None).apply({"params": params[name]}, x)
+        x = nn.relu(x) if name == "up" else x
+    corrector = Corrector(model.hidden, epsilon=1e-8, normed=True, parent=None)
+    slots, _ = corrector.apply({"params": params["corrector"]}, x, start, iterations)
+    return slots, Block(model.heads, 4 * model.width, parent=None).apply({"params": params["predictor"]}, slots)
 
 
 def similarity(keys: Float[Array, "B T P F"], temperature: float) -> Float[Array, "B T1 P P"]:

@@ -168,7 +168,7 @@ class Ctt(Slots):
     def _passed(self, params, tokens, visible, present, *, edges, key=None):
         rngs = None if key is None else {"dropout": key}
         given = {"params": params["predictor"]}
-        return self._predictor.apply(given, tokens, visible, present, key is not None, edges=edges, rngs=rngs)
+        return self.model.apply(given, tokens, visible, present, key is not None, edges=edges, rngs=rngs)
 
     def _causal(self, trees: tuple[Params, Params, Params], batch: Batch, found: Pass):
         """(terms, stats) of the causal terms [B]. trees: params, target and extra."""

@@ -56,20 +56,21 @@ class SaviLoss(PerExample):
         options.flags("objective.savi", self.savi, "noise")
         options.whole("objective.patch", self.patch)
         options.number("objective.kl_weight", self.kl_weight, 0, limit="a number of at least 0")
-        model = self._model
+        model = self.model
         if len(model.decoder) != len(model.strides) or not model.channels:
             text = f"objective.savi.strides = {tuple(model.strides)!r}"
             raise ConfigError(f"{text}: must have as many entries as objective.savi.decoder = {tuple(model.decoder)!r}")
 
     @functools.cached_property
-    def _model(self) -> Savi:
+    def model(self) -> Savi:
+        """The network."""
         sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in self.savi.items()}
         return Savi(**sizes, dtype=jnp.dtype(self.dtype))
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
         """Fresh parameters. There is no target."""
         side = START
-        for stride in self._model.strides:
+        for stride in self.model.strides:
             side *= stride
         if batch.video.shape[-1] != 3:
             raise ConfigError(
@@ -77,12 +78,12 @@ class SaviLoss(PerExample):
             )
         if batch.video.shape[2:4] != (side, side):
             raise ConfigError(f"data.size = {batch.video.shape[2]}: must be {side}, 8 x the objective.savi.strides")
-        return {"savi": self._model.init(key, scaled(batch.video[:1]), key)["params"]}, {}, {}
+        return {"savi": self.model.init(key, scaled(batch.video[:1]), key)["params"]}, {}, {}
 
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
         """See objectives.base.PerExample."""
         video = scaled(batch.video)
-        found = self._model.apply({"params": params["savi"]}, video, key)
+        found = self.model.apply({"params": params["savi"]}, video, key)
         error = jnp.square(found["video"] - video).mean((1, 2, 3, 4))
         terms = {"painted": error, "kl": divergence(found["kernel"]).mean((1, 2))}
         return terms, scene_stats(found["slots"], self._tokens(found["masks"]), error, batch)
@@ -109,12 +110,12 @@ class SaviLoss(PerExample):
 
         Without noise unless a key is given. The published code extracts slots with noise.
         """
-        return self._model.apply({"params": params.get("savi", params)}, scaled(video), key)
+        return self.model.apply({"params": params.get("savi", params)}, scaled(video), key)
 
     @property
     def segment_count(self) -> int:
         """See objectives.base.Segmenting."""
-        return self._model.slots
+        return self.model.slots
 
     def segments(self, params: Params, video: Array) -> Array:
         """Each pixel's slot, that of the largest share: int32 [B, T, H, W]."""

@@ -79,7 +79,8 @@ class Slots(PerExample):
             raise ConfigError(f"objective.auxiliary = {tuple(self.auxiliary)!r}: must be of {', '.join(AUXILIARY)}")
 
     @functools.cached_property
-    def _predictor(self) -> SlotPredictor:
+    def model(self) -> SlotPredictor:
+        """The network."""
         return SlotPredictor(**self.slot_predictor, frames=self.history + self.future, dtype=jnp.dtype(self.dtype))
 
     @property
@@ -95,7 +96,7 @@ class Slots(PerExample):
             params[name] = Auxiliary(width).init(own, _given(batch, name))["params"]
         tokens = self._tokens(params, batch)
         visible, present = self._masks(batch)
-        params["predictor"] = self._predictor.init(key, tokens, visible, present)["params"]
+        params["predictor"] = self.model.init(key, tokens, visible, present)["params"]
         return params, {}, {}
 
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
@@ -116,8 +117,8 @@ class Slots(PerExample):
         """The predictor's values. With a key: those of training, with dropout."""
         given = {"params": params["predictor"]}
         if key is None:
-            return self._predictor.apply(given, tokens, visible, present)
-        return self._predictor.apply(given, tokens, visible, present, True, rngs={"dropout": key})
+            return self.model.apply(given, tokens, visible, present)
+        return self.model.apply(given, tokens, visible, present, True, rngs={"dropout": key})
 
     def _terms(self, found: Pass, batch: Batch):
         """(terms, stats) of a pass."""

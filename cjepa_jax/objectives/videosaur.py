@@ -1,4 +1,4 @@
-"""Find slots in patches: VideoSAUR (arXiv 2306.04829) and SlotContrast (arXiv 2412.14295), without DINOv2."""
+"""Find slots in patches: VideoSAUR (arXiv 2306.04829) and SlotContrast (arXiv 2412.14295)."""
 
 import dataclasses
 import functools
@@ -27,8 +27,9 @@ class VideoSaurLoss(PerExample):
     next one and counts for the features alone, as published. L_contrast tells each slot from all slots of the batch
     in the frame before (SlotContrast). Both are in models/videosaur.py.
 
-    The published features are DINOv2's. Here they are a patch's pixels: twice its mean colour, and what each pixel
-    differs from it, where colours are -1 .. 1. So no frozen encoder is needed, but these features know no categories.
+    The published features are DINOv2's, which a source of kind "features" gives (patch=1). Of a source of pixels they
+    are a patch's pixels: twice its mean colour, and what each pixel differs from it, where colours are -1 .. 1. So no
+    frozen encoder is needed, but these features know no categories.
 
     Attributes:
       videosaur: keyword arguments of models.videosaur.VideoSaur but `similarity`. fixed=True for SlotContrast.
@@ -51,6 +52,7 @@ class VideoSaurLoss(PerExample):
 
     tubelet = 1
     max_removed = 0
+    kinds = ("video", "episodes", "features")
     method = "slots by slot attention for video, trained by features of patches"
 
     def __post_init__(self):
@@ -58,6 +60,9 @@ class VideoSaurLoss(PerExample):
         for name in ("slots", "width", "embed", "first", "iterations", "heads", "blocks"):
             options.whole(f"objective.videosaur.{name}", self.videosaur.get(name, 1))
         options.whole("objective.videosaur.hidden", self.videosaur.get("hidden", 0), 0)
+        if self.videosaur.get("decoder", "mixer") not in ("mixer", "mlp"):
+            text = f"objective.videosaur.decoder = {self.videosaur['decoder']!r}"
+            raise ConfigError(f"{text}: must be mixer or mlp")
         options.flags("objective.videosaur", self.videosaur, "fixed")
         units = self.videosaur.get("units", (1,))
         if not isinstance(units, list | tuple):
@@ -74,7 +79,8 @@ class VideoSaurLoss(PerExample):
             options.number(f"objective.{name}", getattr(self, name), 1e-6, limit="a number of at least 1e-6")
 
     @functools.cached_property
-    def _model(self) -> VideoSaur:
+    def model(self) -> VideoSaur:
+        """The network."""
         sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in self.videosaur.items()}
         return VideoSaur(**sizes, similarity=self.similarity > 0)
 
@@ -84,13 +90,13 @@ class VideoSaurLoss(PerExample):
             raise ConfigError(f"data.frames = {batch.video.shape[1]}: must be at least 2 for objective.videosaur")
         found = self.patches(batch.video[:1])
         noise = self._noise(jax.random.fold_in(key, 1), 1)
-        params = {"videosaur": self._model.init(key, found, noise)["params"]}
+        params = {"videosaur": self.model.init(key, found, noise)["params"]}
         return params, {}, {} if noise is None else {"noise": noise}
 
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
         """See objectives.base.PerExample."""
         given = self.patches(batch.video)
-        found = self._model.apply({"params": params["videosaur"]}, given, self._noise(key, len(given)))
+        found = self.model.apply({"params": params["videosaur"]}, given, self._noise(key, len(given)))
         terms = {"features": jnp.square(found["features"] - given).mean((1, 2, 3))}
         if self.similarity:
             wanted = videosaur.similarity(given, self.temperature)
@@ -126,13 +132,13 @@ class VideoSaurLoss(PerExample):
         draws from the run's seed.
         """
         given = self.patches(video)
-        noise = None if self._model.fixed else jnp.repeat(params["noise"], len(given), 0)
-        return self._model.apply({"params": params["videosaur"]}, given, noise)
+        noise = None if self.model.fixed else jnp.repeat(params["noise"], len(given), 0)
+        return self.model.apply({"params": params["videosaur"]}, given, noise)
 
     @property
     def segment_count(self) -> int:
         """See objectives.base.Segmenting."""
-        return self._model.slots
+        return self.model.slots
 
     def segments(self, params: Params, video: Array) -> Array:
         """Each pixel's slot, that of the decoder's largest share in its patch: int32 [B, T, H, W]."""
@@ -149,8 +155,11 @@ class VideoSaurLoss(PerExample):
         )
 
     def patches(self, video: Array) -> Float[Array, "B T P F"]:
-        """The features. Raises ConfigError for a size that the patch does not divide."""
+        """The features, which float32 videos are already if the patch is 1. Raises ConfigError for a size that the
+        patch does not divide."""
         batch, frames, height, width, channels = video.shape
+        if video.dtype == jnp.float32 and self.patch == 1:
+            return video.reshape(batch, frames, height * width, channels)
         if height % self.patch or width % self.patch:
             raise ConfigError(f"objective.patch = {self.patch}: must divide data.size = {height}")
         rows, columns = height // self.patch, width // self.patch
@@ -162,5 +171,5 @@ class VideoSaurLoss(PerExample):
         return jnp.concatenate([2 * mean[..., 0, :], texture], -1)
 
     def _noise(self, key: Array, count: int) -> Array | None:
-        model = self._model
+        model = self.model
         return None if model.fixed else jax.random.normal(key, (count, model.slots, model.width))

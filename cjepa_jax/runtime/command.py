@@ -24,6 +24,7 @@ COMMANDS = {  # the words of a command: its module and what it does
     "kernel": ("cjepa_jax.bench.kernel", "compile an attention kernel for this CPU (optional)"),
     "scaling": ("cjepa_jax.bench.scaling", "estimate what a step costs on many chips"),
     "launch": ("cjepa_jax.launch", "put a run onto SLURM, Cloud TPU or SkyPilot"),
+    "extract": ("cjepa_jax.extract", "write the slots of videos by a slot encoder"),
     "data build": ("cjepa_jax.data.build", "write a simulated world to disk"),
     "data inspect": ("cjepa_jax.data.inspect", "read every scene of a config; say what is wrong and what to set"),
     "data show": ("cjepa_jax.data.show", "draw scenes of a config beside their counterfactuals"),

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import ctypes
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -186,3 +187,19 @@ class Signals:
         if self._break_off:
             self._break_off = False
             raise Stopped
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Blocks the signals that ask to stop, for processes that are started inside.
+
+    Ctrl-C and SLURM send these signals to every process of a group. Only the trainer may handle them, since it ends its
+    helper processes itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    multiprocessing.resource_tracker.ensure_running()  # Python's helper process. This call lifts the mask
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

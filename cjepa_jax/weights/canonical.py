@@ -1,7 +1,8 @@
 """Our parameters under the names that PyTorch code of this family uses (I-JEPA's and timm's, without prefix), and back.
 
 An encoder: `patch_embed.proj` (a convolution, [D, C, p, p] of images, [D, C, t, p, p] of clips), `pos_embed` [1, N, D]
-if positions are stored, `blocks.i.{norm1,attn.qkv,attn.proj,norm2,mlp.fc1,mlp.fc2}`, `norm`. A predictor: `embed`,
+if positions are stored, `class_token` [D], `blocks.i.{norm1,attn.qkv,attn.proj,norm2,mlp.fc1,mlp.fc2}`, with
+`blocks.i.{ls1,ls2}.gamma` [D] for LayerScale, and `norm`. A predictor: `embed`,
 `mask_token` [W], `object_embedding` [M, W], `pos_embed`, `blocks.i` (with `norm_cross`, `cross.{q,kv,proj}` where it
 attends across), `norm`, `prediction`, `residual`. Each layer has `weight` [out, in] and `bias`.
 """
@@ -37,7 +38,9 @@ BLOCK = {  # the same within a block
 }
 LAYERS |= {f"norms_block.{i}": f"stack.norm{i}" for i in range(8)}  # of several levels
 CONVOLUTIONS = (PATCHES, "patch_embed_img.proj")
-ARRAYS = ("mask_token", "object_embedding", "clip_code", "image_code")  # the same on both sides
+SCALES = {"ls1.gamma": "scale1", "ls2.gamma": "scale2"}  # a block's arrays
+CLASS = "class_token"
+ARRAYS = ("mask_token", "object_embedding", "clip_code", "image_code", CLASS)  # the same on both sides
 BLOCKS = "stack.blocks."
 
 
@@ -50,6 +53,7 @@ def to_canonical(part: Mapping, patch: int, tubelet: int, channels: int = 3) -> 
     """
     places = {place: name for name, place in LAYERS.items()}
     inner = {place: name for name, place in BLOCK.items()}
+    scales = {place: name for name, place in SCALES.items()}
     tensors = {}
     for path, array in _flatten(part):
         place, _, leaf = path.rpartition(".")
@@ -65,6 +69,8 @@ def to_canonical(part: Mapping, patch: int, tubelet: int, channels: int = 3) -> 
         elif place.removeprefix(BLOCKS) in inner and place.startswith(BLOCKS):
             name = f"{inner[place.removeprefix(BLOCKS)]}.{_theirs(leaf)}"
             tensors |= {f"blocks.{i}.{name}": _turned(layer, leaf) for i, layer in enumerate(array)}
+        elif f"{place}." == BLOCKS and leaf in scales:
+            tensors |= {f"blocks.{i}.{scales[leaf]}": np.ascontiguousarray(layer) for i, layer in enumerate(array)}
         else:
             raise CheckpointError(f"parameter {path!r}: neither of the Vision Transformer nor of its predictor")
     return tensors
@@ -85,7 +91,7 @@ def from_canonical(tensors: Mapping[str, np.ndarray], channels: int = 3) -> dict
             place = "tokenizer.positions" if f"{PATCHES}.weight" in tensors else "positions"
             put(tree, place, np.asarray(tensors[name], np.float32)[0])
         elif name in ARRAYS:
-            place = f"tokenizer.{name}" if f"{PATCHES}.weight" in tensors else name
+            place = f"tokenizer.{name}" if f"{PATCHES}.weight" in tensors and name != CLASS else name
             put(tree, place, np.asarray(tensors[name], np.float32))
         elif layer in CONVOLUTIONS and leaf == "weight":
             put(tree, f"{LAYERS[layer]}.kernel", _boxes(np.asarray(tensors[name], np.float32), channels))
@@ -93,6 +99,8 @@ def from_canonical(tensors: Mapping[str, np.ndarray], channels: int = 3) -> dict
             put(tree, f"{LAYERS[layer]}.{_ours(layer, leaf)}", _read(tensors, name))
         elif block and block[2] in BLOCK and leaf in ("weight", "bias"):
             blocks.setdefault(f"{BLOCKS}{BLOCK[block[2]]}.{_ours(layer, leaf)}", {})[int(block[1])] = name
+        elif block and f"{block[2]}.{leaf}" in SCALES:
+            blocks.setdefault(f"{BLOCKS}{SCALES[f'{block[2]}.{leaf}']}", {})[int(block[1])] = name
         else:
             raise CheckpointError(f"tensor {name!r}: neither of the Vision Transformer nor of its predictor")
     depth = max((max(layers) + 1 for layers in blocks.values()), default=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights import files, licences, safety
-from cjepa_jax.weights.published import LAYOUTS, Layout
+from cjepa_jax.weights.published import DINOV2, LAYOUTS, Layout
 
 GELU = {"gelu": "exact", "gelu_pytorch_tanh": "tanh", "gelu_new": "tanh", "gelu_tanh": "tanh"}
 MOST_README = 1 << 20  # bytes that are read
@@ -20,8 +20,8 @@ def layout(config: Mapping[str, Any], path: Path) -> Layout:
     Raises: CheckpointError for another model, and for invalid or unsupported values.
     """
     kind = config.get("model_type")
-    if kind not in ("ijepa", "vjepa2"):
-        text = "must be 'ijepa' or 'vjepa2', or \"format\" be 'cjepa_jax'"
+    if kind not in ("ijepa", "vjepa2", "dinov2"):
+        text = "must be 'ijepa', 'vjepa2' or 'dinov2', or \"format\" be 'cjepa_jax'"
         raise CheckpointError(f"{path / 'config.json'}: model_type = {str(kind)[:60]!r}: {text}")
 
     number = functools.partial(_number, config, path)
@@ -37,6 +37,8 @@ def layout(config: Mapping[str, Any], path: Path) -> Layout:
             epsilon=number("layer_norm_eps", 1e-6, float),
             **common,
         )
+    if kind == "dinov2":
+        return _dinov2(config, path, **common)
     if isinstance(config.get("image_size"), list):  # not square, so the number of positions does not determine the grid
         height, width = _sides(config["image_size"], path)
         patch = number("patch_size", 16)
@@ -48,6 +50,16 @@ def layout(config: Mapping[str, Any], path: Path) -> Layout:
         epsilon=number("layer_norm_eps", 1e-12, float),
         **common,
     )
+
+
+def _dinov2(config: Mapping[str, Any], path: Path, **common: Any) -> Layout:
+    """As `layout`."""
+    if config.get("use_swiglu_ffn", False) is not False:
+        text = f"use_swiglu_ffn = {str(config['use_swiglu_ffn'])[:60]!r}: must be False (sizes S, B and L)"
+        raise CheckpointError(f"{path / 'config.json'}: {text}")
+    heads = _number(config, path, "num_attention_heads", 12)
+    epsilon = _number(config, path, "layer_norm_eps", 1e-6, float)
+    return dataclasses.replace(DINOV2, heads=heads, epsilon=epsilon, **common)
 
 
 def timm(config: Mapping[str, Any], path: Path) -> Layout:

@@ -1,4 +1,4 @@
-"""Maps published names to canonical ones (canonical.py): I-JEPA, V-JEPA 1, 2 and 2.1, timm, and two of transformers.
+"""Maps published names to canonical ones (canonical.py): I-JEPA, V-JEPA 1, 2 and 2.1, timm, and three of transformers.
 
 Nothing is read here. A part is a view of the file under other names, which reads an array on access.
 """
@@ -49,8 +49,19 @@ VJEPA2_PREDICTOR = {
     "proj.": "prediction.",
 }
 VJEPA2_BLOCK = {"attention.": "attn."}
+DINOV2 = IJEPA | {"embeddings.cls_token": "cls_token"}  # transformers' Dinov2Model
+DINOV2_BLOCK = {
+    "attention.attention.": "attn.",
+    "attention.output.dense.": "attn.proj.",
+    "attention.o_proj.": "attn.proj.",  # of newer versions
+    **{f"attention.{name[0]}_proj.": f"attn.{name}." for name in ("query", "key", "value")},
+    "layer_scale1.lambda1": "ls1.gamma",
+    "layer_scale2.lambda1": "ls2.gamma",
+}
+TABLES = {"hf-ijepa": (IJEPA, IJEPA_BLOCK), "hf-vjepa2": (VJEPA2, VJEPA2_BLOCK), "hf-dinov2": (DINOV2, DINOV2_BLOCK)}
 QKV = ("query", "key", "value")
-HEADS = ("ijepa.", "vjepa2.", "classifier.", "pooler.")  # of models with a classifier: two prefixes and two parts
+PREFIXES = ("ijepa.", "vjepa2.", "dinov2.")  # of models with a classifier
+HEADS = ("classifier.", "pooler.")
 
 
 def raw(tensors: Tensors) -> dict[str, Tensors]:
@@ -79,35 +90,39 @@ def raw(tensors: Tensors) -> dict[str, Tensors]:
     return {part: _view(tensors, plan) for part, plan in plans.items()}
 
 
-def huggingface(tensors: Tensors, video: bool) -> dict[str, Tensors]:
-    """The parts "encoder" and "predictor" of a folder of transformers: VJEPA2Model, or (not `video`) IJepaModel.
+def huggingface(tensors: Tensors, layout: str) -> dict[str, Tensors]:
+    """The parts "encoder" and "predictor" of a folder of transformers, whose layout is one of TABLES.
 
     Raises: CheckpointError for two arrays with one name, and for queries, keys and values of different shapes.
     """
-    plans: dict[str, dict[str, list[str]]] = {"encoder": {}}
+    plans: dict[str, dict[str, list[tuple[int, str]]]] = {"encoder": {}}
     for stored in tensors:
         name = stored
-        for prefix in HEADS[:2]:
+        for prefix in PREFIXES:
             name = name.removeprefix(prefix)
-        if name.startswith(HEADS[2:]):
+        if name.startswith(HEADS):
             continue
-        part, outer, inner = "encoder", IJEPA, IJEPA_BLOCK
-        if video:
+        part, (outer, inner) = "encoder", TABLES[layout]
+        if layout == "hf-vjepa2":
             part, _, name = name.partition(".")
-            outer, inner = (VJEPA2_PREDICTOR if part == "predictor" else VJEPA2), VJEPA2_BLOCK
+            outer = VJEPA2_PREDICTOR if part == "predictor" else VJEPA2
         block = re.fullmatch(r"(?:encoder\.)?layer\.(\d{1,4})\.(.+)", name, re.ASCII)
         name = f"blocks.{block[1]}.{renamed(block[2], inner)}" if block else renamed(name, outer)
         *place, which, leaf = ["", *name.split(".")]
         third = which in QKV and bool(block)
         of = plans.setdefault(part, {}).setdefault(".".join([*place[1:], "qkv", leaf]) if third else name, [])
-        if same := [each for each in of if not third or each.split(".")[-2] == which]:
+        number = QKV.index(which) if third else 0
+        if same := [each for place, each in of if place == number]:
             both = " and ".join(map(short, (same[0], stored)))
             raise CheckpointError(f"{tensors.source}: {both} have one name without their prefixes")
-        if of and tensors.shapes[of[0]] != tensors.shapes[stored]:
-            raise CheckpointError(f"{tensors.source}: {short(stored)} has another shape than {short(of[0])}")
-        of.append(stored)
-        of.sort(key=lambda name: QKV.index(name.split(".")[-2]) if name.split(".")[-2] in QKV else 0)
-    return {part: _view(tensors, plan) for part, plan in plans.items()}
+        if of and tensors.shapes[of[0][1]] != tensors.shapes[stored]:
+            raise CheckpointError(f"{tensors.source}: {short(stored)} has another shape than {short(of[0][1])}")
+        of.append((number, stored))
+        of.sort()
+    return {
+        part: _view(tensors, {name: [stored for _, stored in of] for name, of in plan.items()})
+        for part, plan in plans.items()
+    }
 
 
 def for_huggingface(arrays: Mapping[str, np.ndarray], part: str, video: bool) -> dict[str, np.ndarray]:

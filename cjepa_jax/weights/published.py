@@ -11,7 +11,7 @@ import numpy as np
 from cjepa_jax import positions
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import CheckpointError
-from cjepa_jax.weights import canonical, diff, levels, shapes
+from cjepa_jax.weights import canonical, diff, dinov2, levels, shapes
 from cjepa_jax.weights.files import Tensors
 from cjepa_jax.weights.name_maps import derived
 
@@ -58,6 +58,7 @@ LAYOUTS = {
         Layout("timm"),
     )
 }
+DINOV2 = Layout("hf-dinov2", "Apache-2.0", frames=1)
 
 
 def recognised(parts: Mapping[str, Tensors], tensors: Tensors) -> Layout:
@@ -110,9 +111,10 @@ def encoder(
         raise CheckpointError(f"{where}: {PATCHES} has the shape {list(shape)}: {text}")
     width, patch, tubelet = shape[0], shape[-1], shape[2] if len(shape) == 5 else 1
     view = _plain(view, layout, images and len(shape) == 5, notes)
+    view, extra, own = dinov2.parts(view, width) if layout.name == DINOV2.name else (view, {}, {})
     depth, hidden = shapes.depth(view), shapes.size(view.shapes, "blocks.0.mlp.fc1.bias", default=4 * width)
     heads = shapes.heads(layout.heads, width, bool(layout.rotary), where)
-    wanted = shapes.stack(width, depth, hidden) | {PATCHES: (width, *view.shapes[PATCHES][1:]), BIAS: (width,)}
+    wanted = shapes.stack(width, depth, hidden) | {PATCHES: (width, *view.shapes[PATCHES][1:]), BIAS: (width,)} | extra
     times = 1 if len(shape) == 4 else layout.frames // tubelet
     places, view = _positions(view, layout, (patch, width), (times, layout.grid), wanted)
     diff.compare(view.shapes, wanted, where)
@@ -125,6 +127,7 @@ def encoder(
         "mean": layout.mean,
         "std": layout.std,
         "depth": 0,
+        **own,
     }
     if every_level and layout.name == "vjepa2.1":
         unused = [name for name in stored if UNUSED.match(name)]

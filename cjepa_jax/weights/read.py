@@ -1,7 +1,7 @@
 """Reads public weights and exports of this package.
 
 found = read("IN1K-vit.h.14-300e.pth.tar")      I-JEPA, V-JEPA, V-JEPA 2 and 2.1 as published
-found = read("ijepa_vith14_1k")                 a folder of transformers' IJepaModel or VJEPA2Model
+found = read("ijepa_vith14_1k")                 a folder of transformers' IJepaModel, VJEPA2Model or Dinov2Model
 found = read("vjepa2-ac-vitg.pt")               V-JEPA 2-AC, and weights.pt of LeWorldModel (worlds.py)
 found = read("pointjepa.ckpt")                  Point-JEPA (points.py)
 found = read("exported")                        a folder that this package exported
@@ -33,8 +33,8 @@ class Pretrained:
     """Parameters and their description.
 
     Attributes:
-      layout: "cjepa_jax", "ijepa", "vjepa", "vjepa2", "vjepa2.1", "timm", "hf-ijepa", "hf-vjepa2", "lewm" or
-        "point-jepa".
+      layout: "cjepa_jax", "ijepa", "vjepa", "vjepa2", "vjepa2.1", "timm", "hf-ijepa", "hf-vjepa2", "hf-dinov2", "lewm"
+        or "point-jepa".
       source, digest: their file or folder, and its SHA-256.
       licence: "CC-BY-NC-4.0", "MIT", ..., or "unknown".
       encoder, predictor: the keyword arguments of models' Encoder and Predictor (without `out`) that the weights
@@ -207,7 +207,7 @@ def _laid_out(path: Path, config: dict[str, Any], tensors: files.Tensors, layout
     """The layout of a checkpoint's tensors, and its parts by our names."""
     if config and "pretrained_cfg" not in config:
         known = huggingface.layout(config, path)
-        return known, name_maps.huggingface(tensors, known.name == "hf-vjepa2")
+        return known, name_maps.huggingface(tensors, known.name)
     parts = name_maps.raw(tensors)
     told = _told(layout) if layout else published.recognised(parts, tensors)
     return huggingface.timm(config, path) if config else told, parts

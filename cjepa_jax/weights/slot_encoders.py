@@ -1,4 +1,4 @@
-"""State dicts of the public slot encoders: to our parameters and back, to the bit.
+"""State dicts of public slot encoders: to our parameters and back, to the bit. SAVi, and what VideoSAUR shares.
 
 found = slot_encoders.savi(files.tensors("stosavi_clevrer_params.pth"))
 Savi(**found.sizes).apply({"params": found.params}, video)
@@ -35,20 +35,6 @@ SAVI = {  # the published layer -> ours. Numbered layers are in `_savi_names`
     "predictor.mlp.2": "next_down",
     "decoder_pos_embedding.dense": "decoder_position/dense",
 }
-_OUT, _CORRECTOR, _DECODER = "encoder.module.output_transform.layers", "processor.module.corrector", "decoder.module"
-VIDEOSAUR = {
-    f"{_OUT}.0": "norm_features",
-    f"{_OUT}.1": "up",
-    f"{_OUT}.3": "down",
-    **{f"{_CORRECTOR}.to_{name}": f"corrector/{name}" for name in "qkv"},
-    f"{_CORRECTOR}.norm_features": "corrector/norm_tokens",
-    f"{_CORRECTOR}.norm_slots": "corrector/norm_slots",
-    **{f"{_DECODER}.{name}": f"mixer/{name}" for name in ("norm_memory", "norm_q", "norm_k")},
-    **{f"{_DECODER}.to_{name}": f"mixer/{name}" for name in "qk"},
-    f"{_DECODER}.output_transform": "mixer/output",
-}
-SLOT_MLP = {"0": "norm_mlp", "1": "up", "3": "down"}  # of a corrector that has one
-BLOCK = {"self_attn.out_proj": "out", "linear1": "up", "linear2": "down", "norm1": "norm1", "norm2": "norm2"}
 BARE = re.compile(r".*(?:to_[qkv]|project_[kv]|project_q\.1)", re.ASCII)  # layers without a bias
 GRU = {"ih": "input", "hh": "hidden"}
 UNUSED = re.compile(r"prior_slot_layer\.\d\.(?:weight|bias)|(?:encoder|decoder)_pos_embedding\.grid", re.ASCII)
@@ -72,10 +58,10 @@ def savi(state: Mapping[str, np.ndarray], source: str = "state dict") -> Encoder
 
     Raises: CheckpointError for a missing, unknown or misshapen array, and for two of the same name.
     """
-    arrays, unused = _arrays(source, state, lambda name: bool(UNUSED.fullmatch(name)))
+    arrays, unused = arrays_of(source, state, lambda name: bool(UNUSED.fullmatch(name)))
     layers = {part: _count(arrays, part) for part in ("encoder", "decoder")}
     names = _savi_names(**layers)
-    params = _tree(source, arrays, names, "StoSAVi")
+    params = tree(source, arrays, names, "StoSAVi")
     sizes = _savi_sizes(params, layers)
     _check_savi(source, params, sizes)
     return EncoderWeights(params, sizes, unused)
@@ -84,72 +70,10 @@ def savi(state: Mapping[str, np.ndarray], source: str = "state dict") -> Encoder
 def savi_state(weights: EncoderWeights) -> dict[str, np.ndarray]:
     """The published state dict, float32, of `savi`'s result."""
     layers = {"encoder": len(weights.sizes["channels"]), "decoder": len(weights.sizes["decoder"])}
-    return _untree(weights, _savi_names(**layers))
+    return untree(weights, _savi_names(**layers))
 
 
-def videosaur(state: Mapping[str, np.ndarray], source: str = "state dict") -> EncoderWeights:
-    """Weights of VideoSAUR, without its image encoder, for models.videosaur.VideoSaur.
-
-    Arrays of the image encoder ("encoder.module.backbone.") are in `unused`. `sizes` lacks heads and iterations, which
-    no array tells: the module's own are the published ones. Raises: CheckpointError as `savi`.
-    """
-    arrays, unused = _arrays(source, state, lambda name: name.startswith("encoder.module.backbone."))
-    names = _videosaur_names(arrays)
-    params = _tree(source, arrays, names, "VideoSAUR")
-    mixer, width = params["mixer"], params["down"]["kernel"].shape[-1]
-    layers = sum(name.startswith("layer") for name in mixer)
-    places = mixer["positions"].shape[0]
-    features = params["up"]["kernel"].shape[0]
-    sizes = {
-        "width": width,
-        "fixed": "slots" in params,
-        "embed": params["up"]["kernel"].shape[-1],
-        "hidden": params["corrector"]["up"]["kernel"].shape[-1] if "up" in params["corrector"] else 0,
-        "blocks": sum(name.startswith("block") for name in mixer),
-        "units": tuple(mixer[f"layer{i}"]["kernel"].shape[-1] for i in range(layers)),
-        "similarity": mixer["output"]["kernel"].shape[-1] == features + places,
-    }
-    _check_videosaur(source, params, sizes)
-    return EncoderWeights(params, sizes | ({"slots": len(params["slots"])} if "slots" in params else {}), unused)
-
-
-def videosaur_state(weights: EncoderWeights) -> dict[str, np.ndarray]:
-    """The public state dict, float32, of `videosaur`'s result."""
-    mixer = weights.params["mixer"]
-    known = [f"{_DECODER}.allocator.blocks.{i}.norm1.bias" for i in range(weights.sizes["blocks"])]
-    known += [f"{_DECODER}.renderer.layers.{2 * i}.bias" for i in range(sum(n.startswith("layer") for n in mixer))]
-    known += ["initializer.slots"] if weights.sizes["fixed"] else []
-    known += [f"{_CORRECTOR}.mlp.layers.0.bias"] if weights.sizes["hidden"] else []
-    return _untree(weights, _videosaur_names(dict.fromkeys(known)))
-
-
-def _videosaur_names(arrays: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """As `_savi_names`. `arrays` tell which parts there are, by names."""
-    layers = dict(VIDEOSAUR)
-    if f"{_CORRECTOR}.mlp.layers.0.bias" in arrays:
-        layers |= {f"{_CORRECTOR}.mlp.layers.{i}": f"corrector/{ours}" for i, ours in SLOT_MLP.items()}
-    count = 0
-    while f"{_DECODER}.renderer.layers.{2 * count}.bias" in arrays:
-        layers[f"{_DECODER}.renderer.layers.{2 * count}"] = f"mixer/layer{count}"
-        count += 1
-    blocks = {"processor.module.predictor.blocks.0": "predictor"}
-    count = 0
-    while f"{_DECODER}.allocator.blocks.{count}.norm1.bias" in arrays:
-        blocks[f"{_DECODER}.allocator.blocks.{count}"] = f"mixer/block{count}"
-        count += 1
-    found = {f"{_DECODER}.pos_emb": ("mixer/positions", "first")}
-    if "initializer.slots" in arrays:
-        found["initializer.slots"] = ("slots", "first")
-    else:
-        found |= {f"initializer.{name}": (name, "first") for name in ("mean", "log_std")}
-    for theirs, ours in blocks.items():
-        layers |= {f"{theirs}.{name}": f"{ours}/{own}" for name, own in BLOCK.items()}
-        found[f"{theirs}.self_attn.qkv.weight"] = (f"{ours}/qkv_kernel", "linear")
-        found[f"{theirs}.self_attn.qkv.bias"] = (f"{ours}/qkv_bias", "same")
-    return found | _layers(layers) | _gru(f"{_CORRECTOR}.gru")
-
-
-def _layers(names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def layers_of(names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Weights and biases of norms and linear layers."""
     found = {}
     for theirs, ours in names.items():
@@ -160,7 +84,7 @@ def _layers(names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _gru(theirs: str) -> dict[str, tuple[str, str]]:
+def gru(theirs: str) -> dict[str, tuple[str, str]]:
     found = {}
     for side, ours in GRU.items():
         found[f"{theirs}.weight_{side}"] = (f"corrector/gru/{ours}/kernel", "linear")
@@ -168,7 +92,7 @@ def _gru(theirs: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _arrays(
+def arrays_of(
     source: str, state: Mapping[str, np.ndarray], unused: Callable[[str], bool]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(arrays, unused ones) under the published names, without prefixes. Raises CheckpointError for a name twice."""
@@ -185,7 +109,7 @@ def _arrays(
     return arrays, left
 
 
-def _tree(
+def tree(
     source: str, arrays: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, str]], of: str
 ) -> dict[str, Any]:
     """Our parameters. Raises CheckpointError for a missing, unknown or misshapen array."""
@@ -204,7 +128,7 @@ def _tree(
     return params
 
 
-def _untree(weights: EncoderWeights, names: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
+def untree(weights: EncoderWeights, names: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
     """The public arrays of our parameters, and the unused ones."""
     found = {}
     for name, (place, kind) in names.items():
@@ -218,7 +142,7 @@ def _untree(weights: EncoderWeights, names: Mapping[str, tuple[str, str]]) -> di
 def _savi_names(encoder: int, decoder: int) -> dict[str, tuple[str, str]]:
     """The published name of every array -> (our place, what is turned)."""
     found = {"init_latents": ("latents", "first")}
-    found |= _layers(SAVI) | _gru("slot_attention.gru")
+    found |= layers_of(SAVI) | gru("slot_attention.gru")
     layers = [(f"encoder.{i}.0", f"convolutions_{i}", "convolution") for i in range(encoder)]
     layers += [(f"decoder.{i}.0", f"transposed_{i}", "transposed") for i in range(decoder)]
     for theirs, ours, kind in [*layers, (f"decoder.{decoder}", "out", "convolution")]:
@@ -229,9 +153,11 @@ def _savi_names(encoder: int, decoder: int) -> dict[str, tuple[str, str]]:
 
 def _ours(source: str, name: str, array: np.ndarray, kind: str) -> np.ndarray:
     """An array as our module has it. Raises CheckpointError for another number of axes."""
-    axes = {"linear": 2, "convolution": 4, "transposed": 4, "same": 1, "first": 3}[kind]
-    if array.ndim != axes or 0 in array.shape or (kind == "first" and len(array) != 1):
-        text = f"{axes} axes" + (", the first of length 1" if kind == "first" and array.ndim == axes else "")
+    axes = {"linear": 2, "convolution": 4, "transposed": 4, "same": 1, "first": 3, "second": 4}[kind]
+    ones = {"first": 1, "second": 2}.get(kind, 0)  # axes at the start that the public code broadcasts
+    if array.ndim != axes or 0 in array.shape or array.shape[:ones] != (1,) * ones:
+        start = ", the first of length 1" if ones == 1 else ", the first two of length 1"
+        text = f"{axes} axes" + (start if ones and array.ndim == axes else "")
         raise CheckpointError(f"{source}: {short(name)} has shape {list(array.shape)}: must have {text}")
     if kind == "linear":
         array = array.T
@@ -239,8 +165,8 @@ def _ours(source: str, name: str, array: np.ndarray, kind: str) -> np.ndarray:
         array = array.transpose(2, 3, 1, 0)
     elif kind == "transposed":  # [in, out, h, w], and flipped
         array = array.transpose(2, 3, 0, 1)[::-1, ::-1]
-    elif kind == "first":
-        array = array[0]
+    elif ones:
+        array = array.reshape(array.shape[ones:])
     return np.ascontiguousarray(array)
 
 
@@ -252,8 +178,8 @@ def _theirs(array: np.ndarray, kind: str) -> np.ndarray:
         array = array.transpose(3, 2, 0, 1)
     elif kind == "transposed":
         array = array[::-1, ::-1].transpose(2, 3, 0, 1)
-    elif kind == "first":
-        array = array[None]
+    elif kind in ("first", "second"):
+        array = array[None] if kind == "first" else array[None, None]
     return np.ascontiguousarray(array)
 
 
@@ -291,7 +217,7 @@ def _check_savi(source: str, params: Mapping[str, Any], sizes: Mapping[str, Any]
         "encoder_position/dense": (4, encoder[-1]),
         "token_up": (encoder[-1], embed),
         "token_down": (embed, embed),
-        **_corrector(width, embed, sizes["hidden"]),
+        **corrector(width, embed, sizes["hidden"]),
         "next_up": (width, units),
         "next_down": (units, width),
         "decoder_position/dense": (4, width),
@@ -301,39 +227,10 @@ def _check_savi(source: str, params: Mapping[str, Any], sizes: Mapping[str, Any]
         linear |= {f"{name}_{i}": (5, 5, *pair) for i, pair in enumerate(itertools.pairwise(chain))}
     norms = {"norm_pixels": encoder[-1], "norm_next": width, "corrector/norm_tokens": embed}
     norms |= dict.fromkeys(("corrector/norm_slots", "corrector/norm_mlp"), width)
-    _check(source, params, linear, norms, {})
+    check(source, params, linear, norms, {})
 
 
-def _check_videosaur(source: str, params: Mapping[str, Any], sizes: Mapping[str, Any]) -> None:
-    """As `_check_savi`."""
-    width, hidden, units = sizes["width"], sizes["hidden"], sizes["units"]
-    features, places = len(params["up"]["kernel"]), len(params["mixer"]["positions"])
-    chain = (width, *units)
-    linear: dict[str, tuple[int, ...]] = {"down": (sizes["embed"], width), **_corrector(width, width, hidden)}
-    linear |= {f"mixer/layer{i}": pair for i, pair in enumerate(itertools.pairwise(chain))}
-    linear |= {"mixer/q": (width, width), "mixer/k": (width, width)}
-    linear["mixer/output"] = (chain[-1], features + places * sizes["similarity"])
-    linear["up"] = (features, sizes["embed"])
-    norms = {"norm_features": features}
-    names = [f"mixer/norm_{name}" for name in ("memory", "q", "k")]
-    names += [f"corrector/norm_{name}" for name in ("tokens", "slots", *(["mlp"] if hidden else []))]
-    arrays: dict[str, tuple[int, ...]] = {"mixer/positions": (places, width)}
-    if not sizes["fixed"]:
-        arrays |= {"mean": (1, width), "log_std": (1, width)}
-    else:
-        arrays["slots"] = (len(params["slots"]), width)
-    for block in ("predictor", *(f"mixer/block{i}" for i in range(sizes["blocks"]))):
-        linear |= {
-            f"{block}/out": (width, width),
-            f"{block}/up": (width, 4 * width),
-            f"{block}/down": (4 * width, width),
-        }
-        arrays |= {f"{block}/qkv_kernel": (width, 3 * width), f"{block}/qkv_bias": (3 * width,)}
-        names += [f"{block}/norm1", f"{block}/norm2"]
-    _check(source, params, linear, norms | dict.fromkeys(names, width), arrays)
-
-
-def _corrector(width: int, tokens: int, hidden: int) -> dict[str, tuple[int, ...]]:
+def corrector(width: int, tokens: int, hidden: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the kernels of models.slot_encoders.Corrector."""
     found = {"q": (width, width), "k": (tokens, width), "v": (tokens, width)}
     found |= {f"gru/{side}": (width, 3 * width) for side in GRU.values()}
@@ -341,7 +238,7 @@ def _corrector(width: int, tokens: int, hidden: int) -> dict[str, tuple[int, ...
     return {f"corrector/{name}": shape for name, shape in found.items()}
 
 
-def _check(
+def check(
     source: str,
     params: Mapping[str, Any],
     linear: Mapping[str, tuple[int, ...]],

@@ -147,7 +147,7 @@ def lewm(
     Raises: CheckpointError naming all missing, unexpected or mis-shaped arrays.
     """
     where = str(tensors.source)
-    view = name_maps.huggingface(_since_4(name_maps.only(tensors, "encoder.")), video=False)["encoder"]
+    view = name_maps.huggingface(_since_4(name_maps.only(tensors, "encoder.")), "hf-ijepa")["encoder"]
     patches = f"{canonical.PATCHES}.weight"
     width, patch, depth = shapes.size(view.shapes, patches, 0), shapes.size(view.shapes, patches, 3), shapes.depth(view)
     hidden, count = shapes.size(view.shapes, "blocks.0.mlp.fc1.bias", 0), shapes.size(view.shapes, "pos_embed", 1)

@@ -4,7 +4,9 @@
     python -m cjepa_jax.evaluate --config=configs/evals/segments.py --checkpoint=runs/slotcontrast
 
 The first slots are learned, slot attention has an MLP, and slots are contrasted with those of the frame before. The
-decoder is VideoSAUR's slot mixer, where SlotContrast has an MLP for each slot and place. See docs/SLOTS.md.
+decoder is VideoSAUR's slot mixer. See docs/SLOTS.md.
+
+    --config.objective.videosaur.decoder=mlp     SlotContrast's decoder, an MLP for each slot and place
 """
 
 from cjepa_jax.configs.slots import videosaur

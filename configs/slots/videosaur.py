@@ -31,6 +31,7 @@ def get_config():
                     heads=4,
                     blocks=2,
                     units=(128, 128),
+                    decoder="mixer",
                 )
             ),
             patch=4,

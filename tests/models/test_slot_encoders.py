@@ -1,6 +1,7 @@
 """Video slot encoders against numbers of the published code, and their weights both ways."""
 
 import functools
+import itertools
 import re
 
 import jax
@@ -13,6 +14,7 @@ from cjepa_jax.models.slot_encoders import Savi
 from cjepa_jax.models.videosaur import VideoSaur, similarity, slot_contrast
 from cjepa_jax.objectives.savi import divergence
 from cjepa_jax.weights import slot_encoders as weights
+from cjepa_jax.weights import videosaur as saur_weights
 from tests.models.test_slot_predictor import golden
 
 
@@ -85,7 +87,7 @@ def videosaur():
     """(numbers, public state, weights, module)."""
     numbers = golden("videosaur")
     state = {name[2:]: array for name, array in numbers.items() if name.startswith("p/")}
-    found = weights.videosaur(state)
+    found = saur_weights.read(state)
     return numbers, state, found, VideoSaur(**found.sizes, slots=3)
 
 
@@ -108,7 +110,7 @@ def test_videosaur_is_the_public_one_in_slots_features_losses_and_gradients():
     np.testing.assert_allclose(both, numbers["reconstruction"], atol=5e-6)
     np.testing.assert_allclose(error, numbers["loss_features"], atol=1e-6)
     np.testing.assert_allclose(motion, numbers["loss_similarity"], atol=1e-6)
-    norms = weights.videosaur_state(weights.EncoderWeights(gradient, found.sizes, {}))
+    norms = saur_weights.state_dict(weights.EncoderWeights(gradient, found.sizes, {}))
     assert {f"g/{name}" for name in norms} == {name for name in numbers if name.startswith("g/")}
     for name, array in norms.items():
         np.testing.assert_allclose(np.linalg.norm(array), numbers[f"g/{name}"], rtol=2e-5, atol=1e-7)
@@ -124,8 +126,8 @@ def test_videosaurs_weights_come_back_to_the_bit_with_and_without_learned_slots_
         f"processor.module.corrector.mlp.layers.{name}": np.ones(shape, np.float32) for name, shape in mlp.items()
     }
     for arrays in (state, other):
-        taken = weights.videosaur(arrays)
-        back = weights.videosaur_state(taken)
+        taken = saur_weights.read(arrays)
+        back = saur_weights.state_dict(taken)
         assert back.keys() == arrays.keys()
         for name, array in arrays.items():
             np.testing.assert_array_equal(back[name], array)
@@ -134,14 +136,82 @@ def test_videosaurs_weights_come_back_to_the_bit_with_and_without_learned_slots_
         VideoSaur(**taken.sizes).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2, 16, 12), jnp.float32)
     )["params"]
     assert jax.tree.map(np.shape, taken.params) == jax.tree.map(lambda leaf: leaf.shape, tree)
-    with pytest.raises(CheckpointError, match=r"^state dict: 'decoder.x' is not an array of VideoSAUR$"):
-        weights.videosaur(state | {"decoder.x": np.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"^state dict: 'decoder.x' is not an array of VideoSAUR or Slot"):
+        saur_weights.read(state | {"decoder.x": np.zeros(1)})
+
+
+def slotcontrast(width=8, features=12, places=16, units=(20, 24), slots=3, slot_mlp=5):
+    """A state dict with SlotContrast's names: learned first slots and an MLP for each slot and place."""
+    rng, state = np.random.default_rng(0), {}
+    for name, array in videosaur()[1].items():
+        if not name.startswith(("initializer.", "decoder.")):
+            state[name] = array
+    chain = (width, *units, features + 1)
+    shapes = {"initializer.slots": (1, slots, width), "decoder.module.pos_emb": (1, 1, places, width)}
+    for i, pair in enumerate(itertools.pairwise(chain)):
+        shapes |= {f"decoder.module.mlp.layers.{2 * i}.weight": pair[::-1]}
+        shapes |= {f"decoder.module.mlp.layers.{2 * i}.bias": pair[1:]}
+    corrector = {"0.weight": (width,), "0.bias": (width,), "1.weight": (slot_mlp, width), "1.bias": (slot_mlp,)}
+    corrector |= {"3.weight": (width, slot_mlp), "3.bias": (width,)}
+    shapes |= {f"processor.module.corrector.mlp.layers.{name}": shape for name, shape in corrector.items()}
+    return state | {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_slotcontrasts_weights_come_back_to_the_bit_and_are_the_modules():
+    state = slotcontrast()
+    found = saur_weights.read(state)
+    assert found.sizes["decoder"] == "mlp" and found.sizes["units"] == (20, 24) and found.sizes["hidden"] == 5
+    assert found.sizes["fixed"] and found.sizes["slots"] == 3 and not found.sizes["similarity"]
+    back = saur_weights.state_dict(found)
+    assert back.keys() == state.keys()
+    for name, array in state.items():
+        np.testing.assert_array_equal(back[name], array)
+    model, features = VideoSaur(**found.sizes), jax.ShapeDtypeStruct((1, 2, 16, 12), jnp.float32)
+    tree = jax.eval_shape(model.init, jax.random.key(0), features)["params"]
+    assert jax.tree.map(np.shape, found.params) == jax.tree.map(lambda leaf: leaf.shape, tree)
+    with pytest.raises(CheckpointError, match=r"^state dict: has no decoder.module.mlp.layers.0.weight$"):
+        saur_weights.read(
+            {name: array for name, array in state.items() if name != "decoder.module.mlp.layers.0.weight"}
+        )
+    for name, message in (
+        ("decoder.module.mlp.layers.4.bias", "mlp/output/bias has shape"),
+        ("decoder.module.pos_emb", "'decoder.module.pos_emb' has shape .* the first two of length 1"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            saur_weights.read(state | {name: np.concatenate([state[name]] * 2)})
+
+
+def test_slotcontrasts_decoder_is_a_softmax_over_slots_of_an_mlp_at_every_place():
+    state = slotcontrast()
+    found = saur_weights.read(state)
+    features = np.random.default_rng(1).standard_normal((2, 3, 16, 12)).astype(np.float32)
+    out = VideoSaur(**found.sizes).apply({"params": found.params}, features)
+    slots = np.asarray(out["slots"], np.float64)  # [B, T, K, S]
+    x = slots[..., None, :] + state["decoder.module.pos_emb"][0, 0]
+    for i in (0, 2, 4):
+        weight, bias = (state[f"decoder.module.mlp.layers.{i}.{leaf}"] for leaf in ("weight", "bias"))
+        x = np.maximum(x, 0) @ weight.T + bias if i else x @ weight.T + bias
+    shares = np.exp(x[..., -1]) / np.exp(x[..., -1]).sum(2, keepdims=True)
+    np.testing.assert_allclose(out["masks"], shares, atol=1e-5)
+    np.testing.assert_allclose(out["features"], (shares[..., None] * x[..., :-1]).sum(2), atol=2e-4, rtol=1e-4)
+    assert "logits" not in out
+
+
+def test_slotcontrast_has_the_published_number_of_parameters_but_for_the_decoder():
+    """MLPs of 1024, features of 384 at 196 places, 7 slots of 128 with an MLP of 4 x 128 in slot attention."""
+    model = VideoSaur(fixed=True, hidden=512, similarity=False, decoder="mlp")
+    tree = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 2, 196, 384), jnp.float32))["params"]
+    count = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in tree.items()}
+    assert count["slots"] == 7 * 128 and count["predictor"] == 198_272
+    assert sum(count[name] for name in ("norm_features", "up", "down")) == 394_880
+    assert count["mlp"] == 196 * 128 + 129 * 1024 + 2 * 1025 * 1024 + 1025 * 385
+    assert count["corrector"] == 148_736 + 256 + 129 * 512 + 513 * 128
 
 
 @pytest.mark.parametrize("kind", ["savi", "videosaur"])
 def test_arrays_of_a_wrong_shape_or_twice_are_named_and_unused_ones_keep_their_type(kind):
     state = {"savi": savi, "videosaur": videosaur}[kind]()[1]
-    read = getattr(weights, kind)
+    read = weights.savi if kind == "savi" else saur_weights.read
     unused = {"savi": "prior_slot_layer.0.bias", "videosaur": "encoder.module.backbone.x"}[kind]
     whole = np.arange(3)
     assert read(state | {unused: whole}).unused[unused].dtype == whole.dtype

@@ -267,8 +267,8 @@ SLOTS = (
             f"{MASK}the_number_of_objects_is_uniform_and_never_more_than_there_are",
         ),
         (
-            ".choice(slots, min(most, slots)",
-            ".choice(len(valid), min(most, slots)",
+            "_fixed(constant, slots, min",
+            "_fixed(constant, len(valid), min",
             f"{PREDICTOR}the_published_mask_indices",
         ),
     ),
@@ -387,7 +387,7 @@ SLOTS = (
         ("nn.relu(convolution(x))\n        x = self.out", "convolution(x)\n        x = self.out", SAVI),
         ("[(2, 1 + stride)] * 2", "[(1 + stride, 2)] * 2", SAVI),
         ("jnp.exp(log_variance / 2)", "jnp.exp(log_variance)", SAVI),
-        ("start = normed + self.next_down", "start = slots + self.next_down", SAVI),
+        ("return slots, normed + self.next_down", "return slots, slots + self.next_down", SAVI),
         ("normed if self.normed else slots", "slots", VIDEOSAUR),
     ),
     *of(
@@ -429,7 +429,9 @@ SLOTS = (
     *of(
         "cjepa_jax/data/sources/slot_files.py",
         ("(length - self.skip * self.frames)", "(length - self.frames)", WINDOWS),
-        ("slice(first, end) if", "every if", WINDOWS),
+        ("whole if name ==", "every if name ==", WINDOWS),
+        ("places - self.before[videos]", "places", WINDOWS),
+        ("np.isfinite(array.max())", "True", f"{FILES}one_damaged_window_of_a_batch_is_replaced_and_the_others_stay"),
         ("type(value) is int", "isinstance(value, int)", f"{FILES}the_sizes_of_an_index_are_not_trusted"),
         (
             "len(self._array(other)) != rows",

@@ -34,7 +34,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_over_valid_scenes_and_slices_
     np.testing.assert_allclose(loss, terms[0] + 0.3 * terms[1] + 0.5 * terms[2], rtol=1e-6)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)) and 0 < metrics["slots/mbo"] < 1
     given = OBJECTIVE.patches(batch().video)
-    decoded = jax.jit(OBJECTIVE._model.apply)({"params": params()["videosaur"]}, given, None)["features"]
+    decoded = jax.jit(OBJECTIVE.model.apply)({"params": params()["videosaur"]}, given, None)["features"]
     of_all_frames = np.square(np.asarray(decoded - given))[np.asarray(batch().valid)].mean()
     np.testing.assert_allclose(terms[0], of_all_frames, rtol=1e-5)
     other = dataclasses.replace(batch(), video=batch().video.at[3].set(0))  # not a valid scene

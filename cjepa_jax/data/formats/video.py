@@ -1,7 +1,7 @@
 """Frames of video files, and their reduced size. Uses OpenCV with its FFmpeg."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -56,6 +56,26 @@ def read(path: Path, frames: Sequence[int], expect: int | None, where: str) -> n
     finally:
         opened.release()
     return np.stack(out)
+
+
+def every(path: Path, size: int, where: str) -> Iterator[np.ndarray]:
+    """All frames of a video one by one, RGB, uint8 [size, size, 3] for frames of any shape. Raises DataError."""
+    opened, number = capture(path, where), 0
+    try:
+        while opened.grab():
+            if fault := video_errors.heard():
+                raise DataError(f"{path}: damaged at frame {number}: {fault} ({where})")
+            done, frame = opened.retrieve()
+            if not done:
+                raise DataError(f"{path}: frame {number} is unreadable ({where})")
+            yield resize(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), (size, size))
+            number += 1
+    except cv2.error as error:
+        raise DataError(f"{path}: frame {number} is unreadable: {error.err} ({where})") from error
+    finally:
+        opened.release()
+    if not number:
+        raise DataError(f"{path}: holds no frame ({where})")
 
 
 def reduced(height: int, width: int, short: int) -> tuple[int, int]:

@@ -11,11 +11,12 @@ import numpy as np
 
 from cjepa_jax.errors import ConfigError
 
-ALL = ("video", "spectrogram", "points", "episodes", "slots")
-MAKERS = {name: f"cjepa_jax.data.kinds.{name}" for name in ("video", "episodes", "slots", "points", "spectrogram")}
+ALL = ("video", "spectrogram", "points", "episodes", "slots", "features")
+READ = ("video", "episodes", "slots", "points", "spectrogram", "features")
+MAKERS = {name: f"cjepa_jax.data.kinds.{name}" for name in READ}
 FILMED = ("video", "episodes")  # kinds whose scenes have a `video` of pixels, which most commands show
 CLIPS = (*FILMED, "slots")  # kinds whose scenes are clips: of pixels, or of slots in the place of pixels
-ENCODED = (*CLIPS, "points", "spectrogram")  # kinds whose scenes are one array `video`, which an encoder takes
+ENCODED = (*CLIPS, "points", "spectrogram", "features")  # scenes that are one array `video`, which an encoder takes
 
 
 class SceneMap(Protocol):

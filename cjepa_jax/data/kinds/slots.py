@@ -4,7 +4,8 @@ A source of slots (`kind = "slots"`, and attributes `slots`, K, and `width`, D) 
 [T, 1, K, D]. Slot k is column k, and object k is slot k at all frames, so that masks, the context and rows are those of
 videos with patches of one pixel. Optional are `present` bool [K] (False: the slot holds nothing, and no token of it is
 seen or predicted), `actions`, `proprio`, `states` and `graph` as in episodes. `labels` may be left out if `label_names`
-is empty.
+is empty. A source whose slots are all present may read many scenes at once: `windows(numbers)`, int [B], gives what the
+scenes hold with B as the first axis (video, actions, proprio, and nothing else).
 """
 
 import dataclasses
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax.data import checks, pipeline
-from cjepa_jax.errors import ConfigError
-from cjepa_jax.masks import check
+from cjepa_jax.data import batching, checks, pipeline
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.masks import check, objects
 
 
 class Whole:
@@ -53,6 +54,54 @@ class SlotMap(pipeline.SceneMap):
         return {"labels": np.zeros(0, np.float32)} | raw | {"masks": masks}
 
     @property
+    def reads_batches(self) -> bool:
+        """Whether `batch` can read scenes together: the source gives `windows`, and nothing else is asked for."""
+        plain = self.intervened == "none" and not (self.with_masks or self.with_objects)
+        return plain and hasattr(self.source, "windows")
+
+    def batch(self, scenes: np.ndarray, epochs: np.ndarray) -> dict[str, np.ndarray]:
+        """Scenes int [B], each drawn for the epochs-th time, int [B]: what `__call__` gives, with B as the first axis.
+
+        The slots of all are read in one copy. Raises as `__call__`.
+        """
+        try:
+            raw = self.source.windows(scenes)
+        except DataError:  # one of them: it is replaced, and the others are read one by one
+            return _stacked([self(int(scene), int(epoch)) for scene, epoch in zip(scenes, epochs, strict=True)])
+        every = objects.patches(self._identity, 1, 1)
+        kept = batching.keep_largest(every, self.max_objects)
+        own = batching.pad_objects(every[kept], self.max_objects)
+        valid, drawn = np.asarray(own.any(1)), []
+        for scene, epoch in zip(scenes.tolist(), epochs.tolist(), strict=True):
+            masked, removed, *dropped = self.mask(self.generator(scene, epoch), own, valid, grid=self.grid)
+            if self.max_removed and removed.sum() > self.max_removed:
+                self(scene, epoch)  # raises
+            drawn.append((masked, removed, *dropped))
+        masked, removed, *dropped = map(np.stack, zip(*drawn, strict=True))
+        count = len(scenes)
+        out = {
+            "scene": scenes.astype(np.int32),
+            "epoch": epochs.astype(np.int32),
+            "video": raw["video"],
+            "object_patches": np.repeat(own[None], count, 0),
+            "object_valid": np.repeat(valid[None], count, 0),
+            "removed": removed,
+            "context": ~np.any([masked, *dropped], axis=0),
+            "valid": np.ones(count, bool),
+            "replaced": np.zeros(count, bool),
+            "labels": np.zeros((count, 0), np.float32),
+        }
+        out |= {"hidden": masked} if dropped else {}
+        return out | {name: raw[name] for name in ("actions", "proprio") if name in raw}
+
+    @property
+    def _identity(self) -> np.ndarray:
+        """The masks of slots that are all there, bool [K, T, 1, K]."""
+        slots = self.source.slots
+        masks = np.eye(slots, dtype=bool)[:, None, None]
+        return np.broadcast_to(masks, (slots, self.frames, 1, slots))
+
+    @property
     def values(self) -> tuple[int, str]:
         """Components and type of a slot."""
         return self.source.width, "float32"
@@ -69,6 +118,10 @@ class SlotMap(pipeline.SceneMap):
     @property
     def _shape(self) -> tuple[int, int, int, int]:
         return self.frames, 1, self.source.slots, self.source.width
+
+
+def _stacked(scenes: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([scene[name] for scene in scenes]) for name in scenes[0]}
 
 
 def make(

@@ -6,6 +6,8 @@ The folder holds `slots.npy` float32 [F, K, D], the frames of all videos one aft
 """
 
 import functools
+import mmap
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
@@ -126,19 +128,55 @@ class SlotFiles:
 
         Raises IndexError, and DataError for a number that is not finite.
         """
-        video = self.video_of(i)
-        first = int(self.starts[video]) + int(self._window(i) - self.before[video]) * self.stride
-        end = first + self.skip * self.frames
-        every = slice(first, end, self.skip)
-        out: dict[str, Any] = {"video": np.array(self._array("slots")[every][:, None])}
+        return {name: array[0] for name, array in self.windows(np.array([i])).items()}
+
+    def windows(self, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        """The windows of these numbers, int [B], with B as the first axis. One copy of all is faster than one of each.
+
+        Raises as `__getitem__`.
+        """
+        total, count = int(self.before[-1]), len(self)
+        if ((numbers < 0) | (numbers >= count)).any():
+            self.video_of(int(numbers[(numbers < 0) | (numbers >= count)][0]))
+        places = numbers.astype(np.int64) * total // count
+        videos = np.searchsorted(self.before, places, "right") - 1
+        stride = min(self.stride, len(self._array("slots")))  # a longer one moves no window
+        first = self.starts[videos] + (places - self.before[videos]) * stride
+        every = first[:, None] + np.arange(0, self.skip * self.frames, self.skip)
+        out = {"video": _taken(self._array("slots"), every)[:, :, None]}
         for name in self._agent:
-            taken = slice(first, end) if name == "actions" else every
-            out[name] = np.array(self._array(name)[taken]).reshape(self.frames, -1)
+            whole = first[:, None] + np.arange(self.skip * self.frames)
+            taken = _taken(self._array(name), whole if name == "actions" else every)
+            out[name] = taken.reshape(len(numbers), self.frames, -1)
         for name, array in out.items():
-            if not np.isfinite(array).all():
+            if not _finite(array):
                 what = "slots" if name == "video" else name
-                raise DataError(f"{self.path}: frames {first} to {end - 1} have {what} that are not finite")
+                bad = int(first[next(i for i, window in enumerate(array) if not _finite(window))])
+                end = bad + self.skip * self.frames
+                raise DataError(f"{self.path}: frames {bad} to {end - 1} have {what} that are not finite")
         return out
+
+    def forget(self) -> None:
+        """Asks the system to drop the files' pages from memory, so that the next read is from the disk. For tests of
+        speed. Nothing happens where a system has no such call."""
+        for name in ("slots", *self._agent):
+            mapped = getattr(self._array(name), "_mmap", None)
+            if mapped is not None and hasattr(mmap, "MADV_DONTNEED") and hasattr(os, "posix_fadvise"):
+                mapped.madvise(mmap.MADV_DONTNEED)
+                with door.regular(Path(self.path) / f"{name}.npy", links=True) as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _taken(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """array[rows] of a memory map, in one copy."""
+    flat = np.asarray(array).reshape(len(array), -1)
+    found = np.take(flat, rows.ravel(), axis=0, mode="clip")  # the rows are there: see _videos
+    return found.reshape(*rows.shape, *array.shape[1:])
+
+
+def _finite(array: np.ndarray) -> bool:
+    """Whether all numbers are finite. Without an array of flags: the least and the largest are not if one is not."""
+    return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
 
 
 @functools.lru_cache(maxsize=16)

@@ -17,7 +17,7 @@ HIDDEN = ("present", "velocity", "spin", "mass")  # groups of states that a sing
 SCALES = {"position": (0.5, 0.25), "size": (0.2, 0.1), "colour": (0.5, 0.3), "depth": (0.5, 0.3)}  # centre, spread
 KEPT = 2**14  # simulated scenes that a process keeps
 AGENT = ("actions", "proprio")
-KEPT_OF_A_SCENE = ("states", "labels", "graph", *AGENT)
+KEPT_OF_A_SCENE = ("states", "labels", "graph", "contacts", *AGENT)
 SHUFFLES = ("none", "scene", "frame")
 
 
@@ -176,6 +176,20 @@ class TrueSlots:
         one = self._holds(i, len(effects))[0]
         both = one[:, None, :, None] & one[None, :, None, :] & ~np.eye(self.slots, dtype=bool)[..., None, None]
         return np.where(both, effects, 0).max((2, 3)), (both & contacts).any((2, 3))
+
+    def touching(self, i: int, at: int) -> np.ndarray:
+        """Which slots hold objects that touch another one's from frame `at` on, bool [K]. None of them without a graph.
+
+        In the whole clip where the world does not store when. Nothing is simulated again.
+        """
+        raw = _played(self.source, i)
+        if "graph" not in raw or self.shuffle == "frame" or self._cut:
+            return np.zeros(self.slots, bool)
+        world: Any = self.source
+        stored = hasattr(world, "touched") and "contacts" in raw
+        graph = world.touched(i, at, raw["contacts"]) if stored else raw["graph"]
+        one = self._holds(i, len(graph))[0].astype(int)
+        return ((one @ graph @ one.T > 0) & ~np.eye(self.slots, dtype=bool)).any(1)
 
     def places(self, slots: np.ndarray) -> np.ndarray:
         """The positions that slots [..., D] hold, [..., 2] in view widths."""

@@ -170,6 +170,15 @@ def graph(contacts: np.ndarray, objects: int) -> np.ndarray:
     return touched
 
 
+def after(contacts: np.ndarray, at: int, substeps: int) -> np.ndarray:
+    """The rows of contacts [C,4] that a simulation from the state at frame `at` has too.
+
+    They begin after it, or the bodies still touch in the first step after it, at whose end `last` is when they do not.
+    """
+    first, last = np.rint(contacts[:, :2].astype(np.float64).T * substeps)  # exact: see Physics.substeps
+    return contacts[(first > at * substeps) | (last > at * substeps + 1)]
+
+
 def reached(contacts: np.ndarray, removed: np.ndarray, mode: np.ndarray | None = None) -> np.ndarray:
     """The time in frames at which a chain of contacts from the removed bodies reaches each body, [K]. Infinity: never.
 

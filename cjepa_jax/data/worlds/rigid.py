@@ -9,7 +9,7 @@ import numpy as np
 from cjepa_jax.data.worlds import draw, layout
 from cjepa_jax.data.worlds.base import check_step
 from cjepa_jax.data.worlds.interventions import Changeable
-from cjepa_jax.data.worlds.physics import FIXED, graph, simulate
+from cjepa_jax.data.worlds.physics import FIXED, after, graph, simulate
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,15 @@ class Rigid(Changeable):
             effects[:, k] = np.linalg.norm(without[..., :2] - paths[..., :2], axis=-1).max(0)
         np.fill_diagonal(effects, 0)
         return effects, graph(contacts, len(nothing))
+
+    def touched(self, i: int, at: int, contacts: np.ndarray) -> np.ndarray:
+        """Which objects of scene i touch from frame `at` on, bool [K,K], from all contacts [C,4] of its clip.
+
+        They are those of `influence`, which simulates the clip again from the state at that frame. That may end in
+        other contacts after many collisions, because the solver forgets its last impulses.
+        """
+        setup = self.setup(i)
+        return graph(after(contacts, at, setup.physics.substeps), len(setup.colour))
 
     def flow(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """The true optical flow of scene i, from each frame to the next: (flow float32 [T-1,H,W,2], bool [T-1,H,W]).

@@ -1,7 +1,9 @@
 """Folders of extracted slots: converted from pickles that are never run, and read as windows."""
 
 import collections
+import dataclasses
 import errno
+import functools
 import json
 import os
 import pickle
@@ -10,12 +12,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from cjepa_jax.data import slot_files
+from cjepa_jax.data import bench, slot_files
 from cjepa_jax.data.formats import array_pickle
 from cjepa_jax.data.kinds.slots import SlotMap
+from cjepa_jax.data.pipeline import Loader
 from cjepa_jax.data.sources.slot_files import SlotFiles, opened
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import slots as masks
+from configs.slots import clevrer
 
 LENGTHS = {"train": {"0_pixels.mp4": 9, "1_pixels.mp4": 4, "2_pixels.mp4": 12}, "val": {"3_pixels.mp4": 8}}
 
@@ -256,3 +260,61 @@ def test_the_memory_is_that_of_few_arrays(tmp_path):
     tracemalloc.stop()
     assert peak < 6 << 20
     assert (SlotFiles("train", str(tmp_path / "out"), frames=64)[23]["video"] == 23).all()
+
+
+def same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        if name == "rows":
+            same(found[name], array)
+            continue
+        assert found[name].dtype == array.dtype and found[name].shape == array.shape, name
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_windows_that_are_read_together_are_those_that_are_read_one_by_one(folder):
+    root, *_ = folder
+    source = SlotFiles("train", str(root), frames=3, skip=2)
+    numbers = np.array([10, 0, 4, 4, 3])
+    every = [source[int(i)] for i in numbers]
+    same(source.windows(numbers), {name: np.stack([scene[name] for scene in every]) for name in every[0]})
+    for bad in (11, -1):
+        with pytest.raises(IndexError, match=f"scene {bad} is out of range"):
+            source.windows(np.array([0, bad]))
+
+
+@pytest.mark.parametrize("options", [{}, dict(constant=7, most=2), dict(kind="token"), dict(kind="tube")])
+def test_a_loader_that_reads_batches_together_gives_the_bits_of_one_that_does_not(folder, options):
+    root, *_ = folder
+    source = SlotFiles("train", str(root), frames=3, skip=2)
+    mask = functools.partial(masks.draw, history=2, **options)
+    scenes = SlotMap(source, mask, 1, 1, 8, 4, "none", 5, frames=3)
+    assert scenes.reads_batches and not dataclasses.replace(scenes, with_objects=True).reads_batches
+    loader = Loader(scenes, 4, 5, 2, shapes=[(2, 9)])
+    for step, found in enumerate(loader.iterate(1, 4), 1):
+        same(found, loader._collate([loader._element(4 * step + row) for row in range(4)]))
+    halves = [dataclasses.replace(loader, process=p, processes=2, shards=1) for p in range(2)]
+    whole, parts = next(iter(loader.iterate(2, 3))), [next(iter(half.iterate(2, 3))) for half in halves]
+    np.testing.assert_array_equal(whole["video"], np.concatenate([part["video"] for part in parts]))
+
+
+def test_one_damaged_window_of_a_batch_is_replaced_and_the_others_stay(written):
+    slots = np.arange(96, dtype=np.float32).reshape(8, 3, 4)
+    slots[5, 1, 2] = np.inf
+    source = written(slots=slots)  # windows of 2 frames: 4 and 5 are damaged
+    with pytest.raises(DataError, match="frames 4 to 5 have slots that are not finite$"):
+        source.windows(np.array([0, 4, 5]))
+    scenes = SlotMap(source, functools.partial(masks.draw, history=1), 1, 1, 8, 3, "none", 0, frames=2)
+    found = scenes.batch(np.array([3, 4]), np.array([0, 0]))
+    assert found["replaced"].tolist() == [False, True] and found["scene"].tolist() == [3, 6]
+    same(found, {name: np.stack([scenes(3, 0)[name], scenes(4, 0)[name]]) for name in scenes(3, 0)})
+
+
+def test_the_bench_prints_rates_of_batches_and_from_the_disk(folder):
+    config = clevrer.get_config().unlock()
+    config.data.path, config.data.frames, config.data.options.skip = str(folder[0]), 3, 1
+    config.mask.history, config.mask.most, config.mask.constant, config.train.batch = 2, 2, -1, 4
+    config.objective.history, config.objective.future = 2, 1
+    rows = dict(bench.report(config, "train", 0.01))
+    for name in ("windows, 4 at once", "scene map, 4 at once", "windows, from the disk"):
+        assert float(rows[name].split()[0]) > 0, rows

@@ -5,7 +5,7 @@ import pytest
 
 from cjepa_jax.data import worlds
 from cjepa_jax.data.sources.true_slots import TrueSlots
-from cjepa_jax.data.worlds import Balls
+from cjepa_jax.data.worlds import Balls, rigid
 from cjepa_jax.errors import ConfigError, DataError
 
 OPTIONS = dict(objects=(3, 4), dt=0.04)
@@ -195,3 +195,19 @@ def test_a_scene_with_more_objects_than_slots_is_unreadable():
         TrueSlots(of_options={"do": "swap"})
     with pytest.raises(ConfigError, match="must be a simulated world with states"):
         make(of="cjepa_jax.data.sources.true_slots:TrueSlots", of_options={})
+
+
+@pytest.mark.parametrize("fields", [{}, dict(shuffle="none"), dict(merge=1.0)])
+def test_touching_slots_are_those_of_a_simulation_from_the_frame_and_nothing_is_simulated(fields, monkeypatch):
+    source = make(count=24, frames=8, **fields)
+    simulated = np.stack([source.influence(i, 2)[1].any(1) for i in range(24)])
+    ever = np.stack([source[i]["graph"].any(1) for i in range(24)])
+    assert simulated.any() and (ever & ~simulated).any()
+    monkeypatch.setattr(Balls, "influence", None)
+    monkeypatch.setattr(rigid, "simulate", None)
+    np.testing.assert_array_equal([source.touching(i, 2) for i in range(24)], simulated)
+
+
+def test_slots_touch_nothing_where_there_is_no_graph():
+    assert not any(make(shuffle="frame").touching(i, 0).any() for i in range(8))
+    assert not any(make(clip=8).touching(i, 0).any() for i in range(8))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cjepa_jax.data.worlds import Balls
+from cjepa_jax.data.worlds import Balls, Blocks, physics
 from cjepa_jax.data.worlds.layout import BOX, DISC
 from cjepa_jax.data.worlds.physics import FIXED, MOVING, WALL, Bodies, Physics, graph, reached, simulate
 
@@ -137,3 +137,26 @@ def test_the_contact_graph_is_symmetric_and_leaves_walls_out():
     expected = np.zeros((3, 3), bool)
     expected[0, 2] = expected[2, 0] = True
     np.testing.assert_array_equal(graph(contacts, 3), expected)
+
+
+def test_contacts_after_a_frame_begin_after_it_or_outlast_its_next_step():
+    """At 4 steps a frame, from frame 2 (step 8) on. A pad's contact begins and ends in one step."""
+    steps = np.array([[1, 8], [1, 9], [1, 10], [8, 9], [9, 9], [9, 12], [12, 40]], np.float32)
+    contacts = np.concatenate([steps / 4, np.zeros((7, 1)), np.arange(1, 8)[:, None]], 1).astype(np.float32)
+    assert physics.after(contacts, 2, 4)[:, 3].tolist() == [3, 5, 6, 7]
+    assert len(physics.after(contacts[:0], 2, 4)) == 0
+
+
+@pytest.mark.parametrize(
+    "world,least",  # blocks fall on each other at the end, so no pair has touched before alone
+    [(Balls(size=16, dt=0.04, frames=18, count=30), 3), (Blocks(size=16, frames=12, count=30), 0)],
+)
+def test_who_touches_after_a_frame_is_who_touches_in_a_simulation_from_it(world, least):
+    fewer = touching = 0
+    for i in range(30):
+        scene = world[i]
+        found = world.touched(i, 3, scene["contacts"])
+        np.testing.assert_array_equal(found, world.influence(i, 3)[1])
+        fewer += int((scene["graph"] & ~found).any())
+        touching += int(found.any())
+    assert fewer >= least and touching > 10

@@ -1,0 +1,230 @@
+"""Slot encoders that read one frame after the other: of runs, of published weights, and DINOv2 alone."""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cjepa_jax import optim, train_step
+from cjepa_jax.configuration import build, sizes
+from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.loading import pretrained
+from cjepa_jax.models import slot_encoders, videosaur
+from cjepa_jax.models.encoder import Encoder
+from cjepa_jax.objectives import savi
+from cjepa_jax.objectives.savi import SaviLoss
+from cjepa_jax.objectives.videosaur import VideoSaurLoss
+from cjepa_jax.runtime import foreign
+from cjepa_jax.runtime.workdir import run_folder
+from cjepa_jax.types import Batch, Rows
+from cjepa_jax.weights import files, name_maps, published, read
+from cjepa_jax.weights import slot_encoders as savi_weights
+from cjepa_jax.weights import videosaur as saur_weights
+from cjepa_jax.weights.read import Pretrained
+
+KINDS = (SaviLoss, VideoSaurLoss)
+PATCHES = 14  # of a side, as published: 196 pixels of DINOv2's patches of 14
+SEEN = 8  # frames of DINOv2 at a time
+
+
+class Found(NamedTuple):
+    """encode(frames uint8 [H, W, 3], number of the video) -> float32 [T, K, D], of frames of `size` x `size`."""
+
+    size: int
+    encode: Callable[[Iterable[np.ndarray], int], np.ndarray]
+    about: str
+
+
+def of(
+    checkpoint: str, *, size: int, seed: int, noise: bool, backbone: str, trust: str
+) -> tuple[Found, ConfigDict | None]:
+    """The encoder, and the config of a run (None for weights).
+
+    Raises: ConfigError for a flag that does not belong to it. CheckpointError for unusable weights.
+    """
+    path = Path(checkpoint).expanduser()
+    try:
+        folder = run_folder(path)
+    except OSError as error:
+        raise ConfigError(f"--checkpoint={checkpoint}: {error.strerror or error}") from error
+    if backbone and (folder or path.is_dir()):
+        raise ConfigError(f"--backbone={backbone}: only for weights of VideoSAUR or SlotContrast")
+    if folder:
+        _unused(size=size)
+        return _run(folder, seed, noise, foreign.trusted(trust))
+    if not path.exists():
+        raise ConfigError(f"--checkpoint={checkpoint}: there is no such file or folder")
+    if path.is_dir():
+        _unused(noise=noise)
+        return _features(_dinov2(path), size), None
+    _unused(size=size)
+    tensors = files.tensors(path)
+    names = [savi_weights.PREFIX.sub("", name, count=1) for name in tensors]
+    if any(name.startswith("processor.module.") for name in names):
+        _unused(noise=noise)
+        return _videosaur(tensors, str(path), seed, backbone), None
+    if any(name.startswith("slot_attention.") for name in names):
+        if backbone:
+            raise ConfigError(f"--backbone={backbone}: SAVi has none")
+        weights = savi_weights.savi(tensors, str(path))
+        model = slot_encoders.Savi(**weights.sizes, strides=(*[2] * (len(weights.sizes["decoder"]) - 1), 1))
+        return _savi(model, weights.params, seed, noise), None
+    raise CheckpointError(f"{path}: is none of StoSAVi, VideoSAUR and SlotContrast")
+
+
+def _unused(**flags: Any) -> None:
+    for name, value in flags.items():
+        if value:
+            text = "for DINOv2 alone" if name == "size" else "for SAVi alone"
+            raise ConfigError(f"--{name}{f'={value}' if value is not True else ''}: {text}")
+
+
+def _run(folder: Path, seed: int, noise: bool, trust: tuple[str, ...]) -> tuple[Found, ConfigDict]:
+    config = foreign.read(folder / "config.json", trust)
+    if build.locate(config.objective.type, "objective.type") not in KINDS:
+        text = f"objective.type = {config.objective.type!r}"
+        raise ConfigError(f"{folder}: {text}: must be a slot encoder, {' or '.join(kind.__name__ for kind in KINDS)}")
+    objective: Any = build.build(config.objective, "objective", steps=1, dtype="float32")
+    state = functools.partial(train_step.init_state, objective, optim.make(config.optim), 0)
+    step, found = pretrained.restore(folder, jax.eval_shape(state, _shapes(config)))
+    about = f"step {step} of {folder}"
+    if isinstance(objective, SaviLoss):
+        return _savi(objective.model, found.params["savi"], seed, noise, about), config
+    _unused(noise=noise)
+    features = jax.jit(lambda frames: objective.patches(frames[None])[0])
+    saur = _saur_frames(objective.model, found.params["videosaur"], features, seed, 1)
+    return Found(config.data.size, saur, about), config
+
+
+def _shapes(config: ConfigDict) -> Batch:
+    """The shapes of a scene."""
+    of = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
+    data, flag, number, row = config.data, of(bool, 1), of(jnp.int32, 1), of(jnp.int32, 1, 1, 4)
+    video = of(jnp.uint8, 1, data.frames, *(data.size, data.size, 3))
+    tokens = of(bool, 1, 1, 4)
+    return Batch(
+        scene=number,
+        epoch=number,
+        video=video,
+        object_patches=tokens,
+        object_valid=of(bool, 1, 1),
+        removed=of(bool, 1, 1),
+        context=of(bool, 1, 4),
+        rows=Rows(row, row),
+        valid=flag,
+    )
+
+
+def _savi(model: slot_encoders.Savi, params: Mapping, seed: int, noise: bool, about: str = "StoSAVi") -> Found:
+    size = slot_encoders.START * math.prod(model.strides)
+
+    @jax.jit
+    def step(frame, start, key):
+        drawn = jax.random.normal(key, start.shape) if noise and model.noise else None
+        return model.apply({"params": params}, savi.scaled(frame[None]), start, drawn, method="step")
+
+    def encode(frames: Iterable[np.ndarray], number: int) -> np.ndarray:
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        start, out = jnp.asarray(params["latents"])[None], []
+        for t, frame in enumerate(frames):
+            slots, start, _ = step(frame, start, jax.random.fold_in(key, t))
+            out.append(np.asarray(slots[0]))
+        return _joined(out)
+
+    return Found(size, encode, about)
+
+
+def _videosaur(tensors: files.Tensors, source: str, seed: int, backbone: str) -> Found:
+    inner = name_maps.only(_bare(tensors), saur_weights.BACKBONE)
+    state = {name: tensors[name] for name in tensors if f".{name}".find(f".{saur_weights.BACKBONE}") < 0}
+    weights = saur_weights.read(state, source)
+    if not backbone and not inner:
+        raise ConfigError(f"--backbone is missing: {source} does not hold its image encoder")
+    model, params = videosaur.VideoSaur(**weights.sizes), weights.params
+    image = _dinov2(Path(backbone)) if backbone else _inside(inner)
+    places, patch = len(params[model.decoder]["positions"]), sizes.parse(image[0].variant).patch
+    side = math.isqrt(places)
+    if side**2 != places or image[0].width != len(params["up"]["kernel"]):
+        text = f"{places} places of features of {len(params['up']['kernel'])}"
+        raise CheckpointError(f"{source}: {text}: the image encoder has a width of {image[0].width} and square grids")
+    frames = _saur_frames(model, params, _of_images(*image), seed, SEEN)
+    return Found(side * patch, frames, f"{'SlotContrast' if model.fixed else 'VideoSAUR'} on {image[0].variant}")
+
+
+def _saur_frames(
+    model: videosaur.VideoSaur, params: Mapping, features: Callable[[np.ndarray], Any], seed: int, several: int
+) -> Callable[[Iterable[np.ndarray], int], np.ndarray]:
+    """Found.encode. features: uint8 frames [several, H, W, 3] -> [several, P, F]."""
+    step = jax.jit(functools.partial(videosaur.next_slots, model), static_argnums=3)
+
+    def encode(frames: Iterable[np.ndarray], number: int) -> np.ndarray:
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        start = videosaur.first_slots(model, params, jax.random.normal(key, (1, model.slots, model.width)))
+        out: list[np.ndarray] = []
+        for part, count in _parts(frames, several):
+            for seen in features(part)[:count]:
+                slots, start = step(params, seen[None], start, model.iterations if out else model.first)
+                out.append(np.asarray(slots[0]))
+        return _joined(out)
+
+    return encode
+
+
+def _dinov2(folder: Path) -> tuple[Encoder, Mapping]:
+    found: Pretrained = read.read(folder)
+    if found.layout != published.DINOV2.name:
+        raise CheckpointError(f"{folder}: {found.layout}: must be a folder of transformers' Dinov2Model")
+    return Encoder(**found.encoder), found.params["encoder"]
+
+
+def _inside(tensors: files.Tensors) -> tuple[Encoder, Mapping]:
+    """DINOv2 of transformers' names, without its config: as published."""
+    view = name_maps.huggingface(tensors, published.DINOV2.name)["encoder"]
+    options, params, _ = published.encoder(view, published.DINOV2)
+    return Encoder(**options), params
+
+
+def _bare(tensors: files.Tensors) -> files.Tensors:
+    """Under the published names, without prefixes."""
+    names = {savi_weights.PREFIX.sub("", name, count=1): name for name in tensors}
+    shapes = {name: tensors.shapes[stored] for name, stored in names.items()}
+    return files.Tensors(tensors.source, shapes, lambda name: tensors[names[name]])
+
+
+def _features(image: tuple[Encoder, Mapping], size: int) -> Found:
+    patch = sizes.parse(image[0].variant).patch
+    size = size or PATCHES * patch
+    if size % patch:
+        raise ConfigError(f"--size={size}: must be a multiple of the patches' {patch} pixels")
+    features = _of_images(*image)
+
+    def encode(frames: Iterable[np.ndarray], number: int) -> np.ndarray:
+        return _joined([np.asarray(x) for part, count in _parts(frames, SEEN) for x in features(part)[:count]])
+
+    return Found(size, encode, f"features of {image[0].variant}, {size // patch} x {size // patch} of each frame")
+
+
+def _of_images(encoder: Encoder, params: Mapping) -> Callable[[np.ndarray], Any]:
+    return jax.jit(lambda frames: encoder.apply({"params": params}, frames[:, None]))
+
+
+def _parts(frames: Iterable[np.ndarray], several: int) -> Iterator[tuple[np.ndarray, int]]:
+    """(`several` frames, how many of them are of the video): the last part is filled up with its first frame."""
+    held: list[np.ndarray] = []
+    for frame in frames:
+        held.append(frame)
+        if len(held) == several:
+            yield np.stack(held), several
+            held = []
+    if held:
+        yield np.stack(held + held[:1] * (several - len(held))), len(held)
+
+
+def _joined(frames: list[np.ndarray]) -> np.ndarray:
+    return np.stack(frames) if frames else np.zeros((0, 1, 1), np.float32)

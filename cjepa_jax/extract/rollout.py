@@ -1,0 +1,133 @@
+"""Rolls slots of whole videos out into their future, with a run or a published state dict of the slot predictor.
+
+    python -m cjepa_jax.extract.rollout --checkpoint=runs/clevrer --slots=data/clevrer_slots --out=data/rollouts
+    python -m cjepa_jax.extract.rollout --checkpoint=clevrer_savi_2_epoch_30_object.ckpt --slots=DIR --score
+
+As published, the videos' slots are kept and --frames are appended, by --skip interleaved sequences: 128 frames become
+160. The defaults are those of CLEVRER. --score writes nothing: it predicts the last --frames of each video from those
+before them, and prints the error beside copying and constant velocity. A state dict does not say --history and --heads.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cjepa_jax import cli
+from cjepa_jax.data import slot_files
+from cjepa_jax.data.formats.files import read_json
+from cjepa_jax.data.sources.slot_files import INDEX, SlotFiles, opened
+from cjepa_jax.errors import ConfigError, DataError
+
+LIMITS = {  # flag -> default, least, help
+    "frames": (32, 1, "frames that are predicted"),
+    "skip": (2, 1, "frames from one of a sequence to the next"),
+    "history": (0, 0, "of a state dict: frames that are given (0: 6)"),
+    "heads": (0, 0, "of a state dict (0: 16)"),
+    "batch": (64, 1, "videos that are rolled out together"),
+}
+
+
+def parser() -> cli.Parser:
+    """The command line."""
+    flags = cli.Parser(prog="python -m cjepa_jax.extract.rollout", description=__doc__.split("\n")[0])
+    flags.add_argument("--checkpoint", type=cli.path_argument, required=True, help="a run, or a published state dict")
+    flags.add_argument("--slots", type=cli.path_argument, required=True, help="a folder of slots")
+    flags.add_argument("--out", type=cli.path_argument, help="the folder to write")
+    flags.add_argument("--score", action="store_true", help="print errors instead of writing")
+    flags.add_argument("--split", default="", help="only this split (default: all)")
+    flags.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
+    for name, (default, _, text) in LIMITS.items():
+        flags.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: {default})")
+    return flags
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command. Raises ConfigError, DataError or CheckpointError, one line each."""
+    chosen = parser().parse_args(argv)
+    for name, (_, least, _) in LIMITS.items():
+        if getattr(chosen, name) < least:
+            raise ConfigError(f"--{name}={getattr(chosen, name)}: must be at least {least}")
+    if bool(chosen.out) == chosen.score:
+        raise ConfigError("--out or --score: give one of them")
+    cli.set_up_logging("warning")
+    cli.keep_compiled_code()
+    from cjepa_jax.extract import predictors  # JAX, after the settings above
+
+    root = Path(chosen.slots)
+    slots = opened(str(root), "slots")
+    found = predictors.of(chosen.checkpoint, slots.shape[1:], chosen.history, chosen.heads, chosen.trust)
+    videos = of_folder(root, chosen.split)
+    given = found.history * chosen.skip + (chosen.frames if chosen.score else 0)
+    if short := next((name for _, name, _, count in videos if count < given), ""):
+        raise DataError(f"{root}: {short} has fewer than {given} frames, which history x skip needs")
+    if chosen.score:
+        print(scores(found, slots, videos, chosen))
+        return 0
+    with slot_files.writing(Path(chosen.out)) as write:
+        for part in _parts(videos, chosen.batch):
+            whole = [np.array(slots[first : first + count]) for _, _, first, count in part]
+            ends = np.stack([video[-found.history * chosen.skip :] for video in whole])
+            made = roll(found.predict, ends, found.history, chosen)
+            for (split, name, _, _), video, future in zip(part, whole, made, strict=True):
+                write(split, name, np.concatenate([video, future]))
+    print(f"{chosen.out}: {len(videos)} videos, {chosen.frames} frames more in each")
+    return 0
+
+
+def of_folder(root: Path, split: str) -> list[tuple[str, str, int, int]]:
+    """(split, name, first frame, frames) of every video. Raises DataError for a folder that does not fit together."""
+    index, found = read_json(root / INDEX), []
+    for own in [split] if split else list(index if isinstance(index, dict) else {}):
+        source = SlotFiles(own, str(root), frames=1)  # checks the folder
+        names, counts = index[own].get("names"), index[own]["frames"]
+        if not isinstance(names, list) or len(names) != len(counts) or not all(isinstance(n, str) for n in names):
+            raise DataError(f"{root / INDEX}: {own!r} must have names, one for each of the starts")
+        found += list(zip([own] * len(names), names, source.starts.tolist(), counts, strict=True))
+    return found
+
+
+def roll(predict: Callable[[np.ndarray], np.ndarray], ends: np.ndarray, history: int, chosen: Any) -> np.ndarray:
+    """The next frames after `ends` [B, history x skip, K, D]. The batch is filled up, so that one size is compiled."""
+    from cjepa_jax.evals.rollout import rolled
+
+    count = len(ends)
+    filled = np.concatenate([ends, np.repeat(ends[:1], chosen.batch - count, 0)])
+    return rolled(predict, filled, chosen.frames, history, chosen.skip)[:count]
+
+
+def scores(found: Any, slots: np.ndarray, videos: list[tuple[str, str, int, int]], chosen: Any) -> str:
+    """A line for each row: the root mean squared error of the last frames, with half of its 95 % interval."""
+    from cjepa_jax.evals import rollout
+
+    rows: dict[str, list[np.ndarray]] = {"model": [], rollout.COPY: [], rollout.VELOCITY: []}
+    for part in _parts(videos, chosen.batch):
+        whole = np.stack([np.array(slots[first + count - length(found, chosen) : first + count])
+                          for _, _, first, count in part])  # fmt: skip
+        given, truth = whole[:, : -chosen.frames], whole[:, -chosen.frames :]
+        made = {"model": roll(found.predict, given, found.history, chosen)}
+        made |= {rollout.COPY: rollout.copied(given, chosen.frames)}
+        made |= {rollout.VELOCITY: rollout.continued(given, chosen.frames)}
+        for row, guess in made.items():
+            rows[row].append(np.square(guess - truth, dtype=np.float64).mean(-1))
+    lines = [f"{len(videos)} videos, frames 1 to {chosen.frames} after the last one that is given"]
+    for row, parts in rows.items():
+        squares = np.concatenate(parts)
+        value, half = rollout.measured(squares, np.ones(squares.shape, bool))
+        lines.append(f"{row:20} rmse/slots {value:.4f} ± {half:.4f}")
+    return "\n".join(lines)
+
+
+def length(found: Any, chosen: Any) -> int:
+    """Frames of a video that are scored, and those that are given."""
+    return found.history * chosen.skip + chosen.frames
+
+
+def _parts(videos: list, count: int) -> list[list]:
+    return [videos[i : i + count] for i in range(0, len(videos), count)]
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.guard(lambda: main(sys.argv[1:])))

@@ -1,0 +1,192 @@
+"""Slots of whole videos: frame by frame they are those of the networks, and files hold them as they came."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cjepa_jax.data.formats import video
+from cjepa_jax.data.slot_files import writing
+from cjepa_jax.data.sources.slot_files import SlotFiles
+from cjepa_jax.errors import CheckpointError, ConfigError, DataError
+from cjepa_jax.extract import __main__ as command
+from cjepa_jax.extract import encoders
+from cjepa_jax.models.encoder import Encoder
+from cjepa_jax.models.videosaur import VideoSaur
+from cjepa_jax.weights import canonical
+from cjepa_jax.weights import videosaur as saur_weights
+from cjepa_jax.weights.slot_encoders import EncoderWeights
+from tests.data import clips
+from tests.models.test_slot_encoders import savi
+from tests.weights import test_dinov2
+
+FLAGS = dict(size=0, seed=3, noise=False, backbone="", trust="")
+WIDTH = 96  # a width whose heads are known
+
+
+def frames(count, side):
+    return np.random.default_rng(count).integers(0, 256, (count, side, side, 3)).astype(np.uint8)
+
+
+def image_encoder(folder):
+    """A random DINOv2 of 2 blocks and patches of 8, as our encoder, and in a folder of transformers' names."""
+    options = {"variant": "96x2x3x32/8", "tubelet": 1, "positions": "table", "position_grid": (1, 4, 4)}
+    network = Encoder(**options, class_token=True, layer_scale=1.0)
+    params = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 1, 32, 32, 3), np.float32))["params"]
+    noise = np.random.default_rng(5)
+    params = jax.tree.map(lambda x: np.asarray(x + 0.2 * noise.standard_normal(x.shape), np.float32), params)
+    state = {}
+    for name, array in canonical.to_canonical(params, 8, 1).items():
+        state |= theirs(name, array)
+    folder.mkdir()
+    save_file(state, folder / "model.safetensors")
+    config = {"model_type": "dinov2", "num_attention_heads": 3, "hidden_size": WIDTH}
+    (folder / "config.json").write_text(json.dumps(config))
+    return network, params, state
+
+
+def theirs(name, array):
+    """An array under transformers' older names. The class token's position is 0."""
+    if name == "class_token":
+        return {"embeddings.cls_token": array[None, None]}
+    if name == "pos_embed":
+        return {"embeddings.position_embeddings": np.concatenate([np.zeros((1, 1, WIDTH), np.float32), array], 1)}
+    if ".attn.qkv." in name:
+        layer, leaf = name.split(".attn.qkv.")
+        parts = zip(("query", "key", "value"), np.split(array, 3), strict=True)
+        return {
+            f"encoder.layer.{layer.split('.')[1]}.attention.attention.{part}.{leaf}": np.ascontiguousarray(third)
+            for part, third in parts
+        }
+    for ours, published in (
+        ("patch_embed.proj", "embeddings.patch_embeddings.projection"),
+        ("blocks.", "encoder.layer."),
+        (".attn.proj.", ".attention.output.dense."),
+        (".ls1.gamma", ".layer_scale1.lambda1"),
+        (".ls2.gamma", ".layer_scale2.lambda1"),
+    ):
+        name = name.replace(ours, published)
+    return {f"layernorm.{name[5:]}" if name.startswith("norm.") else name: np.ascontiguousarray(array)}
+
+
+def saur(fixed):
+    """A random slot encoder of 3 x 3 places, and its public state dict without an image encoder."""
+    sizes = dict(width=16, fixed=fixed, embed=20, hidden=12 if fixed else 0, blocks=0 if fixed else 1, units=(24,))
+    sizes |= dict(similarity=not fixed, decoder="mlp" if fixed else "mixer")
+    sizes |= dict(slots=3) if fixed else {}
+    model = VideoSaur(**sizes)
+    shown = jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 9, WIDTH)), jnp.float32)
+    params = jax.jit(model.init)(jax.random.key(1), shown)["params"]
+    return model, params, saur_weights.state_dict(EncoderWeights(params, sizes, {}))
+
+
+def test_savis_slots_frame_by_frame_are_those_of_a_clip(tmp_path):
+    _, state, weights, model, _ = savi()
+    save_file({name: np.asarray(array, np.float32) for name, array in state.items()}, tmp_path / "savi.safetensors")
+    found, config = encoders.of(str(tmp_path / "savi.safetensors"), **FLAGS)
+    clip = frames(5, 16)
+    wanted = model.apply({"params": weights.params}, clip[None].astype(np.float32) / 127.5 - 1)["slots"][0]
+    assert config is None and found.size == 16
+    np.testing.assert_allclose(found.encode(iter(clip), 0), wanted, atol=1e-5)
+    drawn, _ = encoders.of(str(tmp_path / "savi.safetensors"), **FLAGS | {"noise": True})
+    one, again, other = (drawn.encode(clip, number) for number in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - wanted).max() > 1e-3 and np.abs(one - other).max() > 1e-3
+
+
+@pytest.mark.parametrize("fixed", [True, False], ids=["slotcontrast", "videosaur"])
+@pytest.mark.parametrize("inside", [True, False])
+def test_videosaurs_slots_are_those_of_its_features_from_either_image_encoder(tmp_path, fixed, inside):
+    network, weights, backbone = image_encoder(tmp_path / "dino")
+    model, params, state = saur(fixed)
+    if inside:
+        state |= {f"{saur_weights.BACKBONE}{name}": array for name, array in backbone.items()}
+    save_file(state, tmp_path / "saur.safetensors")
+    given = FLAGS | {"backbone": "" if inside else str(tmp_path / "dino")}
+    found, _ = encoders.of(str(tmp_path / "saur.safetensors"), **given)
+    clip = frames(11, 24)  # more than are encoded together
+    features = network.apply({"params": weights}, clip[:, None].astype(np.float32))[None]
+    model = dataclasses.replace(model, slots=model.slots if fixed else 7)
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(3), 2), (1, model.slots, 16))
+    wanted = model.apply({"params": params}, features, None if fixed else noise)["slots"][0]
+    assert found.size == 24
+    np.testing.assert_allclose(found.encode(clip, 2), wanted, atol=2e-5)
+
+
+def test_a_folder_of_dinov2_gives_its_features(tmp_path):
+    network, weights, _ = image_encoder(tmp_path / "dino")
+    found, _ = encoders.of(str(tmp_path / "dino"), **FLAGS | {"size": 40})
+    clip = frames(9, 40)
+    wanted = network.apply({"params": weights}, clip[:, None].astype(np.float32))
+    np.testing.assert_allclose(found.encode(clip, 0), wanted, atol=2e-5)
+    assert found.encode(clip, 0).shape == (9, 25, WIDTH)
+
+
+def test_the_command_writes_what_slot_files_read(tmp_path, capsys):
+    _, state, *_ = savi()
+    save_file({name: np.asarray(array, np.float32) for name, array in state.items()}, tmp_path / "savi.safetensors")
+    for split, count in (("train", 2), ("val", 1)):
+        for i in range(count):
+            clips.write(tmp_path / "videos" / split / f"{i}.avi", frames(6 + i, 40))
+    given = [f"--checkpoint={tmp_path / 'savi.safetensors'}", f"--videos={tmp_path / 'videos'}"]
+    assert command.main([*given, f"--out={tmp_path / 'out'}"]) == 0
+    assert "split train, 2 videos" in capsys.readouterr().out
+    source = SlotFiles("train", str(tmp_path / "out"), frames=3)
+    assert (source.slots, source.width, len(source)) == (3, 8, 4 + 5)
+    found, _ = encoders.of(str(tmp_path / "savi.safetensors"), **FLAGS)
+    every = found.encode(video.every(tmp_path / "videos" / "train" / "1.avi", 16, "test"), 1)
+    np.testing.assert_array_equal(source[5]["video"][:, 0], every[1:4])
+    assert len(SlotFiles("eval", str(tmp_path / "out"), frames=6)) == 1
+    with pytest.raises(ConfigError, match="holds slots already"):
+        command.main([*given, f"--out={tmp_path / 'out'}"])
+
+
+def test_what_is_refused_in_one_line(tmp_path):
+    network, _, backbone = image_encoder(tmp_path / "dino")
+    state = saur(True)[2]
+    save_file(state, tmp_path / "saur.safetensors")
+    save_file(test_dinov2.arrays(), tmp_path / "other.safetensors")
+    wide = {name: array for name, array in saur(True)[2].items()}
+    wide["decoder.module.pos_emb"] = np.zeros((1, 1, 10, 16), np.float32)
+    save_file(wide, tmp_path / "wide.safetensors")
+    (tmp_path / "empty").mkdir()
+    for name, flags, error, message in (
+        ("saur.safetensors", {}, ConfigError, "--backbone is missing: .* does not hold its image encoder"),
+        ("saur.safetensors", {"noise": True}, ConfigError, "--noise: for SAVi alone"),
+        ("saur.safetensors", {"size": 32}, ConfigError, "--size=32: for DINOv2 alone"),
+        ("dino", {"size": 30}, ConfigError, "--size=30: must be a multiple of the patches' 8 pixels"),
+        ("other.safetensors", {}, CheckpointError, "is none of StoSAVi, VideoSAUR and SlotContrast"),
+        ("wide.safetensors", {"backbone": str(tmp_path / "dino")}, CheckpointError, "10 places of features of 96"),
+        ("nothing", {}, ConfigError, "there is no such file or folder"),
+    ):
+        with pytest.raises(error, match=message) as caught:
+            encoders.of(str(tmp_path / name), **FLAGS | flags)
+        assert "\n" not in str(caught.value)
+    dino = [f"--checkpoint={tmp_path / 'dino'}", f"--out={tmp_path / 'out'}"]
+    for more, message in (
+        ([], "--videos is missing: only a run has data"),
+        ([f"--videos={tmp_path / 'empty'}"], "holds no video"),
+        ([f"--videos={tmp_path / 'none'}"], "there is no such folder"),
+        (["--seed=-1"], "--seed=-1: must be at least 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            command.main([*dino, *more])
+    assert not (tmp_path / "out" / "videos.json").exists()
+
+
+def test_slots_that_do_not_fit_leave_no_folder_that_can_be_read(tmp_path):
+    cases = (
+        ([("train", "a", (2, 3, 4)), ("train", "b", (2, 5, 4))], r"b: has \[5, 4\] slots and width, others \[3, 4\]"),
+        ([("train", "a", (2, 3, 4)), ("train", "a", (2, 3, 4))], "a: split train has a video of this name already"),
+        ([("train", "a", (0, 3, 4))], "a: has no frame"),
+        ([], "there is no video"),
+    )
+    for i, (given, message) in enumerate(cases):
+        with pytest.raises(DataError, match=message), writing(tmp_path / str(i)) as write:
+            for split, name, shape in given:
+                write(split, name, np.zeros(shape, np.float32))
+        assert not list((tmp_path / str(i)).iterdir())
