@@ -1,4 +1,4 @@
-"""Attention on a CPU by a kernel of our own, fused_cpu.cc, which a user may build: python -m cjepa_jax.bench.kernel
+"""Attention on a CPU by a compiled kernel, fused_cpu.cc, which a user may build: python -m cjepa_jax.bench.kernel
 
 It computes what `attention.einsum` computes, with float32 sums, in memory that grows with the number of tokens. Its
 results differ in the last digits, so a run's manifest records it. It uses all of XLA's threads. XLA:CPU multiplies
