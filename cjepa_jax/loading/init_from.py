@@ -23,7 +23,7 @@ from cjepa_jax.configuration import build, catalogue, sizes
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.host import door
-from cjepa_jax.loading import pretrained
+from cjepa_jax.loading import pretrained, released
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.objectives import base
 from cjepa_jax.runtime import distributed, foreign, trees
@@ -260,9 +260,7 @@ def _on_frames(config: Any, weights: Pretrained, part: str) -> Params:
     params, frames = weights.params[part], _frames(weights)
     if frames == 1 or "image_projection" in params["tokenizer"] or (config.data.frames > 1 and not _framewise(config)):
         return params
-    projection = params["tokenizer"]["projection"]
-    kernel = projection["kernel"].reshape(frames, -1, projection["kernel"].shape[-1]).sum(0)
-    return params | {"tokenizer": params["tokenizer"] | {"projection": projection | {"kernel": kernel}}}
+    return released.still(params, frames)
 
 
 def _objective(config: Any) -> Any:

@@ -16,7 +16,7 @@ from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Hidden, Inside, Model, Seen
-from cjepa_jax.loading import init_from, pretrained
+from cjepa_jax.loading import init_from, pretrained, released
 from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.models import inside
 from cjepa_jax.models.encoder import Encoder
@@ -54,12 +54,11 @@ class Network:
     seed: int = 0
 
     @classmethod
-    def of_weights(cls, weights: Pretrained, dtype: str) -> "Network":
+    def of_weights(cls, weights: Pretrained, dtype: str, part: str = "encoder") -> "Network":
         """The network of loaded weights, on the devices. Encoder and predictor are run as those of `Jepa`, for any
-        objective that exported them (objectives.base.Objective)."""
-        if weights.world and {"tokenizer", "type"} & weights.encoder.keys():
-            text = f"{weights.world.name} is for {weights.world.objective} alone: train with --config.init_from"
-            raise CheckpointError(f"{weights.source}: {text}, or evaluate with --training=CONFIG of such a training")
+        objective that exported them (objectives.base.Objective). part: see released.fields."""
+        if released.alone(weights):
+            return cls(**released.fields(weights, dtype, part))
         kind = Dense if weights.encoder.get("levels") else Jepa
         objective = kind(
             encoder=weights.encoder,
