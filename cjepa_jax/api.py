@@ -145,12 +145,16 @@ class Model:
         """Tokens of whole scenes: images or clips of B scenes -> float32 [B, N, D]. See inputs.pixels."""
         return self._encode(inputs.scenes(images, self._takes))
 
-    def features(self, images: Any) -> np.ndarray:
-        """The mean token of each scene, on which probes are fitted: images or clips of B scenes -> float32 [B, D]."""
+    def features(self, images: Any, pooling: str = "mean") -> np.ndarray:
+        """One vector of each scene, on which probes are fitted: images or clips of B scenes -> float32 [B, D].
+        pooling: "mean", "max", "mean+max" [B, 2 D], or "first", the class token of an encoder that has one."""
+        if pooling not in base.POOLINGS:
+            raise InputError(f"pooling = {pooling!r}: must be one of {', '.join(base.POOLINGS)}")
         video = inputs.scenes(images, self._takes)
         starts = range(0, len(video), self.batch)  # all tokens would not fit
-        parts = [self._encode(video[i : i + self.batch], len(video)).mean(1) for i in starts]
-        return np.concatenate([np.zeros((0, self.info["width"]), np.float32), *parts])
+        parts = [base.whole(self._encode(video[i : i + self.batch], len(video)), pooling) for i in starts]
+        width = self.info["width"] * (2 if pooling == "mean+max" else 1)
+        return np.concatenate([np.zeros((0, width), np.float32), *parts])
 
     def states(self, images: Any) -> np.ndarray:
         """Tokens after each layer: images or clips of B scenes -> float32 [L + 1, B, N, D], all kept in memory.

@@ -26,7 +26,7 @@ from cjepa_jax.objectives.dense import Dense
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.workdir import run_folder, tuples
-from cjepa_jax.types import Batch, Params, Rows, TrainState
+from cjepa_jax.types import Batch, Params, Rows, TrainState, batch_of
 from cjepa_jax.weights import hub, shipped
 from cjepa_jax.weights.read import Pretrained, Reading, foresees, require_published
 
@@ -263,8 +263,7 @@ class Restored(Network):
         objective = experiment.make_objective(config, config.train.steps or 1)
         of_model = objective.patch, objective.tubelet, objective.max_removed, isinstance(objective, Masking)
         scenes = assemble.make_scenes(config, assemble.make_source(config, "train"), *of_model)
-        arrays = batching.collate([scenes(0, 0)])
-        batch = Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
+        batch = batch_of(batching.collate([scenes(0, 0)]))
         init = functools.partial(train_step.init_state, objective, optim.make(training.optim))
         fresh = jax.jit(lambda seed: init(seed, batch))
         step, state = (
