@@ -67,7 +67,7 @@ def of(source: Source) -> Count | None:
     if name in PICTURES:
         return Count(PICTURES[name][split], 0, "pictures")
     if name == "PointClouds" and modelnet(source):
-        return Count(MODELNET[len(source.classes)][split], 0, "meshes")
+        return Count(MODELNET[len(getattr(source, "classes", ()))][split], 0, "meshes")
     if name == "SoundFiles" and getattr(source, "names", ("",))[0].startswith("audio/"):  # ESC-50's own folder
         return Count(ESC_50[split], 0, "sounds")
     if name == "ClassFolders" and getattr(source, "classes", ()) == TEN:
