@@ -81,9 +81,9 @@ def test_the_metrics_of_other_objectives_are_documented_and_the_other_way_round(
 
 
 def test_every_system_of_the_family_has_an_objection_in_its_row_and_on_its_page():
-    rows = [line.split(" | ") for line in (ROOT / "docs/RESULTS_FAMILY.md").read_text().splitlines()]
+    rows = [line.split(" | ") for line in (running.ROOT / "docs/RESULTS_FAMILY.md").read_text().splitlines()]
     rows = [row for row in rows if len(row) == 8 and row[0].startswith("| ") and row[0] not in ("| ", "| system")]
-    pages = "".join((ROOT / f"docs/{name}.md").read_text() for name in ("FAMILY", "WORLD_MODELS", "PLANNING"))
+    pages = "".join((running.ROOT / f"docs/{name}.md").read_text() for name in ("FAMILY", "WORLD_MODELS", "PLANNING"))
     assert len(rows) >= 20
     for row in rows:
         objection = row[-1].removesuffix(" |")
