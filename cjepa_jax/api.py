@@ -23,17 +23,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
-import ml_dtypes
 import numpy as np
 
 from cjepa_jax.configuration import sizes
 from cjepa_jax.evals import base
 from cjepa_jax.evals.counterfactual.questions import hidden
-from cjepa_jax.loading import inputs
-from cjepa_jax.loading.inputs import InputError, Takes
+from cjepa_jax.loading import inputs, released
+from cjepa_jax.loading.inputs import Clouds, InputError, Takes
 from cjepa_jax.loading.model import Network
 from cjepa_jax.loading.pretrained import load_weights
-from cjepa_jax.weights import read
+from cjepa_jax.weights import read, worlds
+from cjepa_jax.weights.points import ENCODER as POINTS
 from cjepa_jax.weights.read import Pretrained, Reading
 
 log = logging.getLogger(__name__)
@@ -139,25 +139,29 @@ class Model:
 
     def grid(self, images: Any) -> tuple[int, int, int]:
         """(times, rows, columns) of the tokens of such images or clips: tokens[i].reshape(*grid, D)."""
-        return self._takes.grid(inputs.pixels(images, self._takes).shape)
+        return self._takes.grid(inputs.scenes(images, self._takes).shape)
 
     def encode(self, images: Any) -> np.ndarray:
         """Tokens of whole scenes: images or clips of B scenes -> float32 [B, N, D]. See inputs.pixels."""
-        return self._encode(inputs.pixels(images, self._takes))
+        return self._encode(inputs.scenes(images, self._takes))
 
-    def features(self, images: Any) -> np.ndarray:
-        """The mean token of each scene, on which probes are fitted: images or clips of B scenes -> float32 [B, D]."""
-        video = inputs.pixels(images, self._takes)
+    def features(self, images: Any, pooling: str = "mean") -> np.ndarray:
+        """One vector of each scene, on which probes are fitted: images or clips of B scenes -> float32 [B, D].
+        pooling: "mean", "max", "mean+max" [B, 2 D], or "first", the class token of an encoder that has one."""
+        if pooling not in base.POOLINGS:
+            raise InputError(f"pooling = {pooling!r}: must be one of {', '.join(base.POOLINGS)}")
+        video = inputs.scenes(images, self._takes)
         starts = range(0, len(video), self.batch)  # all tokens would not fit
-        parts = [self._encode(video[i : i + self.batch], len(video)).mean(1) for i in starts]
-        return np.concatenate([np.zeros((0, self.info["width"]), np.float32), *parts])
+        parts = [base.whole(self._encode(video[i : i + self.batch], len(video)), pooling) for i in starts]
+        width = self.info["width"] * (2 if pooling == "mean+max" else 1)
+        return np.concatenate([np.zeros((0, width), np.float32), *parts])
 
     def states(self, images: Any) -> np.ndarray:
         """Tokens after each layer: images or clips of B scenes -> float32 [L + 1, B, N, D], all kept in memory.
 
         Layer 0 is the tokenizer, layer l the l-th of L blocks. The last norm is not applied: `resume` applies it.
         """
-        video = inputs.pixels(images, self._takes)
+        video = inputs.scenes(images, self._takes)
         if not len(video):
             tokens = math.prod(self._takes.grid(video.shape)), self.info["width"]
             return np.zeros((self.info["depth"] + 1, 0, *tokens), np.float32)
@@ -184,11 +188,7 @@ class Model:
             text = f"[B, {math.prod(whole)}, {self.info['width']}], B scenes of {' x '.join(map(str, whole))} tokens"
             raise InputError(f"tokens: shape {x.shape}: must be {text}")
         times, rows, columns = whole
-        if x.dtype.kind not in "biuf" and x.dtype != ml_dtypes.bfloat16:
-            raise InputError(f"tokens: dtype {x.dtype}: must be real numbers")
-        x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise InputError(f"tokens: {x.size - int(np.isfinite(x).sum())} values are not finite")
+        x = inputs.reals("tokens", x)
         return self._inside(len(x)).resume(x, at, (times, rows, columns)) if len(x) else x
 
     def run(self, images: Any, at: int, edit: Callable[[np.ndarray], Any] | None = None) -> np.ndarray:
@@ -202,7 +202,7 @@ class Model:
         """
         if edit is not None and not callable(edit):
             raise InputError(f"edit = {edit!r}: must be a function of tokens, or None")
-        at, video = self._layer(at), inputs.pixels(images, self._takes)
+        at, video = self._layer(at), inputs.scenes(images, self._takes)
         grid = self._takes.grid(video.shape)
         if not len(video):
             return self._encode(video)
@@ -213,6 +213,49 @@ class Model:
         if tokens.shape != shape:
             raise InputError(f"edit: shape {tokens.shape} from tokens {shape}: must be {shape}")
         return self.resume(tokens, at, grid)
+
+    def latents(self, clips: Any) -> np.ndarray:
+        """What a released world model predicts: clips [B, T, H, W, 3] -> float32 [B, T, D], a vector for each frame
+        (LeWorldModel), or [B, T, M, D], its M tokens (V-JEPA 2-AC). Each frame is encoded on its own.
+
+        Raises: InputError also for other weights than those of a world model.
+        """
+        world, takes = self._world, self._framewise
+        clips = inputs.as_array("clips", clips)
+        if clips.ndim != 5:
+            raise InputError(f"clips: shape {clips.shape}: must be [B, T, H, W, {takes.channels}]")
+        video = inputs.pixels(clips, takes)
+        if not len(video):
+            raise InputError(f"clips: shape {clips.shape}: must have a clip")
+        functions: Any = world.functions(1 if len(video) == 1 else self.batch)
+        return functions.latents(video)
+
+    def advance(self, latents: Any, actions: Any, proprio: Any = None) -> np.ndarray:
+        """The latents of the next frame, float32 [B, D] or [B, M, D], by a released world model.
+
+        Args:
+          latents: of t frames that follow each other, as `latents` gives them, [B, t, D] or [B, t, M, D]. The model
+            uses the last ones, up to the history of its training.
+          actions: [B, t, A], each after its frame, in the units of the training. proprio: [B, t, S], the agent's state
+            at each frame, for V-JEPA 2-AC alone.
+        Raises: InputError as `latents`, for other shapes, and for values that are not finite.
+        """
+        world, needed = self._world, released.sizes_of(self.pretrained)
+        z = inputs.reals("latents", latents)
+        width = 4 if world.objective.latent == "tokens" else 3
+        if z.ndim != width or not z.shape[0] or not z.shape[1]:
+            raise InputError(f"latents: shape {z.shape}: must be as `latents` gives them, {width} axes")
+        given = {"actions": (actions, needed["action"]), "proprio": (proprio, needed["proprio"])}
+        if not needed["proprio"] and proprio is not None:
+            raise InputError(f"proprio: {self.pretrained.source} takes no state of the agent: leave it out")
+        own = {}
+        for name, (value, size) in given.items():
+            if size:
+                own[name] = inputs.reals(name, value)
+                if own[name].shape != (*z.shape[:2], size):
+                    raise InputError(f"{name}: shape {own[name].shape}: must be {(*z.shape[:2], size)}")
+        functions: Any = world.functions(1 if len(z) == 1 else self.batch)
+        return functions.advance(z, **own)
 
     def intervene(self, images: Any, masks: Any, remove: Any, *, anchor: int | None = None) -> Intervention:
         """What if these objects were absent? Their tokens are hidden and the others are encoded without them. The
@@ -229,7 +272,8 @@ class Model:
           anchor: times (of the grid) at the start that stay visible. None: as many as in training.
         Raises: InputError also for a model without a predictor, and if nothing or everything would be hidden.
         """
-        takes, found = self._takes, self.pretrained
+        takes: Any = self._takes
+        found = self.pretrained
         if "predictor" not in found.params:
             raise InputError(f"intervene: {found.source} has no predictor (layout {found.layout}): it can only encode")
         images = inputs.as_array("images", images)
@@ -263,17 +307,33 @@ class Model:
         """Tokens of videos, which are a part of `scenes` videos (0: all of them)."""
         if not len(video):
             return np.zeros((0, math.prod(self._takes.grid(video.shape)), self.info["width"]), np.float32)
-        model = self._models(scenes or len(video))
-        return (model.target if self.weights == "target" else model.encode)(video)
+        model, own = self._models(scenes or len(video)), self.weights == "target" and not self._alone
+        return (model.target if own else model.encode)(video)
 
     @functools.cached_property
-    def _takes(self) -> Takes:
+    def _takes(self) -> Takes | Clouds:
         encoder = self.pretrained.encoder
+        if encoder.get("type") == POINTS:
+            return Clouds()
+        if self._alone:
+            return self._framewise
         patch, tubelet = sizes.parse(encoder["variant"]).patch, encoder.get("tubelet", 2)
         frames = read.frames(self.pretrained)
         clips = frames == tubelet and self.pretrained.input["frames"] > 1
         values = {key: encoder[key] for key in ("channels", "scale") if key in encoder}
         return Takes(patch, frames, clips, **values)
+
+    @property
+    def _framewise(self) -> Takes:
+        """What the encoder of a world model takes: clips, each frame on its own."""
+        found = self.pretrained
+        patch, side = sizes.parse(found.encoder["variant"]).patch, released.side(found)
+        return Takes(patch, 1, True, side=side, whole=self._alone)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether its encoder runs in one objective alone."""
+        return released.alone(self.pretrained)
 
     @property
     def _names(self) -> bool:
@@ -306,7 +366,15 @@ class Model:
 
     @functools.cached_property
     def _network(self) -> Network:
-        return Network.of_weights(self.pretrained, self.dtype)
+        return Network.of_weights(self.pretrained, self.dtype, self.weights)
+
+    @functools.cached_property
+    def _world(self) -> Network:
+        """The world model. Raises InputError if these weights are of none."""
+        found = self.pretrained
+        if found.world is None or found.world.objective != worlds.OBJECTIVE:
+            raise InputError(f"{found.source}: layout {found.layout}: has no predictor that takes actions")
+        return self._network if self._alone else Network(**released.fields(found, self.dtype, self.weights))
 
     @functools.cached_property
     def _compiled(self):

@@ -22,7 +22,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.host import memory
 from cjepa_jax.objectives import base, check
 from cjepa_jax.objectives.base import Masking, Objective
-from cjepa_jax.types import Batch, Rows
+from cjepa_jax.types import ROWS, Batch, Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +92,7 @@ def assemble(config: Any) -> Experiment:
     # Inlined: the state's shapes, and the program that makes it where it lives, come from one trace.
     init = jax.jit(functools.partial(train_step.init_state, objective, optimizer, config.seed), inline=True)
     example = shapes(scenes, config.train.batch, loader.shapes[-1], sharding.shards(mesh) * accumulate)
+    check.masks(objective, config.objective.type, example)
     if not all(map(build.is_ours, _code(config.objective))):
         check.results(objective, config.objective.type, example)
     state = jax.eval_shape(init, sharding.abstract_batch(mesh, example))
@@ -181,7 +182,7 @@ def shapes(scenes: pipeline.SceneMap, count: int, rows: tuple[int, int] = (1, 1)
     arrays = batching.collate([scenes(0, 0)])
     arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), arrays)
     laid_out = jax.ShapeDtypeStruct((shards, *rows), jnp.int32)
-    return Batch(**(arrays | {"rows": Rows(laid_out, laid_out)}))
+    return Batch(**(arrays | {name: Rows(laid_out, laid_out) for name in ROWS if name in arrays}))
 
 
 def _check_layout(config: Any, mesh: Mesh) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cjepa_jax.errors import ConfigError, did_you_mean
-from cjepa_jax.types import Batch, Rows
+from cjepa_jax.types import Batch, batch_of
 
 AXES = ("data", "fsdp", "tensor")
 SCENES = ("data", "fsdp")
@@ -92,7 +92,7 @@ def everywhere(mesh: Mesh) -> NamedSharding:
 def put_batch(mesh: Mesh, arrays: dict[str, Any]) -> Batch:
     """Puts a loader's arrays on the devices, sharded along their first axis (B, or S of rows)."""
     arrays = jax.make_array_from_process_local_data(by_scene(mesh), jax.tree.map(np.asarray, arrays))
-    return Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
+    return batch_of(arrays)
 
 
 def abstract_batch(mesh: Mesh, shapes: Batch) -> Batch:

@@ -31,6 +31,8 @@ Array = Any  # a jax.Array, a NumPy array, or the ShapeDtypeStruct that stands f
 Params = Any  # a plain nested dict of arrays
 
 
+ROWS = ("rows", "second_rows")  # fields of Batch that are Rows
+
 C = TypeVar("C")
 
 
@@ -79,6 +81,9 @@ class Batch:
     signal: Array | None = None  # float32, in place of video: spectrograms [B, H, W, C] or points [B, N, K, 3]
     embedding: Array | None = None  # [B, S, E] float32: features of another model, S steps in order of time
     centres: Array | None = None  # [B, N, 3] float32: the places of the points' groups
+    second_context: Array | None = None  # [B, N] bool: of a second mask of the same scenes, as `context`
+    second_hidden: Array | None = None  # [B, N] bool: of the second mask, as `hidden`
+    second_rows: Rows | None = None  # the layout of the second context
 
     @property
     def observation(self) -> Any:
@@ -86,6 +91,11 @@ class Batch:
         if self.signal is None:
             return self.video
         return self.signal if self.centres is None else (self.signal, self.centres)
+
+
+def batch_of(arrays: dict[str, Any]) -> Batch:
+    """A loader's arrays, whose rows are dicts, as a Batch."""
+    return Batch(**(arrays | {name: Rows(**arrays[name]) for name in ROWS if name in arrays}))
 
 
 @_pytree

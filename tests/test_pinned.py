@@ -147,6 +147,7 @@ BASELINES = {  # all that each changes of clips.py; ... takes away
         "mask.kinds": ((8, 0.15), (2, 0.7)),
         "mask.aspect": (0.75, 1.5),
         "mask.batch": 1,
+        "mask.both": False,
         "mask.max_objects": ...,
         "mask.area": ...,
         "mask.anchor": ...,
@@ -203,7 +204,13 @@ def test_a_variant_changes_this_and_nothing_else(name, expected):
 
 ABLATIONS = ("full", "superpixels", "no_causal", "no_sigreg", "predictor_wide", "predictor_narrow", "ema_fixed",
              "slots", "zeroed_input", "deep_predictor", "mse")  # fmt: skip
-TUBES = {"type": "cjepa_jax.masks.tubes:draw", "kinds": ((8, 0.15), (2, 0.7)), "aspect": (0.75, 1.5), "batch": 1}
+TUBES = {
+    "type": "cjepa_jax.masks.tubes:draw",
+    "kinds": ((8, 0.15), (2, 0.7)),
+    "aspect": (0.75, 1.5),
+    "batch": 1,
+    "both": False,
+}
 SHADOWS = OBJECTS | {"anchor": 0, "max_objects": 2}  # tiny.py's
 EFFECTS = {
     "tiny": {},
@@ -226,6 +233,7 @@ MASKS = {  # of the configs whose mask is not that of clips.py
     "baselines.ijepa": {key.removeprefix("mask."): value for key, value in BASELINES["ijepa"].items()
                         if key.startswith("mask.") and value is not ...},
     **dict.fromkeys(("baselines.vjepa", "data.videos", "family.vjepa2", "family.vjepa2_1"), TUBES),
+    "baselines.vjepa_both": TUBES | {"both": True},
     "baselines.mae": {"type": "cjepa_jax.masks.random:draw", "ratio": 0.75},
     **dict.fromkeys((f"ablations.{name}" for name in ABLATIONS), OBJECTS),
     "ablations.one_object": OBJECTS | {"max_objects": 1},
@@ -244,7 +252,12 @@ MASKS = {  # of the configs whose mask is not that of clips.py
     ),
     "family.threed_jepa": {"type": "cjepa_jax.masks.runs:draw", "targets": 4, "target": (0.15, 0.2),
                            "context": (0.85, 1.0)},
-    "family.audio_jepa": {"type": "cjepa_jax.masks.random:share", "ratio": (0.4, 0.6)},
+    **dict.fromkeys(("family.audio_jepa", "family.audio_jepa_published"),
+                    {"type": "cjepa_jax.masks.random:share", "ratio": (0.4, 0.6)}),
+    "family.audio_jepa_blocks": {
+        "type": "cjepa_jax.masks.multiblock:draw", "targets": 3, "target_scale": (0.15, 0.2), "aspect": (0.5, 2.0),
+        "context_scale": (0.8, 1.0), "min_keep": 10, "tied": False, "corner": False, "batch": 1,
+    },
     **dict.fromkeys(("slots.balls", "slots.craft", "slots.ctt"), SLOTS),
     "slots.push": SLOTS | {"most": 0},
     "slots.clevrer": SLOTS | {"history": 6, "most": 4, "constant": 42},

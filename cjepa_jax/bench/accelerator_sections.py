@@ -297,7 +297,7 @@ class Subject:
         index, segment = batching.lay_out(context, 1, (scenes, context.shape[1]))
         video = rng.integers(0, 256, (scenes, 1, self.size, self.size, 3), np.uint8)
         zero = np.zeros(scenes, np.int32)
-        arrays = dict(
+        arrays: dict[str, Any] = dict(
             scene=zero, epoch=zero, video=video, object_patches=patches, object_valid=patches.any(2), removed=removed,
             context=context, valid=np.ones(scenes, bool), intervened=video // 2, intervened_valid=np.ones(scenes, bool),
         )  # fmt: skip

@@ -25,7 +25,7 @@ from cjepa_jax.errors import PREEMPTED, CjepaError, ConfigError, NumericsError
 from cjepa_jax.host import clock, door
 from cjepa_jax.runtime import foreign, preemption
 from cjepa_jax.runtime.workdir import read_object, write_atomically
-from cjepa_jax.types import Batch, Rows
+from cjepa_jax.types import batch_of
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Lab:
             return known
         run = experiment.assemble(config)
         batches = dataclasses.replace(run.loader, workers=0).iterate(0, COUNTED)
-        shapes = [jax.tree.map(_shape, Batch(**b | {"rows": Rows(**b["rows"])})) for b in batches]
+        shapes = [jax.tree.map(_shape, batch_of(b)) for b in batches]
         state = jax.eval_shape(run.init, shapes[0])
         counted = {str(batch): flops.step_flops(run.objective, state, batch) for batch in shapes}
         found = {

@@ -7,6 +7,7 @@ import numpy as np
 
 from cjepa_jax.errors import DataError
 
+LAID_OUT = {"context": "rows", "second_context": "second_rows"}  # fields of types.Batch
 MULTIPLE = 8  # row lengths are rounded up to a multiple of it, which suits vector units
 
 Shape = tuple[int, int]  # (R, L): rows of a shard, and tokens of a row
@@ -137,7 +138,8 @@ def pad_objects(array: np.ndarray, limit: int) -> np.ndarray:
 
 
 def collate(scenes: Sequence[dict], shards: int = 1, shapes: Sequence[Shape] = ()) -> dict[str, np.ndarray]:
-    """Stacks scenes' arrays along a new first axis and lays out their context in the first of `shapes` that holds it.
+    """Stacks scenes' arrays along a new first axis and lays out their context in the first of `shapes` that holds it
+    (both contexts, of scenes with two masks).
 
     Without shapes each scene has a row of N tokens.
 
@@ -154,13 +156,13 @@ def collate(scenes: Sequence[dict], shards: int = 1, shapes: Sequence[Shape] = (
 
 
 def laid_out(batch: dict[str, Any], shards: int = 1, shapes: Sequence[Shape] = ()) -> dict[str, Any]:
-    """The batch with its context laid out in the first of `shapes` that holds it. See `collate`."""
-    context = batch["context"]
-    shapes = shapes or [(len(context) // shards, context.shape[1])]
-    return with_rows(batch, shards, shapes[choose(context, shards, shapes)])
+    """The batch with its contexts laid out in the first of `shapes` that holds them. See `collate`."""
+    contexts = [batch[name] for name in LAID_OUT if name in batch]
+    shapes = shapes or [(len(contexts[0]) // shards, contexts[0].shape[1])]
+    return with_rows(batch, shards, shapes[max(choose(context, shards, shapes) for context in contexts)])
 
 
 def with_rows(batch: dict[str, Any], shards: int, shape: Shape) -> dict[str, Any]:
-    """The batch with its context laid out in rows of this shape."""
-    index, segment = lay_out(batch["context"], shards, shape)
-    return batch | {"rows": {"index": index, "segment": segment}}
+    """The batch with its context, and that of a second mask, laid out in rows of this shape."""
+    found = {name: lay_out(batch[context], shards, shape) for context, name in LAID_OUT.items() if context in batch}
+    return batch | {name: {"index": index, "segment": segment} for name, (index, segment) in found.items()}

@@ -21,7 +21,7 @@ from cjepa_jax.configuration import seeds
 from cjepa_jax.data import batching, checks, transforms
 from cjepa_jax.errors import CjepaError, ConfigError, DataError, StorageError
 from cjepa_jax.host import clock, memory, paths
-from cjepa_jax.masks import objects
+from cjepa_jax.masks import check, objects
 from cjepa_jax.runtime import preemption
 from cjepa_jax.runtime.preemption import STOP
 
@@ -44,7 +44,7 @@ class SceneMap:
     Attributes:
       source: as in data/base.py.
       mask: (rng, object_patches, object_valid, grid=...) -> (masked, removed) or (masked, removed, dropped), from
-        masks/. Dropped tokens are neither context nor predicted.
+        masks/. Dropped tokens are neither context nor predicted. A second mask may follow (masks.check.Mask).
       size: height and width in pixels to which every scene is resized.
       max_objects: K. If a scene has more objects, those that touch the most tokens are kept.
       intervened: "zero_pixels", "drop_tokens", "rerender" or "none". Two controls have the wrong counterpart:
@@ -107,7 +107,8 @@ class SceneMap:
         kept = batching.keep_largest(every_object, self.max_objects)
         object_patches = batching.pad_objects(every_object[kept], self.max_objects)
         object_valid = object_patches.any(1)  # an object that touches no token is treated as absent
-        masked, removed, *dropped = self.mask(rng, object_patches, object_valid, grid=self.grid)
+        drawn = self.mask(rng, object_patches, object_valid, grid=self.grid)
+        masked, removed, *dropped = drawn[:3]
         if self.max_removed and removed.sum() > self.max_removed:
             raise ConfigError(
                 f"mask.type: removed {removed.sum()} objects of scene {index}, objective.predictor.max_objects = "
@@ -146,7 +147,7 @@ class SceneMap:
             out["intervened"], out["intervened_valid"] = self._intervene(
                 index, window, video, masks=masks, masked=masked, chosen=chosen
             )
-        return out | self.more(raw, kept)
+        return out | check.second(drawn) | self.more(raw, kept)
 
     def generator(self, index: int, epoch: int) -> np.random.Generator:
         """Of one scene and epoch alone."""

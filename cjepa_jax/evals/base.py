@@ -25,6 +25,7 @@ from cjepa_jax.evals.parts import Parts
 
 TRAINED, RANDOM = "trained", "random init"  # rows that every protocol has
 KINDS = ("result", "floor", "ceiling")
+POOLINGS = ("mean", "max", "mean+max", "first")  # of a scene's tokens, see `whole`
 
 
 class Hidden(NamedTuple):
@@ -232,6 +233,17 @@ def encoded(model: Model, video: np.ndarray, batch: int) -> Iterator[tuple[slice
 def pooled(model: Model, video: np.ndarray, batch: int) -> np.ndarray:
     """The standard features, mean tokens of whole scenes: float32 [n, D]."""
     return np.concatenate([tokens.mean(1) for _, tokens in encoded(model, video, batch)])
+
+
+def whole(tokens: np.ndarray, pooling: str = "mean") -> np.ndarray:
+    """One vector of each scene: tokens [n, N, D] -> [n, D], or [n, 2 D] of "mean+max". See POOLINGS.
+
+    "first" is the class token of an encoder that has one. "mean+max" puts both side by side, as Point-JEPA's probe.
+    """
+    if pooling == "first":
+        return tokens[:, 0]
+    parts = {"mean": ("mean",), "max": ("max",), "mean+max": ("mean", "max")}[pooling]
+    return np.concatenate([getattr(tokens, name)(1) for name in parts], axis=-1)
 
 
 def pool(tokens: np.ndarray, where: np.ndarray) -> np.ndarray:

@@ -14,7 +14,19 @@ from cjepa_jax.configuration import seeds
 from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import heads
-from cjepa_jax.evals.base import TRAINED, Bench, Result, Score, binomial, integer, number, over_inits, require
+from cjepa_jax.evals.base import (
+    POOLINGS,
+    TRAINED,
+    Bench,
+    Result,
+    Score,
+    binomial,
+    integer,
+    number,
+    over_inits,
+    require,
+    whole,
+)
 from cjepa_jax.evals.probe import pixel_components
 
 TEMPERATURE = 0.07  # for the weights of the neighbours' votes
@@ -27,8 +39,9 @@ PIXELS, MAJORITY = "pixel PCA", "majority class"
 class Read(NamedTuple):
     """n scenes as features. Lists have one array per model, and are empty if they were not requested.
 
-    y: classes, int [n]. small: shrunk videos, uint8 [n, T, s, s, 3]. pooled: mean tokens, [n, D]. tokens: the tokens of
-    the first m scenes, float16 [m, N, D]. guesses: the classes that the attentive probe predicts, int [n].
+    y: classes, int [n]. small: shrunk videos, uint8 [n, T, s, s, 3]. pooled: one vector each, [n, D] (or [n, 2 D]).
+    tokens: the tokens of the first m scenes, float16 [m, N, D]. guesses: the classes that the attentive probe predicts,
+    int [n].
     """
 
     y: np.ndarray
@@ -43,7 +56,7 @@ class Classify:
     """Top-1 accuracy on held-out scenes.
 
     Metrics:
-      "accuracy/linear": softmax regression on the mean token.
+      "accuracy/linear": softmax regression on the mean token (or on what `pooling` says, as the next two).
       "accuracy/linear, few": ridge regression on the share `low_shot` of the fitting set. It has at least one scene of
         each class, and is drawn class by class from bench.seed.
       "accuracy/k-NN": votes of `neighbours` by cosine similarity with weights exp(similarity / 0.07), as in DINO (arXiv
@@ -61,6 +74,8 @@ class Classify:
       steps: the largest number of training steps of the linear and the attentive probe, of 256 scenes each
         (evals/heads.py).
       limit: bytes of memory for one model's tokens, on which its attentive probe is fitted.
+      pooling: one vector of a scene's tokens, "mean", "max", "mean+max" (Point-JEPA's published probe) or "first" (the
+        class token of an encoder that has one). The attentive probe pools by itself.
     """
 
     label: str | int = "class"
@@ -70,6 +85,7 @@ class Classify:
     attentive: bool = True
     steps: int = 1000
     limit: int = 2**30
+    pooling: str = "mean"
 
     kinds: ClassVar[tuple[str, ...]] = ("video", "episodes", "points", "spectrogram")
 
@@ -82,6 +98,10 @@ class Classify:
                 )
         if not number(self.low_shot) or not 0 <= self.low_shot < 1:
             raise ConfigError(f"evals.protocols: Classify.low_shot = {self.low_shot!r}: must be at least 0 and below 1")
+        if self.pooling not in POOLINGS:
+            raise ConfigError(
+                f"evals.protocols: Classify.pooling = {self.pooling!r}: must be one of {', '.join(POOLINGS)}"
+            )
         if not isinstance(self.attentive, bool):
             raise ConfigError(f"evals.protocols: Classify.attentive = {self.attentive!r}: must be True or False")
 
@@ -147,7 +167,7 @@ class Classify:
             small.append(shrink(arrays["video"]))
             for i, model in enumerate(models):
                 found = model.encode(arrays["video"])
-                pooled[i].append(found.mean(1))
+                pooled[i].append(whole(found, self.pooling))
                 if 2 * found.size <= left:
                     tokens[i].append(found.astype(np.float16))
                 if attention:

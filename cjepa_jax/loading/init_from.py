@@ -23,8 +23,9 @@ from cjepa_jax.configuration import build, catalogue, sizes
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.host import door
-from cjepa_jax.loading import pretrained
+from cjepa_jax.loading import pretrained, released
 from cjepa_jax.models.encoder import Encoder
+from cjepa_jax.models.predictor import Predictor
 from cjepa_jax.objectives import base
 from cjepa_jax.runtime import distributed, foreign, trees
 from cjepa_jax.runtime.workdir import tuples, write_atomically
@@ -143,7 +144,8 @@ def predictor_line(config: Any, weights: Pretrained) -> str:
     if "predictor" not in base.exports(_objective(config)):
         return f"{FRESH} that of {config.objective.type} is another network"
     wanted = config_lib.resolve(weights.predictor)
-    asked = config_lib.resolve({key: section.get(key) for key in wanted})
+    # A config may leave keys to their defaults.
+    asked = config_lib.resolve({key: section.get(key, getattr(Predictor, key, None)) for key in wanted})
     other = [f"objective.predictor.{key} = {asked[key]!r} (theirs: {wanted[key]!r})" for key in wanted]
     other = [text for text, key in zip(other, wanted, strict=True) if asked[key] != wanted[key]]
     return f"{FRESH} {', '.join(other)}" if other else "predictor: taken"
@@ -260,9 +262,7 @@ def _on_frames(config: Any, weights: Pretrained, part: str) -> Params:
     params, frames = weights.params[part], _frames(weights)
     if frames == 1 or "image_projection" in params["tokenizer"] or (config.data.frames > 1 and not _framewise(config)):
         return params
-    projection = params["tokenizer"]["projection"]
-    kernel = projection["kernel"].reshape(frames, -1, projection["kernel"].shape[-1]).sum(0)
-    return params | {"tokenizer": params["tokenizer"] | {"projection": projection | {"kernel": kernel}}}
+    return released.still(params, frames)
 
 
 def _objective(config: Any) -> Any:

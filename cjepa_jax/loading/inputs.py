@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from cjepa_jax.data.kinds.points import Grouping
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import objects
 
@@ -28,10 +29,48 @@ class Takes(NamedTuple):
     clips: bool  # whether clips of more frames than one are taken
     channels: int = 3
     scale: float = WHITE  # by which values are divided. WHITE: they are pixels in 0..255
+    side: int = 0  # the only height and width, 0 for any
+    whole: bool = False  # whether a frame is one token
 
     def grid(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """(times, rows, cols) of scenes [B, T, H, W, C]."""
+        if self.whole:
+            return shape[1] // self.frames, 1, 1
         return shape[1] // self.frames, shape[2] // self.patch, shape[3] // self.patch
+
+
+class Clouds(NamedTuple):
+    """What a model of point clouds takes: clouds that become groups of points."""
+
+    groups: int = 64
+    neighbours: int = 32
+    frames: int = 1
+
+    def grid(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """A token for each group, in a line."""
+        return 1, self.groups, 1
+
+
+def scenes(given: Any, takes: Takes | Clouds) -> np.ndarray:
+    """Images or clips as `pixels`, clouds as `groups`."""
+    return groups(given, takes) if isinstance(takes, Clouds) else pixels(given, takes)
+
+
+def groups(points: Any, takes: Clouds) -> np.ndarray:
+    """float32 [B, 1, G, 1 + k, 3], see data.kinds.points, of a cloud [P, 3] or clouds [B, P, 3].
+
+    Each is centred and scaled to the unit sphere. The first centre is its first point, so the result depends on which
+    point comes first. The order of the others decides only between equal distances.
+    Raises: InputError for another shape, too few points, and values that are not finite.
+    """
+    array = as_array("points", points)
+    least = max(takes.groups, takes.neighbours)
+    if array.ndim not in (2, 3) or array.shape[-1] != 3 or array.shape[-2] < least:
+        raise InputError(f"points: shape {array.shape}: must be [P, 3] or [B, P, 3] with P at least {least}")
+    array = reals("points", array)
+    clouds, make = array.reshape(-1, *array.shape[-2:]), Grouping(takes.groups, takes.neighbours)
+    shape = (0, 1, takes.groups, 1 + takes.neighbours, 3)
+    return np.concatenate([np.zeros(shape, np.float32), *(make.frames(cloud[None, None], 0)[None] for cloud in clouds)])
 
 
 def pixels(images: Any, takes: Takes) -> np.ndarray:
@@ -87,6 +126,8 @@ def _check_size(given: tuple[int, ...], shape: tuple[int, ...], takes: Takes) ->
     for name, value, unit in sides:
         if value % unit or not value:
             raise InputError(f"images: shape {given}: {name} = {value} must be a multiple of {unit}")
+        if takes.side and name != "T" and value != takes.side:
+            raise InputError(f"images: shape {given}: {name} = {value}: must be {takes.side}, as its positions are")
 
 
 def _hint(array: np.ndarray, channels: int) -> str:
@@ -196,6 +237,17 @@ def as_array(name: str, value: Any) -> np.ndarray:
         raise InputError(f"{name}: cannot be made a NumPy array: {str(error).splitlines()[0]}") from error
     if array.dtype == object:
         raise InputError(f"{name}: {type(value).__name__} does not become a NumPy array of numbers")
+    return array
+
+
+def reals(name: str, value: Any) -> np.ndarray:
+    """The value as float32. Raises InputError for other numbers than real and finite ones."""
+    array = as_array(name, value)
+    if array.dtype.kind not in "biuf" and array.dtype != ml_dtypes.bfloat16:
+        raise InputError(f"{name}: dtype {array.dtype}: must be real numbers")
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise InputError(f"{name}: {array.size - int(np.isfinite(array).sum())} values are not finite")
     return array
 
 

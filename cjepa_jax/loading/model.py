@@ -16,7 +16,7 @@ from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Hidden, Inside, Model, Seen
-from cjepa_jax.loading import init_from, pretrained
+from cjepa_jax.loading import init_from, pretrained, released
 from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.models import inside
 from cjepa_jax.models.encoder import Encoder
@@ -26,7 +26,7 @@ from cjepa_jax.objectives.dense import Dense
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.runtime import foreign, trees
 from cjepa_jax.runtime.workdir import run_folder, tuples
-from cjepa_jax.types import Batch, Params, Rows, TrainState
+from cjepa_jax.types import Batch, Params, Rows, TrainState, batch_of
 from cjepa_jax.weights import hub, shipped
 from cjepa_jax.weights.read import Pretrained, Reading, foresees, require_published
 
@@ -54,12 +54,11 @@ class Network:
     seed: int = 0
 
     @classmethod
-    def of_weights(cls, weights: Pretrained, dtype: str) -> "Network":
+    def of_weights(cls, weights: Pretrained, dtype: str, part: str = "encoder") -> "Network":
         """The network of loaded weights, on the devices. Encoder and predictor are run as those of `Jepa`, for any
-        objective that exported them (objectives.base.Objective)."""
-        if weights.world and {"tokenizer", "type"} & weights.encoder.keys():
-            text = f"{weights.world.name} is for {weights.world.objective} alone: train with --config.init_from"
-            raise CheckpointError(f"{weights.source}: {text}, or evaluate with --training=CONFIG of such a training")
+        objective that exported them (objectives.base.Objective). part: see released.fields."""
+        if released.alone(weights):
+            return cls(**released.fields(weights, dtype, part))
         kind = Dense if weights.encoder.get("levels") else Jepa
         objective = kind(
             encoder=weights.encoder,
@@ -264,8 +263,7 @@ class Restored(Network):
         objective = experiment.make_objective(config, config.train.steps or 1)
         of_model = objective.patch, objective.tubelet, objective.max_removed, isinstance(objective, Masking)
         scenes = assemble.make_scenes(config, assemble.make_source(config, "train"), *of_model)
-        arrays = batching.collate([scenes(0, 0)])
-        batch = Batch(**(arrays | {"rows": Rows(**arrays["rows"])}))
+        batch = batch_of(batching.collate([scenes(0, 0)]))
         init = functools.partial(train_step.init_state, objective, optim.make(training.optim))
         fresh = jax.jit(lambda seed: init(seed, batch))
         step, state = (

@@ -37,7 +37,8 @@ class Mask:
         object_valid: Bool[np.ndarray, " K"],
         grid: tuple[int, ...],
     ) -> tuple[Bool[np.ndarray, "..."], ...]:
-        """masked [N], removed [K] and, if the mask returns it, dropped [N].
+        """masked [N], removed [K] and, if the mask returns it, dropped [N]. For two masks of a scene, then masked and
+        dropped of the second.
 
         Raises: ConfigError, one line that names mask.type, for a draw of another form, one that leaves nothing visible
           or hides nothing, and for an exception in a function of another package.
@@ -63,6 +64,10 @@ class Mask:
     def _problem(self, drawn: Any, object_patches: np.ndarray, object_valid: np.ndarray) -> str:
         """What is wrong with a draw, "" if nothing is. It takes microseconds."""
         objects, tokens = object_patches.shape
+        if isinstance(drawn, tuple | list) and len(drawn) == 5:  # two masks of the scene
+            second = (drawn[3], drawn[1], drawn[4])
+            problems = (self._problem(one, object_patches, object_valid) for one in (drawn[:3], second))
+            return next(filter(None, problems), "")
         if not isinstance(drawn, tuple | list) or len(drawn) not in (2, 3):
             return f"returned {described(drawn)}: must return (masked, removed) or (masked, removed, dropped)"
         lengths = {"masked": tokens, "removed": objects, "dropped": tokens}
@@ -79,6 +84,13 @@ class Mask:
         elif (masked | dropped[0] if dropped else masked).all():
             problem = "left no token of {} visible: at least one must be hidden and one visible"
         return problem and problem.format(f"a scene with {object_valid.sum()} objects and {tokens} tokens")
+
+
+def second(drawn: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    """The second mask of a draw that has two, as fields of types.Batch. {} for a draw with one."""
+    if len(drawn) < 5:
+        return {}
+    return {"second_context": ~(drawn[3] | drawn[4]), "second_hidden": drawn[3]}
 
 
 def bind(section: Any, hides: bool = True) -> Mask:

@@ -21,6 +21,8 @@ class Objective(Protocol):
           Kinds of scenes (data/kinds) that it trains on. Default: these two, since an episode is a video too.
       framewise = True
           Its "encoder" encodes each frame of a clip as an image. So init_from can start it. Default: False.
+      second_mask = True
+          It predicts scenes that have two masks with each of them (masks.check.Mask). Default: False.
       averaged = "trunk"
           The part of `params["encoder"]` whose moving average the target is. Default: "", all of it.
       grace = 300

@@ -34,6 +34,14 @@ def members(objective: Any, path: str) -> None:
             raise ConfigError(f"{where}: has no {name}: {ALL}")
 
 
+def masks(objective: Any, path: str, batch: Batch) -> None:
+    """Raises ConfigError for scenes with two masks that the objective would train on with the first alone."""
+    if batch.second_context is not None and not getattr(objective, "second_mask", False):
+        raise ConfigError(
+            f"mask.both = True: must be False for objective.type = {path!r}, which takes one mask a scene"
+        )
+
+
 def results(objective: Any, path: str, batch: Batch) -> None:
     """Raises ConfigError for a function that returns something else than the contract says, or raises anything.
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,11 @@ class Dense(Jepa):
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
         """See objectives.base.PerExample."""
         hidden, valid = ~batch.context if batch.hidden is None else batch.hidden, batch.valid
-        prediction, wanted, context, terms = self._terms(params, target, batch, hidden)
+        wanted = self._wanted(target, batch)
+        prediction, context, terms = self._terms(params, wanted, batch, hidden)
+        if other := jepa.second_of(batch):
+            again = self._terms(params, wanted, other, other.hidden)[-1]
+            terms = {name: (value + again[name]) / 2 for name, value in terms.items()}
         last = context[..., -self._encoder.width :].astype(jnp.float32)
         counted = jnp.broadcast_to(batch.context[..., None], last.shape)
         terms["pooled"] = losses.masked_mean(last, counted, axis=1)
@@ -87,7 +91,7 @@ class Dense(Jepa):
         }
         if self.images:
             one, its_hidden = self._images(batch, hidden, key)
-            found = self._terms(params, target, one, its_hidden)[-1]
+            found = self._terms(params, self._wanted(target, one), one, its_hidden)[-1]
             terms |= {f"image_{name}": value for name, value in found.items()}
         return terms, stats
 
@@ -103,10 +107,13 @@ class Dense(Jepa):
         metrics |= {f"loss/{name}": value for name, value in means.items()}
         return total, (metrics | {"loss": total, "context_weight": weight}, extra)
 
-    def _terms(self, params: Params, target: Params, batch: Batch, hidden: Array) -> tuple[Array, ...]:
-        """Predictions and targets at all levels [B, N, L D], encoded context tokens, and each scene's two errors."""
+    def _wanted(self, target: Params, batch: Batch) -> Array:
+        """Targets at all levels [B, N, L D]."""
         full = super().encode(jax.lax.stop_gradient(target), batch.observation).astype(jnp.float32)
-        wanted = self._normed(full) if self.target_norm == "layer_norm" else full
+        return self._normed(full) if self.target_norm == "layer_norm" else full
+
+    def _terms(self, params: Params, wanted: Array, batch: Batch, hidden: Array) -> tuple[Array, Array, Any]:
+        """Predictions at all levels [B, N, L D], encoded context tokens, and each scene's two errors."""
         context = self.encode_context(params, batch)
         prediction, visible = self._predict(params, context, batch)
         near = distance(hidden, self._grid(batch.observation))
@@ -115,7 +122,7 @@ class Dense(Jepa):
             "prediction": losses.l1(prediction, wanted, hidden, per_example=True),
             "visible": losses.masked_mean(losses.l1_tokens(visible, wanted) * weight, batch.context, axis=-1),
         }
-        return prediction, wanted, context, terms
+        return prediction, context, terms
 
     def _normed(self, full: Array) -> Array:
         levels = full.reshape(*full.shape[:-1], -1, self._encoder.width)
@@ -140,6 +147,9 @@ class Dense(Jepa):
             context=context,
             hidden=masked,
             rows=packing.unpacked(context, batch.rows),
+            second_context=None,
+            second_hidden=None,
+            second_rows=None,
             object_patches=plane(batch.object_patches),
         )
         return image, masked

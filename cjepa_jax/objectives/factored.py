@@ -26,6 +26,7 @@ class Factored(Jepa):
 
     exports = ("encoder",)
     kinds: ClassVar[tuple[str, ...]] = ("video", "episodes")
+    second_mask = False
     method = "two predictors on one encoder, for hidden times and for hidden places"
 
     def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:

@@ -14,6 +14,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.predictor import Predictor
 from cjepa_jax.objectives.base import PerExample
+from cjepa_jax.objectives.explained import explained, moments
 from cjepa_jax.schedules import ema_momentum
 from cjepa_jax.types import Array, Batch, Params
 
@@ -29,6 +30,9 @@ class Jepa(PerExample):
     (9), or "epps_pulley" (LeJEPA's, of the same features). `causal_tokens` are the visible tokens over which the causal
     term is averaged: those outside the removed objects ("remaining", METHOD (8)), or all ("context"). They differ where
     removed objects stay visible at first (mask.anchor).
+
+    Scenes with two masks (masks.tubes, `both`) are predicted with each, and L_pred is the mean of both. The other terms
+    and the monitors are those of the first mask.
     """
 
     encoder: Mapping
@@ -48,6 +52,7 @@ class Jepa(PerExample):
 
     exports: ClassVar[tuple[str, ...]] = ("encoder", "predictor")
     predicts = True
+    second_mask = True
     kinds: ClassVar[tuple[str, ...]] = ("video", "episodes", "spectrogram")
     method = (
         "Causal-JEPA: an encoder sees the tokens of the objects that stay, an EMA copy of it the whole scene; "
@@ -101,8 +106,12 @@ class Jepa(PerExample):
         hidden, valid = ~batch.context if batch.hidden is None else batch.hidden, batch.valid
 
         wanted = layer_norm(full) if self.target_norm == "layer_norm" else full
+        errors = [self._prediction_loss(prediction, wanted, hidden, self.beta, per_example=True)]
+        if other := second_of(batch):
+            again, _ = self.predict(params, self.encode_context(params, other), other)
+            errors.append(self._prediction_loss(again, wanted, other.hidden, self.beta, per_example=True))
         terms = {
-            "prediction": self._prediction_loss(prediction, wanted, hidden, self.beta, per_example=True),
+            "prediction": errors[0] if len(errors) == 1 else sum(errors) / len(errors),
             "pooled": losses.masked_mean(context.astype(jnp.float32), _wide(batch.context, context), axis=1),  # [B, D]
         }
         stats = {
@@ -120,7 +129,11 @@ class Jepa(PerExample):
             terms["causal"] = losses.causal_consistency(residual, full, intervened, counted, per_example=True)
             stats["causal"] = counts
             stats["explained"]["causal"] = moments(residual, full - intervened, rest, counts)
-        return terms, stats
+        return terms | self.further(prediction, wanted, hidden, batch), stats
+
+    def further(self, prediction: Array, wanted: Array, hidden: Array, batch: Batch) -> dict[str, Array]:
+        """Per-example terms that a subclass adds, from the tokens [B, N, D] that are computed already."""
+        return {}
 
     def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
         """The three terms: each scene that counts weighs the same, and SIGReg is one, of all scenes."""
@@ -198,6 +211,15 @@ class Jepa(PerExample):
         return self._encoder.grid(scene)
 
 
+def second_of(batch: Batch) -> Batch | None:
+    """The same scenes under their second mask, which removes no objects. None if they have one mask."""
+    if batch.second_context is None:
+        return None
+    fields = {"context": batch.second_context, "hidden": batch.second_hidden, "rows": batch.second_rows}
+    none = dict.fromkeys(("second_context", "second_hidden", "second_rows"))
+    return dataclasses.replace(batch, **fields, **none, removed=jnp.zeros_like(batch.removed))
+
+
 def _wide(mask: Array, like: Array) -> Array:
     return jnp.broadcast_to(mask[..., None], like.shape)
 
@@ -205,27 +227,3 @@ def _wide(mask: Array, like: Array) -> Array:
 def layer_norm(x: Array) -> Array:
     """Zero mean and unit variance over D, without learned scale."""
     return jax.nn.standardize(x, axis=-1, epsilon=1e-6)
-
-
-def moments(prediction: Array, target: Array, mask: Array, valid: Array) -> dict[str, Array]:
-    """Over a slice's masked tokens: their count, the target's mean and variance, the squared error. [1, ...] each."""
-    prediction, target = jax.lax.stop_gradient((prediction, target))
-    tokens = mask & valid[:, None]
-    mask = _wide(tokens, target)
-    mean = losses.masked_mean(target, mask, axis=(0, 1))
-    error = losses.masked_mean(jnp.square(prediction - target), mask)
-    variance = losses.masked_mean(jnp.square(target - mean), mask)
-    moments = {"count": tokens.sum(), "mean": mean, "variance": variance, "error": error}
-    return {name: value[None] for name, value in moments.items()}
-
-
-def explained(moments: dict[str, Array]) -> Array:
-    """1 - squared error / variance of the target over the tokens of all slices: progress, which the loss does not show
-    because its target moves. A monitor."""
-    error, variance = moments["error"], moments["variance"]
-    if error.shape[0] > 1:  # of one slice they are the batch's, to the last bit
-        share = moments["count"] / jnp.maximum(moments["count"].sum(), 1)
-        mean = (share[:, None] * moments["mean"]).sum(0)
-        variance = share * (variance + jnp.square(moments["mean"] - mean).mean(-1))
-        error = share * error
-    return 1.0 - error.sum() / jnp.maximum(variance.sum(), 1e-12)

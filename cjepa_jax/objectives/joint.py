@@ -38,6 +38,7 @@ class Joint(Jepa):
     fallback: float = 0.5
 
     kinds: ClassVar[tuple[str, ...]] = ("video", "episodes")
+    second_mask = False
     method = "Causal-JEPA whose objects are slots, found while it learns"
 
     def __post_init__(self):

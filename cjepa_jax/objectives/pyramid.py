@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float
 
 from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.objectives import jepa
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.types import Array, Batch, Params
 
@@ -33,6 +32,7 @@ class Pyramid(Jepa):
     covariance: float = 0.0
 
     kinds: ClassVar[tuple[str, ...]] = ("video", "episodes")
+    second_mask = False
     method = "H-JEPA: prediction at several scales, with VICReg"
 
     def __post_init__(self):
@@ -46,17 +46,11 @@ class Pyramid(Jepa):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"objective.{name} = {getattr(self, name)}: must be 0 or more")
 
-    def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
-        """See objectives.base.PerExample."""
-        terms, stats = super().per_example_terms(params, target, extra, batch, key)
+    def further(self, prediction: Array, wanted: Array, hidden: Array, batch: Batch) -> dict[str, Array]:
+        """See Jepa: the error at each level, and that of the mean visible token."""
+        terms: dict[str, Array] = {}
         if len(self.weights) == 1:
-            return terms, stats
-        # The same as in Jepa, which XLA does not compute twice.
-        full, _ = self.targets(target, batch)
-        context = self.encode_context(params, batch)
-        prediction, _ = self.predict(params, context, batch)
-        hidden = ~batch.context if batch.hidden is None else batch.hidden
-        wanted = jepa.layer_norm(full) if self.target_norm == "layer_norm" else full
+            return terms
         seen = jnp.broadcast_to(batch.context[..., None], wanted.shape)
         copied = jnp.broadcast_to(losses.masked_mean(wanted, seen, axis=1)[:, None], wanted.shape)
         grid = self._grid(batch.observation)
@@ -65,7 +59,7 @@ class Pyramid(Jepa):
             for name, value in (("", prediction), ("_copy", jax.lax.stop_gradient(copied))):
                 mean, _ = pool(value, hidden, grid, 2**level)
                 terms[f"level/{level}{name}"] = self._prediction_loss(mean, of, cells, self.beta, per_example=True)
-        return terms, stats
+        return terms
 
     def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
         """Jepa's terms with the first weight, those of the other levels, and VICReg's."""

@@ -40,6 +40,7 @@ class Thinking(Jepa):
     exports = ("encoder",)
     predicts = False
     kinds = ("video", "episodes")
+    second_mask = False
     method = "the future's latents from the past's, with a predictor that embeddings of another model modulate"
 
     def __post_init__(self):

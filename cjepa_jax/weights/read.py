@@ -147,7 +147,8 @@ def _lewm(path: Path, tensors: files.Tensors, heads: int, given: Mapping[str, An
     encoder, params, world = worlds.lewm(tensors, published.MEAN, published.STD, heads)
     side = math.isqrt(params["tokenizer"]["positions"].shape[1] - 1)
     size = side * parse(encoder["variant"]).patch
-    return _alone(path, encoder, {"encoder": params}, world, layout="lewm", licence="unknown", size=size)
+    licence = huggingface.licence(path) or "unknown"
+    return _alone(path, encoder, {"encoder": params}, world, layout="lewm", licence=licence, size=size)
 
 
 def _point_jepa(path: Path, tensors: files.Tensors, heads: int, given: Mapping[str, Any]) -> Pretrained:

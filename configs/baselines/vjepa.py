@@ -4,8 +4,8 @@
 
 As published: short-range (8 tubes of 0.15) and long-range (2 of 0.7) masks, layer-normed targets, l1, linear EMA from
 0.998. Different: a clip has one of the two masks, drawn with equal chances (published: it is predicted once with each,
-with a mask token each). The EMA reaches 1 (published: 0.9996, because its schedule is cut off). Masks are not cut to
-the batch's shortest, and 0.73 of the tokens are hidden on average. The rest is clips.py's.
+with a mask token each: vjepa_both.py). The EMA reaches 1 (published: 0.9996, because its schedule is cut off). Masks
+are not cut to the batch's shortest, and 0.73 of the tokens are hidden on average. The rest is clips.py's.
 
     --config.mask.batch=24     as published with 24 clips a GPU: 0.14 are seen, 0.60 hidden, the rest is neither
 """
@@ -25,6 +25,7 @@ def get_config():
             kinds=((8, 0.15), (2, 0.7)),  # (tubes, share of the plane)
             aspect=(0.75, 1.5),  # height / width
             batch=1,  # k: hidden tokens and contexts cut to the fewest of k clips
+            both=False,  # True: a clip is predicted with both masks, and the loss is their mean
         )
     )
     config.objective.prediction_loss = "l1"

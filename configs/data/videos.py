@@ -37,7 +37,7 @@ def get_config():
     config.data.row_lengths = (0.6, 1.0)
     config.data.options = ConfigDict(dict(fps=4.0, clips=4, masks="", rotation="", reader="opencv", missing=""))
     config.mask = ConfigDict(
-        dict(type="cjepa_jax.masks.tubes:draw", kinds=((8, 0.15), (2, 0.7)), aspect=(0.75, 1.5), batch=1)
+        dict(type="cjepa_jax.masks.tubes:draw", kinds=((8, 0.15), (2, 0.7)), aspect=(0.75, 1.5), batch=1, both=False)
     )
     config.objective.prediction_loss = "l1"
     config.objective.target_norm = "layer_norm"

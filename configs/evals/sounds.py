@@ -2,8 +2,7 @@
 
 python -m cjepa_jax.evaluate --config=configs/evals/sounds.py --checkpoint=runs/audio_jepa
 
-"pixel PCA" is of the spectrogram. ESC-50: --config.evals.protocols.classify.classes=50 --config.evals.fit=0
---config.evals.test=0 --config.evals.test_split=eval.
+"pixel PCA" is of the spectrogram. ESC-50: configs/evals/esc50.py.
 """
 
 from cjepa_jax.configs.evals import points

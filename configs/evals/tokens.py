@@ -1,4 +1,5 @@
-"""A dense probe of any run on simulated scenes: places and objects of single tokens.
+"""A dense probe of any run on simulated scenes, point clouds or sounds: what single tokens say of their place, of
+objects, and, where objects have a depth (Balls), of which is in front.
 
 python -m cjepa_jax.evaluate --config=configs/evals/tokens.py --checkpoint=runs/vjepa2_1
 """

@@ -10,16 +10,7 @@ clips.py, and 1,000 steps (there 100,000).
 At first the features become alike. Then they part again: a linear probe of seed 0 finds the kind with an R2 of 0.24,
 0.30 and 0.34 after each 250 steps (random 0.28, spectrogram 0.20). An EMA from 0.9 has 0.21, 0.31 and 0.36.
 
-ESC-50 in the published size:
-
-    --config.data.source=cjepa_jax.data.sources.sound_files:SoundFiles --config.data.path=ESC-50-master \
-        --config.data.count=0 --config.data.options="{'rate': 32000, 'seconds': 5.0, 'times': 256, 'bands': 96}" \
-        --config.train.steps=100000 \
-        --config.objective.encoder.variant=B/16 --config.objective.predictor.depth=6 \
-        --config.objective.predictor.width=384 --config.objective.predictor.heads=12 \
-        --config.checkpoint.best=probe/rankme
-
-Your own sounds: docs/FAMILY.md.
+The published size: audio_jepa_published.py. Your own sounds: docs/FAMILY.md.
 """
 
 from ml_collections import ConfigDict

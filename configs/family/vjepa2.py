@@ -4,8 +4,9 @@
 
 As published: V-JEPA's masks, l1 of layer-normed targets, the released code's rotary positions ("rope_tile"), an EMA of
 constant momentum. Different: the sizes, 0.996 instead of 0.99925 (which needs 100 times as many steps), clips.py's
-optimiser and schedule, and a clip has one of the two masks instead of both (see configs/baselines/vjepa.py).
+optimiser and schedule, and a clip has one of the two masks instead of both.
 
+    --config.mask.both=True     both masks for every clip, as published
     --config.objective.encoder.positions=rope --config.objective.predictor.positions=rope     true rotations
 """
 

@@ -10,6 +10,8 @@ optimiser and schedule of clips.py.
 
     --config.init_from=vjepa2_1_vitg_384.pt     public weights, all levels (docs/FAMILY.md)
     --config.objective.context_weight=0     hidden tokens only, as V-JEPA 2
+
+    --config.mask.both=True     both masks for every clip, as published
 """
 
 from ml_collections import ConfigDict

@@ -1,18 +1,24 @@
-"""The family on clips: ten methods, with equal compute and three seeds.
+"""The family on clips: fourteen methods, with equal compute and three seeds.
 
     python -m cjepa_jax.compare --suite=configs/suites/family.py --workdir=runs/family --jobs=2
 
-The encoder, world and budget of micro's balls. Hours on two cores. It has not been run. Points and sounds have one
-method each, which configs/evals/points.py and sounds.py score (docs/FAMILY.md).
+The encoder, world and budget of micro's balls. Hours on two cores. It has not been run. Point
+clouds and sounds: family_points.py and family_sounds.py. Not in a suite: those that are given actions or an expert
+(LeWorldModel, PLDM, V-JEPA 2-AC, ACT-JEPA, JEPA 2022: docs/WORLD_MODELS.md and docs/PLANNING.md), the frames of pairs
+alone (MC-JEPA: its encoder is a pyramid of other size, and its score is optical flow), and ThinkJEPA, which is given
+the clip's outcome.
 """
 
 from cjepa_jax.configs.suites import micro
 
 METHODS = {
     "ijepa": ("I-JEPA", "baselines/ijepa"),
+    "hjepa": ("H-JEPA", "family/hjepa"),
     "vjepa": ("V-JEPA", "baselines/vjepa"),
+    "vjepa_both": ("V-JEPA, both masks", "baselines/vjepa_both"),
     "vjepa2": ("V-JEPA 2", "family/vjepa2"),
     "vjepa2_1": ("V-JEPA 2.1", "family/vjepa2_1"),
+    "factored": ("two predictors", "family/mcjepa_factored"),
     "lejepa": ("LeJEPA", "family/lejepa"),
     "vicreg": ("VICReg", "baselines/vicreg"),
     "simclr": ("SimCLR", "baselines/simclr"),
@@ -31,7 +37,12 @@ def get_suite():
     for name in ("lejepa", "dino"):
         added[name]["overrides"] = {"objective.views.small_size": 24}
     suite["methods"] = kept | added
-    suite["evals"]["protocols"].pop("interventional")
-    suite["columns"] = {name: where for name, where in suite["columns"].items() if where[0] != "interventional"}
+    protocols = suite["evals"]["protocols"]
+    protocols.pop("interventional")
+    protocols["tokens"] = {"type": "cjepa_jax.evals.tokens:Tokens"}
+    columns = {name: where for name, where in suite["columns"].items() if where[0] != "interventional"}
+    tokens = {"object IoU": "token/objects", "row R²": "token/row", "depth order": "token/depth order"}
+    suite["columns"] = columns | {name: ("tokens", metric) for name, metric in tokens.items()}
     suite["contrasts"] = [(name, "random") for name in ("cjepa_anchor", *METHODS)]
+    suite["contrasts"] += [("vjepa_both", "vjepa"), ("hjepa", "ijepa"), ("vjepa2_1", "vjepa2")]
     return suite

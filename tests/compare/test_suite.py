@@ -6,6 +6,8 @@ import pytest
 
 from cjepa_jax.compare import suite as suites
 from cjepa_jax.compare.suite import Cell
+from cjepa_jax.configuration import build
+from cjepa_jax.data import kinds
 from cjepa_jax.errors import ConfigError
 from tests.running import ROOT
 
@@ -23,6 +25,25 @@ def test_every_shipped_suite_loads_with_three_seeds_and_documents_its_command(fi
     assert len(suite.seeds) >= 3 and f"--suite=configs/suites/{file.name}" in file.read_text()
     assert len({cell.name for cell in [*suite.cells(), *suite.tuned()]}) == len(suite.cells()) + len(suite.tuned())
     assert not any(map(suite.smoke, sum(suite.contrasts, ()))), "a difference of one run has no interval"
+
+
+SIZES = {"point_jepa_published", "audio_jepa_published", "lewm_published"}  # configs of methods that are in a suite
+ALONE = {  # methods that share no modality or no score with others: see configs/suites/family.py
+    *("act_jepa", "jepa2022", "lewm", "pldm", "vjepa2_ac", "mcjepa", "think_jepa"),
+}
+
+
+def test_every_method_of_the_family_is_in_the_suite_of_its_modality():
+    found = {}
+    for name in ("family", "family_points", "family_sounds"):
+        suite = suites.load(str(ROOT / f"configs/suites/{name}.py"))
+        assert {"random"} == {m for m in suite.methods if suite.methods[m].get("steps") == 0}
+        kind = {build.locate(suite.config(Cell(next(iter(suite.worlds)), m, 1)).data.source) for m in suite.methods}
+        assert len({kinds.of(source) for source in kind}) == 1, name
+        found[name] = {entry["config"].rpartition("/")[2] for entry in suite.methods.values()}
+    configs = {path.stem for path in (ROOT / "configs/family").glob("[!_]*.py")} - SIZES
+    assert configs - ALONE <= set.union(*found.values()) and not ALONE & set.union(*found.values())
+    assert {"point_jepa", "threed_jepa"} == found["family_points"] and "hjepa" in found["family"]
 
 
 def test_the_first_seed_of_everything_comes_first_and_smoke_cells_once(micro):

@@ -10,6 +10,7 @@ import pytest
 
 from cjepa_jax.data import assemble, clouds
 from cjepa_jax.data.formats import point_files
+from cjepa_jax.data.inspection import published
 from cjepa_jax.data.kinds import points as points_kind
 from cjepa_jax.data.sources import shapes
 from cjepa_jax.data.sources.point_clouds import PointClouds
@@ -163,6 +164,29 @@ def test_a_folder_with_modelnet40s_published_numbers_of_meshes(tmp_path):
                 (folder / f"{name}_{i:04}.off").touch()
     train, held = (PointClouds(split=split, path=str(tmp_path)) for split in ("train", "eval"))
     assert (len(train), len(held), len(train.classes)) == (9843, 2468, 40) and train.classes == held.classes
+    assert np.bincount(train.of).tolist() == [247] * 3 + [246] * 37  # as they were laid out
+    assert published.compare({"train": train, "eval": held}) == []
+    (tmp_path / "class_07/test/class_07_0003.off").unlink()
+    (tmp_path / "class_07/train/class_07_9999.off").touch()
+    sources = {split: PointClouds(split=split, path=str(tmp_path)) for split in ("train", "eval")}
+    more, fewer = published.compare(sources)
+    assert more == ("train: PointClouds has 9,844 meshes, published are 9,843: files of other data are among them")
+    assert fewer.startswith("eval: PointClouds has 2,467 meshes, published are 2,468: a part is missing")
+    assert published.compare({"train": PointClouds(path=str(tmp_path), count=8)}) == []  # asked for
+
+
+def test_modelnet10_and_folders_of_ones_own_are_told_apart(tmp_path):
+    for k in range(10):
+        for split in ("train", "test"):
+            folder = tmp_path / "ModelNet10" / f"class_{k}" / split
+            folder.mkdir(parents=True)
+            (folder / "a.off").touch()
+            own = tmp_path / "own" / ("eval" if split == "test" else split) / f"class_{k}"
+            own.mkdir(parents=True)
+            (own / "a.off").touch()
+    ten = {"eval": PointClouds(split="eval", path=str(tmp_path / "ModelNet10"))}
+    assert "has 10 meshes, published are 908" in published.compare(ten)[0]
+    assert published.compare({"eval": PointClouds(split="eval", path=str(tmp_path / "own"))}) == []
 
 
 def test_shapes_are_cut_and_the_same_each_time():

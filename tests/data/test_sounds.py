@@ -10,6 +10,7 @@ import pytest
 
 from cjepa_jax.data import assemble, mel
 from cjepa_jax.data.formats import point_files, sound_files
+from cjepa_jax.data.inspection import published
 from cjepa_jax.data.sources import sounds
 from cjepa_jax.data.sources.sound_files import SoundFiles
 from cjepa_jax.errors import ConfigError, DataError
@@ -135,6 +136,15 @@ def test_a_table_with_esc_50s_published_numbers_of_sounds(tmp_path):
     train, held = (SoundFiles(split=split, path=str(tmp_path)) for split in ("train", "eval"))
     assert (len(train), len(held), len(train.classes)) == (1600, 400, 50)
     assert np.bincount(train.of).tolist() == [32] * 50 and np.bincount(held.of).tolist() == [8] * 50
+    assert published.compare({"train": train, "eval": held}) == []
+    folds = [SoundFiles(split="eval", path=str(tmp_path), fold=fold) for fold in range(1, 6)]
+    assert len({name for fold in folds for name in fold.names}) == 2000  # no sound twice
+    assert folds[4].names == held.names and folds[0].names[0].startswith("audio/1-")
+    with pytest.raises(ConfigError, match="data.options.fold is 6: must be at most 5"):
+        SoundFiles(path=str(tmp_path), fold=6)
+    (tmp_path / "meta/esc50.csv").write_text("filename,fold,target,category,esc10,src_file,take\n" + "".join(rows[1:]))
+    (line,) = published.compare({"train": SoundFiles(path=str(tmp_path))})
+    assert line.startswith("train: SoundFiles has 1,599 sounds, published are 1,600: a part is missing")
 
 
 def test_synthetic_sounds_are_the_same_each_time_and_of_every_kind():

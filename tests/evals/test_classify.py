@@ -8,7 +8,7 @@ import pytest
 
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.evals import classify
+from cjepa_jax.evals import base, classify
 from tests.evals import benches
 
 RNG = np.random.default_rng(0)
@@ -40,6 +40,37 @@ def test_votes_of_neighbours_are_those_of_a_loop():
             expected[y[i]] += np.exp(cosine[i] / 0.07)
         np.testing.assert_allclose(votes[row] / votes[row].sum(), expected / expected.sum(), rtol=1e-9)
     assert classify.nearest(train, y, test, 99, 3).shape == (7, 3)  # no more neighbours than rows
+
+
+def test_poolings_are_those_of_a_loop():
+    tokens = RNG.normal(size=(3, 5, 2)).astype(np.float32)
+    for i, one in enumerate(tokens):
+        mean, most = sum(one) / 5, [max(column) for column in one.T]
+        np.testing.assert_allclose(base.whole(tokens)[i], mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(base.whole(tokens, "max")[i], most)
+        np.testing.assert_allclose(base.whole(tokens, "mean+max")[i], [*mean, *most], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(base.whole(tokens, "first")[i], one[0])
+    np.testing.assert_array_equal(base.whole(tokens), tokens.mean(1))
+    with pytest.raises(ConfigError, match="Classify.pooling = 'cls': must be one of mean, max, mean.max, first"):
+        classify.Classify(pooling="cls")
+
+
+def test_the_maximum_shows_what_one_token_says(monkeypatch):
+    """One token of 64 says the class, in either direction of its own column."""
+
+    def encode(video):
+        tint = np.asarray(video).mean((1, 2, 3)).argmax(-1)
+        tokens = np.random.default_rng(0).normal(size=(len(video), 64, 3)).astype(np.float32)
+        tokens[np.arange(len(video)), 7, tint] = 30.0
+        return tokens
+
+    made = make(fit=90, test=30)
+    made = dataclasses.replace(made, model=dataclasses.replace(made.model, encode=encode), randoms=())
+    accuracy = {}
+    for pooling in ("mean", "max", "mean+max", "first"):
+        protocol = classify.Classify(pooling=pooling, low_shot=0.0, neighbours=0, attentive=False, steps=300)
+        accuracy[pooling] = protocol.run(made).scores[0].value
+    assert accuracy["max"] == accuracy["mean+max"] == 1.0 and accuracy["first"] < 0.75
 
 
 def test_a_share_of_every_class():

@@ -1,11 +1,13 @@
 """The dense probe on encoders whose tokens say everything, or nothing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals.base import Bench, Model, Scenes
-from cjepa_jax.evals.tokens import ALL, Tokens, overlap
+from cjepa_jax.evals.tokens import ALL, PLACE, Tokens, _pairs, overlap
 
 GRID = (2, 4, 4)
 
@@ -43,6 +45,62 @@ def test_tokens_that_hold_their_place_and_object_score_1_and_noise_scores_0():
         assert scores[metric, "trained"].count == 24 * 16
     floor = scores["token/objects", ALL]
     assert floor.kind == "floor" and 0.15 < floor.value < 0.5
+
+
+class Deep:
+    state_names = ("present", "depth")
+
+
+def stacked(seed, informed):
+    """Scenes of two objects that meet. `video` holds at each token the depth of its one object, or noise."""
+    rng = np.random.default_rng(seed)
+    patches, depth = np.zeros((40, 2, 32), bool), rng.random((40, 2))
+    grid = patches.reshape(40, 2, *GRID)
+    grid[:, 0, :, :, :2] = grid[:, 1, :, :, 1:3] = True
+    grid[::2, 1, :, :, 1:2] = False  # in every other scene the second begins beside the first: they do not meet
+    states = np.ones((40, 4, 2, 2)) * np.stack([np.ones_like(depth), depth], -1)[:, None]
+    seen = np.where(patches[:, 0] & ~patches[:, 1], depth[:, :1], np.where(patches[:, 1], depth[:, 1:], 0))
+    video = seen[..., None] if informed else rng.random((40, 32, 1))
+    return Scenes(Deep(), Map(), {"video": video.astype(np.float32), "object_patches": patches, "states": states})
+
+
+@pytest.mark.parametrize("informed", [True, False])
+def test_depth_order_is_of_objects_that_meet(informed):
+    protocol = Tokens(each=32)
+    made = bench(lambda video: video)
+    made.__dict__.update(fitting=stacked(0, informed), testing=stacked(1, informed))
+    scores = {(s.metric, s.row): s for s in protocol.run(made).scores}
+    own, floor = scores["token/depth order", "trained"], scores["token/depth order", PLACE]
+    # 20 scenes meet. At each of 2 times 4 tokens touch the first alone and 4 the second alone.
+    assert own.count == floor.count == 20 * 2 * 4 * 4 and floor.kind == "floor"
+    assert own.value == 1 if informed else abs(own.value - 0.5) < 0.1
+    assert 0.1 < floor.value < 0.9
+    shuffled = protocol._drawn(made.testing, "video", 0, 1)
+    i, j = _pairs(shuffled).T
+    assert (shuffled.owner[i] != shuffled.owner[j]).all() and (shuffled.places[i, 0] == shuffled.places[j, 0]).all()
+
+
+def test_a_world_without_depth_has_no_such_score_and_points_have_their_centres():
+    assert not [s for s in Tokens(each=4).run(bench(knowing)).scores if "depth" in s.metric]
+
+    class Points:
+        kind = "points"
+
+    class Line:
+        grid = (1, 8, 1)
+
+    rng, parts = np.random.default_rng(0), []
+    for _ in range(2):
+        video = rng.normal(size=(30, 1, 8, 5, 3)).astype(np.float32)
+        parts.append(Scenes(Points(), Line(), {"video": video, "object_patches": np.zeros((30, 0, 8), bool)}))
+    made = bench(lambda video: video[:, 0, :, 0] @ np.eye(3, 6, dtype=np.float32))
+    noise = Model("random init 0", lambda v: rng.normal(size=(len(v), 8, 6)).astype(np.float32), None)
+    made = dataclasses.replace(made, randoms=(noise,))
+    made.__dict__.update(fitting=parts[0], testing=parts[1])
+    scores = {(s.metric, s.row): s.value for s in Tokens(each=8).run(made).scores}
+    assert {metric for metric, _ in scores} == {"token/x", "token/y", "token/z"}
+    assert all(value > 0.999 for (_, row), value in scores.items() if row == "trained")
+    assert all(value < 0.2 for (_, row), value in scores.items() if row != "trained")
 
 
 def test_overlaps():

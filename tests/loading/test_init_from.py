@@ -1,5 +1,6 @@
 """Training and evaluation that start from weights: what they fix, what starts from them, what stays as it is."""
 
+import dataclasses
 import json
 import shutil
 
@@ -96,6 +97,18 @@ def test_the_predictor_is_taken_if_the_config_has_its_size(values, line):
     else:
         assert not any(leaf.any() for leaf in jax.tree.leaves(predictor))
     assert init_from.predictor_line(made, weights(predictor=None)) == "predictor: fresh, because the weights have none"
+
+
+def test_a_key_that_the_config_leaves_out_has_its_default():
+    """A run's weights say every key of their predictor, a config need not."""
+    made, found = config(), weights()
+    assert "name_context" not in made.objective.predictor
+    for value, line in (
+        (False, "predictor: taken"),
+        (True, "predictor: fresh, because objective.predictor.name_context"),
+    ):
+        found = dataclasses.replace(found, predictor=found.predictor | {"name_context": value})
+        assert init_from.predictor_line(made, found).startswith(line)
 
 
 # ---------------------------------------------------------------------- what starts from them

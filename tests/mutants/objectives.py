@@ -183,6 +183,9 @@ OBJECTIVES = (
             f"{JEPA}either_sigreg_tells_normal_features_from_collapsed_ones",
         ),
         ("jax.nn.standardize(x, axis=-1, epsilon=1e-6)", "jax.nn.standardize(x, axis=1, epsilon=1e-6)", ZEROED),
+    ),
+    *of(
+        "cjepa_jax/objectives/explained.py",
         ("tokens = mask & valid[:, None]", "tokens = mask", PACKED),
         ("share * (variance + jnp.square(moments", "share * (jnp.square(moments", PACKED),
         (

@@ -108,7 +108,8 @@ def test_the_public_codes_outputs_and_losses():
 
     @jax.jit
     def both(batch):
-        hidden, _, context, terms = objective._terms(params, params["encoder"], batch, batch.hidden)
+        wanted = objective._wanted(params["encoder"], batch)
+        hidden, context, terms = objective._terms(params, wanted, batch, batch.hidden)
         last = objective.encode(params, batch.video)
         return (context, hidden, objective._predict(params, context, batch)[1], last), terms
 

@@ -1,8 +1,8 @@
 """How many clips or pictures data sets have as published, by split, and whether a folder has as many.
 
 Sources: CLEVRER (Yi et al., 2020; its page), CoPhy (Baradel et al., 2020; dataloaders/splits of its repository), CRAFT
-(Ates et al., 2022), MOVi (Kubric's page, TFDS), ImageNet, CIFAR-10 and Imagenette (their pages). Some are known only as
-rounded numbers, such as 9.7 k.
+(Ates et al., 2022), MOVi (Kubric's page, TFDS), ImageNet, CIFAR-10, Imagenette, ModelNet and ESC-50 (their pages). Some
+are known only as rounded numbers, such as 9.7 k.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,8 @@ PICTURES = {
     "ImageNet": {"train": 1_281_167, "eval": 50_000, "validation": 50_000, "test": 100_000},
     "Cifar10": {"train": 50_000, "eval": 10_000},
 }
+MODELNET = {10: {"train": 3_991, "eval": 908}, 40: {"train": 9_843, "eval": 2_468}}  # by the number of classes
+ESC_50 = {"train": 1_600, "eval": 400}
 IMAGENETTE = {"train": 9_469, "eval": 3_925}
 TEN = (  # Imagenette's classes
     *("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"),
@@ -64,9 +66,20 @@ def of(source: Source) -> Count | None:
         return Count(*MOVI[theirs])
     if name in PICTURES:
         return Count(PICTURES[name][split], 0, "pictures")
+    if name == "PointClouds" and modelnet(source):
+        return Count(MODELNET[len(getattr(source, "classes", ()))][split], 0, "meshes")
+    if name == "SoundFiles" and getattr(source, "names", ("",))[0].startswith("audio/"):  # ESC-50's own folder
+        return Count(ESC_50[split], 0, "sounds")
     if name == "ClassFolders" and getattr(source, "classes", ()) == TEN:
         return Count(IMAGENETTE[split], 0, "pictures")
     return None
+
+
+def modelnet(source: Any) -> bool:
+    """Whether a source of point clouds has ModelNet's layout CLASS/train/NAME.off, and 10 or 40 classes."""
+    places = {tuple(name.split("/")[1:2]) for name in source.names}
+    meshes = all(name.endswith(".off") for name in source.names)
+    return meshes and places <= {("train",), ("test",)} and len(source.classes) in MODELNET
 
 
 def craft(sources: Mapping[str, Any]) -> Count | None:

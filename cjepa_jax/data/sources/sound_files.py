@@ -4,7 +4,7 @@
     DIR/eval/CLASS/NAME.*
     DIR/meta/esc50.csv, DIR/audio/*.wav     ESC-50 (github.com/karolpiczak/ESC-50): 2,000 sounds of 5 s, 50 classes
 
-Of ESC-50's five folds, the last is the eval split (400 sounds).
+Of ESC-50's five folds, one is the eval split (400 sounds), by default the last.
 """
 
 import csv
@@ -23,7 +23,7 @@ from cjepa_jax.weights import safety
 
 SPLITS = ("train", "eval")
 META, MOST_META = "meta/esc50.csv", 2**24
-FOLD = "5"  # of ESC-50, held out
+FOLDS = 5  # of ESC-50
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class SoundFiles:
       split, path, count, seed, frames, size: as for every source. Sounds have one frame, and no size in pixels.
       rate: Hz, to which files are resampled. seconds: of the middle of each file. Shorter ones are padded.
       times, bands: of the spectrogram.
+      fold: of ESC-50, held out.
     Raises: ConfigError for values out of their limits. DataError for a folder that is missing or empty, and for a file
       that cannot be read.
     """
@@ -51,6 +52,7 @@ class SoundFiles:
     seconds: float = 10.0
     times: int = 512
     bands: int = 96
+    fold: int = FOLDS
     names: tuple[str, ...] = field(init=False, repr=False, compare=False)  # path of each scene below DIR
     of: tuple[int, ...] = field(init=False, repr=False, compare=False)  # its class
     classes: tuple[str, ...] = field(init=False, repr=False, compare=False)
@@ -65,14 +67,16 @@ class SoundFiles:
         if self.split not in SPLITS:
             raise ConfigError(f"data.split is {self.split!r}: must be one of {', '.join(SPLITS)}")
         check_integer("data.count", self.count, 0)
-        for name, least in (("rate", sound_files.RATES[0]), ("times", 1), ("bands", 1)):
+        for name, least in (("rate", sound_files.RATES[0]), ("times", 1), ("bands", 1), ("fold", 1)):
             check_integer(f"data.options.{name}", getattr(self, name), least)
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not 0 < self.seconds <= 3600:
             raise ConfigError(f"data.options.seconds is {self.seconds!r}: must be above 0 and at most 3600")
+        if self.fold > FOLDS:
+            raise ConfigError(f"data.options.fold is {self.fold!r}: must be at most {FOLDS}")
         if not self.path:
             raise ConfigError("data.path is empty: name the folder that holds train/ and eval/, or ESC-50's")
         root = Path(self.path)
-        classes, found = _esc50(root, self.split) if (root / META).is_file() else _folders(root, self.split)
+        classes, found = _esc50(root, self.split, self.fold) if (root / META).is_file() else _folders(root, self.split)
         order = annotations.first_of_each(found, self.count)
         object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "names", tuple(order))
@@ -107,7 +111,7 @@ def _folders(root: Path, split: str) -> tuple[tuple[str, ...], dict[str, int]]:
     return known, {name: known.index(own[name]) for name in own}
 
 
-def _esc50(root: Path, split: str) -> tuple[tuple[str, ...], dict[str, int]]:
+def _esc50(root: Path, split: str, held_out: int) -> tuple[tuple[str, ...], dict[str, int]]:
     """The same of ESC-50. Raises DataError for a table that is damaged or names files elsewhere."""
     table = root / META
     data = files.contents(table, MOST_META)
@@ -122,7 +126,9 @@ def _esc50(root: Path, split: str) -> tuple[tuple[str, ...], dict[str, int]]:
     for filename, *_ in entries:
         if Path(filename).name != filename or not filename.lower().endswith(sound_files.SUFFIXES):
             raise DataError(f"{table}: {safety.short(filename)}: must be the name of a file in audio/")
-    held = [(f"audio/{name}", target) for name, fold, target, _ in entries if (fold == FOLD) == (split == "eval")]
+    held = [
+        (f"audio/{name}", target) for name, fold, target, _ in entries if (fold == str(held_out)) == (split == "eval")
+    ]
     if not held:
         raise DataError(f"{table}: no sounds of the split {split!r}")
     return tuple(names[target] for target in sorted(names)), dict(held)
