@@ -10,6 +10,8 @@ import pytest
 
 from tests import QUICK
 
+pytest.register_assert_rewrite("cjepa_jax.data.worlds.promises")
+
 # Files that take over ten seconds come first: none of them begins when the other worker has nothing left to do.
 LONG = (
     "train resume jepa configs training evaluate three_steps encoder predictor effects bench train_step damage losses "

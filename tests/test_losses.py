@@ -19,6 +19,7 @@ from tests.objectives import family
 
 losses = whole(plain, "beta", "width", "count", "knots", "t_max", "per_example")
 LOSSES = {name: getattr(losses, function) for name, function in loss_names.LOSSES.items()}
+OF_DIFFERENCES = ("elementwise", "l1", "mse", "smooth_l1")  # those of `token_loss`
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden/formulas.json").read_text())
 
 
@@ -124,7 +125,7 @@ def test_sigreg_golden(name):
     seed=st.integers(0, 2**31),
     beta=st.sampled_from([0.1, 1.0, 3.0]),
     density=st.sampled_from([0.0, 0.4, 1.0]),
-    kind=st.sampled_from(sorted(LOSSES)),
+    kind=st.sampled_from(OF_DIFFERENCES),
 )
 def test_token_losses_match_float64(shape, seed, beta, density, kind):
     rng = np.random.default_rng(seed)
@@ -202,7 +203,7 @@ def test_sigreg_is_finite_at_singular_features(name, rows):
         assert value == pytest.approx(np.log(features.shape[1]), abs=1e-5)  # collapsed is the worst there is
 
 
-@pytest.mark.parametrize("kind", sorted(LOSSES))
+@pytest.mark.parametrize("kind", OF_DIFFERENCES)
 @pytest.mark.parametrize("case", ["z = 0", "no masked token", "no valid scene", "z on the edge"])
 def test_token_losses_have_finite_gradients(kind, case):
     target = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)

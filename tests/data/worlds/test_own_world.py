@@ -13,10 +13,10 @@ from cjepa_jax.configuration.check import resolve
 from cjepa_jax.data import assemble, build, show
 from cjepa_jax.data.materialise import builders, dataset_spec
 from cjepa_jax.data.sources.records import Records
+from cjepa_jax.data.worlds import promises
 from cjepa_jax.errors import CheckpointError, ConfigError, DataError
 from cjepa_jax.runtime import foreign, run_manifest
 from tests import running
-from tests.data.worlds import promises
 
 NAME, FILES = "drift:Drift", ("drift.py", "drifting.py", "test_drift.py")
 SMALL = dict(size=16, frames=4)

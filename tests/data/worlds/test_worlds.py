@@ -7,9 +7,8 @@ import sys
 import pytest
 
 from cjepa_jax.data import worlds
-from cjepa_jax.data.worlds import Balls, Blocks, Craft, Motion, Ramps, Shadows
+from cjepa_jax.data.worlds import Balls, Blocks, Craft, Motion, Ramps, Shadows, promises
 from cjepa_jax.data.worlds.base import SPLITS
-from tests.data.worlds import promises
 
 ALL = tuple(getattr(worlds, name) for name in worlds.__all__)
 WORLDS = pytest.mark.parametrize("cls", ALL)
