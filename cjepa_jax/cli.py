@@ -254,12 +254,21 @@ def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
         if not match or key in keys or key in sections:
             continue
         if key.startswith("data.options."):
-            name, value = key.removeprefix("data.options."), word.partition("=")[2]
-            option = f"{{{name!r}: {_literal(value) if value else 'value'}}}"
-            option = shlex.quote(option) if set(option) & set('"$`\\') else f'"{option}"'
-            raise ConfigError(f"--config.{key}: write --config.data.options={option}")
+            raise ConfigError(f"--config.{key}: write --config.data.options={_as_dict('data.options', [word])}")
+        section = key.rpartition(".")[0]
+        if f"{section}.type" in keys and any(re.match(rf"--?config\.{section}\.type=", other) for other in argv):
+            whole = f"--config.{section}={_as_dict(section, argv)}"
+            raise ConfigError(f"--config.{key}: unknown key; a section of another type is given as a whole: {whole}")
         same_leaf = [other for other in keys if other.split(".")[-1] == key.split(".")[-1]]
         raise ConfigError(f"--config.{key}: unknown key{did_you_mean(key, same_leaf or keys)}")
+
+
+def _as_dict(section: str, argv: list[str]) -> str:
+    """The values that the command line gives to keys of a section, as a dictionary in the quotes of a shell."""
+    found = (re.match(rf"--?config\.{section}\.([^=]+)(?:=(.*))?$", word, re.DOTALL) for word in argv)
+    pairs = (f"{match[1]!r}: {_literal(match[2]) if match[2] else 'value'}" for match in found if match)
+    text = f"{{{', '.join(pairs)}}}"
+    return shlex.quote(text) if set(text) & set('"$`\\') else f'"{text}"'
 
 
 def _literal(text: str) -> str:
