@@ -18,7 +18,7 @@ from cjepa_jax.errors import CheckpointError, ConfigError, DataError
 from cjepa_jax.runtime import foreign, run_manifest
 from tests import running
 
-NAME, FILES = "drift:Drift", ("drift.py", "drifting.py", "test_drift.py")
+NAME, FILES = "drift:Drift", ("drift.py", "drifting.py", "drifting_stored.py", "test_drift.py")
 SMALL = dict(size=16, frames=4)
 
 
