@@ -111,7 +111,8 @@ except CjepaError as error:
 full, intervened = model.encode(np.concatenate([form(video), form(real)]))
 grid = model.grid(form(video))
 hidden, context = answer.hidden[0], answer.context[0]
-pixels = gone.reshape(grid[0], -1, grid[1], model.info["patch"], grid[2], model.info["patch"])
+patch = model.info["patch"]
+pixels = gone.reshape((grid[0], -1, grid[1], patch, grid[2], patch))
 rest = context & ~pixels.any((1, 3, 5)).ravel()  # tokens that the object does not touch
 change = full - intervened
 
