@@ -182,7 +182,7 @@ def _result(run: Workdir) -> Finding:
     try:
         finished = run.finished
     except ConfigError as error:
-        return Finding("result", f"{error}; without it the same command writes it anew", error.exit_code)
+        return Finding("result", f"{error}; without it the same command writes it again", error.exit_code)
     if not finished:
         return Finding("result", "not finished")
     report = "with" if (run.path / "report.html").exists() else "without"

@@ -128,7 +128,7 @@ def state(seed):
 
 @pytest.mark.parametrize("change", [renamed, replaced, taken_over], ids=lambda change: change.__name__)
 def test_a_save_that_is_under_way_ends_in_the_runs_own_folder(tmp_path, change, monkeypatch):
-    """The change comes while Orbax writes in the background: it would make folders anew at the old path."""
+    """The change comes while Orbax writes in the background: it would make folders again at the old path."""
     folder, own = tmp_path / "run", tmp_path / "elsewhere"
     with Workdir(folder, {"seed": 1}) as workdir:
         checkpoints = Checkpoints(workdir.checkpoints)

@@ -28,7 +28,7 @@ from cjepa_jax.runtime.preemption import STOP
 # Second words of seeds, so that no two purposes share a stream. Sources that simulate use 0 and 1 for their splits.
 DRAW, SHUFFLE = 2, 3
 SIMULATED = ("rerender", "rerender_other")  # intervened scenes for which the source is asked
-CONTROLS = ("rerender_other", "second_view")  # those that do not show the removal that the predictor is told of
+CONTROLS = ("rerender_other", "second_view")  # their intervened scene does not match the removal given to the predictor
 PICTURED = ("zero_pixels", *SIMULATED, "second_view")  # those that are a video
 SUBSTITUTES = 8  # scenes that are tried in all: an unreadable one and those after it
 PATIENCE = 600.0  # seconds that a data worker may take for one scene

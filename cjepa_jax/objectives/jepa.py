@@ -17,7 +17,7 @@ from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.schedules import ema_momentum
 from cjepa_jax.types import Array, Batch, Params
 
-SLICES = 256  # directions of the Epps-Pulley statistic, drawn anew each step
+SLICES = 256  # directions of the Epps-Pulley statistic, drawn again each step
 
 
 @dataclasses.dataclass(frozen=True)

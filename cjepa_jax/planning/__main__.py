@@ -8,7 +8,7 @@
 ablations (docs/PLANNING.md).
 
 --checkpoint names the run of an objective that predicts the next latent (objectives.base.World), or of one that acts
-itself (objectives.base.Imitator). The second does the first --receding of the actions that it gives, and needs no
+itself (objectives.base.Imitator). The imitator executes the first --receding of its predicted actions, and needs no
 planner. --env is rooms, push, nudge, or gym:ID: an environment of Gymnasium, for a world model of its own episodes.
 Without it, the world is the one that the run was trained on. Tasks are those of the split "test". All policies play the
 same ones: the trained model, doing nothing, random actions, a straight line, the same planner with random

@@ -318,7 +318,7 @@ def set_field(name, *layout):
         (lambda stored: stored["files"][1].update(bytes=-1), "'bytes of file 1' is -1"),
         (lambda stored: stored["files"][1].update(scenes="4"), "'scenes of file 1' is '4'; it must be 4"),
         (lambda stored: stored["files"][2].pop("sha256"), "'sha256 of file 2' is None"),
-        (set_spec(format=1), "'format' is 1; it must be 2: build anew into another folder"),
+        (set_spec(format=1), "'format' is 1; it must be 2: build into another folder"),
         (set_spec(shard=0), "'shard' is 0; it must be an integer from 1"),
         (set_spec(shard=True), "'shard' is True; it must be an integer from 1"),
         (set_spec(shard=1, count=10**12), "'count' is 1000000000000; it must be from 1 to 100000: at most"),

@@ -182,7 +182,7 @@ def test_the_controls_show_other_objects_away_or_nothing():
         assert len(shown) == bool(others)
         assert np.array_equal(scene_of(i, 0)["intervened"], scene["intervened"])
         removals |= {scene_of(i, epoch)["intervened"].tobytes() for epoch in range(6)}
-    assert len(removals) > 16  # drawn anew in every epoch
+    assert len(removals) > 16  # drawn again in every epoch
 
 
 def test_without_another_object_there_is_no_control():

@@ -81,7 +81,7 @@ def attempt(name, made):
     """(kind of damage: how it ended, failure) of one case, which is all in its name."""
     rng, wanted = random.Random(name), saved(made)
     folder = made.parent / f"damaged-{name.replace('/', '-')}"
-    shutil.copytree(made, folder, copy_function=os.link)  # a damaged file is written anew, the others are shared
+    shutil.copytree(made, folder, copy_function=os.link)  # a damaged file is written again, the others are shared
     kind, what = damage(folder, rng)
     case = f"{name}, {kind} {what}"
     try:

@@ -249,7 +249,7 @@ def test_either_sigreg_tells_normal_features_from_collapsed_ones(kind, collapsed
     assert floor <= spread < 0.1 * narrow
     assert np.isfinite(gradient).all() and np.isfinite(slope).all()
     assert (gradient[:64] != 0).any(1).all() and (gradient[64:] == 0).all()
-    assert (float(run(normal, 1)[0][0]) != float(spread)) == (kind == "epps_pulley")  # slices are drawn anew
+    assert (float(run(normal, 1)[0][0]) != float(spread)) == (kind == "epps_pulley")  # slices are drawn again
 
 
 CALLED = []  # names of losses

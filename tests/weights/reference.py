@@ -128,7 +128,7 @@ class Predictor(nn.Module):
 
 
 def shaken(module, seed=0):
-    """Every parameter but stored positions drawn anew: what is zero or one at the start would hide a mix-up."""
+    """Every parameter but stored positions drawn again: what is zero or one at the start would hide a mix-up."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():

@@ -14,7 +14,7 @@ from cjepa_jax.errors import ConfigError
 ALL = ("video", "spectrogram", "points", "episodes", "slots")
 MAKERS = {name: f"cjepa_jax.data.kinds.{name}" for name in ("video", "episodes", "slots", "points", "spectrogram")}
 FILMED = ("video", "episodes")  # kinds whose scenes have a `video` of pixels, which most commands show
-CLIPS = (*FILMED, "slots")  # kinds whose scenes are clips: of pixels, or of slots in the place of pixels
+CLIPS = (*FILMED, "slots")  # kinds whose scenes are clips: of pixels, or of slots instead of pixels
 ENCODED = (*CLIPS, "points", "spectrogram")  # kinds whose scenes are one array `video`, which an encoder takes
 
 

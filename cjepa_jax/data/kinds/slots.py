@@ -1,4 +1,4 @@
-"""Object slots: vectors in the place of pixels.
+"""Object slots: vectors instead of pixels.
 
 A source of slots (`kind = "slots"`, and attributes `slots`, K, and `width`, D) gives for each scene `video` float32
 [T, 1, K, D]. Slot k is column k, and object k is slot k at all frames, so that masks, the context and rows are those of

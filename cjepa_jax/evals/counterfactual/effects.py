@@ -144,7 +144,7 @@ class Effects:
         return found
 
     def _pixel_probe(self, model: Model, scorer: Scorer, key: str) -> Found:
-        """The do-probe on pixels in the place of tokens, by "pixels: metric"."""
+        """The do-probe on pixels instead of tokens, by "pixels: metric"."""
         if not self.probe_pairs:
             return {}
         fit, test = (scorer.pixels(side) for side in (scorer.fit, scorer.test))
