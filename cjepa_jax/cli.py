@@ -137,8 +137,8 @@ def _define_flags(extra_flags: Callable[[], None] | None) -> None:
         config_flags.DEFINE_config_file("config", None, "the experiment's config: a file, or a name such as tiny")
     except UNREADABLE as error:  # it already reads the files of absl's --flagfile
         raise ConfigError(f"--flagfile: {paths.shown(line_of(error), 500)}") from error
-    flags.DEFINE_string("workdir", None, "the run's folder; default: runs/<name of the config file>")
-    flags.DEFINE_enum("log", None, LEVELS, "how much to print; overrides log.level of the config")
+    flags.DEFINE_string("workdir", None, "the run's folder. Default: runs/<name of the config file>")
+    flags.DEFINE_enum("log", None, LEVELS, "how much to print. Overrides log.level of the config")
     flags.DEFINE_string("trust", "", f"{TRUST}, with commas between")
     if extra_flags:
         extra_flags()
@@ -238,7 +238,7 @@ def _load(word: str) -> ConfigDict:
         config = module.get_config()
     except (Exception, SystemExit) as error:
         missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "configs"
-        hint = "; the package's own are cjepa_jax.configs" if missing else ""
+        hint = ". The package's own are cjepa_jax.configs" if missing else ""
         raise ConfigError(f"--config={word}: {line_of(error)}{hint}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"--config={word}: get_config() must return a ConfigDict, not {type(config).__name__}")
@@ -258,7 +258,7 @@ def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
         section = key.rpartition(".")[0]
         if f"{section}.type" in keys and any(re.match(rf"--?config\.{section}\.type=", other) for other in argv):
             whole = f"--config.{section}={_as_dict(section, argv)}"
-            raise ConfigError(f"--config.{key}: unknown key; a section of another type is given as a whole: {whole}")
+            raise ConfigError(f"--config.{key}: unknown key. A section of another type is given as a whole: {whole}")
         same_leaf = [other for other in keys if other.split(".")[-1] == key.split(".")[-1]]
         raise ConfigError(f"--config.{key}: unknown key{did_you_mean(key, same_leaf or keys)}")
 

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 import cjepa_jax
 
 parser = argparse.ArgumentParser(description="Start Causal-JEPA from published weights.")
-parser.add_argument("--weights", help="a published file or folder; without it, a small random stand-in is made")
+parser.add_argument("--weights", help="a published file or folder. Without it, a small random stand-in is made")
 parser.add_argument("--images", default="examples/folder", help="pictures and instance maps (see own_images.py)")
 parser.add_argument("--steps", type=int, default=100, help="training steps of each of the two runs")
 parser.add_argument("--out", default="runs/public_weights", help="the folder for everything that is written")

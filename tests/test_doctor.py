@@ -185,7 +185,7 @@ def test_a_manifest_with_another_config_in_it_is_looked_at(run, capsys, start):
 def test_what_is_no_run_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="there is no such folder"):
         doctor.main([str(tmp_path / "none")])
-    with pytest.raises(ConfigError, match=f"not a run's folder, .*; its folders {tmp_path}/run are"):
+    with pytest.raises(ConfigError, match=f"not a run's folder, .*. Its folders {tmp_path}/run are"):
         doctor.main([str(tmp_path)])
 
 

@@ -60,10 +60,10 @@ def other_lock(folder):
     (folder / ".lock").write_text("host other, process 1\n")
 
 
-ANOTHER = "is another folder than it was when it was taken; what was saved is in .*/elsewhere$"
+ANOTHER = "is another folder than it was when it was taken. What was saved is in .*/elsewhere$"
 LOCK = "its .lock was deleted or replaced while the folder was in use"
 CHANGES = {
-    renamed: "was renamed while it was in use; what was saved is in .*/elsewhere$",
+    renamed: "was renamed while it was in use. What was saved is in .*/elsewhere$",
     deleted: "was deleted while it was in use$",
     replaced: ANOTHER,
     copied: ANOTHER,
@@ -168,7 +168,7 @@ def test_a_link_to_the_folder_may_be_used_and_pointed_elsewhere_is_another_folde
         workdir.append_metrics({"step": 1})
         (tmp_path / "run").unlink()
         (tmp_path / "run").symlink_to("other")
-        with pytest.raises(Lost, match="is another folder than it was when it was taken; what was saved is in .*/one$"):
+        with pytest.raises(Lost, match="is another folder than it was when it was taken. What was saved is in .*/one$"):
             workdir.append_metrics({"step": 2})
     assert listed(tmp_path / "other") == []
 

@@ -333,7 +333,7 @@ def _why(error: RuntimeError, patience: float) -> CjepaError:
 
 def _no_room(what: str) -> StorageError:
     where = paths.file_system(paths.SHARED_MEMORY)
-    return StorageError(f"{what}: batches go through {where}; in a container give more (docker: {MORE}), or {WITHOUT}")
+    return StorageError(f"{what}: batches go through {where}. In a container give more (docker: {MORE}), or {WITHOUT}")
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ class Tokens:
                 scores.append(over_inits(metric, [found[model.name][metric] for model in bench.randoms], count))
         floor = overlap(np.ones(count, bool), test_y[:, 3] > 0)
         scores.append(Score("token/objects", ALL, floor, count=count, kind="floor"))
-        return Result(scores, notes=(f"{self.each} tokens of each scene; heads are fitted on {len(train_y)} tokens.",))
+        return Result(scores, notes=(f"{self.each} tokens of each scene. Heads are fitted on {len(train_y)} tokens.",))
 
     def _drawn(self, part: Scenes, seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Which tokens of each scene, int [n, each], and their time, row, column and object, float [n each, 4]."""

@@ -39,7 +39,7 @@ def draw(
       above 1 also dropped bool [N], neither seen nor predicted.
     Raises: ConfigError naming an option that cannot work.
     """
-    limit = "must be pairs (tubes, at least 1; share of the plane, above 0 and up to 1)"
+    limit = "must be pairs (tubes, at least 1, and share of the plane, above 0 and up to 1)"
     require(len(kinds) > 0 and all(map(_is_kind, kinds)), "kinds", kinds, limit)
     require_range("aspect", aspect)
     most = f"must be whole, from 1 to {MOST_SCENES}"

@@ -228,7 +228,7 @@ def environment(chosen, size, source=None, objective=None):
     recorded = getattr(source, "kind", "") == "episodes" and not isinstance(source, Acting)
     if source is not None and not (isinstance(objective, World) and recorded):
         text = f"{type(objective).__name__} of {type(source).__name__}"
-        text = f"is {text}; --env={chosen.env} needs a world model that was trained on recorded episodes"
+        text = f"is {text}. --env={chosen.env} needs a world model that was trained on recorded episodes"
         raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
     goal = as_json(chosen, "goal") if chosen.goal.startswith("{") else chosen.goal
     options = as_json(chosen, "options") if chosen.options else {}

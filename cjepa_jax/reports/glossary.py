@@ -10,7 +10,7 @@ PREDICTION = {  # objective.prediction_loss -> its text
     "mse": f"squared error per component {AT_HIDDEN}",
 }
 SIGREG = {  # objective.sigreg_kind -> its text
-    "kl": "KL of the batch's normalised singular values to uniform, unweighted; high: few directions are used",
+    "kl": "KL of the batch's normalised singular values to uniform, unweighted. High: few directions are used",
     "epps_pulley": "the Epps-Pulley statistic of the pooled features against N(0, I), unweighted",
 }
 TERMS = {  # of this package's other objectives
@@ -50,7 +50,7 @@ OTHERS = {  # metric -> its name on the page and its text
     "removals/do_contrast": ("do-contrast R²", "share of the true difference between two removals that the predicted"
                              " difference explains, in colours, at the patches that neither object touches"),
     "removals/explained": ("explained change", "share of the true change of the target features that the residual head"
-                           " predicts there; wrong object: by its answer for the other object"),
+                           " predicts there. For wrong object it is the answer for the other object"),
     "projection_std": ("projection_std", "as feature std, after the projector"),
     "slots/mbo": ("slots/mbo", "best intersection over union of a slot's patches with each object, mean over objects"),
 }  # fmt: skip
@@ -88,7 +88,7 @@ def loss(run: Run) -> str:
         text = f"what is minimised: {' + '.join(shown)}"
     else:
         text = f"what {run.setting('objective.type') or 'the objective'} minimises"
-    moves = "; the target network moves, so a falling loss alone is not progress"
+    moves = ". The target network moves, so a falling loss alone is not progress"
     return text + (moves if "ema_momentum" in run.metrics() else "")
 
 

@@ -76,5 +76,5 @@ class Window:
             culprits = scene[~np.isfinite(metrics["per_scene"][mine])]
         named = ", ".join(map(str, (culprits if len(culprits) else scene)[:8]))
         loss, norm = metrics["loss"], metrics["grad_norm"]
-        self._trouble = f"step {step}: loss {loss}, gradient norm {norm}; scenes {named}"
-        logging.warning("update skipped (%d so far): %s; last finite: %s", self._skipped, self._trouble, self._finite)
+        self._trouble = f"step {step}: loss {loss}, gradient norm {norm}. Scenes {named}"
+        logging.warning("update skipped (%d so far): %s. Last finite: %s", self._skipped, self._trouble, self._finite)

@@ -69,9 +69,9 @@ class Alarms:
             return ""
         sign = collapsed(**numbers, first=self._first, limit=self._limit)
         if sign and self._mode == "stop":
-            raise NumericsError(f"train.collapse = 'stop': step {step}: {sign}; {ADVICE}")
+            raise NumericsError(f"train.collapse = 'stop': step {step}: {sign}. {ADVICE}")
         if sign and not self._ringing:
-            logging.warning("collapse at step %d: %s; %s", step, sign, ADVICE)
+            logging.warning("collapse at step %d: %s. %s", step, sign, ADVICE)
         self._ringing = bool(sign)
         return sign
 

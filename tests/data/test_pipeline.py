@@ -1,4 +1,4 @@
-"""Batch s is a pure function of (seed, s); scenes become arrays as documented; broken scenes are replaced."""
+"""Batch s is a pure function of (seed, s). Scenes become arrays as documented; broken scenes are replaced."""
 
 import dataclasses
 import functools

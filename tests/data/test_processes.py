@@ -181,7 +181,7 @@ def test_shared_memory_without_room_is_named_with_what_to_do(monkeypatch, error)
         next(loader(workers=0).iterate(0, 1))
     assert re.fullmatch(
         r"a data worker (died by SIGBUS, probably for want of|has no) shared memory.*: batches go through the file "
-        r"system /dev/shm \(tmpfs, .*iB of .*iB free\); in a container give more \(docker: --shm-size=8g\), or do "
+        r"system /dev/shm \(tmpfs, .*iB of .*iB free\). In a container give more \(docker: --shm-size=8g\), or do "
         r"without workers: --config.data.workers=0",
         str(caught.value),
     )

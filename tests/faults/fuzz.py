@@ -200,7 +200,7 @@ def campaign(count, seed, until=float("inf")):
 
 
 def check(cases, outcome):
-    """One batch: finite; the same with empty slots more; the same within rounding with its objects in another order."""
+    """One batch: finite. The same with empty slots more. The same within rounding with its objects in another order."""
     names, scenes = zip(*cases, strict=True)
     where = f"one of {names[0]} to {names[-1]}"
     batch = batch_of(scenes)

@@ -1,4 +1,4 @@
-"""Trainers are killed at random moments and at named points; the run that goes on must end with the same bits."""
+"""Trainers are killed at random moments and at named points. The run that goes on must end with the same bits."""
 
 import pathlib
 import random

@@ -232,7 +232,7 @@ def test_machines_that_are_taken_away_are_deleted_and_asked_for_again(fakes, tmp
 
 def test_asking_again_is_bounded_and_what_is_left_is_deleted(fakes, tmp_path):
     code, verbs, _ = submit(fakes, tmp_path, there(autodelete=True), *[state("SUSPENDED")] * 9)
-    assert code == "try: given up after 3 attempts; the same command resumes"
+    assert code == "try: given up after 3 attempts. The same command resumes"
     assert verbs == ["create", "describe", "delete"] * 3 + ["delete"]
 
 

@@ -45,9 +45,9 @@ def test_every_form_of_the_same_scenes():
 @pytest.mark.parametrize(
     "images, takes, text",
     [
-        (VIDEO / 255, CLIPS, "floats up to 1: pixels are 0..255 here; multiply by 255"),
-        (VIDEO / 250, CLIPS, "floats up to 1.02: pixels are 0..255 here; multiply by 255"),
-        (VIDEO / 128 - 1.0, CLIPS, "must be in 0..255; do not normalise: the model does"),
+        (VIDEO / 255, CLIPS, "floats up to 1: pixels are 0..255 here. Multiply by 255"),
+        (VIDEO / 250, CLIPS, "floats up to 1.02: pixels are 0..255 here. Multiply by 255"),
+        (VIDEO / 128 - 1.0, CLIPS, "must be in 0..255. Do not normalise: the model does"),
         (VIDEO.astype(int) + 1, CLIPS, "values from 1 to 256: must be in 0..255"),
         (np.where(VIDEO > 3, VIDEO, np.nan), CLIPS, "values from nan to nan"),
         (VIDEO > 3, CLIPS, "dtype bool: must be uint8 or float"),
@@ -60,7 +60,7 @@ def test_every_form_of_the_same_scenes():
         (VIDEO[0, ..., :1], IMAGES, "grey pictures need three equal channels"),
         (np.zeros((2, 8, 8, 4), np.uint8), IMAGES, "without the fourth channel: images[..., :3]"),
         (VIDEO[0], CLIPS, "one frame each, the model takes clips [B, T, H, W, 3] with T a multiple of 2"),
-        (VIDEO[0], CLIPS, "frames of one clip: images[None]; single pictures: np.repeat(images[:, None], 2, 1)"),
+        (VIDEO[0], CLIPS, "frames of one clip: images[None]. Single pictures: np.repeat(images[:, None], 2, 1)"),
         (VIDEO, IMAGES, "4 frames, the model takes images: images.reshape"),
         (VIDEO[:, :3], CLIPS, "T = 3 must be a multiple of 2"),
         (VIDEO[:, :, :15], CLIPS, "H = 15 must be a multiple of 8"),

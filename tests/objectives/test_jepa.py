@@ -104,7 +104,7 @@ ALONE = {  # every alternative of the method on its own: (objective's fields, ba
     "clip": ({}, {}, {"clip": 1.0}),
     "no decay": ({}, {}, {"weight_decay": 0.0}),
 }
-# Those without golden numbers, which one fast step has together; the others train in tests/test_three_steps.py.
+# Those without golden numbers, which one fast step has together. The others train in tests/test_three_steps.py.
 CONTROLS = ("rerender other", "second view")
 REST = ("bfloat16", "epps-pulley", "l1", "none", "no decay")
 

@@ -129,7 +129,7 @@ def test_icem_keeps_its_elites():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"samples": 1}, "samples is 1; it must be an integer of at least 2"), ({"elites": 301}, "elites is 301"),
+    [({"samples": 1}, "samples is 1: must be an integer of at least 2"), ({"elites": 301}, "elites is 301"),
      ({"iterations": 2.5}, "iterations is 2.5"), ({"momentum": -0.1}, "momentum is -0.1"),
      ({"answer": "all"}, "answer")],
 )  # fmt: skip

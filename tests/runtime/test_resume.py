@@ -120,7 +120,7 @@ def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path, stop
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
         assert process.returncode == PREEMPTED and time.monotonic() - sent < 30, err
-        assert err == f"{number.name}: saving, then stopping; again: at once\n"
+        assert err == f"{number.name}: saving, then stopping. Again: at once\n"
         last = out.splitlines()[-1]
         assert last.startswith(f"stopped by {number.name} at step ") and last.endswith(
             "the same command resumes from there"

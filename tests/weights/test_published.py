@@ -114,7 +114,7 @@ def test_a_predictors_mask_token_is_the_one_that_is_named(tmp_path):
 
 
 def test_a_mask_token_that_was_never_trained_is_not_taken(tmp_path):
-    """In runs with one clip length only number 0 is trained; the others stay 0."""
+    """In runs with one clip length only number 0 is trained. The others stay 0."""
     *_, predictor = vjepa(tmp_path / "vitl16.pth.tar", 1)
     content = torch.load(tmp_path / "vitl16.pth.tar", weights_only=True)
     (name,) = (name for name in content["predictor"] if name.endswith("mask_tokens.1"))

@@ -88,7 +88,7 @@ def make(
         raise ConfigError(f"data.max_objects = {data.max_objects}: must be at least the {source.slots} slots of {name}")
     _check_lengths(config)
     if data.intervened in pipeline.SIMULATED and not source.can_rerender:
-        raise ConfigError(f"data.intervened = {data.intervened!r}: {name} cannot; zero_pixels always works")
+        raise ConfigError(f"data.intervened = {data.intervened!r}: {name} cannot. zero_pixels always works")
     return SlotMap(
         source=source,
         mask=check.bind(config.mask, hides),

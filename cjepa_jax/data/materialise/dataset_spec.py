@@ -112,7 +112,7 @@ def check_claim(root: Path, spec: dict[str, Any]) -> None:
         changed = differences(read(root, split)["spec"], spec, () if same else PER_SPLIT)
         if changed:
             whose = "this split" if same else f"its split {split}"
-            raise ConfigError(f"--out={root}: {whose} was made otherwise: {'; '.join(changed[:3])}; use another folder")
+            raise ConfigError(f"--out={root}: {whose} was made otherwise: {'; '.join(changed[:3])}. Use another folder")
 
 
 def check_sizes(root: Path, split: str) -> dict[str, Any]:
@@ -229,4 +229,4 @@ def _check_entry(entry: Any, spec: dict[str, Any], shard: int) -> None:
 
 def _want(good: Any, name: str, value: Any, must: str) -> None:
     if not good:
-        raise ValueError(f"{name[:80]!r} is {repr(value)[:80]}; it must be {must}")
+        raise ValueError(f"{name[:80]!r} is {repr(value)[:80]}: must be {must}")

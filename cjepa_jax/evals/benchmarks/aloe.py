@@ -223,10 +223,10 @@ class Aloe:
             f"{len(np.unique(items.number))} questions about {len(np.unique(items.row))} scenes"
             for items in (fit, test)
         ]
-        notes = [f"fitted: {counts[0]}; tested: {counts[1]}"]
+        notes = [f"fitted: {counts[0]}. Tested: {counts[1]}"]
         if any(left[1]):
             text = "words of test questions that no fitting question has are left out"
-            notes.append(f"{left[1][0]} {text}; {left[1][1]} test questions have such an answer, and count as wrong")
+            notes.append(f"{left[1][0]} {text}. {left[1][1]} test questions have such an answer, and count as wrong")
         return found, reader, notes
 
     def _seen(

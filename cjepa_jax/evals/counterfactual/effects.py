@@ -181,7 +181,7 @@ class Effects:
 
     def _notes(self, found: Found) -> list[str]:
         ceiling = float(found[f"{CEILING}: contrast/picture"][0])
-        text = f"the ceiling of contrast/picture is {ceiling:.3f}; a world counts above {DECIDABLE}"
+        text = f"the ceiling of contrast/picture is {ceiling:.3f}. A world counts above {DECIDABLE}"
         known = "decidable" if ceiling > DECIDABLE else "not decidable"
         strength = f"decoder: ridge strength {float(found['strength'][0]):g}, chosen inside the fitting split"
         return [f"{known}: {text}", strength]

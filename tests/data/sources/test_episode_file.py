@@ -140,7 +140,7 @@ def test_any_environment_is_recorded(tmp_path):
 def test_the_agents_state_is_a_column_of_the_file(file):
     with pytest.raises(DataError, match="has no state, which data.options.column names"):
         EpisodeFile(path=str(file), column="state")
-    with pytest.raises(ConfigError, match="data.options.column is 'pixels'; it must be proprio or state"):
+    with pytest.raises(ConfigError, match="data.options.column is 'pixels': must be proprio or state"):
         EpisodeFile(path=str(file), column="pixels")
 
 
@@ -363,7 +363,7 @@ def test_actions_are_standardised_by_all_of_the_file(file, monkeypatch):
     wanted = (plain[1]["actions"][:-1] - every.mean(0)) / every.std(0, ddof=1)
     np.testing.assert_allclose(own[1]["actions"][:-1], wanted, rtol=1e-6)
     assert own[1]["actions"].dtype == np.float32 and not own[1]["actions"][-1].any()
-    with pytest.raises(ConfigError, match="data.options.standardise is 1; it must be True or False"):
+    with pytest.raises(ConfigError, match="data.options.standardise is 1: must be True or False"):
         EpisodeFile(path=str(file), standardise=1)
 
 

@@ -1,4 +1,4 @@
-"""The PHYRE source and the real simulator. CJEPA_PHYRE_PYTHON names the interpreter; without it they are skipped."""
+"""The PHYRE source and the real simulator. CJEPA_PHYRE_PYTHON names the interpreter. Without it they are skipped."""
 
 import dataclasses
 import functools
@@ -33,9 +33,9 @@ def source():
 @pytest.mark.parametrize(
     "options, text",
     [
-        ({"split": "dev"}, "split is 'dev'; it must be one of train, eval, test"),
+        ({"split": "dev"}, "split is 'dev': must be one of train, eval, test"),
         ({"setup": "ball_within_templates"}, r"data\.options\.setup is .*did you mean 'ball_within_template'"),
-        ({"fold": 10}, r"data\.options\.fold is 10; it must be an integer in 0 \.\. 9"),
+        ({"fold": 10}, r"data\.options\.fold is 10: must be an integer in 0 \.\. 9"),
         ({"stride": 0}, r"data\.options\.stride is 0"),
         ({"frames": 4096}, r"data\.frames is 4096"),
         ({"count": True}, r"data\.count is True"),

@@ -166,10 +166,10 @@ def test_do_remove_simulates_without_the_objects_of_the_slots():
     [
         ({"slots": 0}, "data.options.slots is 0; it must be an integer of at least 1"),
         ({"width": -1}, "data.options.width is -1; it must be an integer of at least 0"),
-        ({"noise": -1}, "data.options.noise is -1; it must be a number of at least 0"),
-        ({"noise": float("inf")}, "data.options.noise is inf; it must be a number of at least 0"),
+        ({"noise": -1}, "data.options.noise is -1: must be a number of at least 0"),
+        ({"noise": float("inf")}, "data.options.noise is inf: must be a number of at least 0"),
         ({"merge": 2}, "data.options.merge is 2; it must be a share within 0 and 1"),
-        ({"shuffle": "x"}, "data.options.shuffle is 'x'; it must be one of none, scene, frame"),
+        ({"shuffle": "x"}, "data.options.shuffle is 'x': must be one of none, scene, frame"),
         ({"width": 3}, "data.options.width = 3: must be 0, or at least the 13 features"),
     ],
 )
