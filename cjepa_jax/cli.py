@@ -358,7 +358,7 @@ def _cpu() -> str:
 def restart_with_huge_pages(module_name: str) -> None:
     """Executes this command again, in the same process, with the settings of host/memory.py's ALLOCATOR.
 
-    XLA:CPU allocates its scratch memory anew at each step. For configs/tiny.py this causes some 90,000 page faults a
+    XLA:CPU allocates its scratch memory again at each step. For configs/tiny.py this causes some 90,000 page faults a
     step with pages of 4 KiB, 300 with huge pages, and none if the heap keeps the memory, which saves up to a fifth of a
     step. glibc reads its settings only when a process starts. Does nothing if there is an accelerator, outside Linux,
     unless the command was `python -m module_name`, or if GLIBC_TUNABLES already sets huge pages.

@@ -50,8 +50,8 @@ class Jepa(PerExample):
     predicts = True
     kinds: ClassVar[tuple[str, ...]] = ("video", "episodes", "spectrogram")
     method = (
-        "Causal-JEPA: an encoder sees the tokens of the objects that stay, an EMA copy of it the whole scene; "
-        "a narrow predictor infers the latents of the removed objects and the change of the rest"
+        "Causal-JEPA: an encoder sees the tokens of the objects that stay, an EMA copy of it the whole scene. "
+        "A narrow predictor infers the latents of the removed objects and the change of the rest"
     )
 
     def __post_init__(self):

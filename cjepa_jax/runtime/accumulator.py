@@ -54,8 +54,8 @@ class Window:
         budget, share = self._config.train.nonfinite_budget, self._config.data.max_replaced
         if self._skipped > budget:
             raise NumericsError(
-                f"{self._skipped} non-finite steps, train.nonfinite_budget = {budget}: {self._trouble}; "
-                f"last finite: {self._finite}"
+                f"{self._skipped} non-finite steps, train.nonfinite_budget = {budget}: {self._trouble}. "
+                f"Last finite: {self._finite}"
             )
         # Several processes: each counts the scenes of its share of the source.
         if self._replaced > share * max(self._drawn, self._scenes / jax.process_count()):

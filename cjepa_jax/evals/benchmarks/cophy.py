@@ -144,7 +144,7 @@ class CoPhy:
         )
         return (
             f"mean squared error over {test['truth'].shape[-1]} coordinates, smaller is better. {len(fit['present'])} "
-            f"fitting pairs, at most {self.steps} steps of {self.batch}, peak rates: {rates}. True presence and masks; "
+            f"fitting pairs, at most {self.steps} steps of {self.batch}, peak rates: {rates}. True presence and masks. "
             f"{unchanged} test pairs in which no object of AB was moved or taken away"
         )
 
