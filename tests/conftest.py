@@ -39,7 +39,7 @@ def _prepare():
     hypothesis.settings.load_profile("same")
     if "PYTEST_XDIST_WORKER" in os.environ:
         _tell_of_its_end()
-    # Every function annotated with shapes checks its arguments and its result; in production they cost nothing.
+    # Every function annotated with shapes checks its arguments and its result. In production they cost nothing.
     install_import_hook(
         ["cjepa_jax.losses", "cjepa_jax.positions", "cjepa_jax.masks", "cjepa_jax.models"], "beartype.beartype"
     )

@@ -1,4 +1,4 @@
-"""The model as users have it: the numbers of training and evaluation, whatever the batch, one compilation per shape."""
+"""The model of users: the numbers of training and evaluation, with any batch size, one compilation per shape."""
 
 import dataclasses
 import inspect

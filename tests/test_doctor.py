@@ -52,7 +52,7 @@ def run(made, tmp_path):
 
 
 def ask(capsys, *arguments):
-    """(exit code, what is printed); nothing in the folder may change."""
+    """(exit code, what is printed). Nothing in the folder may change."""
     before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in sorted_files(arguments[0])}
     code = doctor.main([str(argument) for argument in arguments])
     assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in sorted_files(arguments[0])} == before

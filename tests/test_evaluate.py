@@ -47,7 +47,7 @@ class Fits:
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Five stored scenes, of which the first so many cannot be read."""
+    """Five stored scenes, of which the first `count` cannot be read."""
 
     split: str
     path: str

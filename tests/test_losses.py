@@ -86,7 +86,7 @@ def token_loss(kind, z, beta):
 
 
 def reference(tokens, mask, valid):
-    """Algorithm 1, line 12: mean over a scene's masked tokens, then over scenes; no masked token counts as 0."""
+    """Algorithm 1, line 12: mean over a scene's masked tokens, then over scenes. No masked token counts as 0."""
     scenes = [np.mean(t[m]) if m.any() else 0.0 for t, m in zip(tokens, mask, strict=True)]
     return np.mean(np.array(scenes)[valid]) if valid.any() else 0.0
 
@@ -218,7 +218,7 @@ def test_token_losses_have_finite_gradients(kind, case):
 
 
 def test_token_loss_gradient_is_that_of_the_formula():
-    """Quadratic inside: z / beta; outside: the unit vector."""
+    """Quadratic inside: z / beta. Outside: the unit vector."""
     z = np.array([[[0.3, 0.4], [3.0, 4.0]]], np.float32)
     gradient = jax.grad(losses.smooth_l1)(z, np.zeros_like(z), np.ones((1, 2), bool), 2.0)
     np.testing.assert_allclose(gradient, [[[0.075, 0.1], [0.3, 0.4]]], rtol=1e-6)

@@ -236,6 +236,6 @@ def test_a_training_whose_folder_is_taken_away_ends_in_one_line(tmp_path, change
         steps = door.steps(own / "checkpoints")
         assert steps and all(run_manifest.verify(own / "checkpoints" / str(step), step) == [] for step in steps)
         done = running.start(running.command(own, train__steps=3000, log__every=1, checkpoint__every=5))
-        running.read_until(done, f"step {steps[-1] + 1}/")  # it goes on from there
+        running.read_until(done, f"step {steps[-1] + 1}/")  # it resumes from there
         done.send_signal(signal.SIGKILL)
         done.communicate()

@@ -12,6 +12,7 @@ from tests.running import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 SOURCES = [path for top in ("cjepa_jax", "configs", "launch", "examples") for path in (ROOT / top).rglob("*.py")]
+TESTS = [path for top in ("tests", ".ci") for path in (ROOT / top).rglob("*.py")]
 GENERATED = ("docs/results/",)
 COMMAND = re.compile(r"^ {4,}(?:python|--|\.venv|cjepa|pip|[$]).*$", flags=re.M)  # a line of a docstring
 MOST = 20  # semicolons per 10,000 words
@@ -113,7 +114,7 @@ def words(text):
     return len(re.findall(r"[A-Za-z][A-Za-z'’-]*", text))
 
 
-@pytest.mark.parametrize("paths", [PAGES, SOURCES], ids=["pages", "sources"])
+@pytest.mark.parametrize("paths", [PAGES, SOURCES, TESTS], ids=["pages", "sources", "tests"])
 def test_prose_has_few_semicolons(paths):
     texts = {path: read(path) for path in rewritten(paths)}
     total = 10_000 * sum(text.count(";") for text in texts.values()) / max(1, sum(map(words, texts.values())))
@@ -123,7 +124,7 @@ def test_prose_has_few_semicolons(paths):
         assert text.count(";") <= most, f"{path}: {text.count(';')} semicolons"
 
 
-@pytest.mark.parametrize("paths", [PAGES, SOURCES], ids=["pages", "sources"])
+@pytest.mark.parametrize("paths", [PAGES, SOURCES, TESTS], ids=["pages", "sources", "tests"])
 def test_prose_has_none_of_the_turns_that_readers_have_to_translate(paths):
     found = [
         f"{path.relative_to(ROOT)}: {match[0]!r}: write {instead!r}"

@@ -1,4 +1,4 @@
-"""A command that only pretends: it says whose child it is, and ends as it is told, or waits for a signal.
+"""A command that only pretends: it says whose child it is, and ends as its argument says, or waits for a signal.
 
 python -m tests.compare.pretending [--end=CODE_OR_SIGNAL] [--wait] [--told]
 """

@@ -119,7 +119,7 @@ def test_a_comparison_that_is_to_stop_tells_its_command_once(lab, home, monkeypa
         asked.append("told" if "ready" in (home / "log.txt").read_text() else "")
         return bool(asked[-1])
 
-    # One that SLURM has signalled as well says that it saves, and ends by itself; a second signal would be "at once".
+    # One that SLURM has signalled as well says that it saves, and ends by itself. A second signal would be "at once".
     lab = dataclasses.replace(lab, stopping=lambda: (home / "log.txt").exists() and stopping())
     with pytest.raises(CellStopped, match="ended with 75: got 0 signals" if told else "ended with 75: got 1 signals"):
         lab._command(home, PRETENDING, "--told" if told else "--wait")

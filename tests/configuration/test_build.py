@@ -1,4 +1,4 @@
-"""Sections become objects; what does not exist is refused with the nearest name."""
+"""Sections become objects. What does not exist is refused with the nearest name."""
 
 import dataclasses
 import subprocess
@@ -33,7 +33,7 @@ def test_builds_a_frozen_object_and_passes_nested_sections_on():
     section = ConfigDict({"type": f"{HERE}:Shape", "sides": 3, "options": options}).lock()
     shape = build(section, colour="blue")
     assert shape == Shape(3, "blue", options)
-    assert section.type == f"{HERE}:Shape"  # the section is left as it was
+    assert section.type == f"{HERE}:Shape"  # the section is unchanged
 
 
 def test_extra_overrides_the_section():

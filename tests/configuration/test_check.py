@@ -1,4 +1,4 @@
-"""Impossible values are refused in one line; configs compare key by key."""
+"""Impossible values are refused in one line. Configs compare key by key."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""The build command: the same bytes whatever interrupts it, nothing mixed, nothing damaged goes unnoticed."""
+"""The build command: the same bytes after any interruption, nothing mixed, nothing damaged goes unnoticed."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def run(out, *flags, count=10):
 
 
 def content(folder):
-    """What a finished folder holds; the lock names the process."""
+    """What a finished folder holds. The lock names the process."""
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != ".lock"}
 
 
@@ -210,7 +210,7 @@ def test_a_full_disk_ends_with_6_and_loses_nothing(tmp_path):
 
 
 def fill(out):
-    """Writes without asking for space first. In a process of its own, whose exit code is the command's."""
+    """Writes without asking for space first. In a separate process, whose exit code is the command's."""
     from pathlib import Path
 
     from cjepa_jax import cli

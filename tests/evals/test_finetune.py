@@ -18,7 +18,7 @@ ITEMS = 40
 
 
 def apply(params, video):
-    """Two tokens, each a product of the one "pixel" row; statistics are added, not learned."""
+    """Two tokens, each a product of the one "pixel" row. Statistics are added, not learned."""
     x = jnp.asarray(video, jnp.float32).reshape(len(video), -1)
     tokens = x @ params["kernel"] + params[FIXED]["shift"]
     return jnp.stack([tokens, tokens], 1)

@@ -288,7 +288,7 @@ def test_a_sweep_is_one_array_of_pickled_trainings(fakes, tmp_path):
     (tmp_path / "bin/sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
     words = ["--vary=seed=0,1", "--config.data.path=it's", "--option=partition=all", "--time=1-00:00:00", "--submit"]
     where = ["--allow-dirty", f"--config={ROOT}/configs/tiny.py", f"--workdir={tmp_path}/try"]
-    # A process of its own: submitit sets up logging again, and closes what pytest has put in stderr's place.
+    # A separate process: submitit sets up logging again, and closes what pytest has put in stderr's place.
     argv = [sys.executable, "-m", "launch", "sweep", *where, *words]
     ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout.split()) == (0, ["7_0", "7_1"]), ended.stderr

@@ -1,4 +1,4 @@
-"""What is taken for scenes, masks and objects' numbers; whatever else users hand over is refused in one line."""
+"""What is taken for scenes, masks and objects' numbers. All other input is refused in one line."""
 
 import ml_dtypes
 import numpy as np
@@ -38,7 +38,7 @@ def test_every_form_of_the_same_scenes():
     np.testing.assert_array_equal(inputs.pixels(VIDEO[0, 0], IMAGES), VIDEO[:1, :1])
     np.testing.assert_array_equal(inputs.pixels(VIDEO[:, :1], IMAGES), VIDEO[:, :1])
     np.testing.assert_array_equal(inputs.pixels(VIDEO, BOTH), VIDEO)
-    assert inputs.pixels(np.zeros((1, 8, 8, 3), np.float32), IMAGES).shape == (1, 1, 8, 8, 3)  # black is no mistake
+    assert inputs.pixels(np.zeros((1, 8, 8, 3), np.float32), IMAGES).shape == (1, 1, 8, 8, 3)  # black is valid
     assert inputs.pixels(VIDEO[:0], CLIPS).shape == (0, 4, 16, 24, 3)
 
 

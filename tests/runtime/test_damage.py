@@ -1,4 +1,4 @@
-"""Damaged checkpoints: found, never silently wrong, set aside and passed over; on one process and on two."""
+"""Damaged checkpoints: found, never silently wrong, set aside and passed over. On one process and on two."""
 
 import errno
 import json

@@ -148,7 +148,7 @@ def test_a_signal_while_it_starts_stops_it_cleanly_and_a_second_one_at_once(unin
     process = running.start(command(workdir))
     running.read_until(process, "+---")
     process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGINT)  # another one, lest the system make one of two; at once, before it has left
+    process.send_signal(signal.SIGINT)  # another one, lest the system make one of two. At once, before it has left
     sent = time.monotonic()
     process.communicate(timeout=60)
     assert process.returncode == 130 and time.monotonic() - sent < 2

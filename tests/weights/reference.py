@@ -79,7 +79,7 @@ class Block(nn.Module):
 
 
 class Vit(nn.Module):
-    """An encoder, [B, 3, (T,) H, W] -> [B, N, D]: of images, or of clips with a tubelet; with positions or rotary."""
+    """An encoder, [B, 3, (T,) H, W] -> [B, N, D]: of images, or of clips with a tubelet. With positions or rotary."""
 
     def __init__(self, width, depth, heads, hidden, patch, positions=None, tubelet=0):
         super().__init__()

@@ -303,7 +303,7 @@ def test_not_finite_weights_and_a_file_that_shrinks_are_refused_by_name(tmp_path
 
 
 def survivors(path, original, count, **options):
-    """How many of so many damaged variants are still read."""
+    """How many of the damaged variants are still read."""
     found = 0
     for data in hostile.damaged(original, count):
         path.write_bytes(data)

@@ -38,7 +38,7 @@ def ijepa(path):
 
 
 def vjepa(path, version):
-    """Names module.backbone.*, a convolution over frames, mask_tokens.i; version 2 has positions it does not use."""
+    """Names module.backbone.*, a convolution over frames, mask_tokens.i. Version 2 has positions it does not use."""
     many = 2 if version == 1 else 10
     width, heads = (24, HEADS) if version == 1 else (96, 12)
     table, narrow = reference.table_3d(WIDTH, 4, 8), reference.table_3d(width, 4, 8)

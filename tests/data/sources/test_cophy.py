@@ -18,7 +18,7 @@ RADIUS = 7
 
 
 def tracks(scenario: str, which: str) -> dict[int, np.ndarray]:
-    """Slot -> centres [L,2] in pixels; slot 1 passes in front of slot 0, and CD moves slot 2 or removes it."""
+    """Slot -> centres [L,2] in pixels. Slot 1 passes in front of slot 0, and CD moves slot 2 or removes it."""
     t = np.arange(SCENARIOS[scenario].length)
     out = {0: np.stack([20 + t, 20 + 0 * t], -1), 1: np.stack([50 - t, 24 + 0 * t], -1)}
     if which == "ab" or scenario != "blocktowerCF":

@@ -174,7 +174,7 @@ def test_a_recording_without_h5py_leaves_nothing_and_one_with_it_has_the_usual_p
 
 
 def build(path, **replaced):
-    """A file by h5py with data sets of its own."""
+    """A file by h5py with other data sets."""
     import h5py
 
     whole = {"pixels": np.zeros((6, 8, 8, 3), np.uint8), "action": np.zeros((6, 2), np.float32),

@@ -74,7 +74,7 @@ def record(number: int) -> bytes:
 
 
 def write(root: Path, changed: dict | None = None) -> str:
-    """Train: clips 0, 1 and 2 in two shards; validation: clips 3 and 4. `changed` replaces clip 1."""
+    """Train: clips 0, 1 and 2 in two shards. Validation: clips 3 and 4. `changed` replaces clip 1."""
     first = [record(0), shards.serialise(FEATURES, changed) if changed else record(1)]
     shards.write_tfrecord(root / NAME, first)
     shards.write_tfrecord(root / NAME.replace("00000-of", "00001-of"), [record(2)])

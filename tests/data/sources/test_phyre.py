@@ -112,7 +112,7 @@ def test_positions_are_those_of_the_pixels_and_velocities_their_rates(source):
 
 @real
 def test_frames_are_those_of_phyre_s_own_rollout(source):
-    """As long as that goes on: it ends when the task is solved."""
+    """Up to the end, which is when the task is solved."""
     for i in (0, 1, 2):
         name, scene = source.tasks[source.order[i]], source[i]
         status, video = source.simulate(name, scene["action"], stride=source.stride)

@@ -152,7 +152,7 @@ def test_a_corrupt_record_is_named_and_replaced(folders, tmp_path):
     data = bytearray(file.read_bytes())
     data[1000:3000] = bytes(2000)  # within record 0 of this file
     file.write_bytes(data)
-    source = Records(path=str(tmp_path), size=SIZE, frames=FRAMES)  # as long as it was
+    source = Records(path=str(tmp_path), size=SIZE, frames=FRAMES)  # of unchanged length
     with pytest.raises(DataError, match=rf"{file}: record 0 \(scene 4\) cannot be read: .*hash mismatch"):
         source[4]
     drawn = scene_map(source)(4, 0)

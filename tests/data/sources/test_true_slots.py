@@ -45,7 +45,7 @@ def test_classes_become_components_of_about_unit_variance():
         np.testing.assert_allclose(source.places(source[i]["video"][:, 0, : true.shape[1]]), true[..., 1:3], atol=1e-5)
     slots, states = np.concatenate(found), np.concatenate(states)
     names = list(world.state_names)
-    first = names.index("kind") - 4  # before: no presence, velocities, spin, mass; one more angle
+    first = names.index("kind") - 4  # before: no presence, velocities, spin, mass. One more angle
     components, variance = iter(slots.T[first:]), slots.var(0)
     for size, at in ((4, 0), (1, 4), (3, 5), (8, 8), (9, 16)):  # no class weighs more than a place does
         assert 0.3 < variance[first + at :][:size].sum() < 1.2

@@ -103,7 +103,7 @@ def test_lossless_frames_are_exact(forty):
 
 
 def test_every_frame_rate(forty):
-    """Above the file's rate frames repeat; fractions work; one frame is enough."""
+    """Above the file's rate frames repeat. Fractions work. One frame is enough."""
     assert np.diff(number(source(forty / "ffv1", fps=50.0, frames=6)[0]["video"])).tolist() in (
         [0, 1, 0, 1, 0],
         [1, 0, 1, 0, 1],

@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     folder = write_files(tmp_path_factory.mktemp("own"))
     sys.path.append(str(folder))
     flags = [f"--world={NAME}", "--size=16", "--frames=4", "--shard=4", "--workers=2", "--log=warning"]
-    build.main([*flags, "--count=8", f"--out={folder / 'records'}"])  # in processes of their own
+    build.main([*flags, "--count=8", f"--out={folder / 'records'}"])  # in separate processes
     yield folder
     sys.path.remove(str(folder))
     for name in ("drift", "test_drift"):

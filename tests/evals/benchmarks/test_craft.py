@@ -1,4 +1,4 @@
-"""CRAFT accuracy on fixtures in its published layout and on simulated scenes; models are plain functions."""
+"""CRAFT accuracy on fixtures in its published layout and on simulated scenes. Models are plain functions."""
 
 import json
 
