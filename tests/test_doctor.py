@@ -72,7 +72,7 @@ def sorted_files(folder):
 def test_a_finished_run_is_healthy(run, capsys):
     code, text = ask(capsys, run)
     assert code == 0 and "WRONG" not in text and text.endswith("Healthy and finished: there is nothing to do.\n")
-    for line in ("ended at step 20: done", "steps 10 to 20, none missing", "step 20 ", "whole: ", "free: nobody"):
+    for line in ("Ended at step 20: done", "steps 10 to 20, none missing", "step 20 ", "whole: ", "free: nobody"):
         assert line in text
 
 
@@ -101,7 +101,7 @@ def test_traces_of_kills_are_explained_and_healthy(run, capsys):
     code, text = ask(capsys, run)
     assert code == 0 and "Healthy. The same command resumes from step 20." in text
     for part in (
-        "half a line at the end",
+        "Half a line at the end",
         "5.bad",
         "is not used",
         "was not saved completely",

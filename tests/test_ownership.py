@@ -227,7 +227,7 @@ def test_a_training_whose_folder_is_taken_away_ends_in_one_line(tmp_path, change
     assert (
         process.returncode == 2
         and line.startswith(f"error: {folder}: ")
-        and ("what was saved" in line or change is deleted)
+        and ("What was saved" in line or change is deleted)
     ), err
     assert all(text.startswith("warning: ") for text in warnings)
     assert (listed(folder) if folder.exists() else None) == before

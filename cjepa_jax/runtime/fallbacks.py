@@ -5,7 +5,7 @@ from typing import Any
 
 MOST = 0.5  # limit on the share of such scenes between two log lines
 LARGEST = 2**31  # of a batch that can be
-ADVICE = "look at masks and annotations with data.show. mask.area and data.max_objects limit which objects are removed"
+ADVICE = "Look at masks and annotations with data.show. mask.area and data.max_objects limit which objects are removed"
 
 
 def expected(config: Mapping[str, Any]) -> bool:

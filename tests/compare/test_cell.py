@@ -53,7 +53,7 @@ def test_the_tuned_value_is_the_best_of_the_grid_and_serves_the_pair(lab):
 def test_a_value_that_diverged_is_passed_over_and_three_are_refused(lab):
     tune(lab, "ijepa", GRID[0], {})
     tune(lab, "ijepa", GRID[1], scored(-0.5))
-    with pytest.raises(ConfigError, match="run --phase=tune first; balls-ijepa-tune0.002 missing"):
+    with pytest.raises(ConfigError, match="run --phase=tune first. balls-ijepa-tune0.002 missing"):
         lab.settled(Cell("balls", "ijepa", 1))
     tune(lab, "ijepa", GRID[2], {})
     assert lab.settled(Cell("balls", "ijepa", 1)) == 1e-3

@@ -123,7 +123,7 @@ def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path, stop
         assert err == f"{number.name}: saving, then stopping. Again: at once\n"
         last = out.splitlines()[-1]
         assert last.startswith(f"stopped by {number.name} at step ") and last.endswith(
-            "the same command resumes from there"
+            "The same command resumes from there"
         )
         stopped = int(last.split(" at step ")[1].split(";")[0])
         assert step <= stopped < STEPS

@@ -15,7 +15,7 @@ from cjepa_jax.data.sources import phyre_worker
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import clock
 
-SETUP = "make it with: python3.9 -m venv ~/phyre && ~/phyre/bin/pip install phyre msgpack"
+SETUP = "Make it with: python3.9 -m venv ~/phyre && ~/phyre/bin/pip install phyre msgpack"
 RESTARTS = 10  # without an answer in between, after which every further request is refused
 TRIES = 2  # of a request
 HEADER = phyre_worker.HEADER.size

@@ -223,7 +223,7 @@ def test_annotations_of_another_name_are_shown(root):
     with pytest.raises(DataError, match=f"{text}annotations/instances_default.json"):
         Coco(path=str(root))
     shutil.rmtree(root / "annotations")
-    with pytest.raises(DataError, match="no such file.*for pictures without masks: cjepa_jax.data.segment"):
+    with pytest.raises(DataError, match="no such file.*For pictures without masks: cjepa_jax.data.segment"):
         Coco(path=str(root))
 
 

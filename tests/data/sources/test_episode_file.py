@@ -151,7 +151,7 @@ def test_a_recording_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path):
     for wrong, message in (
         ((video.astype(float), actions), "video is float64"), ((video, actions[:1]), r"action is .*\[2, 2\]"),
         ((video, actions + np.nan), "action has values that are not finite"), ((video, actions[:, :1]), "those before"),
-        ((video, actions, np.zeros((3, 1))), "those before have action"),
+        ((video, actions, np.zeros((3, 1))), "Those before have action"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=message), Recorder(path) as out:
             out.add(video, actions)
@@ -247,7 +247,7 @@ def test_blosc_is_read_and_other_plugins_are_refused(tmp_path, monkeypatch):
     source = EpisodeFile(path=str(tmp_path / "a.h5"), size=8, frames=4, held=0.0)
     np.testing.assert_array_equal(source[0]["video"], rows["pixels"][:4])
     as_the_package_writes(tmp_path / "b.h5", **hdf5plugin.Zstd())
-    with pytest.raises(DataError, match=r"compressed by a plugin other than Blosc \(filter 32015\); repack"):
+    with pytest.raises(DataError, match=r"compressed by a plugin other than Blosc \(filter 32015\). Repack"):
         EpisodeFile(path=str(tmp_path / "b.h5"))
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(ConfigError, match="Blosc: needs the package hdf5plugin"):

@@ -41,8 +41,8 @@ def source():
         ({"count": True}, r"data\.count is True"),
         ({"timeout": 0}, r"data\.options\.timeout is 0"),
         ({"python": ""}, r"data\.options\.python is '', and so is CJEPA_PHYRE_PYTHON.* python3\.9 -m venv"),
-        ({"python": "/no/python"}, r"/no/python: No such file or directory; make it with: python3\.9 -m venv"),
-        ({"python": sys.executable}, r"No module named 'phyre'; make it with: python3\.9 -m venv .* msgpack"),
+        ({"python": "/no/python"}, r"/no/python: No such file or directory. Make it with: python3\.9 -m venv"),
+        ({"python": sys.executable}, r"No module named 'phyre'. Make it with: python3\.9 -m venv .* msgpack"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(options, text, monkeypatch):

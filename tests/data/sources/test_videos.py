@@ -249,7 +249,7 @@ def test_missing_files_can_be_left_out_and_unknown_columns_are_named(root, caplo
     [
         (
             "a.mp4,1.8,",
-            "line 2: 0.20 s are too short for 4 frames (data.frames) at 5 a second (data.options.fps), 0.60 s; 15 a",
+            "line 2: 0.20 s are too short for 4 frames (data.frames) at 5 a second (data.options.fps), 0.60 s. 15 a",
         ),
         ("a.mp4,0,9", "end is 9 s, the video lasts 2.00 s"),
         ("a.mp4,5,6", "start is 5 s, the video lasts 2.00 s"),
