@@ -1,8 +1,8 @@
-"""Type checks: `python .ci/check_types.py` runs mypy and fails on whatever .ci/known_type_errors.txt does not list.
+"""Type checks: `python .ci/check_types.py` runs mypy and fails on errors that .ci/known_type_errors.txt does not list.
 
 The modules that pyproject.toml checks strictly have no error at all. The errors of the others, from before, are known:
 one line each, "how often<TAB>message", without file and line, so that moved code stays known. --update writes the list
-anew, for code that has fewer of them.
+for code that has fewer of them.
 """
 
 import collections

@@ -135,8 +135,8 @@ def _define_flags(extra_flags: Callable[[], None] | None) -> None:
         config_flags.DEFINE_config_file("config", None, "the experiment's config: a file, or a name such as tiny")
     except UNREADABLE as error:  # it already reads the files of absl's --flagfile
         raise ConfigError(f"--flagfile: {paths.shown(line_of(error), 500)}") from error
-    flags.DEFINE_string("workdir", None, "the run's folder; default: runs/<name of the config file>")
-    flags.DEFINE_enum("log", None, LEVELS, "how much to print; overrides log.level of the config")
+    flags.DEFINE_string("workdir", None, "the run's folder. Default: runs/<name of the config file>")
+    flags.DEFINE_enum("log", None, LEVELS, "how much to print. Overrides log.level of the config")
     flags.DEFINE_string("trust", "", f"{TRUST}, with commas between")
     if extra_flags:
         extra_flags()
@@ -236,7 +236,7 @@ def _load(word: str) -> ConfigDict:
         config = module.get_config()
     except (Exception, SystemExit) as error:
         missing = isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "configs"
-        hint = "; the package's own are cjepa_jax.configs" if missing else ""
+        hint = ". The package's own are cjepa_jax.configs" if missing else ""
         raise ConfigError(f"--config={word}: {line_of(error)}{hint}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"--config={word}: get_config() must return a ConfigDict, not {type(config).__name__}")
@@ -252,12 +252,21 @@ def _check_overrides(config: ConfigDict, argv: list[str]) -> None:
         if not match or key in keys or key in sections:
             continue
         if key.startswith("data.options."):
-            name, value = key.removeprefix("data.options."), word.partition("=")[2]
-            option = f"{{{name!r}: {_literal(value) if value else 'value'}}}"
-            option = shlex.quote(option) if set(option) & set('"$`\\') else f'"{option}"'
-            raise ConfigError(f"--config.{key}: write --config.data.options={option}")
+            raise ConfigError(f"--config.{key}: write --config.data.options={_as_dict('data.options', [word])}")
+        section = key.rpartition(".")[0]
+        if f"{section}.type" in keys and any(re.match(rf"--?config\.{section}\.type=", other) for other in argv):
+            whole = f"--config.{section}={_as_dict(section, argv)}"
+            raise ConfigError(f"--config.{key}: unknown key. A section of another type is given as a whole: {whole}")
         same_leaf = [other for other in keys if other.split(".")[-1] == key.split(".")[-1]]
         raise ConfigError(f"--config.{key}: unknown key{did_you_mean(key, same_leaf or keys)}")
+
+
+def _as_dict(section: str, argv: list[str]) -> str:
+    """The values that the command line gives to keys of a section, as a dictionary in the quotes of a shell."""
+    found = (re.match(rf"--?config\.{section}\.([^=]+)(?:=(.*))?$", word, re.DOTALL) for word in argv)
+    pairs = (f"{match[1]!r}: {_literal(match[2]) if match[2] else 'value'}" for match in found if match)
+    text = f"{{{', '.join(pairs)}}}"
+    return shlex.quote(text) if set(text) & set('"$`\\') else f'"{text}"'
 
 
 def _literal(text: str) -> str:
@@ -330,7 +339,7 @@ def keep_compiled_code(environment: MutableMapping[str, str] = os.environ) -> No
 def restart_with_huge_pages(module_name: str) -> None:
     """Executes this command again, in the same process, with the settings of host/memory.py's ALLOCATOR.
 
-    XLA:CPU allocates its scratch memory anew at each step. For configs/tiny.py this causes some 90,000 page faults a
+    XLA:CPU allocates its scratch memory again at each step. For configs/tiny.py this causes some 90,000 page faults a
     step with pages of 4 KiB, 300 with huge pages, and none if the heap keeps the memory, which saves up to a fifth of a
     step. glibc reads its settings only when a process starts. Does nothing if there is an accelerator, outside Linux,
     unless the command was `python -m module_name`, or if GLIBC_TUNABLES already sets huge pages.

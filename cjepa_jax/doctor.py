@@ -116,7 +116,7 @@ def _require_run(run: Workdir) -> None:
         raise ConfigError(f"{run.path}: there is no such folder")
     if not (run.path / "config.json").exists():
         beside = sorted(str(found.parent) for found in run.path.glob("*/config.json"))
-        hint = f"; its folders {', '.join(beside[:3])} are" if beside else ""
+        hint = f". Its folders {', '.join(beside[:3])} are" if beside else ""
         raise ConfigError(f"{run.path}: not a run's folder, there is no config.json{hint}")
 
 
@@ -136,7 +136,7 @@ def _config(run: Workdir) -> Finding:
     except ConfigError as error:
         return Finding("config", str(error), error.exit_code)
     others = foreign.outside(found)
-    text = f"; code of other packages, which is used with --trust only: {', '.join(others)}" if others else ""
+    text = f". Code of other packages, which is used with --trust only: {', '.join(others)}" if others else ""
     return Finding("config", f"{sum(1 for _ in config_lib.flatten(found))} keys{text}")
 
 
@@ -144,13 +144,13 @@ def _manifest(run: Workdir) -> Finding:
     try:
         content = run_manifest.read(run.path)
     except ValueError as error:
-        return Finding("manifest", f"{run_manifest.RUN} is damaged ({error}); the next start sets it aside", 1)
+        return Finding("manifest", f"{run_manifest.RUN} is damaged ({error}). The next start sets it aside", 1)
     if content is None or not content["starts"]:
         return Finding("manifest", "none: the run is of an earlier version, or it never started training")
     last = content["starts"][-1]
     began = f"start number {len(content['starts'])} was at step {last.get('step')}, {last.get('began')}"
     if "reason" in last:
-        return Finding("manifest", f"{began}; ended at step {last.get('ended_step')}: {last['reason']}")
+        return Finding("manifest", f"{began}. Ended at step {last.get('ended_step')}: {last['reason']}")
     return Finding("manifest", f"{began}; {'running' if run.holder() else 'killed: it has not recorded an end'}")
 
 
@@ -169,7 +169,7 @@ def _metrics(run: Workdir) -> Finding:
         wrong.append(f"missing: steps {_few(itertools.chain(*missing), count)}")
     if wrong:
         return Finding("metrics", "; ".join(wrong), 1)
-    half = "; half a line at the end, from a kill" if cut else ""
+    half = ". Half a line at the end, from a kill" if cut else ""
     try:
         warning = fallbacks.worst(lines, _bounded(run))
     except (OSError, CjepaError):  # reported by the finding "config"
@@ -182,7 +182,7 @@ def _result(run: Workdir) -> Finding:
     try:
         finished = run.finished
     except ConfigError as error:
-        return Finding("result", f"{error}; without it the same command writes it anew", error.exit_code)
+        return Finding("result", f"{error}. Without it the same command writes it again", error.exit_code)
     if not finished:
         return Finding("result", "not finished")
     report = "with" if (run.path / "report.html").exists() else "without"

@@ -27,15 +27,15 @@ from cjepa_jax.types import ROWS, Batch, Rows
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What a config stands for.
+    """The objects built from a config.
 
     Attributes:
       steps: length of the run.
       source, held_out: the training scenes and the held-out ones. scenes, held_out_scenes: SceneMaps over them.
       loader: the batches of this process.
       init: example batch -> TrainState on the mesh, from the seed. Jitted.
-      step: (state, batch) -> (state, metrics). Compiled, the state's memory is reused. The state that goes in and out
-        is laid out alike in every sharding.mode, so that a run may change it when it is resumed.
+      step: (state, batch) -> (state, metrics). Compiled, the state's memory is reused. The state has the same layout
+        in every sharding.mode, so a run may change the mode when it is resumed.
     """
 
     mesh: Mesh

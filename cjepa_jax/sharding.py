@@ -124,7 +124,7 @@ def state_sharding(mesh: Mesh, abstract_state: Any, rules: Sequence[tuple[str, S
     used = {axis for spec in specs for entry in spec for axis in _axes(entry)}
     for axis in ("fsdp", "tensor"):
         if mesh.shape[axis] > 1 and axis not in used:
-            raise ConfigError(f"sharding.{axis} = {mesh.shape[axis]}: divides no parameter of this model; must be 1")
+            raise ConfigError(f"sharding.{axis} = {mesh.shape[axis]}: divides no parameter of this model: must be 1")
     return jax.tree.unflatten(tree, [NamedSharding(mesh, PartitionSpec(*spec)) for spec in specs])
 
 

@@ -63,7 +63,7 @@ def _run(config, path: str) -> int:
                     print("\n".join(lines))
                 return train(config, folder, signals, watchdog, weights)
             except Stopped:
-                print(f"stopped by {signals.received.name} before the first step; the same command resumes from there")
+                print(f"stopped by {signals.received.name} before the first step. The same command resumes from there")
                 return PREEMPTED
         if first:
             print(f"finished already: {folder.path}\n{summary.probes(folder.finished)}")
@@ -88,7 +88,7 @@ def train(config, workdir: Workdir, signals: Signals, watchdog: Watchdog, weight
     watchdog.beat()
     if stopped:
         name = signals.received.name if signals.received else "a signal to another process"
-        loop.console.print(f"stopped by {name} at step {loop.step}; the same command resumes from there")
+        loop.console.print(f"stopped by {name} at step {loop.step}. The same command resumes from there")
         loop.entry.close(name, loop.step)
         return PREEMPTED
 

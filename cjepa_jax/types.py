@@ -5,8 +5,11 @@ B scene · T frame · H, W pixel · C channel · K object · N token of the grid
 S data shard · R packed row · L token of a row · D width · P probe target.
 
 Words, each with one meaning in code, docs and metrics:
-  scene      one example: an image or a clip, with its object masks, labels and states.
-  token      one box of pixels, tubelet x patch x patch. A scene has N.
+  scene      one example: an image or a clip, with its object masks, labels and states. "example" is the same in names
+             such as `per_example`.
+  token      one box of pixels, tubelet x patch x patch, or its feature vector. A scene has N.
+  patch      the side of a token in pixels (`patch`), and in names such as `object_patches` the token itself.
+  position   where a token is in the grid of tokens, or where an object is in the view. "place" means the same.
   context    tokens that the context encoder sees. They are also called visible.
   masked     tokens that a mask function chooses in one scene. In a Batch they are `hidden`.
   hidden     tokens that the context encoder does not see and that the predictor predicts.

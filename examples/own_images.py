@@ -34,7 +34,7 @@ import cjepa_jax
 
 parser = argparse.ArgumentParser(description="Train on a folder of pictures and look for similar ones.")
 parser.add_argument("--images", default="examples/folder", help="the folder described above")
-parser.add_argument("--steps", type=int, default=100, help="training steps; thousands for a folder of real size")
+parser.add_argument("--steps", type=int, default=100, help="training steps. Thousands for a folder of real size")
 parser.add_argument("--out", default="runs/own_images", help="the folder for everything that is written")
 parser.add_argument("--smoke", action="store_true", help="the smallest model and 2 steps")
 args = parser.parse_args([] if "ipykernel" in sys.modules else None)

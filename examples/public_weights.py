@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 import cjepa_jax
 
 parser = argparse.ArgumentParser(description="Start Causal-JEPA from published weights.")
-parser.add_argument("--weights", help="a published file or folder; without it, a small random stand-in is made")
+parser.add_argument("--weights", help="a published file or folder. Without it, a small random stand-in is made")
 parser.add_argument("--images", default="examples/folder", help="pictures and instance maps (see own_images.py)")
 parser.add_argument("--steps", type=int, default=100, help="training steps of each of the two runs")
 parser.add_argument("--out", default="runs/public_weights", help="the folder for everything that is written")
@@ -98,10 +98,10 @@ size = public.info["size"]
 data = [f"--config.data.path={args.images}", f"--config.data.size={size}"]
 brief = ["--config.log.report=False", "--config.log.tensorboard=False", "--config.data.row_lengths=(1.0,)"]
 brief = brief if args.smoke else []
-steps = f"--config.train.steps={2 if args.smoke else args.steps}"
+both = [*data, *brief, f"--config.train.steps={2 if args.smoke else args.steps}"]
 frozen = out / "frozen"
 start = [f"--config.init_from={weights}", "--config.optim.freeze=('encoder',)", f"--workdir={frozen}"]
-run("cjepa_jax.train", "--config=folder", *data, *brief, steps, *start)
+run("cjepa_jax.train", "--config=folder", *both, *start)
 
 # %% [markdown]
 # The encoder has not moved: its features are those of the published weights.
@@ -121,7 +121,7 @@ assert np.allclose(before, after, atol=1e-4)
 # %%
 tuned = out / "tuned"
 start = [f"--config.init_from={frozen}", "--config.optim.peak=1e-4", f"--workdir={tuned}"]
-run("cjepa_jax.train", "--config=folder", *data, *brief, steps, *start)
+run("cjepa_jax.train", "--config=folder", *both, *start)
 print(f"\nmoved by {np.abs(cjepa_jax.load(tuned).features(images) - before).max():.1e}")
 
 # %% [markdown]

@@ -29,7 +29,7 @@ from cjepa_jax.errors import CjepaError
 parser = argparse.ArgumentParser(description="What if this object were absent? A model's answer, and the truth.")
 parser.add_argument("--model", default="tiny", help="a run's folder, an export, or a model of the package")
 parser.add_argument("--scene", type=int, default=3, help="which scene of the world's test split")
-parser.add_argument("--remove", type=int, help="which object; by default the one whose absence changes the most")
+parser.add_argument("--remove", type=int, help="which object. By default the one whose absence changes the most")
 parser.add_argument("--seed", type=int, default=1000, help="of the world's scenes")
 parser.add_argument("--out", default="runs/what_if", help="the folder for what_if.png")
 parser.add_argument("--smoke", action="store_true", help="compile quickly and compute slowly")
@@ -111,7 +111,8 @@ except CjepaError as error:
 full, intervened = model.encode(np.concatenate([form(video), form(real)]))
 grid = model.grid(form(video))
 hidden, context = answer.hidden[0], answer.context[0]
-pixels = gone.reshape(grid[0], -1, grid[1], model.info["patch"], grid[2], model.info["patch"])
+patch = model.info["patch"]
+pixels = gone.reshape((grid[0], -1, grid[1], patch, grid[2], patch))
 rest = context & ~pixels.any((1, 3, 5)).ravel()  # tokens that the object does not touch
 change = full - intervened
 
@@ -150,7 +151,7 @@ if answer.change is not None and rest.any():
     error = np.linalg.norm(answer.readouts["counterfactual"][0] - after)
     nothing = np.linalg.norm(full[context].mean(0) - after)
     lines += [
-        f"change of the rest     explained {explained:+.2f}   (saying that nothing changes: 0; perfect: 1)",
+        f"change of the rest     explained {explained:+.2f}   (saying that nothing changes: 0, perfect: 1)",
         f"where it changes       correlation of the two maps {likeness:.2f}",
         f"the scene without it   mean visible token off by {error:.3f}   (saying that nothing changes: {nothing:.3f})",
     ]

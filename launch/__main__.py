@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     if given.submit:
         return _submit(kind, job, where)
     print(_shown(kind, job, where))
-    print("nothing was done; --submit does it", file=sys.stderr)
+    print("nothing was done. --submit does it", file=sys.stderr)
     return 0
 
 
@@ -94,7 +94,7 @@ def _parser(kind: str) -> argparse.ArgumentParser:
     )
     for name in ("config", "workdir", "name", "python"):
         parser.add_argument(f"--{name}", default="")
-    parser.add_argument("--submit", action="store_true", help="does it; without, it is only shown")
+    parser.add_argument("--submit", action="store_true", help="does it. Without, it is only shown")
     parser.add_argument("--dry-run", action="store_true", help="the default")
     parser.add_argument("--allow-dirty", action="store_true", help="although files differ from the last commit")
     for field in (*dataclasses.fields(Job), *dataclasses.fields(KINDS[kind])):

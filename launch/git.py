@@ -15,7 +15,7 @@ def commit(root: str, allow_dirty: bool) -> str:
         if allow_dirty:
             return "unknown"
         raise ConfigError(
-            f"{root}: is not a git repository, so no one could say what ran; --allow-dirty launches it anyway"
+            f"{root}: is not a git repository, so no one could say what ran. --allow-dirty launches it anyway"
         )
     changed = (_git(root, "status", "--porcelain") or "").splitlines()
     if changed and not allow_dirty:

@@ -71,7 +71,7 @@ class Job:
         for name in self.environment:
             require("environment", name, VARIABLE, "a variable's name")
             if SECRET.search(name) or LOGIN.search(os.environ.get(name, "")):
-                raise ConfigError(f"--environment={name}: would be shown; put it into the file that --secrets names")
+                raise ConfigError(f"--environment={name}: would be shown. Put it into the file that --secrets names")
             if name not in os.environ:
                 raise ConfigError(f"--environment={name}: is not set here")
         for field, least in (("nodes", 1), ("processes", 1), ("cpus", 1), ("gpus", 0), ("restarts", 0)):

@@ -39,9 +39,9 @@ class Sweep:
         for key, options in self.vary:
             require("vary", key, KEY, "KEY=VALUES, where KEY is a config's key")
             if not options:
-                raise ConfigError(f"--vary={key}: has no values; write --vary={key}=VALUE,VALUE")
+                raise ConfigError(f"--vary={key}: has no values. Write --vary={key}=VALUE,VALUE")
             if [name for name, _ in self.vary].count(key) > 1:
-                raise ConfigError(f"--vary={key}: is there twice; write all its values once")
+                raise ConfigError(f"--vary={key}: is there twice. Write all its values once")
 
 
 def values(text: str) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ def _requeue(job_id: str) -> None:
     try:
         subprocess.run(["scontrol", "requeue", job_id], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"error: not requeued ({error}); submit again to resume", file=sys.stderr)
+        print(f"error: not requeued ({error}). Submit again to resume", file=sys.stderr)
 
 
 def parameters(job: Job, sweep: Sweep) -> dict:

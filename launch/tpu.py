@@ -148,7 +148,7 @@ def submit(job: Job, tpu: Tpu, sleep: Callable[[float], None] = time.sleep) -> i
                     continue
             run(commands.delete(), job.root)
             created = False
-        raise LaunchError(f"{job.name}: given up after {1 + tpu.recreate} attempts; the same command resumes")
+        raise LaunchError(f"{job.name}: given up after {1 + tpu.recreate} attempts. The same command resumes")
     finally:
         if tpu.autodelete:
             run(commands.delete(), job.root)

@@ -9,7 +9,7 @@ from cjepa_jax.objectives.jepa import Jepa
 
 @dataclasses.dataclass(frozen=True)
 class NanAt(Jepa):
-    """A Jepa whose loss and gradient are not finite at the steps `at`, counted from 1; scene 1 is blamed."""
+    """A Jepa whose loss and gradient are not finite at the steps `at`, counted from 1. Scene 1 is blamed."""
 
     at: tuple = ()
 

@@ -1,4 +1,4 @@
-"""Functions compiled as wholes. Called as they stand, each of their operations is a program of its own for each shape,
+"""Functions compiled as wholes. Called as they stand, each of their operations is a separate program for each shape,
 which is most of the time that such a test takes."""
 
 import inspect

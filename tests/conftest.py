@@ -10,6 +10,8 @@ import pytest
 
 from tests import QUICK
 
+pytest.register_assert_rewrite("cjepa_jax.data.worlds.promises")
+
 # Files that take over ten seconds come first: none of them begins when the other worker has nothing left to do.
 LONG = (
     "train resume jepa configs training evaluate three_steps encoder predictor effects bench train_step damage losses "
@@ -38,7 +40,7 @@ def _prepare():
     hypothesis.settings.load_profile("same")
     if "PYTEST_XDIST_WORKER" in os.environ:
         _tell_of_its_end()
-    # Every function annotated with shapes checks its arguments and its result; in production they cost nothing.
+    # Every function annotated with shapes checks its arguments and its result. In production they cost nothing.
     install_import_hook(
         ["cjepa_jax.losses", "cjepa_jax.positions", "cjepa_jax.masks", "cjepa_jax.models"], "beartype.beartype"
     )

@@ -27,7 +27,7 @@ COMMANDS = {name: name for name in ("cjepa_jax.train", "cjepa_jax.evaluate", "cj
 COMMANDS["cjepa_jax.bench"] = "cjepa_jax.bench.__main__"
 PACKAGE = tuple(COMMANDS.values())
 EARLY = ("cjepa_jax.cli",)  # what checks the command line and the config, before JAX is imported
-FREE = ("XLA_FLAGS", "PYTEST_CURRENT_TEST", "FAIL_AT")  # read once a command runs, or never; others may be read earlier
+FREE = ("XLA_FLAGS", "PYTEST_CURRENT_TEST", "FAIL_AT")  # read once a command runs, or never. Others may be read earlier
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 MOST = 1 << 20  # bytes of a request
 

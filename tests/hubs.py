@@ -8,7 +8,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-LARGE = (".safetensors", ".bin")  # stored by SHA-256, as with Git LFS; others by Git's own digest
+LARGE = (".safetensors", ".bin")  # stored by SHA-256, as with Git LFS. Others by Git's own digest
 
 
 class Hub:

@@ -58,7 +58,7 @@ def weights(variant=VARIANT, frames=2, tubelet=2, predictor=PREDICTOR, target=Tr
 
 
 def export(folder, found):
-    """A folder as the export writes it, as far as it is read back."""
+    """A folder as the export writes it, with the files that are read back."""
     folder.mkdir()
     patch = sizes.parse(found.encoder["variant"]).patch
     parts = {name: layouts.to_canonical(tree, patch, found.encoder["tubelet"]) for name, tree in found.params.items()}

@@ -18,7 +18,7 @@ from tests.test_configs import abstract_batch
 
 
 def config(base=clips, **values):
-    """A config of almost no size; keys have __ for the dot."""
+    """A config of almost no size. Keys have __ for the dot."""
     c = base.get_config()
     known = dict(config_lib.flatten(c))
     values = SMALL | {"data.max_objects": 4} | {key.replace("__", "."): value for key, value in values.items()}
@@ -47,7 +47,7 @@ def state_of(c, seed=0):
 
 
 def write(folder, c=None, steps=(2, 4)):
-    """A run's folder; the checkpoint of step s is state_of(c, s)."""
+    """A run's folder. The checkpoint of step s is state_of(c, s)."""
     c = c or config()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config_lib.resolve(c)))

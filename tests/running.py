@@ -1,4 +1,4 @@
-"""Runs the training command as a user does, in processes of its own, on a model of almost no size."""
+"""Runs the training command as a user does, in separate processes, on a model of almost no size."""
 
 import fcntl
 import functools
@@ -51,7 +51,7 @@ SMALL = {
 
 
 def command(workdir, config=TINY, module="cjepa_jax.train", **values):
-    """argv of a run with SMALL's overrides and `values`, whose keys have __ for the dot; None leaves a key alone."""
+    """argv of a run with SMALL's overrides and `values`, whose keys have __ for the dot. None leaves a key alone."""
     values = SMALL | {key.replace("__", "."): value for key, value in values.items()}
     overrides = [f"--config.{key}={value}" for key, value in values.items() if value is not None]
     where = [f"--workdir={workdir}"] if workdir else []
@@ -149,7 +149,7 @@ def title(pid):
 
 
 def gone(pids, seconds=8.0):
-    """Whether all of these processes end within some seconds; those that do not are killed."""
+    """Whether all of these processes end within some seconds. Those that do not are killed."""
     until = time.monotonic() + seconds
     alive = pids
     while alive and time.monotonic() < until:

@@ -10,7 +10,7 @@ PATCH, SIZE, TUBELET = 8, 32, 2
 
 
 def scene_map(frames=1, intervened="zero_pixels", count=16, max_objects=6, seed=0, mask=None, **options):
-    """16 tokens per tubelet; objects of 5 % of them and more are eligible."""
+    """16 tokens per tubelet. Objects of 5 % of them and more are eligible."""
     source = Balls(size=SIZE, frames=frames, count=count)
     mask = mask or functools.partial(objects.draw, max_objects=3, area=(0.05, 0.6))
     return pipeline.SceneMap(

@@ -33,8 +33,8 @@ OBJECTIVES = {
 
 
 def awkward(shards, count=8):
-    """Scenes laid out for so many shards: the fourth has no hidden token, the seventh does not count, and only some
-    have an intervened scene; with two or more microbatches one of them has fewer such than another."""
+    """Scenes for this number of shards: the fourth has no hidden token, the seventh does not count, and only some
+    have an intervened scene. With two or more microbatches one of them has fewer such than another."""
     batch = test_jepa.as_batch(scenes.batch(range(count), shards=shards, intervened="rerender"))
     scene = np.arange(count)
     return dataclasses.replace(
@@ -163,13 +163,13 @@ def test_microbatches_take_the_memory_of_one():
 
 
 def products(run, *arguments):
-    """Matrix products in what XLA has made of a function; a loop's body counts once."""
+    """Matrix products in what XLA has made of a function. A loop's body counts once."""
     return jax.jit(run).lower(*arguments).compile().as_text().count(" dot(")
 
 
 @pytest.mark.slow
 def test_the_first_pass_is_of_the_context_encoder_alone():
-    """Besides the gradient's products there are those of one encoding: no targets, no predictor; with MAE none."""
+    """Besides the gradient's products there are those of one encoding: no targets, no predictor. With MAE none."""
     for name, encodings in (("kl", 1), ("mae", 0)):
         objective, state, _ = whole(name)
         gradient = products(jax.value_and_grad(objective.loss, has_aux=True), *state, awkward(1), KEY, 3)

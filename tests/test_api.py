@@ -1,4 +1,4 @@
-"""The model as users have it: the numbers of training and evaluation, whatever the batch, one compilation per shape."""
+"""The model of users: the numbers of training and evaluation, with any batch size, one compilation per shape."""
 
 import dataclasses
 import inspect
@@ -281,7 +281,7 @@ def test_tensors_of_pytorch(model, shown):
     numbers = video.astype(np.float64), masks.astype(int)
     same(model.intervene(video, masks, [1]), model.intervene(*numbers, [1]), atol=2e-5)
     assert "requires grad" in refused(model.encode, torch.ones(1, 2, 32, 32, 3, requires_grad=True))
-    text = "channels come last: np.moveaxis(images, 1, -1)"
+    text = "Channels come last: np.moveaxis(images, 1, -1)"
     assert text in refused(model.encode, torch.from_numpy(video).permute(0, 4, 1, 2, 3))
 
 

@@ -154,6 +154,11 @@ BAD = [
     ([TINY, "--config.data.options.of=None"], "write --config.data.options=\"{'of': None}\""),
     ([TINY, "--config.data.options.of=1.2.3"], "write --config.data.options=\"{'of': '1.2.3'}\""),
     ([TINY, "--config.data.options.exif"], "write --config.data.options=\"{'exif': value}\""),
+    (
+        [TINY, "--config.mask.type=hide:draw", "--config.mask.ring=1"],
+        "--config.mask=\"{'type': 'hide:draw', 'ring': 1}\"",
+    ),
+    ([TINY, "--config.mask.ring=1"], "--config.mask.ring: unknown key"),
     (["--config.train.batch=3", TINY], "before a value for --config"),
     ([TINY, "--config.data.size=64"], "data.size = 64: must be a multiple of the patch size 6"),
     ([TINY, "--config.mask.max_objects=0"], "mask.max_objects = 0"),

@@ -23,7 +23,7 @@ def program(**how):
 
 @pytest.mark.slow
 def test_scenes_divided():
-    """Gradients are added up, pooled features and per-scene errors gathered; no scene and no parameter moves."""
+    """Gradients are added up, pooled features and per-scene errors gathered. No scene and no parameter moves."""
     found, _, _ = program()
     assert found.keys() == {"all-reduce", "all-gather"}
     expected = scaling.payload(MODEL, BATCH, 1)
@@ -39,7 +39,7 @@ def test_parameters_divided(fsdp):
     assert found.keys() == {"all-reduce", "all-gather"}
     expected = scaling.payload(MODEL, BATCH, fsdp)
     assert found["all-gather"][1] == expected["parameters"] + expected["SIGReg"] + 4 * BATCH
-    # The CPU adds up along "fsdp" and cuts, where others reduce and scatter; then the pieces along "data".
+    # The CPU adds up along "fsdp" and cuts, where others reduce and scatter. Then the pieces along "data".
     pieces = 4 * sum(MODEL.kernels) // fsdp if fsdp < 8 else 0
     assert 0 <= found["all-reduce"][1] - expected["gradients"] - pieces < SMALL
 
@@ -47,7 +47,7 @@ def test_parameters_divided(fsdp):
 @pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [1, 8])
 def test_scenes_taken_in_slices(fsdp, monkeypatch):
-    """Each slice adds the gradients up for itself, and gathers the blocks' kernels; the features go twice."""
+    """Each slice adds the gradients up for itself, and gathers the blocks' kernels. The features go twice."""
     monkeypatch.setattr(test_parity, "BATCH", 2 * BATCH)
     found, _, _ = program(accumulate=2, fsdp=fsdp)
     assert found.keys() == {"all-reduce", "all-gather"}

@@ -20,7 +20,7 @@ SCRIPT = (
 
 @pytest.fixture(scope="module")
 def cjepa(tmp_path_factory):
-    """Runs the console script as pip writes it, away from the clone; and the same by `python -m`."""
+    """Runs the console script as pip writes it, away from the clone. And the same by `python -m`."""
     folder = tmp_path_factory.mktemp("bin")
     (folder / "cjepa").write_text(SCRIPT)
     here = folder / "here"

@@ -167,7 +167,7 @@ def test_the_variants_of_vitl():
     ],
 )
 def test_values_that_would_be_wrong_without_a_word_are_refused(changes, named):
-    """More removed objects than have an embedding; a causal term without an intervened scene; one token."""
+    """More removed objects than have an embedding. A causal term without an intervened scene. One token."""
     c = vitl.get_config().copy_and_resolve_references().unlock()
     c.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=named):

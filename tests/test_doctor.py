@@ -52,7 +52,7 @@ def run(made, tmp_path):
 
 
 def ask(capsys, *arguments):
-    """(exit code, what is printed); nothing in the folder may change."""
+    """(exit code, what is printed). Nothing in the folder may change."""
     before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in sorted_files(arguments[0])}
     code = doctor.main([str(argument) for argument in arguments])
     assert {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in sorted_files(arguments[0])} == before
@@ -72,7 +72,7 @@ def sorted_files(folder):
 def test_a_finished_run_is_healthy(run, capsys):
     code, text = ask(capsys, run)
     assert code == 0 and "WRONG" not in text and text.endswith("Healthy and finished: there is nothing to do.\n")
-    for line in ("ended at step 20: done", "steps 10 to 20, none missing", "step 20 ", "whole: ", "free: nobody"):
+    for line in ("Ended at step 20: done", "steps 10 to 20, none missing", "step 20 ", "whole: ", "free: nobody"):
         assert line in text
 
 
@@ -101,7 +101,7 @@ def test_traces_of_kills_are_explained_and_healthy(run, capsys):
     code, text = ask(capsys, run)
     assert code == 0 and "Healthy. The same command resumes from step 20." in text
     for part in (
-        "half a line at the end",
+        "Half a line at the end",
         "5.bad",
         "is not used",
         "was not saved completely",
@@ -185,7 +185,7 @@ def test_a_manifest_with_another_config_in_it_is_looked_at(run, capsys, start):
 def test_what_is_no_run_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="there is no such folder"):
         doctor.main([str(tmp_path / "none")])
-    with pytest.raises(ConfigError, match=f"not a run's folder, .*; its folders {tmp_path}/run are"):
+    with pytest.raises(ConfigError, match=f"not a run's folder, .*. Its folders {tmp_path}/run are"):
         doctor.main([str(tmp_path)])
 
 

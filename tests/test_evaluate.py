@@ -47,7 +47,7 @@ class Fits:
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """Five stored scenes, of which the first so many cannot be read."""
+    """Five stored scenes, of which the first `count` cannot be read."""
 
     split: str
     path: str
@@ -221,6 +221,6 @@ def test_a_training_split_that_cannot_be_read():
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"about": []}', '{"about": {}, "protocols": 3}'])
 def test_damaged_results(model, tmp_path, text):
     (tmp_path / "results.json").write_text(text)
-    with pytest.raises(DataError, match="results.json: is damaged .*; delete it$") as caught:
+    with pytest.raises(DataError, match="results.json: is damaged .*. Delete it$") as caught:
         evaluated(model, tmp_path)
     assert "\n" not in str(caught.value) and (tmp_path / "results.json").read_text() == text

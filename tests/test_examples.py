@@ -1,4 +1,4 @@
-"""The examples run as they are shown, the tutorials in their shortest form."""
+"""The examples run as the docs show them, the tutorials in their shortest form."""
 
 import subprocess
 import sys

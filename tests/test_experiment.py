@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: length, rates, splits, seeds, microbatches; on an objective of one weight."""
+"""From a config to the parts of a run: length, rates, splits, seeds, microbatches. On an objective of one weight."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from tests import running
 
 @dataclasses.dataclass(frozen=True)
 class Weight(PerExample):
-    """One weight, squared; it tells what it was built with and in how many slices a batch comes."""
+    """One weight, squared. It tells what it was built with and in how many slices a batch comes."""
 
     encoder: dict
     steps: int

@@ -19,6 +19,7 @@ from tests.objectives import family
 
 losses = whole(plain, "beta", "width", "count", "knots", "t_max", "per_example")
 LOSSES = {name: getattr(losses, function) for name, function in loss_names.LOSSES.items()}
+OF_DIFFERENCES = ("elementwise", "l1", "mse", "smooth_l1")  # those of `token_loss`
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "golden/formulas.json").read_text())
 
 
@@ -85,7 +86,7 @@ def token_loss(kind, z, beta):
 
 
 def reference(tokens, mask, valid):
-    """Algorithm 1, line 12: mean over a scene's masked tokens, then over scenes; no masked token counts as 0."""
+    """Algorithm 1, line 12: mean over a scene's masked tokens, then over scenes. No masked token counts as 0."""
     scenes = [np.mean(t[m]) if m.any() else 0.0 for t, m in zip(tokens, mask, strict=True)]
     return np.mean(np.array(scenes)[valid]) if valid.any() else 0.0
 
@@ -124,7 +125,7 @@ def test_sigreg_golden(name):
     seed=st.integers(0, 2**31),
     beta=st.sampled_from([0.1, 1.0, 3.0]),
     density=st.sampled_from([0.0, 0.4, 1.0]),
-    kind=st.sampled_from(sorted(LOSSES)),
+    kind=st.sampled_from(OF_DIFFERENCES),
 )
 def test_token_losses_match_float64(shape, seed, beta, density, kind):
     rng = np.random.default_rng(seed)
@@ -202,7 +203,7 @@ def test_sigreg_is_finite_at_singular_features(name, rows):
         assert value == pytest.approx(np.log(features.shape[1]), abs=1e-5)  # collapsed is the worst there is
 
 
-@pytest.mark.parametrize("kind", sorted(LOSSES))
+@pytest.mark.parametrize("kind", OF_DIFFERENCES)
 @pytest.mark.parametrize("case", ["z = 0", "no masked token", "no valid scene", "z on the edge"])
 def test_token_losses_have_finite_gradients(kind, case):
     target = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
@@ -217,7 +218,7 @@ def test_token_losses_have_finite_gradients(kind, case):
 
 
 def test_token_loss_gradient_is_that_of_the_formula():
-    """Quadratic inside: z / beta; outside: the unit vector."""
+    """Quadratic inside: z / beta. Outside: the unit vector."""
     z = np.array([[[0.3, 0.4], [3.0, 4.0]]], np.float32)
     gradient = jax.grad(losses.smooth_l1)(z, np.zeros_like(z), np.ones((1, 2), bool), 2.0)
     np.testing.assert_allclose(gradient, [[[0.075, 0.1], [0.3, 0.4]]], rtol=1e-6)

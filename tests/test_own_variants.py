@@ -1,5 +1,6 @@
 """Variants of one's own as CONTRIBUTING tells them: each block becomes its file, outside the clone."""
 
+import inspect
 import re
 import sys
 
@@ -15,8 +16,9 @@ from cjepa_jax.objectives.base import Masking
 from tests import running
 
 BLOCKS = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", (running.ROOT / "CONTRIBUTING.md").read_text(), re.S))
-OWN = ("hide_one", "hiding_one", "test_hide_one", "agree", "agreeing", "test_agree", "my_losses")
-OWN += ("nearest", "nearest_eval", "test_nearest")
+OWN = ("hide_one", "hiding_one", "test_hide_one", "agree", "agreeing", "test_agree", "my_losses", "with_cosine")
+OWN += ("test_my_losses", "nearest", "nearest_eval", "test_nearest", "weights", "watching", "test_weights")
+OWN += ("arrays", "reading_arrays", "test_arrays")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,11 +35,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("module", [name for name in OWN if name.startswith("test_")])
-def test_the_tests_of_the_recipes_pass(module):
+def test_the_tests_of_the_recipes_pass(module, tmp_path):
     tests = [value for name, value in vars(__import__(module)).items() if name.startswith("test_")]
     assert tests
     for test in tests:
-        test()
+        test(*(tmp_path for _ in inspect.signature(test).parameters))
 
 
 def test_the_mask_of_the_config_draws_what_the_pipeline_wants():

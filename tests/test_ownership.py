@@ -60,10 +60,10 @@ def other_lock(folder):
     (folder / ".lock").write_text("host other, process 1\n")
 
 
-ANOTHER = "is another folder than it was when it was taken; what was saved is in .*/elsewhere$"
+ANOTHER = "is another folder than it was when it was taken. What was saved is in .*/elsewhere$"
 LOCK = "its .lock was deleted or replaced while the folder was in use"
 CHANGES = {
-    renamed: "was renamed while it was in use; what was saved is in .*/elsewhere$",
+    renamed: "was renamed while it was in use. What was saved is in .*/elsewhere$",
     deleted: "was deleted while it was in use$",
     replaced: ANOTHER,
     copied: ANOTHER,
@@ -128,7 +128,7 @@ def state(seed):
 
 @pytest.mark.parametrize("change", [renamed, replaced, taken_over], ids=lambda change: change.__name__)
 def test_a_save_that_is_under_way_ends_in_the_runs_own_folder(tmp_path, change, monkeypatch):
-    """The change comes while Orbax writes in the background: it would make folders anew at the old path."""
+    """The change comes while Orbax writes in the background: it would make folders again at the old path."""
     folder, own = tmp_path / "run", tmp_path / "elsewhere"
     with Workdir(folder, {"seed": 1}) as workdir:
         checkpoints = Checkpoints(workdir.checkpoints)
@@ -168,7 +168,7 @@ def test_a_link_to_the_folder_may_be_used_and_pointed_elsewhere_is_another_folde
         workdir.append_metrics({"step": 1})
         (tmp_path / "run").unlink()
         (tmp_path / "run").symlink_to("other")
-        with pytest.raises(Lost, match="is another folder than it was when it was taken; what was saved is in .*/one$"):
+        with pytest.raises(Lost, match="is another folder than it was when it was taken. What was saved is in .*/one$"):
             workdir.append_metrics({"step": 2})
     assert listed(tmp_path / "other") == []
 
@@ -227,7 +227,7 @@ def test_a_training_whose_folder_is_taken_away_ends_in_one_line(tmp_path, change
     assert (
         process.returncode == 2
         and line.startswith(f"error: {folder}: ")
-        and ("what was saved" in line or change is deleted)
+        and ("What was saved" in line or change is deleted)
     ), err
     assert all(text.startswith("warning: ") for text in warnings)
     assert (listed(folder) if folder.exists() else None) == before
@@ -236,6 +236,6 @@ def test_a_training_whose_folder_is_taken_away_ends_in_one_line(tmp_path, change
         steps = door.steps(own / "checkpoints")
         assert steps and all(run_manifest.verify(own / "checkpoints" / str(step), step) == [] for step in steps)
         done = running.start(running.command(own, train__steps=3000, log__every=1, checkpoint__every=5))
-        running.read_until(done, f"step {steps[-1] + 1}/")  # it goes on from there
+        running.read_until(done, f"step {steps[-1] + 1}/")  # it resumes from there
         done.send_signal(signal.SIGKILL)
         done.communicate()

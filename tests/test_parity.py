@@ -23,7 +23,7 @@ slow = pytest.mark.slow
 
 
 def step_on(devices=1, mode="jit", accumulate=1, depth=1, **layout):
-    """(the compiled step, the state before it, its batch) on so many devices."""
+    """(the compiled step, the state before it, its batch) on this number of devices."""
     mesh = sharding.make_mesh(layout, BATCH, accumulate, jax.devices()[:devices])
     own = BATCH // jax.process_count()
     first = own * jax.process_index()
@@ -112,7 +112,7 @@ def test_a_step_is_compiled_once(how):
 
 @slow
 def test_restored_on_other_devices_it_goes_on_alike(tmp_path):
-    """The state's bits, then the next loss; also from one mode to the other."""
+    """The state's bits, then the next loss. Also from one mode to the other."""
     step, state, batch = step_on(8, fsdp=4)
     state, _ = step(state, batch)
     saved = jax.device_get(state)
@@ -132,7 +132,7 @@ def test_restored_on_other_devices_it_goes_on_alike(tmp_path):
 @slow
 @pytest.mark.parametrize("how", [dict(), dict(fsdp=4), dict(mode="pmap")], ids=str)
 def test_two_processes_give_what_one_does(how, tmp_path):
-    """Two devices each, over jax.distributed; each process feeds its half of the batch."""
+    """Two devices each, over jax.distributed. Each process feeds its half of the batch."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -19,7 +19,7 @@ DOCUMENT = {  # the description's table of hyper-parameters, row by row, then th
     "objective.predictor.heads": 8,
     "objective.predictor.width": 384,
     "data.size": 224,
-    "data.frames": 1,  # images; clips of 16: vitl_video.py
+    "data.frames": 1,  # images. Clips of 16: vitl_video.py
     "optim.b1": 0.9,
     "optim.b2": 0.95,
     "optim.weight_decay": 0.05,
@@ -161,7 +161,7 @@ BASELINES = {  # all that each changes of clips.py; ... takes away
 
 
 def flat(section, name=""):
-    """Values by dotted key; an empty section is none."""
+    """Values by dotted key. An empty section is none."""
     leaves = {}
     for key, value in section.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Sin-cos codes: the formula, the token order, that no two places look alike; rotations; resizing as PyTorch does."""
+"""Sin-cos codes: the formula, the token order, that no two places look alike. Rotations. Resizing as PyTorch does."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_tokens_are_time_major_then_row_major():
 def test_images_split_the_width_between_rows_and_columns():
     codes = positions.sincos((1, 3, 5), 12).reshape(3, 5, 12)
     np.testing.assert_allclose(codes[2, 4], np.concatenate([code(2, 6), code(4, 6)]), atol=1e-6)
-    golden = [0, 0, 1, 1, 0.841471, 0.01, 0.540302, 0.99995]  # as V-JEPA's code; I-JEPA's has columns before rows
+    golden = [0, 0, 1, 1, 0.841471, 0.01, 0.540302, 0.99995]  # as V-JEPA's code. I-JEPA's has columns before rows
     np.testing.assert_allclose(positions.sincos((1, 3, 3), 8)[1], golden, atol=1e-6)
 
 

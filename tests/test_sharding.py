@@ -121,7 +121,7 @@ def test_what_fsdp_does_not_divide_stays_whole():
             {"fsdp": 2},
             "3 of params/predictor/object_embedding \\[3, 16\\] is not a multiple of fsdp = 2",
         ),
-        ([("kernel$", ())], {"fsdp": 2}, "sharding.fsdp = 2: divides no parameter of this model; must be 1"),
+        ([("kernel$", ())], {"fsdp": 2}, "sharding.fsdp = 2: divides no parameter of this model: must be 1"),
     ],
 )
 def test_rules_that_do_not_fit_are_refused(rules, layout, text):

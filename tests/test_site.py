@@ -20,7 +20,7 @@ METHOD = (DOCS / "METHOD.md").read_text()
 
 
 def prose(path):
-    """A page without its blocks of code; of a tutorial, the text of its cells."""
+    """A page without its blocks of code. Of a tutorial, the text of its cells."""
     text = path.read_text()
     if path.suffix == ".py":
         cells = re.findall(r"^# %% \[markdown\]\n((?:#.*\n)*)", text, flags=re.M)

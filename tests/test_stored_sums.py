@@ -3,7 +3,7 @@
 The stored numbers come from the version before the options were added. The loss is compared on every machine. The bits
 of the state, which a checkpoint holds, are compared only with the same compiler on the same kind of processor.
 
-    python -m tests.test_stored_sums     write the numbers anew, after a change that is meant to change them
+    python -m tests.test_stored_sums     write the numbers again, after a change that is meant to change them
 """
 
 import hashlib

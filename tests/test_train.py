@@ -31,7 +31,7 @@ def test_it_says_what_it_will_do_then_how_it_goes_then_where_things_are(finished
     workdir, _, out = finished
     for text in ("encoder/tokenizer/projection/kernel", "Total: ", f"run      {workdir}", "devices  1 x cpu"):
         assert text in out
-    assert "data     Balls, 64 scenes, 2 x 32^2, 16 tokens; intervened by rerender" in out
+    assert "data     Balls, 64 scenes, 2 x 32^2, 16 tokens, intervened by rerender" in out
     assert "steps    24 of 8 scenes" in out
     progress = [line for line in out.splitlines() if line.startswith("step ")]
     assert len(progress) == 12
@@ -189,8 +189,8 @@ def test_past_the_budget_the_run_stops_and_says_where_and_why(poisoned, tmp_path
     argv = poisoned(tmp_path, train__nonfinite_budget=1, checkpoint__every=2)
     line = running.error(argv, 5)
     culprit, _ = scene_at(3 * 8 + 1, 64, 0)
-    text = rf"2 non-finite steps, train.nonfinite_budget = 1: step 4: loss nan, gradient norm nan; scenes {culprit}; "
-    text += r"last finite: step 2, loss [\d.]+, grad_norm [\d.]+, learning_rate [\d.e-]+"
+    text = rf"2 non-finite steps, train.nonfinite_budget = 1: step 4: loss nan, gradient norm nan. Scenes {culprit}. "
+    text += r"Last finite: step 2, loss [\d.]+, grad_norm [\d.]+, learning_rate [\d.e-]+"
     assert re.fullmatch(f"error: {text}", line), line
     logged, _ = running.metrics(tmp_path)
     assert [line["step"] for line in logged] == [1, 2, 3, 4], "the steps before the stop are logged, the last included"

@@ -1,4 +1,4 @@
-"""The step: what is not finite changes nothing, whichever part of it; under jax.pmap on any number of devices the state
+"""The step: what is not finite changes nothing, whichever part of it. Under jax.pmap on any number of devices the state
 and the metrics of the one under jit."""
 
 import dataclasses
@@ -21,7 +21,7 @@ COUNTED = ("fallback_scenes", "skipped")
 
 
 class Parabola:
-    """The sum of w^2 + the constant batch[1]; where batch[0] is not 0 also sqrt(w - w): 0, with an infinite slope."""
+    """The sum of w^2 + the constant batch[1]. Where batch[0] is not 0 also sqrt(w - w): 0, with an infinite slope."""
 
     def loss(self, params, target, extra, batch, key, step):
         w = params["w"]
@@ -59,7 +59,7 @@ def test_a_step_that_is_not_finite_in_one_part_alone_changes_nothing(batch, rate
 
 
 class Drawn(PerExample):
-    """A scene's part of the loss is its own number times what is drawn with the slice's key; reduce draws too."""
+    """A scene's part of the loss is its own number times what is drawn with the slice's key. Reduce draws too."""
 
     def per_example_terms(self, params, target, extra, batch, key):
         drawn = jax.random.uniform(key)
@@ -106,7 +106,7 @@ def split(tree, devices):
 
 
 def joined(out):
-    """One device's (value, gradient), of which all have the same; every device's own scenes one after the other."""
+    """One device's (value, gradient), of which all have the same. Every device's own scenes one after the other."""
     for name, value in jax.tree_util.tree_leaves_with_path(out):
         if "per_scene" not in jax.tree_util.keystr(name):
             value = np.asarray(value)

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.mark.slow
 def test_real_steps_of_vitl(tmp_path):
-    """Only the batch, the number of steps and the probe's scenes are cut. In a process of its own: one device."""
+    """Only the batch, the number of steps and the probe's scenes are cut. In a separate process: one device."""
     cut = {
         "train.batch": 2,
         "train.steps": 2,

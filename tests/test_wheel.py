@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and a run of it that a clone goes on with. CI's stage `wheel` tries all commands."""
+"""The wheel: what is in it, and a run of it that a clone resumes. CI's stage `wheel` tries all commands."""
 
 import os
 import pathlib
@@ -47,7 +47,7 @@ def test_everything_is_in_the_package_and_nothing_beside_it(wheel):
 
 
 def test_a_run_begun_with_the_wheel_is_the_clones_run(wheel, tmp_path):
-    """Trained by name away from the clone; the clone, by path, finds it finished and its config to be its own."""
+    """Trained by name away from the clone. The clone, by path, finds it finished and its config to be its own."""
     environment = os.environ | {"PYTHONPATH": str(wheel[1]), "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     small = {"train__steps": 4, "checkpoint__every": 2, "probe__every": 0}
     argv = running.command(tmp_path / "run", "clips", **small)

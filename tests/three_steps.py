@@ -16,7 +16,7 @@ STEPS = 3
 SCENES, FRAMES, SIZE, OBJECTS, MAX_REMOVED = 4, 4, 16, 5, 3
 PATCH, TUBELET, GRID = 4, 2, (2, 4, 4)
 TOKENS = 32
-WIDTH, DEPTH, HEADS, HIDDEN = 24, 2, 3, 40  # the encoder's; no other number is its MLP's
+WIDTH, DEPTH, HEADS, HIDDEN = 24, 2, 3, 40  # the encoder's. No other number is its MLP's
 NARROW, NARROW_HEADS = 16, 2  # the predictor's
 FIRST, TOTAL, WARMUP, PEAK = 3, 20, 4, 3e-3  # steps 3, 4 and 5 of 20: over the end of the warm-up
 # epsilon is far above the rounding of gradients that are 0, such as those of the keys' biases
@@ -216,7 +216,7 @@ def scenes(setting: Setting, step: int) -> dict[str, np.ndarray]:
 
 
 def projected(leaves: dict[str, np.ndarray]) -> list[float]:
-    """Each leaf, by name, on a fixed direction of its own: a number that every entry changes, of the size of one."""
+    """Each leaf, by name, on its fixed direction: a number that every entry changes, of the size of one."""
     out = []
     for name, leaf in sorted(leaves.items()):
         direction = random(f"direction {name}").standard_normal(np.shape(leaf))

@@ -1,6 +1,6 @@
 """Three training steps in float64 PyTorch, written from the method's description alone, for tests/golden.
 
-    python -m tests.three_steps_torch          writes tests/golden/three_steps.json; needs PyTorch
+    python -m tests.three_steps_torch          writes tests/golden/three_steps.json. Needs PyTorch
 
 Nothing of the package is imported. Scenes are taken one by one, tokens are picked by index, and every formula is
 written out: the encoder, the predictor, the three losses, AdamW, its schedule, the moving average.
@@ -69,7 +69,7 @@ def layer(p, i):
 
 
 def transformer(p, x, depth, heads, kind, cross=None):
-    """Pre-norm blocks and a last norm, [n, D]. `cross` [n]: 1 context, 2 hidden; None: all attend to all."""
+    """Pre-norm blocks and a last norm, [n, D]. `cross` [n]: 1 context, 2 hidden. None: all attend to all."""
     for i in range(depth):
         b, width = layer(p["blocks"], i), x.shape[-1]
         q, k, v = linear(layer_norm(x, b["norm1"]), b["attention"]["qkv"]).split(width, -1)
@@ -253,7 +253,7 @@ class Adam:
         self.count = 0
 
     def step(self, leaves, gradient, rate):
-        """Moves the leaves; the Euclidean norm of all moves."""
+        """Moves the leaves. The Euclidean norm of all moves."""
         self.count += 1
         b1, b2, square = given.ADAM["b1"], given.ADAM["b2"], 0.0
         for name, leaf in leaves.items():
@@ -269,7 +269,7 @@ class Adam:
 
 
 def run(setting: Setting) -> list[dict]:
-    """What each of the three steps leaves behind: metrics, and every leaf of the state on a direction of its own."""
+    """What each of the three steps leaves behind: metrics, and every leaf of the state on its direction."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

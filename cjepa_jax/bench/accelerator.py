@@ -69,7 +69,7 @@ def _run(argv: list[str]) -> None:
 
     chosen = [name for name in args.sections.split(",") if name] or list(bench.SECTIONS)
     if unknown := [name for name in chosen if name not in bench.SECTIONS]:
-        parser.error(f"--sections: there is no section {unknown[0]!r}; there are {', '.join(bench.SECTIONS)}")
+        parser.error(f"--sections: there is no section {unknown[0]!r}. There are {', '.join(bench.SECTIONS)}")
     try:
         subject = bench.Subject.default(args.variant, args.size, args.batch)
     except RuntimeError as error:

@@ -63,7 +63,7 @@ def load() -> dict[str, str]:
     now, count = os.getloadavg()[0], processors()
     report = {"load at the start": f"{now:.1f} on {count} processors"}
     if now > count:
-        report["NOT VALID"] = "the ratio: more programs run than there are processors; repeat it when they are done"
+        report["NOT VALID"] = "the ratio: more programs run than there are processors. Repeat it when they are done"
     return report
 
 

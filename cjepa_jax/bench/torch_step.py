@@ -290,4 +290,5 @@ def require(objective: Any, optim: Any) -> None:
             wanted[f"objective.{part}.{key}"] = getattr(objective, part, {}).get(key, default), default
     for key, (value, allowed) in wanted.items():
         if value not in (allowed if isinstance(allowed, tuple) else (allowed,)):
-            raise ConfigError(f"{key}: --against=torch knows {allowed!r} only")
+            shown = "" if key == "objective.type" else f" = {value!r}"
+            raise ConfigError(f"{key}{shown}: --against=torch knows {allowed!r} only")

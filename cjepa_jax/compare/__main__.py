@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
                 chosen = cells if args.index is None else cells[args.index : args.index + 1]
                 ended = run(lab, chosen, args.jobs)
                 if PREEMPTED in ended:
-                    print("stopped by a signal; the same command resumes")
+                    print("stopped by a signal. The same command resumes")
                     return PREEMPTED
                 failed += sum(map(bool, ended))
     if args.index is None and args.phase in ("all", "table"):

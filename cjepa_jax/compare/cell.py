@@ -129,7 +129,7 @@ class Lab:
             about = {key: found["about"][key] for key in ("devices", "version")}
             asked = {name: found["protocols"][name] for name in self.suite.evals.get("protocols", {})}
         except (KeyError, TypeError) as error:
-            raise CellError(f"{where / 'results.json'}: is not the results of an evaluation; delete it") from error
+            raise CellError(f"{where / 'results.json'}: is not the results of an evaluation. Delete it") from error
         return {"about": about, "protocols": asked, "evaluated by": commit_then}
 
     def cost(self, cell: Cell) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class Lab:
             return None
         records = [self.finished(other) for other in mine]
         if missing := [other.name for other, record in zip(mine, records, strict=True) if record is None]:
-            raise ConfigError(f"{cell.name}: run --phase=tune first; {', '.join(missing)} missing")
+            raise ConfigError(f"{cell.name}: run --phase=tune first. {', '.join(missing)} missing")
         scores = [validation_score(record, self.suite.tuning.get("metric", "")) for record in records]
         if not np.isfinite(max(scores)):
             raise ConfigError(f"{cell.name}: {method} diverged at every value of tuning.values")
@@ -230,7 +230,7 @@ class Lab:
             log.warning("%s: compiled code is kept in your own cache instead", error)
             return None
         if others:
-            log.warning("%s: others may write there; compiled code is kept in your own cache instead", others[0])
+            log.warning("%s: others may write there. Compiled code is kept in your own cache instead", others[0])
         return None if others else folder
 
 

@@ -115,7 +115,7 @@ class Suite:
             return None
         record = read_object(file)
         if wrong := _damage(record) or _strange(record, cell):
-            raise ConfigError(f"{file}: is not a record of a cell ({wrong}); delete it")
+            raise ConfigError(f"{file}: is not a record of a cell ({wrong}). Delete it")
         now = json.loads(json.dumps(self.overrides(cell, record["steps"], next(iter(record["tuned"].values()), None))))
         then = record.get("overrides", {})
         changed = [key for key in sorted(now.keys() | then.keys()) if now.get(key) != then.get(key)]
@@ -127,7 +127,7 @@ class Suite:
             changed += ["flops"] if abs(record["flops"] - wanted) > record["flops"] / max(record["steps"], 1) else []
         if changed:
             raise ConfigError(
-                f"{file}: was made by other settings ({', '.join(changed)}); another --workdir starts afresh"
+                f"{file}: was made by other settings ({', '.join(changed)}). Another --workdir starts afresh"
             )
         return record
 

@@ -250,7 +250,7 @@ def _disagreements(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{frames} = {values[frames]}: must be 1 or a multiple of {tubelet} = {values[tubelet]}"
         times = max(1, values[frames] // values[tubelet])
         if have(size, variant) and values[size] == patch and times == 1:
-            yield f"{size} = {values[size]}: the scene is a single token; masking needs at least 2"
+            yield f"{size} = {values[size]}: the scene is a single token. Masking needs at least 2"
         if have(size, variant) and times * (values[size] // patch) ** 2 > MOST_TOKENS:
             tokens = times * (values[size] // patch) ** 2
             yield f"{size} = {values[size]}: the scene has {tokens} tokens, at most {MOST_TOKENS} are possible"

@@ -49,7 +49,7 @@ MOST_BATCHES, COLD = 16, 5  # different batches, and runs from the disk
 def main(config, _) -> int:
     """Prints the machine and one line per measurement. Nothing is written."""
     core = one_core()
-    print(f"{'machine':24} {processor()}, {os.cpu_count()} cores, of which {core}; Python {platform.python_version()}")
+    print(f"{'machine':24} {processor()}, {os.cpu_count()} cores, of which {core}, Python {platform.python_version()}")
     versions = f"numpy {np.__version__}, OpenCV {cv2.__version__}, pymunk {metadata.version('pymunk')}"
     print(f"{'packages':24} {versions}")
     for name, text in report(config, flags.FLAGS.split, flags.FLAGS.seconds, flags.FLAGS.shards):

@@ -20,9 +20,9 @@ def _flags():
 
     from absl import flags
 
-    flags.DEFINE_string("out", None, "the folder to write into; made if need be")
+    flags.DEFINE_string("out", None, "the folder to write into, made if need be")
     flags.DEFINE_list("splits", "train,eval", "the splits to read, with commas between")
-    flags.DEFINE_integer("workers", os.cpu_count(), "processes; default: one per core", lower_bound=1, upper_bound=1024)
+    flags.DEFINE_integer("workers", os.cpu_count(), "processes. Default: one per core", lower_bound=1, upper_bound=1024)
 
 
 if __name__ == "__main__":
@@ -161,7 +161,7 @@ def lines_of(facts: dict[str, dict[str, Any]]) -> list[str]:
         if "fallback" in each:
             text += f", {100 * each['fallback']:.0f} % fall back to blocks"
         lines.append(text)
-        lines += [f"  {kind['scenes']} x {kind['kind']}; first: {kind['first']}" for kind in each["problems"][:5]]
+        lines += [f"  {kind['scenes']} x {kind['kind']}. First: {kind['first']}" for kind in each["problems"][:5]]
     return lines
 
 

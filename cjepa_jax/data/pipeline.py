@@ -28,7 +28,7 @@ from cjepa_jax.runtime.preemption import STOP
 # Second words of seeds, so that no two purposes share a stream. Sources that simulate use 0 and 1 for their splits.
 DRAW, SHUFFLE = 2, 3
 SIMULATED = ("rerender", "rerender_other")  # intervened scenes for which the source is asked
-CONTROLS = ("rerender_other", "second_view")  # those that do not show the removal that the predictor is told of
+CONTROLS = ("rerender_other", "second_view")  # their intervened scene does not match the removal given to the predictor
 PICTURED = ("zero_pixels", *SIMULATED, "second_view")  # those that are a video
 SUBSTITUTES = 8  # scenes that are tried in all: an unreadable one and those after it
 PATIENCE = 600.0  # seconds that a data worker may take for one scene
@@ -353,7 +353,7 @@ def _why(error: RuntimeError, patience: float) -> CjepaError:
 
 def _no_room(what: str) -> StorageError:
     where = paths.file_system(paths.SHARED_MEMORY)
-    return StorageError(f"{what}: batches go through {where}; in a container give more (docker: {MORE}), or {WITHOUT}")
+    return StorageError(f"{what}: batches go through {where}. In a container give more (docker: {MORE}), or {WITHOUT}")
 
 
 class _Alive:

@@ -69,7 +69,7 @@ def parse(argv: list[str] | None = None) -> Namespace:
         "--out",
         type=cli.path_argument,
         required=True,
-        help="folder of the masks; DIR/segments beside DIR/images suits Coco",
+        help="folder of the masks. DIR/segments beside DIR/images suits Coco",
     )
     add("--backend", choices=BACKENDS, required=True, help="Segment Anything, or superpixels")
     add("--max-broken", type=number(float, 0, 1), default=0.001, help="share of images that may be unreadable")
@@ -87,7 +87,7 @@ def parse(argv: list[str] | None = None) -> Namespace:
     add("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
     add("--batch", type=number(int, 1), default=64, help="points decoded at a time (64)")
     add = slic.add_argument
-    add("--segments", type=number(int, 2, 1000), help="seeds; small pieces are merged, so fewer are left (16)")
+    add("--segments", type=number(int, 2, 1000), help="seeds. Small pieces are merged, so fewer are left (16)")
     add("--compactness", type=number(float, 1e-6), help="weight of place against colour (10)")
     return parser.parse_args(argv)
 
@@ -120,7 +120,7 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
     file = out / annotations.SETTINGS
     if not file.exists():
         if any(not other.name.startswith(".") for other in out.iterdir()):
-            raise ConfigError(f"--out={out}: holds other files; name a new folder, or one that this command made")
+            raise ConfigError(f"--out={out}: holds other files. Name a new folder, or one that this command made")
         write_atomically(file, json.dumps(settings, indent=2) + "\n")
         return
     try:

@@ -19,7 +19,7 @@ def _flags():
     flags.DEFINE_integer("first", 0, "the first scene", lower_bound=0)
     flags.DEFINE_integer("scenes", 4, "how many scenes", lower_bound=1, upper_bound=64)
     flags.DEFINE_integer("remove", None, "remove this object of every scene, not those that the mask draws")
-    flags.DEFINE_integer("scale", 0, "enlargement of the frames; 0: to about 192 pixels", lower_bound=0, upper_bound=16)
+    flags.DEFINE_integer("scale", 0, "enlargement of the frames. 0: to about 192 pixels", lower_bound=0, upper_bound=16)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def parser() -> cli.Parser:
     flags.add_argument("--slots", type=cli.path_argument, required=True, help="the pickle of slots")
     flags.add_argument("--actions", type=cli.path_argument, help="a pickle of actions")
     flags.add_argument("--proprio", type=cli.path_argument, help="a pickle of the agent's states")
-    flags.add_argument("--out", type=cli.path_argument, required=True, help="the folder to write; made if need be")
+    flags.add_argument("--out", type=cli.path_argument, required=True, help="the folder to write, made if need be")
     flags.add_argument("--log", choices=cli.LEVELS, default="info", help="how much to print")
     return flags
 

@@ -127,7 +127,7 @@ class Classify:
         for i, guess in enumerate(test.guesses):
             found[bench.models[i].name]["accuracy/attentive"] = float((guess == test.y).mean())
         common = float((test.y == np.bincount(fit.y).argmax()).mean())
-        notes = [f"{classes} classes; heads are fitted on {len(fit.y)} scenes."]
+        notes = [f"{classes} classes. Heads are fitted on {len(fit.y)} scenes."]
         if self.low_shot:
             notes.append(
                 f"linear, few: fitted on {len(few)} scenes, {self.low_shot:.0%} and at least one of each class."
@@ -190,10 +190,10 @@ def classes_of(arrays: Mapping[str, np.ndarray], names: Sequence[str], label: st
         y = arrays["class"].astype(np.int64)
     else:
         known = label in names or (integer(label, 0) and label < len(names))
-        require(known, f"{protocol}.label = {label!r}", f"a label of that name; the source has {list(names)}")
+        require(known, f"{protocol}.label = {label!r}", f"a label of that name. The source has {list(names)}")
         index = label if isinstance(label, int) else list(names).index(label)
         y = np.rint(arrays["labels"][:, index]).astype(np.int64)
-    require((y >= 0).all(), protocol, "a class of every scene, 0 or more; this split says -1 of some")
+    require((y >= 0).all(), protocol, "a class of every scene, 0 or more. This split says -1 of some")
     return y
 
 

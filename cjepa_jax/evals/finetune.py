@@ -200,7 +200,7 @@ class Finetune:
         """The scenes' videos, and their classes as "labels", int32 [n]."""
         y = classes_of(scenes.arrays, scenes.source.label_names, self.label, "finetune")
         known = f"classes 0 to {self.classes - 1} (classes = {self.classes})"
-        require(y.max() < self.classes, "finetune", f"{known}; the data have {y.max()}")
+        require(y.max() < self.classes, "finetune", f"{known}. The data have {y.max()}")
         return {"video": scenes.arrays["video"], "labels": y.astype(np.int32)}
 
     def _accuracy(self, bench: Bench, fit: dict, test: dict) -> Result:
@@ -258,7 +258,7 @@ class Finetune:
     def _note(self, bench: Bench) -> str:
         rates = f"encoder {self.share * bench.rate:.2g}, head {self.head_share * bench.rate:.2g}"
         rates += f", layer-wise decay {self.layer_decay:g}" if self.layer_decay < 1 else ""
-        return f"{self.steps} steps of {self.batch} scenes; peak rates: {rates}"
+        return f"{self.steps} steps of {self.batch} scenes. Peak rates: {rates}"
 
 
 def check_options(protocol: str, options: Any, limits: Mapping[str, bool], texts: Mapping[str, str]) -> None:

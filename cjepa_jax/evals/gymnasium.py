@@ -62,9 +62,9 @@ class Environment:
             object.__setattr__(self, "box", env.action_space)
             box = load().spaces.Box
             if not isinstance(self.box, box) or not np.issubdtype(self.box.dtype, np.floating):
-                raise self._error(f"its actions are {self.box}; they must be a Box of floats")
+                raise self._error(f"its actions are {self.box}: must be a Box of floats")
             if not self.box.is_bounded():
-                raise self._error("its actions have no limits; wrap it in gymnasium.wrappers.RescaleAction")
+                raise self._error("its actions have no limits. Wrap it in gymnasium.wrappers.RescaleAction")
             if env.render_mode != "rgb_array" or "rgb_array" not in env.metadata.get("render_modes", ()):
                 raise self._error("has no render_mode 'rgb_array', so a model cannot see it")
             self._reset(env, 0)
@@ -91,7 +91,7 @@ class Environment:
             return gymnasium.make(self.name, render_mode="rgb_array", disable_env_checker=True, **self.options)
         except Exception as error:  # of any code that the name imports
             text = f"{type(error).__name__}: {one_line(str(error))}"
-            raise self._error(f"{text}; name it as gymnasium.make does: ID, or MODULE:ID") from error
+            raise self._error(f"{text}. Name it as gymnasium.make does: ID, or MODULE:ID") from error
 
     def _called(self, what: str, function: Callable[..., Any], *given: Any) -> Any:
         """What the environment's code returns. Raises ConfigError for all that it raises."""
@@ -115,7 +115,7 @@ class Environment:
         """An image as the model sees it, uint8 [S,S,3]. Raises ConfigError for anything else than an image."""
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise self._error(f"{where} gives {image.dtype} {list(image.shape)}; it must give uint8 [H, W, 3]")
+            raise self._error(f"{where} gives {image.dtype} {list(image.shape)}. It must give uint8 [H, W, 3]")
         frames = video.reduce_frames(image[None], self.size)
         return transforms.centre_square(*frames.shape[1:3]).frames(frames, self.size)[0]
 
@@ -141,7 +141,7 @@ class Environment:
             frames = episode_file.read(self.goal, int(last), count=1, stride=1, agent=())
             return self.shown(frames[episode_file.PIXELS][0], self.goal)
         if "goal" not in info:
-            text = "its reset gives no image info['goal']; name options of a reset, or a file of episodes, with --goal"
+            text = "its reset gives no image info['goal']. Name options of a reset, or a file of episodes, with --goal"
             raise self._error(text)
         return self.shown(info["goal"], "info['goal']")
 

@@ -205,7 +205,7 @@ def area(truth: np.ndarray, scores: np.ndarray, scene: np.ndarray) -> tuple[floa
     """(AUROC, its derivative by the weight of each scene), for `half`. NaN where all labels are equal.
 
     truth bool [P], scores [P], scene int [P]. The derivative is the sum of a scene's placements, less their mean
-    (DeLong et al. 1988, with scenes in the place of items).
+    (DeLong et al. 1988, with scenes instead of items).
     """
     positive, negative = scores[truth], scores[~truth]
     if not len(positive) or not len(negative):

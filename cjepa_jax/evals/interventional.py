@@ -156,8 +156,8 @@ class Interventional:
         notes = []
         for name, wanted, asked in (("fitting", self.questions_fit, fit), ("test", self.questions_test, test)):
             left, alone = wanted - len(asked.video), int((asked.other < 0).sum())
-            text = f"{len(asked.video)} {name} questions; {left} left out, in groups of four with an object"
-            notes.append(f"{text} that no token shows; {alone} have no other object to remove")
+            text = f"{len(asked.video)} {name} questions. {left} left out, in groups of four with an object"
+            notes.append(f"{text} that no token shows. {alone} have no other object to remove")
         return notes
 
 

@@ -29,9 +29,9 @@ Predict = Callable[[np.ndarray], np.ndarray]  # slots [B, T_h, K, D] -> the next
 class Rollout:
     """The root mean squared error of predicted slots at each frame after the history.
 
-    The model predicts its whole future at once. For a longer horizon the history is moved on, with predictions in the
-    place of what is no longer given, as in the published rollouts (arXiv 2602.11389). Scenes are simulated for as many
-    frames as the horizon needs, so the source must have a field `frames`.
+    The model predicts its whole future at once. For a longer horizon the history is moved on, with predictions
+    instead of what is no longer given, as in the published rollouts (arXiv 2602.11389). Scenes are simulated for as
+    many frames as the horizon needs, so the source must have a field `frames`.
 
     Metrics (smaller is better): "rmse/slots" over all components of the slots that hold an object, and, if the source
     can say where its slots are (`places`), "rmse/position" in view widths, "rmse/position touching" for objects that

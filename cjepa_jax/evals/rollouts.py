@@ -69,7 +69,7 @@ class Rollouts:
         for i, step in enumerate(self.steps):
             scores += _rowed(f"rollout/{step}", [each[i] for each in errors], count)
             scores.append(base.Score(f"rollout/{step}", "copying", 1.0, count=count, kind="floor"))
-        return base.Result(scores, notes=(f"{count} episodes of {self.frames} frames; rollout: lower is better",))
+        return base.Result(scores, notes=(f"{count} episodes of {self.frames} frames. rollout: lower is better",))
 
     def _test(self, bench: base.Bench) -> tuple[str, int]:
         return bench.test_split, bench.test

@@ -78,7 +78,7 @@ class States:
             )
             notes.append(
                 f"Objects: {len(objects[0].rows)} to fit on and {len(objects[1].rows)} to test, those that touch a "
-                f"patch at the middle tubelet; {PLACE}: the patches' centre, extent and number; {LOOKS}: their mean "
+                f"patch at the middle tubelet. {PLACE}: the patches' centre, extent and number. {LOOKS}: their mean "
                 "colour as well."
             )
         return Result(scores, notes=notes)

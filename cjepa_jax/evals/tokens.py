@@ -92,7 +92,7 @@ class Tokens:
                 scores.append(over_inits(metric, [found[model.name][metric] for model in bench.randoms], count))
         for metric, row, value in floors:
             scores.append(Score(metric, row, value, count=counts.get(metric, len(test.touches)), kind="floor"))
-        notes = (f"{self.each} tokens of each scene; heads are fitted on {len(train.touches)} tokens.",)
+        notes = (f"{self.each} tokens of each scene. Heads are fitted on {len(train.touches)} tokens.",)
         return Result(scores, notes=notes)
 
     def _drawn(self, part: Scenes, kind: str, seed: int, index: int) -> Drawn:

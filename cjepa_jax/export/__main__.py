@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     for name, (_, default, text) in cli.READING.items():
         how = {"action": "store_true"} if default is False else {"type": type(default), "default": default}
         parser.add_argument(f"--{name}", help=text, **how)
-    parser.add_argument("--step", type=int, help="that checkpoint of the run; by default the newest")
+    parser.add_argument("--step", type=int, help="that checkpoint of the run. By default the newest")
     parser.add_argument(
         "--part", default="", help='which encoder, such as "target" of a run (with --layout=timm or transformers)'
     )
@@ -97,7 +97,7 @@ def _opened(arguments):
     else:
         model = pretrained.load_weights(given, arguments.step, strict=True, trust=arguments.trust, reading=reading)
     if _part_written(model, arguments) and arguments.layout not in ONE_PART:
-        text = f"goes with --layout={' or '.join(ONE_PART)}; the others hold every part"
+        text = f"goes with --layout={' or '.join(ONE_PART)}. The others hold every part"
         raise ConfigError(f"--part={arguments.part}: {text}")
     return model
 

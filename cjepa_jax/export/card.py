@@ -130,7 +130,7 @@ def _measured(model: Pretrained, training: Mapping[str, Any]) -> Iterator[str]:
         _cell, (model.about.get("step"), training.get("seed"), probes.get("train"), probes.get("test"))
     )
     yield (
-        f"The last probe of the run up to these weights (step {step}, seed {seed}; one run, no spread): frozen "
+        f"The last probe of the run up to these weights (step {step}, seed {seed}, one run, no spread): frozen "
         f"features of held-out scenes, {train} to fit on, {test} to score.\n"
     )
     yield from ("| probe | trained | random init | pixel PCA |", "|---|---|---|---|")

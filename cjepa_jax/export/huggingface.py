@@ -107,7 +107,7 @@ def _architecture(model: Pretrained) -> str:
     if kind not in ("sincos", "table"):
         raise ConfigError(f"{where}: must be 'rope_tile' (VJEPA2Model), or 'sincos' or 'table' (IJepaModel, images)")
     if clips or model.input.get("frames", 1) > 1:
-        raise ConfigError(f"{where}: must be 'rope_tile' (VJEPA2Model) for clips; IJepaModel takes images only")
+        raise ConfigError(f"{where}: must be 'rope_tile' (VJEPA2Model) for clips. IJepaModel takes images only")
     return "ijepa"
 
 

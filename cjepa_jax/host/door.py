@@ -113,7 +113,7 @@ def _require_same(root: pathlib.Path, owned: Owned) -> None:
     if owned.lock:
         lock = _stat(root / LOCK)
         if lock is None or not os.path.samestat(lock, owned.lock):
-            raise Lost(root, f"its {LOCK} was deleted or replaced while the folder was in use; what was saved is there")
+            raise Lost(root, f"its {LOCK} was deleted or replaced while the folder was in use. What was saved is there")
 
 
 def _stat(path: pathlib.Path) -> os.stat_result | None:
@@ -131,7 +131,7 @@ def _fate(owned: Owned, taken: bool) -> str:
         now = os.readlink(f"{HERE}/{owned.number}")
     if os.fstat(owned.number).st_nlink == 0 or now.endswith(" (deleted)"):
         return "was deleted while it was in use" + (", and another folder has taken its place" if taken else "")
-    where = f"; what was saved is in {now}" if now else ""
+    where = f". What was saved is in {now}" if now else ""
     return ("is another folder than it was when it was taken" if taken else "was renamed while it was in use") + where
 
 

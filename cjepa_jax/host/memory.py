@@ -75,7 +75,7 @@ def release() -> None:
     """Gives the system back what is free of a heap that never shrinks (`cli.restart_with_huge_pages`).
 
     For the moments between steps and other work that needs as much: a ViT-L/16's first save and probe would otherwise
-    meet the holes that initialisation and the steps left, 24 GiB instead of 18. What the steps need they get anew.
+    meet the holes that initialisation and the steps left, 24 GiB instead of 18. What the steps need they get again.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim:  # glibc

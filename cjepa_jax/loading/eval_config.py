@@ -44,11 +44,11 @@ def complete(config: ConfigDict, given: Callable[[str], str], load: Callable[[st
         return config
     if strange := [key for key in config if key not in SECTIONS]:
         text = "an evaluation's config has the sections evals and data only"
-        raise ConfigError(f"--config: {strange[0]}: {text}; a training config has objective too")
+        raise ConfigError(f"--config: {strange[0]}: {text}. A training config has objective too")
     schema = load(SCHEMA)
     base = of_checkpoint(checkpoint, (*foreign.trusted(given("trust")), *foreign.named(config)))
     if base is not None and training:
-        raise ConfigError(f"--training={training}: is for checkpoints without a config; {checkpoint} has one")
+        raise ConfigError(f"--training={training}: is for checkpoints without a config. {checkpoint} has one")
     made = _filled(base or load(training or DEFAULT), schema, checkpoint).unlock()
     made.evals = schema.evals.copy_and_resolve_references()
     _put(made, "evals", config.get("evals", {}))

@@ -97,10 +97,10 @@ def pixels(images: Any, takes: Takes) -> np.ndarray:
     if pictures and array.size and array.dtype != np.uint8:
         least, most = array.min(), array.max()
         if not (least >= 0 and most <= 255):  # also for NaN
-            hint = "; do not normalise: the model does" if floats and least < 0 else ""
+            hint = ". Do not normalise: the model does" if floats and least < 0 else ""
             raise InputError(f"images: values from {least:g} to {most:g}: must be in 0..255{hint}")
         if floats and 0 < most < SMALL:
-            raise InputError(f"images: floats up to {most:g}: pixels are 0..255 here; multiply by 255")
+            raise InputError(f"images: floats up to {most:g}: pixels are 0..255 here. Multiply by 255")
     video = array if floats else array.astype(np.uint8, copy=False)
     video = video[None] if video.ndim == 3 else video
     video = video if array.ndim == 5 else video[:, None]
@@ -113,7 +113,7 @@ def _check_size(given: tuple[int, ...], shape: tuple[int, ...], takes: Takes) ->
     if frames == 1 and takes.frames > 1:
         clip = ""
         if len(given) == 4:
-            clip = f"; frames of one clip: images[None]; single pictures: np.repeat(images[:, None], {takes.frames}, 1)"
+            clip = f". Frames of one clip: images[None]. Single pictures: np.repeat(images[:, None], {takes.frames}, 1)"
         text = (
             f"one frame each, the model takes clips [B, T, H, W, {shape[-1]}] with T a multiple of {takes.frames}{clip}"
         )
@@ -133,13 +133,13 @@ def _check_size(given: tuple[int, ...], shape: tuple[int, ...], takes: Takes) ->
 def _hint(array: np.ndarray, channels: int) -> str:
     if channels != 3:
         first = [axis for axis, length in enumerate(array.shape[:-1]) if length == channels and axis >= array.ndim - 4]
-        return f"; channels come last: np.moveaxis(images, {first[-1]}, -1)" if array.ndim > 2 and first else ""
+        return f". Channels come last: np.moveaxis(images, {first[-1]}, -1)" if array.ndim > 2 and first else ""
     if array.ndim == 2 or (array.ndim and array.shape[-1] == 1):
-        return "; grey pictures need three equal channels"
+        return ". Grey pictures need three equal channels"
     if array.shape[-1:] == (4,):
-        return "; without the fourth channel: images[..., :3]"
+        return ". Without the fourth channel: images[..., :3]"
     first = [axis for axis, length in enumerate(array.shape[:-1]) if length == 3 and axis >= array.ndim - 4]
-    return f"; channels come last: np.moveaxis(images, {first[-1]}, -1)" if array.ndim > 2 and first else ""
+    return f". Channels come last: np.moveaxis(images, {first[-1]}, -1)" if array.ndim > 2 and first else ""
 
 
 def objects_of(masks: Any, shape: tuple[int, ...], ndim: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Whether masks tell the predictor which objects they hide."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax.configuration import build, seeds
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import check
 
 MOST = 2**26  # objects times tokens
@@ -19,9 +21,22 @@ def names_objects(mask: Any, grid: tuple[int, int, int]) -> bool:
 
 
 def tells_objects(draw: Callable[..., Any], grid: tuple[int, int, int]) -> bool:
-    """Whether a function that draws masks says which objects it hides. This is checked by draws on artificial objects
-    of every size, so that some can be hidden under any limits and anchor. What the draws hide is not checked: one of
-    the objects is the whole scene."""
+    """Whether a function that draws masks says which objects it hides: its attribute `names_objects`, if it has one.
+
+    Otherwise the function is called, so that a mask is one plain function without a declaration. The check draws masks
+    for artificial objects of many sizes. So at least one object can be hidden for all area limits and anchors. The
+    draws themselves are not checked: one of the objects is the whole scene.
+
+    Raises: ConfigError for an attribute that is not True or False.
+    """
+    function = draw
+    while isinstance(function, functools.partial):
+        function = function.func
+    told = getattr(function, "names_objects", None)
+    if told is not None:
+        if not isinstance(told, bool):
+            raise ConfigError(f"mask.type: names_objects of the function is {told!r}: must be True or False")
+        return told
     count = math.prod(grid)
     objects = min(count, max(1, MOST // count))
     sizes = np.linspace(1, count, objects).astype(int)  # 1, 2, 3, ... if they are few enough

@@ -42,7 +42,7 @@ def draw(
       kind, then masked and dropped of the second.
     Raises: ConfigError naming an option that cannot work.
     """
-    limit = "must be pairs (tubes, at least 1; share of the plane, above 0 and up to 1)"
+    limit = "must be pairs (tubes, at least 1, and share of the plane, above 0 and up to 1)"
     require(len(kinds) > 0 and all(map(_is_kind, kinds)), "kinds", kinds, limit)
     require_range("aspect", aspect)
     most = f"must be whole, from 1 to {MOST_SCENES}"

@@ -52,8 +52,8 @@ def gather(tokens: Float[Array, "B N D"], rows: Rows) -> tuple[Float[Array, "SR 
 
 
 def unpacked(context: Bool[Array, "B N"], rows: Rows | None = None) -> Rows:
-    """The layout in which each scene has a row of its whole grid, in which only context tokens count. For a context
-    that is made within a step, when shapes are fixed already. rows: a layout of as many shards (None: of one)."""
+    """One row per scene, covering the whole grid. Only context tokens are valid. For a context that is made within a
+    step, when shapes are fixed already. rows: a layout with the same number of shards (None: one shard)."""
     shards = 1 if rows is None else rows.index.shape[0]
     scenes, tokens = context.shape
     end = scenes // shards * tokens

@@ -17,7 +17,7 @@ from cjepa_jax.types import Array, Batch, Params, TrainState
 class Place(Monitor):
     """The share of the hidden targets' variance that the mean of the batch's other scenes at the same place explains.
 
-    It is a floor of `explained/prediction`, because target networks mostly tell tokens apart by their places. With n
+    It is a floor of `explained/prediction`, because target features mostly encode token position. With n
     scenes that hide a place the floor is too low by (1 - share) / (n - 1). Places that one scene hides do not count.
     """
 

@@ -70,7 +70,7 @@ class Scheduled:
         """Its metrics, "name/..." each. Raises ConfigError, one line, if a monitor of the user's fails or returns
         anything but finite numbers."""
         if self.target and self.has(metrics):
-            raise ConfigError(f"monitors.{self.name}: the run's own metrics have this name; choose another one")
+            raise ConfigError(f"monitors.{self.name}: the run's own metrics have this name. Choose another one")
         with self._named(f"at step {metrics['step']}"):
             found = self.monitor(state, batch, metrics)
         return {} if found is None else dict(self._numbers(found))

@@ -17,7 +17,7 @@ class Factored(Jepa):
     """Jepa with a predictor for scenes whose hidden tokens are whole times, and another one for all other scenes.
 
     Masks are those of masks/factored.py. `predictor` holds the arguments of both. The remaining fields are Jepa's.
-    Where both predictors have the same parameters it is Jepa, to the bit.
+    If both predictors have the same parameters, results are bit-identical to Jepa's.
 
     Metrics: "error/motion" and "error/content" are the prediction loss of the scenes of each predictor.
     """

@@ -18,7 +18,7 @@ from cjepa_jax.objectives.explained import explained, moments
 from cjepa_jax.schedules import ema_momentum
 from cjepa_jax.types import Array, Batch, Params
 
-SLICES = 256  # directions of the Epps-Pulley statistic, drawn anew each step
+SLICES = 256  # directions of the Epps-Pulley statistic, drawn again each step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Jepa(PerExample):
     second_mask = True
     kinds: ClassVar[tuple[str, ...]] = ("video", "episodes", "spectrogram")
     method = (
-        "Causal-JEPA: an encoder sees the tokens of the objects that stay, an EMA copy of it the whole scene; "
-        "a narrow predictor infers the latents of the removed objects and the change of the rest"
+        "Causal-JEPA: an encoder sees the tokens of the objects that stay, an EMA copy of it the whole scene. "
+        "A narrow predictor infers the latents of the removed objects and the change of the rest"
     )
 
     def __post_init__(self):
@@ -136,7 +136,7 @@ class Jepa(PerExample):
         return {}
 
     def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
-        """The three terms: each scene that counts weighs the same, and SIGReg is one, of all scenes."""
+        """METHOD (7) to (10): each scene that counts weighs the same, and SIGReg is one term of all scenes."""
         pooled, valid = terms["pooled"], stats["valid"]
         values = {"prediction": losses.masked_mean(terms["prediction"], valid)}
         values["sigreg"], floor, kl = self._sigreg(pooled, valid, key)
@@ -175,7 +175,7 @@ class Jepa(PerExample):
         return self._encoder.apply({"params": params["encoder"]}, batch.observation, **chosen)
 
     def predict(self, params: Params, context: Array, batch: Batch) -> tuple[Array, Array]:
-        """Predicted tokens and predicted change, float32 [B, N, D] each, from encoded context tokens."""
+        """METHOD (5): predicted tokens and predicted change, float32 [B, N, D] each, from encoded context tokens."""
         return self._predictor.apply(
             {"params": params["predictor"]},
             context,
@@ -188,7 +188,7 @@ class Jepa(PerExample):
         )
 
     def targets(self, target: Params, batch: Batch) -> tuple[Array, Array | None]:
-        """s_full and s_int, float32 [B, N, D], without gradient. s_int is None if the causal term has no weight."""
+        """METHOD (3): s_full and s_int, float32 [B, N, D], without gradient. s_int is None without a causal term."""
         target = jax.lax.stop_gradient(target)
         full = self.encode(target, batch.observation).astype(jnp.float32)
         if not self.causal_weight:

@@ -157,7 +157,7 @@ class LeJepa(Siamese):
     """LeJEPA (arXiv 2511.08544): projections of all views agree and are distributed as N(0, I). No target network.
 
     L = (1 - lambda) mean((mean over large views - view)^2) + lambda SIGReg, lambda = `weight`. SIGReg is the
-    Epps-Pulley statistic per view on `slices` directions drawn anew each step, with `knots` points up to `t_max`,
+    Epps-Pulley statistic per view on `slices` directions drawn again each step, with `knots` points up to `t_max`,
     averaged over views (as the paper's minimal listing has it). With `views.small`, small views are drawn too (the
     paper's main recipe: two large and six small ones). They enter both terms, but not the mean that all views are
     compared with.

@@ -8,7 +8,7 @@
 ablations (docs/PLANNING.md).
 
 --checkpoint names the run of an objective that predicts the next latent (objectives.base.World), or of one that acts
-itself (objectives.base.Imitator). The second does the first --receding of the actions that it gives, and needs no
+itself (objectives.base.Imitator). The imitator executes the first --receding of its predicted actions, and needs no
 planner. --env is rooms, push, nudge, or gym:ID: an environment of Gymnasium, for a world model of its own episodes.
 Without it, the world is the one that the run was trained on. Tasks are those of the split "test". All policies play the
 same ones: the trained model, doing nothing, random actions, a straight line, the same planner with random
@@ -228,7 +228,7 @@ def environment(chosen, size, source=None, objective=None):
     recorded = getattr(source, "kind", "") == "episodes" and not isinstance(source, Acting)
     if source is not None and not (isinstance(objective, World) and recorded):
         text = f"{type(objective).__name__} of {type(source).__name__}"
-        text = f"is {text}; --env={chosen.env} needs a world model that was trained on recorded episodes"
+        text = f"is {text}. --env={chosen.env} needs a world model that was trained on recorded episodes"
         raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
     goal = as_json(chosen, "goal") if chosen.goal.startswith("{") else chosen.goal
     options = as_json(chosen, "options") if chosen.options else {}

@@ -110,7 +110,7 @@ class Agent:
 
     def __init__(self, modules: Modules, mpc: MPC, size: int, seed: int = 0, mode: int = 2):
         if mode not in (1, 2) or (mode == 1 and modules.policy is None):
-            raise ConfigError(f"agent.mode is {mode!r}; it must be 2, or 1 with a policy")
+            raise ConfigError(f"agent.mode is {mode!r}: must be 2, or 1 with a policy")
         self.modules, self.mpc, self.size, self.seed, self.mode = modules, mpc, size, seed, mode
         self._perceive, self._remember = jax.jit(modules.perceive), jax.jit(modules.remember)
         self._react, self._search = jax.jit(self._policy), jax.jit(self._plan)

@@ -79,10 +79,10 @@ def check(planner: Any, **least: float) -> None:
         wanted = "an integer" if isinstance(limit, int) else "a number"
         kind = int if isinstance(limit, int) else (int, float)
         if isinstance(value, bool) or not isinstance(value, kind) or not value >= limit:
-            raise ConfigError(f"planner.{name} is {value!r}; it must be {wanted} of at least {limit}")
+            raise ConfigError(f"planner.{name} is {value!r}: must be {wanted} of at least {limit}")
 
 
 def check_elites(planner: Any) -> None:
     """Raises ConfigError if `elites` is more than `samples`."""
     if planner.elites > planner.samples:
-        raise ConfigError(f"planner.elites is {planner.elites}; it must be at most planner.samples = {planner.samples}")
+        raise ConfigError(f"planner.elites is {planner.elites}: must be at most planner.samples = {planner.samples}")

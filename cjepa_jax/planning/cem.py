@@ -42,7 +42,7 @@ class CEM:
         check(self, samples=2, elites=2, iterations=1, momentum=0.0, std_momentum=0.0)
         check_elites(self)
         if self.answer not in ("mean", "best"):
-            raise ConfigError(f"planner.answer is {self.answer!r}; it must be mean or best")
+            raise ConfigError(f"planner.answer is {self.answer!r}: must be mean or best")
 
     def noise(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         """Standard normal numbers [S,H,A]."""
@@ -118,7 +118,7 @@ class ICEM(CEM):
         super().__post_init__()
         check(self, colour=0.0, kept=0.0)
         if self.kept > 1:
-            raise ConfigError(f"planner.kept is {self.kept!r}; it must be at most 1")
+            raise ConfigError(f"planner.kept is {self.kept!r}: must be at most 1")
 
     def noise(self, key: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
         """Coloured noise [S,H,A] of variance 1."""

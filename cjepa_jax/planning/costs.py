@@ -68,7 +68,7 @@ def to_goal(predict: Predict, distance: Distance = squared_error, over: str = "l
     Raises: ConfigError for another word in `over`.
     """
     if over not in ("last", "sum"):
-        raise ConfigError(f"the cost is over {over!r}; it must be last or sum")
+        raise ConfigError(f"the cost is over {over!r}: must be last or sum")
 
     def cost(context: Any, goal: jax.Array, actions: jax.Array) -> jax.Array:
         each = distance(predict(context, actions), goal)

@@ -110,7 +110,7 @@ class MPC:
         for name, least, most in (("horizon", 1, 10_000), ("receding", 1, self.horizon), ("block", 1, 1000)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise ConfigError(f"mpc.{name} is {value!r}; it must be an integer within {least} and {most}")
+                raise ConfigError(f"mpc.{name} is {value!r}: must be an integer within {least} and {most}")
 
 
 class Controller:

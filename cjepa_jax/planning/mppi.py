@@ -37,7 +37,7 @@ class MPPI:
         check(self, samples=2, elites=0, iterations=1, temperature=0.0, least_std=0.0)
         check_elites(self)
         if not self.temperature > 0:
-            raise ConfigError(f"planner.temperature is {self.temperature!r}; it must be above 0")
+            raise ConfigError(f"planner.temperature is {self.temperature!r}: must be above 0")
 
     def fit(self, std: jax.Array, candidates: jax.Array, costs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The weighted mean and standard deviation [H,A]. Costs must hold a finite one."""

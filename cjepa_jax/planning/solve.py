@@ -52,7 +52,7 @@ def solve_on_host(
     it can wait forever for its own arguments. Raises ConfigError for a planner that needs gradients.
     """
     if not hasattr(planner, "ask"):
-        raise ConfigError(f"planner is {type(planner).__name__}; a simulator on the host has no gradients")
+        raise ConfigError(f"planner is {type(planner).__name__}. A simulator on the host has no gradients")
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.asarray(index))
     ask, tell, result = _parts(cast(Any, planner))  # frozen dataclasses are hashable
     state, lowest = jax.vmap(planner.start)(mean), []

@@ -22,7 +22,7 @@ HEAD = ["policy", "kind", "task", "episodes", "success once", "success at the en
 NOTE = (
     "Success once: the goal was reached in any frame (the rule of the published planning benchmarks). Success at the "
     "end: in the last frame. In brackets: Wilson's 95 % interval over episodes. It does not cover how much "
-    "trainings differ."
+    "training runs differ."
 )
 
 

@@ -190,7 +190,7 @@ def interval_note(result: Result, seconds: float | None) -> str:
     """The variation that the intervals cover."""
     counts = sorted({score.count for score in result.scores if score.count})
     text = f"Test items: {', '.join(f'{count:,}' for count in counts)}. " if counts else ""
-    text += "± is half of the 95 % interval: over items; for random init over its initialisations."
+    text += "± is half of the 95 % interval over items. For random init it is over its initialisations."
     return text + (f" {seconds:.0f} s." if seconds is not None else "")
 
 

@@ -10,7 +10,7 @@ PREDICTION = {  # objective.prediction_loss -> its text
     "mse": f"squared error per component {AT_HIDDEN}",
 }
 SIGREG = {  # objective.sigreg_kind -> its text
-    "kl": "KL of the batch's normalised singular values to uniform, unweighted; high: few directions are used",
+    "kl": "KL of the batch's normalised singular values to uniform, unweighted. High: few directions are used",
     "epps_pulley": "the Epps-Pulley statistic of the pooled features against N(0, I), unweighted",
 }
 TERMS = {  # of this package's other objectives
@@ -28,10 +28,10 @@ TERMS = {  # of this package's other objectives
     "loss/slots": "squared error, per component, of the target's tokens as painted from the slots",
 }
 OTHERS = {  # metric -> its name on the page and its text
-    "rankme": ("RankMe", "effective rank of the pooled features: exp of the entropy of their singular values;"
-               " near 1 is collapse"),
-    "feature_std": ("feature std", "standard deviation of the pooled features over scenes, mean over dimensions;"
-                    " near 0 is collapse"),
+    "rankme": ("RankMe", "effective rank of the pooled features: exp of the entropy of their singular values."
+               " Near 1 is collapse"),
+    "feature_std": ("feature std", "standard deviation of the pooled features over scenes, mean over dimensions."
+                    " Near 0 is collapse"),
     "response": ("response", "squared change of context features under a true removal, over the feature variance"),
     "copy_error": ("copying", "the error if each frame's latents were predicted to stay unchanged"),
     "ema_momentum": ("EMA momentum τ", "share of the target network kept at each step"),
@@ -44,18 +44,18 @@ OTHERS = {  # metric -> its name on the page and its text
     "skipped_total": ("skipped", "updates not applied because the loss or a gradient was not finite"),
     "replaced_scenes": ("replaced scenes", "unreadable scenes that were replaced by a substitute"),
     "data_wait": ("data wait", "share of the time in which the step waited for its batch"),
-    "explained/prediction": ("explained/prediction", "1 - squared error / variance of the target at hidden patches;"
+    "explained/prediction": ("explained/prediction", "1 - squared error / variance of the target at hidden patches."
                              " 0 is no better than the mean"),
     "explained/causal": ("explained/causal", "1 - squared error / variance of the true change"),
     "removals/do_contrast": ("do-contrast R²", "share of the true difference between two removals that the predicted"
                              " difference explains, in colours, at the patches that neither object touches"),
     "removals/explained": ("explained change", "share of the true change of the target features that the residual head"
-                           " predicts there; wrong object: by its answer for the other object"),
+                           " predicts there. For wrong object it is the answer for the other object"),
     "projection_std": ("projection_std", "as feature std, after the projector"),
     "slots/mbo": ("slots/mbo", "best intersection over union of a slot's patches with each object, mean over objects"),
 }  # fmt: skip
 PROBE = {
-    "R²": "share of a label's variance that ridge regression on frozen features explains; 1 is all, 0 or less is none",
+    "R²": "share of a label's variance that ridge regression on frozen features explains. 1 is all, 0 or less is none",
     "random init": "the same encoder before training: what the architecture gives for nothing",
     "pixel PCA": "the same probe on principal components of the raw pixels: a floor that needs no network",
 }
@@ -88,7 +88,7 @@ def loss(run: Run) -> str:
         text = f"what is minimised: {' + '.join(shown)}"
     else:
         text = f"what {run.setting('objective.type') or 'the objective'} minimises"
-    moves = "; the target network moves, so a falling loss alone is not progress"
+    moves = ". The target network moves, so a falling loss alone is not progress"
     return text + (moves if "ema_momentum" in run.metrics() else "")
 
 

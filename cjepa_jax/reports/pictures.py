@@ -123,7 +123,7 @@ def caption(scenes: Scenes, i: int) -> str:
     """The objects removed from scene i, in words."""
     share = f"{scenes.masked[i].mean():.0%} of the patches masked"
     if scenes.fallback is not None and scenes.fallback[i]:
-        return f"Scene {i}: no object removed; {share}"
+        return f"Scene {i}: no object removed. {share}"
     if scenes.removed is None:
         return f"Scene {i}: {share}"
     count = int(scenes.removed[i].sum())

@@ -54,14 +54,14 @@ def read(folder: Path, setting: Mapping[str, Any]) -> dict[str, Any]:
         protocols, made = dict(saved["protocols"]), dict(saved.get("made", {}))
         others = config_lib.differences(before, setting, ignore=SPEED)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: is damaged ({type(error).__name__}: {error}); delete it") from error
+        raise DataError(f"{file}: is damaged ({type(error).__name__}: {error}). Delete it") from error
     if others:
         return empty
     mine = os.stat(file).st_uid == os.geteuid()
     kept = {name for name in protocols if mine and _is_whole(folder, name, setting, protocols[name], made.get(name))}
     if lost := sorted(protocols.keys() - kept):
         why = "are not what was written" if mine else "are another user's"
-        log.warning("%s: the results of %s %s; kept as %s", file, ", ".join(lost)[:200], why, ASIDE)
+        log.warning("%s: the results of %s %s. Kept as %s", file, ", ".join(lost)[:200], why, ASIDE)
     found = {
         "about": saved["about"],
         "protocols": {name: protocols[name] for name in protocols if name in kept},

@@ -113,7 +113,7 @@ def read(workdir: Path) -> Run:
         raise DataError(f"{workdir}: no such run folder")
     metrics, notes = workdir / "metrics.jsonl", []
     if not metrics.is_file():
-        raise DataError(f"{metrics}: no such file; the run has not logged a step, or this is not a run folder")
+        raise DataError(f"{metrics}: no such file. The run has not logged a step, or this is not a run folder")
     try:
         rows, broken, cut = Workdir(workdir).look_at_metrics()
     except OSError as error:

@@ -39,7 +39,7 @@ def plan(config: Any, workdir: Workdir, run: Experiment, start: int) -> str:
         "run": workdir.path,
         "devices": devices(run.mesh),
         "data": f"{type(run.source).__name__}, {len(run.source)} scenes, {config.data.frames} x {config.data.size}^2, "
-        f"{run.scenes.tokens} tokens; intervened by {config.data.intervened}",
+        f"{run.scenes.tokens} tokens, intervened by {config.data.intervened}",
         "steps": f"{run.steps} of {config.train.batch} scenes" + (f", resumed at {start}" if start else ""),
     }
     return "\n".join(f"{name:8} {value}" for name, value in lines.items())

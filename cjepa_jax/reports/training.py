@@ -147,7 +147,7 @@ def headline(run: Run) -> str:
         half = run.last(f"{name}/do_contrast_interval")
         cell = score(value) + (f" ± {number(half)}" if half is not None else "")
         ceiling = run.last(f"{name}/do_contrast_ceiling")
-        text = f"{verdict(value, {'random': init}, True)}; the true change has {number(ceiling)}"
+        text = f"{verdict(value, {'random': init}, True)}. The true change has {number(ceiling)}"
         rows.append(["do-contrast R²", cell, score(init), "–", text])
         if value is not None and init is not None:
             (better if value - (half or 0) > init else worse).append("do-contrast")
@@ -291,10 +291,10 @@ def scenes(run: Run) -> str:
             why = "The pictures are made at the end of the run."
         return section("Pictures", "", f"<p>{escape(why)}</p>")
     what = "the first frame of each tubelet, left to right" if found.video.shape[1] > 1 else "one image each"
-    note = f"Pink outline: removed objects. Blue tint: patches that the context encoder did not see; {what}."
+    note = f"Pink outline: removed objects. Blue tint: patches that the context encoder did not see. {what}."
     parts = [section("Scenes and what was hidden", note, pictures.sheet(found))]
     note = "The first three principal components of the patch features of all shown scenes, as red, green and blue: "
-    note += "patches of one colour have similar features. Objects that stand out are what one hopes for; colours "
+    note += "patches of one colour have similar features. Objects that stand out are what one hopes for. Colours "
     note += "that only follow the place, the same in every scene, are the positional code."
     body = "" if found.pca is None else pictures.features(found)
     parts.append(section("Patch features", note, body))

@@ -54,8 +54,8 @@ class Window:
         budget, share = self._config.train.nonfinite_budget, self._config.data.max_replaced
         if self._skipped > budget:
             raise NumericsError(
-                f"{self._skipped} non-finite steps, train.nonfinite_budget = {budget}: {self._trouble}; "
-                f"last finite: {self._finite}"
+                f"{self._skipped} non-finite steps, train.nonfinite_budget = {budget}: {self._trouble}. "
+                f"Last finite: {self._finite}"
             )
         # Several processes: each counts the scenes of its share of the source.
         if self._replaced > share * max(self._drawn, self._scenes / jax.process_count()):
@@ -76,5 +76,5 @@ class Window:
             culprits = scene[~np.isfinite(metrics["per_scene"][mine])]
         named = ", ".join(map(str, (culprits if len(culprits) else scene)[:8]))
         loss, norm = metrics["loss"], metrics["grad_norm"]
-        self._trouble = f"step {step}: loss {loss}, gradient norm {norm}; scenes {named}"
-        logging.warning("update skipped (%d so far): %s; last finite: %s", self._skipped, self._trouble, self._finite)
+        self._trouble = f"step {step}: loss {loss}, gradient norm {norm}. Scenes {named}"
+        logging.warning("update skipped (%d so far): %s. Last finite: %s", self._skipped, self._trouble, self._finite)

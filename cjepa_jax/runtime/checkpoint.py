@@ -292,7 +292,7 @@ class Checkpoints:
                 if _may_pass(error):
                     return Unreachable(f"{file}: cannot be read at present, nothing was changed ({error})")
             if self._read_only:
-                return CheckpointError(f"{file}: damaged; without the folder {file.parts[-3]} the other steps serve")
+                return CheckpointError(f"{file}: damaged. Without the folder {file.parts[-3]} the other steps serve")
             file.parent.rename(file.parent.with_name("metrics.bad"))
         return None
 

@@ -15,7 +15,7 @@ LEAST_SHARE = 0.05  # of the highest rank possible: a rank above it is never cal
 ONE_DIRECTION = 1.5  # a rank below it always is,
 FEWEST = 4  # if the batch's highest rank is at least this (for smaller ones a low rank is normal)
 NO_SPREAD = 1e-6  # left by rounding in features that are all equal
-ADVICE = "a lower optim.peak or a higher weight of the term against collapse may help"
+ADVICE = "A lower optim.peak or a higher weight of the term against collapse may help"
 
 
 def collapsed(rankme: float, feature_std: float, first: Mapping[str, float], limit: int) -> str:
@@ -69,9 +69,9 @@ class Alarms:
             return ""
         sign = collapsed(**numbers, first=self._first, limit=self._limit)
         if sign and self._mode == "stop":
-            raise NumericsError(f"train.collapse = 'stop': step {step}: {sign}; {ADVICE}")
+            raise NumericsError(f"train.collapse = 'stop': step {step}: {sign}. {ADVICE}")
         if sign and not self._ringing:
-            logging.warning("collapse at step %d: %s; %s", step, sign, ADVICE)
+            logging.warning("collapse at step %d: %s. %s", step, sign, ADVICE)
         self._ringing = bool(sign)
         return sign
 

@@ -26,7 +26,7 @@ COMMANDS = {  # the words of a command: its module and what it does
     "launch": ("cjepa_jax.launch", "put a run onto SLURM, Cloud TPU or SkyPilot"),
     "extract": ("cjepa_jax.extract", "write the slots of videos by a slot encoder"),
     "data build": ("cjepa_jax.data.build", "write a simulated world to disk"),
-    "data inspect": ("cjepa_jax.data.inspect", "read every scene of a config; say what is wrong and what to set"),
+    "data inspect": ("cjepa_jax.data.inspect", "read every scene of a config. Say what is wrong and what to set"),
     "data show": ("cjepa_jax.data.show", "draw scenes of a config beside their counterfactuals"),
     "data segment": ("cjepa_jax.data.segment", "segment images into instance maps"),
     "data bench": ("cjepa_jax.data.bench", "time the scenes of a config"),

@@ -5,7 +5,7 @@ from typing import Any
 
 MOST = 0.5  # limit on the share of such scenes between two log lines
 LARGEST = 2**31  # of a batch that can be
-ADVICE = "look at masks and annotations with data.show; mask.area and data.max_objects limit which objects are removed"
+ADVICE = "Look at masks and annotations with data.show. mask.area and data.max_objects limit which objects are removed"
 
 
 def expected(config: Mapping[str, Any]) -> bool:
@@ -41,4 +41,4 @@ def worst(rows: Iterable[Mapping[str, Any]], config: Mapping[str, Any]) -> str:
 
 def sign(found: float, step: int) -> str:
     """The warning for a share that is too high, one line."""
-    return f"at step {step} {found:.0%} of the scenes had no object to remove: random blocks were hidden; {ADVICE}"
+    return f"at step {step} {found:.0%} of the scenes had no object to remove: random blocks were hidden. {ADVICE}"

@@ -30,8 +30,8 @@ class Loop:
     """The parts that a run has when its first step begins. `train` uses them once.
 
     Attributes:
-      config, workdir, run: the config, the run's folder, and what the config stands for.
-      state: of the run after `step` steps. `train` counts both on. Nobody else may refer to the state, because the
+      config, workdir, run: the config, the run's folder, and the objects built from the config.
+      state: after `step` steps. `train` advances both. No other object may hold a reference to the state, because the
         step reuses its memory.
       logged: log lines from before `step`.
       monitors: what is called at chosen steps. The online probe is one of them.

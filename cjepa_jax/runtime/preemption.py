@@ -182,7 +182,7 @@ class Signals:
         # os.write, not print: the signal may have interrupted a print, whose lock is not re-entrant.
         # It may have no reader (`2>&1 | tee`, stopped by the same Ctrl-C), or there is no stderr.
         with contextlib.suppress(OSError, AttributeError, ValueError):
-            line = f"{self.received.name}: {SAVING}; again: at once\n"
+            line = f"{self.received.name}: {SAVING}. Again: at once\n"
             os.write(sys.__stderr__.fileno(), line.encode())
         if self._break_off:
             self._break_off = False

@@ -87,7 +87,7 @@ class Watchdog:
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError as error:  # the file system may be what hangs or is full
             where = f"stderr alone ({error.strerror})"
-        end(f"train.watchdog = {self._limit:g}: no step finished within these seconds; what each thread did: {where}")
+        end(f"train.watchdog = {self._limit:g}: no step finished within these seconds. What each thread did: {where}")
 
 
 class Heartbeat:

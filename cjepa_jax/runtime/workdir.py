@@ -206,7 +206,7 @@ class Workdir:
             if changed:
                 listed = ", ".join(changed)
                 raise ConfigError(
-                    f"{self._named}: belongs to another config ({listed}); another --workdir starts afresh"
+                    f"{self._named}: belongs to another config ({listed}). Another --workdir starts afresh"
                 )
         write_atomically(file, json.dumps(config, indent=2) + "\n")
 

@@ -25,7 +25,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"  # of folders from before safetensors
 LEWM = "weights.pt"  # of LeWorldModel's folders
 DISTRIBUTED = (  # a folder of torch.distributed.checkpoint
-    "; convert this one: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE.pt"
+    ". Convert this one: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE.pt"
 )
 LFS = b"version https://"
 ZIP, OLD_PICKLE, TAR = b"PK\3\4", b"\x80", b"ustar"
@@ -85,7 +85,7 @@ def tensors(path: str | os.PathLike) -> Tensors:
     if tar or start[:1] == OLD_PICKLE:
         text = "PyTorch's format from before 1.6, which is not read: save it again with torch.save"
         raise CheckpointError(f"{path}: is in {text}")
-    hint = "; it is a web page: download the file itself" if start.lstrip()[:1] == b"<" else ""
+    hint = ". It is a web page: download the file itself" if start.lstrip()[:1] == b"<" else ""
     raise CheckpointError(f"{path}: is neither safetensors nor a checkpoint of PyTorch{hint}")
 
 

@@ -193,7 +193,7 @@ def _predictor(parts: Mapping[str, Any], known: Any, encoder: dict[str, Any], ma
     except CheckpointError as error:
         if mask_token is not None:
             raise
-        raise CheckpointError(f"{error}; to read the encoder without it, save its state dict alone") from error
+        raise CheckpointError(f"{error}. To read the encoder without it, save its state dict alone") from error
 
 
 def require_published(path: str | os.PathLike, reading: Reading) -> None:
@@ -201,7 +201,7 @@ def require_published(path: str | os.PathLike, reading: Reading) -> None:
     given = {name: value for name, value in reading._asdict().items() if value and name != "levels"}
     if given:
         text = ", ".join(f"{name} = {value!r}" for name, value in given.items())
-        raise CheckpointError(f"{path}: {text}: only for published weights; a run or an export says this itself")
+        raise CheckpointError(f"{path}: {text}: only for published weights. A run or an export says this itself")
 
 
 def _laid_out(path: Path, config: dict[str, Any], tensors: files.Tensors, layout: str) -> tuple[Any, Any]:

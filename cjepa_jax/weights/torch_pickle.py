@@ -103,7 +103,7 @@ def _examine(path: Path) -> None:
             _check_pickle(path, archive.read(names["data.pkl"]))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, struct.error) as error:
         raise CheckpointError(
-            f"{path}: is not readable as an archive: {_first_line(error)}; copy it again if it was cut short"
+            f"{path}: is not readable as an archive: {_first_line(error)}. Copy it again if it was cut short"
         ) from error
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error

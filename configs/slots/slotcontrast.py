@@ -1,4 +1,4 @@
-"""SlotContrast (arXiv 2412.14295) at a small size, on pixels of patches in the place of DINOv2's features.
+"""SlotContrast (arXiv 2412.14295) at a small size, on pixels of patches instead of DINOv2's features.
 
     python -m cjepa_jax.train --config=configs/slots/slotcontrast.py --workdir=runs/slotcontrast
     python -m cjepa_jax.evaluate --config=configs/evals/segments.py --checkpoint=runs/slotcontrast

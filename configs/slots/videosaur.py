@@ -1,4 +1,4 @@
-"""VideoSAUR (arXiv 2306.04829) at a small size, on pixels of patches in the place of DINOv2's features.
+"""VideoSAUR (arXiv 2306.04829) at a small size, on pixels of patches instead of DINOv2's features.
 
     python -m cjepa_jax.train --config=configs/slots/videosaur.py --workdir=runs/videosaur
     python -m cjepa_jax.evaluate --config=configs/evals/segments.py --checkpoint=runs/videosaur

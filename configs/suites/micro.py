@@ -6,7 +6,7 @@ Clips of 6 frames of 48 pixels, a ViT of width 96, about 165 steps of 32 scenes.
 the answers cannot be guessed from the question or the first places, and blocks that rest on each other, where first
 places say much. Both rows of Causal-JEPA also train on the re-simulated scene without the removed objects, which no
 other row sees. `objects` and `displaced` are one pair: whole objects, and the same shapes elsewhere, hidden in
-otherwise equal trainings without a causal term and without telling the predictor which objects are hidden.
+otherwise equal training runs without a causal term and without telling the predictor which objects are hidden.
 """
 
 # A ResNet-50 takes minutes for what takes the others seconds: its smoke cell is judged on few scenes.

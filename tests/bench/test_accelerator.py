@@ -70,7 +70,7 @@ def test_lines_of_the_same_values_share_a_table_and_the_best_step_leads():
 
 
 @pytest.mark.parametrize(("argument", "message"), [
-    ("--sections=step,nosuch", "error: --sections: there is no section 'nosuch'; there are device, attention"),
+    ("--sections=step,nosuch", "error: --sections: there is no section 'nosuch'. There are device, attention"),
     ("--size=30", "error: --size=30: must be a multiple of the patch 16, and at least 64"),
     ("--minutes=0", "error: --minutes=0: must be a number above 0"),
     ("--variant=nosuch", "nosuch"),

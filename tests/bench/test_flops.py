@@ -62,7 +62,7 @@ def test_batched_and_transposed_products():
 
 
 def test_convolutions():
-    """ResNet's first layer, 7 x 7 from 3 to 64 channels with stride 2; and one in two groups."""
+    """ResNet's first layer, 7 x 7 from 3 to 64 channels with stride 2. And one in two groups."""
 
     def convolve(x, kernel, groups=1):
         layout = ("NHWC", "HWIO", "NHWC")
@@ -77,7 +77,7 @@ def test_convolutions():
 
 
 def test_useful_flops_are_those_of_rows_without_padding():
-    """Where rows need no padding all FLOPs are useful; padding adds to the others only."""
+    """Where rows need no padding all FLOPs are useful. Padding adds to the others only."""
     config = clips.get_config()
     config.update_from_flattened_dict(running.SMALL)
     objective = experiment.make_objective(config, steps=10)

@@ -41,7 +41,7 @@ def test_it_measures_both_sides_in_both_batch_modes():
 
 @pytest.mark.parametrize(("argument", "message"), [
     ("--elites=1", "--elites=1: must be within 2 and 1048576"),
-    ("--elites=500", "--elites is 500; it must be at most --samples = 128"),
+    ("--elites=500", "--elites is 500: must be at most --samples = 128"),
     ("--samples=1048576", "--samples=1048576: 2684354560 latents' numbers at a time, at most 268435456"),
     ("--against=numpy", "argument --against: invalid choice: 'numpy'"),
 ])  # fmt: skip

@@ -116,7 +116,7 @@ def test_a_size_that_is_none(size):
 
 
 def test_published_sizes():
-    """ViT-L, H and g without head, class token and learned positions (arXiv 2010.11929, 2106.04560; patch 16 here)."""
+    """ViT-L, H and g without head, class token and learned positions (arXiv 2010.11929, 2106.04560), with patch 16."""
     sizes = {"L/16": "", "H/16": "", "g": "1408,40,6144"}
     found = []
     for variant, size in sizes.items():

@@ -1,4 +1,4 @@
-"""A command that only pretends: it says whose child it is, and ends as it is told, or waits for a signal.
+"""A command that only pretends: it says whose child it is, and ends as its argument says, or waits for a signal.
 
 python -m tests.compare.pretending [--end=CODE_OR_SIGNAL] [--wait] [--told]
 """
@@ -21,7 +21,7 @@ if __name__ == "__main__":
         os.kill(os.getpid(), signal.Signals[end])
     got = []
     signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
-    print(f"SIGTERM: {preemption.SAVING}; again: at once" if how == "--told" else "waiting", flush=True)
+    print(f"SIGTERM: {preemption.SAVING}. Again: at once" if how == "--told" else "waiting", flush=True)
     print("ready", flush=True)
     until = time.monotonic() + (2.0 if how == "--told" else 60.0)
     while not got and time.monotonic() < until:

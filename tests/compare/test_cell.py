@@ -53,7 +53,7 @@ def test_the_tuned_value_is_the_best_of_the_grid_and_serves_the_pair(lab):
 def test_a_value_that_diverged_is_passed_over_and_three_are_refused(lab):
     tune(lab, "ijepa", GRID[0], {})
     tune(lab, "ijepa", GRID[1], scored(-0.5))
-    with pytest.raises(ConfigError, match="run --phase=tune first; balls-ijepa-tune0.002 missing"):
+    with pytest.raises(ConfigError, match="run --phase=tune first. balls-ijepa-tune0.002 missing"):
         lab.settled(Cell("balls", "ijepa", 1))
     tune(lab, "ijepa", GRID[2], {})
     assert lab.settled(Cell("balls", "ijepa", 1)) == 1e-3
@@ -119,7 +119,7 @@ def test_a_comparison_that_is_to_stop_tells_its_command_once(lab, home, monkeypa
         asked.append("told" if "ready" in (home / "log.txt").read_text() else "")
         return bool(asked[-1])
 
-    # One that SLURM has signalled as well says that it saves, and ends by itself; a second signal would be "at once".
+    # One that SLURM has signalled as well says that it saves, and ends by itself. A second signal would be "at once".
     lab = dataclasses.replace(lab, stopping=lambda: (home / "log.txt").exists() and stopping())
     with pytest.raises(CellStopped, match="ended with 75: got 0 signals" if told else "ended with 75: got 1 signals"):
         lab._command(home, PRETENDING, "--told" if told else "--wait")

@@ -136,7 +136,7 @@ def test_a_comparison_of_which_a_cell_was_stopped_ends_with_75(monkeypatch, suit
 
     monkeypatch.setattr(Lab, "run", stop)
     assert compare.main([f"--suite={suite}", f"--workdir={tmp_path / 'out'}"]) == 75
-    assert capsys.readouterr().out.endswith("stopped by a signal; the same command resumes\n")
+    assert capsys.readouterr().out.endswith("stopped by a signal. The same command resumes\n")
     assert not (tmp_path / "out" / "table.md").exists()
 
 

@@ -1,4 +1,4 @@
-"""Sections become objects; what does not exist is refused with the nearest name."""
+"""Sections become objects. What does not exist is refused with the nearest name."""
 
 import dataclasses
 import subprocess
@@ -33,7 +33,7 @@ def test_builds_a_frozen_object_and_passes_nested_sections_on():
     section = ConfigDict({"type": f"{HERE}:Shape", "sides": 3, "options": options}).lock()
     shape = build(section, colour="blue")
     assert shape == Shape(3, "blue", options)
-    assert section.type == f"{HERE}:Shape"  # the section is left as it was
+    assert section.type == f"{HERE}:Shape"  # the section is unchanged
 
 
 def test_extra_overrides_the_section():
@@ -80,7 +80,7 @@ def test_a_section_is_named_by_its_keys():
 
 
 def test_a_module_that_is_not_found_is_not_guessed_among_installed_ones():
-    with pytest.raises(ConfigError, match=r"there is no module 'sway'; its folder .* or on PYTHONPATH$"):  # not spwd
+    with pytest.raises(ConfigError, match=r"there is no module 'sway'. Its folder .* or on PYTHONPATH$"):  # not spwd
         locate("sway:Sway")
     with pytest.raises(ConfigError, match=r"there is no module 'cjepa_jxa'; .*; did you mean 'cjepa_jax'\?$"):
         locate("cjepa_jxa:Sway")

@@ -1,4 +1,4 @@
-"""Impossible values are refused in one line; configs compare key by key."""
+"""Impossible values are refused in one line. Configs compare key by key."""
 
 import importlib
 import json
@@ -87,7 +87,7 @@ REFUSED = [
     (dict(data__intervened="rerendr"), "data.intervened = 'rerendr': .*; did you mean 'rerender'"),
     (
         dict(objective__prediction_loss="smooth-l1"),
-        "must be one of smooth_l1, elementwise, l1, mse or 'module:function'; did you mean 'smooth_l1'",
+        "must be one of smooth_l1, elementwise, l1, mse.* or 'module:function'; did you mean 'smooth_l1'",
     ),
     (dict(objective__prediction_loss="mine:"), "objective.prediction_loss = 'mine:': must be one of"),
     (dict(objective__target_norm="mine:norm"), "objective.target_norm = 'mine:norm': must be one of"),

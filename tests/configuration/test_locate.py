@@ -88,7 +88,7 @@ def test_every_shipped_config_and_suite_has_a_name():
 
 @pytest.mark.parametrize("package", ["configs", "cjepa_jax.configs"])
 def test_a_file_elsewhere_starts_from_a_shipped_config_under_both_names(elsewhere, package):
-    """In a process of its own, as the command line reads it; ml_collections reads the file a second time."""
+    """In a separate process, as the command line reads it. ml_collections reads the file a second time."""
     (elsewhere / "mine.py").write_text(OWN.format(package))
     argv = [sys.executable, "-c", READ, "--config", "mine.py", "--config.train.batch=3"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

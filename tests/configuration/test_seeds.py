@@ -1,4 +1,4 @@
-"""No two purposes share a stream of NumPy's, whatever numbers they add and however many."""
+"""No two purposes share a stream of NumPy's, for any numbers that they add, and any count of them."""
 
 import ast
 import itertools
@@ -57,7 +57,7 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "masks of a peer": 1,
 }
 NUMBERS = (0, 1, 2, 3, 4, 5, 7, 21, 1001, 2**32 - 1, 2**32, 2**63)
-OF_SCENES = {  # purpose -> the words behind the seed, from two numbers; the seeds that finished data depend on
+OF_SCENES = {  # purpose -> the words behind the seed, from two numbers. The seeds that finished data depend on
     "scenes": lambda split, i: (split, i),
     "questions about Craft's scenes": lambda split, i: (split, i, 1),
     "masks": lambda i, epoch: (2, i, epoch),
@@ -78,7 +78,7 @@ def first(rng, count=4):
 
 
 def test_no_two_purposes_share_a_stream():
-    """Tagged ones with every combination of awkward numbers, and the seeds of scenes; two seeds."""
+    """Tagged ones with every combination of awkward numbers, and the seeds of scenes. Two seeds."""
     found = {}
     splits = sorted(base.SPLITS.values())
     for seed in (0, 1000):

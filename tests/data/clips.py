@@ -10,7 +10,7 @@ CODECS = {".mp4": "mp4v", ".mpg": "PIM1", ".avi": "MJPG", ".mkv": "FFV1", ".webm
 
 
 def write(path: Path, frames: np.ndarray, fps: float = 25) -> Path:
-    """RGB frames uint8 [T,H,W,3] as the kind of file that the name says; MPEG-1 knows 24 to 60 frames a second."""
+    """RGB frames uint8 [T,H,W,3] as the kind of file that the name says. MPEG-1 knows 24 to 60 frames a second."""
     path.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     codec = cv2.VideoWriter_fourcc(*CODECS[path.suffix])

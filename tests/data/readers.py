@@ -1,4 +1,4 @@
-"""What every reader of published videos must do, whatever its files are."""
+"""What every reader of published videos must do, with any files."""
 
 import functools
 import pickle

@@ -44,7 +44,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def movi_features(s: int, h: int, w: int) -> F.FeaturesDict:
-    """MOVi-A's; C to E differ in what they say about shapes and colours, which is not read."""
+    """MOVi-A's. C to E differ in what they say about shapes and colours, which is not read."""
 
     def tensor(*shape, dtype=np.float32):
         return F.Tensor(shape=shape, dtype=dtype)
@@ -67,7 +67,7 @@ def movi_features(s: int, h: int, w: int) -> F.FeaturesDict:
             "instances": F.Sequence(instances),
             "camera": {"focal_length": np.float32, "positions": tensor(s, 3), "quaternions": tensor(s, 4)},
             "events": {"collisions": F.Sequence(collisions)},
-            "video": F.Sequence(F.Image(shape=(h, w, 3)), length=s),  # which F.Video is; that needs tensorflow
+            "video": F.Sequence(F.Image(shape=(h, w, 3)), length=s),  # which F.Video is. That needs tensorflow
             "segmentations": F.Sequence(F.Image(shape=(h, w, 1), dtype=np.uint8), length=s),
             "forward_flow": flow,
             "depth": F.Sequence(F.Image(shape=(h, w, 1), dtype=np.uint16), length=s),
@@ -76,7 +76,7 @@ def movi_features(s: int, h: int, w: int) -> F.FeaturesDict:
 
 
 class Info(feature.TensorInfo):
-    """Where lists are nested, TFDS asks for the type of tensorflow; NumPy's serves as well."""
+    """Where lists are nested, TFDS asks for the type of tensorflow. NumPy's serves as well."""
 
     dtype = property(lambda self: self.np_dtype)
 

@@ -1,4 +1,4 @@
-"""The build command: the same bytes whatever interrupts it, nothing mixed, nothing damaged goes unnoticed."""
+"""The build command: the same bytes after any interruption, nothing mixed, nothing damaged goes unnoticed."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def run(out, *flags, count=10):
 
 
 def content(folder):
-    """What a finished folder holds; the lock names the process."""
+    """What a finished folder holds. The lock names the process."""
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != ".lock"}
 
 
@@ -210,7 +210,7 @@ def test_a_full_disk_ends_with_6_and_loses_nothing(tmp_path):
 
 
 def fill(out):
-    """Writes without asking for space first. In a process of its own, whose exit code is the command's."""
+    """Writes without asking for space first. In a separate process, whose exit code is the command's."""
     from pathlib import Path
 
     from cjepa_jax import cli
@@ -251,7 +251,7 @@ def test_a_folder_of_other_scenes_is_refused(built, flags, field):
         (["--shard=0"], "--shard=0: must be within 1"),
         (["--workers=0"], "--workers=0: must be within 1"),
         (["--split=validation"], "data.split is 'validation'"),
-        (["--shard=1", "--count=100001"], "--shard=1: 'count' is 100001; it must be from 1 to 100000: at most"),
+        (["--shard=1", "--count=100001"], "--shard=1: 'count' is 100001: must be from 1 to 100000: at most"),
         (["--cou=3"], "unrecognized arguments: --cou=3"),
         (["--speed=9"], "unrecognized arguments: --speed=9"),
     ],
@@ -311,24 +311,24 @@ def set_field(name, *layout):
 @pytest.mark.parametrize(
     "harm, text",
     [
-        (lambda stored: stored.update(spec=[1]), r"'spec' is \[1\]; it must be an object"),
-        (lambda stored: stored.update(files={}), "'files' is {}; it must be a list"),
-        (lambda stored: stored["files"].pop(), "the number of files' is 2; it must be 3"),
+        (lambda stored: stored.update(spec=[1]), r"'spec' is \[1\]: must be an object"),
+        (lambda stored: stored.update(files={}), "'files' is {}: must be a list"),
+        (lambda stored: stored["files"].pop(), "the number of files' is 2: must be 3"),
         (lambda stored: stored["files"][0].update(name="../../etc/passwd"), "'name of file 0' is '../../etc/passwd'"),
         (lambda stored: stored["files"][1].update(bytes=-1), "'bytes of file 1' is -1"),
-        (lambda stored: stored["files"][1].update(scenes="4"), "'scenes of file 1' is '4'; it must be 4"),
+        (lambda stored: stored["files"][1].update(scenes="4"), "'scenes of file 1' is '4': must be 4"),
         (lambda stored: stored["files"][2].pop("sha256"), "'sha256 of file 2' is None"),
-        (set_spec(format=1), "'format' is 1; it must be 2: build anew into another folder"),
-        (set_spec(shard=0), "'shard' is 0; it must be an integer from 1"),
-        (set_spec(shard=True), "'shard' is True; it must be an integer from 1"),
-        (set_spec(shard=1, count=10**12), "'count' is 1000000000000; it must be from 1 to 100000: at most"),
+        (set_spec(format=1), "'format' is 1: must be 2: build into another folder"),
+        (set_spec(shard=0), "'shard' is 0: must be an integer from 1"),
+        (set_spec(shard=True), "'shard' is True: must be an integer from 1"),
+        (set_spec(shard=1, count=10**12), "'count' is 1000000000000: must be from 1 to 100000: at most"),
         (set_spec(seed=None), "'seed' is None"),
-        (set_spec(world=5), "'world' is 5; it must be a text"),
-        (set_spec(split="eval"), "'split' is 'eval'; it must be 'train'"),
-        (set_spec(versions={"numpy": {}}), "'versions' is {'numpy': {}}; it must be texts"),
+        (set_spec(world=5), "'world' is 5: must be a text"),
+        (set_spec(split="eval"), "'split' is 'eval': must be 'train'"),
+        (set_spec(versions={"numpy": {}}), "'versions' is {'numpy': {}}: must be texts"),
         (set_spec(more=1), "'the fields of spec' is"),
-        (set_spec(options=[1]), r"'options' is \[1\]; it must be an object"),
-        (set_spec(options={"boxes": {"type": "os:getcwd"}}), "'options.boxes' is {'type': 'os:getcwd'}; it must be"),
+        (set_spec(options=[1]), r"'options' is \[1\]: must be an object"),
+        (set_spec(options={"boxes": {"type": "os:getcwd"}}), "'options.boxes' is {'type': 'os:getcwd'}: must be"),
         (set_spec(fields={}), "'fields.video' is None"),
         (set_field("video", "uint8", [3, 10**9, 10**9, 3]), r"'fields.video' is \['uint8', \[3, 1000000000"),
         (set_field("video", "object", [3, 16, 16, 3]), "'fields.video' is .*it must be a type and the lengths"),

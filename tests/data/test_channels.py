@@ -145,7 +145,7 @@ def test_clips_are_arrays(tmp_path):
     assert [int(np.argmax(mask.any(1))) for mask in scene["masks"][0]] == [3, 5, 7]
     every = Videos(frames=9, **options)
     np.testing.assert_array_equal(every[0]["video"], clip)
-    with pytest.raises(DataError, match=r"must be \[T, H, W, 20\].*channels come last: np.moveaxis\(x, 1, -1\)"):
+    with pytest.raises(DataError, match=r"must be \[T, H, W, 20\].*Channels come last: np.moveaxis\(x, 1, -1\)"):
         Videos(frames=3, **options | {"channels": 20, "masks": ""})[0]
     with pytest.raises(ConfigError, match="data.options.rate is -1"):
         Videos(rate=-1, **options)

@@ -50,7 +50,7 @@ def test_every_token_once_in_a_row_of_its_shard(seed, shards, per_shard, tokens,
     context[rng.random(len(context)) < 0.2] = density > 0.5
     empty = not context.any(1).all()  # a scene without context uses up an id
     possible = shapes(pack, tokens, per_shard)
-    rows, length = possible[chosen := batching.choose(context, shards, possible)]  # the last one fits whatever comes
+    rows, length = possible[chosen := batching.choose(context, shards, possible)]  # the last one always fits
     index, segment = batching.lay_out(context, shards, (rows, length))
     assert index.shape == segment.shape == (shards, rows, length) and index.dtype == segment.dtype == np.int32
     assert ((index == per_shard * tokens) == (segment == 0)).all()

@@ -70,7 +70,7 @@ def palette(colours: list[int], ids: np.ndarray = IDS) -> Image.Image:
     return image
 
 
-# Instance maps that were not kept as they were.
+# Instance maps that were changed.
 
 
 def discs() -> Image.Image:
@@ -379,7 +379,7 @@ def test_names_with_the_folders_of_another_machine(root, before):
     refused(lambda: Coco(**options), "images are not in", "a.png", "data.options.missing")
     content["images"].append({"id": 9, "width": WIDTH, "height": HEIGHT, "file_name": "deep/b.png"})
     (root / "annotations/train.json").write_text(json.dumps(content))
-    source = Coco(**options, missing="skip")  # a file that is listed by its own name is no other's
+    source = Coco(**options, missing="skip")  # a file that is listed by its own name is not that of another scene
     assert source.index.names[-1] == "deep/b.png" and len(source) == 1
 
 

@@ -1,4 +1,4 @@
-"""Batch s is a pure function of (seed, s); scenes become arrays as documented; broken scenes are replaced."""
+"""Batch s is a pure function of (seed, s). Scenes become arrays as documented. Broken scenes are replaced."""
 
 import dataclasses
 import functools
@@ -119,7 +119,7 @@ def test_epochs_redraw_the_objects():
 
 
 def touched(masks):
-    """The tokens that each object touches, bool [K, N], box by box; two frames of a clip are one time."""
+    """The tokens that each object touches, bool [K, N], box by box. Two frames of a clip are one time."""
     objects, frames, *_ = masks.shape
     tubelet, side = min(frames, 2), SIZE // PATCH
     boxes = [
@@ -182,7 +182,7 @@ def test_the_controls_show_other_objects_away_or_nothing():
         assert len(shown) == bool(others)
         assert np.array_equal(scene_of(i, 0)["intervened"], scene["intervened"])
         removals |= {scene_of(i, epoch)["intervened"].tobytes() for epoch in range(6)}
-    assert len(removals) > 16  # drawn anew in every epoch
+    assert len(removals) > 16  # drawn again in every epoch
 
 
 def test_without_another_object_there_is_no_control():
@@ -212,7 +212,7 @@ def test_fallback_scenes(intervened):
 
 
 def test_tokens_that_a_mask_drops_are_neither_context_nor_hidden():
-    """context, hidden and the dropped rest share the grid among them; masks of two arrays bring no `hidden`."""
+    """context, hidden and the dropped rest share the grid among them. Masks of two arrays bring no `hidden`."""
     grid, patches = (2, 4, 4), np.zeros((6, 32), bool)
     scene_of = scene_map(4, intervened="none", mask=multiblock.draw)
     for i in range(4):
@@ -251,7 +251,7 @@ def test_more_objects_than_k_keep_the_largest():
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """Scenes of chosen masks; those listed in `broken` cannot be read."""
+    """Scenes of chosen masks. Those listed in `broken` cannot be read."""
 
     masks: np.ndarray  # [K, 32, 32] of every scene
     broken: tuple = ()

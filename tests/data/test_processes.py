@@ -1,4 +1,4 @@
-"""Several processes read slices of one order and agree on one shape of rows; a data worker's end is told in a line."""
+"""Several processes read slices of one order and agree on one shape of rows. A data worker's end is told in a line."""
 
 import dataclasses
 import errno
@@ -28,7 +28,7 @@ PACKED = [(3, 16), (4, 16)]
 
 
 def loader(process=0, processes=1, shapes=PLAIN, batch=16, **options):
-    """Shards of four scenes, whatever the number of processes."""
+    """Shards of four scenes, for any number of processes."""
     shards = batch // processes // 4
     chosen = dict(shards=shards, shapes=shapes, threads=1, prefetch=1, process=process, processes=processes)
     return pipeline.Loader(options.pop("scenes", scene_map()), batch, 0, **chosen | options)
@@ -77,7 +77,7 @@ def test_a_batch_is_laid_out_anew_only_where_the_shape_differs():
 
 @pytest.mark.parametrize("stays", [(2, 1, 4), pytest.param((4, 4, 1), marks=pytest.mark.slow)])
 def test_every_scene_once_per_epoch_though_the_number_of_processes_changes(stays):
-    """Three steps with so many processes, then others go on: three epochs of 48 scenes in all, whole ones."""
+    """Three steps with this number of processes, then others resume: three epochs of 48 scenes in all, whole ones."""
     count, drawn, step = 48, [], 0
     while step < 9:
         processes = stays[step // 3]
@@ -181,7 +181,7 @@ def test_shared_memory_without_room_is_named_with_what_to_do(monkeypatch, error)
         next(loader(workers=0).iterate(0, 1))
     assert re.fullmatch(
         r"a data worker (died by SIGBUS, probably for want of|has no) shared memory.*: batches go through the file "
-        r"system /dev/shm \(tmpfs, .*iB of .*iB free\); in a container give more \(docker: --shm-size=8g\), or do "
+        r"system /dev/shm \(tmpfs, .*iB of .*iB free\). In a container give more \(docker: --shm-size=8g\), or do "
         r"without workers: --config.data.workers=0",
         str(caught.value),
     )
@@ -215,7 +215,7 @@ def test_a_shared_memory_that_is_really_too_small(tmp_path):
 
 
 def shared(size):
-    """Shared memory of exactly so many bytes: this test's own, for no other one makes arrays of this size."""
+    """Shared memory of exactly this number of bytes: this test's own, for no other one makes arrays of this size."""
     found = []
     for file in pathlib.Path("/dev/shm").glob("psm_*"):
         try:

@@ -205,7 +205,7 @@ def run(root: Path, *flags: str, **options) -> subprocess.Popen:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend, package", [("slic", "skimage"), ("sam", "transformers"), ("sam", "torch")])
 def test_missing_package_names_the_extra(tmp_path, backend, package):
-    """A package that Python cannot find, in a process of its own."""
+    """A package that Python cannot find, in a separate process."""
     pictures(tmp_path, 1)
     (tmp_path / "config.json").write_text('{"model_type": "sam"}')
     (tmp_path / "model.safetensors").write_bytes(b"")

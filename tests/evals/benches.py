@@ -19,7 +19,7 @@ def patch_colours(video: np.ndarray) -> np.ndarray:
 
 
 def masked(hidden) -> Seen:
-    """The context's tokens; as a prediction, what was hidden."""
+    """The context's tokens. As a prediction, what was hidden."""
     tokens = patch_colours(hidden.video)
     return Seen(tokens * hidden.context[..., None], tokens, None)
 
@@ -30,7 +30,7 @@ def colours(name: str = "trained") -> Model:
 
 
 def blind(name: str = "random init 0") -> Model:
-    """The same tokens for every scene; nothing for a scene of which a part is hidden."""
+    """The same tokens for every scene. Nothing for a scene of which a part is hidden."""
     return Model(name, lambda video: np.ones_like(patch_colours(video)), lambda hidden: Seen(None, None, None))
 
 

@@ -38,7 +38,7 @@ def test_rankme_of_known_spectra():
     known = entropy_rank(np.sqrt(np.linalg.eigvalsh(x.T @ x)))
     for same in (x, -7 * x, x @ ROTATION, x[::-1]):
         assert collapse.rankme(same) == pytest.approx(known)
-    assert collapse.rankme(x + 1000) < 1.1  # a common mean is a direction of its own
+    assert collapse.rankme(x + 1000) < 1.1  # a common mean is one more direction
 
 
 def test_lidar_of_known_covariances():

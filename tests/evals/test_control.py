@@ -228,7 +228,7 @@ def test_a_trained_policy_plays(tmp_path):
     [("", "--checkpoint or --env is missing"), ("--env=room", "--env=room: must be nudge, push, rooms or gym:ID"),
      ("--env=rooms --episodes=0", "--episodes=0: must be within 1 and 10000"),
      ("--env=rooms --task=wall", "--task=wall: Rooms has door, room, any"),
-     ("--env=rooms --elites=200", "planner.elites is 200; it must be at most planner.samples = 128"),
+     ("--env=rooms --elites=200", "planner.elites is 200: must be at most planner.samples = 128"),
      ("--env=rooms --vary=size=32", "--vary=size=32: Rooms has door, ink, look, radius"),
      ("--env=rooms --vary=speed=a", "--vary=speed=a: the value must be a number"),
      ("--env=rooms --vary=speed={[]:1}", "--vary=speed=.*: the value must be a number"),

@@ -18,7 +18,7 @@ ITEMS = 40
 
 
 def apply(params, video):
-    """Two tokens, each a product of the one "pixel" row; statistics are added, not learned."""
+    """Two tokens, each a product of the one "pixel" row. Statistics are added, not learned."""
     x = jnp.asarray(video, jnp.float32).reshape(len(video), -1)
     tokens = x @ params["kernel"] + params[FIXED]["shift"]
     return jnp.stack([tokens, tokens], 1)
@@ -230,7 +230,7 @@ def test_data_and_models_that_cannot_serve_it():
     with pytest.raises(ConfigError, match="finetune needs a class of each scene, or finetune.label = one of .'a/x'"):
         Finetune(classes=2).run(bench)
     bench.testing.arrays["labels"][3] = 7
-    with pytest.raises(ConfigError, match=r"finetune needs classes 0 to 1 \(classes = 2\); the data have 7"):
+    with pytest.raises(ConfigError, match=r"finetune needs classes 0 to 1 \(classes = 2\). The data have 7"):
         Finetune(classes=2, label="a/x").run(bench)
     bench.fitting.arrays["labels"] = np.zeros((4 * ITEMS, 0), np.float32)
     with pytest.raises(ConfigError, match="finetune needs labels"):

@@ -129,9 +129,9 @@ def test_environments_are_closed_when_nothing_steps_them_any_more(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [(f"--env=gym:{LINE}", r"--env=gym:tests.evals.line:Line-v0: its reset gives no image"),
-     ("--env=gym:Nowhere-v0", "gym:Nowhere-v0: NameNotFound: .*; name it as gymnasium.make does: ID, or MODULE:ID"),
+     ("--env=gym:Nowhere-v0", "gym:Nowhere-v0: NameNotFound: .*. Name it as gymnasium.make does: ID, or MODULE:ID"),
      ("--env=gym:no.such:Line-v0", "ModuleNotFoundError: No module named 'no'"),
-     ("--env=gym:tests.evals.line:Steps-v0", r"Steps-v0: its actions are Discrete\(2\); they must be a Box of floats"),
+     ("--env=gym:tests.evals.line:Steps-v0", r"Steps-v0: its actions are Discrete\(2\): must be a Box of floats"),
      ("--env=gym:tests.evals.line:Endless-v0", "Endless-v0: its actions have no limits"),
      ("--env=gym:tests.evals.line:Blind-v0", "Blind-v0: has no render_mode 'rgb_array'"),
      ("--env=gym:tests.evals.line:Broken-v0", r"Broken-v0: render\(\) failed: RuntimeError: no; display"),
@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused_in_one_line(words, message):
 )
 def test_a_run_that_knows_no_recorded_episodes_is_refused(objective, source, text):
     chosen = SimpleNamespace(env=f"gym:{LINE}", checkpoint="run", goal="", options="")
-    message = f"--checkpoint=run: is {text}; --env=gym:{LINE} needs a world model that was trained on recorded"
+    message = f"--checkpoint=run: is {text}. --env=gym:{LINE} needs a world model that was trained on recorded"
     with pytest.raises(ConfigError, match=message):
         command.environment(chosen, 16, source, object.__new__(objective))
 

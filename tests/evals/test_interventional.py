@@ -142,7 +142,7 @@ def test_who_is_blind_gets_half_and_beside_it_stand_floors_and_ceilings(cache):
     assert all(score.count == TEST for score in rows.values())
     assert scores["response", TRAINED].value == 0
     (picture,) = result.images.values()
-    assert picture.dtype == np.uint8 and picture.ndim == 3 and "60 fitting questions; 0 left out" in result.notes[0]
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and "60 fitting questions. 0 left out" in result.notes[0]
 
 
 def test_the_explained_share_by_hand():

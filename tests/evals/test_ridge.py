@@ -19,7 +19,7 @@ def closed_form(x, y, strength):
 
 @pytest.mark.parametrize("rows, width", [(30, 4), (12, 40), (20, 20)])
 def test_strength_is_that_of_brute_force_leave_one_out(rows, width):
-    """Refits without each row, mean included; per target."""
+    """Refits without each row, mean included. Per target."""
     x, y = data(rows, width)
     x, y = x - x.mean(0), y - y.mean(0)
     errors = np.zeros((len(ridge.STRENGTHS), y.shape[1]))

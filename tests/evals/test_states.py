@@ -47,7 +47,7 @@ def test_objects_are_pooled_over_their_patches_at_the_middle(bench, result):
             strict=True,
         ):  # fmt: skip
             for k in range(len(where)):
-                if present[k] >= 0 and where[k, 16:].any():  # 2 tubelets of 16 patches; frame 2 is of the second
+                if present[k] >= 0 and where[k, 16:].any():  # 2 tubelets of 16 patches. Frame 2 is of the second
                     x.append(tokens[16:][where[k, 16:]].mean(0))
                     y.append(truth[2, k])
         tables.append((np.array(x), np.array(y, float)))

@@ -41,7 +41,7 @@ def make_bench(hide, frames=8, source=None, randoms=1):
 
 
 def expecting(possible):
-    """Predicts of a clip that it goes on like the possible one that begins as it does."""
+    """Predicts that a clip continues like the possible one with the same beginning."""
     known = {clip[:TUBELET].tobytes(): clip for half in possible for clip in half}
 
     def hide(hidden: Hidden) -> Seen:

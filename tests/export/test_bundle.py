@@ -161,7 +161,7 @@ def test_the_card_says_what_is_known_and_invents_nothing():
     known = dataclasses.replace(pairs.model(frames=4), about=about, licence="CC-BY-NC-4.0")
     text = card.text(known, "DIR")
     assert "| count_r2 | 0.5275 | 0.3 |  |" in text and "| rankme | 87.8 |  |  |" in text
-    assert "step 750, seed 3; one run, no spread" in text and "1024 to fit on, 512 to score" in text
+    assert "step 750, seed 3, one run, no spread" in text and "1024 to fit on, 512 to score" in text
     assert "license: cc-by-nc-4.0" in text and "may not be used commercially" in text
     assert "- weight of the causal term: 0.005" in text and "worlds:Balls" in text and "peak learning" not in text
     assert 'from_pretrained("DIR")' in text and "[B, T, H, W, 3]" in text and "model.intervene" in text

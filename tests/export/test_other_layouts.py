@@ -18,7 +18,7 @@ BLOCK = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 
 def named(prefix=""):
     """What timm's VisionTransformer(class_token=False, global_pool="avg", fc_norm=False, num_classes=0) has, at two
-    blocks of width 36 with 56 units, 16 x 16 pixels in patches of 4; I-JEPA's encoder has the same."""
+    blocks of width 36 with 56 units, 16 x 16 pixels in patches of 4. I-JEPA's encoder has the same."""
     layers = {"norm1": 36, "attn.qkv": (108, 36), "attn.proj": (36, 36), "norm2": 36}
     layers |= {"mlp.fc1": (56, 36), "mlp.fc2": (36, 56)}
     shapes = {"patch_embed.proj": (36, 3, 4, 4), "norm": 36}

@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # what is damaged or jitted here; the runs are processes of their own
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # what is damaged or jitted here. The runs are separate processes
 
 from tests.faults import record  # noqa: E402
 

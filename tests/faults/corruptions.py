@@ -1,4 +1,4 @@
-"""Checkpoints of a real run are damaged in one place, then restored: exact, or refused; never silently wrong."""
+"""Checkpoints of a real run are damaged in one place, then restored: exact, or refused. Never silently wrong."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ from tests import running
 from tests.faults import launch
 from tests.faults.record import Outcome
 
-STEPS = (2, 3)  # of the two checkpoints that are kept; the damage is done to the newest
+STEPS = (2, 3)  # of the two checkpoints that are kept. The damage is done to the newest
 VALUES = {"train.steps": 3, "checkpoint.every": 1, "checkpoint.keep": 2, "probe.every": 0}
 IN_A_FILE = ("flip", "byte", "zero 512", "truncate", "delete", "swap files")
 IN_A_FOLDER = ("empty folder", "extra file", "lost folder", "exchanged checkpoints")
@@ -81,7 +81,7 @@ def attempt(name, made):
     """(kind of damage: how it ended, failure) of one case, which is all in its name."""
     rng, wanted = random.Random(name), saved(made)
     folder = made.parent / f"damaged-{name.replace('/', '-')}"
-    shutil.copytree(made, folder, copy_function=os.link)  # a damaged file is written anew, the others are shared
+    shutil.copytree(made, folder, copy_function=os.link)  # a damaged file is written again, the others are shared
     kind, what = damage(folder, rng)
     case = f"{name}, {kind} {what}"
     try:

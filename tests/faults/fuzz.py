@@ -46,7 +46,7 @@ LABELS = ("fine", "fine", "fine", "nan", "of another shape", "text")
 
 @dataclasses.dataclass(frozen=True)
 class Strange:
-    """A source whose scene i is made by the name of the campaign and i alone; most of them are good in most ways."""
+    """A source whose scene i is made by the name of the campaign and i alone. Most of them are good in most ways."""
 
     name: str
     seed: int = 0
@@ -173,7 +173,7 @@ def batch_of(scenes):
 
 
 def campaign(count, seed, until=float("inf")):
-    """`count` strange scenes through the pipeline; what it lets pass goes through loss and gradient, in batches."""
+    """`count` strange scenes through the pipeline. What it lets pass goes through loss and gradient, in batches."""
     outcome, waiting = Outcome("scenes"), []
     good = made(0, "plain", plain=True)
     for number in range(count):
@@ -200,7 +200,7 @@ def campaign(count, seed, until=float("inf")):
 
 
 def check(cases, outcome):
-    """One batch: finite; the same with empty slots more; the same within rounding with its objects in another order."""
+    """One batch: finite. The same with empty slots more. The same within rounding with its objects in another order."""
     names, scenes = zip(*cases, strict=True)
     where = f"one of {names[0]} to {names[-1]}"
     batch = batch_of(scenes)

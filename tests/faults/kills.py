@@ -1,4 +1,4 @@
-"""Trainers are killed at random moments and at named points; the run that goes on must end with the same bits."""
+"""Trainers are killed at random moments and at named points. The resumed run must end with the same bits."""
 
 import pathlib
 import random
@@ -64,7 +64,7 @@ def draw(rng):
 
 
 def start_and_kill(workdir, rng, kind):
-    """(kind of kill, failure); the kind is empty where the run ended before."""
+    """(kind of kill, failure). The kind is empty where the run ended before."""
     reached, workers = last_saved(workdir), int(rng.random() < 0.15)
     values = {"data__workers": workers, "checkpoint__every": rng.randint(1, 6)}
     if kind in EVERY_POINT:
@@ -90,7 +90,7 @@ def start_and_kill(workdir, rng, kind):
 
 
 def watch(process):
-    """Waits for the process's end; the children that it had when they were last looked at."""
+    """Waits for the process's end. The children that it had when they were last looked at."""
     children = []
 
     def look():

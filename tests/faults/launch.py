@@ -14,7 +14,7 @@ from tests import QUICK, running
 from tests.faults import trainer
 
 STEPS = 48
-# `checkpoint.every` and `probe.every` make many saves; every step is in metrics.jsonl.
+# `checkpoint.every` and `probe.every` make many saves. Every step is in metrics.jsonl.
 VALUES = {"train__steps": STEPS, "log__every": 1, "probe__every": 16, "checkpoint__every": 4}
 ENVIRONMENT = {  # read when JAX is imported, so it has to stand before the first process is forked
     "XLA_FLAGS": f"--xla_force_host_platform_device_count=1 {QUICK}",
@@ -33,7 +33,7 @@ def command(workdir, **values):
 
 
 def start_server():
-    """The process to fork from, once; its environment is that of all the trainers."""
+    """The process to fork from, once. Its environment is that of all the trainers."""
     with LOCK:
         if SERVER:
             return
@@ -113,7 +113,7 @@ TIMING = re.compile("scenes_per_s|data_wait|eta_s|step_time_|compilations|goodpu
 
 
 def end(name, workdir, reference, outcome):
-    """Lets the real command end a run that was disturbed, and compares it; what differs stays on disk."""
+    """Lets the real command end a run that was disturbed, and compares it. What differs stays on disk."""
     run(command(workdir))
     found = differences(workdir, reference)
     outcome.fail(found and f"{name} in {workdir}: {'; '.join(found)}")

@@ -1,4 +1,4 @@
-"""Several processes on one machine are one run; one of them goes away, the others must end soon, and say who went."""
+"""Several processes on one machine are one run. One of them goes away, the others must end soon, and say who went."""
 
 import itertools
 import pathlib

@@ -5,6 +5,6 @@ A start of the command is mostly imports, and a campaign starts it a thousand ti
 
 import sys
 
-sys.modules["torch"] = None  # what writes TensorBoard's files would import it where it is installed; runs do without
+sys.modules["torch"] = None  # what writes TensorBoard's files would import it where it is installed. Runs do without
 
 import cjepa_jax.train  # noqa: E402, F401

@@ -1,4 +1,4 @@
-"""Signals at random moments: the run saves and stops with exit code 75, and ends with the same bits all the same."""
+"""Signals at random moments: the run saves and stops with exit code 75, and still ends with the same bits."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ PER_RUN = 6
 
 
 def campaign(count, seed, jobs, folder, until=float("inf"), limit=LIMIT):
-    """At least `count` signals; every fifth one is followed by a second."""
+    """At least `count` signals. Every fifth one is followed by a second."""
     outcome = Outcome("signals")
     reference = undisturbed(folder)
     with ThreadPoolExecutor(jobs) as pool:
@@ -48,7 +48,7 @@ def one_run(name, folder, reference, outcome, limit=LIMIT, signals=PER_RUN):
 
 
 def stop(workdir, rng, limit):
-    """(signal and moment, failure) of one start; the first is empty where the run had ended before it was hit."""
+    """(signal and moment, failure) of one start. The first is empty where the run had ended before it was hit."""
     number, moment, twice = rng.choice(SIGNALS), rng.choice(MOMENTS), rng.random() < 0.2
     process = Forked(workdir, checkpoint__every=rng.choice((1, 1000)), probe__every=16)
     folder, before = pathlib.Path(workdir, "checkpoints"), last_saved(workdir)

@@ -50,7 +50,7 @@ def arm(fault: str) -> None:
 
     def hook(event: str, args: tuple) -> None:
         nonlocal left, passed
-        if passed and event != "os.kill":  # whatever comes next, the rename is done
+        if passed and event != "os.kill":  # the rename is done in any case
             die()
         if event == name and pattern.search(f"{' '.join(map(_text, args[:2]))} "):
             left -= 1

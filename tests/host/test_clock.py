@@ -1,4 +1,4 @@
-"""Time in which a process was stopped uses up nobody's patience."""
+"""Time in which a process was stopped counts for no time limit."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from cjepa_jax.host import clock
 
 
 def suspended(code, seconds, *arguments):
-    """stdout of a Python program that is stopped for so many seconds once it has printed a line."""
+    """stdout of a Python program that is stopped for this number of seconds once it has printed a line."""
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         said = process.stdout.readline()

@@ -88,7 +88,7 @@ class Cluster:
 
     def __exit__(self, *_) -> None:
         if len(self._daemons) > 1:
-            # The daemons see to it that a job's processes are gone; without them they would stay.
+            # The daemons see to it that a job's processes are gone. Without them they would stay.
             self.run("scancel", "--user=root", check=False)
             self.run("scancel", "--user=root", "--signal=KILL", "--full", check=False)
             until = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""Programs on PATH that note what they were called with, and answer as they were told."""
+"""Programs on PATH that note what they were called with, and answer as configured."""
 
 import json
 import pathlib

@@ -232,7 +232,7 @@ def test_machines_that_are_taken_away_are_deleted_and_asked_for_again(fakes, tmp
 
 def test_asking_again_is_bounded_and_what_is_left_is_deleted(fakes, tmp_path):
     code, verbs, _ = submit(fakes, tmp_path, there(autodelete=True), *[state("SUSPENDED")] * 9)
-    assert code == "try: given up after 3 attempts; the same command resumes"
+    assert code == "try: given up after 3 attempts. The same command resumes"
     assert verbs == ["create", "describe", "delete"] * 3 + ["delete"]
 
 
@@ -288,7 +288,7 @@ def test_a_sweep_is_one_array_of_pickled_trainings(fakes, tmp_path):
     (tmp_path / "bin/sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
     words = ["--vary=seed=0,1", "--config.data.path=it's", "--option=partition=all", "--time=1-00:00:00", "--submit"]
     where = ["--allow-dirty", f"--config={ROOT}/configs/tiny.py", f"--workdir={tmp_path}/try"]
-    # A process of its own: submitit sets up logging anew, and closes what pytest has put in stderr's place.
+    # A separate process: submitit sets up logging again, and closes what pytest has put in stderr's place.
     argv = [sys.executable, "-m", "launch", "sweep", *where, *words]
     ended = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout.split()) == (0, ["7_0", "7_1"]), ended.stderr

@@ -1,4 +1,4 @@
-"""A real SLURM of one node accepts the job, runs it, signals it, requeues it on 75 only, and the run goes on."""
+"""A real SLURM of one node accepts the job, runs it, signals it, requeues it on 75 only, and the run resumes."""
 
 import dataclasses
 import json
@@ -144,7 +144,7 @@ def train(cluster, kind, *words):
 
 
 def went_on(workdir):
-    """The step from which a finished run went on, 0 if it was never stopped; no step is missing or there twice."""
+    """The step from which a finished run resumed, 0 if it was never stopped. No step is missing or there twice."""
     training, _ = running.metrics(workdir)
     steps = [line["step"] for line in training]
     assert steps == sorted(set(steps)) and steps[-1] == STEPS

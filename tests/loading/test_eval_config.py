@@ -1,4 +1,4 @@
-"""What an evaluation's config is made of: the command line, the file, the run, a training config; in this order."""
+"""What an evaluation's config is made of: the command line, the file, the run, a training config. In this order."""
 
 import importlib
 import json
@@ -32,7 +32,7 @@ def written(folder, c):
 
 @pytest.fixture
 def parsed(tmp_path, monkeypatch):
-    """The config of `python -m cjepa_jax.evaluate` with these words; a dict is a config file's content."""
+    """The config of `python -m cjepa_jax.evaluate` with these words. A dict is a config file's content."""
 
     def parse(config, *words):
         if isinstance(config, dict):

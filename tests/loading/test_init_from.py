@@ -1,4 +1,4 @@
-"""Training and evaluation that start from weights: what they fix, what starts from them, what stays as it is."""
+"""Training and evaluation that start from weights: what they fix, what starts from them, what stays unchanged."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ from tests.pretrained import VARIANT, export, published, weights
 
 
 def config(base=clips, **values):
-    """Of running.SMALL as far as the base has its keys; keys have __ for the dot."""
+    """Of running.SMALL as far as the base has its keys. Keys have __ for the dot."""
     made = base.get_config()
     known = dict(config_lib.flatten(made))
     small = {key: value for key, value in running.SMALL.items() if key in known}

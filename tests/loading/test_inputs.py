@@ -1,4 +1,4 @@
-"""What is taken for scenes, masks and objects' numbers; whatever else users hand over is refused in one line."""
+"""What is taken for scenes, masks and objects' numbers. All other input is refused in one line."""
 
 import ml_dtypes
 import numpy as np
@@ -38,29 +38,29 @@ def test_every_form_of_the_same_scenes():
     np.testing.assert_array_equal(inputs.pixels(VIDEO[0, 0], IMAGES), VIDEO[:1, :1])
     np.testing.assert_array_equal(inputs.pixels(VIDEO[:, :1], IMAGES), VIDEO[:, :1])
     np.testing.assert_array_equal(inputs.pixels(VIDEO, BOTH), VIDEO)
-    assert inputs.pixels(np.zeros((1, 8, 8, 3), np.float32), IMAGES).shape == (1, 1, 8, 8, 3)  # black is no mistake
+    assert inputs.pixels(np.zeros((1, 8, 8, 3), np.float32), IMAGES).shape == (1, 1, 8, 8, 3)  # black is valid
     assert inputs.pixels(VIDEO[:0], CLIPS).shape == (0, 4, 16, 24, 3)
 
 
 @pytest.mark.parametrize(
     "images, takes, text",
     [
-        (VIDEO / 255, CLIPS, "floats up to 1: pixels are 0..255 here; multiply by 255"),
-        (VIDEO / 250, CLIPS, "floats up to 1.02: pixels are 0..255 here; multiply by 255"),
-        (VIDEO / 128 - 1.0, CLIPS, "must be in 0..255; do not normalise: the model does"),
+        (VIDEO / 255, CLIPS, "floats up to 1: pixels are 0..255 here. Multiply by 255"),
+        (VIDEO / 250, CLIPS, "floats up to 1.02: pixels are 0..255 here. Multiply by 255"),
+        (VIDEO / 128 - 1.0, CLIPS, "must be in 0..255. Do not normalise: the model does"),
         (VIDEO.astype(int) + 1, CLIPS, "values from 1 to 256: must be in 0..255"),
         (np.where(VIDEO > 3, VIDEO, np.nan), CLIPS, "values from nan to nan"),
         (VIDEO > 3, CLIPS, "dtype bool: must be uint8 or float"),
         (VIDEO.astype(complex), CLIPS, "dtype complex128"),
-        (np.moveaxis(VIDEO, -1, 1), CLIPS, "channels come last: np.moveaxis(images, 1, -1)"),
-        (np.moveaxis(VIDEO, -1, 2), CLIPS, "channels come last: np.moveaxis(images, 2, -1)"),
-        (np.moveaxis(VIDEO[0], -1, 1), IMAGES, "channels come last: np.moveaxis(images, 1, -1)"),
-        (np.moveaxis(VIDEO[0, 0], -1, 0), IMAGES, "channels come last: np.moveaxis(images, 0, -1)"),
-        (VIDEO[0, 0, ..., 0], IMAGES, "grey pictures need three equal channels"),
-        (VIDEO[0, ..., :1], IMAGES, "grey pictures need three equal channels"),
-        (np.zeros((2, 8, 8, 4), np.uint8), IMAGES, "without the fourth channel: images[..., :3]"),
+        (np.moveaxis(VIDEO, -1, 1), CLIPS, "Channels come last: np.moveaxis(images, 1, -1)"),
+        (np.moveaxis(VIDEO, -1, 2), CLIPS, "Channels come last: np.moveaxis(images, 2, -1)"),
+        (np.moveaxis(VIDEO[0], -1, 1), IMAGES, "Channels come last: np.moveaxis(images, 1, -1)"),
+        (np.moveaxis(VIDEO[0, 0], -1, 0), IMAGES, "Channels come last: np.moveaxis(images, 0, -1)"),
+        (VIDEO[0, 0, ..., 0], IMAGES, "Grey pictures need three equal channels"),
+        (VIDEO[0, ..., :1], IMAGES, "Grey pictures need three equal channels"),
+        (np.zeros((2, 8, 8, 4), np.uint8), IMAGES, "Without the fourth channel: images[..., :3]"),
         (VIDEO[0], CLIPS, "one frame each, the model takes clips [B, T, H, W, 3] with T a multiple of 2"),
-        (VIDEO[0], CLIPS, "frames of one clip: images[None]; single pictures: np.repeat(images[:, None], 2, 1)"),
+        (VIDEO[0], CLIPS, "Frames of one clip: images[None]. Single pictures: np.repeat(images[:, None], 2, 1)"),
         (VIDEO, IMAGES, "4 frames, the model takes images: images.reshape"),
         (VIDEO[:, :3], CLIPS, "T = 3 must be a multiple of 2"),
         (VIDEO[:, :, :15], CLIPS, "H = 15 must be a multiple of 8"),

@@ -14,7 +14,7 @@ from tests.running import SMALL
 
 
 def config(**values):
-    """Of running.SMALL; keys have __ for the dot."""
+    """Of running.SMALL. Keys have __ for the dot."""
     return config_lib.override(clips.get_config(), SMALL | {k.replace("__", "."): v for k, v in values.items()})
 
 

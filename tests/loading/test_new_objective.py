@@ -1,4 +1,4 @@
-"""An objective made on the fly, in a module of its own: it loads, exports, starts others and is evaluated at once."""
+"""An objective made on the fly, in a separate module: it loads, exports, starts others and is evaluated at once."""
 
 import contextlib
 import functools
@@ -61,7 +61,7 @@ class Silent(Grey):
 
 @dataclasses.dataclass(frozen=True)
 class Double(Jepa):
-    """Jepa with a method of its own."""
+    """Jepa with another text of its method."""
 '''
 
 

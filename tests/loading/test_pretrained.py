@@ -1,4 +1,4 @@
-"""Weights of a run's folder: which checkpoint, what is passed over, what is refused; and that no data are needed."""
+"""Weights of a run's folder: which checkpoint, what is passed over, what is refused. And that no data are needed."""
 
 import json
 import shutil

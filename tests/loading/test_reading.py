@@ -69,7 +69,7 @@ def test_export_and_what_says_itself(stored, tmp_path, monkeypatch):
     for path in (out, run):
         assert pretrained.load_weights(path).encoder
         for call in (pretrained.load_weights, lambda path, reading: model._opened(str(path), (), reading)):
-            with pytest.raises(CheckpointError, match="heads = 2: only for published weights; a run or an export"):
+            with pytest.raises(CheckpointError, match="heads = 2: only for published weights. A run or an export"):
                 call(path, reading=TOLD)
 
 

@@ -14,7 +14,7 @@ def one(seed, grid, **options):
 
 
 def test_a_block_has_the_stated_area_and_aspect():
-    """0.15-0.2 of the plane, height / width 0.75-1.5; sides are whole tokens, so half a token of slack each."""
+    """0.15-0.2 of the plane, height / width 0.75-1.5. Sides are whole tokens, so half a token of slack each."""
     shares, aspects = [], []
     for seed in range(300):
         plane = one(seed, (40, 40), count=1)[0].reshape(40, 40)

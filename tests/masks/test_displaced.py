@@ -26,7 +26,7 @@ def scene(seed, count=4):
 
 
 def corner(clip):
-    """The shape pushed into the plane's first corner, and where it was: what a translation leaves as it is."""
+    """The shape pushed into the plane's first corner, and where it was: what a translation does not change."""
     taken = np.argwhere(clip.any(0)).min(0)
     return np.roll(clip, -taken, (1, 2)), tuple(taken)
 

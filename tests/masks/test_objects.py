@@ -53,7 +53,7 @@ def test_patches_match_loops(seed, count, grid, tubelet, patch, density):
         for n, (t, r, c) in enumerate(np.ndindex(grid)):  # time-major, then row-major
             box = masks[k, t * tubelet : (t + 1) * tubelet, r * patch : (r + 1) * patch, c * patch : (c + 1) * patch]
             assert found[k, n] == box.any()
-    still = masks[:, 0]  # an image, whatever the tubelet of clips is
+    still = masks[:, 0]  # an image, for any tubelet of clips
     assert (objects.patches(still, patch, tubelet + 1) == objects.patches(still[:, None], patch)).all()
 
 

@@ -45,7 +45,7 @@ def test_one_number_gives_area_and_shape_of_a_target():
 def test_the_context_is_the_first_of_what_targets_leave_of_one_square():
     """The public collator's context, cut to the least of its batch: ours of the same targets."""
     square = np.zeros((SIDE, SIDE), bool)
-    square[:13, :13] = True  # whatever its area: 0.85 to 1 of 14 x 14
+    square[:13, :13] = True  # for any area: 0.85 to 1 of 14 x 14
     assert (golden()["ijepa_sizes"][:, 4:] == 13).all()
     contexts, targets = unpacked("ijepa_context", SIDE, SIDE), unpacked("ijepa_targets", SIDE, SIDE)
     for batch, blocks in zip(contexts, targets, strict=True):
@@ -67,7 +67,7 @@ def test_places_are_as_likely_as_in_the_public_sampler():
 
 
 def test_statistics_of_ijepas_masks():
-    """Context and union of the targets: mean and deviation; together they are the square."""
+    """Context and union of the targets: mean and deviation. Together they are the square."""
     masked, removed, dropped = drawn(PUBLISHED, 900)
     known = STATISTICS["ijepa"]
     context, union = (~masked & ~dropped).sum(1), masked.sum(1)
@@ -108,7 +108,7 @@ def test_sizes_and_statistics_of_vjepas_masks(name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_vjepas_masks_cut_to_their_batch_begin_as_the_whole_ones(name):
-    """The public collator's masks from its own first time, in which nothing is cut; then the share that is kept."""
+    """The public collator's masks from its own first time, in which nothing is cut. Then the share that is kept."""
     for context, hidden in unpacked(f"vjepa_{name}", TIMES, SIDE, SIDE).reshape(-1, 2, TIMES, SIDE, SIDE) > 0:
         whole = np.broadcast_to(hidden[0], hidden.shape)
         np.testing.assert_array_equal(hidden, grid.first(whole, int(hidden.sum())))

@@ -20,7 +20,7 @@ def one(seed, grid, **options):
 
 
 def published(rng, rows, cols, count, share):
-    """The number of hidden places: `count` blocks of one size; drawn again where nothing is left to see."""
+    """The number of hidden places: `count` blocks of one size. Drawn again where nothing is left to see."""
     area, ratio = int(rows * cols * share), rng.uniform(0.75, 1.5)
     height, width = min(int(round(np.sqrt(area * ratio))), rows), min(int(round(np.sqrt(area / ratio))), cols)
     while True:

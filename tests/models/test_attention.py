@@ -208,7 +208,7 @@ def test_the_tpu_kernel_lowers_for_a_tpu(dtype):
 
 @pytest.fixture
 def interpreted():
-    """TPU kernels computed by XLA, in whatever thread they are traced."""
+    """TPU kernels computed by XLA, in any thread that traces them."""
     pltpu.set_tpu_interpret_mode(True)
     yield
     pltpu.set_tpu_interpret_mode(None)

@@ -14,7 +14,7 @@ B, GRID, N, D, OUT = 2, (2, 2, 3), 12, 10, 6
 
 @functools.cache
 def setup():
-    """(jitted decoder, parameters, tokens, context); the parameters are away from their small initial values."""
+    """(jitted decoder, parameters, tokens, context). The parameters are away from their small initial values."""
     rng = np.random.default_rng(0)
     module = Decoder(depth=1, width=16, heads=2, out=OUT)
     tokens, context = rng.normal(size=(B, N, D)).astype(np.float32), rng.random((B, N)) < 0.5

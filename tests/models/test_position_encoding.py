@@ -203,7 +203,7 @@ def test_remat_of_rotations_changes_memory_not_values(remat):
 
 @functools.cache
 def stepped(devices, **layout):
-    """(loss, gradient by name, where the tables live) of a step with a table and rotations on so many devices."""
+    """(loss, gradient by name, where the tables live) of a step with a table and rotations on `devices` devices."""
     mesh = sharding.make_mesh(layout, 8, 1, jax.devices()[:devices])
     batch = sharding.put_batch(mesh, scenes.batch(range(8), shards=sharding.local_shards(mesh)))
     table = {"positions": "table", "position_grid": (1, 3, 5), "heads": 3, "width": 24}

@@ -60,7 +60,7 @@ def test_rank_is_lowest_patch_then_area_then_centroid(seed):
         order[k] = (own[0], len(own), own.mean())
     for k in order:
         assert sum(order[j] < order[k] for j in order) <= found[k] < sum(order[j] <= order[k] for j in order)
-        assert found[k] == sum(found[j] < found[k] for j in order)  # 0, 1, 2, ... ; twins share a rank
+        assert found[k] == sum(found[j] < found[k] for j in order)  # 0, 1, 2, ... . Twins share a rank
     assert (found[~removed[0]] >= 5).all()
     shuffle = rng.permutation(5)
     assert (np.asarray(ranks(patches[:, shuffle], removed[:, shuffle]))[0] == found[shuffle]).all()
@@ -127,7 +127,7 @@ def test_joint_attention_is_among_all_tokens():
 
 
 def test_cross_attention_goes_from_masked_to_context_and_back():
-    """One layer: mask tokens see the context; context tokens see mask tokens and not each other."""
+    """One layer: mask tokens see the context. Context tokens see mask tokens and not each other."""
     context = setup("cross", 1)[2][0]
     prediction, residual = influence("cross", 1, token=3)
     assert prediction[~context].all()
@@ -137,7 +137,7 @@ def test_cross_attention_goes_from_masked_to_context_and_back():
 
 @pytest.mark.parametrize("attention", ["joint", "cross"])
 def test_tokens_that_are_neither_seen_nor_predicted_take_no_part(attention):
-    """Whatever stands at dropped places, context and hidden tokens come out the same; with `hidden` None it matters."""
+    """Context and hidden tokens do not depend on dropped ones. With `hidden` None it matters."""
     params, tokens, context, patches, removed = setup(attention)
     hidden = ~context & (np.arange(N) != 5)
     hidden[1, 11] = False

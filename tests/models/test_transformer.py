@@ -123,7 +123,7 @@ def test_blocks_compiled_one_by_one_give_what_the_scan_gives(monkeypatch, dtype,
     params = jax.jit(stack.init)(jax.random.key(1), x)
 
     def gradient():
-        """(its program, its values); a new function each time, which JAX has not traced before."""
+        """(its program, its values). A new function each time, which JAX has not traced before."""
         traced = jax.jit(jax.grad(lambda params: jnp.square(stack.apply(params, x) - 1).mean())).trace(params)
         return str(traced.jaxpr), traced.lower().compile()(params)
 

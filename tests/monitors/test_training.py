@@ -1,4 +1,4 @@
-"""A monitor of one's own in real runs: a file beside the user's config, in metrics.jsonl, resumed without loss."""
+"""A custom monitor in real runs: a file beside the user's config, in metrics.jsonl, resumed without loss."""
 
 import functools
 import json

@@ -6,9 +6,9 @@
     python -m tests.mutants --table                what is known so far, as docs/MUTANTS.md has it
 
 The working tree is never touched: each mutant is written into a copy of it, and the tests named beside it run there, in
-a process of their own, until the first fails. First, all of these tests must pass as they are. Verdicts are kept in a
-file outside the repository, so that a run that was stopped goes on; a verdict counts as long as the mutated file and
-the files of its tests stay as they were.
+a separate process, until the first fails. First, all of these tests must pass without a change. Verdicts are kept in a
+file outside the repository, so that a stopped run resumes. A verdict counts as long as the mutated file and
+the files of its tests are unchanged.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
 
 
 def read(results: pathlib.Path) -> dict[str, dict]:
-    """Verdicts by the mutants' keys; the last line may be torn, and broken ones are tried again."""
+    """Verdicts by the mutants' keys. The last line may be torn, and broken ones are tried again."""
     found = {}
     for line in results.read_text().splitlines() if results.exists() else ():
         try:
@@ -94,7 +94,7 @@ def read(results: pathlib.Path) -> dict[str, dict]:
 
 
 def baseline(mutants: list[Mutant], folder: pathlib.Path) -> list[str]:
-    """Which of the tests fail as they are."""
+    """Which of the tests fail without a change."""
     tests = sorted({test for mutant in mutants for test in mutant.tests.split()})
     child = workers.Child(workers.Tree(folder / "baseline"), tests, BASELINE, first=False)
     pid_verdict = None

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Mutant:
-    """`old`, which stands in `file` exactly once, becomes `new`; one of `tests` (ids, by spaces) must then fail.
+    """`old`, which stands in `file` exactly once, becomes `new`. One of `tests` (ids, by spaces) must then fail.
 
     survives: why none can, where the mutated program does the same ("" where one must).
     """

@@ -1,5 +1,5 @@
-"""Tests in forked processes: the parent has imported what is slow to import and never changes, each child one copy of
-the tree of its own.
+"""Tests in forked processes: the parent has imported what is slow to import and never changes. Each child
+has its copy of the tree.
 
 The parent imports neither the package nor its tests, and starts no JAX backend, so that a child begins as a fresh
 process would, two seconds later.
@@ -26,7 +26,7 @@ WALL = 8  # times its limit of CPU time, after which a child that waits for some
 
 
 def warm(compiled: pathlib.Path) -> None:
-    """Imports what all children share; what XLA compiles is kept in this folder."""
+    """Imports what all children share. What XLA compiles is kept in this folder."""
     os.environ |= {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
@@ -91,7 +91,7 @@ class Child:
                 os._exit(code)
 
     def poll(self) -> Verdict | None:
-        """What became of it, once it has ended; its own children end with it."""
+        """What became of it, once it has ended. Its own children end with it."""
         pid, status, used = os.wait4(self.pid, os.WNOHANG)
         waited = time.monotonic() - self.started > WALL * self.limit
         if not pid and not waited:
@@ -110,7 +110,7 @@ class Child:
         return json.loads(self.report.read_text()) if self.report.exists() else []
 
     def kill(self) -> None:
-        """It and what it has started; the group is its own."""
+        """It and what it has started. The group is its own."""
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:

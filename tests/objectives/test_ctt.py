@@ -162,7 +162,7 @@ def test_what_the_simulation_changes_depends_on_what_was_removed():
 
 
 def test_two_steps_that_agree_with_one_are_consistent():
-    """A predictor that keeps every slot as it was in the first frame it sees composes with itself.
+    """A predictor that keeps every slot of the first frame that it sees composes with itself.
 
     So does one that moves it on in every frame.
     """

@@ -1,4 +1,4 @@
-"""The objective and its step: every alternative of the config trains; gradients, EMA and skipped steps as stated."""
+"""The objective and its step: every alternative of the config trains. Gradients, EMA and skipped steps as stated."""
 
 import dataclasses
 import functools
@@ -104,7 +104,7 @@ ALONE = {  # every alternative of the method on its own: (objective's fields, ba
     "clip": ({}, {}, {"clip": 1.0}),
     "no decay": ({}, {}, {"weight_decay": 0.0}),
 }
-# Those without golden numbers, which one fast step has together; the others train in tests/test_three_steps.py.
+# Those without golden numbers, which one fast step has together. The others train in tests/test_three_steps.py.
 CONTROLS = ("rerender other", "second view")
 REST = ("bfloat16", "epps-pulley", "l1", "none", "no decay")
 
@@ -131,7 +131,7 @@ def test_the_alternatives_without_golden_numbers_train_together():
 
 
 def test_the_controls_of_the_causal_term_train_by_one_program():
-    """Other objects simulated away, or nothing: the batch has the form of the default. Nothing removed is no change."""
+    """Other objects simulated away, or nothing: the batch has the form of the default. No removal, no change."""
     objective, _, state, step = default()  # their objective, too
     assert all(not fields and not changes for fields, _, changes in map(ALONE.get, CONTROLS))
     batch, nothing = (drawn(**ALONE[name][1]) for name in CONTROLS)
@@ -143,7 +143,7 @@ def test_the_controls_of_the_causal_term_train_by_one_program():
 
 
 def test_a_fast_test_trains_a_step_under_every_choice():
-    """Of the method; how tokens are given their places is for imported weights."""
+    """Of the method. How tokens are given their places is for imported weights."""
     settings = [three_steps.SETTINGS[name] for name in test_three_steps.FAST]
     rest = {"dtype": {"float32"}, "sigreg_kind": {"kl"}}  # of all settings
     for name in (*REST, *CONTROLS):
@@ -162,7 +162,7 @@ def test_every_alternative_trains(name):
     objective, batch, still, changes = alternative([name])
     metrics = check_step(*started(objective, batch, **changes), still)
     _, batch, state, step = default()
-    # Another step than the default's; but remat only saves memory, and fresh weights leave GELU nearly linear.
+    # Another step than the default's. But remat only saves memory, and fresh weights leave GELU nearly linear.
     same = step(state, batch)[1]["update_norm" if name in ("no decay", "clip") else "loss"]
     if name not in ("remat dots", "remat full", "fixed ema", "linear ema", "gelu", "all context"):
         assert float(metrics["update_norm" if name in ("no decay", "clip") else "loss"]) != pytest.approx(float(same))
@@ -249,7 +249,7 @@ def test_either_sigreg_tells_normal_features_from_collapsed_ones(kind, collapsed
     assert floor <= spread < 0.1 * narrow
     assert np.isfinite(gradient).all() and np.isfinite(slope).all()
     assert (gradient[:64] != 0).any(1).all() and (gradient[64:] == 0).all()
-    assert (float(run(normal, 1)[0][0]) != float(spread)) == (kind == "epps_pulley")  # slices are drawn anew
+    assert (float(run(normal, 1)[0][0]) != float(spread)) == (kind == "epps_pulley")  # slices are drawn again
 
 
 CALLED = []  # names of losses
@@ -335,7 +335,7 @@ def test_ema_by_its_formula_at_any_step():
 
 
 def test_neighbours_leave_a_scenes_own_terms():
-    """The same scene in two batches; rows of another length too."""
+    """The same scene in two batches. Rows of another length too."""
     objective, batch, state, step = default()
     other = drawn(scenes=(0, 5, 6, 7))
     one, two = (step(state, b)[1]["per_scene"][0] for b in (batch, other))
@@ -347,7 +347,7 @@ def test_neighbours_leave_a_scenes_own_terms():
 
 
 def test_invalid_scenes_change_nothing():
-    """Four scenes, the last one a filling: as three scenes, whatever the filling shows."""
+    """Four scenes, the last one a filling: as three scenes, with any pixels in the filling."""
     objective, batch, state, step = default()
     valid = jnp.arange(4) < 3
     spoilt = dataclasses.replace(
@@ -391,7 +391,7 @@ def multi_block():
 
 
 def test_what_is_dropped_is_neither_seen_nor_predicted():
-    """Other pixels at dropped tokens: the same predictions, another target; and the loss is of hidden tokens alone."""
+    """Other pixels at dropped tokens: the same predictions, another target. And the loss is of hidden tokens alone."""
     objective, batch, state, _ = multi_block()
     context, hidden = np.asarray(batch.context), np.asarray(batch.hidden)
     dropped = ~context & ~hidden

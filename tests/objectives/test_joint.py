@@ -54,7 +54,7 @@ def parts():
 
 
 def stripes(*sizes, tokens=20):
-    """Objects one after the other on a line of tokens, with so many each: bool [K, N]."""
+    """Objects one after the other on a line of tokens, with these numbers of tokens: bool [K, N]."""
     ends = np.cumsum(sizes)
     place = np.arange(tokens)
     return np.stack([(place >= end - size) & (place < end) for size, end in zip(sizes, ends, strict=True)])
@@ -87,7 +87,7 @@ def frequencies(removed):
     "sizes, anchor, sets",
     [
         ((2, 10, 1, 4, 3), 0, 10),  # bounds 2 and 10 are eligible, 1 is not: 4 alone, 6 pairs
-        ((10, 10), 0, 3),  # both together would hide everything, so each alone; at the eighth such draw, neither
+        ((10, 10), 0, 3),  # both together would hide everything, so each alone. At the eighth such draw, neither
         ((2, 10, 1, 4, 3), 1, 9),  # the first object stands in the anchor only: alone it hides nothing
     ],
 )
@@ -123,7 +123,7 @@ def test_an_empty_slot_is_never_removed():
 
 
 def test_what_is_replaced_in_the_batch():
-    """Rows hold the context on two data shards; hidden places are blank in the intervened scene, and only they."""
+    """Rows hold the context on two data shards. Hidden places are blank in the intervened scene, and only they."""
     objective, batch = make(anchor=1), as_batch(scenes.batch(frames=4, shards=2))
     patches = jnp.arange(4)[:, None] == jax.random.randint(jax.random.key(1), (4, 1, 32), 0, 4)
     new = jax.jit(objective.intervene)(jax.random.key(0), batch, patches)

@@ -96,7 +96,7 @@ def test_the_loss_by_loops(frames, norm):
 @pytest.mark.needs("torch")
 @pytest.mark.needs("transformers")
 def test_the_loss_of_another_library():
-    """Its own predictions on our pixels, under its own mask; a nearly flat patch is where eps counts."""
+    """Its own predictions on our pixels, under its own mask. A nearly flat patch is where eps counts."""
     import torch
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
 

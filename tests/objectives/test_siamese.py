@@ -1,4 +1,4 @@
-"""BYOL and LeJEPA against NumPy, on one and eight devices; what must collapse does, and the methods do not."""
+"""BYOL and LeJEPA against NumPy, on one and eight devices. What must collapse does, and the methods do not."""
 
 import dataclasses
 import functools
@@ -173,7 +173,7 @@ def test_one_and_eight_devices_agree(kind):
 
 
 def trained(objective, steps=150):
-    """Metrics of the last of so many steps on fixed scenes."""
+    """Metrics of the last of `steps` steps on fixed scenes."""
     _, batch, state, step = started(objective, as_batch(scenes.batch(range(16))), weight_decay=0.0)
     for _ in range(steps):
         state, metrics = step(state, batch)

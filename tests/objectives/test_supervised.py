@@ -20,7 +20,7 @@ BACKBONES = {
 
 @functools.cache
 def default(name, classes=0):
-    """(objective, batch, state, jitted step); a class is the number of objects."""
+    """(objective, batch, state, jitted step). A class is the number of objects."""
     objective = Supervised(backbone=BACKBONES[name], steps=10, classes=classes)
     return started(objective, as_batch(scenes.batch(range(8))), weight_decay=0.0)
 

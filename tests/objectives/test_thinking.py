@@ -255,7 +255,7 @@ def test_what_gives_no_embedding_is_refused():
         made()[0].init(jax.random.key(0), replaced(embedding=None))
     with pytest.raises(ConfigError, match="an embedding has 5 steps: must be at most the 4 times"):
         made()[0].init(jax.random.key(0), replaced(embedding=jnp.zeros((3, 5, 7))))
-    for options, message in ((dict(steps=9), "steps is 9; it must be at most 8"), (dict(objects=0), "objects is 0"),
+    for options, message in ((dict(steps=9), "steps is 9: must be at most 8"), (dict(objects=0), "objects is 0"),
                              (dict(shuffled=1), "shuffled = 1"), (dict(embeddings=3), "embeddings = 3"),
                              (dict(of=f"{__name__}:Bare"), "Bare has no states with present, position/x")):  # fmt: skip
         with pytest.raises(ConfigError, match=message):

@@ -122,7 +122,7 @@ def test_small_views_have_their_own_size_and_share_of_the_frame():
         np.asarray(views[..., -1, 0] - views[..., 0, 0])[..., 0, 0] / 255 * 64 / 7 * 8 / 64
     )  # of a view, of the frame
     assert 0.9 * 0.05 <= (wide**2).min() and (wide**2).max() <= 1.1 * 0.1 and wide.std() > 0.005
-    assert len(np.unique(np.asarray(views[:, :, 0, 0, 0, 0]))) > 70  # every view has a crop of its own
+    assert len(np.unique(np.asarray(views[:, :, 0, 0, 0, 0]))) > 70  # every view has another crop
 
 
 def test_small_views_leave_the_large_ones_as_they_are(everything):

@@ -93,7 +93,7 @@ def test_mode_1_asks_its_policy_alone_within_the_limits():
     agent = Agent(silent, SEARCH, 2, mode=1)
     places = play(agent, FIRST)
     assert np.abs(places[-1] - GOALS).max() < 1e-5 and np.abs(np.diff(places, axis=0)).max() <= 0.5
-    with pytest.raises(ConfigError, match="agent.mode is 1; it must be 2, or 1 with a policy"):
+    with pytest.raises(ConfigError, match="agent.mode is 1: must be 2, or 1 with a policy"):
         Agent(POINT, SEARCH, 2, mode=1)
     with pytest.raises(ConfigError, match="agent.mode is 3"):
         Agent(silent, SEARCH, 2, mode=3)

@@ -120,7 +120,7 @@ def test_coloured_noise_has_variance_1_and_its_spectrum(steps, colour):
 
 
 def test_icem_keeps_its_elites():
-    """The lowest cost never rises, and the answer has it. Without kept elites the distribution is fitted anew."""
+    """The lowest cost never rises, and the answer has it. Without kept elites the distribution is fitted again."""
     plan = ICEM(samples=8, elites=4, iterations=8).plan(distance, jax.random.key(0), ZERO)
     assert (np.diff(plan.costs) <= 0).all() and abs(distance(plan.actions[None])[0] - plan.costs[-1]) < 1e-6
     fresh = ICEM(samples=8, elites=4, iterations=8, kept=0.0).plan(distance, jax.random.key(0), ZERO)
@@ -129,7 +129,7 @@ def test_icem_keeps_its_elites():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"samples": 1}, "samples is 1; it must be an integer of at least 2"), ({"elites": 301}, "elites is 301"),
+    [({"samples": 1}, "samples is 1: must be an integer of at least 2"), ({"elites": 301}, "elites is 301"),
      ({"iterations": 2.5}, "iterations is 2.5"), ({"momentum": -0.1}, "momentum is -0.1"),
      ({"answer": "all"}, "answer")],
 )  # fmt: skip

@@ -78,7 +78,7 @@ def test_a_simulator_on_the_host_gives_the_same_plans(planner):
 def test_a_simulator_on_the_host_has_no_gradients():
     controller = Controller(dataclasses.replace(POINT, host=True), MPC(Gradient()), 2)
     controller.start(GOALS, np.arange(3))
-    with pytest.raises(ConfigError, match="planner is Gradient; a simulator on the host has no gradients"):
+    with pytest.raises(ConfigError, match="planner is Gradient. A simulator on the host has no gradients"):
         controller.act(STARTS)
 
 

@@ -79,7 +79,7 @@ def test_costs_of_the_last_state_and_of_all():
     np.testing.assert_allclose(
         last(STARTS[1], GOALS[1], actions), jnp.abs(places[:, -1] - GOALS[1]).mean(-1), rtol=1e-5
     )
-    with pytest.raises(ConfigError, match="over 'mean'; it must be last or sum"):
+    with pytest.raises(ConfigError, match="over 'mean': must be last or sum"):
         to_goal(unroll(step), over="mean")
 
 
@@ -106,7 +106,7 @@ def test_mppi_weighs_candidates_by_their_costs():
 
 @pytest.mark.parametrize("kind", [MPPI, Gradient, ICEM])
 def test_bad_options_are_refused(kind):
-    with pytest.raises(ConfigError, match="planner.iterations is 0; it must be an integer of at least 1"):
+    with pytest.raises(ConfigError, match="planner.iterations is 0: must be an integer of at least 1"):
         kind(iterations=0)
     for name, value in {"temperature": 0.0, "kept": 1.5, "rate": -1.0}.items():
         if name in {field.name for field in dataclasses.fields(kind)}:

@@ -157,7 +157,7 @@ def test_slots_of_a_state_are_those_of_the_scene_in_the_order_of_the_objects():
 
 
 class Noted:
-    """In the place of a controller: keeps what it is shown, and acts by the number of the call."""
+    """Replaces a controller: keeps what it is shown, and acts by the number of the call."""
 
     size = 2
 

@@ -142,7 +142,7 @@ def test_a_result_without_pictures_leaves_none_of_an_earlier_one(tmp_path):
 
 @pytest.mark.parametrize("shape", [(10**6, 1, 3), (1, 10**6, 3)])
 def test_a_picture_that_would_fill_the_memory_is_refused(folder, tmp_path, shape):
-    """A file of a few kB; small pictures are enlarged."""
+    """A file of a few kB. Small pictures are enlarged."""
     copy = shutil.copytree(folder, tmp_path / "copy")
     name = next(iter(json.loads((copy / "results.json").read_text())["protocols"]))
     index = np.array(json.dumps([["image", "large"]]))

@@ -38,7 +38,7 @@ def logged(*names):
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    """The page of an objective of one's own that hides nothing."""
+    """The page of a custom objective that hides nothing."""
     rows = logged("loss", "loss/distance", "loss/spread", "loss/spread_floor", "agreement", "norm/encoder", "rankme")
     why = "my_package.agree:Agree has no encode_context"
     return write(tmp_path_factory.mktemp("runs") / "own", rows, OWN, pictures=why)

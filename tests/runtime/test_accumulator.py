@@ -43,7 +43,7 @@ def test_the_scenes_of_a_skipped_step_are_named_though_the_loader_reuses_their_m
     steps.add(7, arrays, metrics(np.nan, skipped=1, bad=(1, 3)))
     arrays["scene"][:] = -1
     steps.flush()
-    assert "step 7: loss nan, gradient norm 2.0; scenes 41, 43" in caplog.text
+    assert "step 7: loss nan, gradient norm 2.0. Scenes 41, 43" in caplog.text
 
 
 def test_budgets():

@@ -268,7 +268,7 @@ def test_kill_during_saves_leaves_readable_checkpoints(tmp_path):
         process.communicate()
         committed = [path for path in tmp_path.iterdir() if path.name.isdigit()]
         assert committed and all(run_manifest.verify(path, int(path.name)) == [] for path in committed)
-    assert last >= 7  # each start goes on from where the last one got
+    assert last >= 7  # each start resumes where the last one got
 
 
 def test_size():

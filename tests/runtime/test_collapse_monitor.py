@@ -83,7 +83,7 @@ def test_it_warns_once_per_collapse(caplog):
         "collapse at step 1",
         "collapse at step 4",
     ]
-    assert "feature_std 0.001 < 0.004 (at first 0.2): all scenes alike; a lower optim.peak" in caplog.text
+    assert "feature_std 0.001 < 0.004 (at first 0.2): all scenes alike. A lower optim.peak" in caplog.text
 
 
 def test_it_stops_and_the_first_line_may_be_from_before_a_restart():

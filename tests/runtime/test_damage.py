@@ -1,4 +1,4 @@
-"""Damaged checkpoints: found, never silently wrong, set aside and passed over; on one process and on two."""
+"""Damaged checkpoints: found, never silently wrong, set aside and passed over. On one process and on two."""
 
 import errno
 import json
@@ -70,7 +70,7 @@ def test_damaged_metrics_of_a_checkpoint_are_damage_like_any_other(tmp_path, con
         file.mkdir()
     else:
         file.write_bytes(content)
-    with pytest.raises(CheckpointError, match="2/metrics/metrics: damaged; without the folder 2"):
+    with pytest.raises(CheckpointError, match="2/metrics/metrics: damaged. Without the folder 2"):
         Checkpoints(tmp_path, read_only=True)
     step, state = restored(tmp_path)
     assert step == 1 and same(state, make(1))

@@ -1,4 +1,4 @@
-"""How a command ends: whatever the machine or a path can do to it is one line and an exit code, no traceback."""
+"""How a command ends: every fault of the machine or of a path is one line and an exit code, no traceback."""
 
 import errno
 import os

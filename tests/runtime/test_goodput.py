@@ -1,4 +1,4 @@
-"""Where a run's time went, with a clock that the test moves, and in a real run that was stopped and went on."""
+"""Where a run's time went, with a clock that the test moves, and in a real run that was stopped and resumed."""
 
 import json
 

@@ -38,7 +38,7 @@ def test_first_signal_lets_the_process_finish(number):
     process.send_signal(number)
     out, err = process.communicate(timeout=10)
     assert (process.returncode, out) == (0, f"{number.name}\nsaved\n")
-    assert err == f"{number.name}: saving, then stopping; again: at once\n"
+    assert err == f"{number.name}: saving, then stopping. Again: at once\n"
 
 
 @pytest.mark.parametrize("stderr", ["broken", "closed"])

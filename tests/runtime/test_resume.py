@@ -120,10 +120,10 @@ def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path, stop
         os.killpg(process.pid, number)
         out, err = process.communicate(timeout=60)
         assert process.returncode == PREEMPTED and time.monotonic() - sent < 30, err
-        assert err == f"{number.name}: saving, then stopping; again: at once\n"
+        assert err == f"{number.name}: saving, then stopping. Again: at once\n"
         last = out.splitlines()[-1]
         assert last.startswith(f"stopped by {number.name} at step ") and last.endswith(
-            "the same command resumes from there"
+            "The same command resumes from there"
         )
         stopped = int(last.split(" at step ")[1].split(";")[0])
         assert step <= stopped < STEPS
@@ -148,7 +148,7 @@ def test_a_signal_while_it_starts_stops_it_cleanly_and_a_second_one_at_once(unin
     process = running.start(command(workdir))
     running.read_until(process, "+---")
     process.send_signal(signal.SIGTERM)
-    process.send_signal(signal.SIGINT)  # another one, lest the system make one of two; at once, before it has left
+    process.send_signal(signal.SIGINT)  # another one, lest the system make one of two. At once, before it has left
     sent = time.monotonic()
     process.communicate(timeout=60)
     assert process.returncode == 130 and time.monotonic() - sent < 2

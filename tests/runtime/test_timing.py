@@ -20,7 +20,7 @@ def clock(time, folder, **values):
 
 
 def steps(clock, time, first, paces):
-    """Steps that take so many seconds each."""
+    """Steps that take this number of seconds each."""
     for step, pace in enumerate(paces, first):
         time.seconds += pace
         clock.stepped(step)

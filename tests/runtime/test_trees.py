@@ -14,7 +14,7 @@ from configs import clips
 
 
 def shapes(**values):
-    """The arrays of tiny's model by name, with other values in its config; twice, as with an optimiser's."""
+    """The arrays of tiny's model by name, with other values in its config. Twice, as with an optimiser's."""
     config = config_lib.override(clips.get_config(), {key.replace("__", "."): value for key, value in values.items()})
     objective = build.build(config.objective, steps=10, dtype="float32")
     video = jnp.zeros((1, config.data.frames, config.data.size, config.data.size, 3), jnp.uint8)
@@ -33,7 +33,7 @@ def usual():
 
 
 def by_key(saved, wanted):
-    """The differences by key; every array that differs must be named, and none that does not."""
+    """The differences by key. Every array that differs must be named, and none that does not."""
     lines = trees.differences(saved, wanted)
     assert not any("\n" in line for line in lines)
     for name in saved.keys() | wanted.keys():

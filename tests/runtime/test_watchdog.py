@@ -57,7 +57,7 @@ def test_no_step_for_too_long_ends_the_process_and_says_where_it_was(tmp_path):
     file = tmp_path / "stacks.txt"
     done = subprocess.run([sys.executable, "-c", STUCK, "1", file], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout) == (70, "stuck\n")
-    wanted = f"train.watchdog = 1: no step finished within these seconds; what each thread did: {file}"
+    wanted = f"train.watchdog = 1: no step finished within these seconds. What each thread did: {file}"
     assert done.stderr.splitlines()[-1] == f"error: {wanted}"
     assert "in stuck" in done.stderr and "in stuck" in file.read_text()
 

@@ -69,7 +69,7 @@ def test_config_is_stored_once_and_another_is_refused(tmp_path):
     config.train.batch = 8
     config.seed = 4
     before = (workdir.path / "config.json").read_text()
-    with pytest.raises(ConfigError, match=r"seed: 0 -> 4, train.batch: 32 -> 8\); another --workdir") as caught:
+    with pytest.raises(ConfigError, match=r"seed: 0 -> 4, train.batch: 32 -> 8\). Another --workdir") as caught:
         Workdir(workdir.path, config).__enter__()
     assert "\n" not in str(caught.value)
     assert (workdir.path / "config.json").read_text() == before

@@ -56,7 +56,7 @@ def called(name):
 
 
 def damaged(data, count, seed=0):
-    """So many variants of some bytes: flipped, cut, doubled, overwritten, with numbers swapped for extreme ones."""
+    """Variants of some bytes: flipped, cut, doubled, overwritten, with numbers swapped for extreme ones."""
     rng = random.Random(seed)
     for _ in range(count):
         out = bytearray(data)

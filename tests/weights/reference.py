@@ -79,7 +79,7 @@ class Block(nn.Module):
 
 
 class Vit(nn.Module):
-    """An encoder, [B, 3, (T,) H, W] -> [B, N, D]: of images, or of clips with a tubelet; with positions or rotary."""
+    """An encoder, [B, 3, (T,) H, W] -> [B, N, D]: of images, or of clips with a tubelet. With positions or rotary."""
 
     def __init__(self, width, depth, heads, hidden, patch, positions=None, tubelet=0):
         super().__init__()
@@ -128,7 +128,7 @@ class Predictor(nn.Module):
 
 
 def shaken(module, seed=0):
-    """Every parameter but stored positions drawn anew: what is zero or one at the start would hide a mix-up."""
+    """Every parameter but stored positions drawn again: what is zero or one at the start would hide a mix-up."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():

@@ -303,7 +303,7 @@ def test_not_finite_weights_and_a_file_that_shrinks_are_refused_by_name(tmp_path
 
 
 def survivors(path, original, count, **options):
-    """How many of so many damaged variants are still read."""
+    """How many of the damaged variants are still read."""
     found = 0
     for data in hostile.damaged(original, count):
         path.write_bytes(data)
@@ -338,9 +338,9 @@ def test_damaged_checkpoints_are_refused_or_read_within_bounds(tmp_path):
 
 def test_what_people_have_in_place_of_weights_says_what_to_do(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"<!doctype html><html>404</html>")
-    refusal(lambda: files.tensors(tmp_path / "w.pt"), "it is a web page: download the file itself")
+    refusal(lambda: files.tensors(tmp_path / "w.pt"), "It is a web page: download the file itself")
     (tmp_path / "w.pt").write_bytes(b"PK\3\4" + b"\0" * 400)
-    refusal(lambda: files.tensors(tmp_path / "w.pt"), "copy it again if it was cut short")
+    refusal(lambda: files.tensors(tmp_path / "w.pt"), "Copy it again if it was cut short")
     (tmp_path / "saved").mkdir()
     for name in (".metadata", "__0_0.distcp"):
         (tmp_path / "saved" / name).write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""A licence in a model card comes back as it was written."""
+"""A licence in a model card comes back unchanged."""
 
 import pytest
 

@@ -38,7 +38,7 @@ def ijepa(path):
 
 
 def vjepa(path, version):
-    """Names module.backbone.*, a convolution over frames, mask_tokens.i; version 2 has positions it does not use."""
+    """Names module.backbone.*, a convolution over frames, mask_tokens.i. Version 2 has positions it does not use."""
     many = 2 if version == 1 else 10
     width, heads = (24, HEADS) if version == 1 else (96, 12)
     table, narrow = reference.table_3d(WIDTH, 4, 8), reference.table_3d(width, 4, 8)
@@ -114,7 +114,7 @@ def test_a_predictors_mask_token_is_the_one_that_is_named(tmp_path):
 
 
 def test_a_mask_token_that_was_never_trained_is_not_taken(tmp_path):
-    """In runs with one clip length only number 0 is trained; the others stay 0."""
+    """In runs with one clip length only number 0 is trained. The others stay 0."""
     *_, predictor = vjepa(tmp_path / "vitl16.pth.tar", 1)
     content = torch.load(tmp_path / "vitl16.pth.tar", weights_only=True)
     (name,) = (name for name in content["predictor"] if name.endswith("mask_tokens.1"))

@@ -220,7 +220,7 @@ def test_a_predictor_of_another_form_is_left_out(tmp_path, heads, change, messag
 def test_a_damaged_predictor_is_refused(tmp_path):
     broken = prefixed("predictor.module.", {"predictor_embed.weight": np.zeros((16, 24))})
     message = (
-        "the predictor: is not this model: .* missing: blocks.0.norm1.weight.*; to read the encoder without it, save"
+        "the predictor: is not this model: .* missing: blocks.0.norm1.weight.*. To read the encoder without it, save"
     )
     with pytest.raises(CheckpointError, match=message):
         read(saved(tmp_path / "in1k.safetensors", prefixed("encoder.module.", names()) | broken), heads=2)

@@ -66,7 +66,7 @@ def read(file: Path, channels: int, pixels: str, exif: str = "apply") -> tuple[n
     if values.ndim != 3 or values.shape[2] != channels:
         hint = ""
         if values.ndim == 3 and values.shape[0] == channels:
-            hint = "; channels come last: np.moveaxis(x, 0, -1)"
+            hint = ". Channels come last: np.moveaxis(x, 0, -1)"
         raise DataError(f"{file}: has the shape {list(values.shape)}, data.options.channels is {channels}{hint}")
     image_bytes.check_room(f"{file}: values", *values.shape)
     return converted(values, pixels, str(file)), orientation
@@ -173,7 +173,7 @@ def _tiff(file: Path, exif: str) -> tuple[np.ndarray, int]:
                     raise DataError(f"{file}: is cut short")
             if len({(page.shape, page.dtype) for page in pages}) > 1 or (len(pages) > 1 and len(first.shape) > 2):
                 kinds = ", ".join(str(page.shape) for page in pages[:4])
-                raise DataError(f"{file}: {len(pages)} pages of the shapes {kinds}; bands are in one page, or one each")
+                raise DataError(f"{file}: {len(pages)} pages of the shapes {kinds}. Bands are in one page, or one each")
             orientation = first.tags[ORIENTATION].value if ORIENTATION in first.tags else 1
             orientation = int(orientation) if orientation in range(1, 9) else 1
             turn = image_files.orientation(file, orientation, exif)

@@ -96,12 +96,12 @@ def column(file: Any, name: str, path: str | os.PathLike) -> Any:
             if unknown[0] >= PLUGINS
             else "stored by a filter that is not read"
         )
-        raise DataError(f"{path}: {name} is {kind} (filter {unknown[0]}); repack it with gzip")
+        raise DataError(f"{path}: {name} is {kind} (filter {unknown[0]}). Repack it with gzip")
     if len(set(numbers)) < len(numbers) or set(COMPRESSION) <= set(numbers):
-        raise DataError(f"{path}: {name} is compressed more than once; repack it with gzip")
+        raise DataError(f"{path}: {name} is compressed more than once. Repack it with gzip")
     packed = next((place for place, number in enumerate(numbers) if number in COMPRESSION), len(numbers))
     if set(numbers[packed + 1 :]) - {FLETCHER}:  # a chunk's bytes would not be those of the compression
-        raise DataError(f"{path}: {name} is compressed before another filter; repack it with gzip")
+        raise DataError(f"{path}: {name} is compressed before another filter. Repack it with gzip")
     if BLOSC in numbers:
         load_blosc()
     return dataset
@@ -274,7 +274,7 @@ class Recorder:
                 raise DataError(f"{name} has values that are not finite")
         old = set(self._file) & {PIXELS, ACTION, *AGENT}
         if old and (old != set(rows) or any(self._file[n].shape[1:] != rows[n].shape[1:] for n in old)):
-            raise DataError(f"an episode has {_shapes(rows)}; those before have {_shapes(self._file, old)}")
+            raise DataError(f"an episode has {_shapes(rows)}. Those before have {_shapes(self._file, old)}")
         for name, array in rows.items():
             if name not in self._file:
                 chunk = (1 if name == PIXELS else 256, *array.shape[1:])

@@ -34,7 +34,7 @@ def inside(root: Path, name: str) -> Path:
         raise DataError(f"{root}: {str(name)[:80]!r} is not a file name")
     if os.path.isabs(name) or not os.path.realpath(os.path.join(home, name)).startswith(os.path.join(home, "")):
         named = os.path.isabs(name) or ".." in Path(name).parts
-        hint = "names must be relative to it and in it" if named else "put the file itself in the place of the link"
+        hint = "names must be relative to it and in it" if named else "put the file itself instead of the link"
         raise DataError(f"{root}: {name[:80]!r} leads out of this folder: {hint}")
     return Path(root) / name
 

@@ -58,7 +58,7 @@ def frame(data: bytes, height: int, width: int, where: str, colour: bool = True)
         return indices(data, where)
     pixels = _decode(data, cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED, where)
     if pixels.dtype != np.uint8 or pixels.ndim != (3 if colour else 2):
-        raise DataError(f"{where} has {pixels.dtype} pixels [{pixels.ndim} axes]; they must be 8 bits of one channel")
+        raise DataError(f"{where} has {pixels.dtype} pixels [{pixels.ndim} axes]: must be 8 bits of one channel")
     return pixels[..., ::-1] if colour else pixels
 
 
@@ -158,7 +158,7 @@ def _check_tiff(data: bytes, where: str) -> str:
             kind, most = tags.get(COMPRESSION, 1), 8 * opened.width * opened.height + (1 << 16)
             if kind not in (*DEFLATED, *UNCHECKED, JPEG_INSIDE):
                 if kind != LZW:
-                    hint = f"; its compression {kind} may not be supported: save it with Deflate or LZW"
+                    hint = f". Its compression {kind} may not be supported: save it with Deflate or LZW"
                 opened.load()
         begins, lengths = next((tags[a], tags[b]) for a, b in STRIPS if a in tags and b in tags)
         for begin, length in zip(begins, lengths, strict=True):

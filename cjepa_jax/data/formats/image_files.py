@@ -60,7 +60,7 @@ def read_values(file: Path, exif: str = "apply") -> np.ndarray:
     """The stored values of an instance map, [H,W] or [H,W,C] in OpenCV's order of channels. Raises as `read_map`."""
     data, head, turn = opened(file, "the mask", exif)
     if head.lossy:
-        raise DataError(f"{file}: the mask is a lossy {head.format}, which changes its values; save it as PNG")
+        raise DataError(f"{file}: the mask is a lossy {head.format}, which changes its values. Save it as PNG")
     if head.palette:
         return image_bytes.turned(image_bytes.indices(data, f"{file}: the mask"), turn)
     return _integers(file, image_bytes.picture(data, f"{file}: the mask", turn > 1, head))
@@ -110,7 +110,7 @@ def check_sharp(ids: np.ndarray, values: np.ndarray, where: str) -> None:
     if (len(blends) >= BLENDS and 2 * len(blends) > len(values)) or len(thin) >= THIN:
         raise DataError(
             f"{where}: {len(thin)} of {len(values)} values are found only at the rims of others: the map was smoothed, "
-            "resized with blending, or compressed with loss; save it as PNG, resized by the nearest pixel"
+            "resized with blending, or compressed with loss. Save it as PNG, resized by the nearest pixel"
         )
 
 

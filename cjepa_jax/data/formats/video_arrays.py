@@ -27,7 +27,7 @@ class Arrays:
             self.close()
             hint = ""
             if len(shape) == 4 and channels in shape[:2]:
-                hint = f"; channels come last: np.moveaxis(x, {shape.index(channels)}, -1)"
+                hint = f". Channels come last: np.moveaxis(x, {shape.index(channels)}, -1)"
             wanted = f"must be [T, H, W, {channels}] (data.options.channels)"
             raise DataError(f"{path}: has the shape {list(shape)}: {wanted}{hint} ({where})")
         count = shape[0]

@@ -15,7 +15,7 @@ ALL = ("video", "spectrogram", "points", "episodes", "slots", "features")
 READ = ("video", "episodes", "slots", "points", "spectrogram", "features")
 MAKERS = {name: f"cjepa_jax.data.kinds.{name}" for name in READ}
 FILMED = ("video", "episodes")  # kinds whose scenes have a `video` of pixels, which most commands show
-CLIPS = (*FILMED, "slots")  # kinds whose scenes are clips: of pixels, or of slots in the place of pixels
+CLIPS = (*FILMED, "slots")  # kinds whose scenes are clips: of pixels, or of slots instead of pixels
 ENCODED = (*CLIPS, "points", "spectrogram", "features")  # scenes that are one array `video`, which an encoder takes
 
 

@@ -1,4 +1,4 @@
-"""Point clouds: groups of neighbouring points in the place of pixels.
+"""Point clouds: groups of neighbouring points instead of pixels.
 
 A source of points (`kind = "points"`, and the attribute `points`, P) gives for each scene `points` float32 [P, 3], and
 perhaps `class`. `labels` may be left out if `label_names` is empty. A scene becomes `video` float32 [1, G, 1 + k, 3]:

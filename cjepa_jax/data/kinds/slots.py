@@ -1,4 +1,4 @@
-"""Object slots: vectors in the place of pixels.
+"""Object slots: vectors instead of pixels.
 
 A source of slots (`kind = "slots"`, and attributes `slots`, K, and `width`, D) gives for each scene `video` float32
 [T, 1, K, D]. Slot k is column k, and object k is slot k at all frames, so that masks, the context and rows are those of
@@ -141,7 +141,7 @@ def make(
         raise ConfigError(f"data.max_objects = {data.max_objects}: must be at least the {source.slots} slots of {name}")
     _check_lengths(config)
     if data.intervened in pipeline.SIMULATED and not source.can_rerender:
-        raise ConfigError(f"data.intervened = {data.intervened!r}: {name} cannot; zero_pixels always works")
+        raise ConfigError(f"data.intervened = {data.intervened!r}: {name} cannot. zero_pixels always works")
     return SlotMap(
         source=source,
         mask=check.bind(config.mask, hides),

@@ -1,4 +1,4 @@
-"""Sounds: log-mel spectrograms in the place of pixels.
+"""Sounds: log-mel spectrograms instead of pixels.
 
 A source of sounds (`kind = "spectrogram"`, and the attributes `samples`, S, `rate` in Hz, `times`, T, and `bands`, M)
 gives for each scene `waveform` float32 [S], and perhaps `class`. `labels` may be left out if `label_names` is empty. A

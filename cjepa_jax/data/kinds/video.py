@@ -21,7 +21,7 @@ def make(
     data = config.data
     if data.intervened in pipeline.SIMULATED and not source.can_rerender:
         raise ConfigError(
-            f"data.intervened = {data.intervened!r}: {type(source).__name__} cannot; zero_pixels always works"
+            f"data.intervened = {data.intervened!r}: {type(source).__name__} cannot. zero_pixels always works"
         )
     if data.crop and getattr(source, "fixed_view", False):
         raise ConfigError("data.crop = True: must be False for an outcome, whose places are in the frame's coordinates")

@@ -112,7 +112,7 @@ def check_claim(root: Path, spec: dict[str, Any]) -> None:
         changed = differences(read(root, split)["spec"], spec, () if same else PER_SPLIT)
         if changed:
             whose = "this split" if same else f"its split {split}"
-            raise ConfigError(f"--out={root}: {whose} was made otherwise: {'; '.join(changed[:3])}; use another folder")
+            raise ConfigError(f"--out={root}: {whose} was made otherwise: {'; '.join(changed[:3])}. Use another folder")
 
 
 def check_sizes(root: Path, split: str) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def check_sizes(root: Path, split: str) -> dict[str, Any]:
         size = file.stat().st_size if file.is_file() else None
         if size != entry["bytes"]:
             found = "is missing" if size is None else f"has {size} bytes, was written with {entry['bytes']}"
-            raise DataError(f"{file}: {found}: run the build command again, which writes it anew")
+            raise DataError(f"{file}: {found}: run the build command again, which replaces it")
     return content
 
 
@@ -169,7 +169,7 @@ def _flatten(value: Any, name: str = "") -> list[tuple[str, Any]]:
 def check_spec(spec: Any) -> None:
     """Raises ValueError, naming the field, for an invalid spec."""
     _want(isinstance(spec, dict), "spec", spec, "an object")
-    _want(spec.get("format") == FORMAT, "format", spec.get("format"), f"{FORMAT}: build anew into another folder")
+    _want(spec.get("format") == FORMAT, "format", spec.get("format"), f"{FORMAT}: build into another folder")
     for name, (least, most) in LIMITS.items():
         value = spec.get(name)
         _want(type(value) is int and least <= value <= most, name, value, f"an integer from {least} to {most}")
@@ -229,4 +229,4 @@ def _check_entry(entry: Any, spec: dict[str, Any], shard: int) -> None:
 
 def _want(good: Any, name: str, value: Any, must: str) -> None:
     if not good:
-        raise ValueError(f"{name[:80]!r} is {repr(value)[:80]}; it must be {must}")
+        raise ValueError(f"{name[:80]!r} is {repr(value)[:80]}: must be {must}")

@@ -152,7 +152,7 @@ class Segmenter:
                     out = self.model(image_embeddings=embedding, input_points=some[None, :, None])
                     parts.append(self.filter(out.pred_masks[0].flatten(0, 1), out.iou_scores[0].flatten(), image))
         except torch.OutOfMemoryError as error:
-            raise ConfigError(f"--batch={self.batch}: out of memory on {self.device}; take fewer points") from error
+            raise ConfigError(f"--batch={self.batch}: out of memory on {self.device}. Take fewer points") from error
         logits, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         kept = self.distinct(logits, scores, image)
         return logits[kept], scores[kept]

@@ -149,7 +149,7 @@ def is_crowd(entry: Any, where: str) -> bool:
     """Whether an annotation is of a crowd. Raises DataError, beginning with `where`, for what is neither yes nor no."""
     value = entry.get("iscrowd", 0)
     if value not in (0, 1) or isinstance(value, float):
-        raise DataError(f"{where}: iscrowd is {value!r:.40}; it must be 0 or 1")
+        raise DataError(f"{where}: iscrowd is {value!r:.40}: must be 0 or 1")
     return bool(value)
 
 
@@ -169,14 +169,14 @@ def _key(entry: Any, key: str, where: str) -> int | str:
 def _whole(entry: Any, key: str, where: str) -> int:
     value = entry.get(key) if isinstance(entry, dict) else None
     if type(value) is not int or not 0 <= value < 2**63:
-        raise DataError(f"{where}: {key} is {value!r:.40}; it must be a whole number, 0 or more")
+        raise DataError(f"{where}: {key} is {value!r:.40}: must be a whole number, 0 or more")
     return value
 
 
 def _name(text: str, where: str) -> str:
     name = json.loads(text).get("file_name")
     if not files.is_name(name):
-        raise DataError(f"{where}: file_name is {str(name)[:40]!r}; it must be a file's name")
+        raise DataError(f"{where}: file_name is {str(name)[:40]!r}: must be a file's name")
     return name
 
 

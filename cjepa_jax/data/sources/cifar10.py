@@ -58,7 +58,7 @@ class Cifar10:
             file = Path(self.path) / name
             if not file.is_file():
                 pickles = (Path(self.path) / PICKLES).is_file()
-                hint = ": this is the Python version, which is pickles; take cifar-10-binary.tar.gz" if pickles else ""
+                hint = ": this is the Python version, which is pickles. Take cifar-10-binary.tar.gz" if pickles else ""
                 raise DataError(f"{file}: no such file{hint}")
             if file.stat().st_size != PER_FILE * RECORD:
                 size = f"{file.stat().st_size} bytes, must be {PER_FILE * RECORD}"

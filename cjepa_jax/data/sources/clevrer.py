@@ -61,7 +61,7 @@ class Clevrer(Clips):
 
     def check(self) -> None:
         if not isinstance(self.masks, str):
-            raise ConfigError(f"data.options.masks is {self.masks!r}; it must be a folder's name or ''")
+            raise ConfigError(f"data.options.masks is {self.masks!r}: must be a folder's name or ''")
 
     def scan(self, root: Path) -> list[int]:
         """The numbers of the split's videos, ascending."""

@@ -31,7 +31,7 @@ class ClevrerSlots(SlotFiles):
     def __post_init__(self):
         super().__post_init__()
         if not isinstance(self.asked, str):
-            raise ConfigError(f"data.options.asked is {self.asked!r}; it must be a folder's name")
+            raise ConfigError(f"data.options.asked is {self.asked!r}: must be a folder's name")
         object.__setattr__(self, "numbers", self._numbers())
 
     def _numbers(self) -> tuple[int, ...]:

@@ -43,14 +43,14 @@ class Clips:
 
     def __post_init__(self):
         if self.split not in self.splits:
-            raise ConfigError(f"data.split is {self.split!r}; it must be one of {', '.join(self.splits)}")
+            raise ConfigError(f"data.split is {self.split!r}: must be one of {', '.join(self.splits)}")
         for name, least in (("size", 8), ("frames", 1), ("count", 0)):
             check_integer(f"data.{name}", getattr(self, name), least)
         check_integer("data.options.stride", self.stride, 1)
         self.check()
         if not self.per_clip:
             span = f"data.frames x data.options.stride is {self.frames} x {self.stride}"
-            raise ConfigError(f"{span}; the clips have {self.length} frames")
+            raise ConfigError(f"{span}. The clips have {self.length} frames")
         if not self.path:
             raise ConfigError("data.path is empty: name the data set's folder")
         if not Path(self.path).is_dir():

@@ -81,7 +81,7 @@ class Coco:
         masks = self._place(self._layout()[0])
         if not masks.exists():
             there = annotations.tree(Path(self.path), (".json",))[:3]
-            hint = f", here: {', '.join(there)}" if there else "; for pictures without masks: cjepa_jax.data.segment"
+            hint = f", here: {', '.join(there)}" if there else ". For pictures without masks: cjepa_jax.data.segment"
             raise DataError(f"{masks}: no such file: data.options.masks names the annotations{hint}")
         index = annotations.OneEach(str(masks)) if masks.is_dir() else annotations.OneFile(str(masks))
         object.__setattr__(self, "index", index)
@@ -119,7 +119,7 @@ class Coco:
             text = f"{masks}: {len(missing)} images are not in {root}: {shown}"
             if self.missing != "skip":
                 raise DataError(f"{text} (data.options.missing='skip' leaves them out)")
-            logging.getLogger(__name__).warning("%s; they are left out", text)
+            logging.getLogger(__name__).warning("%s. They are left out", text)
         return np.isin(np.arange(len(names)), [k for k, name in enumerate(names) if found.get(name, name)])
 
     def _chosen(self, masks: Path, there: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ class Coco:
         found, where, stated = self.index.read(number)
         height, width = image.shape[:2]
         if stated != [height, width]:
-            hint = f"; its EXIF says to turn it, data.options.exif is {self.exif!r}" if orientation > 1 else ""
+            hint = f". Its EXIF says to turn it, data.options.exif is {self.exif!r}" if orientation > 1 else ""
             raise DataError(f"{file}: {width}x{height} pixels, its annotations are for {stated[1]}x{stated[0]}{hint}")
         if len(found) > self.max_masks:
             raise DataError(f"{file}: {len(found)} objects, at most {self.max_masks} (data.options.max_masks)")
@@ -170,7 +170,7 @@ class Coco:
         if errors and not masks:
             raise errors[0]
         if errors:
-            image_files.warn_once("annotation", f"{errors[0]}; it is left out, and so are others like it")
+            image_files.warn_once("annotation", f"{errors[0]}. It is left out, and so are others like it")
         return masks
 
 

@@ -88,7 +88,7 @@ class CoPhy(Clips):
             value = getattr(self, name)
             if isinstance(value, bool) or value not in allowed:
                 text = f"one of {', '.join(map(repr, allowed))}"
-                raise ConfigError(f"data.options.{name} is {value!r}; it must be {text} ({self.scenario})")
+                raise ConfigError(f"data.options.{name} is {value!r}: must be {text} ({self.scenario})")
 
     @property
     def kind(self) -> Scenario:
@@ -248,7 +248,7 @@ def read_array(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
     if found.ndim != len(shape):
         raise DataError(f"{path}: must be an array of shape ({wanted})")
     if any(n not in (None, m) for n, m in zip(shape, found.shape, strict=True)) or found.dtype.kind not in "fiu":
-        raise DataError(f"{path}: has shape {found.shape} and type {found.dtype}; must hold numbers [{wanted}]")
+        raise DataError(f"{path}: has shape {found.shape} and type {found.dtype}: must hold numbers [{wanted}]")
     out = np.array(found, np.float32)
     if not np.isfinite(out).all():
         raise DataError(f"{path}: holds values that are not finite")

@@ -52,10 +52,10 @@ class Craft(Clips):
 
     def check(self) -> None:
         if self.setting not in ("random", "hard"):
-            raise ConfigError(f"data.options.setting is {self.setting!r}; it must be random or hard")
+            raise ConfigError(f"data.options.setting is {self.setting!r}: must be random or hard")
         check_integer("data.options.clip_frames", self.clip_frames, 1)
         if not isinstance(self.masks, str):
-            raise ConfigError(f"data.options.masks is {self.masks!r}; it must be a folder's name or ''")
+            raise ConfigError(f"data.options.masks is {self.masks!r}: must be a folder's name or ''")
 
     @property
     def length(self) -> int:

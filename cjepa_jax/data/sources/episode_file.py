@@ -48,7 +48,7 @@ class Windows:
     def check(self) -> None:
         """Raises ConfigError for values out of their limits."""
         if self.split not in self.splits:
-            raise ConfigError(f"data.split is {self.split!r}; it must be one of {', '.join(self.splits)}")
+            raise ConfigError(f"data.split is {self.split!r}: must be one of {', '.join(self.splits)}")
         for name, least in (("size", 8), ("frames", 2), ("count", 0)):
             check_integer(f"data.{name}", getattr(self, name), least)
         for name, least in (("stride", 1), ("hop", 0)):
@@ -107,7 +107,7 @@ class EpisodeFile(Windows):
     def __post_init__(self):
         self.check()
         if self.column not in episode_file.AGENT:
-            raise ConfigError(f"data.options.column is {self.column!r}; it must be proprio or state")
+            raise ConfigError(f"data.options.column is {self.column!r}: must be proprio or state")
         if not self.path:
             raise ConfigError("data.path is empty: name the file of episodes")
         if not Path(self.path).is_file():
@@ -118,7 +118,7 @@ class EpisodeFile(Windows):
             raise DataError(f"{self.path}: has no {self.column}, which data.options.column names")
         object.__setattr__(self, "agent", tuple(name for name in (self.column,) if name in index.columns))
         if not isinstance(self.standardise, bool):
-            raise ConfigError(f"data.options.standardise is {self.standardise!r}; it must be True or False")
+            raise ConfigError(f"data.options.standardise is {self.standardise!r}: must be True or False")
         object.__setattr__(self, "spread", episode_file.spread(self.path) if self.standardise else (0.0, 1.0))
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:

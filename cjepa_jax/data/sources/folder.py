@@ -102,7 +102,7 @@ class Folder:
         ids = image_files.read_map(mask_file, self.exif)
         if image.shape[:2] != ids.shape:
             (h, w), (mh, mw) = image.shape[:2], ids.shape
-            hint = f"; the image's EXIF says to turn it, data.options.exif is {self.exif!r}" if orientation > 1 else ""
+            hint = f". The image's EXIF says to turn it, data.options.exif is {self.exif!r}" if orientation > 1 else ""
             raise DataError(f"{mask_file}: the mask is {mw}x{mh} pixels, its image {w}x{h}{hint}")
         values = objects(ids, self.ignore, self.max_masks, str(mask_file))
         image_files.check_sharp(ids, values, str(mask_file))
@@ -147,7 +147,7 @@ def listing(root: Path, endings: tuple[str, ...] = SUFFIXES) -> dict[str, tuple[
     """
     for folder in (root / "images", root / "masks"):
         if not folder.is_dir():
-            hint = "images/NAME.png needs masks/NAME.png; for pictures without masks: cjepa_jax.data.segment"
+            hint = "images/NAME.png needs masks/NAME.png. For pictures without masks: cjepa_jax.data.segment"
             raise DataError(f"{folder}: no such folder ({hint})")
     images = by_name(root / "images", endings)
     if not images:

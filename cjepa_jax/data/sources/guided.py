@@ -60,7 +60,7 @@ class Guided:
         for name, most in (("steps", min(MOST_STEPS, self.frames)), ("objects", MOST_OBJECTS)):
             check_integer(f"data.options.{name}", getattr(self, name), 1)
             if getattr(self, name) > most:
-                raise ConfigError(f"data.options.{name} is {getattr(self, name)}; it must be at most {most}")
+                raise ConfigError(f"data.options.{name} is {getattr(self, name)}: must be at most {most}")
         if not isinstance(self.shuffled, bool):
             raise ConfigError(f"data.options.shuffled = {self.shuffled!r}: must be True or False")
         if not isinstance(self.embeddings, str):

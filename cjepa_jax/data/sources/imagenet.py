@@ -53,7 +53,7 @@ class ImageNet:
 
     def __post_init__(self):
         if self.split not in SPLITS:
-            raise ConfigError(f"data.split is {self.split!r}; it must be one of {', '.join(SPLITS)}")
+            raise ConfigError(f"data.split is {self.split!r}: must be one of {', '.join(SPLITS)}")
         for name, value, least in (
             ("data.size", self.size, 8),
             ("data.count", self.count, 0),

@@ -40,10 +40,10 @@ class LeRobot(Windows):
             raise DataError(f"data.path {self.path}: no such folder")
         index = lerobot_files.index(Path(self.path), self.state)
         if not index.cameras:
-            raise DataError(f"{self.path}: has no video; images within parquet files are not read")
+            raise DataError(f"{self.path}: has no video. Images within parquet files are not read")
         if self.camera not in index.cameras and (self.camera or len(index.cameras) > 1):
             known = ", ".join(index.cameras)
-            raise ConfigError(f"data.options.camera is {self.camera!r}; it must be one of {known}")
+            raise ConfigError(f"data.options.camera is {self.camera!r}: must be one of {known}")
         offsets = np.cumsum(index.lengths) - index.lengths
         object.__setattr__(self, "index", index)
         object.__setattr__(self, "windows", self.chosen(index.lengths, offsets))

@@ -58,7 +58,7 @@ class Mixture:
         if len(kinds) > 1:
             text = ", ".join(f"{channels} x {pixels}" for channels, pixels in sorted(kinds))
             raise ConfigError(
-                f"data.options.sources: their channels differ ({text}); a mixture has one number and type"
+                f"data.options.sources: their channels differ ({text}). A mixture has one number and type"
             )
         object.__setattr__(self, "sources", sections)
         object.__setattr__(self, "parts", parts)

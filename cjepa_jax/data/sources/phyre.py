@@ -87,18 +87,18 @@ class Phyre:
 
     def __post_init__(self):
         if self.split not in SPLITS:
-            raise ConfigError(f"split is {self.split!r}; it must be one of {', '.join(SPLITS)}")
+            raise ConfigError(f"split is {self.split!r}: must be one of {', '.join(SPLITS)}")
         if self.setup not in SETUPS:
             hint = did_you_mean(str(self.setup), SETUPS)
-            raise ConfigError(f"data.options.setup is {self.setup!r}; it must be one of {', '.join(SETUPS)}{hint}")
+            raise ConfigError(f"data.options.setup is {self.setup!r}: must be one of {', '.join(SETUPS)}{hint}")
         limits = (("size", 8, 1024), ("frames", 1, 512), ("count", 0, 2**31), ("seed", 0, 2**63))
         limits += (("options.fold", 0, 9), ("options.stride", 1, 600))
         for name, least, most in limits:
             value = getattr(self, name.removeprefix("options."))
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-                raise ConfigError(f"data.{name} is {value!r}; it must be an integer in {least} .. {most}")
+                raise ConfigError(f"data.{name} is {value!r}: must be an integer in {least} .. {most}")
         if not isinstance(self.timeout, int | float) or not 0 < self.timeout < 1e6:
-            raise ConfigError(f"data.options.timeout is {self.timeout!r}; it must be a number of seconds over 0")
+            raise ConfigError(f"data.options.timeout is {self.timeout!r}: must be a number of seconds over 0")
         splits = self.ask("fold", setup=self.setup, seed=int(self.fold))
         object.__setattr__(self, "tasks", tuple(splits[SPLITS[self.split][0]]))
         order = seeds.generator(self.seed, "order of PHYRE's tasks", SPLITS[self.split][1]).permutation(len(self.tasks))
@@ -108,8 +108,8 @@ class Phyre:
         """The reply of this process's simulator to one request (phyre_worker.py)."""
         python = self.python or os.environ.get("CJEPA_PHYRE_PYTHON", "")
         if not python:
-            text = "data.options.python is '', and so is CJEPA_PHYRE_PYTHON; one must name the interpreter with PHYRE"
-            raise ConfigError(f"{text}; {phyre_client.SETUP}")
+            text = "data.options.python is '', and so is CJEPA_PHYRE_PYTHON. One must name the interpreter with PHYRE"
+            raise ConfigError(f"{text}. {phyre_client.SETUP}")
         return phyre_client.simulator(os.path.expanduser(python), float(self.timeout))(op, **arguments)
 
     @property

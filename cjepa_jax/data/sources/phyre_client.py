@@ -15,7 +15,7 @@ from cjepa_jax.data.sources import phyre_worker
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import clock
 
-SETUP = "make it with: python3.9 -m venv ~/phyre && ~/phyre/bin/pip install phyre msgpack"
+SETUP = "Make it with: python3.9 -m venv ~/phyre && ~/phyre/bin/pip install phyre msgpack"
 RESTARTS = 10  # without an answer in between, after which every further request is refused
 TRIES = 2  # of a request
 HEADER = phyre_worker.HEADER.size
@@ -81,7 +81,7 @@ class Simulator:
             )  # fmt: skip
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             name, reason = self._command[0].replace("\0", "\\0"), getattr(error, "strerror", error)
-            raise ConfigError(f"PHYRE's interpreter {name}: {reason}; {SETUP}") from error
+            raise ConfigError(f"PHYRE's interpreter {name}: {reason}. {SETUP}") from error
         self._end = weakref.finalize(self, end, self._process)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             os.set_blocking(stream.fileno(), False)
@@ -92,7 +92,7 @@ class Simulator:
         except Failure as failure:
             if self._starts > 1:
                 raise
-            raise ConfigError(f"PHYRE's interpreter {self._command[0]}: the worker {failure}; {SETUP}") from failure
+            raise ConfigError(f"PHYRE's interpreter {self._command[0]}: the worker {failure}. {SETUP}") from failure
 
     def _exchange(self, message: bytes, seconds: float) -> dict:
         """Writes a message and reads one. Raises Failure."""

@@ -49,7 +49,7 @@ class Prepared:
         if not NAME.fullmatch(name) or kind not in FORMATS:
             raise DataError(f"{file}: name {name[:40]!r} or fileFormat {kind[:40]!r} is none that can be read")
         if self.split not in lengths:
-            raise DataError(f"{file}: no split {self.split}; there are {', '.join(sorted(lengths))[:200]}")
+            raise DataError(f"{file}: no split {self.split}. There are {', '.join(sorted(lengths))[:200]}")
         few = len(lengths[self.split]) <= MOST_SHARDS
         if not few or not 0 < sum(lengths[self.split]) < MOST_RECORDS or min(lengths[self.split]) < 0:
             raise DataError(f"{file}: the shardLengths of split {self.split} are not numbers of records")

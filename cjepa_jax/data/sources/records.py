@@ -55,11 +55,11 @@ class Records:
         root = Path(self.path)
         if self.split not in dataset_spec.splits(root):
             held = ", ".join(dataset_spec.splits(root)) or "no materialised scenes"
-            raise DataError(f"{root}: no manifest-{self.split}.json; it holds {held}")
+            raise DataError(f"{root}: no manifest-{self.split}.json. It holds {held}")
         spec = dataset_spec.check_sizes(root, self.split)["spec"]
         if self.world and self.world != spec["world"]:
             raise ConfigError(
-                f"data.options.world is {self.world!r}; {root} holds scenes of {printable(spec['world'])!r}"
+                f"data.options.world is {self.world!r}. {root} holds scenes of {printable(spec['world'])!r}"
             )
         try:
             world = builders.world_of(spec, self.world)
@@ -69,7 +69,7 @@ class Records:
             check_integer(f"data.{name}", getattr(self, name), least)
         for name in ("size", "frames"):
             if getattr(self, name) > spec[name]:
-                raise ConfigError(f"data.{name} is {getattr(self, name)}; the scenes in {root} have {spec[name]}")
+                raise ConfigError(f"data.{name} is {getattr(self, name)}. The scenes in {root} have {spec[name]}")
         if self.count > spec["count"]:
             raise DataError(f"{root}: split {self.split} has {spec['count']} scenes, data.count asks for {self.count}")
         object.__setattr__(self, "count", self.count or spec["count"])

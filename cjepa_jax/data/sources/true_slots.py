@@ -80,9 +80,9 @@ class TrueSlots:
         check_integer("data.options.width", self.width, 0)
         check_share("data.options.merge", self.merge)
         if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or not 0 <= self.noise < np.inf:
-            raise ConfigError(f"data.options.noise is {self.noise!r}; it must be a number of at least 0")
+            raise ConfigError(f"data.options.noise is {self.noise!r}: must be a number of at least 0")
         if self.shuffle not in SHUFFLES:
-            raise ConfigError(f"data.options.shuffle is {self.shuffle!r}; it must be one of {', '.join(SHUFFLES)}")
+            raise ConfigError(f"data.options.shuffle is {self.shuffle!r}: must be one of {', '.join(SHUFFLES)}")
         if not isinstance(self.one_hot, bool):
             raise ConfigError(f"data.options.one_hot = {self.one_hot!r}: must be True or False")
         if self.one_hot and not getattr(world, "categories", {}):

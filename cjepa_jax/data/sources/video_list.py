@@ -88,7 +88,7 @@ def there(root: Path, entries: Sequence[Entry], source: Path, skip: bool) -> lis
         text = f"{source}: {len(missing)} videos are not in {root}: {shown}"
         if not skip:
             raise DataError(f"{text} (data.options.missing='skip' leaves them out)")
-        logging.getLogger(__name__).warning("%s; they are left out", text)
+        logging.getLogger(__name__).warning("%s. They are left out", text)
     return [entry for entry in entries if known[entry.name]]
 
 
@@ -157,15 +157,15 @@ def _entry(row: dict[str, Any], line: int, where: str) -> Entry:
     name, label = row["path"], row.get("label")
     name = name.strip() if isinstance(name, str) else name
     if not files.is_name(name):
-        raise DataError(f"{where}: path is {name!r:.80}; it must be a file's name")
+        raise DataError(f"{where}: path is {name!r:.80}: must be a file's name")
     if isinstance(label, bool) or not isinstance(label, str | int | None):
-        raise DataError(f"{where}: label is {label!r:.40}; it must be a text or a whole number")
+        raise DataError(f"{where}: label is {label!r:.40}: must be a text or a whole number")
     text = "" if label is None else str(label).strip()
     if files.BREAKS.search(text):
-        raise DataError(f"{where}: label is {text!r:.40}; it must be on one line")
+        raise DataError(f"{where}: label is {text!r:.40}: must be on one line")
     start, end = _seconds(row.get("start"), 0.0, f"{where}: start"), _seconds(row.get("end"), math.inf, f"{where}: end")
     if start >= end:
-        raise DataError(f"{where}: start is {start:g}, end is {end:g}; the end must be later")
+        raise DataError(f"{where}: start is {start:g}, end is {end:g}. The end must be later")
     return Entry(name, start, end, text, line)
 
 
@@ -177,5 +177,5 @@ def _seconds(value: Any, default: float, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise DataError(f"{where} is {value!r:.40}; it must be seconds, 0 or more")
+        raise DataError(f"{where} is {value!r:.40}: must be seconds, 0 or more")
     return seconds

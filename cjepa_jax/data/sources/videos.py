@@ -239,7 +239,7 @@ class Videos:
         if room < 0:
             needed = f"{self.frames} frames (data.frames) at {self.fps:g} a second (data.options.fps)"
             lasts = room + window.span
-            fits = f"; {math.ceil(10 * (self.frames - 1) / lasts - 1e-6) / 10:g} a second fit" if lasts > 0.1 else ""
+            fits = f". {math.ceil(10 * (self.frames - 1) / lasts - 1e-6) / 10:g} a second fit" if lasts > 0.1 else ""
             raise DataError(f"{where}: {lasts:.2f} s are too short for {needed}, {window.span:.2f} s{fits}")
         return window._replace(start=round(entry.start + room * (part + 0.5) / self.clips, 3))
 

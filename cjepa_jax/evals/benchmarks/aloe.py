@@ -53,8 +53,8 @@ class Text(NamedTuple):
 class Aloe:
     """Accuracy (0..1) by type of question of transformers that are trained on the slots of the fitting split.
 
-    A transformer sees `moments` frames of a clip, every `every`-th one. In training the first one is drawn. In
-    evaluation it is frame 0, so that the same parameters give the same answers. The public code draws it there too.
+    A transformer sees `moments` frames of a clip, one of every `every` frames. In training, the start frame is random.
+    In evaluation it is frame 0, so that the same parameters give the same answers. The public code draws it there too.
 
     What the slots are depends on the type of the question:
 
@@ -77,10 +77,10 @@ class Aloe:
     rolled out, the first row is a transformer on the encoder's slots, and only the last two floors are reported. Where
     questions say which answers they can have (`answer_set`), "chance" is the accuracy of an answer drawn evenly.
 
-    A value is the mean over `seeds` trainings, its interval the root of the sum of two squares: half of the 95 %
-    interval over trainings (Student's t) and of that over scenes. With one training it is that over scenes. Random
-    initialisations have one training each, and the interval is over them. Accuracies of finished trainings are kept, so
-    a protocol that was stopped resumes with the next training.
+    A value is the mean over `seeds` training runs, its interval the root of the sum of two squares: half of the 95 %
+    interval over training runs (Student's t) and of that over scenes. With one training it is that over scenes. Random
+    initialisations have one training each, and the interval is over them. Accuracies of finished training runs are
+    kept, so a protocol that was stopped resumes with the next training.
 
     Attributes:
       frames: of a clip, from its first one. words: the most words of a question, and of an option.
@@ -223,16 +223,16 @@ class Aloe:
             f"{len(np.unique(items.number))} questions about {len(np.unique(items.row))} scenes"
             for items in (fit, test)
         ]
-        notes = [f"fitted: {counts[0]}; tested: {counts[1]}"]
+        notes = [f"fitted: {counts[0]}. Tested: {counts[1]}"]
         if any(left[1]):
             text = "words of test questions that no fitting question has are left out"
-            notes.append(f"{left[1][0]} {text}; {left[1][1]} test questions have such an answer, and count as wrong")
+            notes.append(f"{left[1][0]} {text}. {left[1][1]} test questions have such an answer, and count as wrong")
         return found, reader, notes
 
     def _seen(
         self, bench: Bench, scenes: Sequence[Scenes], items: Sequence[Items]
     ) -> tuple[dict[str, tuple[Callable[[], list[Inputs]], range]], list[str]]:
-        """By row: what makes the inputs of both splits, and the numbers of its trainings. And remarks."""
+        """By row: what makes the inputs of both splits, and the numbers of its training runs. And remarks."""
         observed = [Inputs.of(*each) for each in zip(scenes, items, strict=True)]
         if self.rolled or self.do:
             require_lengths(bench, SECTION, history=self.history, future=self.future, skip=self.skip)
@@ -335,7 +335,7 @@ def _scores(
 
 
 def over_seeds(metric: str, row: str, runs: Sequence[Measured], kind: str) -> Score:
-    """The mean of several trainings. Its interval: see Aloe."""
+    """The mean of several training runs. Its interval: see Aloe."""
     values = np.array([run.value for run in runs])
     among = student(len(values)) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
     scenes = float(np.mean([run.half for run in runs]))
@@ -343,7 +343,7 @@ def over_seeds(metric: str, row: str, runs: Sequence[Measured], kind: str) -> Sc
 
 
 def by_seed(trained: Mapping[str, list[dict[str, Measured]]]) -> list[str]:
-    """The overall accuracy of each training, and a remark where intervals say nothing of other trainings."""
+    """The overall accuracy of each training, and a remark where intervals say nothing of other training runs."""
     metric = "overall/questions"
     notes = [
         f"{metric} of each training, {name}: {', '.join(f'{run[metric].value:.3f}' for run in runs)}"

@@ -48,7 +48,7 @@ def check(question: Any, scene: int, split: str, protocol: str) -> None:
         and "choices" not in question
         and all(isinstance(question.get(name), str) for name in ("question", "question_type"))
     )
-    require(known, protocol, f"questions with a text, a type and perhaps choices; scene {scene} has {question}"[:200])
+    require(known, protocol, f"questions with a text, a type and perhaps choices. Scene {scene} has {question}"[:200])
     parts = question.get("choices", [question])
     missing = f"answers, of which the split {split!r} has none: score another split, such as evals.test_split=eval"
     require(any("answer" in part for part in parts), protocol, missing)
@@ -56,7 +56,7 @@ def check(question: Any, scene: int, split: str, protocol: str) -> None:
         part.get("answer") in clevrer.RIGHT if "choice" in part else isinstance(part.get("answer"), str)
         for part in parts
     )
-    require(good, protocol, f'answers in words, "correct" or "wrong" for choices; scene {scene} has {question}'[:200])
+    require(good, protocol, f'answers in words, "correct" or "wrong" for choices. Scene {scene} has {question}'[:200])
 
 
 def is_choice(items: Items) -> np.ndarray:

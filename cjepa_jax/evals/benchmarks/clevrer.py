@@ -120,7 +120,7 @@ def items_of(scenes: Scenes) -> tuple[Items, Items]:
                 given.get("answer") in RIGHT if "choice" in given else isinstance(given.get("answer"), str)
                 for given in question.get("choices", [question])
             )
-            require(answered, "Clevrer", f"CLEVRER's questions with answers; scene {scene} has {question}"[:200])
+            require(answered, "Clevrer", f"CLEVRER's questions with answers. Scene {scene} has {question}"[:200])
             text, kind = question["question"], question["question_type"]
             if kind == OPEN:
                 rows[0].append((place, (text,), kind, question["answer"], question, number))

@@ -143,8 +143,8 @@ class CoPhy:
             f"encoder {self.share * bench.rate:.2g}, MLP {self.head_share * bench.rate:.2g} (alone {heads.RATE:.2g})"
         )
         return (
-            f"mean squared error over {test['truth'].shape[-1]} coordinates, smaller is better; {len(fit['present'])} "
-            f"fitting pairs, at most {self.steps} steps of {self.batch}, peak rates: {rates}; true presence and masks; "
+            f"mean squared error over {test['truth'].shape[-1]} coordinates, smaller is better. {len(fit['present'])} "
+            f"fitting pairs, at most {self.steps} steps of {self.batch}, peak rates: {rates}. True presence and masks. "
             f"{unchanged} test pairs in which no object of AB was moved or taken away"
         )
 
@@ -169,7 +169,7 @@ def load(bench: Bench, split: str, count: int, field: str) -> dict[str, np.ndarr
     span = f"data.frames x data.options.stride = {source.frames} x {source.stride}"
     require(source.frames > 1, "cophy", f"clips, not data.frames = {source.frames}")
     require(
-        source.per_clip == 1, "cophy", f"one scene a clip; {span} makes {source.per_clip} of {source.length} frames"
+        source.per_clip == 1, "cophy", f"one scene a clip. {span} makes {source.per_clip} of {source.length} frames"
     )
     scenes = bench.prepare(dataclasses.replace(source, video="both", count=0))
     have = len(scenes.source) // 2

@@ -109,11 +109,11 @@ def items_of(scenes: Scenes) -> Items:
         for question in scenes.source.questions(scene):
             fit = all(isinstance(question.get(key), str) for key in ("question", "question_type", "answer"))
             require(
-                fit, "Craft", f"questions with an open answer each; scene {scene} has one without: {question}"[:200]
+                fit, "Craft", f"questions with an open answer each. Scene {scene} has one without: {question}"[:200]
             )
             text, kind = question["question"], question["question_type"].lower()
             rows.append((place, (text,), kind, question["answer"], question, len(rows)))
-    require(bool(rows), "Craft", f"questions in words; {type(scenes.source).__name__} asks none of its scenes")
+    require(bool(rows), "Craft", f"questions in words. {type(scenes.source).__name__} asks none of its scenes")
     return Items.of(rows)
 
 

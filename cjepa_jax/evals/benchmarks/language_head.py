@@ -266,7 +266,7 @@ def check_data(bench: Bench, protocol: str) -> None:
         source = bench.source(split, count)
         require(hasattr(source, "questions"), protocol, f"questions in words, which {type(source).__name__} has not")
         frames = bench.prepare(source).frames
-        require(frames > 1, protocol, f"clips, for its questions are about what happens; data.frames is {frames}")
+        require(frames > 1, protocol, f"clips, for its questions are about what happens. data.frames is {frames}")
 
 
 def about_windows(bench: Bench) -> list[str]:
@@ -275,5 +275,5 @@ def about_windows(bench: Bench) -> list[str]:
     if windows == 1:
         return []
     return [
-        f"a clip gives {windows} scenes (data.frames, data.options.stride); each is asked all questions about the clip"
+        f"a clip gives {windows} scenes (data.frames, data.options.stride). Each is asked all questions about the clip"
     ]

@@ -111,7 +111,7 @@ class PhyreAgent:
         images = {f"first attempts at {', '.join(names[:SHOWN])}": attempts_picture(testing, first)}
         share = np.mean(np.concatenate([trial.statuses for trial in drawn]) > 0)
         rows = sum(len(trial.actions) for trial in fitting)
-        note = f"{rows} actions at {len(fitting)} of {len(drawn)} tasks to learn from; {share:.1%} of random ones solve"
+        note = f"{rows} actions at {len(fitting)} of {len(drawn)} tasks to learn from. {share:.1%} of random ones solve"
         return Result(scores, images, curves, [note])
 
     def trials(self, source: Phyre, count: int, seed: int, part: int) -> Iterator[tuple[str, Trial]]:

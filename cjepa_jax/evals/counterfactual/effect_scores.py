@@ -171,7 +171,7 @@ class Scorer:
         return Asked(tokens, ~hidden(touched, self.grid[0], self.anchor), touched)
 
     def pixels(self, side: Side) -> np.ndarray:
-        """Pixels in the place of tokens, [n, N, F]."""
+        """Pixels instead of tokens, [n, N, F]."""
         return cells.raw_pixels(side.pairs.video, self.grid)
 
     def outputs(self, model: Model, batch: int) -> Iterator[np.ndarray]:

@@ -144,7 +144,7 @@ class Effects:
         return found
 
     def _pixel_probe(self, model: Model, scorer: Scorer, key: str) -> Found:
-        """The do-probe on pixels in the place of tokens, by "pixels: metric"."""
+        """The do-probe on pixels instead of tokens, by "pixels: metric"."""
         if not self.probe_pairs:
             return {}
         fit, test = (scorer.pixels(side) for side in (scorer.fit, scorer.test))
@@ -181,7 +181,7 @@ class Effects:
 
     def _notes(self, found: Found) -> list[str]:
         ceiling = float(found[f"{CEILING}: contrast/picture"][0])
-        text = f"the ceiling of contrast/picture is {ceiling:.3f}; a world counts above {DECIDABLE}"
+        text = f"the ceiling of contrast/picture is {ceiling:.3f}. A world counts above {DECIDABLE}"
         known = "decidable" if ceiling > DECIDABLE else "not decidable"
         strength = f"decoder: ridge strength {float(found['strength'][0]):g}, chosen inside the fitting split"
         return [f"{known}: {text}", strength]

@@ -5,7 +5,7 @@
 The ablation "Superpixel masking" of the description. A superpixel is hidden as an object would be; on average 0.19 of
 the tokens are (full.py: 0.14). It has no scene without it to render, so the one under do(remove) is the video with it
 painted black: compare with zero_pixels.py, from which this differs in the masks only. SLIC took about 8 ms of processor
-time a clip on a laptop core, anew each epoch. It needs scikit-image (the extra "sam").
+time a clip on a laptop core, in each epoch. It needs scikit-image (the extra "sam").
 
     --config.data.options.segments=32     smaller ones
 """

@@ -1,4 +1,4 @@
-"""Names that stay in their folder; JSON that is what it says."""
+"""Names that stay in their folder. JSON that is what it says."""
 
 import json
 

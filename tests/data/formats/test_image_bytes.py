@@ -55,7 +55,7 @@ def test_a_tiff_of_a_compression_that_is_not_read_says_how_to_save_it(compressio
     file = io.BytesIO()
     Image.new("RGB", (8, 6)).save(file, "TIFF", compression=compression)
     with pytest.raises(
-        DataError, match="^x is not readable, .* its compression [0-9]+ .* save it with Deflate or LZW$"
+        DataError, match="^x is not readable, .* Its compression [0-9]+ .* save it with Deflate or LZW$"
     ):
         image_bytes.picture(file.getvalue(), "x")
 

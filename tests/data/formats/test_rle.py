@@ -13,7 +13,7 @@ from cjepa_jax.errors import DataError
 
 
 def blobs(seed: int, height: int, width: int) -> np.ndarray:
-    """A mask of a few rectangles; sometimes noise, empty or full."""
+    """A mask of a few rectangles. Sometimes noise, empty or full."""
     rng = np.random.default_rng(seed)
     mask = np.zeros((height, width), bool) if seed % 5 else rng.random((height, width)) < 0.5
     for _ in range(seed % 4):
@@ -43,7 +43,7 @@ def test_list_of_runs():
 @settings(max_examples=400, deadline=None)
 @given(st.one_of(st.text(max_size=40), st.text(st.sampled_from([chr(c) for c in range(48, 112)]), max_size=40)))
 def test_hostile_texts_are_refused_or_are_masks(text):
-    """Every text is a mask of the frame or one DataError; what passes is what the reference reads."""
+    """Every text is a mask of the frame or one DataError. What passes is what the reference reads."""
     try:
         mask = rle.decode({"size": [4, 5], "counts": text}, 4, 5, "here")
     except DataError as error:

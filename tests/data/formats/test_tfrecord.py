@@ -22,7 +22,7 @@ def file(tmp_path):
 
 
 def test_known_checksum_and_layout(tmp_path):
-    # CRC32C of "123456789" is 0xe3069283 (RFC 3720's check value); masked by rotation and TFRecord's constant.
+    # CRC32C of "123456789" is 0xe3069283 (RFC 3720's check value). Masked by rotation and TFRecord's constant.
     crc = 0xE3069283
     assert tfrecord.masked_crc(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
     data = shards.write_tfrecord(tmp_path / "one", [b"123456789"]).read_bytes()

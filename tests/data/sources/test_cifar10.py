@@ -9,7 +9,7 @@ from cjepa_jax.data.sources import cifar10
 from cjepa_jax.data.sources.cifar10 import Cifar10
 from cjepa_jax.errors import ConfigError, DataError
 
-EACH = 3  # records of a file; published are 10,000
+EACH = 3  # records of a file. Published are 10,000
 
 
 @pytest.fixture

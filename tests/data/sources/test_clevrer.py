@@ -305,7 +305,7 @@ def test_folders_that_are_broken(broken):
     [
         (dict(masks=3), ConfigError, "data.options.masks is 3"),
         (dict(masks="nowhere"), DataError, "nowhere: no such folder"),
-        (dict(stride=33), ConfigError, "4 x 33; the clips have 128 frames"),
+        (dict(stride=33), ConfigError, "4 x 33. The clips have 128 frames"),
         (dict(count=97), DataError, "97 scenes are asked for, its train split has 96"),
     ],
 )

@@ -164,12 +164,12 @@ def no_images(root, content):
     [
         (drop_image, "1 images are not in .*train2017: 000000000007.jpg"),
         (leave, r"1 images are not in .*train2017: \.\./secret.jpg"),
-        (two_lines, r"file_name is 'a\\nb.jpg'; it must be a file's name"),
+        (two_lines, r"file_name is 'a\\nb.jpg': must be a file's name"),
         (twice("images"), "entry 4 of images: the id 7 stands there twice"),
         (same_file, "under the same file name"),
         (orphan, "an annotation is of image 99"),
         (no_list, "must hold the lists"),
-        (no_id, "entry 2 of images: id is 7.5; it must be a whole number"),
+        (no_id, "entry 2 of images: id is 7.5: must be a whole number"),
         (not_a_record, "entry 1 of annotations: image_id is None"),
         (no_images, "0 images in split train"),
     ],
@@ -223,7 +223,7 @@ def test_annotations_of_another_name_are_shown(root):
     with pytest.raises(DataError, match=f"{text}annotations/instances_default.json"):
         Coco(path=str(root))
     shutil.rmtree(root / "annotations")
-    with pytest.raises(DataError, match="no such file.*for pictures without masks: cjepa_jax.data.segment"):
+    with pytest.raises(DataError, match="no such file.*For pictures without masks: cjepa_jax.data.segment"):
         Coco(path=str(root))
 
 

@@ -18,7 +18,7 @@ RADIUS = 7
 
 
 def tracks(scenario: str, which: str) -> dict[int, np.ndarray]:
-    """Slot -> centres [L,2] in pixels; slot 1 passes in front of slot 0, and CD moves slot 2 or removes it."""
+    """Slot -> centres [L,2] in pixels. Slot 1 passes in front of slot 0, and CD moves slot 2 or removes it."""
     t = np.arange(SCENARIOS[scenario].length)
     out = {0: np.stack([20 + t, 20 + 0 * t], -1), 1: np.stack([50 - t, 24 + 0 * t], -1)}
     if which == "ab" or scenario != "blocktowerCF":
@@ -243,9 +243,9 @@ def test_a_clip_that_is_a_link_to_elsewhere_is_not_followed(broken, published):
         (dict(scenario="ropes"), ConfigError, "data.options.scenario is 'ropes'"),
         (dict(objects=7), ConfigError, "data.options.objects is 7"),
         (dict(setting="normal"), ConfigError, "data.options.setting is 'normal'"),
-        (dict(video="ef"), ConfigError, "data.options.video is 'ef'; it must be one of 'ab', 'cd', 'both'"),
+        (dict(video="ef"), ConfigError, "data.options.video is 'ef': must be one of 'ab', 'cd', 'both'"),
         (dict(split="valid"), ConfigError, "data.split is 'valid'"),
-        (dict(frames=31), ConfigError, "31 x 1; the clips have 30 frames"),
+        (dict(frames=31), ConfigError, "31 x 1. The clips have 30 frames"),
         (dict(stride=0), ConfigError, "data.options.stride is 0"),
         (dict(path=""), ConfigError, "data.path is empty"),
         (dict(path="/nowhere"), DataError, "/nowhere: no such folder"),

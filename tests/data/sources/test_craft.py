@@ -218,7 +218,7 @@ def test_absent_videos_stop_at_once(broken):
         (dict(clip_frames=0), ConfigError, "data.options.clip_frames is 0"),
         (dict(masks=3), ConfigError, "data.options.masks is 3"),
         (dict(masks="nowhere"), DataError, "nowhere: no such folder"),
-        (dict(stride=8), ConfigError, "4 x 8; the clips have 30 frames"),
+        (dict(stride=8), ConfigError, "4 x 8. The clips have 30 frames"),
         (dict(count=15), DataError, "15 scenes are asked for, its train split has 14"),
     ],
 )

@@ -140,7 +140,7 @@ def test_any_environment_is_recorded(tmp_path):
 def test_the_agents_state_is_a_column_of_the_file(file):
     with pytest.raises(DataError, match="has no state, which data.options.column names"):
         EpisodeFile(path=str(file), column="state")
-    with pytest.raises(ConfigError, match="data.options.column is 'pixels'; it must be proprio or state"):
+    with pytest.raises(ConfigError, match="data.options.column is 'pixels': must be proprio or state"):
         EpisodeFile(path=str(file), column="pixels")
 
 
@@ -151,7 +151,7 @@ def test_a_recording_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path):
     for wrong, message in (
         ((video.astype(float), actions), "video is float64"), ((video, actions[:1]), r"action is .*\[2, 2\]"),
         ((video, actions + np.nan), "action has values that are not finite"), ((video, actions[:, :1]), "those before"),
-        ((video, actions, np.zeros((3, 1))), "those before have action"),
+        ((video, actions, np.zeros((3, 1))), "Those before have action"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=message), Recorder(path) as out:
             out.add(video, actions)
@@ -174,7 +174,7 @@ def test_a_recording_without_h5py_leaves_nothing_and_one_with_it_has_the_usual_p
 
 
 def build(path, **replaced):
-    """A file by h5py with data sets of its own."""
+    """A file by h5py with other data sets."""
     import h5py
 
     whole = {"pixels": np.zeros((6, 8, 8, 3), np.uint8), "action": np.zeros((6, 2), np.float32),
@@ -247,7 +247,7 @@ def test_blosc_is_read_and_other_plugins_are_refused(tmp_path, monkeypatch):
     source = EpisodeFile(path=str(tmp_path / "a.h5"), size=8, frames=4, held=0.0)
     np.testing.assert_array_equal(source[0]["video"], rows["pixels"][:4])
     as_the_package_writes(tmp_path / "b.h5", **hdf5plugin.Zstd())
-    with pytest.raises(DataError, match=r"compressed by a plugin other than Blosc \(filter 32015\); repack"):
+    with pytest.raises(DataError, match=r"compressed by a plugin other than Blosc \(filter 32015\). Repack"):
         EpisodeFile(path=str(tmp_path / "b.h5"))
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(ConfigError, match="Blosc: needs the package hdf5plugin"):
@@ -363,7 +363,7 @@ def test_actions_are_standardised_by_all_of_the_file(file, monkeypatch):
     wanted = (plain[1]["actions"][:-1] - every.mean(0)) / every.std(0, ddof=1)
     np.testing.assert_allclose(own[1]["actions"][:-1], wanted, rtol=1e-6)
     assert own[1]["actions"].dtype == np.float32 and not own[1]["actions"][-1].any()
-    with pytest.raises(ConfigError, match="data.options.standardise is 1; it must be True or False"):
+    with pytest.raises(ConfigError, match="data.options.standardise is 1: must be True or False"):
         EpisodeFile(path=str(file), standardise=1)
 
 

@@ -80,7 +80,7 @@ def test_kinds_of_images(tmp_path):
 
 
 def test_palette_image_and_map(tmp_path):
-    """Palette files are what many annotation tools write; Pillow is only here to make one."""
+    """Palette files are what many annotation tools write. Pillow is only here to make one."""
     _, ids = picture()
     save(tmp_path, "a", *picture())
     indexed = Image.fromarray(ids).convert("P")

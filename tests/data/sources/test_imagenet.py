@@ -204,8 +204,8 @@ def test_masks_that_do_not_fit(root, tmp_path):
 
 def test_what_is_asked_for_must_be_there(root):
     for options, error, message in (
-        ({"split": "val"}, ConfigError, "data.split is 'val'; it must be one of train, eval, validation, test"),
-        ({"split": "test"}, DataError, "no split test; there are train, validation"),
+        ({"split": "val"}, ConfigError, "data.split is 'val': must be one of train, eval, validation, test"),
+        ({"split": "test"}, DataError, "no split test. There are train, validation"),
         ({"frames": 2}, ConfigError, "data.frames is 2: ImageNet has 1 frame per scene"),
         ({"count": 9}, DataError, "split train has 8 records, 9 are asked for"),
         ({"count": -1}, ConfigError, "data.count is -1"),

@@ -222,7 +222,7 @@ def test_rows_of_another_episode_and_sizes_without_limit_are_refused(folder, tmp
 
 
 def test_options_that_cannot_work_are_refused(folder, tmp_path):
-    with pytest.raises(ConfigError, match="data.options.camera is 'top'; it must be one of observation.image"):
+    with pytest.raises(ConfigError, match="data.options.camera is 'top': must be one of observation.image"):
         LeRobot(path=str(folder), camera="top")
     with pytest.raises(ConfigError, match="data.path is empty"):
         LeRobot()

@@ -74,7 +74,7 @@ def record(number: int) -> bytes:
 
 
 def write(root: Path, changed: dict | None = None) -> str:
-    """Train: clips 0, 1 and 2 in two shards; validation: clips 3 and 4. `changed` replaces clip 1."""
+    """Train: clips 0, 1 and 2 in two shards. Validation: clips 3 and 4. `changed` replaces clip 1."""
     first = [record(0), shards.serialise(FEATURES, changed) if changed else record(1)]
     shards.write_tfrecord(root / NAME, first)
     shards.write_tfrecord(root / NAME.replace("00000-of", "00001-of"), [record(2)])
@@ -272,11 +272,11 @@ def test_damaged_shards(tmp_path):
 
 def test_what_is_asked_for_must_be_there(root, tmp_path):
     for options, error, message in (
-        ({"split": "test"}, DataError, "no split test; there are train, validation"),
-        ({"split": "val"}, ConfigError, "data.split is 'val'; it must be one of train, eval, validation, test"),
+        ({"split": "test"}, DataError, "no split test. There are train, validation"),
+        ({"split": "val"}, ConfigError, "data.split is 'val': must be one of train, eval, validation, test"),
         ({"frames": 24, "count": 4}, DataError, "split train has 3 records, 4 are asked for"),
         ({"frames": 9, "count": 7}, DataError, "split train has 3 records, 4 are asked for"),
-        ({"frames": 12, "stride": 3}, ConfigError, "is 12 x 3; the clips have 24 frames"),
+        ({"frames": 12, "stride": 3}, ConfigError, "is 12 x 3. The clips have 24 frames"),
         ({"length": 0}, ConfigError, "data.options.length is 0; it must be an integer of at least 1"),
         ({"path": str(tmp_path / "absent")}, DataError, "no such folder"),
         ({"path": str(tmp_path)}, DataError, "dataset_info.json: No such file"),

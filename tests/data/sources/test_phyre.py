@@ -1,4 +1,4 @@
-"""The PHYRE source and the real simulator. CJEPA_PHYRE_PYTHON names the interpreter; without it they are skipped."""
+"""The PHYRE source and the real simulator. CJEPA_PHYRE_PYTHON names the interpreter. Without it they are skipped."""
 
 import dataclasses
 import functools
@@ -33,16 +33,16 @@ def source():
 @pytest.mark.parametrize(
     "options, text",
     [
-        ({"split": "dev"}, "split is 'dev'; it must be one of train, eval, test"),
+        ({"split": "dev"}, "split is 'dev': must be one of train, eval, test"),
         ({"setup": "ball_within_templates"}, r"data\.options\.setup is .*did you mean 'ball_within_template'"),
-        ({"fold": 10}, r"data\.options\.fold is 10; it must be an integer in 0 \.\. 9"),
+        ({"fold": 10}, r"data\.options\.fold is 10: must be an integer in 0 \.\. 9"),
         ({"stride": 0}, r"data\.options\.stride is 0"),
         ({"frames": 4096}, r"data\.frames is 4096"),
         ({"count": True}, r"data\.count is True"),
         ({"timeout": 0}, r"data\.options\.timeout is 0"),
         ({"python": ""}, r"data\.options\.python is '', and so is CJEPA_PHYRE_PYTHON.* python3\.9 -m venv"),
-        ({"python": "/no/python"}, r"/no/python: No such file or directory; make it with: python3\.9 -m venv"),
-        ({"python": sys.executable}, r"No module named 'phyre'; make it with: python3\.9 -m venv .* msgpack"),
+        ({"python": "/no/python"}, r"/no/python: No such file or directory. Make it with: python3\.9 -m venv"),
+        ({"python": sys.executable}, r"No module named 'phyre'. Make it with: python3\.9 -m venv .* msgpack"),
     ],
 )
 def test_options_that_cannot_be_used_are_named(options, text, monkeypatch):
@@ -112,7 +112,7 @@ def test_positions_are_those_of_the_pixels_and_velocities_their_rates(source):
 
 @real
 def test_frames_are_those_of_phyre_s_own_rollout(source):
-    """As long as that goes on: it ends when the task is solved."""
+    """Up to the end, which is when the task is solved."""
     for i in (0, 1, 2):
         name, scene = source.tasks[source.order[i]], source[i]
         status, video = source.simulate(name, scene["action"], stride=source.stride)

@@ -185,12 +185,12 @@ def test_a_mistake_in_a_request_is_the_worker_s_answer_and_no_reason_to_replace_
 @pytest.mark.parametrize(
     "command, text",
     [
-        (["/no/such/python3.9"], "/no/such/python3.9: No such file or directory; make it with: python3.9 -m venv"),
-        (["/no/\0/python3.9"], r"/no/\\0/python3.9: embedded null byte; make it with"),
+        (["/no/such/python3.9"], "/no/such/python3.9: No such file or directory. Make it with: python3.9 -m venv"),
+        (["/no/\0/python3.9"], r"/no/\\0/python3.9: embedded null byte. Make it with"),
         (["/etc/passwd"], "/etc/passwd: Permission denied"),
         (["/bin/true"], r"/bin/true: the worker died \(exit code 0\)"),
         (["/bin/echo", "hello there"], "/bin/echo: the worker wrote something that is not a message"),
-        ([sys.executable, "-c", "import os, no_such_package"], "No module named 'no_such_package'; make it with"),
+        ([sys.executable, "-c", "import os, no_such_package"], "No module named 'no_such_package'. Make it with"),
     ],
 )
 def test_an_interpreter_that_will_not_do_is_named(command, text):

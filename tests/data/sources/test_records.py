@@ -121,13 +121,13 @@ def test_a_count_takes_the_first_scenes(folders):
 @pytest.mark.parametrize(
     "options, error, text",
     [
-        (dict(size=64), ConfigError, f"data.size is 64; the scenes in .* have {SIZE}"),
-        (dict(frames=6), ConfigError, f"data.frames is 6; the scenes in .* have {FRAMES}"),
+        (dict(size=64), ConfigError, f"data.size is 64. The scenes in .* have {SIZE}"),
+        (dict(frames=6), ConfigError, f"data.frames is 6. The scenes in .* have {FRAMES}"),
         (dict(size=True), ConfigError, "data.size is True; it must be an integer"),
         (dict(count=10), DataError, "split train has 9 scenes, data.count asks for 10"),
-        (dict(split="eval"), DataError, "no manifest-eval.json; it holds train"),
+        (dict(split="eval"), DataError, "no manifest-eval.json. It holds train"),
         (dict(split="../train"), DataError, "no manifest-../train.json"),
-        (dict(path="nowhere"), DataError, "nowhere: no manifest-train.json; it holds no materialised scenes"),
+        (dict(path="nowhere"), DataError, "nowhere: no manifest-train.json. It holds no materialised scenes"),
         (dict(path=""), ConfigError, "data.path is empty"),
     ],
 )
@@ -152,7 +152,7 @@ def test_a_corrupt_record_is_named_and_replaced(folders, tmp_path):
     data = bytearray(file.read_bytes())
     data[1000:3000] = bytes(2000)  # within record 0 of this file
     file.write_bytes(data)
-    source = Records(path=str(tmp_path), size=SIZE, frames=FRAMES)  # as long as it was
+    source = Records(path=str(tmp_path), size=SIZE, frames=FRAMES)  # of unchanged length
     with pytest.raises(DataError, match=rf"{file}: record 0 \(scene 4\) cannot be read: .*hash mismatch"):
         source[4]
     drawn = scene_map(source)(4, 0)

@@ -45,7 +45,7 @@ def test_classes_become_components_of_about_unit_variance():
         np.testing.assert_allclose(source.places(source[i]["video"][:, 0, : true.shape[1]]), true[..., 1:3], atol=1e-5)
     slots, states = np.concatenate(found), np.concatenate(states)
     names = list(world.state_names)
-    first = names.index("kind") - 4  # before: no presence, velocities, spin, mass; one more angle
+    first = names.index("kind") - 4  # before: no presence, velocities, spin, mass. One more angle
     components, variance = iter(slots.T[first:]), slots.var(0)
     for size, at in ((4, 0), (1, 4), (3, 5), (8, 8), (9, 16)):  # no class weighs more than a place does
         assert 0.3 < variance[first + at :][:size].sum() < 1.2
@@ -166,10 +166,10 @@ def test_do_remove_simulates_without_the_objects_of_the_slots():
     [
         ({"slots": 0}, "data.options.slots is 0; it must be an integer of at least 1"),
         ({"width": -1}, "data.options.width is -1; it must be an integer of at least 0"),
-        ({"noise": -1}, "data.options.noise is -1; it must be a number of at least 0"),
-        ({"noise": float("inf")}, "data.options.noise is inf; it must be a number of at least 0"),
+        ({"noise": -1}, "data.options.noise is -1: must be a number of at least 0"),
+        ({"noise": float("inf")}, "data.options.noise is inf: must be a number of at least 0"),
         ({"merge": 2}, "data.options.merge is 2; it must be a share within 0 and 1"),
-        ({"shuffle": "x"}, "data.options.shuffle is 'x'; it must be one of none, scene, frame"),
+        ({"shuffle": "x"}, "data.options.shuffle is 'x': must be one of none, scene, frame"),
         ({"width": 3}, "data.options.width = 3: must be 0, or at least the 13 features"),
     ],
 )

@@ -103,7 +103,7 @@ def test_lossless_frames_are_exact(forty):
 
 
 def test_every_frame_rate(forty):
-    """Above the file's rate frames repeat; fractions work; one frame is enough."""
+    """Above the file's rate frames repeat. Fractions work. One frame is enough."""
     assert np.diff(number(source(forty / "ffv1", fps=50.0, frames=6)[0]["video"])).tolist() in (
         [0, 1, 0, 1, 0],
         [1, 0, 1, 0, 1],
@@ -191,10 +191,10 @@ def test_a_list_for_each_split_and_numbered_classes(root):
         ("path,start\n", "no videos in split train"),
         ("a.mp4,0,1\n", "the first line must name the columns, path, start, end, label"),
         ("path,start\na.mp4\n", "line 2 has 1 columns, the first line 2"),
-        ("path,start\na.mp4,soon\n", "line 2: start is 'soon'; it must be seconds"),
+        ("path,start\na.mp4,soon\n", "line 2: start is 'soon': must be seconds"),
         ("path,start\na.mp4,-1\n", "line 2: start is '-1'"),
         ("path,start\na.mp4,nan\n", "line 2: start is 'nan'"),
-        ("path,start,end\na.mp4,2,1\n", "line 2: start is 2, end is 1; the end must be later"),
+        ("path,start,end\na.mp4,2,1\n", "line 2: start is 2, end is 1. The end must be later"),
         ("path,label\na.mp4,x\nb.mp4,\n", "line 3 has no label, 1 others have one"),
         ("path\n\na.mp4\n../a.mp4\n", "leads out of this folder"),
         ("path\n/etc/passwd\n", "leads out of this folder: names must be relative"),
@@ -249,7 +249,7 @@ def test_missing_files_can_be_left_out_and_unknown_columns_are_named(root, caplo
     [
         (
             "a.mp4,1.8,",
-            "line 2: 0.20 s are too short for 4 frames (data.frames) at 5 a second (data.options.fps), 0.60 s; 15 a",
+            "line 2: 0.20 s are too short for 4 frames (data.frames) at 5 a second (data.options.fps), 0.60 s. 15 a",
         ),
         ("a.mp4,0,9", "end is 9 s, the video lasts 2.00 s"),
         ("a.mp4,5,6", "start is 5 s, the video lasts 2.00 s"),

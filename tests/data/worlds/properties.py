@@ -19,7 +19,7 @@ def moves(bodies: Bodies) -> np.ndarray:
 
 def untouched_stay(world: World, scenes: range) -> tuple[int, int]:
     """Under every single removal, and of a random subset, all states are the same bits until a chain of contacts from
-    the removed objects comes; returns how many objects one reaches in the course of the clip, and how many none ever
+    the removed objects comes. Returns how many objects one reaches in the course of the clip, and how many none ever
     does."""
     later = never = 0
     for i in scenes:
@@ -56,7 +56,7 @@ def energy_never_rises(world: World, scenes: range, total: float) -> None:
 
 
 def contacts_are_seen(world: World, scenes: range) -> int:
-    """Objects are within two pixels of each other while they touch, and the graph is of who touches; returns how many
+    """Objects are within two pixels of each other while they touch, and the graph is of who touches. Returns how many
     such frames there were."""
     seen, near = 0, np.ones((5, 5), np.uint8)
     for i in scenes:
@@ -89,7 +89,7 @@ def final_places_are_the_states(world: World, scenes: range) -> None:
 
 
 def cells(world: World, scenes: range) -> np.ndarray:
-    """How many questions (asked object, another one removed) have each pair of answers, [as it is, without]."""
+    """How many questions (asked object, another one removed) have each pair of answers, [with, without]."""
     count = np.zeros((2, 2), int)
     for i in scenes:
         asked, happens, *_ = world.outcomes(i)

@@ -72,7 +72,7 @@ def test_at_the_beginning_blocks_rest_on_what_is_below():
 
 
 def test_untouched_blocks_stay_bit_equal():
-    """Also what stands beside: contacts that last from the first step keep the solver's memory, a contact's own."""
+    """Contacts that last from the first step keep the solver's memory, a contact's own."""
     later, never = properties.untouched_stay(WORLD, range(60))
     assert later > 20 and never > 100
 

@@ -13,12 +13,12 @@ from cjepa_jax.configuration.check import resolve
 from cjepa_jax.data import assemble, build, show
 from cjepa_jax.data.materialise import builders, dataset_spec
 from cjepa_jax.data.sources.records import Records
+from cjepa_jax.data.worlds import promises
 from cjepa_jax.errors import CheckpointError, ConfigError, DataError
 from cjepa_jax.runtime import foreign, run_manifest
 from tests import running
-from tests.data.worlds import promises
 
-NAME, FILES = "drift:Drift", ("drift.py", "drifting.py", "test_drift.py")
+NAME, FILES = "drift:Drift", ("drift.py", "drifting.py", "drifting_stored.py", "test_drift.py")
 SMALL = dict(size=16, frames=4)
 
 
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     folder = write_files(tmp_path_factory.mktemp("own"))
     sys.path.append(str(folder))
     flags = [f"--world={NAME}", "--size=16", "--frames=4", "--shard=4", "--workers=2", "--log=warning"]
-    build.main([*flags, "--count=8", f"--out={folder / 'records'}"])  # in processes of their own
+    build.main([*flags, "--count=8", f"--out={folder / 'records'}"])  # in separate processes
     yield folder
     sys.path.remove(str(folder))
     for name in ("drift", "test_drift"):

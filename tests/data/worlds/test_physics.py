@@ -42,7 +42,7 @@ def test_momentum_and_energy_without_walls_and_gravity():
 
 @pytest.mark.parametrize(("friction", "substeps", "most"), [(0.0, 16, 1e-3), (0.0, 256, 5e-6), (None, 16, 0.01)])
 def test_angular_momentum_without_walls_and_gravity(friction, substeps, most):
-    """About the origin, spins included; up to the depth to which bodies enter each other within a step, by which the
+    """About the origin, spins included. Up to the depth to which bodies enter each other within a step, by which the
     solver pushes them apart again and by which the points differ where friction pulls at the two."""
     world = Balls(walls=False, gravity=False, foreground=0.0)
     traded = 0
@@ -123,7 +123,7 @@ def test_contacts_are_ordered_and_within_the_clip():
 
 
 def test_reached_follows_chains_of_contacts_in_time():
-    """0 is removed; it would have met 1 from 1 to 2; 1 meets 2 at 3 and 3 before that; 4 does not move; 5 met 4."""
+    """0 is removed. It would have met 1 from 1 to 2; 1 meets 2 at 3 and 3 before that; 4 does not move; 5 met 4."""
     removed = np.arange(6) == 0
     contacts = np.array([[1, 2, 0, 1], [0, 0.5, 1, 3], [3, 4, 1, 2], [2, 5, 1, 4], [4, 5, 4, 5], [0, 9, -1, 2]])
     contacts = np.array([row if row[2] >= 0 else [row[0], row[1], row[3], -1] for row in contacts], np.float32)

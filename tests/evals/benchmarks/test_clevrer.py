@@ -1,4 +1,4 @@
-"""CLEVRER's accuracies: counted by hand, and on fixtures in its published layout; models are plain functions."""
+"""CLEVRER's accuracies: counted by hand, and on fixtures in its published layout. Models are plain functions."""
 
 import json
 
@@ -25,7 +25,7 @@ def items(row, kind, number):
 
 
 def test_options_and_questions_are_counted_apart():
-    """Three descriptive questions (2 right); a predictive one with options right, right; an explanatory one with right,
+    """Three descriptive questions (2 right). A predictive one with options right, right. An explanatory one with right,
     wrong, right and one with right: by option 3 of 4, by question 1 of 2."""
     opened = items([0, 0, 1], ["descriptive"] * 3, [0, 3, 4])
     options = items([0, 0, 0, 0, 0, 1], ["predictive"] * 2 + ["explanatory"] * 4, [1, 1, 2, 2, 2, 5])

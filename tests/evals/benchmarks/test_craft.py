@@ -1,4 +1,4 @@
-"""CRAFT accuracy on fixtures in its published layout and on simulated scenes; models are plain functions."""
+"""CRAFT accuracy on fixtures in its published layout and on simulated scenes. Models are plain functions."""
 
 import json
 
@@ -125,5 +125,5 @@ def test_data_that_cannot_serve_it_are_refused(simulated, published):
         def questions(self, i):
             return []
 
-    with pytest.raises(ConfigError, match="Craft needs questions in words; Mute asks none"):
+    with pytest.raises(ConfigError, match="Craft needs questions in words. Mute asks none"):
         Craft().run(bench(lambda split, count: Mute(split, size=32, frames=2, count=8), 32, 2))

@@ -64,7 +64,7 @@ def test_main_components_are_those_of_the_standardised_features(width):
 
 @pytest.fixture(scope="module")
 def two_squares():
-    """Scenes with the colours of a left and a right square; each question is about one of them."""
+    """Scenes with the colours of a left and a right square. Each question is about one of them."""
     rng = np.random.default_rng(2)
     colours, side = rng.integers(0, 2, (300, 2)), rng.integers(0, 2, 300)
     texts = [f"What colour is the {('left', 'right')[s]} square?" for s in side]

@@ -117,7 +117,7 @@ def test_only_phyre_s_tasks_can_be_tried():
 @pytest.mark.slow
 @pytest.mark.parametrize("setup", ["ball_within_template", "two_balls_cross_template"])
 def test_a_picture_is_the_clip_s_first_frame(setup):
-    """Where nothing has crossed a pixel's border in the step between them; balls to the pixel."""
+    """Where nothing has crossed a pixel's border in the step between them. Balls to the pixel."""
     source = Phyre(setup=setup, size=256, frames=1)
     same = []
     for i in range(12):

@@ -235,7 +235,7 @@ def test_chains_of_contacts_link_tokens_and_where_there_is_no_chain_nothing_chan
 
 
 def test_links_pass_through_what_moves_otherwise():
-    """0 is removed; it touched 1, and 1 touched 2 later; 3 touched 2, but its states are the same in both."""
+    """0 is removed. It touched 1, and 1 touched 2 later; 3 touched 2, but its states are the same in both."""
     contacts = np.array([[1, 1, 0, 1], [2, 3, 1, 2], [4, 4, 2, 3], [5, 5, 3, 4]], np.float32)
     states = np.zeros((6, 5, 2), np.float32)
     without = states.copy()

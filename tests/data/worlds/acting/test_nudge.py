@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from cjepa_jax.data.worlds import promises
 from cjepa_jax.data.worlds.acting import Nudge
 from cjepa_jax.data.worlds.acting.nudge import COLUMNS, FASTEST, MASS, PUSH, VELOCITY
 from cjepa_jax.errors import ConfigError
-from tests.data.worlds import promises
 
 WORLD = Nudge(size=32, frames=12)
 

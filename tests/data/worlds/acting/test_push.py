@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
+from cjepa_jax.data.worlds import promises
 from cjepa_jax.data.worlds.acting import Push, push_expert
 from cjepa_jax.data.worlds.acting.push import AGENT, STRIDE, Table, clearance
 from cjepa_jax.errors import DataError
-from tests.data.worlds import promises
 
 PUSH = Push(size=64, frames=26)
 

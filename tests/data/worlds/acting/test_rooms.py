@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from cjepa_jax.data.worlds import promises
 from cjepa_jax.data.worlds.acting import Rooms
 from cjepa_jax.data.worlds.acting.rooms import DOOR, EDGE, FAR, GAP, SPEED, TOLERANCE, WALL, X, Y
 from cjepa_jax.errors import ConfigError, DataError
-from tests.data.worlds import promises
 
 ROOMS = Rooms(size=32)
 MARGIN = EDGE + ROOMS.radius

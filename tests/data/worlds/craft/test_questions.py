@@ -161,7 +161,7 @@ def grams(q: dict) -> list[str]:
 
 
 class Blind:
-    """Naive Bayes over single words, pairs of words and the template, for each template; it never sees a scene."""
+    """Naive Bayes over single words, pairs of words and the template, for each template. It never sees a scene."""
 
     def __init__(self, train: list[dict]):
         self.words = collections.defaultdict(lambda: collections.defaultdict(collections.Counter))
@@ -199,7 +199,7 @@ def leaky(facts: questions.Facts, rng: np.random.Generator) -> list[dict]:
 
 @pytest.mark.slow
 def test_without_the_scene_the_questions_cannot_be_answered():
-    """A question-only baseline stays at chance, and copying what is seen is right half of the time; on a set without
+    """A question-only baseline stays at chance, and copying what is seen is right half of the time. On a set without
     rivals the same baseline is far over chance."""
     sets, copied = {}, collections.defaultdict(list)
     for split, count in (("train", 700), ("eval", 500)):
@@ -225,8 +225,8 @@ def test_without_the_scene_the_questions_cannot_be_answered():
 
 
 def seen_answer(facts: questions.Facts, q: dict) -> str | None:
-    """What the scene as it is suggests: that its outcome stays, or that what happens is caused (what doesn't,
-    prevented); None where it suggests nothing."""
+    """What the unchanged scene suggests: that its outcome stays, or that what happens is caused (what doesn't,
+    prevented). None where it suggests nothing."""
     if q["question_type"] == "descriptive" or q["asked"] < 0:
         return None
     happens = facts.happens[q["template"]][0, q["asked"]]

@@ -33,7 +33,7 @@ def test_names_are_unique_and_say_what_is_seen():
             size, hue, shape = names[k].split()
             assert tuple(setup.colour[k]) == PALETTE[hue] and SHAPES[int(setup.bodies.kind[k])] == shape
             assert setup.large[k] == (size == "large")
-            if i < 10:  # by area, whatever the shape
+            if i < 10:  # by area, for any shape
                 small = [areas[j] for j in movers if names[j].startswith("small")]
                 assert size == "small" or areas[k] > max(small, default=0)
         assert (setup.bodies.mode == MOVING).tolist() == (setup.role < 0).tolist()
