@@ -23,7 +23,6 @@ from cjepa_jax.errors import CjepaError, ConfigError, DataError, StorageError
 from cjepa_jax.host import clock, memory, paths
 from cjepa_jax.masks import check, objects
 from cjepa_jax.runtime import preemption
-from cjepa_jax.runtime.preemption import STOP
 
 # Second words of seeds, so that no two purposes share a stream. Sources that simulate use 0 and 1 for their splits.
 DRAW, SHUFFLE = 2, 3
@@ -386,7 +385,7 @@ def _start_worker(worker: int, workers: int, patience: float, parent: int) -> No
     A killed trainer cannot stop its workers, so each worker checks this itself. `parent` is the trainer's id. It
     comes from the trainer, because one that is killed while a worker starts is no longer the worker's parent here.
     """
-    for number in STOP:
+    for number in preemption.STOP:
         signal.signal(number, signal.SIG_IGN)
 
     def watch():

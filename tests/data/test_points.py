@@ -164,7 +164,7 @@ def test_a_folder_with_modelnet40s_published_numbers_of_meshes(tmp_path):
                 (folder / f"{name}_{i:04}.off").touch()
     train, held = (PointClouds(split=split, path=str(tmp_path)) for split in ("train", "eval"))
     assert (len(train), len(held), len(train.classes)) == (9843, 2468, 40) and train.classes == held.classes
-    assert np.bincount(train.of).tolist() == [247] * 3 + [246] * 37  # as they were laid out
+    assert np.bincount(train.of).tolist() == [247] * 3 + [246] * 37  # in the order of the layout
     assert published.compare({"train": train, "eval": held}) == []
     (tmp_path / "class_07/test/class_07_0003.off").unlink()
     (tmp_path / "class_07/train/class_07_9999.off").touch()

@@ -87,7 +87,7 @@ def test_large_logits_do_not_overflow_and_small_ones_vanish():
 
 
 def test_the_middle_of_two_halves_of_bfloat16_is_even():
-    """Rounding is to the nearest, ties to even, as elsewhere: values v come back as they are for one key."""
+    """Rounding is to the nearest, ties to even, as elsewhere: values v come back unchanged for one key."""
     v = jnp.asarray([1.0, 1.0078125, -3.140625, 2.0**-120, 3e38], jnp.bfloat16)[None, None, None]
     out = jax.jit(fused_cpu.fused)(jnp.zeros_like(v), v, v)
     assert out.tolist() == v.tolist()

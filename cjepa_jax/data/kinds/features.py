@@ -1,4 +1,4 @@
-"""Features of a frozen image encoder in the place of pixels.
+"""Features of a frozen image encoder instead of pixels.
 
 A source of features (`kind = "features"`, and attributes `rows`, `columns` and `width`, F) gives for each scene `video`
 float32 [T, rows, columns, F]. Nothing says where objects are. `labels` may be left out if `label_names` is empty.

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cjepa_jax.configuration import seeds
 from cjepa_jax.data.worlds import Balls, Shadows
 from cjepa_jax.data.worlds.base import Outcomes, World
 from cjepa_jax.errors import ConfigError, DataError
@@ -180,7 +181,7 @@ def remove_none_all_and_some(cls) -> None:
         objects = len(factual["masks"])
         assert equal(world.rollout(i, np.zeros(objects, bool)), factual)
         assert np.array_equal(world.intervene(i, np.zeros(objects, bool)), factual["video"])
-        removed = np.random.default_rng(i).random(objects) < 0.5
+        removed = seeds.generator(i, "objects of a promise").random(objects) < 0.5
         some = world.rollout(i, removed)
         assert np.array_equal(world.intervene(i, removed), some["video"])
         assert not some["masks"][removed].any()

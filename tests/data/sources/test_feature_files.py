@@ -1,4 +1,4 @@
-"""Features of an image encoder in files: what a slot encoder trains on in the place of pixels."""
+"""Features of an image encoder in files: what a slot encoder trains on instead of pixels."""
 
 import dataclasses
 

@@ -38,7 +38,7 @@ def one(cls, k=0):
 
 
 def touches(world, setup, act):
-    """The contacts [C,4] of the discs of Nudge, in frames: each frame is simulated anew."""
+    """The contacts [C,4] of the discs of Nudge, in frames: each frame is simulated again."""
     rows = setup.first.reshape(-1, COLUMNS) if act is None else None
     _, actions = world.trajectory(setup)
     bodies = of_nudge._bodies(rows) if act is None else act.setup.bodies
