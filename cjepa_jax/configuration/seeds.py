@@ -55,6 +55,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "first frame of slots": 1102,
     "scenes of a benchmark": 1120,
     "masks of a peer": 1121,
+    "objects of a promise": 1122,
 }
 
 

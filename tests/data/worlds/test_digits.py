@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from cjepa_jax.data.worlds import promises
 from cjepa_jax.data.worlds.digits import BITS, Digits, Setup
 from cjepa_jax.errors import ConfigError
-from tests.data.worlds import promises
 
 WORLD = Digits(size=48, frames=40)
 

@@ -72,7 +72,7 @@ def test_a_folder_alone_names_no_code(folder, monkeypatch):
     with pytest.raises(DataError, match=f"{NAME}: is code of another package: data.options.world = '{NAME}' if it is"):
         Records(path=path, **SMALL)
     for other in ("drift:Setup", "balls"):
-        with pytest.raises(ConfigError, match=rf"data.options.world is '{other}'; .* holds scenes of '{NAME}'"):
+        with pytest.raises(ConfigError, match=rf"data.options.world is '{other}'\. .* holds scenes of '{NAME}'"):
             Records(path=path, world=other, **SMALL)
     assert "drift" not in sys.modules
     for name in ("cjepa_jax.cli:run", "cjepa_jax.data.worlds.base:Outcomes", "cjepa_jax.data.sources.records:Records"):
