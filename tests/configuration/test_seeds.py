@@ -70,6 +70,7 @@ PLACES = {  # where NumPy's generators may be made, but for seeds.py: the seeds 
     "data/sources/phyre.py": "[self.seed, SPLITS[self.split][1], i]",
     "data/pipeline.py": "[self.seed, DRAW, index, epoch] [seed, SHUFFLE, epoch]",
     "masks/slots.py": "constant",  # the published fixed set
+    "data/worlds/promises.py": "i",  # which objects a check of a world removes
 }
 
 
