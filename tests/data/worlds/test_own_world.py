@@ -6,7 +6,6 @@ import sys
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from cjepa_jax.configuration import locate
 from cjepa_jax.configuration.check import resolve
@@ -72,7 +71,7 @@ def test_a_folder_alone_names_no_code(folder, monkeypatch):
     with pytest.raises(DataError, match=f"{NAME}: is code of another package: data.options.world = '{NAME}' if it is"):
         Records(path=path, **SMALL)
     for other in ("drift:Setup", "balls"):
-        with pytest.raises(ConfigError, match=rf"data.options.world is '{other}'; .* holds scenes of '{NAME}'"):
+        with pytest.raises(ConfigError, match=rf"data.options.world is '{other}'. .* holds scenes of '{NAME}'"):
             Records(path=path, world=other, **SMALL)
     assert "drift" not in sys.modules
     for name in ("cjepa_jax.cli:run", "cjepa_jax.data.worlds.base:Outcomes", "cjepa_jax.data.sources.records:Records"):
@@ -107,14 +106,11 @@ def test_what_is_no_world_is_one_line(folder, tmp_path, name, text):
 
 
 def configs(folder):
-    """The config of CONTRIBUTING, simulating, and reading the records."""
+    """The configs of CONTRIBUTING, simulating, and reading the records."""
     locate.make_importable(folder / "drifting.py")
-    for records in (False, True):
-        config = module("drifting").get_config()
-        config.data.update(size=16, frames=4, count=8)
-        if records:
-            config.data.update(source="cjepa_jax.data.sources.records:Records", path=str(folder / "records"))
-            config.data.options = ConfigDict({"world": NAME})
+    for name, path in (("drifting", ""), ("drifting_stored", str(folder / "records"))):
+        config = module(name).get_config()
+        config.data.update(size=16, frames=4, count=8, path=path)
         yield config
 
 
