@@ -80,7 +80,7 @@ def test_a_section_is_named_by_its_keys():
 
 
 def test_a_module_that_is_not_found_is_not_guessed_among_installed_ones():
-    with pytest.raises(ConfigError, match=r"there is no module 'sway'. Its folder .* or on PYTHONPATH$"):  # not spwd
+    with pytest.raises(ConfigError, match=r"there is no module 'sway'; its folder .* or on PYTHONPATH$"):  # not spwd
         locate("sway:Sway")
     with pytest.raises(ConfigError, match=r"there is no module 'cjepa_jxa'; .*; did you mean 'cjepa_jax'\?$"):
         locate("cjepa_jxa:Sway")

@@ -331,7 +331,7 @@ def set_field(name, *layout):
         (set_spec(options={"boxes": {"type": "os:getcwd"}}), "'options.boxes' is {'type': 'os:getcwd'}: must be"),
         (set_spec(fields={}), "'fields.video' is None"),
         (set_field("video", "uint8", [3, 10**9, 10**9, 3]), r"'fields.video' is \['uint8', \[3, 1000000000"),
-        (set_field("video", "object", [3, 16, 16, 3]), "'fields.video' is .*it must be a type and the lengths"),
+        (set_field("video", "object", [3, 16, 16, 3]), "'fields.video' is .*must be a type and the lengths"),
         (set_field("amodal", "bits", []), r"'fields.amodal' is \['bits', \[\]\]"),
         (set_field("labels", "float32", [6.0]), r"'fields.labels' is \['float32', \[6.0\]\]"),
         (set_field("outcomes", "float32", [6]), "'a field' is 'outcomes/asked'"),

@@ -150,7 +150,7 @@ def test_a_recording_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path):
     video, actions = np.zeros((3, 8, 8, 3), np.uint8), np.zeros((2, 2))
     for wrong, message in (
         ((video.astype(float), actions), "video is float64"), ((video, actions[:1]), r"action is .*\[2, 2\]"),
-        ((video, actions + np.nan), "action has values that are not finite"), ((video, actions[:, :1]), "those before"),
+        ((video, actions + np.nan), "action has values that are not finite"), ((video, actions[:, :1]), "Those before"),
         ((video, actions, np.zeros((3, 1))), "Those before have action"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=message), Recorder(path) as out:
