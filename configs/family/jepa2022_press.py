@@ -4,8 +4,8 @@
     python docs/figures/door_memory.py runs/jepa2022_press
 
 The policy "press" pushes at the wall, half of the time in front of the door. In the episodes of jepa2022.py the expert
-pushes at the wall only where the door is, so its actions tell where it is, and the memory is needed less. Not trained
-yet. How the data differ: docs/PLANNING.md, "The agent".
+pushes at the wall only where the door is, so its actions tell where it is, and the memory is needed less. How
+the data differ, and one training run: docs/PLANNING.md, "The agent".
 """
 
 from cjepa_jax.configs.family import jepa2022
