@@ -44,6 +44,11 @@ def version() -> str:
     return hashlib.sha256(about.encode()).hexdigest()[:12]
 
 
+def label(file: pathlib.Path) -> str:
+    """The version of a kernel and a digest of its code, which differs between compilers."""
+    return f"{version()} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+
+
 def place(environment: Mapping[str, str] = os.environ) -> pathlib.Path | None:
     """Where the attention kernel of this version and CPU belongs. None without a home."""
     kernels = folder("kernels", environment)

@@ -37,6 +37,11 @@ inline Integers load(const int32_t* from) { Integers x; memcpy(&x, from, sizeof 
 inline void store(float* to, Vector x) { memcpy(to, &x, sizeof x); }
 inline Vector all(float x) { return x - Vector{}; }
 inline Vector where(Integers mask, Vector x) { return (Vector)(mask & (Integers)x); }
+inline bool any(Integers mask) {
+  int32_t found = 0;
+  for (int i = 0; i < LANES; i++) found |= mask[i];
+  return found != 0;
+}
 inline Vector larger(Vector a, Vector b) { return a > b ? a : b; }
 
 inline float sum(Vector x) {
@@ -157,6 +162,13 @@ void copy_transposed(const T* from, float* to, int count, int width) {
     for (int t = 0; t < row; t++) to[int64_t(c) * row + t] = t < count ? wide(from[int64_t(t) * width + c]) : 0.f;
 }
 
+// Memory of this thread for `count` numbers, which the next call overwrites.
+float* scratch(int64_t count) {
+  thread_local std::vector<float> buffer;
+  if (int64_t(buffer.size()) < count) buffer.resize(count);
+  return buffer.data();
+}
+
 struct Sizes {
   int queries, keys, width;
 };
@@ -168,14 +180,22 @@ const int32_t* padded(const int32_t* segment, int keys, std::vector<int32_t>& bu
   return buffer.data();
 }
 
-// One query's logits [keys] -> its weights. Returns the logarithm of their sum.
+// One query's logits [keys] -> its weights. Returns the logarithm of their sum. NaN for logits that are NaN or infinity,
+// so that a diverged model shows.
 float softmax(float* row, const int32_t* ids, int32_t own, int keys) {
   Vector most = all(-NOTHING);
+  Integers wrong = {};
   for (int u = 0; u < keys; u += LANES) {
     Integers seen = load(ids + u) == own;
-    most = larger(most, seen ? load(row + u) : all(-NOTHING));
+    Vector logit = load(row + u);
+    most = larger(most, seen ? logit : all(-NOTHING));
+    wrong |= seen & ~(logit < all(INFINITY));
   }
   const float top = largest(most);
+  if (own != 0 && any(wrong)) {
+    for (int u = 0; u < keys; u++) row[u] = NAN;
+    return NAN;
+  }
   if (own == 0 || top == -NOTHING) {
     memset(row, 0, sizeof(float) * keys);
     return NOTHING;
@@ -195,10 +215,9 @@ template <class T>
 void forward(const T* q, const T* k, const T* v, const int32_t* q_ids, const int32_t* k_ids, T* out, float* logs,
              Sizes sizes) {
   const int width = whole(sizes.width), keys = whole(sizes.keys), count = sizes.queries;
-  thread_local std::vector<float> buffer;
   thread_local std::vector<int32_t> ids_buffer;
-  buffer.resize(int64_t(2 * count + sizes.keys) * width + int64_t(sizes.width + ROWS) * keys);
-  float *queries = buffer.data(), *values = queries + int64_t(count) * width;
+  float* queries = scratch(int64_t(2 * count + sizes.keys) * width + int64_t(sizes.width + ROWS) * keys);
+  float* values = queries + int64_t(count) * width;
   float *result = values + int64_t(sizes.keys) * width, *keys_t = result + int64_t(count) * width;
   float* weights = keys_t + int64_t(sizes.width) * keys;
   copy_in(q, queries, count, sizes.width);
@@ -219,6 +238,10 @@ void forward(const T* q, const T* k, const T* v, const int32_t* q_ids, const int
 // One query's logits and the gradient of its weights [keys] -> its weights and the gradient of its logits.
 void softmax_backward(float* row, float* gradient, const int32_t* ids, int32_t own, float log, float mean, float scale,
                       int keys) {
+  if (std::isnan(log)) {
+    for (int u = 0; u < keys; u++) row[u] = gradient[u] = NAN;
+    return;
+  }
   if (log == NOTHING) {
     memset(row, 0, sizeof(float) * keys);
     memset(gradient, 0, sizeof(float) * keys);
@@ -238,10 +261,9 @@ void backward(const T* q, const T* k, const T* v, const T* out, const T* gradien
   const int width = whole(sizes.width), keys = whole(sizes.keys), count = sizes.queries, U = sizes.keys;
   const int64_t of_queries = int64_t(count) * width, of_keys = int64_t(U) * width;
   const int64_t transposed = int64_t(sizes.width) * keys, weights_size = int64_t(QUERIES) * keys;
-  thread_local std::vector<float> buffer;
   thread_local std::vector<int32_t> ids_buffer;
-  buffer.resize(4 * of_queries + 3 * of_keys + 2 * transposed + 2 * weights_size);
-  float *queries = buffer.data(), *results = queries + of_queries, *gradients = results + of_queries;
+  float* queries = scratch(4 * of_queries + 3 * of_keys + 2 * transposed + 2 * weights_size);
+  float *results = queries + of_queries, *gradients = results + of_queries;
   float *q_sum = gradients + of_queries, *rows_of_keys = q_sum + of_queries, *k_sum = rows_of_keys + of_keys;
   float *v_sum = k_sum + of_keys, *keys_t = v_sum + of_keys, *values_t = keys_t + transposed;
   float *weights = values_t + transposed, *changes = weights + weights_size;
@@ -359,6 +381,8 @@ ffi::Error run_backward(ffi::ThreadPool pool, ffi::AnyBuffer q, ffi::AnyBuffer k
 
 ffi::Error forward_of(ffi::ThreadPool pool, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi::AnyBuffer v, ffi::AnyBuffer q_ids,
                       ffi::AnyBuffer k_ids, ffi::Result<ffi::AnyBuffer> out, ffi::Result<ffi::AnyBuffer> logs) {
+  if (q.element_type() != ffi::F32 && q.element_type() != ffi::BF16)
+    return ffi::Error::InvalidArgument("q must be float32 or bfloat16");
   auto run = q.element_type() == ffi::F32 ? run_forward<float> : run_forward<Bfloat16>;
   return run(pool, q, k, v, q_ids, k_ids, out, logs);
 }
@@ -367,6 +391,8 @@ ffi::Error backward_of(ffi::ThreadPool pool, ffi::AnyBuffer q, ffi::AnyBuffer k,
                        ffi::AnyBuffer gradient, ffi::AnyBuffer q_ids, ffi::AnyBuffer k_ids, ffi::AnyBuffer logs,
                        ffi::Result<ffi::AnyBuffer> to_q, ffi::Result<ffi::AnyBuffer> to_k,
                        ffi::Result<ffi::AnyBuffer> to_v) {
+  if (q.element_type() != ffi::F32 && q.element_type() != ffi::BF16)
+    return ffi::Error::InvalidArgument("q must be float32 or bfloat16");
   auto run = q.element_type() == ffi::F32 ? run_backward<float> : run_backward<Bfloat16>;
   return run(pool, q, k, v, out, gradient, q_ids, k_ids, logs, to_q, to_k, to_v);
 }

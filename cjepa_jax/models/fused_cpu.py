@@ -2,7 +2,8 @@
 
 It computes what `attention.einsum` computes, with float32 sums, in memory that grows with the number of tokens. Its
 results differ in the last digits, so a run's manifest records it. It uses all of XLA's threads. XLA:CPU multiplies
-attention's many small matrices on about one core.
+attention's many small matrices on about one core (docs/PERFORMANCE.md). There is no forward mode, no second derivative
+and no jax.export of it: `attention.only("einsum")`, or CJEPA_CPU_KERNEL=0, has them.
 """
 
 import ctypes
@@ -43,10 +44,18 @@ def _target(direction: str) -> str:
 
 
 def fused(q: Array, k: Array, v: Array, q_segment: Array | None = None, k_segment: Array | None = None) -> Array:
-    """`attention.attention` without times, by the kernel. The types of q, k and v are one of TYPES."""
+    """`attention.attention` without times, by the kernel.
+
+    Raises: ValueError for another type than TYPES, and for v of another shape than k.
+    """
+    if q.dtype.name not in TYPES or v.shape != k.shape:
+        raise ValueError(f"q {q.dtype}, k {k.shape}, v {v.shape}: must be of {TYPES}, and v as k")
+    ids = (q_segment, q.shape[2]), (k_segment, k.shape[2])
     if q_segment is None:  # arrays without elements say that everything sees everything
-        q_segment, k_segment = (jnp.zeros((x.shape[0], 0), jnp.int32) for x in (q, k))
-    return _attention(q, k.astype(q.dtype), v.astype(q.dtype), q_segment, k_segment).astype(v.dtype)
+        ids = (jnp.zeros((), jnp.int32), 0), (jnp.zeros((), jnp.int32), 0)
+    # The kernel reads what it is given by its address alone.
+    q_ids, k_ids = (jnp.broadcast_to(jnp.asarray(x, jnp.int32), (q.shape[0], length)) for x, length in ids)
+    return _attention(q, k.astype(q.dtype), v.astype(q.dtype), q_ids, k_ids).astype(v.dtype)
 
 
 @jax.custom_vjp

@@ -170,8 +170,8 @@ def packages() -> dict[str, str]:
 
 def _kernel(devices: Sequence[Any]) -> dict[str, str]:
     """The version of the CPU's attention kernel if it is used (models/fused_cpu.py). It changes the last digits."""
-    used = len(devices) == 1 and devices[0].platform == "cpu" and cpu.kernel()
-    return {"attention_kernel": cpu.version()} if used else {}
+    used = cpu.kernel() if len(devices) == 1 and devices[0].platform == "cpu" else None
+    return {"attention_kernel": cpu.label(used)} if used else {}
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:

@@ -86,6 +86,42 @@ def test_large_logits_do_not_overflow_and_small_ones_vanish():
     assert all(np.isfinite(x).all() for x in (out, *gradients))
 
 
+@pytest.mark.parametrize("spoilt", ["q", "k", "v", "overflow"])
+def test_what_is_not_finite_shows(spoilt):
+    qkv = some((1, 2, 7, 8), (1, 2, 20, 8), (1, 2, 20, 8))
+    segments = jnp.array([[1, 1, 2, 2, 1, 0, 1]]), jnp.array([[1, 1, 1, 2] * 5])
+    if spoilt == "overflow":
+        qkv = [1e25 * qkv[0], 1e25 * qkv[1], qkv[2]]
+    else:  # one query, or one key of segment 1, or its value
+        at = "qkv".index(spoilt)
+        qkv[at] = qkv[at].at[0, 0, 0, 0].set(jnp.nan)
+
+    def parts(function):
+        found = jax.jit(functools.partial(with_gradients, function, segments))(*qkv)
+        return [np.asarray(x) for x in found]
+
+    ours, theirs = parts(fused_cpu.fused), parts(einsum)
+    assert np.isnan(ours[0]).any() and (np.isnan(ours[0]) >= np.isnan(theirs[0])).all()
+    assert all(np.isnan(one).any() == np.isnan(other).any() for one, other in zip(ours, theirs, strict=True))
+
+
+def test_ids_of_any_integer_type_and_of_all_scenes_at_once():
+    qkv = some((3, 2, 6, 8), (3, 2, 6, 8), (3, 2, 6, 8))
+    ids = np.array([[1, 1, 0, 1, 0, 1]])
+    wanted = einsum(*qkv, jnp.array(ids, jnp.int32), jnp.array(ids, jnp.int32))
+    for dtype in (np.uint8, np.int16, bool):
+        given = jnp.array(ids, dtype)
+        np.testing.assert_allclose(jax.jit(fused_cpu.fused)(*qkv, given, given), wanted, atol=2e-6)
+
+
+def test_other_types_and_values_of_another_width_are_refused():
+    q, k, v = some((1, 1, 4, 8), (1, 1, 4, 8), (1, 1, 4, 8))
+    with pytest.raises(ValueError, match="q float16"):
+        fused_cpu.fused(*(x.astype("float16") for x in (q, k, v)))
+    with pytest.raises(ValueError, match=r"v \(1, 1, 4, 4\)"):
+        fused_cpu.fused(q, k, v[..., :4])
+
+
 def test_the_middle_of_two_halves_of_bfloat16_is_even():
     """Rounding is to the nearest, ties to even, as elsewhere: values v come back unchanged for one key."""
     v = jnp.asarray([1.0, 1.0078125, -3.140625, 2.0**-120, 3e38], jnp.bfloat16)[None, None, None]
@@ -131,8 +167,8 @@ def test_code_that_others_may_change_is_not_used(tmp_path, built, capsys):
     assert cpu.kernel(environment) is None
     place.parent.chmod(0o700)
     place.rename(tmp_path / "elsewhere")
-    place.symlink_to(tmp_path / "elsewhere")  # a link is as changeable as its folder, not as its file
-    assert cpu.kernel(environment) in (None, place)
+    place.symlink_to(tmp_path / "elsewhere")  # what it leads to may be another user's
+    assert cpu.kernel(environment) is None
 
 
 @pytest.mark.parametrize("compiler, message", [
@@ -218,7 +254,7 @@ def test_a_run_uses_it_and_its_manifest_says_so(tmp_path, monkeypatch):
         return wanted, manifest["starts"][-1]
 
     fast, before = numbers("fast")
-    assert before["packages"]["attention_kernel"] == cpu.version()
+    assert before["packages"]["attention_kernel"] == cpu.label(file)
     monkeypatch.setenv(cpu.KERNEL, "0")
     plain, now = numbers("plain")
     (change,) = run_manifest.changes(before, now)  # of which a resumed run warns
