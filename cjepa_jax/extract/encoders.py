@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from cjepa_jax import optim, train_step
 from cjepa_jax.configuration import build, sizes
 from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.extract.checkpoint import located
 from cjepa_jax.loading import pretrained
 from cjepa_jax.models import slot_encoders, videosaur
 from cjepa_jax.models.encoder import Encoder
@@ -21,7 +22,6 @@ from cjepa_jax.objectives import savi
 from cjepa_jax.objectives.savi import SaviLoss
 from cjepa_jax.objectives.videosaur import VideoSaurLoss
 from cjepa_jax.runtime import foreign
-from cjepa_jax.runtime.workdir import run_folder
 from cjepa_jax.types import Batch, Rows
 from cjepa_jax.weights import files, name_maps, published, read
 from cjepa_jax.weights import slot_encoders as savi_weights
@@ -48,18 +48,12 @@ def of(
 
     Raises: ConfigError for a flag that does not belong to it. CheckpointError for unusable weights.
     """
-    path = Path(checkpoint).expanduser()
-    try:
-        folder = run_folder(path)
-    except OSError as error:
-        raise ConfigError(f"--checkpoint={checkpoint}: {error.strerror or error}") from error
+    path, folder = located(checkpoint)
     if backbone and (folder or path.is_dir()):
         raise ConfigError(f"--backbone={backbone}: only for weights of VideoSAUR or SlotContrast")
     if folder:
         _unused(size=size)
         return _run(folder, seed, noise, foreign.trusted(trust))
-    if not path.exists():
-        raise ConfigError(f"--checkpoint={checkpoint}: there is no such file or folder")
     if path.is_dir():
         _unused(noise=noise)
         return _features(_dinov2(path), size), None

@@ -74,7 +74,7 @@ class SlotFiles:
         index = read_json(Path(self.path) / INDEX)
         if not isinstance(index, dict):
             raise DataError(f"{self.path}/{INDEX}: must be an object")
-        name = self.split if self.split in index else OTHER.get(self.split, self.split)
+        name = own_name(index, self.split)
         if name not in index:
             raise DataError(f"{self.path}/{INDEX}: has no split {self.split!r}, but {', '.join(map(str, index))[:80]}")
         rows = len(self._array("slots"))
@@ -165,6 +165,11 @@ class SlotFiles:
                 mapped.madvise(mmap.MADV_DONTNEED)
                 with door.regular(Path(self.path) / f"{name}.npy", links=True) as file:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def own_name(index: dict, split: str) -> str:
+    """The name that a folder's index has for the split: "val" may be called "eval", and the other way round."""
+    return split if split in index else OTHER.get(split, split)
 
 
 def _taken(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
