@@ -198,6 +198,9 @@ def opened(path: str, name: str) -> np.ndarray:
         raise DataError(f"{file}: {str(error).splitlines()[0][:200]}") from error
     if array.ndim != axes or array.dtype != np.float32 or 0 in array.shape[1:]:
         raise DataError(f"{file}: is {array.dtype} {list(array.shape)}: must be float32 with {axes} axes")
+    if not array.flags.c_contiguous:
+        text = "is stored in Fortran order: must be in C order, since each read of a window would copy the whole file"
+        raise DataError(f"{file}: {text}")
     return array
 
 

@@ -171,6 +171,13 @@ def test_arrays_of_the_agent_have_the_frames_of_the_slots_and_numbers_that_are_f
     opened.cache_clear()
 
 
+def test_arrays_in_fortran_order_are_refused(written):
+    opened.cache_clear()
+    with pytest.raises(DataError, match="slots.npy: is stored in Fortran order: must be in C order, since each read"):
+        written(slots=np.asfortranarray(np.zeros((8, 3, 4), np.float32)))
+    opened.cache_clear()
+
+
 def test_steps_of_any_size_are_numbers_of_frames(written):
     assert len(written(options={"stride": 10**30})) == 1 and written(options={"stride": 10**30})[0]["video"].any() == 0
     with pytest.raises(ConfigError, match=f"data.frames = 2 with data.options.skip = {10**30}: no video"):
