@@ -93,7 +93,7 @@ def test_rollouts_of_a_run_of_slots_are_written(run, tmp_path):
 
     with writing(tmp_path / "slots") as write:
         write("train", "a", np.random.default_rng(0).standard_normal((9, 4, 16)).astype(np.float32))
-    given = [f"--checkpoint={run}", f"--slots={tmp_path / 'slots'}", "--frames=3", "--skip=2", "--batch=1"]
+    given = [f"--checkpoint={run}", f"--slots={tmp_path / 'slots'}", "--frames=3", "--batch=1"]
     assert rollout.main([*given, f"--out={tmp_path / 'out'}"]) == 0
     made = np.load(tmp_path / "out" / "slots.npy")
     assert made.shape == (12, 4, 16) and np.isfinite(made).all()

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,9 @@ from ml_collections import ConfigDict
 
 from cjepa_jax import optim, train_step
 from cjepa_jax.configuration import build, sizes
+from cjepa_jax.data import kinds
 from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.extract.checkpoint import located
 from cjepa_jax.loading import pretrained
 from cjepa_jax.models import slot_encoders, videosaur
 from cjepa_jax.models.encoder import Encoder
@@ -21,16 +24,17 @@ from cjepa_jax.objectives import savi
 from cjepa_jax.objectives.savi import SaviLoss
 from cjepa_jax.objectives.videosaur import VideoSaurLoss
 from cjepa_jax.runtime import foreign
-from cjepa_jax.runtime.workdir import run_folder
 from cjepa_jax.types import Batch, Rows
 from cjepa_jax.weights import files, name_maps, published, read
 from cjepa_jax.weights import slot_encoders as savi_weights
 from cjepa_jax.weights import videosaur as saur_weights
 from cjepa_jax.weights.read import Pretrained
+from cjepa_jax.weights.safety import short
 
 KINDS = (SaviLoss, VideoSaurLoss)
 PATCHES = 14  # of a side, as published: 196 pixels of DINOv2's patches of 14
 SEEN = 8  # frames of DINOv2 at a time
+THEIRS = re.compile(r"(?:dinov2\.|model\.)?(?:embeddings|encoder|layer|layernorm)\.")  # names of transformers
 
 
 class Found(NamedTuple):
@@ -48,18 +52,12 @@ def of(
 
     Raises: ConfigError for a flag that does not belong to it. CheckpointError for unusable weights.
     """
-    path = Path(checkpoint).expanduser()
-    try:
-        folder = run_folder(path)
-    except OSError as error:
-        raise ConfigError(f"--checkpoint={checkpoint}: {error.strerror or error}") from error
+    path, folder = located(checkpoint)
     if backbone and (folder or path.is_dir()):
         raise ConfigError(f"--backbone={backbone}: only for weights of VideoSAUR or SlotContrast")
     if folder:
         _unused(size=size)
         return _run(folder, seed, noise, foreign.trusted(trust))
-    if not path.exists():
-        raise ConfigError(f"--checkpoint={checkpoint}: there is no such file or folder")
     if path.is_dir():
         _unused(noise=noise)
         return _features(_dinov2(path), size), None
@@ -90,6 +88,9 @@ def _run(folder: Path, seed: int, noise: bool, trust: tuple[str, ...]) -> tuple[
     if build.locate(config.objective.type, "objective.type") not in KINDS:
         text = f"objective.type = {config.objective.type!r}"
         raise ConfigError(f"{folder}: {text}: must be a slot encoder, {' or '.join(kind.__name__ for kind in KINDS)}")
+    if kinds.of(build.locate(config.data.source, "data.source")) == "features":
+        text = f"data.source = {config.data.source!r}: was trained on features, and has no image encoder for videos"
+        raise ConfigError(f"{folder}: {text}")
     objective: Any = build.build(config.objective, "objective", steps=1, dtype="float32")
     state = functools.partial(train_step.init_state, objective, optim.make(config.optim), 0)
     step, found = pretrained.restore(folder, jax.eval_shape(state, _shapes(config)))
@@ -144,6 +145,12 @@ def _videosaur(tensors: files.Tensors, source: str, seed: int, backbone: str) ->
     inner = name_maps.only(_bare(tensors), saur_weights.BACKBONE)
     state = {name: tensors[name] for name in tensors if f".{name}".find(f".{saur_weights.BACKBONE}") < 0}
     weights = saur_weights.read(state, source)
+    if other := next((name for name in inner if not THEIRS.match(name)), ""):
+        text = f"{short(saur_weights.BACKBONE + other)} is not a name of transformers' Dinov2Model"
+        raise CheckpointError(
+            f"{source}: {text}: slots that were trained on timm's features, which are taken before the last norm, do "
+            "not fit those of transformers, which are taken after it"
+        )
     if not backbone and not inner:
         raise ConfigError(f"--backbone is missing: {source} does not hold its image encoder")
     model, params = videosaur.VideoSaur(**weights.sizes), weights.params

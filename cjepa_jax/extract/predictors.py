@@ -12,38 +12,35 @@ import numpy as np
 from cjepa_jax import optim, train_step
 from cjepa_jax.configuration import build
 from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.extract.checkpoint import located
 from cjepa_jax.loading import pretrained
 from cjepa_jax.models.slot_predictor import SlotPredictor
 from cjepa_jax.objectives.slots import Slots
 from cjepa_jax.runtime import foreign
-from cjepa_jax.runtime.workdir import run_folder
 from cjepa_jax.types import Batch, Rows
 from cjepa_jax.weights import slots
 
-HISTORY, HEADS = 6, 16  # as published for CLEVRER
+HISTORY, HEADS, SKIP = 6, 16, 2  # as published for CLEVRER
 
 
 class Found(NamedTuple):
-    """predict(slots [B, history, K, D]) -> the next frames, float32 [B, T_p, K, D]."""
+    """predict(slots [B, history, K, D]) -> the next frames, float32 [B, T_p, K, D]. All are `skip` frames apart."""
 
     history: int
+    skip: int
     predict: Callable[[np.ndarray], np.ndarray]
 
 
-def of(checkpoint: str, shape: tuple[int, ...], history: int, heads: int, trust: str) -> Found:
-    """The predictor, for slots of this shape (K, D).
+def of(checkpoint: str, shape: tuple[int, ...], *, history: int, heads: int, skip: int, trust: str) -> Found:
+    """The predictor, for slots of this shape (K, D). history, heads, skip: 0 if they are not given.
 
     Raises: ConfigError for a flag or a run that does not belong to it. CheckpointError for unusable weights.
     """
-    path = Path(checkpoint).expanduser()
-    folder = run_folder(path)
+    path, folder = located(checkpoint)
     if folder:
         if history or heads:
             raise ConfigError("--history, --heads: a run says them itself")
-        model, params, history = _run(folder, shape, foreign.trusted(trust))
-        return Found(history, _predict(model, params, history))
-    if not path.exists():
-        raise ConfigError(f"--checkpoint={checkpoint}: there is no such file or folder")
+        return _run(folder, shape, skip, foreign.trusted(trust))
     found, history = slots.read(path), history or HISTORY
     if set(found.params) > {"predictor"}:
         raise ConfigError(f"{path}: has tokens of actions or proprioception, whose future is not known")
@@ -53,7 +50,7 @@ def of(checkpoint: str, shape: tuple[int, ...], history: int, heads: int, trust:
     if found.width != shape[1]:
         raise CheckpointError(f"{path}: takes slots of width {found.width}: the files have {shape[1]}")
     model = SlotPredictor(found.frames, found.depth, heads or HEADS, units=found.units)
-    return Found(history, _predict(model, found.params["predictor"], history))
+    return Found(history, skip or SKIP, _predict(model, found.params["predictor"], history))
 
 
 def _predict(model: SlotPredictor, params: Any, history: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -67,11 +64,16 @@ def _predict(model: SlotPredictor, params: Any, history: int) -> Callable[[np.nd
     return lambda known: np.asarray(predict(known))
 
 
-def _run(folder: Path, shape: tuple[int, ...], trust: tuple[str, ...]) -> tuple[SlotPredictor, Any, int]:
+def _run(folder: Path, shape: tuple[int, ...], skip: int, trust: tuple[str, ...]) -> Found:
     config = foreign.read(folder / "config.json", trust)
     kind = config.objective.type
     if not issubclass(build.locate(kind, "objective.type"), Slots):
         raise ConfigError(f"{folder}: objective.type = {kind!r}: must be a predictor of slots")
+    own = config.data.options.get("skip", 1)
+    if isinstance(own, bool) or not isinstance(own, int) or own < 1:
+        raise ConfigError(f"{folder}: data.options.skip = {own!r}: must be a whole number, at least 1")
+    if skip not in (0, own):
+        raise ConfigError(f"--skip={skip}: {folder} was trained with data.options.skip = {own}")
     objective: Any = build.build(config.objective, "objective", steps=1, dtype="float32")
     if objective.auxiliary:
         text = "has tokens whose future is not known"
@@ -81,7 +83,8 @@ def _run(folder: Path, shape: tuple[int, ...], trust: tuple[str, ...]) -> tuple[
     init = functools.partial(train_step.init_state, objective, optim.make(config.optim), 0)
     batch = _shapes(objective.history + objective.future, *shape)
     _, state = pretrained.restore(folder, jax.eval_shape(init, batch))
-    return objective.model, state.params["predictor"], objective.history
+    predict = _predict(objective.model, state.params["predictor"], objective.history)
+    return Found(objective.history, own, predict)
 
 
 def _shapes(frames: int, count: int, width: int) -> Batch:

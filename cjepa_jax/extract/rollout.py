@@ -4,12 +4,12 @@
     python -m cjepa_jax.extract.rollout --checkpoint=clevrer_savi_2_epoch_30_object.ckpt --slots=DIR --score
 
 As published, the videos' slots are kept and --frames are appended, by --skip interleaved sequences: 128 frames become
-160. The defaults are those of CLEVRER. --score writes nothing: it predicts the last --frames of each video from those
-before them, and prints the error beside copying and constant velocity. A state dict does not say --history and --heads.
+160. --skip is that of the run's data, and CLEVRER's for a state dict, which does not say --history and --heads either.
+--score writes nothing: it predicts the last --frames of each video from those before them, and prints the error beside
+copying and constant velocity. Slots that are given or scored must be finite.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ import numpy as np
 from cjepa_jax import cli
 from cjepa_jax.data import slot_files
 from cjepa_jax.data.formats.files import read_json
-from cjepa_jax.data.sources.slot_files import INDEX, SlotFiles, opened
+from cjepa_jax.data.sources.slot_files import INDEX, SlotFiles, opened, own_name
 from cjepa_jax.errors import ConfigError, DataError
 
 LIMITS = {  # flag -> default, least, help
     "frames": (32, 1, "frames that are predicted"),
-    "skip": (2, 1, "frames from one of a sequence to the next"),
+    "skip": (0, 0, "of a state dict: frames from one of a sequence to the next (0: 2)"),
     "history": (0, 0, "of a state dict: frames that are given (0: 6)"),
     "heads": (0, 0, "of a state dict (0: 16)"),
     "batch": (64, 1, "videos that are rolled out together"),
@@ -58,19 +58,23 @@ def main(argv: list[str]) -> int:
 
     root = Path(chosen.slots)
     slots = opened(str(root), "slots")
-    found = predictors.of(chosen.checkpoint, slots.shape[1:], chosen.history, chosen.heads, chosen.trust)
+    flags = {name: getattr(chosen, name) for name in ("history", "heads", "skip", "trust")}
+    found = predictors.of(chosen.checkpoint, slots.shape[1:], **flags)
     videos = of_folder(root, chosen.split)
-    given = found.history * chosen.skip + (chosen.frames if chosen.score else 0)
-    if short := next((name for _, name, _, count in videos if count < given), ""):
-        raise DataError(f"{root}: {short} has fewer than {given} frames, which history x skip needs")
+    given = found.history * found.skip
+    needed, why = given, f"history x skip = {given}"
+    if chosen.score:
+        needed, why = given + chosen.frames, f"{why}, and --frames = {chosen.frames} to score"
+    if short := next((name for _, name, _, count in videos if count < needed), ""):
+        raise DataError(f"{root}: {short} has fewer than {needed} frames: {why}")
     if chosen.score:
         print(scores(found, slots, videos, chosen))
         return 0
     with slot_files.writing(Path(chosen.out)) as write:
         for part in _parts(videos, chosen.batch):
+            ends = np.stack([last(root, slots, video, given) for video in part])
             whole = [np.array(slots[first : first + count]) for _, _, first, count in part]
-            ends = np.stack([video[-found.history * chosen.skip :] for video in whole])
-            made = roll(found.predict, ends, found.history, chosen)
+            made = roll(found, ends, chosen)
             for (split, name, _, _), video, future in zip(part, whole, made, strict=True):
                 write(split, name, np.concatenate([video, future]))
     print(f"{chosen.out}: {len(videos)} videos, {chosen.frames} frames more in each")
@@ -80,7 +84,9 @@ def main(argv: list[str]) -> int:
 def of_folder(root: Path, split: str) -> list[tuple[str, str, int, int]]:
     """(split, name, first frame, frames) of every video. Raises DataError for a folder that does not fit together."""
     index, found = read_json(root / INDEX), []
-    for own in [split] if split else list(index if isinstance(index, dict) else {}):
+    if not isinstance(index, dict) or not index:
+        raise DataError(f"{root / INDEX}: must be an object of splits")
+    for own in [own_name(index, split)] if split else list(index):
         source = SlotFiles(own, str(root), frames=1)  # checks the folder
         names, counts = index[own].get("names"), index[own]["frames"]
         if not isinstance(names, list) or len(names) != len(counts) or not all(isinstance(n, str) for n in names):
@@ -89,13 +95,24 @@ def of_folder(root: Path, split: str) -> list[tuple[str, str, int, int]]:
     return found
 
 
-def roll(predict: Callable[[np.ndarray], np.ndarray], ends: np.ndarray, history: int, chosen: Any) -> np.ndarray:
+def last(root: Path, slots: np.ndarray, video: tuple[str, str, int, int], frames: int) -> np.ndarray:
+    """The last frames of a video of `of_folder`, [frames, K, D]. Raises DataError for slots that are not finite."""
+    _, name, first, count = video
+    found = np.array(slots[first + count - frames : first + count])
+    bad = np.flatnonzero(~np.isfinite(found).all((1, 2))) + count - frames
+    if len(bad):
+        which = f"frame {bad[0]} has" if len(bad) == 1 else f"{len(bad)} frames from {bad[0]} to {bad[-1]} have"
+        raise DataError(f"{root / 'slots.npy'}: {name}: {which} slots that are not finite")
+    return found
+
+
+def roll(found: Any, ends: np.ndarray, chosen: Any) -> np.ndarray:
     """The next frames after `ends` [B, history x skip, K, D]. The batch is filled up, so that one size is compiled."""
     from cjepa_jax.evals.rollout import rolled
 
     count = len(ends)
     filled = np.concatenate([ends, np.repeat(ends[:1], chosen.batch - count, 0)])
-    return rolled(predict, filled, chosen.frames, history, chosen.skip)[:count]
+    return rolled(found.predict, filled, chosen.frames, found.history, found.skip)[:count]
 
 
 def scores(found: Any, slots: np.ndarray, videos: list[tuple[str, str, int, int]], chosen: Any) -> str:
@@ -104,10 +121,9 @@ def scores(found: Any, slots: np.ndarray, videos: list[tuple[str, str, int, int]
 
     rows: dict[str, list[np.ndarray]] = {"model": [], rollout.COPY: [], rollout.VELOCITY: []}
     for part in _parts(videos, chosen.batch):
-        whole = np.stack([np.array(slots[first + count - length(found, chosen) : first + count])
-                          for _, _, first, count in part])  # fmt: skip
+        whole = np.stack([last(Path(chosen.slots), slots, video, length(found, chosen)) for video in part])
         given, truth = whole[:, : -chosen.frames], whole[:, -chosen.frames :]
-        made = {"model": roll(found.predict, given, found.history, chosen)}
+        made = {"model": roll(found, given, chosen)}
         made |= {rollout.COPY: rollout.copied(given, chosen.frames)}
         made |= {rollout.VELOCITY: rollout.continued(given, chosen.frames)}
         for row, guess in made.items():
@@ -122,7 +138,7 @@ def scores(found: Any, slots: np.ndarray, videos: list[tuple[str, str, int, int]
 
 def length(found: Any, chosen: Any) -> int:
     """Frames of a video that are scored, and those that are given."""
-    return found.history * chosen.skip + chosen.frames
+    return found.history * found.skip + chosen.frames
 
 
 def _parts(videos: list, count: int) -> list[list]:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from cjepa_jax.configuration import build
+from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.data.formats import video
 from cjepa_jax.data.slot_files import writing
 from cjepa_jax.data.sources.slot_files import SlotFiles
@@ -20,6 +22,7 @@ from cjepa_jax.models.videosaur import VideoSaur
 from cjepa_jax.weights import canonical
 from cjepa_jax.weights import videosaur as saur_weights
 from cjepa_jax.weights.slot_encoders import EncoderWeights
+from configs.slots import videosaur
 from tests.data import clips
 from tests.models.test_slot_encoders import savi
 from tests.weights import test_dinov2
@@ -176,6 +179,69 @@ def test_what_is_refused_in_one_line(tmp_path):
         with pytest.raises(ConfigError, match=message):
             command.main([*dino, *more])
     assert not (tmp_path / "out" / "videos.json").exists()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_slots_that_were_trained_on_features_before_the_last_norm_are_refused(tmp_path, given):
+    _, _, backbone = image_encoder(tmp_path / "dino")
+    timm = {f"{saur_weights.BACKBONE}model.{name}": np.zeros(3, np.float32) for name in ("cls_token", "norm.weight")}
+    save_file(saur(False)[2] | timm, tmp_path / "saur.safetensors")
+    flags = FLAGS | {"backbone": str(tmp_path / "dino") if given else ""}
+    with pytest.raises(CheckpointError, match="backbone.model.cls_token' is not a name of .*before the last norm"):
+        encoders.of(str(tmp_path / "saur.safetensors"), **flags)
+    newer = {f"{saur_weights.BACKBONE}{name}": array for name, array in backbone.items()}
+    save_file(saur(False)[2] | newer, tmp_path / "saur.safetensors")
+    assert encoders.of(str(tmp_path / "saur.safetensors"), **flags)[0].size == 24
+
+
+def test_a_run_of_features_cannot_encode_videos(tmp_path):
+    c = videosaur.get_config().unlock()
+    c.data.source = "cjepa_jax.data.sources.feature_files:FeatureFiles"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps(config_lib.resolve(c)))
+    with pytest.raises(ConfigError, match="FeatureFiles': was trained on features, and has no image encoder") as error:
+        encoders.of(str(tmp_path), **FLAGS)
+    assert "\n" not in str(error.value)
+
+
+def test_no_more_scenes_are_read_than_are_asked_for(monkeypatch):
+    c, read = videosaur.get_config().unlock(), []
+    c.data.count = c.data.eval_count = 4
+    c.data.frames, c.data.size = 2, 32
+    world = build.locate(c.data.source)
+    scene = world.__getitem__
+    monkeypatch.setattr(world, "__getitem__", lambda self, i: read.append((self.split, i)) or scene(self, i))
+    for most, count in ((3, 3), (None, 4), (9, 4)):
+        read.clear()
+        found = [video[:2] for video in command.of_source(c, most)]
+        assert read == [(split, i) for split in ("train", "eval") for i in range(count)]
+        assert found == [(split, str(i)) for split, i in read]
+
+
+def test_folders_of_videos_are_splits_and_others_are_passed_over(tmp_path):
+    found = lambda most=None: [video[:2] for video in command.of_files(tmp_path, 16, most)]  # noqa: E731
+    for name in (".cache/x.avi", "0.avi", "1.avi", "notes/a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert found() == [("train", "0.avi"), ("train", "1.avi")] and found(1) == [("train", "0.avi")]
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "2.avi").touch()
+    with pytest.raises(ConfigError, match="holds the video 0.avi beside folders of videos, val: must hold one of the"):
+        found()
+    (tmp_path / "0.avi").unlink()
+    (tmp_path / "1.avi").unlink()
+    assert found() == [("val", "2.avi")]
+
+
+def test_a_damaged_video_ends_the_command_which_names_it_and_writes_nothing(tmp_path):
+    image_encoder(tmp_path / "dino")
+    clips.write(tmp_path / "videos" / "0.avi", frames(2, 40))
+    (tmp_path / "videos" / "1.avi").write_bytes(b"no video")
+    given = [f"--checkpoint={tmp_path / 'dino'}", f"--videos={tmp_path / 'videos'}", f"--out={tmp_path / 'out'}"]
+    with pytest.raises(DataError, match="1.avi"):
+        command.main(given)
+    assert not list((tmp_path / "out").iterdir())
+    assert command.main([*given, "--count=1"]) == 0
 
 
 def test_slots_that_do_not_fit_leave_no_folder_that_can_be_read(tmp_path):

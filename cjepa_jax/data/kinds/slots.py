@@ -71,13 +71,13 @@ class SlotMap(pipeline.SceneMap):
         every = objects.patches(self._identity, 1, 1)
         kept = batching.keep_largest(every, self.max_objects)
         own = batching.pad_objects(every[kept], self.max_objects)
-        valid, drawn = np.asarray(own.any(1)), []
+        valid, draws = np.asarray(own.any(1)), []
         for scene, epoch in zip(scenes.tolist(), epochs.tolist(), strict=True):
-            masked, removed, *dropped = self.mask(self.generator(scene, epoch), own, valid, grid=self.grid)
-            if self.max_removed and removed.sum() > self.max_removed:
+            draws.append(self.mask(self.generator(scene, epoch), own, valid, grid=self.grid))
+            if self.max_removed and draws[-1][1].sum() > self.max_removed:
                 self(scene, epoch)  # raises
-            drawn.append((masked, removed, *dropped))
-        masked, removed, *dropped = map(np.stack, zip(*drawn, strict=True))
+        drawn = tuple(map(np.stack, zip(*draws, strict=True)))
+        masked, removed, *dropped = drawn[:3]
         count = len(scenes)
         out = {
             "scene": scenes.astype(np.int32),
@@ -91,7 +91,7 @@ class SlotMap(pipeline.SceneMap):
             "replaced": np.zeros(count, bool),
             "labels": np.zeros((count, 0), np.float32),
         }
-        out |= {"hidden": masked} if dropped else {}
+        out |= ({"hidden": masked} if dropped else {}) | check.second(drawn)
         return out | {name: raw[name] for name in ("actions", "proprio") if name in raw}
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 from cjepa_jax.data.formats.files import read_json
 from cjepa_jax.data.sources.clevrer import read_questions
-from cjepa_jax.data.sources.slot_files import INDEX, OTHER, SlotFiles
+from cjepa_jax.data.sources.slot_files import INDEX, SlotFiles, own_name
 from cjepa_jax.errors import ConfigError, DataError
 
 NAME = re.compile(r"(?:video_)?(\d{1,5})(?:_pixels)?(?:\.mp4)?", re.ASCII)  # 0_pixels.mp4, video_00000.mp4
@@ -37,7 +37,7 @@ class ClevrerSlots(SlotFiles):
     def _numbers(self) -> tuple[int, ...]:
         """Raises DataError for the name of another file than a CLEVRER video."""
         index = read_json(Path(self.path) / INDEX)
-        names = index[self.split if self.split in index else OTHER[self.split]].get("names")
+        names = index[own_name(index, self.split)].get("names")
         if not isinstance(names, list) or len(names) != len(self.starts):
             raise DataError(f"{self.path}/{INDEX}: {self.split!r} must have names, one for each of the starts")
         found = [NAME.fullmatch(name) if isinstance(name, str) else None for name in names]

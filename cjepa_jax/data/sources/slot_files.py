@@ -74,7 +74,7 @@ class SlotFiles:
         index = read_json(Path(self.path) / INDEX)
         if not isinstance(index, dict):
             raise DataError(f"{self.path}/{INDEX}: must be an object")
-        name = self.split if self.split in index else OTHER.get(self.split, self.split)
+        name = own_name(index, self.split)
         if name not in index:
             raise DataError(f"{self.path}/{INDEX}: has no split {self.split!r}, but {', '.join(map(str, index))[:80]}")
         rows = len(self._array("slots"))
@@ -167,6 +167,11 @@ class SlotFiles:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def own_name(index: dict, split: str) -> str:
+    """The name that a folder's index has for the split: "val" may be called "eval", and the other way round."""
+    return split if split in index else OTHER.get(split, split)
+
+
 def _taken(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """array[rows] of a memory map, in one copy."""
     flat = np.asarray(array).reshape(len(array), -1)
@@ -193,6 +198,9 @@ def opened(path: str, name: str) -> np.ndarray:
         raise DataError(f"{file}: {str(error).splitlines()[0][:200]}") from error
     if array.ndim != axes or array.dtype != np.float32 or 0 in array.shape[1:]:
         raise DataError(f"{file}: is {array.dtype} {list(array.shape)}: must be float32 with {axes} axes")
+    if not array.flags.c_contiguous:
+        text = "is stored in Fortran order: must be in C order, since each read of a window would copy the whole file"
+        raise DataError(f"{file}: {text}")
     return array
 
 

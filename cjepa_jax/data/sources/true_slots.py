@@ -180,14 +180,17 @@ class TrueSlots:
     def touching(self, i: int, at: int) -> np.ndarray:
         """Which slots hold objects that touch another one's from frame `at` on, bool [K]. None of them without a graph.
 
-        In the whole clip where the world does not store when. Nothing is simulated again.
+        Nothing is simulated again where the world stores when. A world without `touched` is asked by `influence`, which
+        may simulate. Contacts are those of the whole clip where it has neither.
         """
         raw = _played(self.source, i)
         if "graph" not in raw or self.shuffle == "frame" or self._cut:
             return np.zeros(self.slots, bool)
         world: Any = self.source
-        stored = hasattr(world, "touched") and "contacts" in raw
-        graph = world.touched(i, at, raw["contacts"]) if stored else raw["graph"]
+        if hasattr(world, "touched") and "contacts" in raw:
+            graph = world.touched(i, at, raw["contacts"])
+        else:
+            graph = world.influence(i, at)[1] if hasattr(world, "influence") else raw["graph"]
         one = self._holds(i, len(graph))[0].astype(int)
         return ((one @ graph @ one.T > 0) & ~np.eye(self.slots, dtype=bool)).any(1)
 

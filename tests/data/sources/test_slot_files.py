@@ -171,6 +171,13 @@ def test_arrays_of_the_agent_have_the_frames_of_the_slots_and_numbers_that_are_f
     opened.cache_clear()
 
 
+def test_arrays_in_fortran_order_are_refused(written):
+    opened.cache_clear()
+    with pytest.raises(DataError, match="slots.npy: is stored in Fortran order: must be in C order, since each read"):
+        written(slots=np.asfortranarray(np.zeros((8, 3, 4), np.float32)))
+    opened.cache_clear()
+
+
 def test_steps_of_any_size_are_numbers_of_frames(written):
     assert len(written(options={"stride": 10**30})) == 1 and written(options={"stride": 10**30})[0]["video"].any() == 0
     with pytest.raises(ConfigError, match=f"data.frames = 2 with data.options.skip = {10**30}: no video"):
@@ -265,7 +272,7 @@ def test_the_memory_is_that_of_few_arrays(tmp_path):
 def same(found, wanted):
     assert found.keys() == wanted.keys()
     for name, array in wanted.items():
-        if name == "rows":
+        if isinstance(array, dict):
             same(found[name], array)
             continue
         assert found[name].dtype == array.dtype and found[name].shape == array.shape, name
@@ -283,15 +290,26 @@ def test_windows_that_are_read_together_are_those_that_are_read_one_by_one(folde
             source.windows(np.array([0, bad]))
 
 
-@pytest.mark.parametrize("options", [{}, dict(constant=7, most=2), dict(kind="token"), dict(kind="tube")])
+def twice(*given, **options):
+    """Two masks of a scene: five arrays."""
+    masked, removed, dropped = masks.draw(*given, **options)
+    second, _, without = masks.draw(*given, **options | dict(kind="token"))
+    return masked, removed, dropped, second, without
+
+
+@pytest.mark.parametrize(
+    "options", [{}, dict(constant=7, most=2), dict(kind="token"), dict(kind="tube"), dict(second=True, share=0.5)]
+)
 def test_a_loader_that_reads_batches_together_gives_the_bits_of_one_that_does_not(folder, options):
     root, *_ = folder
     source = SlotFiles("train", str(root), frames=3, skip=2)
-    mask = functools.partial(masks.draw, history=2, **options)
+    draw = twice if (options := dict(options)).pop("second", False) else masks.draw
+    mask = functools.partial(draw, history=2, **options)
     scenes = SlotMap(source, mask, 1, 1, 8, 4, "none", 5, frames=3)
     assert scenes.reads_batches and not dataclasses.replace(scenes, with_objects=True).reads_batches
     loader = Loader(scenes, 4, 5, 2, shapes=[(2, 9)])
     for step, found in enumerate(loader.iterate(1, 4), 1):
+        assert ("second_rows" in found) == (draw is twice)
         same(found, loader._collate([loader._element(4 * step + row) for row in range(4)]))
     halves = [dataclasses.replace(loader, process=p, processes=2, shards=1) for p in range(2)]
     whole, parts = next(iter(loader.iterate(2, 3))), [next(iter(half.iterate(2, 3))) for half in halves]

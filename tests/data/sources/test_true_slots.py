@@ -208,6 +208,17 @@ def test_touching_slots_are_those_of_a_simulation_from_the_frame_and_nothing_is_
     np.testing.assert_array_equal([source.touching(i, 2) for i in range(24)], simulated)
 
 
+def test_a_world_that_stores_no_times_is_asked_by_its_influence_from_the_frame(monkeypatch):
+    source = make(count=24, frames=8)
+    later = np.stack([source.influence(i, 2)[1].any(1) for i in range(24)])
+    ever = np.stack([source[i]["graph"].any(1) for i in range(24)])
+    assert (ever & ~later).any()
+    monkeypatch.delattr(rigid.Rigid, "touched")
+    np.testing.assert_array_equal([source.touching(i, 2) for i in range(24)], later)
+    monkeypatch.delattr(rigid.Rigid, "influence")
+    np.testing.assert_array_equal([source.touching(i, 2) for i in range(24)], ever)
+
+
 def test_slots_touch_nothing_where_there_is_no_graph():
     assert not any(make(shuffle="frame").touching(i, 0).any() for i in range(8))
     assert not any(make(clip=8).touching(i, 0).any() for i in range(8))
