@@ -146,8 +146,8 @@ class Model:
         return self._encode(inputs.scenes(images, self._takes))
 
     def features(self, images: Any, pooling: str = "mean") -> np.ndarray:
-        """One vector of each scene, on which probes are fitted: images or clips of B scenes -> float32 [B, D].
-        pooling: "mean", "max", "mean+max" [B, 2 D], or "first", the class token of an encoder that has one."""
+        """One vector of each scene, for probes: images or clips of B scenes -> float32 [B, D]. pooling: "mean", "max"
+        or "mean+max" [B, 2 D]. Raises: InputError for another one."""
         if pooling not in base.POOLINGS:
             raise InputError(f"pooling = {pooling!r}: must be one of {', '.join(base.POOLINGS)}")
         video = inputs.scenes(images, self._takes)
