@@ -232,7 +232,6 @@ class Model:
 
     def advance(self, latents: Any, actions: Any, proprio: Any = None) -> np.ndarray:
         """The latents of the next frame, float32 [B, D] or [B, M, D], by a released world model.
-
         Args:
           latents: of t frames that follow each other, as `latents` gives them, [B, t, D] or [B, t, M, D]. The model
             uses the last ones, up to the history of its training.
@@ -242,9 +241,11 @@ class Model:
         """
         world, needed = self._world, released.sizes_of(self.pretrained)
         z = inputs.reals("latents", latents)
-        width = 4 if world.objective.latent == "tokens" else 3
-        if z.ndim != width or not z.shape[0] or not z.shape[1]:
-            raise InputError(f"latents: shape {z.shape}: must be as `latents` gives them, {width} axes")
+        square = world.objective.latent == "tokens"
+        fits = z.ndim == 3 + square and z.size and z.shape[-1] == needed["latent"]
+        if not fits or (square and math.isqrt(z.shape[2]) ** 2 != z.shape[2]):
+            shape = f"[B, t, {'M, ' * square}{needed['latent']}]{', M a square' * square}"
+            raise InputError(f"latents: shape {z.shape}: must be {shape}, as `latents` gives them")
         given = {"actions": (actions, needed["action"]), "proprio": (proprio, needed["proprio"])}
         if not needed["proprio"] and proprio is not None:
             raise InputError(f"proprio: {self.pretrained.source} takes no state of the agent: leave it out")
