@@ -232,6 +232,7 @@ class Model:
 
     def advance(self, latents: Any, actions: Any, proprio: Any = None) -> np.ndarray:
         """The latents of the next frame, float32 [B, D] or [B, M, D], by a released world model.
+
         Args:
           latents: of t frames that follow each other, as `latents` gives them, [B, t, D] or [B, t, M, D]. The model
             uses the last ones, up to the history of its training.
@@ -392,9 +393,8 @@ def _whole(name: str, value: Any, least: int) -> int:
 def _gone(touched: np.ndarray, times: int, anchor: int) -> np.ndarray:
     """The tokens that are hidden with those that the objects touch, bool [B, N]. Raises InputError for none and all."""
     gone = hidden(touched, times, anchor)
-    for scene in np.flatnonzero(~gone.any(-1)):
-        if touched[scene].all() and not anchor:
-            raise InputError(f"remove: the objects touch every token of scene {scene}: nothing would stay visible")
-        text = f"scene {scene} is touched at the first {anchor} times only, which stay visible (anchor)"
-        raise InputError(f"remove: {text}")
+    for i in np.flatnonzero(~gone.any(-1)):
+        if touched[i].all() and not anchor:
+            raise InputError(f"remove: the objects touch every token of scene {i}: nothing would stay visible")
+        raise InputError(f"remove: scene {i} is touched at the first {anchor} times only, which stay visible (anchor)")
     return gone
