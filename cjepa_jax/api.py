@@ -146,8 +146,8 @@ class Model:
         return self._encode(inputs.scenes(images, self._takes))
 
     def features(self, images: Any, pooling: str = "mean") -> np.ndarray:
-        """One vector of each scene, on which probes are fitted: images or clips of B scenes -> float32 [B, D].
-        pooling: "mean", "max", "mean+max" [B, 2 D], or "first", the class token of an encoder that has one."""
+        """One vector of each scene, for probes: images or clips of B scenes -> float32 [B, D]. pooling: "mean", "max"
+        or "mean+max" [B, 2 D]. Raises: InputError for another one."""
         if pooling not in base.POOLINGS:
             raise InputError(f"pooling = {pooling!r}: must be one of {', '.join(base.POOLINGS)}")
         video = inputs.scenes(images, self._takes)
@@ -242,9 +242,11 @@ class Model:
         """
         world, needed = self._world, released.sizes_of(self.pretrained)
         z = inputs.reals("latents", latents)
-        width = 4 if world.objective.latent == "tokens" else 3
-        if z.ndim != width or not z.shape[0] or not z.shape[1]:
-            raise InputError(f"latents: shape {z.shape}: must be as `latents` gives them, {width} axes")
+        square = world.objective.latent == "tokens"
+        fits = z.ndim == 3 + square and z.size and z.shape[-1] == needed["latent"]
+        if not fits or (square and math.isqrt(z.shape[2]) ** 2 != z.shape[2]):
+            shape = f"[B, t, {'M, ' * square}{needed['latent']}]{', M a square' * square}"
+            raise InputError(f"latents: shape {z.shape}: must be {shape}, as `latents` gives them")
         given = {"actions": (actions, needed["action"]), "proprio": (proprio, needed["proprio"])}
         if not needed["proprio"] and proprio is not None:
             raise InputError(f"proprio: {self.pretrained.source} takes no state of the agent: leave it out")
@@ -391,9 +393,8 @@ def _whole(name: str, value: Any, least: int) -> int:
 def _gone(touched: np.ndarray, times: int, anchor: int) -> np.ndarray:
     """The tokens that are hidden with those that the objects touch, bool [B, N]. Raises InputError for none and all."""
     gone = hidden(touched, times, anchor)
-    for scene in np.flatnonzero(~gone.any(-1)):
-        if touched[scene].all() and not anchor:
-            raise InputError(f"remove: the objects touch every token of scene {scene}: nothing would stay visible")
-        text = f"scene {scene} is touched at the first {anchor} times only, which stay visible (anchor)"
-        raise InputError(f"remove: {text}")
+    for i in np.flatnonzero(~gone.any(-1)):
+        if touched[i].all() and not anchor:
+            raise InputError(f"remove: the objects touch every token of scene {i}: nothing would stay visible")
+        raise InputError(f"remove: scene {i} is touched at the first {anchor} times only, which stay visible (anchor)")
     return gone

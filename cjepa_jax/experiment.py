@@ -92,7 +92,7 @@ def assemble(config: Any) -> Experiment:
     # Inlined: the state's shapes, and the program that makes it where it lives, come from one trace.
     init = jax.jit(functools.partial(train_step.init_state, objective, optimizer, config.seed), inline=True)
     example = shapes(scenes, config.train.batch, loader.shapes[-1], sharding.shards(mesh) * accumulate)
-    check.masks(objective, config.objective.type, example)
+    check.masks(objective, config.objective.type, example, config.mask.type)
     if not all(map(build.is_ours, _code(config.objective))):
         check.results(objective, config.objective.type, example)
     state = jax.eval_shape(init, sharding.abstract_batch(mesh, example))

@@ -25,7 +25,7 @@ from cjepa_jax.evals.parts import Parts
 
 TRAINED, RANDOM = "trained", "random init"  # rows that every protocol has
 KINDS = ("result", "floor", "ceiling")
-POOLINGS = ("mean", "max", "mean+max", "first")  # of a scene's tokens, see `whole`
+POOLINGS = ("mean", "max", "mean+max")  # of a scene's tokens, see `whole`
 
 
 class Hidden(NamedTuple):
@@ -238,10 +238,8 @@ def pooled(model: Model, video: np.ndarray, batch: int) -> np.ndarray:
 def whole(tokens: np.ndarray, pooling: str = "mean") -> np.ndarray:
     """One vector of each scene: tokens [n, N, D] -> [n, D], or [n, 2 D] of "mean+max". See POOLINGS.
 
-    "first" is the class token of an encoder that has one. "mean+max" puts both side by side, as Point-JEPA's probe.
+    "mean+max" puts both side by side, as Point-JEPA's probe.
     """
-    if pooling == "first":
-        return tokens[:, 0]
     parts = {"mean": ("mean",), "max": ("max",), "mean+max": ("mean", "max")}[pooling]
     return np.concatenate([getattr(tokens, name)(1) for name in parts], axis=-1)
 

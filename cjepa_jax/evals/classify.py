@@ -74,8 +74,8 @@ class Classify:
       steps: the largest number of training steps of the linear and the attentive probe, of 256 scenes each
         (evals/heads.py).
       limit: bytes of memory for one model's tokens, on which its attentive probe is fitted.
-      pooling: one vector of a scene's tokens, "mean", "max", "mean+max" (Point-JEPA's published probe) or "first" (the
-        class token of an encoder that has one). The attentive probe pools by itself.
+      pooling: one vector of a scene's tokens, "mean", "max" or "mean+max" (Point-JEPA's published probe). The
+        attentive probe pools by itself.
     """
 
     label: str | int = "class"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax.data import pipeline
-from cjepa_jax.errors import DataError
+from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import base, ridge
 from cjepa_jax.evals.probe import pixel_components
 
@@ -24,7 +24,7 @@ class Rollouts:
       targets: names of states (the source's `state_names`) of object number `object`. -1: their mean over the objects.
       frames: length of the episodes, which may be longer than those of training.
       given: true frames before the first prediction. steps: which predictions are scored.
-    Raises: ConfigError for options that do not fit.
+    Raises: ConfigError for options that do not fit, and for an object that a scene does not show.
     """
 
     targets: tuple[str, ...] = ("position/x", "position/y")
@@ -36,6 +36,8 @@ class Rollouts:
     def __post_init__(self):
         whole = all(base.integer(value, 1) for value in (self.frames, self.given, *self.steps))
         base.require(whole and bool(self.steps), "Rollouts", "whole numbers of frames, given and steps, at least 1")
+        if not base.integer(self.object, -1):
+            raise ConfigError(f"evals.protocols: Rollouts.object = {self.object!r}: must be an integer of at least -1")
         most = self.frames - self.given
         base.require(max(self.steps) <= most, "Rollouts", f"steps of at most frames - given = {most}")
 
@@ -89,7 +91,12 @@ class Rollouts:
             there = arrays["object_valid"][:, None, :, None]  # those that a token shows
             arrays["states"] = (arrays["states"] * there).sum(2, keepdims=True) / there.sum(2, keepdims=True).clip(1)
         else:
-            row = (arrays["objects"] == self.object).argmax(1)
+            there = (arrays["objects"] == self.object) & arrays["object_valid"]
+            if not there.any(1).all():
+                text = f"the scenes of {split!r} show up to {arrays['objects'].max() + 1} objects, from number 0"
+                missing = f"{(~there.any(1)).sum()} of {len(there)} do not show this one"
+                raise ConfigError(f"evals.protocols: Rollouts.object = {self.object}: {text}, and {missing}")
+            row = there.argmax(1)
             arrays["states"] = np.take_along_axis(arrays["states"], row[:, None, None, None], axis=2)
         return arrays
 

@@ -22,8 +22,8 @@ class Drawn(NamedTuple):
     """Tokens of n scenes, and what is asked of them. m = n each.
 
     at: which of a scene's tokens, int [n, each]. places: float [m, P]. touches: whether an object, bool [m].
-    owner: the one object that it touches, -1 for none or several, int [m]. depth: of that object, float [m], None if
-    the source has none. meet: whether two objects touch a common token at a time, bool [n, T, K, K].
+    owner: the one object that it touches, -1 for none or several, int [m]. depth: of that object, float [m]. meet:
+    whether two objects touch a common token at a time, bool [n, T, K, K]. Both are None if the source has no depth.
     """
 
     at: np.ndarray
@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
     touches: np.ndarray
     owner: np.ndarray
     depth: np.ndarray | None
-    meet: np.ndarray
+    meet: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +105,12 @@ class Tokens:
         owner = np.where(patches.sum(1) == 1, patches.argmax(1), -1) if patches.shape[1] else np.full(at.shape, -1)
         owner = owner[scene, at.ravel()] if patches.shape[1] else owner.ravel()
         states, known = part.arrays.get("states"), getattr(part.source, "state_names", ())
-        depth = None
+        depth = meet = None
         if states is not None and DEPTH in known:
             frame = ((places[:, 0] + 0.5) * states.shape[1] / grid[0]).astype(int)
             depth = states[scene, frame, owner, known.index(DEPTH)].astype(float)
-        of_time = patches.reshape(*patches.shape[:2], grid[0], math.prod(grid[1:])).astype(np.float32)
-        meet = np.einsum("natr,nbtr->ntab", of_time, of_time) > 0
+            of_time = patches.reshape(*patches.shape[:2], grid[0], math.prod(grid[1:])).astype(np.float32)
+            meet = np.einsum("natr,nbtr->ntab", of_time, of_time) > 0
         if kind == "points":
             places = part.arrays["video"][scene, 0, at.ravel(), 0].astype(float)
         touches = np.asarray(patches.any(1))[scene, at.ravel()]
@@ -119,7 +119,7 @@ class Tokens:
 
 def _pairs(drawn: Drawn) -> np.ndarray:
     """Rows i, j of tokens of one scene and time, of two objects that meet and whose depths differ: int [pairs, 2]."""
-    if drawn.depth is None:
+    if drawn.depth is None or drawn.meet is None:
         return np.zeros((0, 2), int)
     each, found = drawn.at.shape[1], []
     for scene in range(len(drawn.at)):

@@ -55,11 +55,16 @@ def still(params: Params, count: int) -> Params:
 
 
 def sizes_of(weights: Pretrained) -> dict[str, int]:
-    """What `advance` of a world model takes: numbers of an `action` and of the agent's state `proprio` (0: none)."""
+    """What `advance` of a world model takes: numbers of a `latent`, an `action` and the agent's `proprio` (0: none)."""
     world: Any = weights.world
     predictor: Mapping[str, Any] = world.params["predictor"]
     action = predictor["action"].get("mix", predictor["action"])["kernel"].shape[0]
-    return {"action": action, "proprio": predictor["state"]["kernel"].shape[0] if "state" in predictor else 0}
+    latent = predictor["embed"]["kernel"].shape[0] if "embed" in predictor else predictor["positions"].shape[-1]
+    return {
+        "latent": latent,
+        "action": action,
+        "proprio": predictor["state"]["kernel"].shape[0] if "state" in predictor else 0,
+    }
 
 
 def side(weights: Pretrained) -> int:

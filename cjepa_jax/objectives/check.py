@@ -34,12 +34,10 @@ def members(objective: Any, path: str) -> None:
             raise ConfigError(f"{where}: has no {name}: {ALL}")
 
 
-def masks(objective: Any, path: str, batch: Batch) -> None:
-    """Raises ConfigError for scenes with two masks that the objective would train on with the first alone."""
+def masks(objective: Any, path: str, batch: Batch, mask: str) -> None:
+    """Raises ConfigError for scenes with two masks of mask.type that the objective would train on with the first."""
     if batch.second_context is not None and not getattr(objective, "second_mask", False):
-        raise ConfigError(
-            f"mask.both = True: must be False for objective.type = {path!r}, which takes one mask a scene"
-        )
+        raise ConfigError(f"mask.type = {mask!r}: draws two masks, objective.type = {path!r} takes one")
 
 
 def results(objective: Any, path: str, batch: Batch) -> None:

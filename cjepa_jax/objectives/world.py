@@ -16,6 +16,7 @@ from cjepa_jax.configuration import build
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.heads import Projector
+from cjepa_jax.objectives import options
 from cjepa_jax.schedules import ema_momentum
 from cjepa_jax.types import Array, Batch, Params
 
@@ -101,11 +102,11 @@ class World:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"objective.{name} = {getattr(self, name)!r}: must be one of {', '.join(choices)}")
+        options.whole("objective.given", self.given)
         for good, name, limit in (
             *((getattr(self, name) >= 0, name, "0 or more") for name in WEIGHTS),
             (self.teacher_weight + self.rollout_weight > 0, "teacher_weight", "above 0, or rollout_weight"),
             (self.rollout >= 1 or not self.rollout_weight, "rollout", "at least 1 with rollout_weight"),
-            (self.given >= 1, "given", "at least 1"),
             (self.slices >= 1, "slices", "at least 1"),
             (self.knots >= 2, "knots", "at least 2"),
             (self.t_max > 0, "t_max", "above 0"),
@@ -164,6 +165,10 @@ class World:
         if batch.actions is None or batch.video.shape[1] < 2:
             raise ConfigError("data.frames: a world model needs episodes of at least 2 frames, with actions")
         most = batch.video.shape[1] - self.given
+        if most < 1:
+            raise ConfigError(
+                f"objective.given = {self.given}: must be at most data.frames - 1 = {most + self.given - 1}"
+            )
         if self.rollout > most:
             text = f"must be at most data.frames - objective.given = {most}"
             raise ConfigError(f"objective.rollout = {self.rollout}: {text}")

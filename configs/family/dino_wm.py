@@ -8,9 +8,10 @@ sees three frames and their actions and is trained by teacher forcing with the s
 collapse is needed, and planning compares the last predicted tokens with the goal's.
 
 Different: the encoder is one of this package (`init_from`: a run, an export, or public weights; there DINOv2), the
-action is a token of its frame (there its embedding is appended to each patch token). The agent's state is not
-predicted. Without `init_from` the encoder is random, and the numbers are those of a control. Expected:
-docs/PLANNING.md.
+action is a token of its frame (there its embedding is appended to each patch token). Latents and predictions are
+layer-normed (`target_norm`, as in V-JEPA 2-AC), so that the loss and the distance to the goal do not depend on the
+scale of the encoder's tokens. The agent's state is not predicted. Without `init_from` the encoder is random, and the
+numbers are those of a control. Expected: docs/PLANNING.md.
 """
 
 from ml_collections import ConfigDict

@@ -49,10 +49,10 @@ def test_poolings_are_those_of_a_loop():
         np.testing.assert_allclose(base.whole(tokens)[i], mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(base.whole(tokens, "max")[i], most)
         np.testing.assert_allclose(base.whole(tokens, "mean+max")[i], [*mean, *most], rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(base.whole(tokens, "first")[i], one[0])
     np.testing.assert_array_equal(base.whole(tokens), tokens.mean(1))
-    with pytest.raises(ConfigError, match="Classify.pooling = 'cls': must be one of mean, max, mean.max, first"):
-        classify.Classify(pooling="cls")
+    for other in ("cls", "first"):  # an encoder with a class token gives the others alone
+        with pytest.raises(ConfigError, match=f"Classify.pooling = '{other}': must be one of mean, max, mean.max$"):
+            classify.Classify(pooling=other)
 
 
 def test_the_maximum_shows_what_one_token_says(monkeypatch):
@@ -61,16 +61,16 @@ def test_the_maximum_shows_what_one_token_says(monkeypatch):
     def encode(video):
         tint = np.asarray(video).mean((1, 2, 3)).argmax(-1)
         tokens = np.random.default_rng(0).normal(size=(len(video), 64, 3)).astype(np.float32)
-        tokens[np.arange(len(video)), 7, tint] = 30.0
+        tokens[np.arange(len(video)), 7, tint] = 6.0
         return tokens
 
     made = make(fit=90, test=30)
     made = dataclasses.replace(made, model=dataclasses.replace(made.model, encode=encode), randoms=())
     accuracy = {}
-    for pooling in ("mean", "max", "mean+max", "first"):
+    for pooling in ("mean", "max", "mean+max"):
         protocol = classify.Classify(pooling=pooling, low_shot=0.0, neighbours=0, attentive=False, steps=300)
         accuracy[pooling] = protocol.run(made).scores[0].value
-    assert accuracy["max"] == accuracy["mean+max"] == 1.0 and accuracy["first"] < 0.75
+    assert accuracy["max"] == accuracy["mean+max"] == 1.0 > accuracy["mean"] + 0.1, accuracy
 
 
 def test_a_share_of_every_class():

@@ -98,13 +98,30 @@ def test_what_it_needs_is_refused_in_one_line():
     ):
         with pytest.raises(ConfigError, match=f"^evals.protocols: {text}$"):
             Rollouts(**options)
-    protocol, advance = Rollouts(frames=8, given=2, steps=(1,), targets=("position/z",)), lambda z, *_: z[:, -1]
+    protocol, advance = (
+        Rollouts(object=1, frames=8, given=2, steps=(1,), targets=("position/z",)),
+        lambda z, *_: z[:, -1],
+    )
     with pytest.raises(ConfigError, match="needs data with the state 'position/z'"):
         protocol.run(bench(advance))
     with pytest.raises(ConfigError, match="needs data with states"):
         protocol.run(bench(advance, source=Walk))
     with pytest.raises(ConfigError, match="needs a world model"):
         protocol.run(bench(advance, latents=None))
+
+
+@pytest.mark.parametrize("value", [-7, 1.5, "x", True, None])
+def test_an_object_is_an_integer(value):
+    with pytest.raises(ConfigError, match=f"Rollouts.object = {value!r}: must be an integer of at least -1$"):
+        Rollouts(object=value)
+
+
+@pytest.mark.parametrize("value", [0, 2, 99])
+def test_an_object_that_is_not_there_is_refused(value):
+    """Number 0 of Seen is never visible, so no row of the episodes has its states."""
+    message = f"Rollouts.object = {value}: the scenes of 'train' show up to 2 objects, .*12 of 12 do not show this one$"
+    with pytest.raises(ConfigError, match=message):
+        Rollouts(object=value, frames=8, given=2, steps=(1,)).run(bench(lambda z, *_: z[:, -1]))
 
 
 @pytest.mark.slow

@@ -52,14 +52,20 @@ class Deep:
 
 
 def stacked(seed, informed):
-    """Scenes of two objects that meet. `video` holds at each token the depth of its one object, or noise."""
+    """Scenes of two objects. In every other one they meet at one of the two times, and their depths are exchanged after
+    half of the frames. `video` holds at each token the depth of its one object at its time, or noise.
+    """
     rng = np.random.default_rng(seed)
     patches, depth = np.zeros((40, 2, 32), bool), rng.random((40, 2))
     grid = patches.reshape(40, 2, *GRID)
     grid[:, 0, :, :, :2] = grid[:, 1, :, :, 1:3] = True
-    grid[::2, 1, :, :, 1:2] = False  # in every other scene the second begins beside the first: they do not meet
-    states = np.ones((40, 4, 2, 2)) * np.stack([np.ones_like(depth), depth], -1)[:, None]
-    seen = np.where(patches[:, 0] & ~patches[:, 1], depth[:, :1], np.where(patches[:, 1], depth[:, 1:], 0))
+    for rows, times in ((slice(0, None, 2), slice(2)), (slice(1, None, 4), 0), (slice(3, None, 4), 1)):
+        grid[rows, 1, times, :, 1] = False  # the second begins beside the first: they do not meet
+    later = np.where(np.arange(40)[:, None] % 2, depth[:, ::-1], depth)
+    of_time = np.stack([depth, later], axis=1)
+    states = np.stack([np.ones((40, 4, 2)), of_time.repeat(2, axis=1)], axis=-1)
+    first, second = of_time.repeat(16, axis=1).transpose(2, 0, 1)  # at each of the 32 tokens
+    seen = np.where(patches[:, 0] & ~patches[:, 1], first, np.where(patches[:, 1], second, 0))
     video = seen[..., None] if informed else rng.random((40, 32, 1))
     return Scenes(Deep(), Map(), {"video": video.astype(np.float32), "object_patches": patches, "states": states})
 
@@ -71,8 +77,8 @@ def test_depth_order_is_of_objects_that_meet(informed):
     made.__dict__.update(fitting=stacked(0, informed), testing=stacked(1, informed))
     scores = {(s.metric, s.row): s for s in protocol.run(made).scores}
     own, floor = scores["token/depth order", "trained"], scores["token/depth order", PLACE]
-    # 20 scenes meet. At each of 2 times 4 tokens touch the first alone and 4 the second alone.
-    assert own.count == floor.count == 20 * 2 * 4 * 4 and floor.kind == "floor"
+    # In 20 scenes they meet at one time, when 4 tokens touch the first alone and 4 the second alone.
+    assert own.count == floor.count == 20 * 4 * 4 and floor.kind == "floor"
     assert own.value == 1 if informed else abs(own.value - 0.5) < 0.1
     assert 0.1 < floor.value < 0.9
     shuffled = protocol._drawn(made.testing, "video", 0, 1)
@@ -82,6 +88,8 @@ def test_depth_order_is_of_objects_that_meet(informed):
 
 def test_a_world_without_depth_has_no_such_score_and_points_have_their_centres():
     assert not [s for s in Tokens(each=4).run(bench(knowing)).scores if "depth" in s.metric]
+    drawn = Tokens(each=4)._drawn(scenes(0), "video", 0, 0)
+    assert drawn.depth is None and drawn.meet is None
 
     class Points:
         kind = "points"

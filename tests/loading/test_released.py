@@ -52,10 +52,10 @@ def test_lewm_gives_what_its_objective_gives(tmp_path, monkeypatch, names):
     np.testing.assert_array_equal(model.latents(CLIPS)[:2], wanted)
     np.testing.assert_array_equal(model.encode(CLIPS), model.latents(CLIPS))
     assert model.grid(CLIPS) == (4, 1, 1) and model.features(CLIPS).shape == (3, 24)
-    np.testing.assert_array_equal(model.features(CLIPS, pooling="first"), model.encode(CLIPS)[:, 0])
     assert model.features(CLIPS, pooling="mean+max").shape == (3, 48)
     assert model.features(CLIPS[:0], pooling="mean+max").shape == (0, 48)
-    assert "must be one of mean, max" in refused(model.features, CLIPS, pooling="cls")
+    for other in ("cls", "first"):  # the class token is not among the tokens
+        assert "must be one of mean, max, mean+max" in refused(model.features, CLIPS, pooling=other)
     z, actions = model.latents(CLIPS), RNG.normal(size=(3, 4, 10)).astype(np.float32)
     following = np.asarray(jax.jit(objective.predict)(params, extra, z[:2, 1:], actions[:2, 1:]))
     np.testing.assert_array_equal(model.advance(z, actions)[:2], following)
@@ -64,7 +64,9 @@ def test_lewm_gives_what_its_objective_gives(tmp_path, monkeypatch, names):
     assert "must have a clip" in refused(model.latents, CLIPS[:0])
     assert "must be (3, 4, 10)" in refused(model.advance, z, actions[..., :2])
     assert "takes no state of the agent" in refused(model.advance, z, actions, actions)
-    assert "3 axes" in refused(model.advance, z[0], actions)
+    for wrong in (z[0], z[..., :-1], np.concatenate([z, z], -1), z[:, :0], z[:0]):
+        text = f"latents: shape {wrong.shape}: must be [B, t, 24], as `latents` gives them"
+        assert refused(model.advance, wrong, actions) == text
     assert "1 values are not finite" in refused(
         model.advance, np.where(np.arange(z.size).reshape(z.shape), z, np.nan), 0
     )
@@ -125,6 +127,9 @@ def test_vjepa2_ac_encodes_clips_and_predicts_the_next_frame(tmp_path, monkeypat
     objective = World(**AC | {"predictor": AC["predictor"] | {"history": 15}}, steps=1)
     following = jax.jit(objective.predict)({"predictor": wanted}, {}, z[:1], actions[:1], states[:1])
     np.testing.assert_allclose(model.advance(z, actions, states)[:1], following, atol=1e-5)
-    assert released.sizes_of(model.pretrained) == {"action": 7, "proprio": 7}
+    assert released.sizes_of(model.pretrained) == {"latent": 24, "action": 7, "proprio": 7}
     assert "proprio: " in refused(model.advance, z, actions)
+    for wrong in (z[0], z[..., :-1], z[:, :, :15], z[:, :, :0]):
+        text = f"latents: shape {wrong.shape}: must be [B, t, M, 24], M a square, as `latents` gives them"
+        assert refused(model.advance, wrong, actions, states) == text
     assert "has no predictor that takes actions" in refused(plain.latents, video)

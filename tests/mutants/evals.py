@@ -8,7 +8,13 @@ SURPRISE, CLASSIFY, COLLAPSE, FINETUNE = tests_of("evals/", "surprise", "classif
 
 TOKENS = f"{GRAPHS}the_graphs_are_means_over_an_objects_tokens_that_the_other_does_not_touch"
 BY_HAND = "tests/models/test_inside.py::test_attention_of_groups_is_that_of_the_softmax_by_hand"
+DEPTH = "tests/evals/test_tokens.py::test_depth_order_is_of_objects_that_meet"
 EVALS = (
+    *of(
+        "cjepa_jax/evals/tokens.py",
+        ("((places[:, 0] + 0.5) * states.shape[1] / grid[0]).astype(int)", "0", DEPTH),
+        ("drawn.meet[scene, time, a, b]", "drawn.meet[scene].any(0)[a, b]", DEPTH),
+    ),
     *of(
         "cjepa_jax/evals/patch_graphs.py",
         ("object_patches & ~gone[:, None]", "object_patches", TOKENS),

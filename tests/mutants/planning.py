@@ -228,6 +228,11 @@ PLANNING = (
             "np.flatnonzero(act.stands_for == 0)[:1]",
             f"{DOING}discs_that_no_chain_of_contacts_reaches_keep_every_bit",
         ),
+        (
+            "np.clip(now.position, low, 1 - low)",
+            "now.position",
+            f"{DOING}exchanged_discs_begin_off_the_walls_and_the_others_where_they_were",
+        ),
     ),
     *of(
         "cjepa_jax/data/worlds/acting/push_expert.py",

@@ -159,6 +159,6 @@ WORLD = (
         ("at = self.given - 1 + step", "at = self.given + step - 2", SCORED),
         ("actions[:, :t], None if", "actions[:, 1 : t + 1], None if", SCORED),
         ("- z[:, at]).mean() / max(copied", "- z[:, at]).mean() / max(2 * copied", SCORED),
-        ('(arrays["objects"] == self.object).argmax(1)', "np.zeros(len(found), int) + 1", SCORED),
+        ("row = there.argmax(1)", "row = np.zeros(len(there), int) + 1", SCORED),
     ),
 )

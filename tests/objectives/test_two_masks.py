@@ -1,10 +1,12 @@
 """Both of V-JEPA's masks for one clip: the loss is the mean of two predictions, and off means off."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from cjepa_jax import experiment
 from cjepa_jax.data import batching
@@ -21,6 +23,13 @@ NONE = np.zeros((2, 2 * 196), bool)
 
 def drawn(seed, **options):
     return tubes.draw(np.random.default_rng(seed), NONE, NONE[:, 0], grid=(2, 14, 14), **options)
+
+
+def of_two(rng, object_patches, object_valid, grid):
+    """A mask of a user: the first or second half of the tokens, and the other one."""
+    half = np.arange(object_patches.shape[1]) * 2 < object_patches.shape[1]
+    none = np.zeros_like(half)
+    return half, np.zeros_like(object_valid), none, ~half, none
 
 
 def small(base, **changes):
@@ -105,9 +114,13 @@ def test_off_is_off_and_other_objectives_refuse_it():
     assert not arrays & next(iter(run.loader.iterate(0, 1))).keys() and second_of(run.example()) is None
     assert arrays <= next(iter(experiment.assemble(small(vjepa_both)).loader.iterate(0, 1))).keys()
     assert batch_of(batching.collate([run.scenes(0, 0)])).second_rows is None
-    for base in (hjepa, mae):
+    own = ConfigDict(dict(type=f"{__name__}:of_two"))
+    for base, mask in itertools.product((hjepa, mae), (small(vjepa_both).mask, own)):
         config = small(vjepa_both)
         config.unlock().objective = base.get_config().objective
         config.objective.encoder.variant = "24x2x2x48/8"
-        with pytest.raises(ConfigError, match="mask.both = True: must be False for objective.type"):
+        config.mask = mask
+        kind, name = config.mask.type, config.objective.type
+        message = f"^mask.type = '{kind}': draws two masks, objective.type = '{name}' takes one$"
+        with pytest.raises(ConfigError, match=message):
             experiment.assemble(config.lock())

@@ -461,7 +461,7 @@ def test_a_recurrent_prediction_is_the_cells_and_uses_the_last_latent_alone():
         (dict(variance_weight=-1.0), "objective.variance_weight = -1.0: must be 0 or more"),
         (dict(teacher_weight=0.0), "objective.teacher_weight = 0.0: must be above 0, or rollout_weight"),
         (dict(rollout_weight=1.0), "objective.rollout = 0: must be at least 1 with rollout_weight"),
-        (dict(given=0), "objective.given = 0: must be at least 1"),
+        *((dict(given=x), f"objective.given = {x}: must be a whole number, at least 1$") for x in (0, 2.0, True)),
         (dict(latent="tokens"), "objective.latent = tokens: must be one vector"),
         (dict(predictor=dict(type="cjepa_jax.models.dynamics:Causal", depths=1)), "objective.predictor.depths: "),
     ],
@@ -479,6 +479,8 @@ def test_options_that_cannot_work_are_refused(changes, text):
             "objective.rollout = 4: must be at most data.frames - .* = 3",
         ),
         (dict(rollout=2, rollout_weight=1.0, given=3), "objective.rollout = 2: must be at most .* objective.given = 1"),
+        (dict(rollout=2, rollout_weight=1.0, given=4), "objective.given = 4: must be at most data.frames - 1 = 3"),
+        (dict(given=4), "objective.given = 4: must be at most data.frames - 1 = 3"),
         (dict(proprio=True), "objective.proprio = True: the source gives no state of the agent"),
     ],
 )

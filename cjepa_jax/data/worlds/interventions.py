@@ -94,8 +94,8 @@ class Doing(World):
         everything in its layer. swap: they exchange their places in a circle. One alone exchanges with the object that
         leaves both the most room. set: their `attribute` becomes `value`.
 
-        Where a scene is crowded, a twin or an exchanged object may overlap others or a wall at the start. A simulator
-        of contacts then pushes them apart.
+        Where a scene is crowded, a twin, an exchanged object, or a grown or moved object may overlap others or a wall
+        at the start. A simulator of contacts then pushes them apart.
         """
         chosen = check_removed(chosen, len(setup.colour))
         rows, all_rows, nothing = np.flatnonzero(chosen), np.arange(len(chosen)), np.zeros(len(chosen), bool)

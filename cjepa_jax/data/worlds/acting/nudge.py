@@ -103,14 +103,22 @@ class Nudge(Acting):
         rows = first.reshape(-1, COLUMNS)
         return Parts(_bodies(rows), 255 * rows[:, COLOUR])
 
+    def done(self, setup: Parts, chosen: np.ndarray | None) -> Done:
+        """See Doing. A changed disc that would begin inside a wall is moved off it."""
+        act = super().done(setup, chosen)
+        if self.do == "swap" or (self.do == "set" and self.attribute in ("position", "size")):
+            now, before = act.setup.bodies, setup.bodies
+            changed = (now.position != before.position).any(1) | (now.half != before.half).any(1)
+            low = WALL + now.half[:, :1]
+            place = np.where(changed[:, None], np.clip(now.position, low, 1 - low), now.position)
+            act = act._replace(setup=act.setup._replace(bodies=now._replace(position=place)))
+        return act
+
     def under(self, first: np.ndarray, actions: np.ndarray, act: Done) -> dict[str, np.ndarray]:
         """The arrays of a clip of the changed discs."""
         rows, bodies = first.reshape(-1, COLUMNS)[act.stands_for], act.setup.bodies
         rows[:, PLACE], rows[:, VELOCITY], rows[:, 5] = bodies.position, bodies.velocity, bodies.spin
         rows[:, RADIUS], rows[:, MASS] = bodies.half[:, 0], bodies.mass
-        if self.do == "set" and self.attribute in ("position", "size"):  # not inside a wall
-            low = WALL + rows[:, RADIUS, None]
-            rows[:, PLACE] = np.clip(rows[:, PLACE], low, 1 - low)
         inked = act.setup.colour != 255 * rows[:, COLOUR]
         rows[:, COLOUR] = np.where(inked, act.setup.colour / 255, rows[:, COLOUR])
         agents = tuple(np.flatnonzero(act.stands_for == 0).tolist())

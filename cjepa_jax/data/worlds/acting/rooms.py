@@ -34,7 +34,7 @@ class Rooms(Acting):
 
     Policies: "walk" turns a little at each step. "expert" goes through the door to random places, with noise. Probing:
     "press" goes to the wall and pushes towards the other room, half of the time in front of the door, else elsewhere.
-    Its actions do not tell where the door is, and those of the expert do.
+    A single action does not tell where the door is, and those of the expert do.
     Tasks: "door" (the goal is in the other room), "room" (in the same room), "any". Goals are at least FAR away.
 
     Interventions: remove, insert (the twin does the same actions, dots pass through each other), and set of the dot's
