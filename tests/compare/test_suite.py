@@ -30,6 +30,7 @@ def test_every_shipped_suite_loads_with_three_seeds_and_documents_its_command(fi
 SIZES = {"point_jepa_published", "audio_jepa_published", "lewm_published"}  # configs of methods that are in a suite
 ALONE = {  # methods that share no modality or no score with others: see configs/suites/family.py
     *("act_jepa", "jepa2022", "lewm", "pldm", "vjepa2_ac", "mcjepa", "think_jepa"),
+    *("dino_wm", "eb_jepa_video", "jepa2022_press"),
 }
 
 

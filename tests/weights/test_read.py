@@ -300,7 +300,7 @@ def test_colours_beyond_reason_are_refused(tmp_path, mean, std, name):
 @pytest.mark.parametrize(
     "config,message",
     [
-        ({"x": 1}, "model_type = 'None': must be 'ijepa' or 'vjepa2'"),
+        ({"x": 1}, "model_type = 'None': must be 'ijepa', 'vjepa2' or 'dinov2'"),
         ({"model_type": "vit"}, "model_type = 'vit'"),
         ({"model_type": "ijepa", "num_attention_heads": 0}, "num_attention_heads = '0': must be a number above 0"),
         ({"model_type": "ijepa", "layer_norm_eps": "x"}, "layer_norm_eps = 'x'"),
