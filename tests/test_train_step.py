@@ -106,7 +106,7 @@ def split(tree, devices):
 
 
 def joined(out):
-    """One device's (value, gradient), of which all have the same. Every device's own scenes one after the other."""
+    """One device's (value, gradient), which all devices share. Scenes are in the order of the devices."""
     for name, value in jax.tree_util.tree_leaves_with_path(out):
         if "per_scene" not in jax.tree_util.keystr(name):
             value = np.asarray(value)

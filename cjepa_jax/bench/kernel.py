@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Raises ConfigError if there is no home, no compiler, or if the compiled kernel is wrong."""
     place = cpu.place()
     if place is None:
-        raise ConfigError("HOME is not set: there is no folder for the kernel")
+        raise ConfigError("HOME is not set: must name the folder in whose .cache the kernel is kept")
     if arguments.remove:
         for file in place.parent.glob("attention-*.so"):
             file.unlink()
@@ -102,7 +102,7 @@ def check(library: pathlib.Path) -> int:
 
 
 def _measured(kernel: str, sizes: tuple[int, ...], dtype: str) -> tuple[list[np.ndarray], float]:
-    """Output and gradients of q, k and v in segments, of which one sees nothing, and the milliseconds of a call."""
+    """The output and the gradients of q, k and v, and the milliseconds of a call. Tokens of segment 0 see nothing."""
     q, k, v = (measuring.normal(*sizes, seed=seed) for seed in range(3))
     segment = jax.random.randint(jax.random.key(3), (sizes[0], sizes[2]), 0, 3)
     function = measuring.with_gradient(kernel, dtype)

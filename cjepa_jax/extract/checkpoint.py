@@ -1,9 +1,18 @@
-"""Where the flag --checkpoint of this package's commands points."""
+"""What the flag --checkpoint of this package's commands names, and the objective of a run."""
 
+import functools
 from pathlib import Path
+from typing import Any
 
+import jax
+from ml_collections import ConfigDict
+
+from cjepa_jax import optim, train_step
+from cjepa_jax.configuration import build
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.loading import pretrained
 from cjepa_jax.runtime.workdir import run_folder
+from cjepa_jax.types import Batch
 
 
 def located(checkpoint: str) -> tuple[Path, Path | None]:
@@ -16,3 +25,17 @@ def located(checkpoint: str) -> tuple[Path, Path | None]:
     if not there:
         raise ConfigError(f"--checkpoint={checkpoint}: there is no such file or folder")
     return path, folder
+
+
+def built(config: ConfigDict) -> Any:
+    """The objective of a run's config, for float32."""
+    return build.build(config.objective, "objective", steps=1, dtype="float32")
+
+
+def restored(folder: Path, config: ConfigDict, objective: Any, batch: Batch) -> tuple[int, Any]:
+    """(step, state) of a run's newest checkpoint. batch: the shapes of a scene. The run's data are not needed.
+
+    Raises CheckpointError for a run without a readable checkpoint.
+    """
+    init = functools.partial(train_step.init_state, objective, optim.make(config.optim), 0)
+    return pretrained.restore(folder, jax.eval_shape(init, batch))

@@ -12,12 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cjepa_jax import optim, train_step
 from cjepa_jax.configuration import build, sizes
 from cjepa_jax.data import kinds
 from cjepa_jax.errors import CheckpointError, ConfigError
-from cjepa_jax.extract.checkpoint import located
-from cjepa_jax.loading import pretrained
+from cjepa_jax.extract import checkpoint
 from cjepa_jax.models import slot_encoders, videosaur
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.objectives import savi
@@ -45,14 +43,12 @@ class Found(NamedTuple):
     about: str
 
 
-def of(
-    checkpoint: str, *, size: int, seed: int, noise: bool, backbone: str, trust: str
-) -> tuple[Found, ConfigDict | None]:
+def of(source: str, *, size: int, seed: int, noise: bool, backbone: str, trust: str) -> tuple[Found, ConfigDict | None]:
     """The encoder, and the config of a run (None for weights).
 
     Raises: ConfigError for a flag that does not belong to it. CheckpointError for unusable weights.
     """
-    path, folder = located(checkpoint)
+    path, folder = checkpoint.located(source)
     if backbone and (folder or path.is_dir()):
         raise ConfigError(f"--backbone={backbone}: only for weights of VideoSAUR or SlotContrast")
     if folder:
@@ -91,9 +87,8 @@ def _run(folder: Path, seed: int, noise: bool, trust: tuple[str, ...]) -> tuple[
     if kinds.of(build.locate(config.data.source, "data.source")) == "features":
         text = f"data.source = {config.data.source!r}: was trained on features, and has no image encoder for videos"
         raise ConfigError(f"{folder}: {text}")
-    objective: Any = build.build(config.objective, "objective", steps=1, dtype="float32")
-    state = functools.partial(train_step.init_state, objective, optim.make(config.optim), 0)
-    step, found = pretrained.restore(folder, jax.eval_shape(state, _shapes(config)))
+    objective = checkpoint.built(config)
+    step, found = checkpoint.restored(folder, config, objective, _shapes(config))
     about = f"step {step} of {folder}"
     if isinstance(objective, SaviLoss):
         return _savi(objective.model, found.params["savi"], seed, noise, about), config
@@ -143,7 +138,7 @@ def _savi(model: slot_encoders.Savi, params: Mapping, seed: int, noise: bool, ab
 
 def _videosaur(tensors: files.Tensors, source: str, seed: int, backbone: str) -> Found:
     inner = name_maps.only(_bare(tensors), saur_weights.BACKBONE)
-    state = {name: tensors[name] for name in tensors if f".{name}".find(f".{saur_weights.BACKBONE}") < 0}
+    state = {name: tensors[name] for name in tensors if f".{saur_weights.BACKBONE}" not in f".{name}"}
     weights = saur_weights.read(state, source)
     if other := next((name for name in inner if not THEIRS.match(name)), ""):
         text = f"{short(saur_weights.BACKBONE + other)} is not a name of transformers' Dinov2Model"

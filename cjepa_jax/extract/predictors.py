@@ -1,6 +1,5 @@
 """Slot predictors of runs and of published state dicts, as functions of slots."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cjepa_jax import optim, train_step
 from cjepa_jax.configuration import build
 from cjepa_jax.errors import CheckpointError, ConfigError
-from cjepa_jax.extract.checkpoint import located
-from cjepa_jax.loading import pretrained
+from cjepa_jax.extract import checkpoint
 from cjepa_jax.models.slot_predictor import SlotPredictor
 from cjepa_jax.objectives.slots import Slots
 from cjepa_jax.runtime import foreign
@@ -31,12 +28,12 @@ class Found(NamedTuple):
     predict: Callable[[np.ndarray], np.ndarray]
 
 
-def of(checkpoint: str, shape: tuple[int, ...], *, history: int, heads: int, skip: int, trust: str) -> Found:
+def of(source: str, shape: tuple[int, ...], *, history: int, heads: int, skip: int, trust: str) -> Found:
     """The predictor, for slots of this shape (K, D). history, heads, skip: 0 if they are not given.
 
     Raises: ConfigError for a flag or a run that does not belong to it. CheckpointError for unusable weights.
     """
-    path, folder = located(checkpoint)
+    path, folder = checkpoint.located(source)
     if folder:
         if history or heads:
             raise ConfigError("--history, --heads: a run says them itself")
@@ -74,15 +71,14 @@ def _run(folder: Path, shape: tuple[int, ...], skip: int, trust: tuple[str, ...]
         raise ConfigError(f"{folder}: data.options.skip = {own!r}: must be a whole number, at least 1")
     if skip not in (0, own):
         raise ConfigError(f"--skip={skip}: {folder} was trained with data.options.skip = {own}")
-    objective: Any = build.build(config.objective, "objective", steps=1, dtype="float32")
+    objective = checkpoint.built(config)
     if objective.auxiliary:
         text = "has tokens whose future is not known"
         raise ConfigError(f"{folder}: objective.auxiliary = {tuple(objective.auxiliary)}: {text}")
     if getattr(objective, "graph", "") == "gates":
         raise ConfigError(f"{folder}: objective.graph = 'gates': its gates are not rolled out")
-    init = functools.partial(train_step.init_state, objective, optim.make(config.optim), 0)
     batch = _shapes(objective.history + objective.future, *shape)
-    _, state = pretrained.restore(folder, jax.eval_shape(init, batch))
+    _, state = checkpoint.restored(folder, config, objective, batch)
     predict = _predict(objective.model, state.params["predictor"], objective.history)
     return Found(objective.history, own, predict)
 

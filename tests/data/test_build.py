@@ -227,7 +227,10 @@ def fill(out):
         (["--shard=5"], "shard is 4 there and 5 here"),
         (['--options={"boxes": 0.5}'], r"options.boxes is 0.4 there and 0.5 here"),
         (["--count=11"], "count is 10 there and 11 here"),
-        (["--split=test", "--frames=4"], r"its split (train|eval) was made otherwise: .*frames is 3 there and 4 here"),
+        (
+            ["--split=test", "--frames=4"],
+            r"its split (train|eval) was made with other settings: .*frames is 3 there and 4 here",
+        ),
         (["--world=shadows"], 'world is "balls" there and "shadows" here'),
     ],
 )

@@ -30,7 +30,7 @@ def colours(name: str = "trained") -> Model:
 
 
 def blind(name: str = "random init 0") -> Model:
-    """The same tokens for every scene. Nothing for a scene of which a part is hidden."""
+    """Every scene has the same tokens. A scene with hidden parts has none."""
     return Model(name, lambda video: np.ones_like(patch_colours(video)), lambda hidden: Seen(None, None, None))
 
 

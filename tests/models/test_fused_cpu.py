@@ -192,7 +192,9 @@ def test_without_a_home_there_is_no_place(monkeypatch, capsys):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(kernel.cpu, "place", functools.partial(cpu.place, {}))
     assert cli.guard(lambda: kernel.run(kernel._arguments([]))) == 2
-    assert capsys.readouterr().err == "error: HOME is not set: there is no folder for the kernel\n"
+    assert (
+        capsys.readouterr().err == "error: HOME is not set: must name the folder in whose .cache the kernel is kept\n"
+    )
 
 
 @pytest.mark.slow
@@ -257,7 +259,7 @@ def test_a_run_uses_it_and_its_manifest_says_so(tmp_path, monkeypatch):
     assert before["packages"]["attention_kernel"] == cpu.label(file)
     monkeypatch.setenv(cpu.KERNEL, "0")
     plain, now = numbers("plain")
-    (change,) = run_manifest.changes(before, now)  # of which a resumed run warns
+    (change,) = run_manifest.changes(before, now)  # a resumed run warns of it
     assert change.startswith("packages changed: attention_kernel")
     assert plain != fast and plain == pytest.approx(fast, rel=1e-4)
     monkeypatch.setenv(cpu.KERNEL, "")

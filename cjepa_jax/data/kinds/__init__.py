@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.masks import check
 
 ALL = ("video", "spectrogram", "points", "episodes", "slots", "features")
 READ = ("video", "episodes", "slots", "points", "spectrogram", "features")
@@ -46,6 +47,22 @@ def make(config: Any, source: Any, *sizes: int, **model: Any) -> Any:
         known = "is not read yet" if kind in ALL else "is unknown"
         raise ConfigError(f"data.source = {config.data.source!r}: kind {kind!r} {known}: must be {_any(MAKERS)}")
     return importlib.import_module(MAKERS[kind]).make(config, source, *sizes, **model)
+
+
+def settings(config: Any, source: Any, max_removed: int, hides: bool) -> dict[str, Any]:
+    """What the maps of all kinds take from a config: arguments of pipeline.SceneMap. hides: see masks.check.bind."""
+    data = config.data
+    return dict(
+        source=source,
+        mask=check.bind(config.mask, hides),
+        size=data.size,
+        max_objects=data.max_objects,
+        intervened=data.intervened,
+        seed=config.seed,
+        frames=data.frames,
+        max_removed=max_removed,
+        crop=data.crop,
+    )
 
 
 def require(source: Any, kinds: tuple[str, ...], who: str) -> None:

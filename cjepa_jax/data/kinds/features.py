@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax.data import pipeline
+from cjepa_jax.data import kinds, pipeline
 from cjepa_jax.data.kinds.slots import Whole
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.masks import check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +52,4 @@ def make(
     for key, value, right in (("crop", data.crop, False), ("intervened", data.intervened, "none")):
         if value != right:
             raise ConfigError(f"data.{key} = {value!r}: must be {right} for features")
-    return FeatureMap(
-        source=source,
-        mask=check.bind(config.mask, hides),
-        patch=1,
-        tubelet=1,
-        size=data.size,
-        max_objects=data.max_objects,
-        intervened="none",
-        seed=config.seed,
-        frames=data.frames,
-        max_removed=max_removed,
-    )
+    return FeatureMap(patch=1, tubelet=1, **kinds.settings(config, source, max_removed, hides))

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax.data import checks, clouds, pipeline
+from cjepa_jax.data import checks, clouds, kinds, pipeline
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.masks import check
 
 SCALES = (0.8, 1.2)  # of Point-JEPA's training. One factor for all axes would be undone by clouds.unit
 
@@ -107,16 +106,9 @@ def make(
                 f"objective.encoder.{key} = {value!r}: must be from {least} to the {count} points of {name}"
             )
     return PointMap(
-        source=source,
-        mask=check.bind(config.mask, hides),
         patch=1,
         tubelet=1,
-        size=data.size,
-        max_objects=data.max_objects,
-        intervened="none",
-        seed=config.seed,
-        max_removed=max_removed,
-        crop=data.crop,
+        **kinds.settings(config, source, max_removed, hides),
         groups=encoder.groups,
         neighbours=encoder.neighbours,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax.data import batching, checks, pipeline
+from cjepa_jax.data import batching, checks, kinds, pipeline
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import check, objects
 
@@ -142,18 +142,7 @@ def make(
     _check_lengths(config)
     if data.intervened in pipeline.SIMULATED and not source.can_rerender:
         raise ConfigError(f"data.intervened = {data.intervened!r}: {name} cannot. zero_pixels always works")
-    return SlotMap(
-        source=source,
-        mask=check.bind(config.mask, hides),
-        patch=1,
-        tubelet=1,
-        size=data.size,
-        max_objects=data.max_objects,
-        intervened=data.intervened,
-        seed=config.seed,
-        frames=data.frames,
-        max_removed=max_removed,
-    )
+    return SlotMap(patch=1, tubelet=1, **kinds.settings(config, source, max_removed, hides))
 
 
 def _check_lengths(config: Any) -> None:

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cjepa_jax.data import checks, mel, pipeline
+from cjepa_jax.data import checks, kinds, mel, pipeline
 from cjepa_jax.data.kinds.slots import Whole
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.masks import check
 
 SIZES = {"samples": 2, "rate": 1, "times": 1, "bands": 1}  # attributes of a source and their least values
 
@@ -69,14 +68,4 @@ def make(config: Any, source: Any, patch: int, tubelet: int = 1, max_removed: in
             raise ConfigError(f"data.{key} = {value}: must be {right} for sounds")
     if data.intervened != "none":
         raise ConfigError(f"data.intervened = {data.intervened!r}: must be none for sounds, which have no objects")
-    return SoundMap(
-        source=source,
-        mask=check.bind(config.mask, hides),
-        patch=patch,
-        tubelet=tubelet,
-        size=data.size,
-        max_objects=data.max_objects,
-        intervened="none",
-        seed=config.seed,
-        max_removed=max_removed,
-    )
+    return SoundMap(patch=patch, tubelet=tubelet, **kinds.settings(config, source, max_removed, hides))

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from cjepa_jax.data import pipeline
+from cjepa_jax.data import kinds, pipeline
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.masks import check
 
 
 def make(
@@ -27,16 +26,4 @@ def make(
         raise ConfigError("data.crop = True: must be False for an outcome, whose places are in the frame's coordinates")
     if data.size % patch:
         raise ConfigError(f"data.size = {data.size}: must be a multiple of the model's patches, {patch} pixels")
-    return map(
-        source=source,
-        mask=check.bind(config.mask, hides),
-        patch=patch,
-        tubelet=tubelet,
-        size=data.size,
-        max_objects=data.max_objects,
-        intervened=data.intervened,
-        seed=config.seed,
-        frames=data.frames,
-        max_removed=max_removed,
-        crop=data.crop,
-    )
+    return map(patch=patch, tubelet=tubelet, **kinds.settings(config, source, max_removed, hides))

@@ -112,7 +112,9 @@ def check_claim(root: Path, spec: dict[str, Any]) -> None:
         changed = differences(read(root, split)["spec"], spec, () if same else PER_SPLIT)
         if changed:
             whose = "this split" if same else f"its split {split}"
-            raise ConfigError(f"--out={root}: {whose} was made otherwise: {'; '.join(changed[:3])}. Use another folder")
+            raise ConfigError(
+                f"--out={root}: {whose} was made with other settings: {'; '.join(changed[:3])}. Use another folder"
+            )
 
 
 def check_sizes(root: Path, split: str) -> dict[str, Any]:
