@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,11 @@ def read_until(process, text):
         if line.startswith(text):
             return line
     raise AssertionError(f"ended before {text!r}: {process.stderr.read()}")
+
+
+def stopped_at(line):
+    """The step at which a run says that a signal stopped it."""
+    return int(re.fullmatch(r"stopped by .* at step (\d+)\. The same command resumes from there", line)[1])
 
 
 def children(pid):

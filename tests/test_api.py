@@ -300,7 +300,7 @@ def test_the_page_says_what_runs(run, tmp_path, monkeypatch):
     for snippet in re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S):
         exec(snippet, names)
     same(names["answer"], names["same"], rtol=0)
-    documented = set(re.findall(r"`(\w+)(?:=.*?)?` \|", page))
+    documented = set(re.findall(r"^\| `(\w+)(?:=.*?)?` \|", page, flags=re.M))
     assert documented == {name for name in inspect.signature(cjepa_jax.load).parameters if name != "path"}
     assert {"source", "layout", "licence", "digest", "step", "size", "frames", "anchor"} <= set(names["model"].info)
 

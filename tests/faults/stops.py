@@ -82,7 +82,7 @@ def stop(workdir, rng, limit):
     problems = [] if code in allowed else [f"exit code {code}: {text[-300:]!r}"]
     if seconds > limit:
         problems.append(f"{seconds:.1f} s")
-    said = re.search(rf"stopped by {number.name} (?:at step (\d+);|before the first step)", text)
+    said = re.search(rf"stopped by {number.name} (?:at step (\d+)\. |before the first step)", text)
     if code == STOPPED and not twice and (not said or int(said[1] or before) != last_saved(workdir)):
         problems.append(f"not saved where it stopped: {text[-200:]!r}, {last_saved(workdir)} saved")
     if last_saved(workdir) < before:

@@ -122,10 +122,8 @@ def test_signals_save_and_stop_and_the_run_goes_on(uninterrupted, tmp_path, stop
         assert process.returncode == PREEMPTED and time.monotonic() - sent < 30, err
         assert err == f"{number.name}: saving, then stopping. Again: at once\n"
         last = out.splitlines()[-1]
-        assert last.startswith(f"stopped by {number.name} at step ") and last.endswith(
-            "The same command resumes from there"
-        )
-        stopped = int(last.split(" at step ")[1].split(";")[0])
+        assert last.startswith(f"stopped by {number.name} ")
+        stopped = running.stopped_at(last)
         assert step <= stopped < STEPS
         assert (tmp_path / "checkpoints" / str(stopped)).is_dir()
     running.run(command(tmp_path))
@@ -171,7 +169,7 @@ def test_a_signal_is_heard_while_data_do_not_come_and_while_a_probe_runs(tmp_pat
     sent = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert process.returncode == PREEMPTED and time.monotonic() - sent < 30, err
-    stopped = int(out.splitlines()[-1].split(" at step ")[1].split(";")[0])
+    stopped = running.stopped_at(out.splitlines()[-1])
     assert (tmp_path / "checkpoints" / str(stopped)).is_dir()
 
 
