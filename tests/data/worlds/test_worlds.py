@@ -7,13 +7,18 @@ import sys
 import pytest
 
 from cjepa_jax.data import worlds
-from cjepa_jax.data.worlds import Balls, Blocks, Craft, Motion, Ramps, Shadows, promises
+from cjepa_jax.data.worlds import Balls, Blocks, Craft, Headings, Motion, Ramps, Shadows, promises
 from cjepa_jax.data.worlds.base import SPLITS
 
 ALL = tuple(getattr(worlds, name) for name in worlds.__all__)
 WORLDS = pytest.mark.parametrize("cls", ALL)
-COUNTS = {Craft: {7, 8, 9}, Motion: {1, 2, 3}, Ramps: {5, 6, 7}}  # of objects. The others have 3 to 6
-TWO = (Balls, Shadows)
+COUNTS = {
+    Craft: {7, 8, 9},
+    Headings: {1, 2, 3},
+    Motion: {1, 2, 3},
+    Ramps: {5, 6, 7},
+}  # of objects. The others have 3 to 6
+TWO = (Balls, Headings, Shadows)
 EXTREMES = {
     Blocks: [{"objects": (1, 1)}, {"objects": (16, 16)}, {"objects": [2, 3], "width": [0.5, 0.5]}],
     Craft: [{"objects": (1, 1)}, {"objects": (6, 6)}, {"small": [0.12, 0.12], "large": [0.12, 0.12]}],

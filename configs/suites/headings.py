@@ -1,0 +1,31 @@
+"""Which encoder uses the direction in which a ball starts, where balls collide? docs/STATES.md
+
+    python -m cjepa_jax.compare --suite=configs/suites/headings.py --workdir=runs/headings_suite --jobs=2
+
+The suite `motion` in another world: `Headings`, Balls of which a white one starts in one of eight directions. It may
+collide later. The tokens, the budget, the scores and the rates are those of `motion`: nothing is tuned here.
+"""
+
+from cjepa_jax.configs.suites import motion
+
+# The peak rates that `motion` chose.
+RATES = {"cjepa": 2e-3, "objects": 2e-3, "tubes": 2e-3, "ijepa": 1e-3, "vjepa": 5e-4, "mae": 5e-4, "lejepa": 1e-3}
+
+
+def method(row, rate):
+    """A row of `motion` with its rate."""
+    row = {key: value for key, value in row.items() if key != "tuned_as"}
+    return row | {"overrides": row.get("overrides", {}) | {"optim.peak": rate}}
+
+
+def get_suite():
+    suite = motion.get_suite()
+    methods = suite["methods"]
+    world = {"data.source": "cjepa_jax.data.worlds:Headings", "data.options.objects": (1, 3)}
+    return suite | {
+        "about": "Headings, 16 frames of 32 pixels, width 64, one CPU core a cell",
+        "worlds": {"headings": {"label": "Headings", "overrides": world}},
+        "methods": {"random": methods["random"]} | {name: method(methods[name], rate) for name, rate in RATES.items()},
+        "tuning": {},
+        "contrasts": [("cjepa", "vjepa"), ("cjepa", "objects"), ("objects", "tubes"), ("cjepa", "random")],
+    }

@@ -1,0 +1,17 @@
+"""Clips of balls of which a white one starts in one of eight directions (cjepa_jax/data/worlds/headings.py).
+
+    python -m cjepa_jax.data.show --config=configs/worlds/headings.py --out=headings.gif
+    python -m cjepa_jax.train --config=configs/worlds/headings.py --workdir=runs/headings
+    python -m cjepa_jax.evaluate --config=configs/evals/causal_states.py --checkpoint=runs/headings
+
+The settings are those of worlds/motion.py, where nothing collides.
+"""
+
+from cjepa_jax.configs.worlds import motion
+
+
+def get_config():
+    config = motion.get_config()
+    config.data.source = "cjepa_jax.data.worlds:Headings"
+    config.data.options = dict(objects=(1, 3))
+    return config
