@@ -3,7 +3,7 @@
     python -m cjepa_jax.compare --suite=configs/suites/headings.py --workdir=runs/headings_suite --jobs=2
 
 The suite `motion` in another world: `Headings`, Balls of which a white one starts in one of eight directions. It may
-collide later. The tokens, the budget, the scores and the rates are those of `motion`: nothing is tuned here.
+collide later. Tokens, scores and rates are those of `motion`, the budget is twice as large. Nothing is tuned here.
 """
 
 from cjepa_jax.configs.suites import motion
@@ -21,9 +21,10 @@ def method(row, rate):
 def get_suite():
     suite = motion.get_suite()
     methods = suite["methods"]
-    world = {"data.source": "cjepa_jax.data.worlds:Headings", "data.options.objects": (1, 3)}
+    world = {"data.source": "cjepa_jax.data.worlds:Headings", "data.options.objects": (1, 2)}
     return suite | {
         "about": "Headings, 16 frames of 32 pixels, width 64, one CPU core a cell",
+        "flops": 2 * suite["flops"],  # 600 steps of Causal-JEPA
         "worlds": {"headings": {"label": "Headings", "overrides": world}},
         "methods": {"random": methods["random"]} | {name: method(methods[name], rate) for name, rate in RATES.items()},
         "tuning": {},
