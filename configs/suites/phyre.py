@@ -3,9 +3,9 @@
     export CJEPA_PHYRE_PYTHON=~/phyre/bin/python
     python -m cjepa_jax.compare --suite=configs/suites/phyre.py --workdir=runs/phyre_suite --jobs=2
 
-Fold 0 of both setups of one ball: within templates, and across them. Masks and do(remove) are the simulator's. Features are
-frozen, and a linear ranker orders candidate actions. `Effects` asks what follows from a removal. 100 tasks of 500 are
-tried, with 200 candidates each, so values are not PHYRE's own, which need all tasks and ten folds.
+Fold 0 of both setups of one ball: within templates, and across them. Masks and do(remove) are the simulator's.
+Features are frozen, and a linear ranker orders candidate actions. `Effects` asks what follows from a removal. 100 tasks
+of 500 are tried, with 200 candidates each, so values are not PHYRE's own, which need all tasks and ten folds.
 """
 
 
