@@ -1,0 +1,25 @@
+"""Do the controls of the study learn the effects later? `named` and `met` with four times the budget.
+
+    python -m cjepa_jax.compare --suite=configs/suites/effects_long.py --workdir=runs/effects_long --jobs=2
+
+Everything else is that of the suite `effects`: seeds, scenes, scores, and the peak rates that were tuned there.
+docs/EVALUATION.md, "The study", has the decision rule (H2c).
+"""
+
+from cjepa_jax.configs.suites import effects
+
+RATES = {"named": 8e-3, "met": 4e-3}
+
+
+def get_suite():
+    suite = effects.get_suite()
+    rows = {name: suite["methods"][name] for name in RATES}
+    for name, row in rows.items():
+        overrides = row["overrides"] | {"optim.peak": RATES[name]}
+        rows[name] = row | {"label": f"{row['label']}, 2,800 steps", "overrides": overrides}
+    return suite | {
+        "flops": 4 * suite["flops"],
+        "methods": {"random": suite["methods"]["random"]} | rows,
+        "tuning": {},
+        "contrasts": [("met", "named"), ("named", "random")],
+    }
