@@ -87,6 +87,7 @@ def get_suite():
         },
         "columns": {
             "do-contrast R²": ("effects", "contrast/picture"),
+            "do-contrast R², scaled": ("effects", "contrast/picture, scaled"),
             "do-contrast R², features": ("effects", "contrast/features"),
             "2AFC": ("effects", "2afc/picture"),
             "effect R²": ("effects", "effect/picture"),
@@ -98,6 +99,7 @@ def get_suite():
             "encoder + local pixels": ("effects", "contrast/encoder + local pixels"),
             "do-probe, n = 300": ("effects", "do-probe/effect, n = 300"),
             "do-probe, n = 1500": ("effects", "do-probe/effect, n = 1500"),
+            "do-probe, do-contrast, n = 1500": ("effects", "do-probe/contrast, n = 1500"),
             "count R²": ("states", "scene/count"),
             "position R²": ("states", "scene/position"),
             "RankMe": ("collapse", "rankme"),
