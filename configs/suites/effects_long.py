@@ -1,4 +1,4 @@
-"""Do the controls of the study learn the effects later? `named` and `met` with four times the budget.
+"""Do the controls of the study learn the effects later? `named`, `met` and Causal-JEPA with four times the budget.
 
     python -m cjepa_jax.compare --suite=configs/suites/effects_long.py --workdir=runs/effects_long --jobs=2
 
@@ -8,7 +8,7 @@ docs/EVALUATION.md, "The study", has the decision rule (H2c).
 
 from cjepa_jax.configs.suites import effects
 
-RATES = {"named": 8e-3, "met": 4e-3}
+RATES = {"cjepa": 4e-3, "named": 8e-3, "met": 4e-3}
 
 
 def get_suite():
@@ -21,5 +21,5 @@ def get_suite():
         "flops": 4 * suite["flops"],
         "methods": {"random": suite["methods"]["random"]} | rows,
         "tuning": {},
-        "contrasts": [("met", "named"), ("named", "random")],
+        "contrasts": [("cjepa", "named"), ("cjepa", "met"), ("met", "named"), ("named", "random")],
     }
