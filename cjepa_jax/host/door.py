@@ -245,8 +245,8 @@ def overwrite(path: str | os.PathLike) -> TextIO:
 
 
 def update(path: str | os.PathLike) -> BinaryIO:
-    """A file of bytes without a buffer, for reading and writing, created if it is missing, its content unchanged. Raises
-    as `append`."""
+    """A file of bytes without a buffer, for reading and writing, created if it is missing, its content unchanged.
+    Raises as `append`."""
     return os.fdopen(_writable(path, os.O_RDWR), "r+b", buffering=0)
 
 
