@@ -181,4 +181,4 @@ def of_source(config, most: int | None) -> list[Video]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.guard(lambda: main(sys.argv[1:])))
+    raise SystemExit(preemption.ended(cli.guard(lambda: main(sys.argv[1:]))))

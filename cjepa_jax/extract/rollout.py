@@ -182,4 +182,4 @@ def _parts(videos: list, count: int) -> list[list]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.guard(lambda: main(sys.argv[1:])))
+    raise SystemExit(preemption.ended(cli.guard(lambda: main(sys.argv[1:]))))

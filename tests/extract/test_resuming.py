@@ -1,4 +1,4 @@
-"""Extraction and rollouts that are killed, stopped or ended by a damaged video: what they keep, and that they resume."""
+"""Extraction and rollouts that are killed, stopped or ended by a damaged video keep what is finished, and resume."""
 
 import os
 import random
@@ -131,24 +131,24 @@ def test_commands_that_are_killed_at_random_moments_lose_nothing_that_was_finish
     assert command.main([*flags, f"--out={tmp_path / 'whole'}"]) == 0
     out = tmp_path / "out"
     argv = [sys.executable, "-m", "cjepa_jax.extract", *flags, f"--out={out}"]
-    kept, kills = [0], 0
-    for attempt in range(40):
-        with (tmp_path / "output").open("w") as output:
+    kept, code = [0], None
+    for attempt in range(20):
+        with (tmp_path / "output").open("w+") as output:
             started = subprocess.Popen(argv, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-            while started.poll() is None and not (out / "slots.part").exists():
-                time.sleep(0.05)
+            while attempt and started.poll() is None and " 0/24" not in (tmp_path / "output").read_text():
+                time.sleep(0.02)
+                if len(kept) > 1 and f" {kept[-1]}/24" in (tmp_path / "output").read_text():
+                    break
+            time.sleep(draw.uniform(0, 3))
             number = signal.SIGTERM if attempt % 3 == 2 else signal.SIGKILL
-            time.sleep(draw.uniform(0, 4))
             started.send_signal(number)
             code = started.wait(120)
-        text = (tmp_path / "output").read_text()
         if code == 0:
             break
-        kills += 1
-        assert code == (PREEMPTED if number == signal.SIGTERM else -number), text
+        assert code == (PREEMPTED if number == signal.SIGTERM else -number), (tmp_path / "output").read_text()
         assert not (out / "videos.json").exists()
         lines = (out / "slots.jsonl").read_text().splitlines() if (out / "slots.jsonl").exists() else []
         kept.append(max(len(lines) - 1, 0))
         assert kept[-1] >= kept[-2]
-    assert code == 0 and kills >= 2 and max(kept) > 0, (code, kept)
+    assert code == 0 and 0 < max(kept) < 24 and len(kept) > 3, (code, kept)
     assert same(out, tmp_path / "whole")
