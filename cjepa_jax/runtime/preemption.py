@@ -84,8 +84,11 @@ def _wake(number: int, frame: FrameType | None) -> None:
 
 
 def ended(code: int) -> int:
-    """Returns the exit code of a command whose work is saved. If a signal stopped it (PREEMPTED), the process ends here,
-    without Python's clean-up: after work that was broken off, such as a compilation, destructors of C++ have crashed."""
+    """Returns the exit code of a command whose work is saved. If a signal stopped it (PREEMPTED), ends the process.
+
+    Python's clean-up is left out: after work that was broken off, such as a compilation, destructors of C++ have
+    crashed.
+    """
     if code == PREEMPTED:
         _flush_and_leave()
     return code

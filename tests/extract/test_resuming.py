@@ -127,28 +127,22 @@ def test_rollouts_resume_with_the_same_bits(files, tmp_path, monkeypatch):  # no
 
 @pytest.mark.slow
 def test_commands_that_are_killed_at_random_moments_lose_nothing_that_was_finished(tmp_path):
-    flags, draw = given(tmp_path, [300] * 24), random.Random(0)
-    assert command.main([*flags, f"--out={tmp_path / 'whole'}"]) == 0
-    out = tmp_path / "out"
-    argv = [sys.executable, "-m", "cjepa_jax.extract", *flags, f"--out={out}"]
-    kept, code = [0], None
-    for attempt in range(20):
-        with (tmp_path / "output").open("w+") as output:
-            started = subprocess.Popen(argv, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-            while attempt and started.poll() is None and " 0/24" not in (tmp_path / "output").read_text():
+    flags, draw = given(tmp_path, [200] * 16), random.Random(0)
+    out, output, kept = tmp_path / "out", tmp_path / "output", [0]
+    argv = [sys.executable, "-m", "cjepa_jax.extract", *flags]
+    subprocess.run([*argv, f"--out={tmp_path / 'whole'}"], cwd=ROOT, check=True, capture_output=True)
+    for number in (*[signal.SIGKILL, signal.SIGTERM] * 3, None):
+        with output.open("w") as stream:
+            started = subprocess.Popen([*argv, f"--out={out}"], cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+            while started.poll() is None and "/16 " not in output.read_text():
                 time.sleep(0.02)
-                if len(kept) > 1 and f" {kept[-1]}/24" in (tmp_path / "output").read_text():
-                    break
-            time.sleep(draw.uniform(0, 3))
-            number = signal.SIGTERM if attempt % 3 == 2 else signal.SIGKILL
-            started.send_signal(number)
-            code = started.wait(120)
-        if code == 0:
-            break
-        assert code == (PREEMPTED if number == signal.SIGTERM else -number), (tmp_path / "output").read_text()
-        assert not (out / "videos.json").exists()
-        lines = (out / "slots.jsonl").read_text().splitlines() if (out / "slots.jsonl").exists() else []
-        kept.append(max(len(lines) - 1, 0))
+            if number:
+                time.sleep(draw.uniform(0, 5))
+                started.send_signal(number)
+            code = started.wait(300)
+        if (out / "videos.json").exists():
+            break  # perhaps killed on the way out
+        assert code == (PREEMPTED if number == signal.SIGTERM else -number), output.read_text()
+        kept.append(len((out / "slots.jsonl").read_text().splitlines()) - 1 if (out / "slots.jsonl").exists() else 0)
         assert kept[-1] >= kept[-2]
-    assert code == 0 and 0 < max(kept) < 24 and len(kept) > 3, (code, kept)
-    assert same(out, tmp_path / "whole")
+    assert max(kept) > 0 and same(out, tmp_path / "whole"), (code, kept)
