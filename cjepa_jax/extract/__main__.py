@@ -156,7 +156,7 @@ def of_files(root: Path, size: int, most: int | None) -> list[Video]:
     if not splits:
         raise ConfigError(f"--videos={root}: holds no video ({', '.join(video_list.SUFFIXES)})")
     return [
-        Video(split, path.name, number, path.stat().st_size, lambda path=path: video.every(path, size, "--videos"))
+        Video(split, path.name, number, path.stat().st_size, functools.partial(video.every, path, size, "--videos"))
         for split, videos in splits.items()
         for number, path in enumerate(videos[:most])
     ]

@@ -15,6 +15,7 @@ if __name__ == "__main__":
 
     preemption.leave_at_once()
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def _write(found: Any, slots: np.ndarray, videos: list[tuple[str, str, int, int]
 
         for part in _parts(videos, chosen.batch):  # the same ones on resuming, so that the bits are the same
             left = [i for i, (split, name, _, _) in enumerate(part) if not doing.writer.has(split, name)]
-            made = doing.unless_stopped(lambda part=part: rolled_out(part)) if left else np.zeros(0)
+            made = doing.unless_stopped(functools.partial(rolled_out, part)) if left else np.zeros(0)
             if made is None:
                 return doing.stopped()
             for i in left:

@@ -24,7 +24,7 @@ from tests.running import ROOT
 
 
 def given(root, counts):
-    """Weights of a small SAVi, videos of so many frames, and the flags of a command for them."""
+    """Weights of a small SAVi, a video for each number of frames, and the flags of a command for them."""
     _, state, *_ = savi()
     save_file({name: np.asarray(array, np.float32) for name, array in state.items()}, root / "savi.safetensors")
     for i, count in enumerate(counts):
