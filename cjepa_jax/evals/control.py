@@ -228,7 +228,7 @@ def by_model(world: World, model: WorldModel, mpc: MPC, seed: int) -> Planned:
 
 
 def by_slots(
-    world: Acting, source: Any, objective: Any, *, params: Any, mpc: MPC, seed: int, memory: int = 0
+    world: Acting, source: Any, objective: Any, params: Any, *, mpc: MPC, seed: int, memory: int = 0
 ) -> Remembering:
     """Planning with a slot predictor that was trained on TrueSlots (`source`) of this world. `mpc` has its distance.
 
