@@ -381,6 +381,7 @@ def run(chosen, command: str) -> int:
         "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "version": f"{__version__}, jax {jax.__version__}",
     }  # fmt: skip
+    about |= {"tasks": f"frames of training's episodes, {chosen.ahead} apart"} if chosen.protocol else {}
     default = pathlib.Path(chosen.checkpoint, "control") if chosen.checkpoint else pathlib.Path("runs/control")
     with Workdir(chosen.workdir or default) as folder:
         print(page.as_text(table))
