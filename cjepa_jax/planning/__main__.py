@@ -140,7 +140,7 @@ def settings(chosen):
 def opened(chosen, mpc):
     """The world, name -> (kind, (world, seed) -> policy) of what plays with the network, and facts about it."""
     from cjepa_jax.data.worlds import acting
-    from cjepa_jax.evals import push_tasks
+    from cjepa_jax.evals import control, push_tasks
 
     gym = chosen.env.startswith("gym:")
     cls = getattr(acting, ENVIRONMENTS[chosen.env]) if chosen.env and not gym else None
@@ -151,7 +151,6 @@ def opened(chosen, mpc):
     from cjepa_jax.data import assemble
     from cjepa_jax.data.sources.true_slots import TrueSlots
     from cjepa_jax.data.worlds.acting.base import Acting
-    from cjepa_jax.evals import control
     from cjepa_jax.evals.gymnasium import Environment
     from cjepa_jax.loading import eval_config
     from cjepa_jax.loading.model import INIT, Restored
