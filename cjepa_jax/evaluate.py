@@ -11,7 +11,8 @@ both: --config.data.source=cjepa_jax.data.worlds:Blocks scores the run on anothe
 is set. "random" scores the network at initialisation from config.seed. Public weights and "random" have no config:
 --training names the one whose objective, data and mask they get (default: tiny). Random initialisations reported next
 to a result are of the same network, from scratch. Public weights whose predictor is not objective.predictor's are
-scored without one, so protocols that need predictions refuse them.
+scored without one, so protocols that need predictions refuse them. A published state dict of the masked slot predictor
+is scored with a --training of slots, such as configs/slots/clevrer.py (docs/SLOTS.md).
 
 --workdir gets results.json and report.html. Its default is RUN/evaluation, or runs/CONFIG-NAME for a checkpoint that
 does not belong to a run. Results that were finished there with the same parameters and settings are not computed again.
@@ -57,6 +58,7 @@ from cjepa_jax.errors import ConfigError, DataError, one_line
 from cjepa_jax.evals.base import Bench, Result
 from cjepa_jax.evals.parts import Parts
 from cjepa_jax.host import door, memory, paths
+from cjepa_jax.loading import slot_weights
 from cjepa_jax.loading.model import Restored
 from cjepa_jax.objectives.base import Masking
 from cjepa_jax.reports import evaluation as page
@@ -78,7 +80,8 @@ def main(config, workdir: str) -> int:
     protocols = {
         name: build.build(section, f"evals.protocols.{name}") for name, section in config.evals.protocols.items()
     }
-    model = Restored.of(config, checkpoint, cli.trust(), cli.reading())
+    model = slot_weights.of(config, checkpoint, cli.trust())
+    model = model or Restored.of(config, checkpoint, cli.trust(), cli.reading())
     for note in model.notes:
         print(one_line(note))
     if flags.FLAGS.workdir is None:

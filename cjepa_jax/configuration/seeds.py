@@ -56,6 +56,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "scenes of a benchmark": 1120,
     "masks of a peer": 1121,
     "objects of a promise": 1122,
+    "tasks from recorded episodes": 1123,
 }
 
 

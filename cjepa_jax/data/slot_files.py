@@ -9,7 +9,6 @@ names and lengths [frames, n]. --out must not hold slots yet.
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -17,13 +16,12 @@ from typing import BinaryIO
 import numpy as np
 
 from cjepa_jax import cli
+from cjepa_jax.data import slot_writer
 from cjepa_jax.data.formats import array_pickle
+from cjepa_jax.data.slot_writer import Videos
 from cjepa_jax.data.sources.slot_files import ARRAYS, INDEX
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.host import door
-from cjepa_jax.runtime.workdir import write_atomically
-
-Videos = dict[str, dict[str, tuple[int, int]]]  # split -> name -> (first frame, frames)
 
 
 def parser() -> cli.Parser:
@@ -63,7 +61,7 @@ def convert(given: dict[str, Path], out: Path) -> Videos:
     for name, path in given.items():
         found = _write(path, out / f"{name}.npy", 3 if name == "slots" else 2, videos if name != "slots" else None)
         videos = videos or found
-    _write_index(out, videos)
+    slot_writer.write_index(out, videos)
     return videos
 
 
@@ -71,47 +69,14 @@ def convert(given: dict[str, Path], out: Path) -> Videos:
 def writing(out: Path) -> Iterator[Callable[[str, str, np.ndarray], None]]:
     """Writes the folder `out` video by video, by a function of (split, name, slots [frames, K, D]). One is in memory.
 
+    An error leaves no slots in the folder. slot_writer.SlotWriter keeps finished videos.
+
     Raises: ConfigError for a folder that has slots already. DataError for slots of another shape than those before, for
       a name that a split has already, and where no video was written.
     """
-    if (out / INDEX).exists():
-        raise ConfigError(f"--out={out}: holds slots already")
-    out.mkdir(parents=True, exist_ok=True)
-    videos: Videos = {}
-    shape: list[int] = []  # frames so far, K, D
-    with door.replacing(out / "slots.npy") as file:
-
-        def write(split: str, name: str, slots: np.ndarray) -> None:
-            if name in videos.get(split, {}):
-                raise DataError(f"{name}: split {split} has a video of this name already")
-            if not len(slots):
-                raise DataError(f"{name}: has no frame")
-            if not shape:
-                shape.extend((0, *slots.shape[1:]))
-                _head(file, tuple(shape))
-            if slots.shape[1:] != tuple(shape[1:]):
-                raise DataError(f"{name}: has {list(slots.shape[1:])} slots and width, others {shape[1:]}")
-            file.write(np.ascontiguousarray(slots, np.float32).tobytes())
-            videos.setdefault(split, {})[name] = shape[0], len(slots)
-            shape[0] += len(slots)
-
-        yield write
-        if not videos:
-            raise DataError(f"{out}: there is no video")
-        _head(file, tuple(shape))
-    _write_index(out, videos)
-
-
-def _write_index(out: Path, videos: Videos) -> None:
-    index = {
-        split: {
-            "names": list(found),
-            "starts": [start for start, _ in found.values()],
-            "frames": [count for _, count in found.values()],
-        }
-        for split, found in videos.items()
-    }
-    write_atomically(out / INDEX, json.dumps(index))
+    with slot_writer.SlotWriter(out) as writer:
+        yield writer.write
+        writer.finish()
 
 
 def _write(path: Path, to: Path, axes: int, videos: Videos | None) -> Videos:
@@ -143,9 +108,8 @@ def _write(path: Path, to: Path, axes: int, videos: Videos | None) -> Videos:
 
 
 def _head(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    """Writes the header of a .npy file of float32. It has the same length for any number of frames (shape[0])."""
     file.seek(0)
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    file.write(slot_writer.head(list(shape)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from cjepa_jax.planning.mpc import MPC, Controller, WorldModel, of_slots
 
 World = Acting | Environment
 WEAK = "weak"  # a policy of some worlds
+SIMULATOR = "true simulator"  # the row of a planner with it
 FILM_GOAL = 90  # of 255: how much the goal's image is faded in a film
 
 
@@ -226,8 +227,13 @@ def by_model(world: World, model: WorldModel, mpc: MPC, seed: int) -> Planned:
     return Planned(Controller(model, mpc, world.action_size, seed), world.seen)
 
 
-def by_slots(world: Acting, source: Any, objective: Any, params: Any, mpc: MPC, seed: int) -> Remembering:
-    """Planning with a slot predictor that was trained on TrueSlots (`source`) of this world. `mpc` has its distance."""
+def by_slots(
+    world: Acting, source: Any, objective: Any, params: Any, *, mpc: MPC, seed: int, memory: int = 0
+) -> Remembering:
+    """Planning with a slot predictor that was trained on TrueSlots (`source`) of this world. `mpc` has its distance.
+
+    memory: the frames that a plan starts from. 0: objective.history. A rollout grows to that in either case.
+    """
     world = dataclasses.replace(world, size=LEAST_SIZE)  # no picture is used
     nothing = np.zeros(world.objects, bool)
 
@@ -235,7 +241,8 @@ def by_slots(world: Acting, source: Any, objective: Any, params: Any, mpc: MPC, 
         shown = world.scene(states, nothing)
         return {"slots": source.seen(shown["states"])[:, 0], "proprio": shown["proprio"]}
 
-    return Remembering(Controller(of_slots(objective, params), mpc, world.action_size, seed), look, objective.history)
+    controller = Controller(of_slots(objective, params), mpc, world.action_size, seed)
+    return Remembering(controller, look, memory or objective.history)
 
 
 def by_agent(world: Acting, modules: Modules, mpc: MPC, seed: int, mode: int) -> Planned:
@@ -276,7 +283,7 @@ def baselines(world: World, mpc: MPC, seed: int) -> dict[str, tuple[str, Policy]
     if WEAK in world.policies:
         policies[f"policy {WEAK}"] = ("floor", Behaving(world, WEAK, seed))
     policies["straight line"] = ("floor", Scripted(world.straight))
-    policies["true simulator"] = ("ceiling", by_simulator(world, mpc, seed))
+    policies[SIMULATOR] = ("ceiling", by_simulator(world, mpc, seed))
     if world.has_expert:
         policies["expert"] = ("ceiling", Scripted(world.expert))
     return policies

@@ -8,25 +8,50 @@
 
 --checkpoint is a run of objectives.savi or objectives.videosaur, published weights, or a folder of transformers'
 Dinov2Model. Videos of DIR/SPLIT/ are of the split SPLIT, those of a DIR without such folders of "train". Every frame is
-encoded, resized to the encoder's size without regard to its shape. A damaged video ends the command, which names it and
-writes nothing. --out is read by cjepa_jax.data.sources.slot_files:SlotFiles (configs/slots/clevrer.py), features by
-...feature_files:FeatureFiles.
+encoded, resized to the encoder's size without regard to its shape. --out is read by
+cjepa_jax.data.sources.slot_files:SlotFiles (configs/slots/clevrer.py), features by ...feature_files:FeatureFiles.
+
+A command that is killed, stopped by a signal (exit code 75) or ended by a damaged video keeps the finished videos in
+--out. The same command resumes. One with other weights, flags or videos is refused. --skip-damaged leaves out damaged
+videos and lists them in damaged.txt.
 """
 
+if __name__ == "__main__":
+    from cjepa_jax.runtime import preemption
+
+    preemption.leave_at_once()
+
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cjepa_jax import cli
-from cjepa_jax.data import assemble, slot_files, transforms
+from cjepa_jax.data import assemble, transforms
 from cjepa_jax.data.formats import video
 from cjepa_jax.data.sources import video_list
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.runtime.workdir import write_atomically
 
 SPLITS = ("train", "eval")  # of a run's source
-VIDEOS = "a folder of video files; without it a run's own data. A damaged video ends the command, which names it"
+DAMAGED = "damaged.txt"  # in the folder of slots: the videos that were left out
+VIDEOS = "a folder of video files; without it a run's own data"
+
+
+class Video(NamedTuple):
+    """A video that is to be encoded. number: its place in the split. bytes: of the file, 0 for a scene of a source.
+
+    frames: a function that opens it. It gives frames uint8 [H, W, 3], and raises DataError.
+    """
+
+    split: str
+    name: str
+    number: int
+    bytes: int
+    frames: Callable[[], Iterator[np.ndarray]]
 
 
 def parser() -> cli.Parser:
@@ -40,6 +65,7 @@ def parser() -> cli.Parser:
     flags.add_argument("--seed", type=int, default=0, help="of drawn slots: VideoSAUR's first ones, and --noise")
     flags.add_argument("--noise", action="store_true", help="draw SAVi's slots, as the public code does")
     flags.add_argument("--count", type=int, default=0, help="most videos of a split (0: all)")
+    flags.add_argument("--skip-damaged", "--skip_damaged", action="store_true", help="leave damaged videos out")
     flags.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
     return flags
 
@@ -52,7 +78,7 @@ def main(argv: list[str]) -> int:
             raise ConfigError(f"--{name}={getattr(chosen, name)}: must be at least 0")
     cli.set_up_logging("warning")
     cli.keep_compiled_code()
-    from cjepa_jax.extract import encoders  # JAX, after the settings above
+    from cjepa_jax.extract import encoders, work  # JAX, after the settings above
 
     given = dict(size=chosen.size, seed=chosen.seed, noise=chosen.noise, backbone=chosen.backbone or "")
     found, config = encoders.of(chosen.checkpoint, **given, trust=chosen.trust)
@@ -60,22 +86,63 @@ def main(argv: list[str]) -> int:
         raise ConfigError("--videos is missing: only a run has data")
     most = chosen.count or None
     videos = of_files(Path(chosen.videos), found.size, most) if chosen.videos else of_source(config, most)
-    counts: dict[str, int] = {}
-    with slot_files.writing(Path(chosen.out)) as write:
-        for split, name, frames in videos:
-            number = counts.get(split, 0)
-            write(split, name, found.encode(frames, number))
-            counts[split] = number + 1
+    with work.on(Path(chosen.out), made_with(chosen, videos), len(videos)) as doing:
+        damaged = encoded(doing, found, videos, skip=chosen.skip_damaged)
+        if damaged is None:
+            return doing.stopped()
+        lines = [f"{one.split}/{one.name}: {why}" for one, why in damaged]
+        if lines and doing.writer.videos:
+            write_atomically(doing.writer.out / DAMAGED, "\n".join(lines) + "\n")
+        doing.writer.finish()
     print(f"{chosen.checkpoint}: {found.about}")
-    for split, count in counts.items():
-        print(f"{chosen.out}: split {split}, {count} videos")
+    for split, kept in doing.writer.videos.items():
+        print(f"{chosen.out}: split {split}, {len(kept)} videos")
+    for line in lines:
+        print(f"left out: {line}")
     return 0
 
 
-def of_files(root: Path, size: int, most: int | None) -> Iterator[tuple[str, str, Iterator[np.ndarray]]]:
-    """(split, name, frames uint8 [H, W, 3]) of the first `most` videos of each split in a folder, or of all.
+def made_with(chosen: Any, videos: list[Video]) -> dict[str, Any]:
+    """What the slots depend on, by the names of SlotWriter's messages."""
+    from cjepa_jax.extract import checkpoint
 
-    Raises DataError, and ConfigError for a folder without videos, and for one with videos and folders of them.
+    def digest(path: Any) -> str:
+        return checkpoint.digest(*checkpoint.located(path))
+
+    return {
+        "--checkpoint of SHA-256": digest(chosen.checkpoint),
+        "--backbone of SHA-256": digest(chosen.backbone) if chosen.backbone else "",
+        **{f"--{name}": getattr(chosen, name) for name in ("size", "seed", "noise")},
+        "videos": [[f"{one.split}/{one.name}", f"{one.bytes} bytes"] for one in videos],
+    }
+
+
+def encoded(doing: Any, found: Any, videos: list[Video], skip: bool) -> list[tuple[Video, str]] | None:
+    """Encodes and writes the videos that are not written. Returns the damaged ones with the reasons, None if a signal
+    has stopped it. Without `skip` a damaged video raises DataError."""
+    damaged = []
+    for one in videos:
+        if doing.writer.has(one.split, one.name):
+            continue
+        try:
+            slots = doing.unless_stopped(lambda one=one: found.encode(doing.counted(one.frames()), one.number))
+        except DataError as error:
+            if not skip:
+                text = f"{doing.writer.count} videos are kept. The same command resumes, --skip-damaged leaves it out"
+                raise DataError(f"{error}. {text}") from error
+            damaged.append((one, str(error)))
+            doing.done()
+            continue
+        if slots is None:
+            return None
+        doing.write(one.split, one.name, slots)
+    return damaged
+
+
+def of_files(root: Path, size: int, most: int | None) -> list[Video]:
+    """The first `most` videos of each split in a folder, or all. Their frames are [size, size, 3].
+
+    Raises ConfigError for a folder without videos, and for one with videos and folders of them.
     """
     if not root.is_dir():
         raise ConfigError(f"--videos={root}: there is no such folder")
@@ -88,24 +155,30 @@ def of_files(root: Path, size: int, most: int | None) -> Iterator[tuple[str, str
         splits = {"train": beside}
     if not splits:
         raise ConfigError(f"--videos={root}: holds no video ({', '.join(video_list.SUFFIXES)})")
-    for split, videos in splits.items():
-        for path in videos[:most]:
-            yield split, path.name, video.every(path, size, "--videos")
+    return [
+        Video(split, path.name, number, path.stat().st_size, functools.partial(video.every, path, size, "--videos"))
+        for split, videos in splits.items()
+        for number, path in enumerate(videos[:most])
+    ]
 
 
 def _videos(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in video_list.SUFFIXES)
 
 
-def of_source(config, most: int | None) -> Iterator[tuple[str, str, Iterator[np.ndarray]]]:
+def of_source(config, most: int | None) -> list[Video]:
     """As `of_files`, of the scenes that the run of this config was trained and probed on."""
+    videos = []
     for split in SPLITS:
         source = assemble.make_source(config, split)
-        for i in range(len(source))[:most]:
+
+        def frames(i: int, source=source) -> Iterator[np.ndarray]:
             raw = source[i]["video"]
-            square = transforms.centre_square(*raw.shape[1:3])
-            yield split, str(i), iter(square.frames(raw, config.data.size))
+            return iter(transforms.centre_square(*raw.shape[1:3]).frames(raw, config.data.size))
+
+        videos += [Video(split, str(i), i, 0, functools.partial(frames, i)) for i in range(len(source))[:most]]
+    return videos
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.guard(lambda: main(sys.argv[1:])))
+    raise SystemExit(preemption.ended(cli.guard(lambda: main(sys.argv[1:]))))

@@ -1,6 +1,8 @@
 """What the flag --checkpoint of this package's commands names, and the objective of a run."""
 
 import functools
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,13 @@ from ml_collections import ConfigDict
 from cjepa_jax import optim, train_step
 from cjepa_jax.configuration import build
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.host import door
 from cjepa_jax.loading import pretrained
+from cjepa_jax.runtime import run_manifest
 from cjepa_jax.runtime.workdir import run_folder
 from cjepa_jax.types import Batch
+
+WEIGHTS = (".json", ".safetensors", ".bin")  # files of transformers' folders
 
 
 def located(checkpoint: str) -> tuple[Path, Path | None]:
@@ -25,6 +31,20 @@ def located(checkpoint: str) -> tuple[Path, Path | None]:
     if not there:
         raise ConfigError(f"--checkpoint={checkpoint}: there is no such file or folder")
     return path, folder
+
+
+def digest(path: Path, folder: Path | None) -> str:
+    """The first 16 hexadecimal digits of a SHA-256 over the files with what `located` has found: a file, the weights
+    and the config of a folder, or a run's config and its newest checkpoint. Raises OSError."""
+    if folder:
+        newest = max(door.steps(folder / "checkpoints"), default="")
+        files = [folder / "config.json", *sorted((folder / "checkpoints" / str(newest)).rglob("*"))]
+    elif path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in WEIGHTS)
+    else:
+        files, path = [path], path.parent
+    sums = {str(file.relative_to(folder or path)): run_manifest.sha256(file) for file in files if file.is_file()}
+    return hashlib.sha256(json.dumps(sums).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def built(config: ConfigDict) -> Any:

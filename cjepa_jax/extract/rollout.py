@@ -6,9 +6,16 @@
 As published, the videos' slots are kept and --frames are appended, by --skip interleaved sequences: 128 frames become
 160. --skip is that of the run's data, and CLEVRER's for a state dict, which does not say --history and --heads either.
 --score writes nothing: it predicts the last --frames of each video from those before them, and prints the error beside
-copying and constant velocity. Slots that are given or scored must be finite.
+copying and constant velocity. Slots that are given or scored must be finite. Killed, or stopped by a signal (exit code
+75), the command keeps the finished videos in --out, and the same command resumes.
 """
 
+if __name__ == "__main__":
+    from cjepa_jax.runtime import preemption
+
+    preemption.leave_at_once()
+
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from cjepa_jax import cli
-from cjepa_jax.data import slot_files
 from cjepa_jax.data.formats.files import read_json
 from cjepa_jax.data.sources.slot_files import INDEX, SlotFiles, opened, own_name
 from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.runtime import run_manifest
 
 LIMITS = {  # flag -> default, least, help
     "frames": (32, 1, "frames that are predicted"),
@@ -70,15 +77,45 @@ def main(argv: list[str]) -> int:
     if chosen.score:
         print(scores(found, slots, videos, chosen))
         return 0
-    with slot_files.writing(Path(chosen.out)) as write:
-        for part in _parts(videos, chosen.batch):
-            ends = np.stack([last(root, slots, video, given) for video in part])
-            whole = [np.array(slots[first : first + count]) for _, _, first, count in part]
-            made = roll(found, ends, chosen)
-            for (split, name, _, _), video, future in zip(part, whole, made, strict=True):
-                write(split, name, np.concatenate([video, future]))
+    return _write(found, slots, videos, chosen)
+
+
+def _write(found: Any, slots: np.ndarray, videos: list[tuple[str, str, int, int]], chosen: Any) -> int:
+    """Writes the videos with their futures. Returns the exit code."""
+    from cjepa_jax.extract import work
+
+    root, given = Path(chosen.slots), found.history * found.skip
+    with work.on(Path(chosen.out), made_with(root, found, chosen), len(videos)) as doing:
+
+        def rolled_out(part: list[tuple[str, str, int, int]]) -> np.ndarray:
+            return roll(found, np.stack([last(root, slots, video, given) for video in part]), chosen)
+
+        for part in _parts(videos, chosen.batch):  # the same ones on resuming, so that the bits are the same
+            left = [i for i, (split, name, _, _) in enumerate(part) if not doing.writer.has(split, name)]
+            made = doing.unless_stopped(functools.partial(rolled_out, part)) if left else np.zeros(0)
+            if made is None:
+                return doing.stopped()
+            for i in left:
+                split, name, first, count = part[i]
+                doing.write(split, name, np.concatenate([slots[first : first + count], made[i]]))
+            doing.saw(len(left) * chosen.frames)
+        doing.writer.finish()
     print(f"{chosen.out}: {len(videos)} videos, {chosen.frames} frames more in each")
     return 0
+
+
+def made_with(root: Path, found: Any, chosen: Any) -> dict[str, Any]:
+    """What the rollouts depend on, by the names of SlotWriter's messages. The slots' array is not read for it."""
+    from cjepa_jax.extract import checkpoint
+
+    array = (root / "slots.npy").stat()
+    return {
+        "--checkpoint of SHA-256": checkpoint.digest(*checkpoint.located(chosen.checkpoint)),
+        f"--slots' {INDEX} of SHA-256": run_manifest.sha256(root / INDEX)[:16],
+        "--slots' slots.npy of": [f"{array.st_size} bytes", f"time {array.st_mtime_ns}"],
+        **{f"--{name}": getattr(chosen, name) for name in ("split", "frames", "batch", "heads")},
+        "history and skip": [found.history, found.skip],
+    }
 
 
 def of_folder(root: Path, split: str) -> list[tuple[str, str, int, int]]:
@@ -146,4 +183,4 @@ def _parts(videos: list, count: int) -> list[list]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.guard(lambda: main(sys.argv[1:])))
+    raise SystemExit(preemption.ended(cli.guard(lambda: main(sys.argv[1:]))))

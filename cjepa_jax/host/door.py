@@ -244,6 +244,12 @@ def overwrite(path: str | os.PathLike) -> TextIO:
     return os.fdopen(number, "w", encoding="utf-8")
 
 
+def update(path: str | os.PathLike) -> BinaryIO:
+    """A file of bytes without a buffer, for reading and writing, created if it is missing, its content unchanged.
+    Raises as `append`."""
+    return os.fdopen(_writable(path, os.O_RDWR), "r+b", buffering=0)
+
+
 def lock_file(path: str | os.PathLike) -> TextIO:
     """A lock's file, opened for reading and appending, created if it is missing, its text unchanged. Raises as
     `append`."""

@@ -15,6 +15,7 @@ from cjepa_jax.objectives.slots import Pass, Slots, hidden_slots
 from cjepa_jax.types import Array, Batch, Params
 
 THRESHOLDS = {"published": 0.15, "attention": 0.0, "effects": 0.75, "gates": 0.5, "true": 0.5, "intervened": 0.5}
+UNLINKED = 0.95  # threshold of "effects" with quantile_of = "unlinked"
 TERMS = ("invariance", "sufficiency", "consistency", "gates")
 MOMENTUM = 0.99  # of the copy that measures effects, and of their quantile
 SAME = 1e-9  # mean squared difference up to which a slot is the same with and without the removed objects
@@ -37,13 +38,16 @@ class Ctt(Slots):
         "published": as the public code, see graphs.published. Slots are hidden after their first frame.
         "attention": more than an even share of the last block's attention.
         "effects": dropping the slot changes the prediction of a moving average of the model by more than the quantile
-          `threshold` of all such changes, which is a moving average too. So the share of edges is fixed.
+          `threshold` of all such changes, which is a moving average too. So the share of edges is fixed. With
+          quantile_of = "unlinked" it is the quantile of pairs that cannot interact, so their share of edges is fixed.
         "gates": learned gates of the edges (models.slot_gates), with a penalty on open ones.
         "true": the batch's graph, which a simulator gives: contacts of the whole clip.
         "intervened": batches with data.intervened = "rerender". j are the objects that the mask removes. What does not
           change without them, in the simulation, does not depend on them. Sufficiency is the error of the scene's
           future without them.
-      threshold: an edge is an entry above it (of "effects": the quantile). -1: the graph's own (THRESHOLDS).
+      threshold: an edge is an entry above it (of "effects": the quantile). -1: the graph's own (THRESHOLDS, UNLINKED).
+      quantile_of: of "effects", the pairs of slots whose quantile is the threshold. "all", or "unlinked": those that no
+        chain of contacts links in the clip (graphs.unlinked). The batch's graph says which these are, and nothing else.
       invariance, sufficiency, consistency, gates: weights of the terms. That of gates is relative: its term is the
         share of open gates times how much the loss grows when all are closed.
       start_epoch: terms count for scenes that have been drawn this often before.
@@ -53,6 +57,7 @@ class Ctt(Slots):
 
     graph: str = "attention"
     threshold: float = -1.0
+    quantile_of: str = "all"
     invariance: float = 0.2
     sufficiency: float = 0.1
     consistency: float = 0.0
@@ -71,6 +76,11 @@ class Ctt(Slots):
             options.number("objective.threshold", self.threshold)
         elif self.threshold != -1:
             options.number("objective.threshold", self.threshold, 0, 1, limit="in [0, 1), or -1")
+        if self.quantile_of not in ("all", "unlinked"):
+            raise ConfigError(f"objective.quantile_of = {self.quantile_of!r}: must be all or unlinked")
+        if self.quantile_of != "all" and self.graph != "effects":
+            text = f"is for objective.graph = 'effects', not {self.graph!r}"
+            raise ConfigError(f"objective.quantile_of = {self.quantile_of!r}: {text}")
         options.whole("objective.start_epoch", self.start_epoch, 0)
         if self.consistency and self.future < 2:
             raise ConfigError(f"objective.consistency = {self.consistency!r}: must be 0 where objective.future = 1")
@@ -92,7 +102,9 @@ class Ctt(Slots):
     @property
     def limit(self) -> float:
         """`threshold`, or the graph's own."""
-        return THRESHOLDS[self.graph] if self.threshold == -1 else float(self.threshold)
+        if self.threshold != -1:
+            return float(self.threshold)
+        return UNLINKED if self.quantile_of == "unlinked" else THRESHOLDS[self.graph]
 
     @property
     def removal(self) -> str:
@@ -117,7 +129,7 @@ class Ctt(Slots):
 
     def per_example_terms(self, params: Params, target: Params, extra: Params, batch: Batch, key: Array):
         """See objectives.base.PerExample."""
-        _need(batch, self.graph)
+        _need(batch, self.graph, self.quantile_of)
         found = self._pass(params, batch, key)
         terms, stats = self._terms(found, batch)
         shapes = jax.eval_shape(self._causal, (params, target, extra), batch, found)
@@ -144,7 +156,7 @@ class Ctt(Slots):
         density = losses.masked_mean(stats["edges"].astype(jnp.float32), valid[:, None, None] & stats["pairs"])
         metrics |= {"loss": total, "graph_density": density}
         if self.graph == "effects":
-            extra = _following(extra, stats["effects"], valid[:, None, None] & stats["pairs"], self.limit)
+            extra = _following(extra, stats["effects"], valid[:, None, None] & stats["null"], self.limit)
         return total, (metrics, extra)
 
     def next_target(self, params: Params, target: Params, step: Array) -> Params:
@@ -202,7 +214,10 @@ class Ctt(Slots):
             stats["closed"], stats["open"] = self._closed(params, found, batch), self._loss(clean, found, batch)
         stats |= {"edges": edges, "pairs": graphs.pairs(there)}
         if self.graph == "effects":
-            stats["effects"] = graph
+            stats["effects"], stats["null"] = graph, stats["pairs"]
+            if self.quantile_of == "unlinked":
+                assert batch.graph is not None  # see _need
+                stats["null"] = graphs.unlinked(batch.graph, there)
             stats |= {name: has & ready for name, has in stats.items() if name.startswith("has_")}
         return terms, stats
 
@@ -357,8 +372,10 @@ def _following(extra: Params, effects: Array, where: Array, quantile: float) -> 
     return jax.tree.map(lambda new, old: jnp.where(has, new, old), moved, dict(extra))
 
 
-def _need(batch: Batch, graph: str) -> None:
+def _need(batch: Batch, graph: str, quantile_of: str) -> None:
     """Raises ConfigError for a batch without what the graph is made of."""
+    if quantile_of == "unlinked" and batch.graph is None:
+        raise ConfigError("objective.quantile_of = 'unlinked': the scenes have no graph")
     if graph == "true" and batch.graph is None:
         raise ConfigError("objective.graph = 'true': the scenes have no graph")
     if graph == "intervened" and batch.intervened is None:

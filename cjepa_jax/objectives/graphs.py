@@ -17,6 +17,16 @@ def pairs(present: Bool[Array, "B K"]) -> Bool[Array, "B K K"]:
     return present[:, :, None] & present[:, None] & ~jnp.eye(present.shape[1], dtype=bool)
 
 
+def unlinked(graph: Bool[Array, "B K K"], present: Bool[Array, "B K"]) -> Bool[Array, "B K K"]:
+    """The ordered pairs that no chain of the graph's edges links, in either direction. With the contacts of a clip as
+    the graph, neither object of such a pair has an effect on the other in the clip."""
+    slots = present.shape[1]
+    reach = graph[:, :slots, :slots] | graph[:, :slots, :slots].mT | jnp.eye(slots, dtype=bool)
+    for _ in range(max(slots - 1, 1).bit_length()):  # each squaring doubles the length of the chains
+        reach = (reach.astype(jnp.float32) @ reach.astype(jnp.float32)) > 0
+    return pairs(present) & ~reach
+
+
 def published(attention: Float[Array, "B N N"], history: int, frames: int, slots: int) -> Float[Array, "B K K"]:
     """The graph of the public CTT code: attention of the first future frame, averaged over the T frames of the keys.
 

@@ -34,6 +34,7 @@ ENVIRONMENTS = {"nudge": "Nudge", "push": "Push", "rooms": "Rooms"}
 ENV = "rooms, push, nudge, or gym:ID. By default the world that the run was trained on"
 GOAL = "of --env=gym:ID: options of the reset that shows the goal, as JSON, or a file of episodes that end there"
 OPTIONS = "of --env=gym:ID: keyword arguments of gymnasium.make, as JSON"
+PROTOCOL = "published: Push-T as in arXiv 2602.11389. Other flags that are given count"
 VARY = "play also in the world with this option changed, such as speed=0.05. May be repeated"
 LIMITS = {  # flag -> default, least, most, help
     "episodes": (50, 1, 10_000, "tasks per seed"),
@@ -49,6 +50,7 @@ LIMITS = {  # flag -> default, least, most, help
     "samples": (128, 2, 100_000, "candidates per iteration"),
     "elites": (16, 2, 100_000, "best candidates (cem, icem, mppi)"),
     "iterations": (8, 1, 10_000, "iterations of a search"),
+    "ahead": (24, 1, 49, "frames from a start to its goal, of --protocol=published"),
     "batch": (0, 0, 10_000, "environments that are searched at a time. 0: all. Memory is proportional to it"),
 }
 
@@ -64,6 +66,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--planner", choices=("cem", "icem", "mppi", "gradient"), default="cem")
     parser.add_argument("--over", choices=("last", "sum"), default="sum", help="the cost: last state, or sum over all")
     parser.add_argument("--std", type=float, default=1.0, help="of the first candidates' actions (default: 1)")
+    parser.add_argument("--protocol", choices=("published",), help=PROTOCOL)
     parser.add_argument("--vary", action="append", default=[], metavar="NAME=VALUE", help=VARY)
     parser.add_argument("--agent", action="store_true", help="critic, policy and memory beside the planner")
     parser.add_argument("--workdir", type=cli.path_argument, metavar="DIR")
@@ -71,6 +74,11 @@ def main(argv: list[str]) -> int:
     for name, (default, _, _, text) in LIMITS.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: {default})")
     chosen = parser.parse_args(argv)
+    if chosen.protocol:
+        from cjepa_jax.evals import push_tasks
+
+        parser.set_defaults(**push_tasks.SETTINGS)
+        chosen = parser.parse_args(argv)
     for name, (_, least, most, _) in LIMITS.items():
         if not least <= getattr(chosen, name) <= most:
             raise ConfigError(f"--{name}={getattr(chosen, name)}: must be within {least} and {most}")
@@ -93,6 +101,11 @@ def check_env(chosen):
         raise ConfigError(f"--env={chosen.env}: must be {', '.join(ENVIRONMENTS)} or gym:ID")
     if chosen.agent and gym:
         raise ConfigError(f"--agent: needs a world of this package, not --env={chosen.env}")
+    if chosen.ahead != LIMITS["ahead"][0] and not chosen.protocol:
+        raise ConfigError(f"--ahead={chosen.ahead}: is for --protocol=published")
+    for name in ("task", "vary", "agent"):
+        if getattr(chosen, name) and chosen.protocol:
+            raise ConfigError(f"--{name}: not with --protocol={chosen.protocol}, whose tasks are recorded ones of Push")
     for name in ("goal", "options"):
         if getattr(chosen, name) and not gym:
             raise ConfigError(f"--{name}={getattr(chosen, name)}: is for --env=gym:ID")
@@ -127,16 +140,17 @@ def settings(chosen):
 def opened(chosen, mpc):
     """The world, name -> (kind, (world, seed) -> policy) of what plays with the network, and facts about it."""
     from cjepa_jax.data.worlds import acting
+    from cjepa_jax.evals import control, push_tasks
 
     gym = chosen.env.startswith("gym:")
     cls = getattr(acting, ENVIRONMENTS[chosen.env]) if chosen.env and not gym else None
     if not chosen.checkpoint:
         world = environment(chosen, chosen.size) if gym else cls(size=chosen.size, split="test")
+        push_tasks.require(world, bool(chosen.protocol))
         return world, {}, {"checkpoint": "none"}
     from cjepa_jax.data import assemble
     from cjepa_jax.data.sources.true_slots import TrueSlots
     from cjepa_jax.data.worlds.acting.base import Acting
-    from cjepa_jax.evals import control
     from cjepa_jax.evals.gymnasium import Environment
     from cjepa_jax.loading import eval_config
     from cjepa_jax.loading.model import INIT, Restored
@@ -163,6 +177,7 @@ def opened(chosen, mpc):
         world = cls(size=config.data.size)
     if not isinstance(world, Acting | Environment):
         raise ConfigError(f"--checkpoint={path}: {type(world).__name__} has no actions: name a world with --env")
+    mpc = push_tasks.scaled(mpc, world) if chosen.protocol else mpc
     about = {"checkpoint": f"{path}, step {restored.about['step']}", **described(mpc, world)}
     fits_planner(chosen, objective)
     if chosen.agent:
@@ -175,7 +190,8 @@ def opened(chosen, mpc):
 
     def player(state):
         if slots:
-            return lambda own, seed: control.by_slots(own, source, objective, params=state.params, mpc=mpc, seed=seed)
+            given = dict(params=state.params, mpc=mpc, memory=1 if chosen.protocol else objective.history)
+            return lambda own, seed: control.by_slots(own, source, objective, **given, seed=seed)
         of, memory = (objective.latents, objective.predict), getattr(objective, "history", 1)
         model = WorldModel.of(*of, state.params, state.extra, memory)
         return lambda own, seed: control.by_model(own, model, mpc, seed)
@@ -326,23 +342,28 @@ def run(chosen, command: str) -> int:
     from tqdm import tqdm
 
     from cjepa_jax import __version__
-    from cjepa_jax.evals import control
+    from cjepa_jax.evals import control, push_tasks
     from cjepa_jax.reports import control as page
     from cjepa_jax.runtime.workdir import Workdir
 
     mpc = settings(chosen)
     world, models, about = opened(chosen, mpc)
     task = task_of(chosen, world)
+    left_out = (control.SIMULATOR,) if chosen.protocol else ()  # it would take an hour per seed
     rows: dict[str, list] = {}
     films, seeds = {}, range(chosen.seed, chosen.seed + chosen.seeds)
     worlds = worlds_of(chosen, world)
-    policies = len(control.baselines(world, mpc, 0)) + len(models)
+    policies = len(control.baselines(world, mpc, 0)) + len(models) - len(left_out)
     with tqdm(total=len(worlds) * policies * chosen.seeds * chosen.steps, unit="frame", mininterval=1) as bar:
         for seed, (where, one) in itertools.product(seeds, worlds.items()):
             own = control.drawn_from(one, seed, chosen.episodes)
-            tasks = control.draw_tasks(own, task, chosen.episodes)
+            if chosen.protocol:
+                tasks = push_tasks.drawn(one, seed, chosen.episodes, chosen.ahead)
+            else:
+                tasks = control.draw_tasks(own, task, chosen.episodes)
             players = {name: (kind, made(own, seed)) for name, (kind, made) in models.items()}
-            for name, (kind, policy) in (players | control.baselines(own, mpc, seed)).items():
+            players |= {name: row for name, row in control.baselines(own, mpc, seed).items() if name not in left_out}
+            for name, (kind, policy) in players.items():
                 bar.set_description(f"seed {seed}, {name}{where}")
                 started = time.perf_counter()
                 trials = control.play(own, tasks, policy, chosen.steps, bar.update)
@@ -359,6 +380,7 @@ def run(chosen, command: str) -> int:
         "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "version": f"{__version__}, jax {jax.__version__}",
     }  # fmt: skip
+    about |= {"tasks": f"frames of training's episodes, {chosen.ahead} apart"} if chosen.protocol else {}
     default = pathlib.Path(chosen.checkpoint, "control") if chosen.checkpoint else pathlib.Path("runs/control")
     with Workdir(chosen.workdir or default) as folder:
         print(page.as_text(table))

@@ -83,6 +83,17 @@ def _wake(number: int, frame: FrameType | None) -> None:
     """An empty handler, which is needed for C to write to the pipe. The thread at its other end reacts."""
 
 
+def ended(code: int) -> int:
+    """Returns the exit code of a command whose work is saved. If a signal stopped it (PREEMPTED), ends the process.
+
+    Python's clean-up is left out: after work that was broken off, such as a compilation, destructors of C++ have
+    crashed.
+    """
+    if code == PREEMPTED:
+        _flush_and_leave()
+    return code
+
+
 def _flush_and_leave() -> None:
     try:
         sys.stdout.flush()

@@ -69,7 +69,8 @@ class Workdir:
         if any("\ud800" <= letter <= "\udfff" for letter in str(self.path)):  # bytes that Python could not decode
             name = str(self.path).encode("ascii", "replace").decode()
             raise ConfigError(f"workdir = {name}: is not ASCII, and the locale is not UTF-8: set LC_ALL=C.UTF-8")
-        if found := [letter for letter in PATTERN if letter in str(self.path)]:
+        found = [letter for letter in PATTERN if letter in str(self.path)]
+        if found and self._config is not None:
             raise ConfigError(f"{self._named}: has {' '.join(found)} in its path, where checkpoints would be lost")
         try:
             self.path.mkdir(parents=True, exist_ok=True)

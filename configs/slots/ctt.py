@@ -6,6 +6,7 @@
 `start_epoch` is a third of the training, as in the public code (10 of 30 epochs). See docs/SLOTS.md.
 
     --config.objective.graph=attention      or published, gates, true
+    --config.objective.quantile_of=unlinked of effects: above those of pairs that cannot interact
     --config.objective.graph=intervened --config.data.intervened=rerender
     --config.objective.invariance=0.02 --config.objective.sufficiency=0.01     weaker, or 0.002 and 0.001
 """
@@ -19,6 +20,7 @@ def get_config():
         config.objective.type = "cjepa_jax.objectives.ctt:Ctt"
         config.objective.graph = "effects"
         config.objective.threshold = -1.0  # the graph's own
+        config.objective.quantile_of = "all"
         config.objective.invariance = 0.2
         config.objective.sufficiency = 0.1
         config.objective.consistency = 0.0

@@ -56,6 +56,7 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "scenes of a benchmark": 0,
     "masks of a peer": 1,
     "objects of a promise": 0,
+    "tasks from recorded episodes": 0,
 }
 NUMBERS = (0, 1, 2, 3, 4, 5, 7, 21, 1001, 2**32 - 1, 2**32, 2**63)
 OF_SCENES = {  # purpose -> the words behind the seed, from two numbers. The seeds that finished data depend on

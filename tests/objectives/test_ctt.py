@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
 from cjepa_jax import microbatch
 from cjepa_jax.errors import ConfigError
@@ -127,6 +128,60 @@ def test_before_its_epoch_no_term_is_added():
     late = dataclasses.replace(objective, start_epoch=1)
     early = jax.jit(lambda p: late.loss(p, *state[1:], given("true"), jax.random.key(0), 0))(state[0])
     np.testing.assert_allclose(early[0], early[1][0]["loss/history"] + early[1][0]["loss/future"], rtol=1e-6)
+
+
+def test_unlinked_pairs_are_those_of_different_groups_of_contacts():
+    rng = np.random.default_rng(0)
+    contacts = rng.random((40, 6, 6)) < 0.12
+    contacts[0] = np.eye(6, k=1)  # a chain of all
+    there = rng.random((40, 6)) < 0.8
+    found = np.asarray(graphs.unlinked(jnp.asarray(contacts), jnp.asarray(there)))
+    for b in range(40):
+        groups = connected_components(contacts[b], directed=False)[1]
+        wanted = (groups[:, None] != groups) & there[b][:, None] & there[b]
+        np.testing.assert_array_equal(found[b], wanted)
+    assert not found[0].any() and 0 < found.mean() < 1
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_planted_effects_are_found_by_the_quantile_of_pairs_that_cannot_interact_however_many_there_are(share):
+    """Effects of unlinked pairs are noise, those of linked ones larger. All pairs' quantile finds a quarter."""
+    rng, shape, edges = np.random.default_rng(1), (64, 6, 6), {}
+    there = jnp.ones(shape[:2], bool)
+    extra = {name: {"quantile": jnp.zeros(()), "seen": jnp.zeros(())} for name in ("all", "unlinked")}
+    for _ in range(60):
+        group = rng.random((64, 6)) < share  # whose members touch each other
+        linked = group[:, :, None] & group[:, None] & ~np.eye(6, dtype=bool)
+        effects = jnp.asarray(np.where(linked, rng.uniform(5, 50, shape), rng.exponential(1, shape)), jnp.float32)
+        null = graphs.unlinked(jnp.asarray(linked), there)
+        for name, where in (("all", graphs.pairs(there)), ("unlinked", null)):
+            objective = dataclasses.replace(CTT, graph="effects", quantile_of=name)
+            extra[name] = ctt._following(extra[name], effects, where, objective.limit)
+            edges[name] = np.asarray(effects > extra[name]["quantile"] / extra[name]["seen"])
+    off = ~np.eye(6, dtype=bool) & np.ones(shape, bool)
+    np.testing.assert_allclose(edges["all"][off].mean(), 0.25, atol=0.05)
+    assert edges["unlinked"][linked].mean() == 1
+    np.testing.assert_allclose(edges["unlinked"][off & ~linked].mean(), 0.05, atol=0.03)
+
+
+def test_the_threshold_of_unlinked_pairs_is_their_quantile_and_needs_a_graph():
+    objective = dataclasses.replace(CTT, graph="effects", quantile_of="unlinked")
+    state, scenes = objective.init(jax.random.key(0), given("effects")), given("effects")
+
+    @jax.jit
+    def once(params, target, extra):
+        after = objective.loss(params, target, extra, scenes, jax.random.key(0), 0)[1][1]
+        found = objective._pass(params, scenes, jax.random.key(0))
+        return after, objective._graph(target, extra, scenes, found)[0], found.present[:, 0, :4]
+
+    extra, shown, there = jax.tree.map(np.asarray, once(*state))
+    null = there[:, :, None] & there[:, None] & ~np.eye(4, dtype=bool)
+    null[:, 0, 1] = null[:, 1, 0] = False  # the only contact
+    quantile = extra["quantile"] / extra["seen"]
+    np.testing.assert_allclose(quantile, np.quantile(shown[null], 0.95), rtol=1e-4)
+    bare = dataclasses.replace(batch(), graph=None)
+    with pytest.raises(ConfigError, match="^objective.quantile_of = 'unlinked': the scenes have no graph$"):
+        objective.per_example_terms(state[0], state[1], state[2], bare, jax.random.key(0))
 
 
 def test_slices_give_the_loss_and_the_gradient_of_the_whole_batch():
@@ -260,6 +315,11 @@ def test_terms_are_added_in_one_order_in_every_process():
         ({"invariance": -1}, "objective.invariance = -1: must be a number of at least 0"),
         ({"graph": "effects", "threshold": 1.5}, "objective.threshold = 1.5: must be in [0, 1), or -1"),
         ({"graph": "effects", "threshold": -0.5}, "objective.threshold = -0.5: must be in [0, 1), or -1"),
+        ({"graph": "effects", "quantile_of": "x"}, "objective.quantile_of = 'x': must be all or unlinked"),
+        (
+            {"graph": "true", "quantile_of": "unlinked"},
+            "objective.quantile_of = 'unlinked': is for objective.graph = 'effects', not 'true'",
+        ),
         ({"start_epoch": 0.5}, "objective.start_epoch = 0.5: must be a whole number, at least 0"),
         ({"future": 1}, "objective.consistency = 0.3: must be 0 where objective.future = 1"),
     ],

@@ -185,6 +185,11 @@ def test_a_policy_remembers_the_last_frames_and_the_actions_between_them():
     np.testing.assert_allclose(second["actions"], 0.1)
     np.testing.assert_array_equal(third["slots"], np.stack([look[t]["slots"] for t in (2, 3, 4)], 1))
     np.testing.assert_allclose(third["actions"], 0.2)
+    alone = control.by_slots(world, SOURCE, *model()[:2], mpc=MPC_, seed=0, memory=1)
+    alone.controller = Noted()
+    control.play(world, tasks, alone, 6)
+    assert [seen["slots"].shape for seen in alone.controller.shown] == [(2, 1, 3, 16)] * 3
+    assert all(seen["actions"].shape == (2, 0, 2) for seen in alone.controller.shown)
     assert policy.controller.goals["slots"].shape == (2, 1, 3, 16)
     np.testing.assert_array_equal(policy.controller.goals["slots"][:, 0], policy.look(tasks.goals)["slots"])
 
@@ -210,6 +215,19 @@ def test_the_command_plans_with_a_trained_slot_predictor(tmp_path):
     assert command.main([f"--checkpoint={run}", *few.split()]) == 0
     rows = {row["name"]: row["kind"] for row in json.loads((run / "control/results.json").read_text())["rows"]}
     assert rows["trained"] == "result" and rows["random init 0"] == "floor" and rows["policy weak"] == "floor"
+    few = "--protocol=published --episodes=2 --seeds=1 --steps=4 --samples=8 --elites=4 --iterations=1 --inits=0"
+    assert command.main([f"--checkpoint={run}", *few.split(), f"--workdir={tmp_path / 'published'}"]) == 0
+    report = json.loads((tmp_path / "published" / "results.json").read_text())
+    assert {"trained", "nothing"} <= {row["name"] for row in report["rows"]} and "horizon=25" in str(report["about"])
+    assert control.SIMULATOR not in {row["name"] for row in report["rows"]}
+    for more, message in (
+        (["--task=episode"], "--task: not with --protocol=published"),
+        (["--vary=target=False"], "--vary: not with --protocol=published"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            command.main([f"--checkpoint={run}", "--protocol=published", *more])
+    with pytest.raises(ConfigError, match="--ahead=25: is for --protocol=published"):
+        command.main([f"--checkpoint={run}", "--ahead=25"])
 
 
 def test_what_cannot_be_planned_with_is_refused_in_one_line():

@@ -1,0 +1,72 @@
+"""Work on many videos: it is shown, stopped by a signal, and resumed."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from cjepa_jax.data.slot_writer import SlotWriter
+from cjepa_jax.errors import PREEMPTED
+from cjepa_jax.runtime.preemption import Signals
+
+Result = TypeVar("Result")
+
+
+class Work:
+    """Writes slots of `total` videos. A stop signal ends `unless_stopped`, and with it the work.
+
+    Attributes:
+      writer: the folder, with the videos that an earlier process has written.
+    """
+
+    def __init__(self, writer: SlotWriter, signals: Signals, bar: tqdm, total: int):
+        self.writer, self.total = writer, total
+        self._signals, self._bar = signals, bar
+        self._frames, self._began = 0, time.monotonic()
+
+    def unless_stopped(self, work: Callable[[], Result]) -> Result | None:
+        """The result of `work`. None if a signal stops it, or has come."""
+        return self._signals.unless_stopped(work)
+
+    def counted(self, frames: Iterable[Any]) -> Iterator[Any]:
+        """The same frames, which are counted for the display."""
+        for frame in frames:
+            yield frame
+            self.saw(1)
+
+    def saw(self, frames: int) -> None:
+        """More frames are done."""
+        self._frames += frames
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        self._bar.set_postfix_str(f"{self._frames / seconds:.1f} frames/s", refresh=False)
+        self._bar.update(0)
+
+    def write(self, split: str, name: str, slots: Any) -> None:
+        """Writes a video's slots. Raises as SlotWriter.write."""
+        self.writer.write(split, name, slots)
+        self.done()
+
+    def done(self) -> None:
+        """One more video is done."""
+        self._bar.update(1)
+
+    def stopped(self) -> int:
+        """Says that a signal has stopped the work. Returns the exit code."""
+        signal = self._signals.received
+        text = f"stopped by {signal.name if signal else 'a signal'}: {self.writer.out} keeps {self.writer.count} of"
+        self._bar.close()
+        print(f"{text} {self.total} videos. The same command resumes")
+        return PREEMPTED
+
+
+@contextlib.contextmanager
+def on(out: Path, settings: Mapping[str, Any], total: int) -> Iterator[Work]:
+    """The work on a folder that is made with these settings (see SlotWriter). Raises as SlotWriter."""
+    with Signals() as signals, SlotWriter(out, settings) as writer, logging_redirect_tqdm():
+        begun = writer.count
+        with tqdm(total=total, initial=begun, unit="video", smoothing=0.05, mininterval=1) as bar:
+            yield Work(writer, signals, bar, total)

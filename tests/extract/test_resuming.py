@@ -1,0 +1,148 @@
+"""Extraction and rollouts that are killed, stopped or ended by a damaged video keep what is finished, and resume."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cjepa_jax.data.formats import video
+from cjepa_jax.data.sources.slot_files import SlotFiles
+from cjepa_jax.errors import PREEMPTED, ConfigError, DataError
+from cjepa_jax.extract import __main__ as command
+from cjepa_jax.extract import rollout
+from tests.data import clips
+from tests.extract.test_extract import frames
+from tests.extract.test_rollout import files, flags  # noqa: F401
+from tests.models.test_slot_encoders import savi
+from tests.running import ROOT
+
+
+def given(root, counts):
+    """Weights of a small SAVi, a video for each number of frames, and the flags of a command for them."""
+    _, state, *_ = savi()
+    save_file({name: np.asarray(array, np.float32) for name, array in state.items()}, root / "savi.safetensors")
+    for i, count in enumerate(counts):
+        clips.write(root / "videos" / f"{i}.avi", frames(count, 40))
+    return [f"--checkpoint={root / 'savi.safetensors'}", f"--videos={root / 'videos'}"]
+
+
+def same(one, other):
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in ("slots.npy", "videos.json"))
+
+
+def test_a_damaged_video_ends_the_command_which_keeps_the_others_and_resumes(tmp_path, capsys):
+    flags = given(tmp_path, [3, 4, 5])
+    assert command.main([*flags, f"--out={tmp_path / 'whole'}"]) == 0
+    damaged, out = tmp_path / "videos" / "1.avi", [f"--out={tmp_path / 'out'}"]
+    good = damaged.read_bytes()
+    damaged.write_bytes(bytes(len(good)))
+    with pytest.raises(DataError, match=r"1.avi: .*\. 1 videos are kept. .* --skip-damaged leaves it out$") as error:
+        command.main([*flags, *out])
+    assert "\n" not in str(error.value) and not (tmp_path / "out" / "videos.json").exists()
+    damaged.write_bytes(good)
+    assert command.main([*flags, *out]) == 0
+    assert same(tmp_path / "out", tmp_path / "whole")
+    damaged.write_bytes(bytes(len(good)))
+    capsys.readouterr()
+    assert command.main([*flags, f"--out={tmp_path / 'rest'}", "--skip_damaged", "--noise"]) == 0
+    assert "left out: train/1.avi: " in capsys.readouterr().out
+    assert (tmp_path / "rest" / "damaged.txt").read_text().startswith("train/1.avi: ")
+    damaged.write_bytes(good)
+    assert command.main([*flags, f"--out={tmp_path / 'drawn'}", "--noise"]) == 0
+    rest, drawn = (SlotFiles("train", str(tmp_path / name), frames=1) for name in ("rest", "drawn"))
+    kept = [np.stack([source[i]["video"] for i in range(len(source))]) for source in (rest, drawn)]
+    np.testing.assert_array_equal(kept[0], np.delete(kept[1], slice(3, 7), 0))  # a video's noise is that of its place
+
+
+def test_without_a_good_video_there_is_no_folder(tmp_path):
+    flags = given(tmp_path, [])
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "0.avi").write_bytes(b"no video")
+    with pytest.raises(DataError, match="there is no video"):
+        command.main([*flags, f"--out={tmp_path / 'out'}", "--skip-damaged"])
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+def test_a_signal_keeps_the_finished_videos_and_a_changed_command_is_refused(tmp_path, monkeypatch, capsys):
+    flags, every, seen = given(tmp_path, [3, 4, 5]), video.every, []
+    assert command.main([*flags, f"--out={tmp_path / 'whole'}"]) == 0
+    out = f"--out={tmp_path / 'out'}"
+
+    def stopped(path, size, where):
+        for number, frame in enumerate(every(path, size, where)):
+            seen.append(path.name)
+            yield frame
+            if (path.name, number) == ("1.avi", 2):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "every", stopped)
+        assert command.main([*flags, out]) == PREEMPTED
+    assert seen == ["0.avi"] * 3 + ["1.avi"] * 3
+    assert "stopped by SIGTERM: " in (printed := capsys.readouterr().out) and "keeps 1 of 3 videos" in printed
+    weights = tmp_path / "other.safetensors"
+    weights.write_bytes((tmp_path / "savi.safetensors").read_bytes() + b" ")
+    for more, text in (
+        (["--seed=1"], "begun with --seed = 0, not 1"),
+        (["--noise"], "begun with --noise = False, not True"),
+        (["--count=2"], "begun with 3 videos, not 2"),
+    ):
+        with pytest.raises(ConfigError, match=text) as error:
+            command.main([*flags, out, *more])
+        assert "\n" not in str(error.value)
+    _, state, *_ = savi()
+    save_file({n: 2 * np.asarray(x, np.float32) for n, x in state.items()}, weights)
+    with pytest.raises(ConfigError, match="begun with --checkpoint of SHA-256 = [0-9a-f]{16}, not [0-9a-f]{16}"):
+        command.main([f"--checkpoint={weights}", *flags[1:], out])
+    monkeypatch.setattr(video, "every", lambda path, *more: seen.append(path.name) or every(path, *more))
+    seen.clear()
+    assert command.main([*flags, out]) == 0
+    assert seen == ["1.avi", "2.avi"] and same(tmp_path / "out", tmp_path / "whole")
+
+
+def test_rollouts_resume_with_the_same_bits(files, tmp_path, monkeypatch):  # noqa: F811
+    out, rolled, calls = tmp_path / "out", rollout.roll, []
+    assert rollout.main(flags(files, f"--out={tmp_path / 'whole'}", "--batch=1")) == 0
+
+    def second_fails(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise DataError("ended")
+        return rolled(*args)
+
+    monkeypatch.setattr(rollout, "roll", second_fails)
+    with pytest.raises(DataError, match="ended"):
+        rollout.main(flags(files, f"--out={out}", "--batch=1"))
+    with pytest.raises(ConfigError, match="begun with --batch = 1, not 2"):
+        rollout.main(flags(files, f"--out={out}", "--batch=2"))
+    assert rollout.main(flags(files, f"--out={out}", "--batch=1")) == 0
+    assert len(calls) == 3 and same(out, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_commands_that_are_killed_at_random_moments_lose_nothing_that_was_finished(tmp_path):
+    flags, draw = given(tmp_path, [200] * 16), random.Random(0)
+    out, output, kept = tmp_path / "out", tmp_path / "output", [0]
+    argv = [sys.executable, "-m", "cjepa_jax.extract", *flags]
+    subprocess.run([*argv, f"--out={tmp_path / 'whole'}"], cwd=ROOT, check=True, capture_output=True)
+    for number in (*[signal.SIGKILL, signal.SIGTERM] * 3, None):
+        with output.open("w") as stream:
+            started = subprocess.Popen([*argv, f"--out={out}"], cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+            while started.poll() is None and "/16 " not in output.read_text():
+                time.sleep(0.02)
+            if number:
+                time.sleep(draw.uniform(0, 5))
+                started.send_signal(number)
+            code = started.wait(300)
+        if (out / "videos.json").exists():
+            break  # perhaps killed on the way out
+        assert code == (PREEMPTED if number == signal.SIGTERM else -number), output.read_text()
+        kept.append(len((out / "slots.jsonl").read_text().splitlines()) - 1 if (out / "slots.jsonl").exists() else 0)
+        assert kept[-1] >= kept[-2]
+    assert max(kept) > 0 and same(out, tmp_path / "whole"), (code, kept)
