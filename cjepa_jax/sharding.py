@@ -176,11 +176,11 @@ def _axes(entry: Any) -> tuple[str, ...]:
 
 
 def on_mesh(mesh: Mesh, function: Callable) -> Callable:
-    """`function`, to be jitted, with the mesh set as context for `pin`.
+    """`function`, to be jitted, with the mesh set as context for `pin` and `singular.values`.
 
-    If no parameter is sharded, returns `function` unchanged.
+    On one device, returns `function` unchanged.
     """
-    if mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
+    if mesh.size == 1:
         return function
 
     def traced(*args):
