@@ -34,7 +34,6 @@ SECTIONS = (*("device", "attention", "step", "svd", "profile", "parts", "optimiz
 OPTIM = argparse.Namespace(clip=0.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05, freeze=())
 RATE = 1e-4
 OBJECTS = 4  # in each made-up scene
-ERRORS = ("value", "gradient")  # of SIGReg, where the spectrum is steep
 
 
 @dataclasses.dataclass
@@ -162,11 +161,11 @@ class Subject:
                 try:
                     function, triangle = measuring.sigreg_by(algorithm), measuring.of_the_triangle(algorithm)
                     ms = 1e3 * measuring.median(function, x, count=3)
-                    found = zip(function(steep), exact, strict=True)
+                    value, gradient = map(measuring.distance, function(steep), exact)
                     report.say(
                         "algorithm", of=algorithm, rows=rows, with_gradient_ms=ms,
                         of_the_triangle_ms=1e3 * measuring.median(triangle, x, count=3),
-                        **{f"{name}_error": measuring.distance(*each) for name, each in zip(ERRORS, found, strict=True)},
+                        value_error=value, gradient_error=gradient,
                     )  # fmt: skip
                 except (NotImplementedError, ValueError, jax.errors.JaxRuntimeError) as error:
                     report.say("no algorithm", of=algorithm, rows=rows, error=str(error)[:100])

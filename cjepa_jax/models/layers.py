@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from cjepa_jax import sharding
 from cjepa_jax.models.attention import attention, einsum
-from cjepa_jax.models.matmul import product
+from cjepa_jax.models.matmul import biased, of_layer
 from cjepa_jax.models.position_encoding import rotate
 from cjepa_jax.types import Array
 
@@ -33,6 +33,7 @@ class Dense(nn.Module):
 
     Attributes: features. dtype of the product. axis: the mesh axis that divides the features (see sharding). result:
     the type of the output, None for `dtype`. Inputs of a loss keep the float32 in which the product is accumulated.
+    Others leave it in `dtype` on an accelerator (see matmul.of_layer).
     kernel_init: another initialiser of the kernel.
 
     The input is flattened to two axes first: XLA:CPU computes the weight gradient of a 3-D input several times slower.
@@ -48,10 +49,10 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch {self.features}"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        out = product("mk,kn->mn", x.reshape(-1, x.shape[-1]), kernel, self.dtype)
-        out = sharding.pin(out, sharding.SCENES, self.axis)
         dtype = self.dtype if self.result is None else self.result
-        return (out + bias).astype(dtype).reshape(*x.shape[:-1], self.features)
+        out = of_layer("mk,kn->mn", x.reshape(-1, x.shape[-1]), kernel, self.dtype, dtype)
+        out = sharding.pin(out, sharding.SCENES, self.axis)
+        return biased(out, bias, dtype).reshape(*x.shape[:-1], self.features)
 
 
 class Heads(nn.Module):
@@ -70,10 +71,11 @@ class Heads(nn.Module):
         x2 = x.reshape(-1, width)
         if sharding.divided("tensor"):  # by heads: the flat kernel's columns have another order
             kernel, bias = sharding.pin(kernel, "tensor", None).reshape(width, *split), bias.reshape(split)
-            out = product("mk,kphd->mphd", x2, sharding.pin(kernel, None, None, "tensor", None), self.dtype)
+            kernel, spec = sharding.pin(kernel, None, None, "tensor", None), "mk,kphd->mphd"
+            out = of_layer(spec, x2, kernel, self.dtype, self.dtype)
         else:
-            out = sharding.pin(product("mk,kn->mn", x2, kernel, self.dtype), sharding.SCENES, None)
-        out = (out + bias).astype(self.dtype).reshape(*x.shape[:2], *split).transpose(2, 0, 3, 1, 4)
+            out = sharding.pin(of_layer("mk,kn->mn", x2, kernel, self.dtype, self.dtype), sharding.SCENES, None)
+        out = biased(out, bias, self.dtype).reshape(*x.shape[:2], *split).transpose(2, 0, 3, 1, 4)
         return sharding.pin(out, None, sharding.SCENES, "tensor")
 
 
