@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from cjepa_jax.models.encoder import Encoder
-from cjepa_jax.models.layers import Dense
+from cjepa_jax.models.layers import Dense, Mlp
 from cjepa_jax.models.matmul import narrow, product
 
 SHAPES = {"mk,kn->mn": ((6, 5), (5, 4)), "bhtd,bhud->bhtu": ((2, 3, 4, 5), (2, 3, 6, 5))}
@@ -150,28 +149,33 @@ def test_an_output_in_float32_is_never_rounded(products):
 def test_a_narrow_product_leaves_the_matrix_unit_narrow(products, platform):
     products("narrow")
     apply, params, x = layer()
-    both = jax.jit(jax.grad(lambda *args: (apply(*args) ** 2).sum().astype(jnp.float32), (0, 1)))
-    lines = export.export(both, platforms=[platform])(params, x).mlir_module().splitlines()
-    made = [line.rpartition("-> ")[2].split(">")[0] for line in lines if "dot_general" in line]
+
+    @jax.jit
+    def both(params, x, slope):
+        out, backward = jax.vjp(apply, params, x)
+        return out, backward(slope)
+
+    lines = export.export(both, platforms=[platform])(params, x, apply(params, x)).mlir_module().splitlines()
+    made = [line.rpartition("-> ")[2].split(">")[0] for line in lines if "stablehlo.dot_general" in line]
     assert made == ["tensor<6x4xbf16", "tensor<6x5xbf16", "tensor<5x4xf32"]  # output, gradient of x, of the kernel
     assert not [line for line in lines if "stablehlo.convert" in line and "(tensor<6x4xf32>)" in line]
 
 
 def test_narrow_products_add_little_to_the_error_of_bfloat16(products):
-    """Against float32: relative errors of an encoder's tokens and of all gradients together."""
-    video = np.random.default_rng(0).integers(0, 256, (2, 1, 32, 32, 3), np.uint8)
-    encoder = {dtype: Encoder(variant="48x2x4x96/8", dtype=jnp.dtype(dtype)) for dtype in ("float32", "bfloat16")}
-    params = encoder["float32"].init(jax.random.key(0), video)
-    params = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    """Against float32: relative errors of an MLP's output, and of all its gradients together."""
+    x = jax.random.normal(jax.random.key(0), (36, 48))
+    mlp = {dtype: Mlp(dtype=jnp.dtype(dtype)) for dtype in ("float32", "bfloat16")}
+    params = mlp["float32"].init(jax.random.key(1), x)
+    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), params)
 
     def found(kind, dtype):
         def loss(params):
-            tokens = encoder[dtype].apply(params, video)
-            return jnp.sin(tokens).sum(), tokens
+            out = mlp[dtype].apply(params, x).astype(jnp.float32)
+            return jnp.sin(out).sum(), out
 
         products(kind)
-        (_, tokens), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-        return np.ravel(tokens), np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
+        (_, out), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        return np.ravel(out), np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
 
     exact = found("wide", "float32")
     wide, narrowed = (
@@ -179,4 +183,4 @@ def test_narrow_products_add_little_to_the_error_of_bfloat16(products):
         for kind in ("wide", "narrow")
     )
     assert wide != narrowed and max(narrowed) < 0.02
-    assert all(ours < 1.25 * theirs for ours, theirs in zip(narrowed, wide, strict=True))
+    assert all(ours < 1.2 * theirs for ours, theirs in zip(narrowed, wide, strict=True))
