@@ -195,6 +195,13 @@ def divided(axis: str) -> bool:
     return jax.sharding.get_abstract_mesh().shape.get(axis, 1) > 1
 
 
+def hold(x: jax.Array, *axes: Any) -> jax.Array:
+    """`pin` on any mesh of several devices: for operands of a kernel whose partitions have to agree."""
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
+
+
 def pin(x: jax.Array, *axes: Any) -> jax.Array:
     """Constrains the sharding of x to these mesh axes under `on_mesh`; elsewhere returns x.
 

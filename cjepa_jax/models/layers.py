@@ -12,6 +12,7 @@ from cjepa_jax import sharding
 from cjepa_jax.models.attention import attention, einsum
 from cjepa_jax.models.matmul import biased, of_layer
 from cjepa_jax.models.position_encoding import rotate
+from cjepa_jax.models.visibility import Segments, ids
 from cjepa_jax.types import Array
 
 Initializer = jax.nn.initializers.Initializer
@@ -98,7 +99,7 @@ class Mlp(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention within segments: x [B, T, D], segment [B, T] or None -> [B, T, D].
+    """Multi-head attention within segments: x [B, T, D], segment [B, T] or lengths [B] or None -> [B, T, D].
 
     `rotation` [B or 1, T, 2, M] turns queries and keys (see position_encoding). `time` int32 [T]: a token sees none of
     a later time. Where the collection WEIGHTS is mutable, the weights [B, H, T, T] are put into it."""
@@ -110,7 +111,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        segment: Int[Array, "B T"] | None,
+        segment: Segments | None,
         rotation: Float[Array, "X T 2 M"] | None = None,
         time: Int[Array, " T"] | None = None,
     ) -> Float[Array, "B T D"]:
@@ -118,7 +119,8 @@ class SelfAttention(nn.Module):
         q, k = rotate(q, rotation), rotate(k, rotation)
         if self.is_mutable_collection(WEIGHTS) and not self.is_initializing():  # asked for by models.inside alone
             one = jnp.broadcast_to(jnp.eye(x.shape[1], dtype=q.dtype), (*q.shape[:2], x.shape[1], x.shape[1]))
-            self.sow(WEIGHTS, "weights", einsum(q, k, one, segment, segment, time=time))
+            own = ids(segment, x.shape[1])
+            self.sow(WEIGHTS, "weights", einsum(q, k, one, own, own, time=time))
         out = attention(q, k, v, segment, segment, time=time)
         return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))
 
