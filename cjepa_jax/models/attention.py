@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from cjepa_jax import sharding
 from cjepa_jax.models import fused_cpu
 from cjepa_jax.models.matmul import product
-from cjepa_jax.models.visibility import BLOCK, Segments, ids, visibility
+from cjepa_jax.models.visibility import BLOCK, ids, visibility
 from cjepa_jax.types import Array
 
 CHUNK = 256  # queries at a time, of `chunked`
@@ -27,8 +27,8 @@ def attention(
     q: Float[Array, "B H T d"],
     k: Float[Array, "B H U d"],
     v: Float[Array, "B H U d"],
-    q_segment: Segments | None = None,
-    k_segment: Segments | None = None,
+    q_segment: Int[Array, "B T"] | Int[Array, " B"] | None = None,
+    k_segment: Int[Array, "B U"] | Int[Array, " B"] | None = None,
     time: Int[Array, " T"] | None = None,
 ) -> Float[Array, "B H T d"]:
     """softmax(q k^T / sqrt(d)) v, softmax in float32.

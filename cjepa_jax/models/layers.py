@@ -12,7 +12,7 @@ from cjepa_jax import sharding
 from cjepa_jax.models.attention import attention, einsum
 from cjepa_jax.models.matmul import biased, of_layer
 from cjepa_jax.models.position_encoding import rotate
-from cjepa_jax.models.visibility import Segments, ids
+from cjepa_jax.models.visibility import ids
 from cjepa_jax.types import Array
 
 Initializer = jax.nn.initializers.Initializer
@@ -111,7 +111,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        segment: Segments | None,
+        segment: Int[Array, "B T"] | Int[Array, " B"] | None,
         rotation: Float[Array, "X T 2 M"] | None = None,
         time: Int[Array, " T"] | None = None,
     ) -> Float[Array, "B T D"]:

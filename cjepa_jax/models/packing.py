@@ -4,9 +4,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from cjepa_jax.models.visibility import Segments
 from cjepa_jax.types import Array, Rows
 
 
@@ -44,7 +43,9 @@ def _maps(rows: Rows, tokens: int) -> tuple[Array, Array]:
     return index, jax.vmap(inverse)(index)
 
 
-def gather(tokens: Float[Array, "B N D"], rows: Rows) -> tuple[Float[Array, "SR L D"], Segments]:
+def gather(
+    tokens: Float[Array, "B N D"], rows: Rows
+) -> tuple[Float[Array, "SR L D"], Int[Array, "SR L"] | Int[Array, " SR"]]:
     """Context tokens as rows: [B, N, D] -> ([S*R, L, D], segment [S*R, L]). Padding is zeros with segment 0.
 
     On a GPU the segments of rows with one scene each are their lengths [S*R], which cuDNN takes for a mask.

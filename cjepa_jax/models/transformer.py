@@ -12,7 +12,6 @@ from cjepa_jax import sharding
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.layers import CrossAttention, LayerNorm, Mlp, SelfAttention
 from cjepa_jax.models.matmul import product
-from cjepa_jax.models.visibility import Segments
 from cjepa_jax.types import Array
 
 # Recomputed in the backward pass: nothing, everything except the matrix products, or everything.
@@ -47,7 +46,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        segment: Segments | None,
+        segment: Int[Array, "B T"] | Int[Array, " B"] | None,
         other: tuple[Int[Array, "B T"], Int[Array, "B T"]] | None,
         rotation: Float[Array, "X T 2 M"] | None,
         condition: Float[Array, "B Y C"] | None = None,
@@ -135,7 +134,7 @@ class Stack(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        segment: Segments | None = None,
+        segment: Int[Array, "B T"] | Int[Array, " B"] | None = None,
         other: tuple[Int[Array, "B T"], Int[Array, "B T"]] | None = None,
         rotation: Float[Array, "X T 2 M"] | None = None,
         condition: Float[Array, "B Y C"] | None = None,

@@ -5,11 +5,10 @@ from jaxtyping import Bool, Int
 
 from cjepa_jax.types import Array
 
-Segments = Int[Array, "B T"] | Int[Array, " B"]  # each token's id, or how many tokens at the start see one another
 BLOCK = 128  # tokens that the TPU kernel works on at a time
 
 
-def ids(segment: Segments | None, tokens: int) -> Int[Array, "B T"] | None:
+def ids(segment: Int[Array, "B T"] | Int[Array, " B"] | None, tokens: int) -> Int[Array, "B T"] | None:
     """Each token's segment id, of ids or of lengths: 1 for the first ones, then 0."""
     if segment is None or segment.ndim == 2:
         return segment
