@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float
 
-from cjepa_jax import singular
 from cjepa_jax.configuration import build, loss_names
 from cjepa_jax.errors import ConfigError, reporting
+from cjepa_jax.numerics import singular
 from cjepa_jax.types import Array
 
 Scalar = Float[Array, ""]

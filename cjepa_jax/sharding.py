@@ -176,7 +176,7 @@ def _axes(entry: Any) -> tuple[str, ...]:
 
 
 def on_mesh(mesh: Mesh, function: Callable) -> Callable:
-    """`function`, to be jitted, with the mesh set as context for `pin` and `singular.values`.
+    """`function`, to be jitted, with the mesh set as context for `pin`, `hold` and `numerics.singular`.
 
     On one device, returns `function` unchanged.
     """

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cjepa_jax import losses, optim, singular, train_step
+from cjepa_jax import losses, optim, train_step
 from cjepa_jax.bench import flops, measuring
 from cjepa_jax.bench.accelerator_report import Report
 from cjepa_jax.configuration import seeds
@@ -27,6 +27,7 @@ from cjepa_jax.data import batching
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import objects
 from cjepa_jax.models import attention
+from cjepa_jax.numerics import singular
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.types import Batch, Rows
 

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cjepa_jax import losses, singular
+from cjepa_jax import losses
 from cjepa_jax.bench.accelerator_report import Report
 from cjepa_jax.models import attention
+from cjepa_jax.numerics import singular
 from cjepa_jax.types import Batch
 
 KERNELS = {  # kinds of kernels, by what their names hold

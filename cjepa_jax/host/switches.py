@@ -10,7 +10,7 @@ from cjepa_jax.errors import ConfigError
 
 SVD, PRODUCTS = "CJEPA_SVD", "CJEPA_PRODUCTS"
 VALUES = {
-    SVD: ("auto", "default", "qr", "jacobi", "polar"),  # see singular.choose
+    SVD: ("auto", "default", "qr", "jacobi", "polar"),  # see numerics.singular.choose
     PRODUCTS: ("auto", "wide", "narrow"),  # see models.matmul.narrow
 }
 

@@ -155,7 +155,7 @@ def cudnn(q, k, v, q_segment=None, k_segment=None, time=None, implementation: st
     """
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # cuDNN's layout, [B, T, H, d]
     if q_segment is not None and q_segment.ndim == 1:
-        return _of_lengths(q, k, v, q_segment, k_segment, implementation).transpose(0, 2, 1, 3)
+        return _of_lengths(q, k, v, (q_segment, k_segment), implementation).transpose(0, 2, 1, 3)
     limited = q_segment is not None or time is not None
     mask = visibility(q_segment, k_segment, time)[:, None] if limited else None
     scenes = None if q_segment is None else sharding.SCENES  # times are of all scenes
@@ -165,11 +165,11 @@ def cudnn(q, k, v, q_segment=None, k_segment=None, time=None, implementation: st
     return out if mask is None else jnp.where(mask.any(-1)[..., None], out, 0)
 
 
-def _of_lengths(q, k, v, q_length, k_length, implementation):
+def _of_lengths(q, k, v, lengths, implementation):
     """`cudnn` of q, k and v [B, T, H, d] for lengths [B]. Of no length, one token is computed, and not used."""
-    q_length, k_length = (sharding.hold(x, sharding.SCENES) for x in (q_length, k_length))
-    lengths = {"query_seq_lengths": jnp.maximum(q_length, 1), "key_value_seq_lengths": jnp.maximum(k_length, 1)}
-    out = jax.nn.dot_product_attention(q, k, v, **lengths, implementation=implementation)
+    q_length, k_length = (sharding.hold(x, sharding.SCENES) for x in lengths)
+    given = {"query_seq_lengths": jnp.maximum(q_length, 1), "key_value_seq_lengths": jnp.maximum(k_length, 1)}
+    out = jax.nn.dot_product_attention(q, k, v, **given, implementation=implementation)
     seen = (jnp.arange(q.shape[1]) < q_length[:, None]) & (k_length > 0)[:, None]
     return jnp.where(seen[:, :, None, None], out, 0)
 

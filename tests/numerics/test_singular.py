@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax import export
 
-from cjepa_jax import losses, sharding, singular
+from cjepa_jax import losses, sharding
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.numerics import singular
 from tests.test_losses import SINGULAR
 
 B, D = 256, 16
