@@ -39,8 +39,9 @@ def values(x: Float[Array, "B D"]) -> Float[Array, " sigma"]:
     decomposition where that saves work (`reduces`). The stacked triangles have the singular values of the whole matrix.
     Raises: ConfigError if CJEPA_SVD names an algorithm that the device does not have.
     """
-    algorithm = _only.get() or choose(jax.default_backend(), *x.shape)
-    if reduces(*x.shape, _shards()):
+    rows, width = x.shape
+    algorithm = _only.get() or choose(jax.default_backend(), rows, width)
+    if reduces(rows, width, _shards()):
         return _reduced(algorithm, x)
     if algorithm == "default":
         return jnp.linalg.svd(x, compute_uv=False)
