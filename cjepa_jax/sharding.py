@@ -195,9 +195,16 @@ def divided(axis: str) -> bool:
     return jax.sharding.get_abstract_mesh().shape.get(axis, 1) > 1
 
 
+def parts() -> int:
+    """Shards of a batch where the traced code runs under `on_mesh`, else 1, as in each device's part under jax.pmap."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.manual_axes else mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
+
+
 def hold(x: jax.Array, *axes: Any) -> jax.Array:
     """`pin` on any mesh of several devices: for operands of a kernel whose partitions have to agree."""
-    if jax.sharding.get_abstract_mesh().size <= 1:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1 or mesh.manual_axes:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 

@@ -41,7 +41,7 @@ def values(x: Float[Array, "B D"]) -> Float[Array, " sigma"]:
     """
     rows, width = x.shape
     algorithm = _only.get() or choose(jax.default_backend(), rows, width)
-    if reduces(rows, width, _shards()):
+    if reduces(rows, width, sharding.parts()):
         return _reduced(algorithm, x)
     if algorithm == "default":
         return jnp.linalg.svd(x, compute_uv=False)
@@ -81,12 +81,6 @@ def reduces(rows: int, width: int, shards: int) -> bool:
     A device then decomposes its own rows, and the triangles [width, width] of all devices. Else it decomposes all rows.
     """
     return shards > 1 and rows % shards == 0 and rows // shards + shards * width < rows
-
-
-def _shards() -> int:
-    """Parts of the batch under `sharding.on_mesh`, else 1."""
-    shape = jax.sharding.get_abstract_mesh().shape
-    return shape.get("data", 1) * shape.get("fsdp", 1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

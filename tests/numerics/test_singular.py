@@ -64,6 +64,20 @@ def test_devices_that_reduce_their_own_rows_find_the_exact_value_and_gradient(de
     assert value < 2e-6 and gradient < TOLERANCE[decades]
 
 
+def test_under_pmap_each_device_decomposes_the_rows_that_it_has_gathered():
+    x, valid = features(1)
+    gathered = lambda part: jax.lax.all_gather(part, "data", tiled=True)
+
+    def one(x, valid):
+        assert sharding.parts() == 1
+        return jax.value_and_grad(losses.sigreg)(sharding.hold(gathered(x), sharding.SCENES), gathered(valid))
+
+    split = x.astype(np.float32).reshape(8, -1, D), valid.reshape(8, -1)
+    found = jax.device_get(jax.pmap(one, "data", devices=jax.devices()[:8])(*split))
+    value, gradient = errors([each[3] for each in found], x, valid)
+    assert value < 2e-6 and gradient < TOLERANCE[1]
+
+
 @pytest.mark.parametrize("name", ["zero", "constant", "equal and zero sigma", "rank one", "huge", "tiny"])
 def test_the_gradient_of_reduced_rows_is_finite(name):
     x = np.resize(SINGULAR[name], (B, 8)).astype(np.float32)
