@@ -66,11 +66,11 @@ def test_devices_that_reduce_their_own_rows_find_the_exact_value_and_gradient(de
 
 def test_under_pmap_each_device_decomposes_the_rows_that_it_has_gathered():
     x, valid = features(1)
-    gathered = lambda part: jax.lax.all_gather(part, "data", tiled=True)
 
-    def one(x, valid):
+    def one(*parts):
         assert sharding.parts() == 1
-        return jax.value_and_grad(losses.sigreg)(sharding.hold(gathered(x), sharding.SCENES), gathered(valid))
+        x, valid = (jax.lax.all_gather(part, "data", tiled=True) for part in parts)
+        return jax.value_and_grad(losses.sigreg)(sharding.hold(x, sharding.SCENES), valid)
 
     split = x.astype(np.float32).reshape(8, -1, D), valid.reshape(8, -1)
     found = jax.device_get(jax.pmap(one, "data", devices=jax.devices()[:8])(*split))
