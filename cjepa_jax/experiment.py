@@ -22,7 +22,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.host import memory
 from cjepa_jax.objectives import base, check
 from cjepa_jax.objectives.base import Masking, Objective
-from cjepa_jax.types import ROWS, Batch, Rows
+from cjepa_jax.types import ROWS, Batch, batch_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +182,7 @@ def shapes(scenes: pipeline.SceneMap, count: int, rows: tuple[int, int] = (1, 1)
     arrays = batching.collate([scenes(0, 0)])
     arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), arrays)
     laid_out = jax.ShapeDtypeStruct((shards, *rows), jnp.int32)
-    return Batch(**(arrays | {name: Rows(laid_out, laid_out) for name in ROWS if name in arrays}))
+    return batch_of(arrays | {name: {"index": laid_out, "segment": laid_out} for name in ROWS if name in arrays})
 
 
 def _check_layout(config: Any, mesh: Mesh) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 
 from cjepa_jax.configuration import build, loss_names
 from cjepa_jax.errors import ConfigError, reporting
+from cjepa_jax.numerics import singular
 from cjepa_jax.types import Array
 
 Scalar = Float[Array, ""]
@@ -223,7 +224,7 @@ def spectrum(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = No
     # Values only: with U and V the gradient would be infinite wherever two singular values are equal.
     # Its gradient multiplies matrices, which accelerators would by default do in less than float32.
     with jax.default_matmul_precision("float32"):
-        sigma = jnp.linalg.svd(centred, compute_uv=False)
+        sigma = singular.values(centred)
     total = sigma.sum()
     return sigma / jnp.where(total == 0, 1.0, total)
 

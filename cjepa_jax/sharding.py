@@ -176,11 +176,11 @@ def _axes(entry: Any) -> tuple[str, ...]:
 
 
 def on_mesh(mesh: Mesh, function: Callable) -> Callable:
-    """`function`, to be jitted, with the mesh set as context for `pin`.
+    """`function`, to be jitted, with the mesh set as context for `pin`, `hold` and `numerics.singular`.
 
-    If no parameter is sharded, returns `function` unchanged.
+    On one device, returns `function` unchanged.
     """
-    if mesh.shape["fsdp"] * mesh.shape["tensor"] == 1:
+    if mesh.size == 1:
         return function
 
     def traced(*args):
@@ -193,6 +193,20 @@ def on_mesh(mesh: Mesh, function: Callable) -> Callable:
 def divided(axis: str) -> bool:
     """Whether the traced code runs under `on_mesh` of a mesh with several devices along this axis."""
     return jax.sharding.get_abstract_mesh().shape.get(axis, 1) > 1
+
+
+def parts() -> int:
+    """Shards of a batch where the traced code runs under `on_mesh`, else 1, as in each device's part under jax.pmap."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.manual_axes else mesh.shape.get("data", 1) * mesh.shape.get("fsdp", 1)
+
+
+def hold(x: jax.Array, *axes: Any) -> jax.Array:
+    """`pin` on any mesh of several devices: for operands of a kernel whose partitions have to agree."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1 or mesh.manual_axes:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
 
 def pin(x: jax.Array, *axes: Any) -> jax.Array:

@@ -26,6 +26,7 @@ Words, each with one meaning in code, docs and metrics:
 """
 
 import dataclasses
+import math
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -42,7 +43,8 @@ C = TypeVar("C")
 @dataclass_transform(frozen_default=True)
 def _pytree(cls: type[C]) -> type[C]:
     made: Any = dataclasses.dataclass(frozen=True)(cls)
-    jax.tree_util.register_dataclass(made, [f.name for f in dataclasses.fields(made)], [])
+    static = [f.name for f in dataclasses.fields(made) if f.metadata.get("static")]
+    jax.tree_util.register_dataclass(made, [f.name for f in dataclasses.fields(made) if f.name not in static], static)
     return cls
 
 
@@ -52,11 +54,13 @@ class Rows:
 
     `index` [S, R, L] int32 points into one shard's flattened tokens (scene-in-shard * N + token). Padding points one
     past the last token. `segment` [S, R, L] int32: tokens attend to each other only if their ids are equal and not 0.
-    S is the number of data shards. An index never leaves its shard, so gathering needs no communication.
+    S is the number of data shards. An index never leaves its shard, so gathering needs no communication. `alone`: each
+    row is known, when a step is traced, to hold one scene, whose tokens come first.
     """
 
     index: Array
     segment: Array
+    alone: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 @_pytree
@@ -97,8 +101,12 @@ class Batch:
 
 
 def batch_of(arrays: dict[str, Any]) -> Batch:
-    """A loader's arrays, whose rows are dicts, as a Batch."""
-    return Batch(**(arrays | {name: Rows(**arrays[name]) for name in ROWS if name in arrays}))
+    """A loader's arrays, or their shapes, as a Batch. Its rows are dicts with the fields of Rows, laid out by
+    data.batching, where as many rows as scenes hold one scene each."""
+    laid_out = {name: arrays[name] for name in ROWS if name in arrays}
+    scenes = arrays["context"].shape[0]
+    rows = {name: Rows(**own, alone=math.prod(own["index"].shape[:2]) == scenes) for name, own in laid_out.items()}
+    return Batch(**(arrays | rows))
 
 
 @_pytree

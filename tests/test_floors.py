@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "cjepa_jax"
 FLOORS = {
-    1: "types errors losses positions schedules optim sharding masks configuration host",
+    1: "types errors losses positions schedules optim sharding masks configuration host numerics",
     2: "models data weights runtime",
     3: "objectives",
     4: "evals planning",

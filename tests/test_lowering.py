@@ -42,6 +42,24 @@ def lowered(monkeypatch, platform, backend, kernel):
         return export.export(jax.jit(step, donate_argnums=0), platforms=[platform])(state, batch).mlir_module()
 
 
+def assert_layers(products):
+    """The products of two matrices, which are those of dense layers: types of their results, and sides.
+
+    A TPU's tile has 128 columns, and 16 rows of bfloat16. The tokens of 8 scenes fill whole rows of tiles.
+    """
+    layers = [[each.split("x") for each in product] for product in products if all(e.count("x") == 2 for e in product)]
+    layers = [product for product in layers if product[0][2] == "bf16"]
+    results = collections.defaultdict(set)
+    for *_, (rows, columns, dtype) in layers:
+        results[dtype].add((int(rows), int(columns)))
+    tokens = 8 * 196
+    # In float32: gradients of kernels, the two heads, whose output is in the loss, and gradients of float32 inputs.
+    assert {shape for shape in results["f32"] if shape[0] == tokens} == {(tokens, 1024), (tokens, 384)}
+    assert results["bf16"] == {(tokens, width) for width in (1024, 3072, 4096, 384, 1152, 1536)}
+    sides = {int(side) for product in layers for each in product for side in each[:2]}
+    assert len(layers) > 25 and all(side % 128 == 0 for side in sides - {tokens}) and tokens % 16 == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("platform", "backend", "kernel"), [("tpu", "tpu", "flash"), ("cuda", "gpu", "einsum")])
 def test_the_step_is_translated_with_narrow_products_and_no_wide_types(monkeypatch, platform, backend, kernel):
@@ -52,4 +70,5 @@ def test_the_step_is_translated_with_narrow_products_and_no_wide_types(monkeypat
     wide = [each for each in products if not all("bf16" in operand for operand in each[:2])]
     sides = {int(side) for each in wide for operand in each for side in operand.split("x")[:-1]}
     assert sides <= {8, 1024}  # SIGReg's decomposition of [8, 1024] features alone
+    assert_layers(products)
     assert (text.count("tpu_custom_call") >= 4) == (platform == "tpu")

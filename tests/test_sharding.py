@@ -27,9 +27,10 @@ def test_each_device_holds_its_scenes_and_its_rows():
     for d, shard in enumerate(sorted(batch.scene.addressable_shards, key=lambda s: s.index[0].start)):
         assert np.asarray(shard.data).tolist() == [2 * d, 2 * d + 1]
     assert {shard.data.shape for shard in batch.rows.index.addressable_shards} == {(1, 2, 16)}
+    assert batch.rows.alone  # two rows for two scenes
     for name, value in arrays.items():
-        jax.tree.map(np.testing.assert_array_equal, value, vars(getattr(batch, name)) if name == "rows" else
-                     getattr(batch, name))  # fmt: skip
+        held = getattr(batch, name)
+        jax.tree.map(np.testing.assert_array_equal, Rows(**value, alone=True) if name == "rows" else value, held)
 
 
 def test_devices_of_a_tensor_group_hold_the_same_scenes():

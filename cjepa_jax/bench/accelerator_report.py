@@ -17,7 +17,8 @@ NOTES = {
     "its time beside that of plain products in bfloat16.",
     "step": "One training step at growing batches, on one device. MFU: useful FLOP/s, without padding, as a share of "
     "the square product in bfloat16 above. 'ms' waits for each step, 'in a row' for all. Memory is XLA's count.",
-    "svd": "SIGReg's singular values: value and gradient, algorithms, and the eigenvalues of the Gram matrix instead.",
+    "svd": "SIGReg: the algorithms' times, also of the triangle of a QR decomposition, and their errors where singular "
+    "values fall by five decades. The eigenvalues of the Gram matrix, for comparison, lose their small ones.",
     "profile": "Where the time of three steps goes, by kernel. Kinds are guessed from names. On a TPU a loop counts "
     "again what is inside it.",
     "parts": "Forward, backward and targets alone.",

@@ -27,6 +27,7 @@ from cjepa_jax.data import batching
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.masks import objects
 from cjepa_jax.models import attention
+from cjepa_jax.numerics import singular
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.types import Batch, Rows
 
@@ -144,28 +145,31 @@ class Subject:
             batch *= 2
 
     def svd(self, report: Report) -> None:
-        """SIGReg's decomposition at batches around the width."""
+        """SIGReg by each algorithm at batches around the width, and its error where the spectrum is steep."""
         width = parse(self.variant).width
         for rows in (self.batch, max(width // 4, 8), width):
             if measuring.no_time(report, 60):
                 return
-            x = measuring.normal(rows, width)
+            x, (steep, *exact) = measuring.normal(rows, width), measuring.steep(rows, width)
             gram, on_host = x @ x.T if rows < width else x.T @ x, np.asarray(x)
             report.say(
-                "SIGReg", rows=rows, width=width,
+                "SIGReg", rows=rows, width=width, algorithm=singular.choose(jax.default_backend(), rows, width),
                 value_ms=1e3 * measuring.median(jax.jit(losses.sigreg), x, count=5),
-                with_gradient_ms=1e3 * measuring.median(jax.jit(jax.value_and_grad(losses.sigreg)), x, count=5),
                 gram_eigenvalues_ms=1e3 * measuring.median(jax.jit(lambda a: jnp.linalg.eigh(a)[0]), gram, count=5),
                 on_the_host_ms=1e3 * measuring.once(functools.partial(np.linalg.svd, on_host, full_matrices=False)),
             )  # fmt: skip
-            for algorithm in jax.lax.linalg.SvdAlgorithm:
-                function = jax.jit(functools.partial(jax.lax.linalg.svd, full_matrices=False, algorithm=algorithm))
+            for algorithm in singular.ALGORITHMS:
                 try:
+                    function, triangle = measuring.sigreg_by(algorithm), measuring.of_the_triangle(algorithm)
+                    ms = 1e3 * measuring.median(function, x, count=3)
+                    value, gradient = map(measuring.distance, function(steep), exact)
                     report.say(
-                        "algorithm", of=algorithm.name, rows=rows, ms=1e3 * measuring.median(function, x, count=3)
-                    )
+                        "algorithm", of=algorithm, rows=rows, with_gradient_ms=ms,
+                        of_the_triangle_ms=1e3 * measuring.median(triangle, x, count=3),
+                        value_error=value, gradient_error=gradient,
+                    )  # fmt: skip
                 except (NotImplementedError, ValueError, jax.errors.JaxRuntimeError) as error:
-                    report.say("no algorithm", of=algorithm.name, rows=rows, error=str(error)[:100])
+                    report.say("no algorithm", of=algorithm, rows=rows, error=str(error)[:100])
 
     def profile(self, report: Report) -> None:
         """Kernels of three steps by kind, and the longest ones by name."""

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cjepa_jax import losses
 from cjepa_jax.bench.accelerator_report import Report
 from cjepa_jax.models import attention
+from cjepa_jax.numerics import singular
 from cjepa_jax.types import Batch
 
 KERNELS = {  # kinds of kernels, by what their names hold
@@ -108,6 +110,47 @@ def distance(a: jax.Array, b: jax.Array) -> float:
     """The norm of the difference, relative to b's."""
     a, b = (x.astype(jnp.float32) for x in (a, b))
     return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
+
+
+def steep(rows: int, width: int, decades: float = 5.0) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Features whose singular values fall by these decades, their SIGReg and its gradient, computed in float64."""
+    rank = min(rows, width)
+    drawn = (np.asarray(normal(side, rank, seed=seed), np.float64) for seed, side in enumerate((rows, width)))
+    left, right = (np.linalg.qr(each)[0] for each in drawn)
+    x = np.float32((left * np.logspace(0, -decades, rank)) @ right.T)
+    centred = x - x.mean(0, dtype=np.float64)
+    left, sigma, right = np.linalg.svd(centred, full_matrices=False)
+    share = sigma / sigma.sum()
+    logs = np.log(np.maximum(share, 1e-300))
+    slope = (left * ((logs - (share * logs).sum()) / sigma.sum())) @ right
+    value = np.log(width) + (share * logs).sum()
+    return jnp.asarray(x), jnp.asarray(value, jnp.float32), jnp.asarray(slope - slope.mean(0), jnp.float32)
+
+
+def sigreg_by(algorithm: str) -> Callable:
+    """SIGReg and its gradient by an algorithm of `singular`, compiled."""
+
+    def both(x):
+        with singular.only(algorithm):
+            return jax.value_and_grad(losses.sigreg)(x)
+
+    return jax.jit(both)
+
+
+def of_the_triangle(algorithm: str) -> Callable:
+    """Singular values and vectors of the longer side's QR decomposition, which may be faster than those of the matrix.
+
+    Raises: NotImplementedError when it is called, if the device lacks the algorithm.
+    """
+
+    def decompose(x):
+        longer = x if x.shape[0] >= x.shape[1] else x.T
+        own, triangle = jnp.linalg.qr(longer)
+        chosen = singular.ALGORITHMS[algorithm]
+        left, sigma, right = jax.lax.linalg.svd(triangle, full_matrices=False, algorithm=chosen)
+        return own @ left, sigma, right
+
+    return jax.jit(decompose)
 
 
 def kernels(folder: pathlib.Path) -> collections.Counter[str]:

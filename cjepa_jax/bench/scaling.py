@@ -39,6 +39,7 @@ from cjepa_jax import experiment, sharding
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.host import paths
+from cjepa_jax.numerics import singular
 
 GB = 1e9
 BYTES = {"pred": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
@@ -142,8 +143,8 @@ class Model:
         return 4 * (3 * sum(self.params) + self.params[0])
 
 
-def payload(model: Model, batch: int, fsdp: int, slices: int = 1) -> dict[str, float]:
-    """Output bytes of a step's collectives on each chip.
+def payload(model: Model, batch: int, fsdp: int, slices: int = 1, chips: int = 1) -> dict[str, float]:
+    """Output bytes of a step's collectives on each chip. `chips`: those among which scenes are divided.
 
     The blocks' kernels are gathered in the encoder's three passes, the predictor's one and both backward passes.
     Kernels at the ends are gathered once, and the tokenizer's for the trained encoder and the target. All are gathered
@@ -156,7 +157,8 @@ def payload(model: Model, batch: int, fsdp: int, slices: int = 1) -> dict[str, f
     blocks = (4 + first) * model.encoder.kernels + 2 * model.predictor.kernels
     ends = (2 + first) * (encoder - model.encoder.kernels) + predictor - model.predictor.kernels
     gathered = 4 * (slices * blocks + ends) if fsdp > 1 else 0
-    pooled = 4 * batch * model.encoder.width
+    width = model.encoder.width
+    pooled = 4 * width * (chips * width if singular.reduces(batch, width, chips) else batch)
     trained = sum(model.params) - sum(model.tables)
     return {"gradients": 4 * slices * trained, "parameters": gathered, "SIGReg": (1 + first) * pooled}
 
@@ -164,7 +166,7 @@ def payload(model: Model, batch: int, fsdp: int, slices: int = 1) -> dict[str, f
 def sent(model: Model, batch: int, data: int, fsdp: int, slices: int = 1) -> float:
     """Bytes that a chip sends in a step, by rings: to gather X bytes, each of n chips sends X (n-1)/n. Reduce-scatter
     sends the same, all-reduce twice as many."""
-    amounts, n = payload(model, batch, fsdp, slices), data * fsdp
+    amounts, n = payload(model, batch, fsdp, slices, data * fsdp), data * fsdp
     total = amounts["parameters"] * (fsdp - 1) / fsdp + amounts["SIGReg"] * (n - 1) / n
     shard = amounts["gradients"] / fsdp
     return total + shard * (fsdp - 1) + 2 * shard * (data - 1) / data
@@ -249,6 +251,7 @@ def compiled(config) -> dict[str, str]:
     report = {"devices": f"{run.mesh.size}: {dict(run.mesh.shape)}"}
     for kind, (count, size) in sorted(collectives(text).items()):
         report[kind] = f"{size / 1e6:.2f} MB in {count}"
-    for kind, size in payload(model, config.train.batch, run.mesh.shape["fsdp"], slices).items():
+    fsdp, chips = run.mesh.shape["fsdp"], sharding.shards(run.mesh)
+    for kind, size in payload(model, config.train.batch, fsdp, slices, chips).items():
         report[f"expected {kind}"] = f"{size / 1e6:.2f} MB"
     return report

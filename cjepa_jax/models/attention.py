@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from cjepa_jax import sharding
 from cjepa_jax.models import fused_cpu
 from cjepa_jax.models.matmul import product
-from cjepa_jax.models.visibility import BLOCK, visibility
+from cjepa_jax.models.visibility import BLOCK, ids, visibility
 from cjepa_jax.types import Array
 
 CHUNK = 256  # queries at a time, of `chunked`
@@ -27,8 +27,8 @@ def attention(
     q: Float[Array, "B H T d"],
     k: Float[Array, "B H U d"],
     v: Float[Array, "B H U d"],
-    q_segment: Int[Array, "B T"] | None = None,
-    k_segment: Int[Array, "B U"] | None = None,
+    q_segment: Int[Array, "B T"] | Int[Array, " B"] | None = None,
+    k_segment: Int[Array, "B U"] | Int[Array, " B"] | None = None,
     time: Int[Array, " T"] | None = None,
 ) -> Float[Array, "B H T d"]:
     """softmax(q k^T / sqrt(d)) v, softmax in float32.
@@ -37,7 +37,8 @@ def attention(
       q, k, v: [B, H, T, d], [B, H, U, d], [B, H, U, d]. Heads come first, which on XLA:CPU is twice as fast as heads
         last.
       q_segment, k_segment: int32 [B, T], [B, U]. A query sees the keys of its own id. Id 0 sees nothing and is seen by
-        nothing. None: everything sees everything.
+        nothing. None: everything sees everything. Of both sides, instead: int32 [B], the number of tokens at the start
+        that see one another.
       time: int32 [T], and then U = T. A query sees no key of a later time. The kernels for TPU and CPU have no such
         mask, so plain products take their place.
     Returns: [B, H, T, d]. A query that sees no key gets zeros (a plain softmax would give the mean of all values).
@@ -50,6 +51,8 @@ def attention(
     if time is not None and kernel in ("flash", "fused"):
         kernel = _plain(sizes[0])
     limits = {} if time is None else {"time": time}
+    if kernel != "cudnn" or time is not None:
+        q_segment, k_segment = ids(q_segment, sizes[0]), ids(k_segment, sizes[1])
     return KERNELS[kernel](q, k, v, q_segment, k_segment, **limits)
 
 
@@ -148,15 +151,27 @@ def cudnn(q, k, v, q_segment=None, k_segment=None, time=None, implementation: st
     """`attention` by cuDNN's flash attention. JAX divides it among devices like q, and the mask must be divided alike.
 
     Its sums are float32. Its weights are rounded to the operands' type before the product with the values, as above.
+    With lengths for segments it skips the padding. It then needs no mask, of which JAX would compute a gradient.
     """
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # cuDNN's layout, [B, T, H, d]
+    if q_segment is not None and q_segment.ndim == 1:
+        return _of_lengths(q, k, v, (q_segment, k_segment), implementation).transpose(0, 2, 1, 3)
     limited = q_segment is not None or time is not None
     mask = visibility(q_segment, k_segment, time)[:, None] if limited else None
     scenes = None if q_segment is None else sharding.SCENES  # times are of all scenes
-    mask = None if mask is None else sharding.pin(mask, scenes, None, None, None)
+    mask = None if mask is None else sharding.hold(mask, scenes, None, None, None)
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation).transpose(0, 2, 1, 3)
     # A row without keys would come out as the mean of the values. Through the choice, no gradient reaches it either.
     return out if mask is None else jnp.where(mask.any(-1)[..., None], out, 0)
+
+
+def _of_lengths(q, k, v, lengths, implementation):
+    """`cudnn` of q, k and v [B, T, H, d] for lengths [B]. Of no length, one token is computed, and not used."""
+    q_length, k_length = (sharding.hold(x, sharding.SCENES) for x in lengths)
+    given = {"query_seq_lengths": jnp.maximum(q_length, 1), "key_value_seq_lengths": jnp.maximum(k_length, 1)}
+    out = jax.nn.dot_product_attention(q, k, v, **given, implementation=implementation)
+    seen = (jnp.arange(q.shape[1]) < q_length[:, None]) & (k_length > 0)[:, None]
+    return jnp.where(seen[:, :, None, None], out, 0)
 
 
 def flash(q, k, v, q_segment=None, k_segment=None) -> Array:

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 
 from cjepa_jax import sharding
 from cjepa_jax.models.attention import attention, einsum
-from cjepa_jax.models.matmul import product
+from cjepa_jax.models.matmul import biased, of_layer
 from cjepa_jax.models.position_encoding import rotate
+from cjepa_jax.models.visibility import ids
 from cjepa_jax.types import Array
 
 Initializer = jax.nn.initializers.Initializer
@@ -33,6 +34,7 @@ class Dense(nn.Module):
 
     Attributes: features. dtype of the product. axis: the mesh axis that divides the features (see sharding). result:
     the type of the output, None for `dtype`. Inputs of a loss keep the float32 in which the product is accumulated.
+    Others leave it in `dtype` on an accelerator (see matmul.of_layer).
     kernel_init: another initialiser of the kernel.
 
     The input is flattened to two axes first: XLA:CPU computes the weight gradient of a 3-D input several times slower.
@@ -48,10 +50,10 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch {self.features}"]:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        out = product("mk,kn->mn", x.reshape(-1, x.shape[-1]), kernel, self.dtype)
-        out = sharding.pin(out, sharding.SCENES, self.axis)
         dtype = self.dtype if self.result is None else self.result
-        return (out + bias).astype(dtype).reshape(*x.shape[:-1], self.features)
+        out = of_layer("mk,kn->mn", x.reshape(-1, x.shape[-1]), kernel, self.dtype, dtype)
+        out = sharding.pin(out, sharding.SCENES, self.axis)
+        return biased(out, bias, dtype).reshape(*x.shape[:-1], self.features)
 
 
 class Heads(nn.Module):
@@ -70,10 +72,11 @@ class Heads(nn.Module):
         x2 = x.reshape(-1, width)
         if sharding.divided("tensor"):  # by heads: the flat kernel's columns have another order
             kernel, bias = sharding.pin(kernel, "tensor", None).reshape(width, *split), bias.reshape(split)
-            out = product("mk,kphd->mphd", x2, sharding.pin(kernel, None, None, "tensor", None), self.dtype)
+            kernel, spec = sharding.pin(kernel, None, None, "tensor", None), "mk,kphd->mphd"
+            out = of_layer(spec, x2, kernel, self.dtype, self.dtype)
         else:
-            out = sharding.pin(product("mk,kn->mn", x2, kernel, self.dtype), sharding.SCENES, None)
-        out = (out + bias).astype(self.dtype).reshape(*x.shape[:2], *split).transpose(2, 0, 3, 1, 4)
+            out = sharding.pin(of_layer("mk,kn->mn", x2, kernel, self.dtype, self.dtype), sharding.SCENES, None)
+        out = biased(out, bias, self.dtype).reshape(*x.shape[:2], *split).transpose(2, 0, 3, 1, 4)
         return sharding.pin(out, None, sharding.SCENES, "tensor")
 
 
@@ -96,7 +99,7 @@ class Mlp(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention within segments: x [B, T, D], segment [B, T] or None -> [B, T, D].
+    """Multi-head attention within segments: x [B, T, D], segment [B, T] or lengths [B] or None -> [B, T, D].
 
     `rotation` [B or 1, T, 2, M] turns queries and keys (see position_encoding). `time` int32 [T]: a token sees none of
     a later time. Where the collection WEIGHTS is mutable, the weights [B, H, T, T] are put into it."""
@@ -108,7 +111,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        segment: Int[Array, "B T"] | None,
+        segment: Int[Array, "B T"] | Int[Array, " B"] | None,
         rotation: Float[Array, "X T 2 M"] | None = None,
         time: Int[Array, " T"] | None = None,
     ) -> Float[Array, "B T D"]:
@@ -116,7 +119,8 @@ class SelfAttention(nn.Module):
         q, k = rotate(q, rotation), rotate(k, rotation)
         if self.is_mutable_collection(WEIGHTS) and not self.is_initializing():  # asked for by models.inside alone
             one = jnp.broadcast_to(jnp.eye(x.shape[1], dtype=q.dtype), (*q.shape[:2], x.shape[1], x.shape[1]))
-            self.sow(WEIGHTS, "weights", einsum(q, k, one, segment, segment, time=time))
+            own = ids(segment, x.shape[1])
+            self.sow(WEIGHTS, "weights", einsum(q, k, one, own, own, time=time))
         out = attention(q, k, v, segment, segment, time=time)
         return Dense(x.shape[-1], self.dtype, name="out")(out.transpose(0, 2, 1, 3).reshape(x.shape))
 

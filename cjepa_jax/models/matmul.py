@@ -1,4 +1,4 @@
-"""Matrix products in a narrow type, accumulated in float32, forwards and backwards."""
+"""Matrix products in a narrow type, accumulated in float32, forwards and backwards. Dense layers' with their bias."""
 
 import functools
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
+from cjepa_jax.host import switches
 from cjepa_jax.types import Array
 
 WIDE = {"preferred_element_type": jnp.float32}
@@ -22,6 +23,81 @@ def product(spec: str, a: Array, b: Array, dtype: DTypeLike) -> Array:
     if jnp.dtype(dtype) == jnp.float32:
         return jnp.einsum(spec, a, b, preferred_element_type=jnp.float32)
     return _narrow(spec, dtype, a, b)
+
+
+def of_layer(spec: str, x: Array, kernel: Array, dtype: DTypeLike, result: DTypeLike) -> Array:
+    """`product(spec, x, kernel, dtype)` of a layer whose output has the type `result`, to be given to `biased`.
+
+    Where `narrow` says so it leaves the matrix unit in `dtype`, not in float32, if that is the output's type. The
+    gradient of x is then rounded once, as before, and that of a float32 kernel stays float32.
+    """
+    if jnp.dtype(result) == jnp.dtype(dtype) and narrow(dtype):
+        return _rounded(spec, dtype, x, kernel)
+    return product(spec, x, kernel, dtype)
+
+
+def biased(x: Array, bias: Array, result: DTypeLike) -> Array:
+    """x + bias [last axes of x] in the type `result`.
+
+    An x of a narrow type is added up in it, which a GPU can do at the end of the product. It is then rounded twice in
+    all, not once. The bias's gradient is a float32 sum in both cases.
+    """
+    return (x + bias).astype(result) if x.dtype == jnp.float32 else _biased(x, bias)
+
+
+def narrow(dtype: DTypeLike) -> bool:
+    """Whether products of `of_layer` leave in `dtype`: on GPUs and TPUs, or what CJEPA_PRODUCTS says. Never in float32.
+
+    A CPU is faster with float32 results. Raises: ConfigError for another value than wide, narrow or auto.
+    """
+    asked = switches.chosen(switches.PRODUCTS)
+    return jnp.dtype(dtype) != jnp.float32 and (asked == "narrow" or asked == "auto" and jax.default_backend() != "cpu")
+
+
+@jax.custom_vjp
+def _biased(x, bias):
+    """x + bias in x's type. The bias's gradient is summed in float32, which plain differentiation would not do."""
+    return x + bias.astype(x.dtype)
+
+
+def _biased_forward(x, bias):
+    return _biased(x, bias), jnp.zeros_like(bias)
+
+
+def _biased_backward(like, gradient):
+    axes = tuple(range(gradient.ndim - like.ndim))
+    return gradient, gradient.astype(jnp.float32).sum(axes).astype(like.dtype)
+
+
+_biased.defvjp(_biased_forward, _biased_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _rounded(spec, dtype, x, kernel):
+    """The product in `dtype`. Each gradient leaves its product in the type of what it is the gradient of."""
+    return _leaving(spec, dtype, x.astype(dtype), kernel.astype(dtype))
+
+
+def _rounded_forward(spec, dtype, x, kernel):
+    types = (jnp.zeros(0, x.dtype), jnp.zeros(0, kernel.dtype))
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    return _rounded(spec, dtype, x, kernel), (x, kernel, types)
+
+
+def _rounded_backward(spec, dtype, saved, gradient):
+    x, kernel, types = saved
+    operands, out = spec.split("->")
+    left, right = operands.split(",")
+    gradient = gradient.astype(dtype)
+    to_x = _leaving(f"{out},{right}->{left}", types[0].dtype, gradient, kernel)
+    return to_x, _leaving(f"{left},{out}->{right}", types[1].dtype, x, gradient)
+
+
+_rounded.defvjp(_rounded_forward, _rounded_backward)
+
+
+def _leaving(spec, result, a, b):
+    return jnp.einsum(spec, a, b, preferred_element_type=result)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -43,12 +43,20 @@ def _maps(rows: Rows, tokens: int) -> tuple[Array, Array]:
     return index, jax.vmap(inverse)(index)
 
 
-def gather(tokens: Float[Array, "B N D"], rows: Rows) -> tuple[Float[Array, "SR L D"], Int[Array, "SR L"]]:
-    """Context tokens as rows: [B, N, D] -> ([S*R, L, D], segment [S*R, L]). Padding is zeros with segment 0."""
+def gather(
+    tokens: Float[Array, "B N D"], rows: Rows
+) -> tuple[Float[Array, "SR L D"], Int[Array, "SR L"] | Int[Array, " SR"]]:
+    """Context tokens as rows: [B, N, D] -> ([S*R, L, D], segment [S*R, L]). Padding is zeros with segment 0.
+
+    On a GPU the segments of rows with one scene each are their lengths [S*R], which cuDNN takes for a mask.
+    """
     shards, _, length = rows.index.shape
     x = tokens.reshape(shards, -1, tokens.shape[-1])
-    packed = _move(x, *_maps(rows, x.shape[1]))
-    return packed.reshape(-1, length, x.shape[-1]), rows.segment.reshape(-1, length)
+    packed = _move(x, *_maps(rows, x.shape[1])).reshape(-1, length, x.shape[-1])
+    segment = rows.segment.reshape(-1, length)
+    if rows.alone and jax.default_backend() == "gpu":
+        return packed, (segment > 0).sum(-1, dtype=jnp.int32)
+    return packed, segment
 
 
 def unpacked(context: Bool[Array, "B N"], rows: Rows | None = None) -> Rows:

@@ -46,7 +46,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        segment: Int[Array, "B T"] | None,
+        segment: Int[Array, "B T"] | Int[Array, " B"] | None,
         other: tuple[Int[Array, "B T"], Int[Array, "B T"]] | None,
         rotation: Float[Array, "X T 2 M"] | None,
         condition: Float[Array, "B Y C"] | None = None,
@@ -108,7 +108,7 @@ class Stack(nn.Module):
 
     Args of the call:
       x: [B, T, D].
-      segment: int32 [B, T] or None, who attends to whom within the self-attention.
+      segment: int32 [B, T] or lengths [B] or None, who attends to whom within the self-attention: see attention.
       other: with `cross`, (query ids, key ids), each int32 [B, T], of the cross-attention. Otherwise None.
       rotation: [B or 1, T, 2, M] float32 or None, of queries and keys (see position_encoding).
       condition: [B, T, C], or [B, 1, C] for all tokens alike, with `condition`.
@@ -134,7 +134,7 @@ class Stack(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B T D"],
-        segment: Int[Array, "B T"] | None = None,
+        segment: Int[Array, "B T"] | Int[Array, " B"] | None = None,
         other: tuple[Int[Array, "B T"], Int[Array, "B T"]] | None = None,
         rotation: Float[Array, "X T 2 M"] | None = None,
         condition: Float[Array, "B Y C"] | None = None,

@@ -1,10 +1,18 @@
 """What attention kernels share: which token sees which, and the block of the TPU kernel."""
 
+import jax.numpy as jnp
 from jaxtyping import Bool, Int
 
 from cjepa_jax.types import Array
 
 BLOCK = 128  # tokens that the TPU kernel works on at a time
+
+
+def ids(segment: Int[Array, "B T"] | Int[Array, " B"] | None, tokens: int) -> Int[Array, "B T"] | None:
+    """Each token's segment id, of ids or of lengths: 1 for the first ones, then 0."""
+    if segment is None or segment.ndim == 2:
+        return segment
+    return (jnp.arange(tokens) < segment[:, None]).astype(jnp.int32)
 
 
 def visibility(

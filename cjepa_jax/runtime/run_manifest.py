@@ -32,7 +32,7 @@ import numpy as np
 from cjepa_jax import __version__
 from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.errors import CjepaError
-from cjepa_jax.host import clock, cpu, door
+from cjepa_jax.host import clock, cpu, door, switches
 from cjepa_jax.runtime.workdir import Workdir, read_object, write_atomically
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def describe(config: Mapping[str, Any], source: Any, devices: Sequence[Any]) -> 
         "config_sha256": _digest(json.dumps(resolved, sort_keys=True)),
         "config": resolved,
         "seed": resolved.get("seed"),
-        "packages": packages() | _kernel(devices),
+        "packages": packages() | _kernel(devices) | switches.given(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
         "environment": environment(os.environ),

@@ -96,6 +96,10 @@ def test_a_small_report_is_whole_without_the_packages_of_data(tmp_path):
     assert [line["batch"] for line in steps] == [4, 8, 16] and all(line["mfu"] > 0 for line in steps)
     errors = [line["relative_error"] for line in found if line["section"] == "attention"]
     assert len(errors) == 3 and max(errors) < 0.02
+    decomposed = [line for line in found if line["name"] == "algorithm"]
+    assert {line["of"] for line in decomposed} == {"default", "qr"}  # those of a CPU
+    assert max(line["value_error"] for line in decomposed) < 1e-5
+    assert max(line["gradient_error"] for line in decomposed) < 0.05
     shares = [line["share"] for line in found if line["name"] == "kind"]
     assert sum(shares) == pytest.approx(1)
 

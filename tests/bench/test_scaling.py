@@ -57,6 +57,8 @@ def test_bytes_sent_by_rings():
     amounts = scaling.payload(MODEL, 64, 8)
     assert scaling.sent(MODEL, 64, 1, 8) == (amounts["parameters"] + amounts["gradients"]) * 7 / 8 + small
     assert scaling.sent(MODEL, 64, 1, 1) == 0
+    many, width = 64 * MODEL.encoder.width, MODEL.encoder.width  # scenes, reduced to `width` rows on each chip
+    assert scaling.payload(MODEL, many, 1, chips=8)["SIGReg"] == 4 * 8 * width * width < 4 * many * width
 
 
 def test_a_program_is_read_loops_multiplied_out():

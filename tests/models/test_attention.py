@@ -186,14 +186,41 @@ def test_what_cudnn_is_asked_for_is_the_same_function(segmented):
     assert_like_einsum(functools.partial(cudnn, implementation="xla"), 2e-6, segmented=segmented)
 
 
+LENGTHS = np.array([130, 1, 0, 77], np.int32)  # of the four scenes of `packed`
+
+
+def of_lengths(kernel):
+    """Output and gradients of attention among the first tokens of each scene."""
+    q, k, v = packed()[0]
+    segment = (np.arange(130) < LENGTHS[:, None]).astype(np.int32)
+    given = {"lengths": (LENGTHS, LENGTHS), "ids": (segment, segment)}
+    parts = {name: jax.jit(functools.partial(with_gradients, kernel, own)) for name, own in given.items()}
+    return {name: jax.device_get(part(q, k[:, :, :130], v[:, :, :130])) for name, part in parts.items()}, segment
+
+
+def test_what_cudnn_is_asked_for_with_lengths_is_the_same_function():
+    (wanted, segment), (found, _) = of_lengths(attention), of_lengths(functools.partial(cudnn, implementation="xla"))
+    for ids, lengths in zip(wanted["ids"], wanted["lengths"], strict=True):
+        np.testing.assert_array_equal(lengths, ids)  # other kernels are given ids
+    for ours, theirs in zip(found["lengths"], wanted["ids"], strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+        assert (ours.transpose(0, 2, 1, 3)[segment == 0] == 0).all()
+
+
 @pytest.mark.slow
-def test_what_cudnn_is_asked_for_divides_itself_without_communication():
-    """By scenes and heads, with the mask by scenes."""
-    mesh = jax.make_mesh((2, 2, 2), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
+@pytest.mark.parametrize("axes", [(2, 2, 2), (8, 1, 1)], ids=str)
+@pytest.mark.parametrize("kind", ["ids", "lengths"])
+def test_what_cudnn_is_asked_for_divides_itself_without_communication(axes, kind):
+    """By scenes and heads, with the mask or the lengths by scenes."""
+    mesh = jax.make_mesh(axes, sharding.AXES, axis_types=(AxisType.Auto,) * 3)
     place = functools.partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec(sharding.SCENES, "tensor")))
     kernel = sharding.on_mesh(mesh, functools.partial(cudnn, implementation="xla"))
-    assert_like_einsum(kernel, 2e-6, place=place)
     qkv, segments = packed()
+    if axes == (8, 1, 1):
+        qkv, segments = ([np.tile(x, (2,) + (1,) * (x.ndim - 1)) for x in each] for each in (qkv, segments))
+    elif kind == "ids":
+        assert_like_einsum(kernel, 2e-6, place=place)
+    segments = [(x > 0).sum(1, dtype=np.int32) for x in segments] if kind == "lengths" else segments
     compiled = jax.jit(functools.partial(with_gradients, kernel, segments)).lower(*map(place, qkv)).compile().as_text()
     assert not any(name in compiled for name in COMMUNICATION)
 

@@ -1,5 +1,6 @@
 """The encoder against a float64 NumPy Transformer, and: padding, packing and layout never change a scene's tokens."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -12,13 +13,15 @@ from scipy.special import erf
 from cjepa_jax.configuration.sizes import SIZES, parse
 from cjepa_jax.data.batching import lay_out
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.models import attention
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.tokenizers import normalise
 from cjepa_jax.models.transformer import Stack
 from cjepa_jax.positions import sincos
-from cjepa_jax.types import Rows
+from cjepa_jax.types import Batch, Rows, batch_of
 
 B, DEPTH = 4, 2
+NAMES, ROW = [field.name for field in dataclasses.fields(Batch) if field.name != "second_rows"], ("index", "segment")
 VIDEOS = {"image": (B, 1, 32, 32, 3), "video": (B, 4, 16, 32, 3)}
 
 
@@ -289,3 +292,24 @@ def test_parameters_of_vit_l_16():
 def test_unknown_variants_are_refused_naming_the_sizes(variant):
     with pytest.raises(ConfigError, match="Ti, S, B, L, H"):
         parse(variant)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_of_one_scene_each_reach_a_gpu_as_lengths(monkeypatch, packed):
+    """cuDNN itself needs a GPU. Here XLA computes what it is asked for."""
+    video, params, keep = setup("image")
+    laid_out = lay_out(keep, 1, (2, 32) if packed else keep.shape)
+    wanted = make().apply({"params": params}, video, Rows(*laid_out))
+    batch = batch_of(dict.fromkeys(NAMES) | {"context": keep, "rows": dict(zip(ROW, laid_out, strict=True))})
+    asked = []
+
+    def kernel(*arguments):
+        asked.append(arguments[3].ndim)
+        return attention.cudnn(*arguments, implementation="xla")
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setitem(attention.KERNELS, "cudnn", kernel)
+    with attention.only("cudnn"):
+        found = make().apply({"params": params}, video, batch.rows)
+    assert set(asked) == {2 if packed else 1} and batch.rows.alone != packed
+    np.testing.assert_allclose(found, wanted, atol=2e-5)

@@ -74,8 +74,8 @@ METHOD = (
             f"{LOSS}invalid_scenes_leave_sigreg_and_the_monitors",
         ),
         (
-            "jnp.linalg.svd(centred, compute_uv=False)",
-            "jnp.square(jnp.linalg.svd(centred, compute_uv=False))",
+            "singular.values(centred)",
+            "jnp.square(singular.values(centred))",
             f"{LOSS}sigreg_golden",
         ),
         ("return jnp.log(features.shape[-1]) - entropy", "return -entropy", f"{LOSS}sigreg_golden"),

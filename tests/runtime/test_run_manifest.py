@@ -60,6 +60,11 @@ def test_a_restart_adds_what_has_changed_and_warns_of_data_and_packages(tmp_path
     data, packages = (record.getMessage() for record in caplog.records)
     assert data == "since the run was started last, data changed: options.gravity: None -> True"
     assert packages == f"since the run was started last, packages changed: jax: {jax.__version__} -> 9.9"
+    caplog.clear()
+    monkeypatch.setenv("CJEPA_PRODUCTS", "wide")
+    with caplog.at_level(logging.WARNING):
+        opened(tmp_path, 9, Balls(gravity=True), seed=5).close("done", 9)
+    assert "packages changed: CJEPA_PRODUCTS: (absent) -> wide" in caplog.text
     latest = run_manifest.latest(run_manifest.read(tmp_path))
     assert latest["seed"] == 5 and latest["host"] == first["host"] and latest["reason"] == "done"
 
