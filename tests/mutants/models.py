@@ -299,8 +299,8 @@ MODELS = (
         ),
         ("to_b.astype(b_type.dtype)", "2 * to_b.astype(b_type.dtype)", f"{PRODUCT}values_and_gradients_match_einsum"),
         (
-            "gradient = gradient.astype(dtype)",
-            "gradient = gradient",
+            "gradient = gradient.astype(dtype)\n    to_a",
+            "to_a",
             f"{PRODUCT}every_product_of_the_gradient_is_narrow",
         ),
     ),
