@@ -13,7 +13,7 @@ FIT, TEST, FRAMES = 800, 800, 16
 
 
 def main():
-    world = Headings(split="test", size=8, frames=FRAMES, count=FIT + TEST)
+    world = Headings(split="test", size=8, frames=FRAMES, count=FIT + TEST, objects=(1, 2))
     scenes = [world[i] for i in range(len(world))]
     truth = np.array([scene["class"] for scene in scenes])
     states = np.stack([scene["states"][:, 0] for scene in scenes])  # of the white object
