@@ -35,9 +35,14 @@ def drawn(world: Push, seed: int, episodes: int, ahead: int = AHEAD) -> Tasks:
 
     The world is that of training: its seed and policies give the episodes. As in the published environment, loading a
     start takes one physics step, in which the agent moves by its velocity x 0.01 s.
+
+    Raises ConfigError for more tasks than there are such pairs.
     """
     world = recorded(world)
     rng, rows = seeds.generator(seed, "tasks from recorded episodes"), world.frames - ahead
+    if episodes > len(world) * rows:
+        text = f"must be at most {len(world) * rows}, the pairs of frames of {len(world)} training episodes"
+        raise ConfigError(f"--episodes={episodes}: {text}")
     places = rng.choice(min(len(world), 2**31) * rows, episodes, replace=False)
     pairs = []
     for i, at in zip(*divmod(places, rows), strict=True):
@@ -67,10 +72,12 @@ def require(world: Any, chosen: bool = True) -> None:
 def scaled(mpc: MPC, world: Any) -> MPC:
     """`mpc`, whose first candidates' actions have the standard deviation of the recorded ones, per axis.
 
-    The published search has 1, in units of that deviation. Raises ConfigError for another world than Push.
+    `mpc` has its deviation in units of the recorded ones. The published search has 1. Raises ConfigError for another
+    world than Push.
     """
     require(world)
     world = recorded(world)
     actions = np.concatenate([world.trajectory(world.setup(i))[1] for i in range(min(MEASURED, len(world)))])
-    spread = tuple(float(value) for value in actions.std(0, ddof=1))
-    return dataclasses.replace(mpc, planner=dataclasses.replace(cast(Any, mpc.planner), std=spread))
+    planner = cast(Any, mpc.planner)
+    spread = tuple(float(planner.std * value) for value in actions.std(0, ddof=1))
+    return dataclasses.replace(mpc, planner=dataclasses.replace(planner, std=spread))
