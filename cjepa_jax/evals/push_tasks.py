@@ -11,7 +11,6 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals.control import Tasks
 from cjepa_jax.planning.mpc import MPC
 
-AHEAD = 24  # frames from a start to its goal. The published code means 25, and takes the last of 25 frames
 SETTINGS = dict(
     episodes=50,
     seeds=3,
@@ -24,14 +23,13 @@ SETTINGS = dict(
     iterations=30,
     horizon=25,  # 5 blocks of 5 actions
     receding=25,
-    ahead=AHEAD,
 )
 FRAMES = 50  # of an episode, at least. Those of training that are shorter are continued under the same policy
 MEASURED = 64  # episodes from which the actions' spread is measured
 
 
-def drawn(world: Push, seed: int, episodes: int, ahead: int = AHEAD) -> Tasks:
-    """Pairs of two frames of the world's training episodes, all equally likely and different.
+def drawn(world: Push, seed: int, episodes: int, ahead: int) -> Tasks:
+    """Pairs of two frames, `ahead` apart, of the world's training episodes, all equally likely and different.
 
     The world is that of training: its seed and policies give the episodes. As in the published environment, loading a
     start takes one physics step, in which the agent moves by its velocity x 0.01 s.
