@@ -27,15 +27,17 @@ def of(config: Any, checkpoint: str, trust: tuple[str, ...] = ()) -> Restored | 
     The file's depth, width and frames are set in `config`: objective.history stays, objective.future is the rest. Its
     heads are those of objective.slot_predictor, because a state dict does not say them. The block is the published one.
 
-    Raises: ConfigError for a config of another objective than Slots, and for lengths or heads that do not fit the file. CheckpointError
-      for a damaged file, and for one of slots of another width than the data's.
+    Raises: ConfigError for a config of another objective than Slots, and for lengths or heads that do not fit the file.
+      CheckpointError for a damaged file, and for one of slots of another width than the data's.
     """
     path = _located(checkpoint)
     if path is None:
         return None
     if build.locate(config.objective.type, "objective.type") is not Slots:
         text = f"is a slot predictor, and needs objective.type = {Slots.__module__}:Slots, not {config.objective.type}"
-        raise ConfigError(f"--checkpoint={checkpoint}: {text}: --training=configs/slots/clevrer.py")
+        raise ConfigError(
+            f"--checkpoint={checkpoint}: {text}: --training=configs/slots/clevrer.py --config.data.path=DIR"
+        )
     found = slots.read(path)
     notes = _adopt(config, found, path)
     fresh = Restored.of(config, "random", trust)

@@ -86,11 +86,11 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path):
     (tmp_path / "text.pt").write_text("no weights")
     assert slot_weights.of(config, str(tmp_path / "text.pt")) is None
     for change, error, message in (
-        (None, ConfigError, "needs objective.type = cjepa_jax.objectives.slots:Slots, not .*:CausalJEPA: --training="),
+        (None, ConfigError, "needs objective.type = cjepa_jax.objectives.slots:Slots, not .*jepa:Jepa: --training="),
         (
             {"objective.type": "cjepa_jax.objectives.ctt:Ctt"},
             ConfigError,
-            "needs objective.type = .*, not cjepa_jax.objectives.ctt:Ctt: --training=configs/slots/clevrer.py$",
+            "needs objective.type = .*, not cjepa_jax.objectives.ctt:Ctt: --training=configs/slots/clevrer.py --config.data.path=DIR$",
         ),
         ({"objective.history": 8}, ConfigError, "objective.history = 8: .* must be below its 8 frames"),
         ({"objective.slot_predictor.heads": 3}, ConfigError, "heads = 3: .* must divide its width 16"),
