@@ -179,7 +179,9 @@ class SlotWriter:
             lines = door.read(self.out / JOURNAL).split(b"\n")[:-1]
         except FileNotFoundError:
             return None, []
-        first, entries, names = _parsed(lines[0]) if lines else {"made_with": None}, [], set()
+        first = _parsed(lines[0]) if lines else {"made_with": None}
+        entries: list[dict[str, Any]] = []
+        names: set[tuple[str, str]] = set()
         if not isinstance(first, dict) or "made_with" not in first:
             text = f"{self.out}: the first line of {JOURNAL} does not say what its slots are made with"
             raise DataError(f"{text}. To start afresh, name another folder or delete {JOURNAL}")
