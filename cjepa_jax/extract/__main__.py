@@ -12,8 +12,8 @@ encoded, resized to the encoder's size without regard to its shape. --out is rea
 cjepa_jax.data.sources.slot_files:SlotFiles (configs/slots/clevrer.py), features by ...feature_files:FeatureFiles.
 
 A command that is killed, stopped by a signal (exit code 75) or ended by a damaged video keeps the finished videos in
---out. The same command resumes. One with other weights, flags or videos is refused. --skip-damaged leaves out damaged
-videos and lists them in damaged.txt.
+--out. The same command resumes, and after the end it says that it is done. One with other weights, flags or videos is
+refused. --skip-damaged leaves out damaged videos and lists them in damaged.txt.
 """
 
 if __name__ == "__main__":

@@ -171,6 +171,8 @@ def test_a_sync_that_fails_once_loses_no_video_before_it_and_writes_no_line_twic
             except OSError:
                 assert disk.calls >= fails
         if not (out / "videos.json").exists():
+            lines = (out / "slots.jsonl").read_text().splitlines() if (out / "slots.jsonl").exists() else []
+            assert len(set(lines)) == len(lines)
             with SlotWriter(out, SETTINGS) as writer:
                 seen.add((fails, writer.count))
         assert write(out, "abcd", finish=True).finished
