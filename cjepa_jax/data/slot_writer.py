@@ -6,15 +6,16 @@ An unfinished folder holds
     slots.jsonl     a journal: what the slots are made with, then a line for each video of slots.part
 
 A video's line is written after its frames are on the disk. So frames without a line, which a kill leaves, do not belong
-to the folder and are overwritten. At the end slots.part becomes slots.npy, videos.json is written
-(data/sources/slot_files.py), and the journal is deleted. Without videos.json the folder is not read as slots.
+to the folder and are cut off. At the end slots.part becomes slots.npy, and videos.json is written
+(data/sources/slot_files.py). The journal stays, so that the same command is known to be done. Without videos.json the
+folder is not read as slots.
 """
 
 import contextlib
 import io
 import json
+import logging
 import os
-import time
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,18 +23,18 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
+from tqdm import tqdm
 
 from cjepa_jax.data.sources.slot_files import INDEX
-from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.errors import ConfigError, DataError, printable
 from cjepa_jax.host import door
 from cjepa_jax.runtime.workdir import Workdir, write_atomically
 
 Videos = dict[str, dict[str, tuple[int, int]]]  # split -> name -> (first frame, frames)
 PART, JOURNAL, ARRAY = "slots.part", "slots.jsonl", "slots.npy"
-SYNC = 1.0  # seconds from one sync to the next: as much of the finished work is lost by a kill
 PIECE = 1 << 24  # bytes that are read at a time
-MOST_JOURNAL = 1 << 30  # bytes
 SHOWN = 60  # letters of a value in a message
+log = logging.getLogger(__name__)
 
 
 class SlotWriter:
@@ -41,44 +42,45 @@ class SlotWriter:
 
         with SlotWriter(out, {"--seed": 0}) as writer:
             writer.write("train", "a.mp4", slots)
+            writer.sync()
             writer.finish()
 
     With `settings` the videos of an unfinished folder are kept on leaving, also by an exception, and `has` says which
     ones there are. They are kept only for the same settings, a dict of JSON values by the names that messages use.
-    Lists are compared item by item. Without settings (None) nothing is left of an unfinished folder.
+    Lists are compared item by item. Videos of which the file does not hold what the journal says are dropped on
+    entering, with those after them, and a warning. Without settings (None) nothing is left of an unfinished folder.
 
-    Raises (on entering): ConfigError for a folder that has slots, for one that another process writes, and for one
-      that was begun with other settings. DataError for an unfinished folder that is damaged.
+    Attributes:
+      finished: whether the folder is complete. On entering: with the same settings. Then nothing is to be written.
+
+    Raises (on entering): ConfigError for a folder of slots that were made with other settings, finished or not, and for
+      one that another process writes. DataError for an unfinished folder whose journal does not say its settings.
     """
 
     def __init__(self, out: Path, settings: Mapping[str, Any] | None = None):
-        self.out, self.videos = Path(out), Videos()
+        self.out, self.videos, self.finished = Path(out), Videos(), False
         self._settings = None if settings is None else json.loads(json.dumps(settings))
         self._shape: list[int] = []  # frames so far, K, D
         self._waiting: list[dict[str, Any]] = []  # lines of videos that may not be on the disk yet
-        self._synced, self._finished = time.monotonic(), False
 
     def __enter__(self) -> "SlotWriter":
-        self._require_none()
         with contextlib.ExitStack() as stack:
-            stack.enter_context(Workdir(self.out, setting="--out="))
-            self._require_none()  # another process may have just finished
-            lines = self._read()
-            if lines and lines[0]["made_with"] is None:  # what nobody can resume
-                lines = []
-            if lines:
-                self._match(lines[0])
-            else:
-                write_atomically(self.out / JOURNAL, json.dumps({"made_with": self._settings}) + "\n")
-            self._file = stack.enter_context(self._array(lines[1:]))
-            self._journal = stack.enter_context(door.append(self.out / JOURNAL))
-            _sync_folder(self.out)
+            if not self._is_done():
+                stack.enter_context(Workdir(self.out, setting="--out="))
+            if not self._is_done():  # another process may have just finished
+                begun, entries = self._read()
+                if begun is None:  # what nobody can resume
+                    entries = []
+                if entries:
+                    self._match(begun)
+                self._file = stack.enter_context(self._array(entries))
+                self._journal = stack.enter_context(door.append(self.out / JOURNAL))
             self._leaving = stack.pop_all()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if not self._finished:
+            if not self.finished:
                 self._keep(error)
         finally:
             self._leaving.__exit__(kind, error, trace)
@@ -87,7 +89,7 @@ class SlotWriter:
         """Syncs the finished videos, or deletes the files where nothing is to be kept."""
         with contextlib.suppress(OSError) if error else contextlib.nullcontext():
             if self._settings is not None and self.videos:
-                self._sync()
+                self.sync()
             else:
                 door.require_own(self.out)
                 for name in (PART, JOURNAL):
@@ -103,8 +105,8 @@ class SlotWriter:
         return sum(map(len, self.videos.values()))
 
     def write(self, split: str, name: str, slots: np.ndarray) -> None:
-        """Appends a video's slots, float [frames, K, D]. Raises DataError for slots of another shape than those before,
-        and for a name that the split has already."""
+        """Appends a video's slots, float [frames, K, D], which the next `sync` keeps. Raises DataError for slots of
+        another shape than those before, and for a name that the split has already."""
         if self.has(split, name):
             raise DataError(f"{name}: split {split} has a video of this name already")
         if slots.ndim != 3 or not slots.size:
@@ -120,66 +122,84 @@ class SlotWriter:
         entry = {"split": split, "name": name, "shape": list(slots.shape), "crc32": zlib.crc32(data)}
         self._waiting.append(entry)
         self._add(entry)
-        if time.monotonic() - self._synced > SYNC:
-            self._sync()
 
     def finish(self) -> None:
         """Completes the folder. Raises DataError where there is no video."""
         if not self.videos:
             raise DataError(f"{self.out}: there is no video")
-        self._sync()
+        self.sync()
         _put(self._file, 0, head(self._shape))
         os.fsync(self._file.fileno())
         door.require_own(self.out)
         os.replace(self.out / PART, self.out / ARRAY)
         _sync_folder(self.out)
         write_index(self.out, self.videos)
-        self._finished = True
-        (self.out / JOURNAL).unlink(missing_ok=True)
+        self.finished = True
+        if self._settings is None:
+            (self.out / JOURNAL).unlink(missing_ok=True)
 
-    def _require_none(self) -> None:
-        if (self.out / INDEX).exists():
+    def sync(self) -> None:
+        """Returns when the videos so far are on the disk: the frames first, then the journal's lines about them.
+
+        Lines are written once. After a sync that has failed nobody knows which frames are on the disk, even if another
+        one succeeds.
+        """
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        door.require_own(self.out)
+        os.fsync(self._file.fileno())
+        self._journal.write("".join(json.dumps(entry) + "\n" for entry in waiting))
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+    def _is_done(self) -> bool:
+        """Whether the folder is finished. Raises ConfigError for one of other settings."""
+        if not (self.out / INDEX).exists():
+            return False
+        begun, _ = self._read()
+        if begun is None or self._settings is None:
             raise ConfigError(f"--out={self.out}: holds slots already")
+        if differ := different(begun, self._settings):
+            raise ConfigError(f"--out={self.out}: holds slots already, made with {differ}")
+        self.finished = True
+        return True
 
     def _add(self, entry: Mapping[str, Any]) -> None:
         frames = entry["shape"][0]
         self.videos.setdefault(entry["split"], {})[entry["name"]] = self._shape[0], frames
         self._shape[0] += frames
 
-    def _sync(self) -> None:
-        """The frames first, then the journal's lines about them."""
-        self._synced = time.monotonic()
-        if not self._waiting:
-            return
-        door.require_own(self.out)
-        os.fsync(self._file.fileno())
-        self._journal.write("".join(json.dumps(entry) + "\n" for entry in self._waiting))
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
-        self._waiting = []
+    def _read(self) -> tuple[Any, list[dict[str, Any]]]:
+        """(what the slots are made with or None, the journal's lines about videos before the first damaged one).
 
-    def _read(self) -> list[Any]:
-        """The journal's lines, [] if there is none. What was cut off by a kill is cut from the file. Raises DataError
-        for a damaged one."""
-        file = self.out / JOURNAL
+        A last line without its end, which a kill leaves, does not count. Raises DataError for a damaged first line.
+        """
         try:
-            text = door.read(file, MOST_JOURNAL)
+            lines = door.read(self.out / JOURNAL).split(b"\n")[:-1]
         except FileNotFoundError:
-            return []
-        whole = text[: text.rfind(b"\n") + 1]
-        try:
-            lines = [door.parsed(line) for line in whole.splitlines()]
-        except ValueError as error:
-            raise self._damaged(f"{JOURNAL} is not readable as JSON") from error
-        if lines and not (isinstance(lines[0], dict) and "made_with" in lines[0] and all(map(_is_entry, lines[1:]))):
-            raise self._damaged(f"{JOURNAL} has lines of another form")
-        if len(whole) < len(text):
-            write_atomically(file, whole.decode())
-        return lines
+            return None, []
+        first = _parsed(lines[0]) if lines else {"made_with": None}
+        entries: list[dict[str, Any]] = []
+        names: set[tuple[str, str]] = set()
+        if not isinstance(first, dict) or "made_with" not in first:
+            text = f"{self.out}: the first line of {JOURNAL} does not say what its slots are made with"
+            raise DataError(f"{text}. To start afresh, name another folder or delete {JOURNAL}")
+        for line in lines[1:]:
+            entry = _parsed(line)
+            if not _is_entry(entry) or (entry["split"], entry["name"]) in names:
+                break
+            if entries and entry["shape"][1:] != entries[0]["shape"][1:]:
+                break
+            entries.append(entry)
+            names.add((entry["split"], entry["name"]))
+        if len(entries) < len(lines) - 1:
+            log.warning("%s: line %d of %s is damaged", self.out, len(entries) + 2, JOURNAL)
+        return first["made_with"], entries
 
-    def _match(self, first: dict[str, Any]) -> None:
+    def _match(self, begun: Any) -> None:
         """Raises ConfigError for a folder that was begun with other settings."""
-        differ = different(first["made_with"], self._settings)
+        differ = different(begun, self._settings)
         if self._settings is None:
             differ = "another command"
         if differ:
@@ -188,36 +208,36 @@ class SlotWriter:
 
     @contextlib.contextmanager
     def _array(self, entries: list[dict[str, Any]]) -> Iterator[BinaryIO]:
-        """The array's file, opened for writing, with the videos of these lines and nothing after them."""
+        """The array's file, opened for writing, with those of these videos that it holds and nothing after them. The
+        journal is written with the same ones."""
         part = self.out / PART
         if entries and not part.exists() and (self.out / ARRAY).exists():  # killed while it was finished
             door.require_own(self.out)
             os.replace(door.below(self.out, ARRAY), part)
         with door.update(part) as file:
+            entries = self._held(file, entries)
+            lines = [{"made_with": self._settings}, *entries]
+            write_atomically(self.out / JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))
             if entries:
-                self._check(file, entries)
+                self._shape = [0, *entries[0]["shape"][1:]]
             for entry in entries:
                 self._add(entry)
             file.truncate(_end(self._shape) if entries else 0)
             yield file
 
-    def _check(self, file: BinaryIO, entries: list[dict[str, Any]]) -> None:
-        """Raises DataError if the file does not hold the videos of the journal."""
-        self._shape = [0, *entries[0]["shape"][1:]]
-        names = {(entry["split"], entry["name"]) for entry in entries}
-        if len(names) < len(entries) or any(entry["shape"][1:] != self._shape[1:] for entry in entries):
-            raise self._damaged(f"{JOURNAL} has lines that contradict each other")
-        file.seek(len(head(self._shape)))
-        for entry in entries:
+    def _held(self, file: BinaryIO, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The videos before the first one that the file does not hold as the journal says."""
+        if entries:
+            file.seek(len(head(entries[0]["shape"])))
+        for number, entry in enumerate(tqdm(entries, "checking", unit="video", delay=2, leave=False)):
             left, sum32 = 4 * int(np.prod(entry["shape"], dtype=object)), 0
             while left and (piece := file.read(min(left, PIECE))):
                 left, sum32 = left - len(piece), zlib.crc32(piece, sum32)
             if left or sum32 != entry["crc32"]:
-                raise self._damaged(f"{PART} does not hold {entry['split']}/{entry['name']} as {JOURNAL} says")
-
-    def _damaged(self, what: str) -> DataError:
-        text = f"{self.out}: its unfinished slots are damaged: {what}"
-        return DataError(f"{text}. To start afresh, name another folder or delete {JOURNAL}")
+                text = f"{PART} does not hold {entry['split']}/{entry['name']} as {JOURNAL} says"
+                log.warning("%s: %s", self.out, printable(f"{text}: {number} of {len(entries)} videos are kept"))
+                return entries[:number]
+        return entries
 
 
 def different(before: Any, now: Any) -> str:
@@ -281,6 +301,14 @@ def _put(file: BinaryIO, place: int, data: bytes | memoryview) -> None:
     while left:
         done = os.pwrite(file.fileno(), left, place)
         place, left = place + done, left[done:]
+
+
+def _parsed(line: bytes) -> Any:
+    """The value of a journal's line. None for one that is not JSON."""
+    try:
+        return door.parsed(line)
+    except ValueError:
+        return None
 
 
 def _is_entry(line: Any) -> bool:

@@ -11,7 +11,6 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals.control import Tasks
 from cjepa_jax.planning.mpc import MPC
 
-AHEAD = 24  # frames from a start to its goal. The published code means 25, and takes the last of 25 frames
 SETTINGS = dict(
     episodes=50,
     seeds=3,
@@ -24,20 +23,24 @@ SETTINGS = dict(
     iterations=30,
     horizon=25,  # 5 blocks of 5 actions
     receding=25,
-    ahead=AHEAD,
 )
 FRAMES = 50  # of an episode, at least. Those of training that are shorter are continued under the same policy
 MEASURED = 64  # episodes from which the actions' spread is measured
 
 
-def drawn(world: Push, seed: int, episodes: int, ahead: int = AHEAD) -> Tasks:
-    """Pairs of two frames of the world's training episodes, all equally likely and different.
+def drawn(world: Push, seed: int, episodes: int, ahead: int) -> Tasks:
+    """Pairs of two frames, `ahead` apart, of the world's training episodes, all equally likely and different.
 
     The world is that of training: its seed and policies give the episodes. As in the published environment, loading a
     start takes one physics step, in which the agent moves by its velocity x 0.01 s.
+
+    Raises ConfigError for more tasks than there are such pairs.
     """
     world = recorded(world)
     rng, rows = seeds.generator(seed, "tasks from recorded episodes"), world.frames - ahead
+    if episodes > len(world) * rows:
+        text = f"must be at most {len(world) * rows}, the pairs of frames of {len(world)} training episodes"
+        raise ConfigError(f"--episodes={episodes}: {text}")
     places = rng.choice(min(len(world), 2**31) * rows, episodes, replace=False)
     pairs = []
     for i, at in zip(*divmod(places, rows), strict=True):
@@ -67,10 +70,12 @@ def require(world: Any, chosen: bool = True) -> None:
 def scaled(mpc: MPC, world: Any) -> MPC:
     """`mpc`, whose first candidates' actions have the standard deviation of the recorded ones, per axis.
 
-    The published search has 1, in units of that deviation. Raises ConfigError for another world than Push.
+    `mpc` has its deviation in units of the recorded ones. The published search has 1. Raises ConfigError for another
+    world than Push.
     """
     require(world)
     world = recorded(world)
     actions = np.concatenate([world.trajectory(world.setup(i))[1] for i in range(min(MEASURED, len(world)))])
-    spread = tuple(float(value) for value in actions.std(0, ddof=1))
-    return dataclasses.replace(mpc, planner=dataclasses.replace(cast(Any, mpc.planner), std=spread))
+    planner = cast(Any, mpc.planner)
+    spread = tuple(float(planner.std * value) for value in actions.std(0, ddof=1))
+    return dataclasses.replace(mpc, planner=dataclasses.replace(planner, std=spread))

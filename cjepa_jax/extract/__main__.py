@@ -12,8 +12,8 @@ encoded, resized to the encoder's size without regard to its shape. --out is rea
 cjepa_jax.data.sources.slot_files:SlotFiles (configs/slots/clevrer.py), features by ...feature_files:FeatureFiles.
 
 A command that is killed, stopped by a signal (exit code 75) or ended by a damaged video keeps the finished videos in
---out. The same command resumes. One with other weights, flags or videos is refused. --skip-damaged leaves out damaged
-videos and lists them in damaged.txt.
+--out. The same command resumes, and after the end it says that it is done. One with other weights, flags or videos is
+refused. --skip-damaged leaves out damaged videos and lists them in damaged.txt.
 """
 
 if __name__ == "__main__":
@@ -33,7 +33,7 @@ from cjepa_jax import cli
 from cjepa_jax.data import assemble, transforms
 from cjepa_jax.data.formats import video
 from cjepa_jax.data.sources import video_list
-from cjepa_jax.errors import ConfigError, DataError
+from cjepa_jax.errors import ConfigError, DataError, printable
 from cjepa_jax.runtime.workdir import write_atomically
 
 SPLITS = ("train", "eval")  # of a run's source
@@ -78,21 +78,26 @@ def main(argv: list[str]) -> int:
             raise ConfigError(f"--{name}={getattr(chosen, name)}: must be at least 0")
     cli.set_up_logging("warning")
     cli.keep_compiled_code()
-    from cjepa_jax.extract import encoders, work  # JAX, after the settings above
+    from cjepa_jax.extract import checkpoint, encoders, work  # JAX, after the settings above
 
     given = dict(size=chosen.size, seed=chosen.seed, noise=chosen.noise, backbone=chosen.backbone or "")
-    found, config = encoders.of(chosen.checkpoint, **given, trust=chosen.trust)
+    with checkpoint.unchanged(chosen.checkpoint, chosen.backbone or "") as digests:
+        found, config = encoders.of(chosen.checkpoint, **given, trust=chosen.trust)
     if not chosen.videos and config is None:
         raise ConfigError("--videos is missing: only a run has data")
     most = chosen.count or None
     videos = of_files(Path(chosen.videos), found.size, most) if chosen.videos else of_source(config, most)
-    with work.on(Path(chosen.out), made_with(chosen, videos), len(videos)) as doing:
+    with work.on(Path(chosen.out), made_with(chosen, digests, videos), len(videos)) as doing:
+        if doing.writer.finished:
+            return doing.already()
         damaged = encoded(doing, found, videos, skip=chosen.skip_damaged)
         if damaged is None:
             return doing.stopped()
-        lines = [f"{one.split}/{one.name}: {why}" for one, why in damaged]
+        lines = [printable(f"{one.split}/{one.name}: {why}") for one, why in damaged]
         if lines and doing.writer.videos:
             write_atomically(doing.writer.out / DAMAGED, "\n".join(lines) + "\n")
+        else:  # of a command that was killed as it finished
+            (doing.writer.out / DAMAGED).unlink(missing_ok=True)
         doing.writer.finish()
     print(f"{chosen.checkpoint}: {found.about}")
     for split, kept in doing.writer.videos.items():
@@ -102,16 +107,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def made_with(chosen: Any, videos: list[Video]) -> dict[str, Any]:
-    """What the slots depend on, by the names of SlotWriter's messages."""
-    from cjepa_jax.extract import checkpoint
-
-    def digest(path: Any) -> str:
-        return checkpoint.digest(*checkpoint.located(path))
-
+def made_with(chosen: Any, digests: list[str], videos: list[Video]) -> dict[str, Any]:
+    """What the slots depend on, by the names of SlotWriter's messages. digests: of --checkpoint and --backbone."""
     return {
-        "--checkpoint of SHA-256": digest(chosen.checkpoint),
-        "--backbone of SHA-256": digest(chosen.backbone) if chosen.backbone else "",
+        "--checkpoint of SHA-256": digests[0],
+        "--backbone of SHA-256": digests[1],
         **{f"--{name}": getattr(chosen, name) for name in ("size", "seed", "noise")},
         "videos": [[f"{one.split}/{one.name}", f"{one.bytes} bytes"] for one in videos],
     }
@@ -119,7 +119,7 @@ def made_with(chosen: Any, videos: list[Video]) -> dict[str, Any]:
 
 def encoded(doing: Any, found: Any, videos: list[Video], skip: bool) -> list[tuple[Video, str]] | None:
     """Encodes and writes the videos that are not written. Returns the damaged ones with the reasons, None if a signal
-    has stopped it. Without `skip` a damaged video raises DataError."""
+    has stopped it. Without `skip` a damaged video raises DataError, and so does one that the storage does not give."""
     damaged = []
     for one in videos:
         if doing.writer.has(one.split, one.name):
@@ -127,8 +127,10 @@ def encoded(doing: Any, found: Any, videos: list[Video], skip: bool) -> list[tup
         try:
             slots = doing.unless_stopped(lambda one=one: found.encode(doing.counted(one.frames()), one.number))
         except DataError as error:
-            if not skip:
-                text = f"{doing.writer.count} videos are kept. The same command resumes, --skip-damaged leaves it out"
+            storage = isinstance(error.__cause__, OSError)  # the video may be a good one
+            if storage or not skip:
+                text = f"{doing.writer.count} videos are kept. The same command resumes"
+                text += "" if storage else ", --skip-damaged leaves it out"
                 raise DataError(f"{error}. {text}") from error
             damaged.append((one, str(error)))
             doing.done()
@@ -136,6 +138,7 @@ def encoded(doing: Any, found: Any, videos: list[Video], skip: bool) -> list[tup
         if slots is None:
             return None
         doing.write(one.split, one.name, slots)
+        doing.writer.sync()
     return damaged
 
 

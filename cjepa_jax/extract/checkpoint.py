@@ -1,8 +1,10 @@
 """What the flag --checkpoint of this package's commands names, and the objective of a run."""
 
+import contextlib
 import functools
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from ml_collections import ConfigDict
 
 from cjepa_jax import optim, train_step
 from cjepa_jax.configuration import build
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.host import door
 from cjepa_jax.loading import pretrained
 from cjepa_jax.runtime import run_manifest
@@ -42,9 +44,23 @@ def digest(path: Path, folder: Path | None) -> str:
     elif path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in WEIGHTS)
     else:
-        files, path = [path], path.parent
+        files = [path]
     sums = {str(file.relative_to(folder or path)): run_manifest.sha256(file) for file in files if file.is_file()}
-    return hashlib.sha256(json.dumps(sums).encode(errors="surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def unchanged(*checkpoints: str) -> Iterator[list[str]]:
+    """The `digest` of each of these flags' values ("" for an empty one), for a block that loads them. Raises as
+    `located`, and CheckpointError if they have changed at its end, as the run of a training that saves does."""
+
+    def digests() -> list[str]:
+        return [digest(*located(each)) if each else "" for each in checkpoints]
+
+    before = digests()
+    yield before
+    if digests() != before:
+        raise CheckpointError(f"{checkpoints[0]}: has changed while it was loaded. Repeat the command")
 
 
 def built(config: ConfigDict) -> Any:

@@ -61,12 +61,13 @@ def main(argv: list[str]) -> int:
         raise ConfigError("--out or --score: give one of them")
     cli.set_up_logging("warning")
     cli.keep_compiled_code()
-    from cjepa_jax.extract import predictors  # JAX, after the settings above
+    from cjepa_jax.extract import checkpoint, predictors  # JAX, after the settings above
 
     root = Path(chosen.slots)
     slots = opened(str(root), "slots")
     flags = {name: getattr(chosen, name) for name in ("history", "heads", "skip", "trust")}
-    found = predictors.of(chosen.checkpoint, slots.shape[1:], **flags)
+    with checkpoint.unchanged(chosen.checkpoint) as digests:
+        found = predictors.of(chosen.checkpoint, slots.shape[1:], **flags)
     videos = of_folder(root, chosen.split)
     given = found.history * found.skip
     needed, why = given, f"history x skip = {given}"
@@ -77,15 +78,17 @@ def main(argv: list[str]) -> int:
     if chosen.score:
         print(scores(found, slots, videos, chosen))
         return 0
-    return _write(found, slots, videos, chosen)
+    return _write(found, digests[0], slots, videos, chosen)
 
 
-def _write(found: Any, slots: np.ndarray, videos: list[tuple[str, str, int, int]], chosen: Any) -> int:
-    """Writes the videos with their futures. Returns the exit code."""
+def _write(found: Any, digest: str, slots: np.ndarray, videos: list[tuple[str, str, int, int]], chosen: Any) -> int:
+    """Writes the videos with their futures. digest: of the checkpoint. Returns the exit code."""
     from cjepa_jax.extract import work
 
     root, given = Path(chosen.slots), found.history * found.skip
-    with work.on(Path(chosen.out), made_with(root, found, chosen), len(videos)) as doing:
+    with work.on(Path(chosen.out), made_with(root, found, digest, chosen), len(videos)) as doing:
+        if doing.writer.finished:
+            return doing.already()
 
         def rolled_out(part: list[tuple[str, str, int, int]]) -> np.ndarray:
             return roll(found, np.stack([last(root, slots, video, given) for video in part]), chosen)
@@ -98,19 +101,18 @@ def _write(found: Any, slots: np.ndarray, videos: list[tuple[str, str, int, int]
             for i in left:
                 split, name, first, count = part[i]
                 doing.write(split, name, np.concatenate([slots[first : first + count], made[i]]))
+            doing.writer.sync()
             doing.saw(len(left) * chosen.frames)
         doing.writer.finish()
     print(f"{chosen.out}: {len(videos)} videos, {chosen.frames} frames more in each")
     return 0
 
 
-def made_with(root: Path, found: Any, chosen: Any) -> dict[str, Any]:
+def made_with(root: Path, found: Any, digest: str, chosen: Any) -> dict[str, Any]:
     """What the rollouts depend on, by the names of SlotWriter's messages. The slots' array is not read for it."""
-    from cjepa_jax.extract import checkpoint
-
     array = (root / "slots.npy").stat()
     return {
-        "--checkpoint of SHA-256": checkpoint.digest(*checkpoint.located(chosen.checkpoint)),
+        "--checkpoint of SHA-256": digest,
         f"--slots' {INDEX} of SHA-256": run_manifest.sha256(root / INDEX)[:16],
         "--slots' slots.npy of": [f"{array.st_size} bytes", f"time {array.st_mtime_ns}"],
         **{f"--{name}": getattr(chosen, name) for name in ("split", "frames", "batch", "heads")},

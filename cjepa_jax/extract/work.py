@@ -46,7 +46,7 @@ class Work:
         self._bar.update(0)
 
     def write(self, split: str, name: str, slots: Any) -> None:
-        """Writes a video's slots. Raises as SlotWriter.write."""
+        """Writes a video's slots, which the writer's `sync` keeps. Raises as SlotWriter.write."""
         self.writer.write(split, name, slots)
         self.done()
 
@@ -62,11 +62,20 @@ class Work:
         print(f"{text} {self.total} videos. The same command resumes")
         return PREEMPTED
 
+    def already(self) -> int:
+        """Says that an earlier process has done the work. Returns the exit code."""
+        self._bar.close()
+        print(f"{self.writer.out}: done already, with the same weights, flags and videos")
+        return 0
+
 
 @contextlib.contextmanager
 def on(out: Path, settings: Mapping[str, Any], total: int) -> Iterator[Work]:
-    """The work on a folder that is made with these settings (see SlotWriter). Raises as SlotWriter."""
-    with Signals() as signals, SlotWriter(out, settings) as writer, logging_redirect_tqdm():
-        begun = writer.count
+    """The work on a folder that is made with these settings (see SlotWriter). Raises as SlotWriter.
+
+    Signals are caught inside: before, while an unfinished folder is checked, there is nothing to save.
+    """
+    with SlotWriter(out, settings) as writer, Signals() as signals, logging_redirect_tqdm():
+        begun = total if writer.finished else writer.count
         with tqdm(total=total, initial=begun, unit="video", smoothing=0.05, mininterval=1) as bar:
             yield Work(writer, signals, bar, total)

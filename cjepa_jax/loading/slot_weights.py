@@ -27,17 +27,17 @@ def of(config: Any, checkpoint: str, trust: tuple[str, ...] = ()) -> Restored | 
     The file's depth, width and frames are set in `config`: objective.history stays, objective.future is the rest. Its
     heads are those of objective.slot_predictor, because a state dict does not say them. The block is the published one.
 
-    Raises: ConfigError for a config without slots, and for lengths or heads that do not fit the file. CheckpointError
-      for a damaged file, and for one of slots of another width than the data's.
+    Raises: ConfigError for a config of another objective than Slots, and for lengths or heads that do not fit the file.
+      CheckpointError for a damaged file, and for one of slots of another width than the data's.
     """
-    path = pathlib.Path(checkpoint).expanduser()
-    if not _is_one(path):
+    path = _located(checkpoint)
+    if path is None:
         return None
     if build.locate(config.objective.type, "objective.type") is not Slots:
-        text = (
-            "is a slot predictor, and needs a config of slots: --training=configs/slots/clevrer.py --config.data.path"
+        text = f"is a slot predictor, and needs objective.type = {Slots.__module__}:Slots, not {config.objective.type}"
+        raise ConfigError(
+            f"--checkpoint={checkpoint}: {text}: --training=configs/slots/clevrer.py --config.data.path=DIR"
         )
-        raise ConfigError(f"--checkpoint={checkpoint}: {text}=DIR")
     found = slots.read(path)
     notes = _adopt(config, found, path)
     fresh = Restored.of(config, "random", trust)
@@ -85,8 +85,11 @@ def _compare(wanted: Params, given: Params, path: pathlib.Path) -> None:
             raise CheckpointError(f"{path}: {text}")
 
 
-def _is_one(path: pathlib.Path) -> bool:
+def _located(checkpoint: str) -> pathlib.Path | None:
+    """The path of such a state dict. None for all else."""
     try:
-        return path.is_file() and any(name.split(".")[-1] == NAME for name in files.tensors(path))
-    except (OSError, CheckpointError):  # reported by what reads other weights
-        return False
+        path = pathlib.Path(checkpoint).expanduser()
+        known = path.is_file() and any(name.split(".")[-1] == NAME for name in files.tensors(path))
+    except (OSError, RuntimeError, CheckpointError):  # reported by what reads other weights. RuntimeError: of "~nobody"
+        return None
+    return path if known else None

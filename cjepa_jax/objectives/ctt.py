@@ -39,7 +39,7 @@ class Ctt(Slots):
         "attention": more than an even share of the last block's attention.
         "effects": dropping the slot changes the prediction of a moving average of the model by more than the quantile
           `threshold` of all such changes, which is a moving average too. So the share of edges is fixed. With
-          quantile_of = "unlinked" it is the quantile of pairs that cannot interact, so their share of edges is fixed.
+          quantile_of = "unlinked" it is the quantile of pairs that no contacts link, so their share of edges is fixed.
         "gates": learned gates of the edges (models.slot_gates), with a penalty on open ones.
         "true": the batch's graph, which a simulator gives: contacts of the whole clip.
         "intervened": batches with data.intervened = "rerender". j are the objects that the mask removes. What does not
@@ -47,7 +47,8 @@ class Ctt(Slots):
           future without them.
       threshold: an edge is an entry above it (of "effects": the quantile). -1: the graph's own (THRESHOLDS, UNLINKED).
       quantile_of: of "effects", the pairs of slots whose quantile is the threshold. "all", or "unlinked": those that no
-        chain of contacts links in the clip (graphs.unlinked). The batch's graph says which these are, and nothing else.
+        chain of contacts between slots links in the clip (graphs.unlinked). The batch's graph says which these are, and
+        nothing else. A chain through an object without a slot is not seen.
       invariance, sufficiency, consistency, gates: weights of the terms. That of gates is relative: its term is the
         share of open gates times how much the loss grows when all are closed.
       start_epoch: terms count for scenes that have been drawn this often before.

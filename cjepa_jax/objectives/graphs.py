@@ -19,7 +19,8 @@ def pairs(present: Bool[Array, "B K"]) -> Bool[Array, "B K K"]:
 
 def unlinked(graph: Bool[Array, "B K K"], present: Bool[Array, "B K"]) -> Bool[Array, "B K K"]:
     """The ordered pairs that no chain of the graph's edges links, in either direction. With the contacts of a clip as
-    the graph, neither object of such a pair has an effect on the other in the clip."""
+    the graph, neither object of such a pair has an effect on the other in the clip, unless the chain between them goes
+    through an object without a slot, which is not in the graph."""
     slots = present.shape[1]
     reach = graph[:, :slots, :slots] | graph[:, :slots, :slots].mT | jnp.eye(slots, dtype=bool)
     for _ in range(max(slots - 1, 1).bit_length()):  # each squaring doubles the length of the chains

@@ -50,7 +50,7 @@ LIMITS = {  # flag -> default, least, most, help
     "samples": (128, 2, 100_000, "candidates per iteration"),
     "elites": (16, 2, 100_000, "best candidates (cem, icem, mppi)"),
     "iterations": (8, 1, 10_000, "iterations of a search"),
-    "ahead": (24, 1, 49, "frames from a start to its goal, of --protocol=published"),
+    "ahead": (24, 1, 49, "frames from a start to its goal, of --protocol=published"),  # its code takes the last of 25
     "batch": (0, 0, 10_000, "environments that are searched at a time. 0: all. Memory is proportional to it"),
 }
 
@@ -106,6 +106,10 @@ def check_env(chosen):
     for name in ("task", "vary", "agent"):
         if getattr(chosen, name) and chosen.protocol:
             raise ConfigError(f"--{name}: not with --protocol={chosen.protocol}, whose tasks are recorded ones of Push")
+    if chosen.protocol and chosen.checkpoint and chosen.env:
+        raise ConfigError(f"--env={chosen.env}: not with --protocol and --checkpoint, whose training gives the tasks")
+    if chosen.protocol and chosen.planner == "gradient":
+        raise ConfigError("--planner=gradient: not with --protocol, whose search has a deviation for each axis")
     for name in ("goal", "options"):
         if getattr(chosen, name) and not gym:
             raise ConfigError(f"--{name}={getattr(chosen, name)}: is for --env=gym:ID")
@@ -348,7 +352,8 @@ def run(chosen, command: str) -> int:
 
     mpc = settings(chosen)
     world, models, about = opened(chosen, mpc)
-    task = task_of(chosen, world)
+    task = "recorded" if chosen.protocol else task_of(chosen, world)
+    source = push_tasks.recorded(world) if chosen.protocol else control.drawn_from(world, chosen.seed, chosen.episodes)
     left_out = (control.SIMULATOR,) if chosen.protocol else ()  # it would take an hour per seed
     rows: dict[str, list] = {}
     films, seeds = {}, range(chosen.seed, chosen.seed + chosen.seeds)
@@ -375,7 +380,7 @@ def run(chosen, command: str) -> int:
                     films[name] = page.film(list(control.films(own, tasks, trials)))
     table = [control.Row(name, kind, task, *counts) for name, (kind, *counts) in rows.items()]
     about = described(mpc, world) | about | {
-        "world": f"{control.drawn_from(world, chosen.seed, chosen.episodes)}",
+        "world": f"{source}",
         "command": command, "seeds": ", ".join(map(str, seeds)), "frames": str(chosen.steps),
         "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
         "version": f"{__version__}, jax {jax.__version__}",

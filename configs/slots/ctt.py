@@ -6,7 +6,7 @@
 `start_epoch` is a third of the training, as in the public code (10 of 30 epochs). See docs/SLOTS.md.
 
     --config.objective.graph=attention      or published, gates, true
-    --config.objective.quantile_of=unlinked of effects: above those of pairs that cannot interact
+    --config.objective.quantile_of=unlinked of effects: above those of pairs of slots that no contacts link
     --config.objective.graph=intervened --config.data.intervened=rerender
     --config.objective.invariance=0.02 --config.objective.sufficiency=0.01     weaker, or 0.002 and 0.001
 """

@@ -1,9 +1,11 @@
 """Folders of slots that are written video by video: what a kill leaves, what is resumed, and what is refused."""
 
+import errno
 import json
 import os
 import pathlib
 import shutil
+import stat
 
 import numpy as np
 import pytest
@@ -24,9 +26,12 @@ def video(i, frames=3):
 def write(out, names, settings=SETTINGS, finish=False, stop=None):
     """Writes those of the videos that are missing. An exception `stop` is raised after them."""
     with SlotWriter(out, settings) as writer:
+        if writer.finished:
+            return writer
         for i, name in enumerate(names):
             if not writer.has("train", name):
                 writer.write("train", name, video(i))
+                writer.sync()
         if stop:
             raise stop
         if finish:
@@ -46,12 +51,19 @@ def test_videos_are_kept_on_leaving_and_the_end_is_as_without_an_interruption(tm
     with pytest.raises(KeyError):
         write(tmp_path / "out", "ab", stop=KeyError())
     write(tmp_path / "out", "abc", finish=True)
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [".lock", "slots.npy", "videos.json"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        ".lock", "slots.jsonl", "slots.npy", "videos.json",
+    ]  # fmt: skip
     assert (tmp_path / "out" / "slots.npy").read_bytes() == (tmp_path / "whole" / "slots.npy").read_bytes()
     assert read(tmp_path / "out")[0] == {"train": {"names": ["a", "b", "c"], "starts": [0, 3, 7], "frames": [3, 4, 5]}}
     np.testing.assert_array_equal(read(tmp_path / "out")[1], np.concatenate([video(i) for i in range(3)]))
-    with pytest.raises(ConfigError, match="holds slots already"):
-        write(tmp_path / "out", "abc")
+    with SlotWriter(tmp_path / "out", SETTINGS) as writer:
+        assert writer.finished
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    with pytest.raises(ConfigError, match="holds slots already, made with --seed = 0, not 1$"):
+        write(tmp_path / "out", "abc", SETTINGS | {"--seed": 1})
+    with pytest.raises(ConfigError, match="holds slots already$"), writing(tmp_path / "out"):
+        pass
 
 
 def test_a_kill_at_any_call_to_the_system_leaves_a_folder_that_resumes_and_never_reads_as_whole(tmp_path, monkeypatch):
@@ -66,7 +78,6 @@ def test_a_kill_at_any_call_to_the_system_leaves_a_folder_that_resumes_and_never
 
         return called
 
-    monkeypatch.setattr("cjepa_jax.data.slot_writer.SYNC", 0.0)
     with monkeypatch.context() as patch:
         for name in ("pwrite", "fsync", "replace"):
             patch.setattr(os, name, copying(getattr(os, name)))
@@ -86,6 +97,88 @@ def test_a_kill_at_any_call_to_the_system_leaves_a_folder_that_resumes_and_never
         assert (copy / "slots.npy").read_bytes() == (out / "slots.npy").read_bytes()
         assert read(copy)[0] == read(out)[0]
     assert seen == {0, 1, 2, 3}
+
+
+class Disk:
+    """What a power cut leaves of a folder: the names of its last sync, and the bytes of each file's last one."""
+
+    def __init__(self, folder, monkeypatch, fails=None):
+        self.folder, self.fails, self.calls = folder, fails, 0
+        self.files, self.names, self.at_index = {}, {}, None
+        self._fsync, self._replace = os.fsync, os.replace
+        monkeypatch.setattr(os, "fsync", self.fsync)
+        monkeypatch.setattr(os, "replace", self.replace)
+
+    def fsync(self, number):
+        self.calls += 1
+        if self.calls == self.fails:
+            raise OSError(errno.EIO, "input/output error")
+        self._fsync(number)
+        found = os.fstat(number)
+        if stat.S_ISDIR(found.st_mode):
+            self.names = {file.name: file.stat().st_ino for file in self.folder.iterdir()}
+        else:
+            self.files[found.st_ino] = pathlib.Path(f"/proc/self/fd/{number}").read_bytes()
+
+    def replace(self, old, new):
+        if pathlib.Path(new).name == "videos.json":
+            self.at_index = self.left()
+        self._replace(old, new)
+
+    def left(self):
+        return {name: self.files.get(number, b"") for name, number in self.names.items()}
+
+    def copied(self, to):
+        to.mkdir()
+        for name, data in self.left().items():
+            (to / name).write_bytes(data)
+        return to
+
+
+def test_what_a_sync_has_kept_survives_a_power_cut(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    disk = Disk(out, monkeypatch)
+    with SlotWriter(out, SETTINGS) as writer:
+        for i, name in enumerate("abc"):
+            copy = disk.copied(tmp_path / name)
+            writer.write("train", name, video(i))
+            writer.sync()
+            with SlotWriter(copy, SETTINGS) as other:
+                assert other.count == i
+        writer.finish()
+    assert disk.at_index["slots.npy"] == (out / "slots.npy").read_bytes()
+    whole = disk.copied(tmp_path / "whole")
+    np.testing.assert_array_equal(read(whole)[1], np.concatenate([video(i) for i in range(3)]))
+    assert read(whole)[0] == read(out)[0]
+
+
+def test_a_sync_that_fails_once_loses_no_video_before_it_and_writes_no_line_twice(tmp_path):
+    """Videos are synced in pairs. A failed sync of frames leaves no line about them, one of the journal both lines."""
+    seen, fails = set(), 0
+    while True:
+        fails += 1
+        out = tmp_path / str(fails)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(out, patch, fails)
+            try:
+                with SlotWriter(out, SETTINGS) as writer:
+                    for i, name in enumerate("abcd"):
+                        writer.write("train", name, video(i))
+                        if i % 2:
+                            writer.sync()
+                    writer.finish()
+                break
+            except OSError:
+                assert disk.calls >= fails
+        if not (out / "videos.json").exists():
+            lines = (out / "slots.jsonl").read_text().splitlines() if (out / "slots.jsonl").exists() else []
+            assert len(set(lines)) == len(lines)
+            with SlotWriter(out, SETTINGS) as writer:
+                seen.add((fails, writer.count))
+        assert write(out, "abcd", finish=True).finished
+        np.testing.assert_array_equal(np.load(out / "slots.npy"), np.concatenate([video(i) for i in range(4)]))
+    counts = [count for _, count in sorted(seen)]
+    assert counts == sorted(counts) and set(counts) == {0, 2, 4} and counts.count(2) == 2, seen
 
 
 @pytest.mark.parametrize("cut", [1, 20])
@@ -132,34 +225,58 @@ def test_without_settings_nothing_is_kept_or_resumed(tmp_path, monkeypatch):
     assert write(tmp_path / "out", "b", finish=True).count == 1
 
 
-def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path):
+def test_from_the_first_damaged_video_on_nothing_is_kept_and_a_warning_says_so(tmp_path, caplog):
     write(tmp_path / "good", "ab")
+    write(tmp_path / "whole", "abc", finish=True)
     entry = {"split": "train", "name": "c", "shape": [1, 2, 4], "crc32": 0}
     part, journal = (tmp_path / "good" / name for name in ("slots.part", "slots.jsonl"))
-    lines, array = journal.read_text(), part.read_bytes()
+    lines, array = journal.read_bytes(), part.read_bytes()
+    again = lines.splitlines(keepends=True)[-1]
+
+    def more(**change):
+        return lines + json.dumps(entry | change).encode() + b"\n"
+
     damaged = (
-        (lines, array[:-1], "slots.part does not hold train/b as slots.jsonl says"),
-        (lines, array[:-1] + b"x", "slots.part does not hold train/b"),
-        (lines, b"", "slots.part does not hold train/a"),
-        ("{\n", array, "slots.jsonl is not readable as JSON"),
-        ("[]\n", array, "slots.jsonl has lines of another form"),
-        (lines + "3\n", array, "slots.jsonl has lines of another form"),
-        (lines + json.dumps(entry | {"shape": [10**15, 2, 4]}) + "\n", array, "has lines of another form"),
-        (lines + json.dumps(entry | {"shape": [2**39, 2, 4]}) + "\n", array, "slots.part does not hold train/c"),
-        (lines + json.dumps(entry | {"shape": [1, 2, 5]}) + "\n", array, "lines that contradict each other"),
-        (lines + json.dumps(entry | {"name": "a"}) + "\n", array, "lines that contradict each other"),
+        (lines, array[:-1], 1, "slots.part does not hold train/b as slots.jsonl says: 1 of 2 videos are kept"),
+        (lines, array[:-1] + b"x", 1, "slots.part does not hold train/b"),
+        (lines, b"", 0, "slots.part does not hold train/a as slots.jsonl says: 0 of 2 videos are kept"),
+        (lines + b"{\n" + again, array, 2, "line 4 of slots.jsonl is damaged"),
+        (lines + b"3\n", array, 2, "line 4 of slots.jsonl is damaged"),
+        (lines + b'"\xed\xa0\x80"\n{"spl', array, 2, "line 4 of slots.jsonl is damaged"),
+        (lines + b'"\xff"\n', array, 2, "line 4 of slots.jsonl is damaged"),
+        (lines + again, array, 2, "line 4 of slots.jsonl is damaged"),
+        (more(shape=[10**15, 2, 4]), array, 2, "line 4 of slots.jsonl is damaged"),
+        (more(shape=[1, 2, 5]), array, 2, "line 4 of slots.jsonl is damaged"),
+        (more(shape=[2**39, 2, 4]), array, 2, "slots.part does not hold train/c"),
+        (more(name="\ud800\n", shape=[2**39, 2, 4]), array, 2, r"does not hold train/\ud800\n as"),
     )
-    for text, data, message in damaged:
+    for number, (text, data, kept, message) in enumerate(damaged):
+        copy = tmp_path / str(number)
+        copy.mkdir()
+        (copy / "slots.jsonl").write_bytes(text)
+        (copy / "slots.part").write_bytes(data)
+        caplog.clear()
+        with SlotWriter(copy, SETTINGS) as writer:
+            assert writer.count == kept, text
+        assert [message in record.getMessage() for record in caplog.records] == [True], caplog.text
+        write(copy, "abc", finish=True)
+        assert (copy / "slots.npy").read_bytes() == (tmp_path / "whole" / "slots.npy").read_bytes()
+
+
+def test_foreign_files_and_a_journal_without_settings_are_refused_in_one_line(tmp_path):
+    write(tmp_path / "good", "ab")
+    part, journal = (tmp_path / "good" / name for name in ("slots.part", "slots.jsonl"))
+    lines, array = journal.read_text(), part.read_bytes()
+    for text in ("{\n", "[]\n", "{}\n" + lines):
         journal.write_text(text)
-        part.write_bytes(data)
-        with pytest.raises(DataError, match=message) as error:
+        with pytest.raises(DataError, match="the first line of slots.jsonl does not say what .* delete") as error:
             write(tmp_path / "good", "ab")
         assert "\n" not in str(error.value)
     journal.write_text(lines)
     other = tmp_path / "other"
     for name, content in (("slots.part", array), ("slots.jsonl", lines.encode())):
         file = tmp_path / "good" / name
-        for put in (file.symlink_to, file.hardlink_to):
+        for put in (file.symlink_to, file.hardlink_to)[: 2 if name == "slots.part" else 1]:  # a journal is replaced
             other.write_bytes(content)
             file.unlink()
             put(other)

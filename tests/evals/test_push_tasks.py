@@ -15,7 +15,7 @@ WORLD = Push(frames=4, count=5, seed=3, size=32)
 
 
 def test_tasks_are_frames_of_training_episodes_and_their_goals_24_frames_later():
-    tasks = push_tasks.drawn(dataclasses.replace(WORLD, split="test"), 7, 12)
+    tasks = push_tasks.drawn(dataclasses.replace(WORLD, split="test"), 7, 12, 24)
     found, places = 0, set()
     for i in range(5):
         world = dataclasses.replace(WORLD, frames=50)
@@ -29,11 +29,15 @@ def test_tasks_are_frames_of_training_episodes_and_their_goals_24_frames_later()
                     np.testing.assert_allclose(start[:2], states[at, :2] + 0.01 * states[at, 5:], atol=1e-9)
                     np.testing.assert_array_equal(start[5:], states[at, 5:])
     assert found == len(places) == len(tasks.number) == 12
-    again, other = push_tasks.drawn(WORLD, 7, 12), push_tasks.drawn(WORLD, 8, 12)
+    again, other = push_tasks.drawn(WORLD, 7, 12, 24), push_tasks.drawn(WORLD, 8, 12, 24)
     np.testing.assert_array_equal(again.goals, tasks.goals)
     assert (other.goals != tasks.goals).any()
     later = push_tasks.drawn(WORLD, 7, 12, ahead=25)
     assert later.goals.shape == (12, 7)
+    message = "^--episodes=131: must be at most 130, the pairs of frames of 5 training episodes$"
+    with pytest.raises(ConfigError, match=message):
+        push_tasks.drawn(WORLD, 7, 131, 24)
+    assert len(np.unique(push_tasks.drawn(WORLD, 7, 130, 24).goals, axis=0)) == 130
 
 
 def test_a_start_that_rests_is_loaded_unchanged():
@@ -46,6 +50,8 @@ def test_candidates_spread_as_recorded_actions_and_other_worlds_are_refused():
     whole = dataclasses.replace(WORLD, frames=50)
     actions = np.concatenate([whole.trajectory(whole.setup(i))[1] for i in range(5)])
     np.testing.assert_allclose(mpc.planner.std, actions.std(0, ddof=1), rtol=1e-12)
+    half = push_tasks.scaled(MPC(CEM(std=0.5), horizon=5), WORLD)
+    np.testing.assert_allclose(half.planner.std, 0.5 * actions.std(0, ddof=1), rtol=1e-12)
     assert mpc.horizon == 5 and len(mpc.planner.std) == 2
     with pytest.raises(ConfigError, match="^--protocol=published: is for Push, not Rooms$"):
         push_tasks.scaled(MPC(CEM(), horizon=5), Rooms(size=32))

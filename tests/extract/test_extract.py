@@ -144,8 +144,10 @@ def test_the_command_writes_what_slot_files_read(tmp_path, capsys):
     every = found.encode(video.every(tmp_path / "videos" / "train" / "1.avi", 16, "test"), 1)
     np.testing.assert_array_equal(source[5]["video"][:, 0], every[1:4])
     assert len(SlotFiles("eval", str(tmp_path / "out"), frames=6)) == 1
-    with pytest.raises(ConfigError, match="holds slots already"):
-        command.main([*given, f"--out={tmp_path / 'out'}"])
+    assert command.main([*given, f"--out={tmp_path / 'out'}"]) == 0
+    assert "done already, with the same weights, flags and videos" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="holds slots already, made with --seed = 0, not 1"):
+        command.main([*given, f"--out={tmp_path / 'out'}", "--seed=1"])
 
 
 def test_what_is_refused_in_one_line(tmp_path):

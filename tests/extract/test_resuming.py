@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 
 from cjepa_jax.data.formats import video
 from cjepa_jax.data.sources.slot_files import SlotFiles
-from cjepa_jax.errors import PREEMPTED, ConfigError, DataError
+from cjepa_jax.errors import PREEMPTED, CheckpointError, ConfigError, DataError
 from cjepa_jax.extract import __main__ as command
-from cjepa_jax.extract import rollout
+from cjepa_jax.extract import checkpoint, rollout
 from tests.data import clips
 from tests.extract.test_extract import frames
 from tests.extract.test_rollout import files, flags  # noqa: F401
@@ -69,6 +69,44 @@ def test_without_a_good_video_there_is_no_folder(tmp_path):
     assert [file.name for file in (tmp_path / "out").iterdir()] == [".lock"]
 
 
+def test_a_video_that_the_storage_does_not_give_is_not_left_out_as_damaged(tmp_path, monkeypatch):
+    flags, every = given(tmp_path, [3, 4, 5]), video.every
+
+    def unmounted(path, *more):
+        (tmp_path / "videos").rename(tmp_path / "gone")
+        return every(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(video, "every", unmounted)
+        with pytest.raises(DataError, match=r"0.avi: No such file .* 0 videos are kept. The same command resumes$"):
+            command.main([*flags, f"--out={tmp_path / 'out'}", "--skip-damaged"])
+    (tmp_path / "gone").rename(tmp_path / "videos")
+    bad = os.fsdecode(b"bad\x1b[2J\xff\n.avi")
+    (tmp_path / "videos" / bad).write_bytes(b"no video")
+    (tmp_path / "out" / "damaged.txt").write_text("train/old.avi\n")
+    assert command.main([*flags, f"--out={tmp_path / 'out'}", "--skip-damaged"]) == 0
+    (line,) = (tmp_path / "out" / "damaged.txt").read_text().splitlines()
+    assert line.startswith(r"train/bad\x1b[2J\udcff\n.avi: ")
+    (tmp_path / "videos" / bad).unlink()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "damaged.txt").write_text("train/old.avi\n")
+    assert command.main([*flags, f"--out={tmp_path / 'other'}", "--skip-damaged"]) == 0
+    assert not (tmp_path / "other" / "damaged.txt").exists()
+
+
+def test_weights_that_change_while_they_are_loaded_are_refused_and_their_name_does_not_count(tmp_path):
+    weights, other = tmp_path / "a.pth", tmp_path / "b.pth"
+    weights.write_bytes(b"one")
+    other.write_bytes(b"one")
+    with checkpoint.unchanged(str(weights), "") as one, checkpoint.unchanged(str(other), "") as two:
+        assert one == two and one[1] == ""
+    with (
+        pytest.raises(CheckpointError, match="a.pth: has changed while it was loaded. Repeat the command$"),
+        checkpoint.unchanged(str(weights)),
+    ):
+        weights.write_bytes(b"two")
+
+
 def test_a_signal_keeps_the_finished_videos_and_a_changed_command_is_refused(tmp_path, monkeypatch, capsys):
     flags, every, seen = given(tmp_path, [3, 4, 5]), video.every, []
     assert command.main([*flags, f"--out={tmp_path / 'whole'}"]) == 0
@@ -87,7 +125,6 @@ def test_a_signal_keeps_the_finished_videos_and_a_changed_command_is_refused(tmp
     assert seen == ["0.avi"] * 3 + ["1.avi"] * 3
     assert "stopped by SIGTERM: " in (printed := capsys.readouterr().out) and "keeps 1 of 3 videos" in printed
     weights = tmp_path / "other.safetensors"
-    weights.write_bytes((tmp_path / "savi.safetensors").read_bytes() + b" ")
     for more, text in (
         (["--seed=1"], "begun with --seed = 0, not 1"),
         (["--noise"], "begun with --noise = False, not True"),
@@ -125,6 +162,19 @@ def test_rollouts_resume_with_the_same_bits(files, tmp_path, monkeypatch):  # no
     assert len(calls) == 3 and same(out, tmp_path / "whole")
 
 
+def test_a_batch_that_was_written_in_half_has_the_same_bits(files, tmp_path):  # noqa: F811
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    assert rollout.main(flags(files, f"--out={whole}", "--batch=2")) == 0
+    lines, array = (whole / "slots.jsonl").read_text().splitlines(keepends=True), (whole / "slots.npy").read_bytes()
+    assert len(lines) > 2
+    half.mkdir()
+    (half / "slots.jsonl").write_text("".join(lines[:2]))
+    (half / "slots.part").write_bytes(array)
+    assert rollout.main(flags(files, f"--out={half}", "--batch=2")) == 0
+    assert same(half, whole)
+    assert rollout.main(flags(files, f"--out={half}", "--batch=2")) == 0
+
+
 @pytest.mark.slow
 def test_commands_that_are_killed_at_random_moments_lose_nothing_that_was_finished(tmp_path):
     flags, draw = given(tmp_path, [200] * 16), random.Random(0)
@@ -142,7 +192,7 @@ def test_commands_that_are_killed_at_random_moments_lose_nothing_that_was_finish
             code = started.wait(300)
         if (out / "videos.json").exists():
             break  # perhaps killed on the way out
-        assert code == (PREEMPTED if number == signal.SIGTERM else -number), output.read_text()
+        assert number and code == (PREEMPTED if number == signal.SIGTERM else -number), output.read_text()
         kept.append(len((out / "slots.jsonl").read_text().splitlines()) - 1 if (out / "slots.jsonl").exists() else 0)
         assert kept[-1] >= kept[-2]
     assert max(kept) > 0 and same(out, tmp_path / "whole"), (code, kept)

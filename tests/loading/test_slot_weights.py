@@ -82,10 +82,16 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path):
     file, _ = written(tmp_path)
     config = config_of(clevrer, tmp_path)
     assert slot_weights.of(config, str(tmp_path)) is None and slot_weights.of(config, "random") is None
+    assert slot_weights.of(config, "~nouser/net.safetensors") is None
     (tmp_path / "text.pt").write_text("no weights")
     assert slot_weights.of(config, str(tmp_path / "text.pt")) is None
     for change, error, message in (
-        (None, ConfigError, "needs a config of slots: --training=configs/slots/clevrer.py --config.data.path=DIR$"),
+        (None, ConfigError, "needs objective.type = cjepa_jax.objectives.slots:Slots, not .*jepa:Jepa: --training="),
+        (
+            {"objective.type": "cjepa_jax.objectives.ctt:Ctt"},
+            ConfigError,
+            "not cjepa_jax.objectives.ctt:Ctt: --training=configs/slots/clevrer.py --config.data.path=DIR$",
+        ),
         ({"objective.history": 8}, ConfigError, "objective.history = 8: .* must be below its 8 frames"),
         ({"objective.slot_predictor.heads": 3}, ConfigError, "heads = 3: .* must divide its width 16"),
         ({"objective.auxiliary": ("action",)}, ConfigError, r"auxiliary = \('action',\): .*: has \(\)"),
@@ -97,5 +103,5 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path):
             slot_weights.of(other, file)
         assert "\n" not in str(caught.value)
     wide, _ = written(tmp_path, 24)
-    with pytest.raises(CheckpointError, match=r"is \[24\], slots of the data need \[16\]|need \["):
+    with pytest.raises(CheckpointError, match=r"is \[24(, 24)?\], slots of the data need \[(16|24, 16)\]$"):
         slot_weights.of(config, wide)

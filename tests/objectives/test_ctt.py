@@ -193,6 +193,21 @@ def test_slices_give_the_loss_and_the_gradient_of_the_whole_batch():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient, other)
 
 
+def test_slices_find_the_same_unlinked_pairs_as_the_whole_batch():
+    objective = dataclasses.replace(CTT, graph="effects", quantile_of="unlinked")
+    state, scenes, key = objective.init(jax.random.key(0), given("effects")), given("effects"), jax.random.key(0)
+    contacts = np.random.default_rng(0).random(scenes.graph.shape) < 0.15  # other ones in each scene
+    scenes = dataclasses.replace(scenes, graph=jnp.asarray(contacts))
+
+    def extras(slices):
+        loss = functools.partial(microbatch.loss_and_grad(objective, slices, None), key=key, step=0)
+        return jax.tree.map(np.asarray, jax.jit(lambda *state: loss(*state, scenes)[0][1][1])(*state))
+
+    one, two = extras(1), extras(2)
+    assert one["quantile"] > 0
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, two)
+
+
 def test_invariance_is_over_objects_that_do_not_depend_on_the_other_and_the_true_graph_says_which():
     objective, state, whole = step("true")
     everything = dataclasses.replace(given("true"), graph=jnp.ones((8, 5, 5), bool))

@@ -220,7 +220,11 @@ def test_the_command_plans_with_a_trained_slot_predictor(tmp_path):
     report = json.loads((tmp_path / "published" / "results.json").read_text())
     assert {"trained", "nothing"} <= {row["name"] for row in report["rows"]} and "horizon=25" in str(report["about"])
     assert control.SIMULATOR not in {row["name"] for row in report["rows"]}
+    assert {row["task"] for row in report["rows"]} == {"recorded"}
+    assert "split='train'" in report["about"]["world"] and "frames=50" in report["about"]["world"]
     for more, message in (
+        (["--env=push"], "--env=push: not with --protocol and --checkpoint"),
+        (["--planner=gradient"], "^--planner=gradient: not with --protocol"),
         (["--task=episode"], "--task: not with --protocol=published"),
         (["--vary=target=False"], "--vary: not with --protocol=published"),
     ):
