@@ -90,7 +90,7 @@ def test_the_made_up_batch_has_a_row_for_each_scene_as_a_loader_s():
 
 @pytest.mark.parametrize("rows", ["several scenes", "one scene"])
 def test_an_error_at_padding_counts(tmp_path, monkeypatch, rows):
-    """A kernel that leaves something where no token is."""
+    """Of a kernel that leaves something where no token is."""
     report = accelerator_report.Report(tmp_path, seconds=600)
     report.sections["attention"] = []
 
