@@ -60,8 +60,9 @@ def choose(backend: str, rows: int, width: int) -> str:
     """The algorithm, a name of ALGORITHMS, for a matrix [rows, width] on this kind of device, or what CJEPA_SVD says.
 
     On a GPU JAX takes Jacobi's if both sides are at most 1,024, else QR: of [4096, 192] QR, but of the triangle
-    [192, 192] to which devices reduce it, Jacobi's. `auto` also takes QR if both sides are above JACOBI. The polar algorithm is faster than both, but cuSOLVER shifts singular values near zero in it, and centred
-    features of B <= D scenes always have one that is zero. So it must be asked for.
+    [192, 192] to which devices reduce it, Jacobi's. `auto` also takes QR if both sides are above JACOBI. The polar
+    algorithm was reported faster than both, but cuSOLVER shifts singular values near zero in it, and centred features
+    of B <= D scenes always have one that is zero. So it must be asked for.
     Raises: ConfigError for an algorithm that the device does not have.
     """
     asked = switches.chosen(switches.SVD)
