@@ -110,9 +110,9 @@ class Subject:
             ids = jax.random.randint(jax.random.key(3), (scenes, tokens), 0, 3)
             lengths = jax.random.randint(jax.random.key(4), (scenes,), tokens // 2, tokens + 1)
             for rows, segment in {"several scenes": ids, "one scene": lengths}.items():
-                self._attention(report, rows, q, k, v, segment)
+                self._attention(report, rows, (q, k, v, segment))
 
-    def _attention(self, report: Report, rows: str, *operands: jax.Array) -> None:
+    def _attention(self, report: Report, rows: str, operands: tuple[jax.Array, ...]) -> None:
         """One line of `attention`. The error is the largest of the output's and the gradients', padding included."""
         scenes, _, tokens, width = operands[0].shape
         device = {"backend": jax.default_backend(), "capability": attention.compute_capability()}

@@ -167,8 +167,8 @@ def cudnn(q, k, v, q_segment=None, k_segment=None, time=None, implementation: st
 def _of_lengths(q, k, v, lengths, implementation):
     """`cudnn` of q, k and v [B, T, H, d] for lengths [B].
 
-    A row of length 0 is computed with length 1, and its result is not used. Padding is set to zero first, so that
-    whatever the kernel leaves in the gradients of padding is discarded: cuDNN does not promise zeros there.
+    A row of length 0 is computed with length 1, and its result is not used. Padding is set to zero first. So what
+    the kernel leaves in the gradients of padding is discarded, where cuDNN does not promise zeros.
     """
     q_length, k_length = (sharding.hold(x, sharding.SCENES) for x in lengths)
     real, known = ((jnp.arange(x.shape[1]) < n[:, None]) for x, n in ((q, q_length), (k, k_length)))

@@ -104,7 +104,7 @@ def test_an_error_at_padding_counts(tmp_path, monkeypatch, rows):
     monkeypatch.setattr(measuring, "median", lambda *_, **__: 0.0)
     q, k, v = (measuring.normal(2, 1, 8, 4, seed=i) for i in range(3))
     segment = jnp.array([3, 8]) if rows == "one scene" else jnp.array([[1] * 8, [2] * 4 + [0] * 4])
-    accelerator_sections.Subject("32x1x2x64/8", 32, 4, 512)._attention(report, rows, q, k, v, segment)
+    accelerator_sections.Subject("32x1x2x64/8", 32, 4, 512)._attention(report, rows, (q, k, v, segment))
     (line,) = report.sections["attention"]
     assert line["rows"] == rows and line["relative_error"] > 0.5
 
