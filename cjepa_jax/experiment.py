@@ -19,7 +19,7 @@ from cjepa_jax.data import assemble as data
 from cjepa_jax.data import batching, kinds, pipeline
 from cjepa_jax.data.base import Source
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.host import memory
+from cjepa_jax.host import memory, switches
 from cjepa_jax.objectives import base, check
 from cjepa_jax.objectives.base import Masking, Objective
 from cjepa_jax.types import ROWS, Batch, batch_of
@@ -58,6 +58,7 @@ class Experiment:
 
 def assemble(config: Any) -> Experiment:
     """Builds what the config names. Raises ConfigError or DataError, one line each, for what does not fit."""
+    switches.check(jax.default_backend())
     accumulate, layout = config.train.accumulate, config.sharding
     mesh = sharding.make_mesh(layout, config.train.batch, accumulate)
     _check_layout(config, mesh)

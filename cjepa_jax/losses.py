@@ -221,7 +221,7 @@ def spectrum(features: Float[Array, "B D"], valid: Bool[Array, " B"] | None = No
     rows = jnp.ones(features.shape[0], bool) if valid is None else valid
     mean = masked_mean(features, jnp.broadcast_to(rows[:, None], features.shape), axis=0)
     centred = jnp.where(rows[:, None], features - mean, 0)
-    # Values only: with U and V the gradient would be infinite wherever two singular values are equal.
+    # A function of the values only: a gradient through U and V would be infinite where two singular values are equal.
     # Its gradient multiplies matrices, which accelerators would by default do in less than float32.
     with jax.default_matmul_precision("float32"):
         sigma = singular.values(centred)

@@ -56,6 +56,7 @@ def sliced(objective: PerExample, microbatches: int, axis: str | None, params, t
     but the context encoder. One microbatch needs no first pass. SIGReg uses singular values alone, here as elsewhere:
     with the vectors its gradient would not be finite where two values are equal.
     """
+    shards, scenes = _shards(batch, microbatches), batch.valid.size // microbatches
     place = 0 if axis is None else lax.axis_index(axis)
     parts = place * microbatches + jnp.arange(microbatches), split(batch, microbatches)
 
@@ -63,14 +64,23 @@ def sliced(objective: PerExample, microbatches: int, axis: str | None, params, t
         number, some = part
         return objective.per_example_terms(params, target, extra, some, jax.random.fold_in(key, number))
 
+    def gather(tree):
+        """[k, x, ...] of this device's slices -> [k x, ...] of all devices', scenes in the batch's order."""
+        own = jax.tree.map(lambda x: _merge(x, shards if x.shape[1] == scenes else 1), tree)
+        return own if axis is None else lax.all_gather(own, axis, tiled=True)
+
     def reduce(terms, stats):
         return objective.reduce(terms, stats, extra, key, step)
 
     def slopes(terms, stats):
         """R of everything, and dL/dt of this device's slices."""
-        everything = _gather(terms, axis), _gather(stats, axis)
-        out, slope = jax.value_and_grad(reduce, has_aux=True)(*everything)
-        return out, jax.tree.map(lambda x, own: x.reshape(-1, *own.shape)[place], slope, terms)
+        out, slope = jax.value_and_grad(reduce, has_aux=True)(gather(terms), gather(stats))
+
+        def own(slope, term):
+            here = slope.reshape(-1, term.shape[0] * term.shape[1], *slope.shape[1:])[place]
+            return _split(here, len(term), shards if term.shape[1] == scenes else 1)
+
+        return out, jax.tree.map(own, slope, terms)
 
     def add(gradient, part):
         part, slope = part
@@ -86,19 +96,12 @@ def sliced(objective: PerExample, microbatches: int, axis: str | None, params, t
     else:
         _, slope = slopes(*lax.map(functools.partial(per_example_terms, params), parts))
         gradient, found = lax.scan(add, jax.tree.map(jnp.zeros_like, params), (parts, slope))
-        loss, (metrics, following) = reduce(*(_gather(half, axis) for half in found))
+        loss, (metrics, following) = reduce(*map(gather, found))
     if axis is not None:
         gradient = lax.psum(gradient, axis)
     if "per_scene" in metrics:
-        own = metrics["per_scene"].reshape(-1, batch.valid.size)[place]
-        metrics = metrics | {"per_scene": _merge(own, batch, microbatches)}
+        metrics = metrics | {"per_scene": metrics["per_scene"].reshape(-1, batch.valid.size)[place]}
     return (loss, (metrics, following)), gradient
-
-
-def _gather(tree, axis: str | None):
-    """[k, x, ...] of this device's slices -> [k x, ...] of all devices' on `axis`."""
-    everywhere = tree if axis is None else lax.all_gather(tree, axis)
-    return jax.tree.map(lambda x, own: x.reshape(-1, *own.shape[2:]), everywhere, tree)
 
 
 def _shards(batch: Batch, microbatches: int) -> int:
@@ -108,14 +111,13 @@ def _shards(batch: Batch, microbatches: int) -> int:
 
 def split(batch: Batch, microbatches: int) -> Batch:
     """[B, ...] -> [k, B/k, ...] and rows [S k, R, L] -> [k, S, R, L], without moving a scene between shards."""
-    shards = _shards(batch, microbatches)
-
-    def one(x):
-        return x.reshape(shards, microbatches, -1, *x.shape[1:]).swapaxes(0, 1).reshape(microbatches, -1, *x.shape[1:])
-
-    return jax.tree.map(one, batch)
+    return jax.tree.map(lambda x: _split(x, microbatches, _shards(batch, microbatches)), batch)
 
 
-def _merge(values: Array, batch: Batch, microbatches: int) -> Array:
-    """Scenes' values, one microbatch after the other, in the batch's order: [B] -> [B]."""
-    return values.reshape(microbatches, _shards(batch, microbatches), -1).swapaxes(0, 1).reshape(-1)
+def _split(x: Array, microbatches: int, shards: int) -> Array:
+    return x.reshape(shards, microbatches, -1, *x.shape[1:]).swapaxes(0, 1).reshape(microbatches, -1, *x.shape[1:])
+
+
+def _merge(x: Array, shards: int) -> Array:
+    """[k, x, ...] of k microbatches -> [k x, ...], the inverse of `_split`. No row leaves its shard."""
+    return x.reshape(x.shape[0], shards, -1, *x.shape[2:]).swapaxes(0, 1).reshape(-1, *x.shape[2:])

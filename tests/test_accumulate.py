@@ -105,7 +105,7 @@ def test_per_scene_and_slices_keep_the_order_of_data_shards():
     assert parts.scene.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
     assert parts.rows.index.shape[:2] == (2, 2) and batch.rows.index.shape[0] == 4
     np.testing.assert_array_equal(parts.rows.index[1], batch.rows.index[1::2])
-    np.testing.assert_array_equal(microbatch._merge(parts.scene.reshape(-1), batch, 2), batch.scene)
+    np.testing.assert_array_equal(microbatch._merge(parts.scene, 2), batch.scene)
 
 
 @pytest.mark.slow

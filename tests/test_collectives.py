@@ -14,7 +14,7 @@ SMALL = 16 * 4 * MODEL.encoder.width  # bytes: sums over scenes behind the loss 
 
 
 @functools.cache
-def program(**how):
+def program(many=BATCH, **how):
     """(collectives, bytes of the step's arguments on each device, the state before it)."""
     step, state, batch = test_parity.step_on(8, depth=2, **how)
     compiled = step.lower(state, batch).compile()
@@ -53,8 +53,22 @@ def test_scenes_taken_in_slices(fsdp, monkeypatch):
     assert found.keys() == {"all-reduce", "all-gather"}
     expected = scaling.payload(MODEL, 2 * BATCH, fsdp, slices=2)
     assert expected["gradients"] == 2 * 4 * sum(MODEL.params)
-    assert 0 <= found["all-reduce"][1] - expected["gradients"] < SMALL
+    assert 0 <= found["all-reduce"][1] - expected["gradients"] < 2 * SMALL  # sums of the features in both passes
     assert 0 <= found["all-gather"][1] - expected["parameters"] - expected["SIGReg"] < SMALL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slices", [1, 2])
+def test_features_that_each_device_reduces_first(slices, monkeypatch):
+    """Triangles are gathered, once or twice, and not the features of many scenes. No feature changes its device."""
+    many = 1024
+    monkeypatch.setattr(test_parity, "BATCH", many)
+    found, _, _ = program(accumulate=slices, many=many)
+    assert found.keys() == {"all-reduce", "all-gather"}
+    expected = scaling.payload(MODEL, many, 1, slices, chips=8)
+    assert expected["SIGReg"] == slices * 4 * 8 * 96 * 96 < slices * 4 * many * 96
+    assert 0 <= found["all-gather"][1] - expected["SIGReg"] <= 2 * 4 * many + SMALL
+    assert 0 <= found["all-reduce"][1] - expected["gradients"] < slices * SMALL
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from cjepa_jax import experiment
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.objectives.base import PerExample
 from configs import clips
 from tests import running
@@ -91,3 +92,9 @@ def test_accumulated_steps_take_microbatches():
     (metrics,) = at(run, 1)
     assert run.loader.shards == 16 and int(metrics["slices"]) == 2
     assert int(at(assemble(), 1)[0]["slices"]) == 1
+
+
+def test_a_wrong_switch_is_refused_before_anything_is_built(monkeypatch):
+    monkeypatch.setenv("CJEPA_SVD", "polar")
+    with pytest.raises(ConfigError, match="^CJEPA_SVD = 'polar': must be auto or one of default, qr on a cpu$"):
+        assemble()

@@ -29,7 +29,7 @@ from cjepa_jax.masks import objects
 from cjepa_jax.models import attention
 from cjepa_jax.numerics import singular
 from cjepa_jax.objectives.jepa import Jepa
-from cjepa_jax.types import Batch, Rows
+from cjepa_jax.types import Batch, batch_of
 
 SECTIONS = (*("device", "attention", "step", "svd", "profile", "parts", "optimizer", "transfer", "variants", "torch"),)
 OPTIM = argparse.Namespace(clip=0.0, b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.05, freeze=())
@@ -99,7 +99,7 @@ class Subject:
             report.say("layer's product", layer=name, tflop_s_to_float32=wide, tflop_s_to_bfloat16=narrow)
 
     def attention(self, report: Report) -> None:
-        """The chosen kernel against plain products: error, and time."""
+        """The chosen kernel against plain products: error, and time. Rows of several scenes, and of one (lengths)."""
         patch, heads = parse(self.variant).patch, parse(self.variant).heads
         width, grid = parse(self.variant).width // heads, (self.size // patch) ** 2
         for tokens in (grid, grid - grid // 6 // 2 * 2, 8 * grid):
@@ -107,19 +107,27 @@ class Subject:
                 return
             scenes = max(1, self.batch * grid // tokens)
             q, k, v = (measuring.normal(scenes, heads, tokens, width, dtype=jnp.bfloat16, seed=i) for i in range(3))
-            operands = q, k, v, jax.random.randint(jax.random.key(3), (scenes, tokens), 0, 3)
-            device = {"backend": jax.default_backend(), "capability": attention.compute_capability()}
-            chosen = attention.choose(**device, dtype=q.dtype, queries=tokens, keys=tokens, width=width)
-            with measuring.recorded(report, kernel=chosen, tokens=tokens):
-                function, plain = (measuring.with_gradient(kernel, jnp.bfloat16) for kernel in (chosen, "einsum"))
-                (_, out), gradients = function(*operands)
-                with jax.default_matmul_precision("highest"):
-                    (_, wanted), exact = measuring.with_gradient("einsum", jnp.float32)(*operands)
-                worst = max(measuring.distance(a, b) for a, b in zip((out, *gradients), (wanted, *exact), strict=True))
-                report.say(
-                    "forward and backward", kernel=chosen, scenes=scenes, tokens=tokens, relative_error=worst,
-                    ms=1e3 * measuring.median(function, *operands), plain_ms=1e3 * measuring.median(plain, *operands),
-                )  # fmt: skip
+            ids = jax.random.randint(jax.random.key(3), (scenes, tokens), 0, 3)
+            lengths = jax.random.randint(jax.random.key(4), (scenes,), tokens // 2, tokens + 1)
+            for rows, segment in {"several scenes": ids, "one scene": lengths}.items():
+                self._attention(report, rows, (q, k, v, segment))
+
+    def _attention(self, report: Report, rows: str, operands: tuple[jax.Array, ...]) -> None:
+        """One line of `attention`. The error is the largest of the output's and the gradients', padding included."""
+        scenes, _, tokens, width = operands[0].shape
+        device = {"backend": jax.default_backend(), "capability": attention.compute_capability()}
+        chosen = attention.choose(**device, dtype=operands[0].dtype, queries=tokens, keys=tokens, width=width)
+        with measuring.recorded(report, kernel=chosen, tokens=tokens, rows=rows):
+            function, plain = (measuring.with_gradient(kernel, jnp.bfloat16) for kernel in (chosen, "einsum"))
+            (_, out), gradients = function(*operands)
+            with jax.default_matmul_precision("highest"):
+                (_, wanted), exact = measuring.with_gradient("einsum", jnp.float32)(*operands)
+            errors = [measuring.distance(a, b) for a, b in zip((out, *gradients), (wanted, *exact), strict=True)]
+            report.say(
+                "forward and backward", kernel=chosen, rows=rows, scenes=scenes, tokens=tokens,
+                relative_error=float(np.max(errors)),  # which is NaN if one is
+                ms=1e3 * measuring.median(function, *operands), plain_ms=1e3 * measuring.median(plain, *operands),
+            )  # fmt: skip
 
     def step(self, report: Report) -> None:
         """The whole step at growing batches, until memory or time is used up."""
@@ -305,8 +313,8 @@ class Subject:
             scene=zero, epoch=zero, video=video, object_patches=patches, object_valid=patches.any(2), removed=removed,
             context=context, valid=np.ones(scenes, bool), intervened=video // 2, intervened_valid=np.ones(scenes, bool),
         )  # fmt: skip
-        batch = jax.device_put(Batch(**arrays, rows=Rows(index, segment)))
-        return batch, arrays | {"rows": {"index": index, "segment": segment}}
+        arrays |= {"rows": {"index": index, "segment": segment}}
+        return jax.device_put(batch_of(arrays)), arrays
 
     def _measured(self, report: Report, name: str, scenes: int, kernel="", useful=False, **changes) -> None:
         objective, (batch, arrays) = self._objective(**changes), self._batch(scenes)

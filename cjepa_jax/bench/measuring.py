@@ -46,7 +46,7 @@ def recorded(report: Report, **about: Any) -> Iterator[None]:
 
 
 def with_gradient(kernel: str, dtype: Any) -> Callable:
-    """A function of q, k, v and segments: ((a scalar of the output, the output), gradients of q, k, v)."""
+    """A function of q, k, v and ids or lengths: ((a scalar of the output, the output), gradients of q, k, v)."""
 
     def scalar(q, k, v, segment):
         with attention.only(kernel):

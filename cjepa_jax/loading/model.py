@@ -208,7 +208,7 @@ class Network:
         def with_rows(params, video, context, object_patches, removed):
             if shows:  # as in training: removed objects stay visible, the predictor is told which they are
                 context = context | (object_patches & removed[..., None]).any(1)
-            rows = Rows(*batching.lay_out(context, 1, context.shape))
+            rows = Rows(*batching.lay_out(context, 1, context.shape), alone=True)
             return compiled(params, video, context, rows=rows, object_patches=object_patches, removed=removed)
 
         return jax.jit(encode), with_rows

@@ -37,8 +37,7 @@ def attention(
       q, k, v: [B, H, T, d], [B, H, U, d], [B, H, U, d]. Heads come first, which on XLA:CPU is twice as fast as heads
         last.
       q_segment, k_segment: int32 [B, T], [B, U]. A query sees the keys of its own id. Id 0 sees nothing and is seen by
-        nothing. None: everything sees everything. Of both sides, instead: int32 [B], the number of tokens at the start
-        that see one another.
+        nothing. None: everything sees everything. Or int32 [B] for both: that many tokens at the start see one another.
       time: int32 [T], and then U = T. A query sees no key of a later time. The kernels for TPU and CPU have no such
         mask, so plain products take their place.
     Returns: [B, H, T, d]. A query that sees no key gets zeros (a plain softmax would give the mean of all values).
@@ -166,12 +165,17 @@ def cudnn(q, k, v, q_segment=None, k_segment=None, time=None, implementation: st
 
 
 def _of_lengths(q, k, v, lengths, implementation):
-    """`cudnn` of q, k and v [B, T, H, d] for lengths [B]. Of no length, one token is computed, and not used."""
+    """`cudnn` of q, k and v [B, T, H, d] for lengths [B].
+
+    A row of length 0 is computed with length 1, and its result is not used. Padding is set to zero first. So what
+    the kernel leaves in the gradients of padding is discarded, where cuDNN does not promise zeros.
+    """
     q_length, k_length = (sharding.hold(x, sharding.SCENES) for x in lengths)
+    real, known = ((jnp.arange(x.shape[1]) < n[:, None]) for x, n in ((q, q_length), (k, k_length)))
+    q, k, v = (jnp.where(valid[..., None, None], x, 0) for x, valid in ((q, real), (k, known), (v, known)))
     given = {"query_seq_lengths": jnp.maximum(q_length, 1), "key_value_seq_lengths": jnp.maximum(k_length, 1)}
     out = jax.nn.dot_product_attention(q, k, v, **given, implementation=implementation)
-    seen = (jnp.arange(q.shape[1]) < q_length[:, None]) & (k_length > 0)[:, None]
-    return jnp.where(seen[:, :, None, None], out, 0)
+    return jnp.where((real & (k_length > 0)[:, None])[..., None, None], out, 0)
 
 
 def flash(q, k, v, q_segment=None, k_segment=None) -> Array:

@@ -39,8 +39,8 @@ def of_layer(spec: str, x: Array, kernel: Array, dtype: DTypeLike, result: DType
 def biased(x: Array, bias: Array, result: DTypeLike) -> Array:
     """x + bias [last axes of x] in the type `result`.
 
-    An x of a narrow type is added up in it, which a GPU can do at the end of the product. It is then rounded twice in
-    all, not once. The bias's gradient is a float32 sum in both cases.
+    An x of a narrow type is added up in it, which a GPU can do at the end of the product, and the result has x's type.
+    It is then rounded twice in all, not once. The bias's gradient is a float32 sum in both cases.
     """
     return (x + bias).astype(result) if x.dtype == jnp.float32 else _biased(x, bias)
 

@@ -16,7 +16,6 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
 from cjepa_jax import sharding
-from cjepa_jax.errors import ConfigError
 from cjepa_jax.host import switches
 from cjepa_jax.types import Array
 
@@ -26,8 +25,7 @@ ALGORITHMS = {
     "jacobi": SvdAlgorithm.JACOBI,
     "polar": SvdAlgorithm.POLAR,
 }
-AVAILABLE = {"cpu": ("default", "qr"), "gpu": tuple(ALGORITHMS)}  # of others: the default only
-JACOBI = 256  # the smaller side of a matrix, up to which a GPU's default, Jacobi's algorithm, is kept
+JACOBI = 256  # the smaller side of a matrix, up to which JAX's choice for a GPU is kept
 
 _only: contextvars.ContextVar[str] = contextvars.ContextVar("only", default="")
 
@@ -61,16 +59,15 @@ def only(algorithm: str) -> Iterator[None]:
 def choose(backend: str, rows: int, width: int) -> str:
     """The algorithm, a name of ALGORITHMS, for a matrix [rows, width] on this kind of device, or what CJEPA_SVD says.
 
-    On a GPU JAX takes Jacobi's up to 1,024. It is the slower one for matrices of that size, so QR is taken above
-    JACOBI. The polar algorithm is faster than both, but cuSOLVER shifts singular values near zero in it, and centred
-    features of B <= D scenes always have one that is zero. So it must be asked for.
+    On a GPU JAX takes Jacobi's if both sides are at most 1,024, else QR: of [4096, 192] QR, but of the triangle
+    [192, 192] to which devices reduce it, Jacobi's. `auto` also takes QR if both sides are above JACOBI. The polar
+    algorithm was reported faster than both, but cuSOLVER shifts singular values near zero in it, and centred features
+    of B <= D scenes always have one that is zero. So it must be asked for.
     Raises: ConfigError for an algorithm that the device does not have.
     """
     asked = switches.chosen(switches.SVD)
     if asked != "auto":
-        have = AVAILABLE.get(backend, ("default",))
-        if asked not in have:
-            raise ConfigError(f"{switches.SVD} = {asked!r}: must be auto or one of {', '.join(have)} on a {backend}")
+        switches.check(backend)
         return asked
     return "qr" if backend == "gpu" and min(rows, width) > JACOBI else "default"
 
@@ -85,6 +82,7 @@ def reduces(rows: int, width: int, shards: int) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _reduced(algorithm: str, x: Array) -> Array:
+    """`values` of rows that are divided among devices. It has a gradient, but no forward-mode derivative."""
     return _by_device(functools.partial(_values_of_shards, algorithm), PartitionSpec())(x)
 
 

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
 
-from cjepa_jax.bench import accelerator, accelerator_report
+from cjepa_jax.bench import accelerator, accelerator_report, accelerator_sections, measuring
+from cjepa_jax.models import attention
 from tests import QUICK
 
 WITHOUT = """
@@ -81,6 +83,32 @@ def test_a_wrong_command_line_is_one_line(tmp_path, capsys, argument, message):
     assert message in error and error.count("\n") == 1
 
 
+def test_the_made_up_batch_has_a_row_for_each_scene_as_a_loader_s():
+    batch, _ = accelerator_sections.Subject("32x1x2x64/8", 32, 4, 512)._batch(4)
+    assert batch.rows.alone and batch.rows.index.shape == (1, 4, 16)
+
+
+@pytest.mark.parametrize("rows", ["several scenes", "one scene"])
+def test_an_error_at_padding_counts(tmp_path, monkeypatch, rows):
+    """Of a kernel that leaves something where no token is."""
+    report = accelerator_report.Report(tmp_path, seconds=600)
+    report.sections["attention"] = []
+
+    def leaves(*operands):
+        return attention.einsum(*operands) + sum(
+            jnp.where(operands[3][:, None, :, None] == 0, x, 0) for x in operands[:3]
+        )
+
+    monkeypatch.setitem(attention.KERNELS, "chunked", leaves)
+    monkeypatch.setattr(attention, "choose", lambda *_, **__: "chunked")
+    monkeypatch.setattr(measuring, "median", lambda *_, **__: 0.0)
+    q, k, v = (measuring.normal(2, 1, 8, 4, seed=i) for i in range(3))
+    segment = jnp.array([3, 8]) if rows == "one scene" else jnp.array([[1] * 8, [2] * 4 + [0] * 4])
+    accelerator_sections.Subject("32x1x2x64/8", 32, 4, 512)._attention(report, rows, (q, k, v, segment))
+    (line,) = report.sections["attention"]
+    assert line["rows"] == rows and line["relative_error"] > 0.5
+
+
 @pytest.mark.slow
 def test_a_small_report_is_whole_without_the_packages_of_data(tmp_path):
     sections = "--sections=device,attention,step,svd,profile,parts,optimizer,transfer"
@@ -95,7 +123,7 @@ def test_a_small_report_is_whole_without_the_packages_of_data(tmp_path):
     steps = [line for line in found if line["section"] == "step"]
     assert [line["batch"] for line in steps] == [4, 8, 16] and all(line["mfu"] > 0 for line in steps)
     errors = [line["relative_error"] for line in found if line["section"] == "attention"]
-    assert len(errors) == 3 and max(errors) < 0.02
+    assert len(errors) == 6 and max(errors) < 0.02  # three lengths, each for rows of several scenes and of one
     decomposed = [line for line in found if line["name"] == "algorithm"]
     assert {line["of"] for line in decomposed} == {"default", "qr"}  # those of a CPU
     assert max(line["value_error"] for line in decomposed) < 1e-5
@@ -107,8 +135,6 @@ def test_a_small_report_is_whole_without_the_packages_of_data(tmp_path):
 @pytest.mark.slow
 @pytest.mark.needs("torch")
 def test_pytorchs_step_begins_with_the_same_loss():
-    from cjepa_jax.bench import accelerator_sections
-
     class Short:
         """A report with time for one step of PyTorch's and one of ours."""
 

@@ -207,6 +207,34 @@ def test_what_cudnn_is_asked_for_with_lengths_is_the_same_function():
         assert (ours.transpose(0, 2, 1, 3)[segment == 0] == 0).all()
 
 
+def test_what_cudnn_leaves_at_padding_reaches_nobody(monkeypatch):
+    """NVIDIA promises no zeros there. Stood in for by XLA's attention, with NaN in the padding of everything."""
+    plain = jax.nn.dot_product_attention
+
+    def leaves_nan(q, k, v, query_seq_lengths, key_value_seq_lengths, implementation):
+        lengths = {"query_seq_lengths": query_seq_lengths, "key_value_seq_lengths": key_value_seq_lengths}
+
+        def spoilt(x, own):
+            return jnp.where((jnp.arange(x.shape[1]) >= lengths[own][:, None])[..., None, None], jnp.nan, x)
+
+        @jax.custom_vjp
+        def run(*qkv):
+            return spoilt(plain(*qkv, **lengths), "query_seq_lengths")
+
+        def backward(qkv, gradient):
+            _, pull_back = jax.vjp(lambda *qkv: plain(*qkv, **lengths), *qkv)
+            return tuple(map(spoilt, pull_back(gradient), ("query_seq_lengths", *2 * ["key_value_seq_lengths"])))
+
+        run.defvjp(lambda *qkv: (run(*qkv), qkv), backward)
+        return run(q, k, v)
+
+    q, k, v = packed()[0]
+    operands = (LENGTHS, LENGTHS), q, k[:, :, :130], v[:, :, :130]
+    monkeypatch.setattr(jax.nn, "dot_product_attention", leaves_nan)
+    for ours, theirs in zip(with_gradients(cudnn, *operands), with_gradients(attention, *operands), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("axes", [(2, 2, 2), (8, 1, 1)], ids=str)
 @pytest.mark.parametrize("kind", ["ids", "lengths"])

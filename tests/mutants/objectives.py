@@ -74,8 +74,8 @@ OBJECTIVES = (
             f"{STEP}every_slice_draws_from_a_key_of_its_own_and_the_gradient_is_of_all",
         ),
         (
-            "x.reshape(-1, *own.shape)[place], slope",
-            "x.reshape(-1, *own.shape)[0], slope",
+            "*slope.shape[1:])[place]",
+            "*slope.shape[1:])[0]",
             f"{STEP}devices_of_pmap_are_one_batch[kl-2-2]",
         ),
         (
@@ -94,8 +94,8 @@ OBJECTIVES = (
             "tests/test_accumulate.py::test_per_scene_and_slices_keep_the_order_of_data_shards",
         ),
         (
-            "_shards(batch, microbatches), -1).swapaxes(0, 1).reshape(-1)",
-            "_shards(batch, microbatches), -1).reshape(-1)",
+            "shards, -1, *x.shape[2:]).swapaxes(0, 1).reshape(-1",
+            "shards, -1, *x.shape[2:]).reshape(-1",
             "tests/test_accumulate.py::test_per_scene_and_slices_keep_the_order_of_data_shards",
         ),
         (

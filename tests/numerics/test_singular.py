@@ -52,7 +52,7 @@ def sigreg_traced_again():
     return jax.jit(lambda *features: jax.value_and_grad(losses.sigreg)(*features))
 
 
-TOLERANCE = {1: 3e-6, 2: 1e-5, 5: 4e-3}  # decades -> of the gradient's norm. Five: one device has up to 7e-4
+TOLERANCE = {1: 3e-6, 3: 4e-5, 5: 3e-3}  # decades -> of the gradient's norm, for all ways of computing it
 
 
 @pytest.mark.parametrize("decades", TOLERANCE)
@@ -128,10 +128,11 @@ def test_an_algorithm_that_the_device_lacks_is_refused(monkeypatch):
         losses.sigreg(jnp.eye(3))
 
 
+@pytest.mark.parametrize("algorithm", ["default", "qr"])
 @pytest.mark.parametrize("decades", TOLERANCE)
-def test_the_qr_algorithm_has_the_same_values_and_gradient(decades):
+def test_one_device_finds_the_exact_value_and_gradient(decades, algorithm):
     x, valid = features(decades)
-    with singular.only("qr"):
+    with singular.only(algorithm):
         found = sigreg_traced_again()(x.astype(np.float32), valid)
     value, gradient = errors(jax.device_get(found), x, valid)
     assert value < 2e-6 and gradient < TOLERANCE[decades]
