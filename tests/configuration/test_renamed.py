@@ -75,7 +75,8 @@ def test_a_run_from_before_the_move_goes_on_as_it_would_have_then(tmp_path):
     assert [line["step"] for line in now] == [line["step"] for line in then]
     for old, new in zip(then, now, strict=True):
         for key in old.keys() & new.keys():
-            if not any(part in key for part in TIMES):
+            # The probe of pixels has no part of the run. With so few scenes, rounding decides its ridge on some CPUs.
+            if not any(part in key for part in TIMES) and not key.endswith("_pixels"):
                 assert math.isclose(new[key], old[key], rel_tol=1e-4, abs_tol=1e-6), (old["step"], key)
 
 
