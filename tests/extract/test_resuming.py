@@ -190,7 +190,7 @@ def test_commands_that_are_killed_at_random_moments_lose_nothing_that_was_finish
     for number in (*[signal.SIGKILL, signal.SIGTERM] * 3, None):
         with output.open("w") as stream:
             started = subprocess.Popen([*argv, f"--out={out}"], cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
-            while started.poll() is None and finished(out) <= kept[-1]:  # whatever the machine's speed
+            while started.poll() is None and finished(out) <= kept[-1]:  # so it does not depend on the machine's speed
                 time.sleep(0.01)
             if number:
                 time.sleep(draw.uniform(0, 0.2))
