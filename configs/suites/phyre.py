@@ -1,4 +1,4 @@
-"""AUCCESS in PHYRE's simulator, of a small encoder that was trained on its rollouts. docs/RESULTS.md, "PHYRE"
+"""AUCCESS in PHYRE's simulator, of a small encoder that was trained on its rollouts. docs/EVALUATION.md
 
     export CJEPA_PHYRE_PYTHON=~/phyre/bin/python
     python -m cjepa_jax.compare --suite=configs/suites/phyre.py --workdir=runs/phyre_suite --jobs=2

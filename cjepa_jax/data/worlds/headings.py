@@ -1,4 +1,4 @@
-"""Headings: Balls of which a white one starts in one of eight directions. The direction is the scene's class."""
+"""Headings: Balls with one white object. It starts in one of eight directions, which is the scene's class."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +14,7 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class Headings(Balls):
-    """Balls of which object 0 is white and starts in one of eight directions. The others move as in Balls.
+    """Balls with a white object, object 0, which starts in one of eight directions. The others move as in Balls.
 
     A scene's `class` is the direction in which the white object starts: 0 right, 1 down and right, 2 down, and so on
     clockwise, with equal chances. Later it may collide with walls and other objects, so it has another direction at the
