@@ -3,7 +3,8 @@
     python -m cjepa_jax.compare --suite=configs/suites/headings.py --workdir=runs/headings_suite --jobs=2
 
 The suite `motion` in another world, `Headings`. It has one or two balls. One is white and starts in one of eight
-directions. It may collide later. Tokens, scores and rates are those of `motion`, the budget is twice as large. Nothing is tuned here.
+directions. It may collide later. Tokens, scores and rates are those of `motion`, the budget is twice as large. Nothing
+is tuned here.
 """
 
 from cjepa_jax.configs.suites import motion
