@@ -6,7 +6,7 @@ Everything else is that of the suite `effects`: seeds, scenes, scores, and the p
 docs/EVALUATION.md, "The study", has the decision rule (H2c).
 """
 
-from cjepa_jax.configs.suites import effects
+from cjepa_jax.configs.suites import effects, motion
 
 RATES = {"cjepa": 4e-3, "named": 8e-3, "met": 4e-3}
 
@@ -15,8 +15,7 @@ def get_suite():
     suite = effects.get_suite()
     rows = {name: suite["methods"][name] for name in RATES}
     for name, row in rows.items():
-        overrides = row["overrides"] | {"optim.peak": RATES[name]}
-        rows[name] = row | {"label": f"{row['label']}, 2,800 steps", "overrides": overrides}
+        rows[name] = motion.settled(row, optim__peak=RATES[name]) | {"label": f"{row['label']}, 2,800 steps"}
     return suite | {
         "flops": 4 * suite["flops"],
         "methods": {"random": suite["methods"]["random"]} | rows,

@@ -13,21 +13,16 @@ from cjepa_jax.configs.suites import motion
 RATES = {"cjepa": 2e-3, "objects": 2e-3, "tubes": 2e-3, "ijepa": 1e-3, "vjepa": 5e-4, "mae": 5e-4, "lejepa": 1e-3}
 
 
-def method(row, rate):
-    """A row of `motion` with its rate."""
-    row = {key: value for key, value in row.items() if key != "tuned_as"}
-    return row | {"overrides": row.get("overrides", {}) | {"optim.peak": rate}}
-
-
 def get_suite():
     suite = motion.get_suite()
     methods = suite["methods"]
+    rows = {name: motion.settled(methods[name], optim__peak=rate) for name, rate in RATES.items()}
     world = {"data.source": "cjepa_jax.data.worlds:Headings", "data.options.objects": (1, 2)}
     return suite | {
         "about": "Headings, 16 frames of 32 pixels, width 64, one CPU core a cell",
         "flops": 2 * suite["flops"],  # 600 steps of Causal-JEPA
         "worlds": {"headings": {"label": "Headings", "overrides": world}},
-        "methods": {"random": methods["random"]} | {name: method(methods[name], rate) for name, rate in RATES.items()},
+        "methods": {"random": methods["random"]} | rows,
         "tuning": {},
         "contrasts": [("cjepa", "vjepa"), ("cjepa", "objects"), ("objects", "tubes"), ("cjepa", "random")],
     }

@@ -17,6 +17,13 @@ def masks_alone(label, config):
     return {"label": label, "config": f"ablations/clips/{config}", "tuned_as": "cjepa"}
 
 
+def settled(row, **overrides):
+    """A row that is not tuned, with these overrides, whose keys have __ for the dot. Other suites use it."""
+    more = {key.replace("__", "."): value for key, value in overrides.items()}
+    row = {key: value for key, value in row.items() if key != "tuned_as"}
+    return row | {"overrides": row.get("overrides", {}) | more}
+
+
 def get_suite():
     return {
         "about": "Motion, 16 frames of 32 pixels, width 64, one CPU core a cell",

@@ -8,6 +8,8 @@ Features are frozen, and a linear ranker orders candidate actions. `Effects` ask
 of 500 are tried, with 200 candidates each, so values are not PHYRE's own, which need all tasks and ten folds.
 """
 
+from cjepa_jax.configs.suites import motion
+
 
 def setup(name):
     return {
@@ -19,6 +21,7 @@ def setup(name):
 
 
 def get_suite():
+    methods = motion.get_suite()["methods"]
     return {
         "about": "PHYRE, 4 frames of 64 pixels, Mu/8, one CPU core a cell",
         "flops": 1.2e13,  # 468 steps of Causal-JEPA
@@ -38,15 +41,8 @@ def get_suite():
             "within": {"label": "within templates, fold 0", "overrides": setup("ball_within_template")},
             "cross": {"label": "across templates, fold 0", "overrides": setup("ball_cross_template")},
         },
-        "methods": {
-            "random": {"label": "random init", "config": "clips", "steps": 0},
-            "cjepa": {"label": "Causal-JEPA", "config": "clips"},
-            "objects": {
-                "label": "objects hidden, no causal term",
-                "config": "clips",
-                "overrides": {"objective.causal_weight": 0.0, "data.intervened": "none"},
-            },
-        },
+        "methods": {name: methods[name] for name in ("random", "cjepa")}
+        | {"objects": motion.settled(methods["objects"])},
         "tuning": {},
         "evals": {
             "fit": 512,
