@@ -129,9 +129,9 @@ class Jepa(PerExample):
             terms["causal"] = losses.causal_consistency(residual, full, intervened, counted, per_example=True)
             stats["causal"] = counts
             stats["explained"]["causal"] = moments(residual, full - intervened, rest, counts)
-        return terms | self.further(prediction, wanted, hidden, batch), stats
+        return terms | self.further(params, prediction, wanted, hidden, batch), stats
 
-    def further(self, prediction: Array, wanted: Array, hidden: Array, batch: Batch) -> dict[str, Array]:
+    def further(self, params: Params, prediction: Array, wanted: Array, hidden: Array, batch: Batch) -> dict:
         """Per-example terms that a subclass adds, from the tokens [B, N, D] that are computed already."""
         return {}
 

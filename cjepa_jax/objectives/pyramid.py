@@ -5,10 +5,10 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Bool, Float
 
 from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.models.fusion import KINDS, Levels, pool
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.types import Array, Batch, Params
 
@@ -23,6 +23,10 @@ class Pyramid(Jepa):
     covariances divided by D). The remaining fields are Jepa's. With weights = (1.0,) and without VICReg it is Jepa, to
     the bit.
 
+    `fusion` is what predictions and targets pass before they are compared (models.fusion.Levels): "none", "project", or
+    a feature pyramid, "add" or "concat". Its layers learn from the predictions alone. Both could then become constant,
+    so each scene's mean predicted vector of each level has VICReg's terms too, with the same weights.
+
     Metrics: "level/h" is the loss at level h, and "level/h_copy" that of predicting the mean target of the visible
     tokens everywhere.
     """
@@ -30,6 +34,7 @@ class Pyramid(Jepa):
     weights: tuple[float, ...] = (1.0, 0.5, 0.25)
     variance: float = 0.0
     covariance: float = 0.0
+    fusion: str = "none"
 
     kinds: ClassVar[tuple[str, ...]] = ("video", "episodes")
     second_mask = False
@@ -45,54 +50,71 @@ class Pyramid(Jepa):
         for name in ("variance", "covariance"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"objective.{name} = {getattr(self, name)}: must be 0 or more")
+        if self.fusion not in KINDS:
+            raise ConfigError(f"objective.fusion = {self.fusion!r}: must be one of {', '.join(KINDS)}")
+        if self.fusion != "none" and not self.variance:
+            raise ConfigError(
+                f"objective.variance = {self.variance}: must be above 0 with objective.fusion = {self.fusion!r}, whose "
+                "levels would become constant"
+            )
 
-    def further(self, prediction: Array, wanted: Array, hidden: Array, batch: Batch) -> dict[str, Array]:
+    def init(self, key: Array, batch: Batch) -> tuple[Params, Params, Params]:
+        """See Jepa. `fusion` adds parameters "levels"."""
+        params, target, extra = super().init(key, batch)
+        if self.fusion != "none":
+            hidden = ~batch.context if batch.hidden is None else batch.hidden
+            tokens = jnp.zeros((*batch.context.shape, self._encoder.width))
+            made = self._levels(batch).init(jax.random.fold_in(key, 1), tokens, hidden)
+            params["levels"] = made["params"]
+        return params, target, extra
+
+    def further(self, params: Params, prediction: Array, wanted: Array, hidden: Array, batch: Batch):
         """See Jepa: the error at each level, and that of the mean visible token."""
         terms: dict[str, Array] = {}
-        if len(self.weights) == 1:
+        if len(self.weights) == 1 and self.fusion == "none":
             return terms
         seen = jnp.broadcast_to(batch.context[..., None], wanted.shape)
         copied = jnp.broadcast_to(losses.masked_mean(wanted, seen, axis=1)[:, None], wanted.shape)
         grid = self._grid(batch.observation)
-        for level in range(len(self.weights)):
-            of, cells = pool(wanted, hidden, grid, 2**level)
-            for name, value in (("", prediction), ("_copy", jax.lax.stop_gradient(copied))):
-                mean, _ = pool(value, hidden, grid, 2**level)
-                terms[f"level/{level}{name}"] = self._prediction_loss(mean, of, cells, self.beta, per_example=True)
+        every = range(len(self.weights))
+        if self.fusion == "none":
+            of = made = lambda tokens: [pool(tokens, hidden, grid, 2**level)[0] for level in every]
+        else:
+            own, net = params["levels"], self._levels(batch)
+            made = lambda tokens: net.apply({"params": own}, tokens, hidden)  # noqa: E731
+            of = lambda tokens: net.apply({"params": jax.lax.stop_gradient(own)}, tokens, hidden)  # noqa: E731
+        found = {"": made(prediction), "_copy": of(jax.lax.stop_gradient(copied))}
+        for level, target in enumerate(of(wanted)):
+            cells = pool(wanted, hidden, grid, 2**level)[1]
+            for name, value in found.items():
+                error = self._prediction_loss(value[level], target, cells, self.beta, per_example=True)
+                terms[f"level/{level}{name}"] = error
+            if self.fusion != "none":
+                counted = jnp.broadcast_to(cells[..., None], target.shape)
+                terms[f"mean/{level}"] = losses.masked_mean(found[""][level], counted, axis=1)
         return terms
 
     def reduce(self, terms: dict[str, Array], stats: dict[str, Array], extra: Params, key: Array, step: Array):
         """Jepa's terms with the first weight, those of the other levels, and VICReg's."""
         total, (metrics, extra) = super().reduce(terms, stats, extra, key, step)
-        pooled, valid = terms["pooled"], stats["valid"]
+        valid = stats["valid"]
         levels = {name: losses.masked_mean(terms[name], valid) for name in terms if name.startswith("level/")}
-        if self.weights[0] != 1:
+        if self.fusion != "none":
+            total = total - metrics["loss/prediction"] + self.weights[0] * levels["level/0"]
+        elif self.weights[0] != 1:
             total = total + (self.weights[0] - 1) * metrics["loss/prediction"]
         for level, weight in enumerate(self.weights[1:], start=1):
             total = total + weight * levels[f"level/{level}"]
         if self.variance or self.covariance:
+            pooled = [terms["pooled"], *(terms[name] for name in sorted(terms) if name.startswith("mean/"))]
             own = {
-                "loss/variance": losses.variance_hinge(pooled, valid),
-                "loss/covariance": losses.covariance(pooled, valid),
+                "loss/variance": sum(losses.variance_hinge(value, valid) for value in pooled),
+                "loss/covariance": sum(losses.covariance(value, valid) for value in pooled),
             }
             total = total + self.variance * own["loss/variance"] + self.covariance * own["loss/covariance"]
             metrics = metrics | own
         return total, (metrics | levels | {"loss": total}, extra)
 
-
-def pool(
-    tokens: Float[Array, "B N D"], mask: Bool[Array, "B N"], grid: tuple[int, int, int], side: int
-) -> tuple[Float[Array, "B M D"], Bool[Array, "B M"]]:
-    """Means over the masked tokens of each square of side x side tokens of the plane, and whether it has any.
-
-    The plane's last squares may be cut. Squares without masked tokens are 0.
-    """
-    times, rows, cols = grid
-    more = ((0, 0), (0, 0), (0, -rows % side), (0, -cols % side))
-    shape = (-1, times, -(-rows // side), side, -(-cols // side), side)
-    weight = jnp.pad(mask.reshape(-1, *grid), more).reshape(shape)
-    values = jnp.where(mask[..., None], tokens, 0).reshape(-1, *grid, tokens.shape[-1])
-    values = jnp.pad(values, (*more, (0, 0))).reshape(*shape, tokens.shape[-1])
-    count = weight.sum((3, 5))
-    mean = values.sum((3, 5)) / jnp.maximum(count, 1)[..., None]
-    return mean.reshape(tokens.shape[0], -1, tokens.shape[-1]), (count > 0).reshape(tokens.shape[0], -1)
+    def _levels(self, batch: Batch) -> Levels:
+        grid = self._grid(batch.observation)
+        return Levels(self.fusion, len(self.weights), grid, dtype=jnp.dtype(self.dtype))

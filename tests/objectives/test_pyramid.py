@@ -1,10 +1,12 @@
-"""Prediction at several scales: pooling against loops, one level is Jepa to the bit, the weights of the terms."""
+"""Prediction at several scales: pooling against loops, one level is Jepa to the bit, the weights of the terms, and the
+feature pyramid against NumPy."""
 
 import jax
 import numpy as np
 import pytest
 
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.models.fusion import Levels, parents
 from cjepa_jax.objectives.jepa import Jepa
 from cjepa_jax.objectives.pyramid import Pyramid, pool
 from tests.objectives.test_dense import SIZES, batch_of
@@ -57,7 +59,91 @@ def test_one_level_is_jepa_to_the_bit_and_more_add_their_terms():
     assert metrics["level/0_copy"] > 0
 
 
-@pytest.mark.parametrize("field, value", [("weights", ()), ("weights", (0.0, 1.0)), ("variance", -1.0)])
+def layer(params, name, x):
+    """Dense and LayerNorm in NumPy."""
+    y = x @ np.float64(params[name]["kernel"]) + np.float64(params[name]["bias"])
+    y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-6)
+    norm = params[f"{name}_norm"]
+    return y * np.float64(norm["scale"]) + np.float64(norm["bias"])
+
+
+def test_a_square_takes_the_vector_of_the_one_that_holds_it():
+    grid = (2, 3, 5)  # squares of 2: 2 x 3 a time
+    coarse = np.random.default_rng(3).normal(size=(1, 12, 4)).astype(np.float32)
+    found = np.asarray(parents(coarse, grid, 1))
+    for t in range(2):
+        for r in range(3):
+            for c in range(5):
+                np.testing.assert_array_equal(found[0, t * 15 + r * 5 + c], coarse[0, t * 6 + (r // 2) * 3 + c // 2])
+    assert parents(coarse[:, :4], grid, 2).shape == (1, 12, 4)  # 1 x 2 above 2 x 3
+
+
+@pytest.mark.parametrize("kind", ["project", "add", "concat"])
+def test_the_pyramid_equals_numpy(kind):
+    grid, rng = (1, 4, 4), np.random.default_rng(4)
+    tokens, mask = rng.normal(size=(2, 16, 6)).astype(np.float32), rng.random((2, 16)) < 0.6
+    net = Levels(kind, 3, grid)
+    params = net.init(jax.random.key(0), tokens, mask)["params"]
+    params = jax.tree.map(lambda x: x + 0.3 * rng.normal(size=x.shape).astype(np.float32), params)
+    found = jax.jit(net.apply)({"params": params}, tokens, mask)
+
+    def average(x, side):
+        n = 4 // side
+        weight = mask.reshape(2, n, side, n, side, 1).astype(np.float64)
+        total = (x.reshape(2, n, side, n, side, 6) * weight).sum((2, 4))
+        return (total / np.maximum(weight.sum((2, 4)), 1)).reshape(2, n * n, 6)
+
+    if kind == "project":
+        wanted = [average(layer(params, f"project_{h}", np.float64(tokens)), 2**h) for h in range(3)]
+    else:
+        wanted = [layer(params, f"lateral_{h}", average(np.float64(tokens), 2**h)) for h in range(3)]
+        for h in (1, 0):
+            n = 4 // 2**h
+            above = np.repeat(np.repeat(wanted[h + 1].reshape(2, n // 2, n // 2, 6), 2, 1), 2, 2).reshape(2, n * n, 6)
+            above = layer(params, f"down_{h}", above)
+            if kind == "add":
+                wanted[h] = wanted[h] + above
+            else:
+                wanted[h] = np.maximum(layer(params, f"fuse_{h}", np.concatenate([wanted[h], above], -1)), 0)
+        wanted = [layer(params, f"project_{h}", x) for h, x in enumerate(wanted)]
+    for own, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(own, other, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["project", "add", "concat"])
+def test_levels_of_a_pyramid_are_all_that_is_compared_and_targets_do_not_teach_them(kind):
+    video = np.random.default_rng(1).integers(0, 256, (3, 4, 24, 24, 3), np.uint8)
+    batch, key = batch_of(video, np.random.default_rng(2).random((3, 18)) < 0.5), jax.random.key(0)
+    objective = Pyramid(**PLAIN, weights=(0.5, 2.0), variance=3.0, covariance=0.1, fusion=kind)
+    params, target, extra = jax.jit(objective.init)(key, batch)
+    assert set(params) == {"encoder", "predictor", "levels"}
+    run = jax.jit(jax.value_and_grad(lambda p, t: objective.loss(p, t, extra, batch, key, 5), (0, 1), has_aux=True))
+    (total, (metrics, _)), (slope, of_target) = run(params, target)
+    terms = {"level/0": 0.5, "level/1": 2.0, "loss/variance": 3.0, "loss/covariance": 0.1}
+    assert float(total) == pytest.approx(sum(w * float(metrics[name]) for name, w in terms.items()), rel=1e-5)
+    assert all(np.any(x) for x in jax.tree.leaves(slope["levels"]["project_0"]))
+    assert not any(np.any(x) for x in jax.tree.leaves(of_target))
+    # A prediction that is the target has no error and, as the target does not teach, no gradient.
+    hidden, tokens = ~batch.context, np.random.default_rng(5).normal(size=(3, 18, objective._encoder.width))
+    tokens = tokens.astype(np.float32)
+
+    def error(levels):
+        found = objective.further({"levels": levels}, tokens, tokens, hidden, batch)
+        return sum(found[f"level/{h}"].sum() for h in (0, 1))
+
+    value, slope = jax.jit(jax.value_and_grad(error))(params["levels"])
+    assert value == 0 and not any(np.any(x) for x in jax.tree.leaves(slope))
+
+
+def test_a_pyramid_without_variance_is_refused():
+    with pytest.raises(ConfigError, match=r"^objective.variance = 0.0: must be above 0 with objective.fusion = 'add'"):
+        Pyramid(**PLAIN, fusion="add")
+
+
+@pytest.mark.parametrize(
+    "field, value", [("weights", ()), ("weights", (0.0, 1.0)), ("variance", -1.0), ("fusion", "sum")]
+)
 def test_values_that_cannot_work_are_refused(field, value):
     with pytest.raises(ConfigError, match=rf"^objective.{field} = "):
         Pyramid(**PLAIN, **{field: value})
