@@ -1,6 +1,7 @@
 """Prediction at several scales with VICReg against collapse: H-JEPA, our reading."""
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import jax
@@ -78,13 +79,11 @@ class Pyramid(Jepa):
         grid = self._grid(batch.observation)
         every = range(len(self.weights))
         if self.fusion == "none":
-            of = made = lambda tokens: [pool(tokens, hidden, grid, 2**level)[0] for level in every]
+            made = lambda tokens: [pool(tokens, hidden, grid, 2**level)[0] for level in every]  # noqa: E731
         else:
-            own, net = params["levels"], self._levels(batch)
-            made = lambda tokens: net.apply({"params": own}, tokens, hidden)  # noqa: E731
-            of = lambda tokens: net.apply({"params": jax.lax.stop_gradient(own)}, tokens, hidden)  # noqa: E731
-        found = {"": made(prediction), "_copy": of(jax.lax.stop_gradient(copied))}
-        for level, target in enumerate(of(wanted)):
+            made = functools.partial(self._levels(batch).apply, {"params": params["levels"]}, mask=hidden)
+        found = {"": made(prediction), "_copy": made(jax.lax.stop_gradient(copied))}
+        for level, target in enumerate(made(wanted)):  # without gradient, as losses take a target
             cells = pool(wanted, hidden, grid, 2**level)[1]
             for name, value in found.items():
                 error = self._prediction_loss(value[level], target, cells, self.beta, per_example=True)

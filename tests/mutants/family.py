@@ -47,9 +47,29 @@ FLOOR = f"{THINKS}the_loss_is_that_of_the_future_and_copying_is_a_floor"
 OUTCOME = f"{THINKS}the_outcome_is_the_places_at_the_end_of_each_part"
 BY_ROW = f"{THINKS}embeddings_come_from_a_file_row_by_row_up_to_the_model"
 UNFIT = f"{THINKS}files_that_do_not_fit_are_refused_in_one_line"
+(LEVELED,) = tests_of("objectives/", "pyramid")
+FUSED = f"{LEVELED}the_pyramid_equals_numpy"
+COMPARED = f"{LEVELED}levels_of_a_pyramid_are_all_that_is_compared_and_targets_do_not_teach_them"
 RAMP = f"{DENSE}the_weight_of_visible_tokens_rises_as_published"
 
 FAMILY = (
+    *of(
+        "cjepa_jax/models/fusion.py",
+        ("found[h] + above", "above", FUSED),
+        ("reversed(every[:-1])", "every[:-1]", FUSED),
+        (
+            ".repeat(2, axis=2)[:, :, :high]",
+            ".repeat(2, axis=2)[:, :, -high:]",
+            f"{LEVELED}a_square_takes_the_vector_of_the_one_that_holds_it",
+        ),
+        ("jax.nn.relu(self._layer", "(self._layer", FUSED),
+        ("jnp.maximum(count, 1)", "side**2", f"{LEVELED}pooling_is_the_mean_of_the_masked_tokens_of_each_square"),
+    ),
+    *of(
+        "cjepa_jax/objectives/pyramid.py",
+        ('total - metrics["loss/prediction"] + self', "total + self", COMPARED),
+        ('*(terms[name] for name in sorted(terms) if name.startswith("mean/"))', "", COMPARED),
+    ),
     *of(
         "cjepa_jax/models/warping.py",
         ("share = at - low", "share = low - at", WARP),

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from cjepa_jax import losses
 from cjepa_jax.errors import ConfigError
 from cjepa_jax.models.fusion import Levels, parents
 from cjepa_jax.objectives.jepa import Jepa
@@ -124,16 +125,35 @@ def test_levels_of_a_pyramid_are_all_that_is_compared_and_targets_do_not_teach_t
     assert float(total) == pytest.approx(sum(w * float(metrics[name]) for name, w in terms.items()), rel=1e-5)
     assert all(np.any(x) for x in jax.tree.leaves(slope["levels"]["project_0"]))
     assert not any(np.any(x) for x in jax.tree.leaves(of_target))
-    # A prediction that is the target has no error and, as the target does not teach, no gradient.
-    hidden, tokens = ~batch.context, np.random.default_rng(5).normal(size=(3, 18, objective._encoder.width))
-    tokens = tokens.astype(np.float32)
+    # VICReg's terms are those of the visible tokens' means and of each level's mean prediction.
+    context = objective.encode_context(params, batch)
+    prediction, _ = objective.predict(params, context, batch)
+    net, hidden = Levels(kind, 2, (2, 3, 3)), ~batch.context
+    made = net.apply({"params": params["levels"]}, prediction, hidden)
+    means = [np.average(context, 1, np.broadcast_to(batch.context[..., None], context.shape))]
+    for h in (0, 1):
+        cells = np.broadcast_to(pool(prediction, hidden, (2, 3, 3), 2**h)[1][..., None], made[h].shape)
+        means.append(np.average(made[h], 1, cells))
+    for name, term in (("variance", losses.variance_hinge), ("covariance", losses.covariance)):
+        assert float(metrics[f"loss/{name}"]) == pytest.approx(sum(float(term(x)) for x in means), rel=1e-4)
+    # The layers learn as if the targets' vectors were numbers.
+    wanted = np.random.default_rng(5).normal(size=prediction.shape).astype(np.float32)
+    fixed = net.apply({"params": params["levels"]}, wanted, hidden)
 
     def error(levels):
-        found = objective.further({"levels": levels}, tokens, tokens, hidden, batch)
+        found = objective.further({"levels": levels}, prediction, wanted, hidden, batch)
         return sum(found[f"level/{h}"].sum() for h in (0, 1))
 
-    value, slope = jax.jit(jax.value_and_grad(error))(params["levels"])
-    assert value == 0 and not any(np.any(x) for x in jax.tree.leaves(slope))
+    def against_numbers(levels):
+        found = net.apply({"params": levels}, prediction, hidden)
+        each = [pool(prediction, hidden, (2, 3, 3), 2**h)[1] for h in (0, 1)]
+        return sum(losses.smooth_l1_elementwise(*two, cells, 1.0, per_example=True).sum() for two, cells in
+                   zip(zip(found, fixed, strict=True), each, strict=True))  # fmt: skip
+
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4),
+        *(jax.jit(jax.grad(run))(params["levels"]) for run in (error, against_numbers)),
+    )
 
 
 def test_a_pyramid_without_variance_is_refused():
