@@ -14,7 +14,7 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from google.protobuf.message import DecodeError
 
-from cjepa_jax.data import kinds
+from cjepa_jax.data import checks, kinds
 from cjepa_jax.data.formats.files import inside
 from cjepa_jax.data.materialise import builders, dataset_spec
 from cjepa_jax.data.worlds.base import Outcomes, World, check_integer
@@ -50,6 +50,7 @@ class Records:
     label_names: tuple[str, ...] = field(init=False)
     state_names: tuple[str, ...] = field(init=False)
     kind: str = field(init=False)
+    channels: int = field(init=False)
     can_rerender: bool = field(init=False, default=True)
     spec: str = field(init=False, repr=False, compare=False)  # as JSON: a frozen dataclass holds no dict
 
@@ -80,6 +81,7 @@ class Records:
         object.__setattr__(self, "label_names", world.label_names)
         object.__setattr__(self, "state_names", world.state_names)
         object.__setattr__(self, "kind", kinds.of(world))
+        object.__setattr__(self, "channels", checks.channels_of(world)[0])
         object.__setattr__(self, "spec", json.dumps(spec))
 
     def __len__(self) -> int:

@@ -91,6 +91,7 @@ def test_a_world_with_actions_is_read_as_episodes(tmp_path, name, cls, options):
     config = lewm.get_config().unlock()
     config.data.source, config.data.options = "cjepa_jax.data.sources.records:Records", ConfigDict()
     config.data.path, config.data.size, config.data.count = str(tmp_path), 24, 4
+    config.objective.encoder.channels = source.channels
     source = assemble.make_source(config, "train")
     scene = assemble.make_scenes(config, source, 8, 1)(1, 0)
     np.testing.assert_array_equal(scene["actions"], dataclasses.replace(own, frames=4)[1]["actions"])
