@@ -17,6 +17,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import control
 from cjepa_jax.objectives.act import Act
 from cjepa_jax.planning import __main__ as command
+from cjepa_jax.planning import players
 from cjepa_jax.planning.cem import CEM
 from cjepa_jax.planning.costs import unroll
 from cjepa_jax.planning.mpc import MPC, WorldModel
@@ -118,7 +119,7 @@ def test_a_trained_policy_of_another_world_is_refused():
 
     def fits(actions, state, world=ROOMS):
         params = {"decoder": {"out": {"bias": np.zeros(actions)}}, "context": {"state": {"kernel": np.eye(state, 12)}}}
-        policy = command.imitating(chosen, Act(**SMALL, steps=1), SimpleNamespace(params=params), world)
+        policy = players.imitating(chosen, Act(**SMALL, steps=1), SimpleNamespace(params=params), world)
         return isinstance(policy(world, 0), control.Imitated)
 
     assert fits(2, 2) and fits(2, 4, Push(size=32))
@@ -181,7 +182,7 @@ def test_an_agent_does_not_learn_before_its_worlds_and_task_are_known(words, mes
     """The run that is given here has no state, so learning would fail with another error."""
     chosen = SimpleNamespace(**{"task": "", "vary": []} | words)
     with pytest.raises(ConfigError, match=message):
-        command.agents(chosen, None, Rooms(size=16), SimpleNamespace(objective=SimpleNamespace(memory=0)), {})
+        players.agents(chosen, None, Rooms(size=16), SimpleNamespace(objective=SimpleNamespace(memory=0)), {})
 
 
 SMALLEST = {
@@ -246,12 +247,12 @@ def test_world_models_that_a_planner_alone_cannot_use_are_refused():
     plain = lewm.get_config().objective
     state = build.build(plain, proprio=True, steps=1)
     with pytest.raises(ConfigError, match="objective.proprio = True: nothing here predicts the agent's state"):
-        command.fits_planner(chosen, state)
-    command.fits_planner(chosen, build.build(plain, steps=1))
+        players.fits_planner(chosen, state)
+    players.fits_planner(chosen, build.build(plain, steps=1))
     remembering = build.build(jepa2022.get_config().objective, steps=1)
     with pytest.raises(ConfigError, match="its memory of the first frames is the agent's: add --agent"):
-        command.fits_planner(chosen, remembering)
-    command.fits_planner(SimpleNamespace(checkpoint="runs/x", agent=True), remembering)
+        players.fits_planner(chosen, remembering)
+    players.fits_planner(SimpleNamespace(checkpoint="runs/x", agent=True), remembering)
     for words, objective, message in (
         (dict(over="last"), remembering, "--over=last: the agent's cost is a sum over all steps"),
         ({}, SimpleNamespace(memory=0, latent="tokens"), "objective.latent = 'tokens': its critic needs one vector"),
@@ -259,4 +260,4 @@ def test_world_models_that_a_planner_alone_cannot_use_are_refused():
     ):
         asked = SimpleNamespace(**dict(task="door", vary=[], over="sum") | words)
         with pytest.raises(ConfigError, match=message):
-            command.agents(asked, MPC_, ROOMS, SimpleNamespace(objective=objective), {})
+            players.agents(asked, MPC_, ROOMS, SimpleNamespace(objective=objective), {})

@@ -215,10 +215,10 @@ def test_a_mix_of_unknown_policies_is_refused():
 def test_a_world_model_trains_on_both_looks(look, channels):
     config = lewm.get_config().unlock()
     config.data.options.look, config.objective.encoder.channels = look, channels
-    config.train.batch, config.data.workers = 4, 0
+    config.train.batch, config.data.workers = 8, 0
     run = experiment.assemble(config)
     batch = run.example()
-    assert batch.video.shape == (4, 4, 32, 32, channels)
+    assert batch.video.shape == (8, 4, 32, 32, channels)
     metrics = jax.eval_shape(run.step, jax.eval_shape(run.init, batch), batch)[1]
     assert metrics["loss"].shape == ()
     scene = run.held_out_scenes(0, 0)
