@@ -122,30 +122,56 @@ def settings(chosen):
     kind = kinds[chosen.planner]
     known = {field.name for field in dataclasses.fields(kind)}
     given = {name: getattr(chosen, name) for name in ("samples", "elites", "iterations") if name in known}
-    planner = kind(**given, std=chosen.std, low=-1.0, high=1.0)
     names = ("horizon", "receding", "over", "batch")
-    return MPC(planner, **{name: getattr(chosen, name) for name in names})
+    try:
+        planner = kind(**given, std=chosen.std, low=-1.0, high=1.0)
+        return MPC(planner, **{name: getattr(chosen, name) for name in names})
+    except ConfigError as error:  # in the words of the command line
+        raise ConfigError(re.sub(r"(?:planner|mpc)\.(\w+)(?: is | = )", r"--\1=", str(error))) from error
 
 
 def run(chosen, command: str) -> int:
     """Plays all policies. See `main`."""
     import jax
-    from tqdm import tqdm
 
     from cjepa_jax import __version__
     from cjepa_jax.evals import control, push_tasks
     from cjepa_jax.reports import control as page
-    from cjepa_jax.runtime.workdir import Workdir
+    from cjepa_jax.runtime.workdir import Workdir, run_folder
 
-    mpc = settings(chosen)
-    world, models, about = players.opened(chosen, mpc)
+    world, mpc, models, about = players.opened(chosen, settings(chosen))
     task = "recorded" if chosen.protocol else players.task_of(chosen, world)
     source = push_tasks.recorded(world) if chosen.protocol else control.drawn_from(world, chosen.seed, chosen.episodes)
+    worlds, seeds = players.worlds_of(chosen, world), range(chosen.seed, chosen.seed + chosen.seeds)
+    of = pathlib.Path(chosen.checkpoint or "runs")
+    with Workdir(chosen.workdir or (run_folder(of) or of) / "control") as folder:  # before hours of play
+        rows, films = played(chosen, worlds, models, mpc=mpc, task=task, seeds=seeds)
+        table = [control.Row(name, kind, task, *counts) for name, (kind, *counts) in rows.items()]
+        about = players.described(mpc, world) | about | {
+            "world": f"{source}",
+            "command": command, "seeds": ", ".join(map(str, seeds)), "frames": str(chosen.steps),
+            "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
+            "version": f"{__version__}, jax {jax.__version__}",
+        }  # fmt: skip
+        about |= {"tasks": f"frames of training's episodes, {chosen.ahead} apart"} if chosen.protocol else {}
+        print(page.as_text(table))
+        if "critic" in about:
+            print(f"critic: {about['critic']}")
+        print(f"report: {page.write(folder.path, about, table, films)}")
+    return 0
+
+
+def played(chosen, worlds: dict, models: dict, mpc, task: str, seeds: range) -> tuple[dict[str, list], dict]:
+    """Row's name -> [kind, episodes, successes once, at the end, seconds], and -> its film, of all worlds and seeds."""
+    from tqdm import tqdm
+
+    from cjepa_jax.evals import control, push_tasks
+    from cjepa_jax.reports import control as page
+
     left_out = (control.SIMULATOR,) if chosen.protocol else ()  # it would take an hour per seed
     rows: dict[str, list] = {}
-    films, seeds = {}, range(chosen.seed, chosen.seed + chosen.seeds)
-    worlds = players.worlds_of(chosen, world)
-    policies = len(control.baselines(world, mpc, 0)) + len(models) - len(left_out)
+    films = {}
+    policies = len(control.baselines(worlds[""], mpc, 0)) + len(models) - len(left_out)
     with tqdm(total=len(worlds) * policies * chosen.seeds * chosen.steps, unit="frame", mininterval=1) as bar:
         for seed, (where, one) in itertools.product(seeds, worlds.items()):
             own = control.drawn_from(one, seed, chosen.episodes)
@@ -153,9 +179,9 @@ def run(chosen, command: str) -> int:
                 tasks = push_tasks.drawn(one, seed, chosen.episodes, chosen.ahead)
             else:
                 tasks = control.draw_tasks(own, task, chosen.episodes)
-            players = {name: (kind, made(own, seed)) for name, (kind, made) in models.items()}
-            players |= {name: row for name, row in control.baselines(own, mpc, seed).items() if name not in left_out}
-            for name, (kind, policy) in players.items():
+            all_of_them = {name: (kind, made(own, seed)) for name, (kind, made) in models.items()}
+            all_of_them |= {n: row for n, row in control.baselines(own, mpc, seed).items() if n not in left_out}
+            for name, (kind, policy) in all_of_them.items():
                 bar.set_description(f"seed {seed}, {name}{where}")
                 started = time.perf_counter()
                 trials = control.play(own, tasks, policy, chosen.steps, bar.update)
@@ -165,21 +191,7 @@ def run(chosen, command: str) -> int:
                 rows[name] = [kind, *(a + b for a, b in zip(old[1:], add, strict=True))]
                 if name not in films:
                     films[name] = page.film(list(control.films(own, tasks, trials)))
-    table = [control.Row(name, kind, task, *counts) for name, (kind, *counts) in rows.items()]
-    about = players.described(mpc, world) | about | {
-        "world": f"{source}",
-        "command": command, "seeds": ", ".join(map(str, seeds)), "frames": str(chosen.steps),
-        "devices": f"1 x {jax.devices()[0].device_kind} ({jax.default_backend()})",
-        "version": f"{__version__}, jax {jax.__version__}",
-    }  # fmt: skip
-    about |= {"tasks": f"frames of training's episodes, {chosen.ahead} apart"} if chosen.protocol else {}
-    default = pathlib.Path(chosen.checkpoint, "control") if chosen.checkpoint else pathlib.Path("runs/control")
-    with Workdir(chosen.workdir or default) as folder:
-        print(page.as_text(table))
-        if "critic" in about:
-            print(f"critic: {about['critic']}")
-        print(f"report: {page.write(folder.path, about, table, films)}")
-    return 0
+    return rows, films
 
 
 if __name__ == "__main__":

@@ -14,20 +14,17 @@ ENVIRONMENTS = {"nudge": "Nudge", "push": "Push", "rooms": "Rooms"}
 
 
 def opened(chosen, mpc):
-    """The world, name -> (kind, (world, seed) -> policy) of what plays with the network, and facts about it."""
-    from cjepa_jax.data.worlds import acting
+    """The world, the planner's settings for it, name -> (kind, (world, seed) -> policy) of what plays with the network,
+    and facts about it."""
     from cjepa_jax.evals import control, push_tasks
 
     gym = chosen.env.startswith("gym:")
-    cls = getattr(acting, ENVIRONMENTS[chosen.env]) if chosen.env and not gym else None
     if not chosen.checkpoint:
-        world = environment(chosen, chosen.size) if gym else cls(size=chosen.size, split="test")
+        world = environment(chosen, chosen.size) if gym else named(chosen)(size=chosen.size, split="test")
         push_tasks.require(world, bool(chosen.protocol))
-        return world, {}, {"checkpoint": "none"}
+        return world, mpc, {}, {"checkpoint": "none"}
     from cjepa_jax.data import assemble
     from cjepa_jax.data.sources.true_slots import TrueSlots
-    from cjepa_jax.data.worlds.acting.base import Acting
-    from cjepa_jax.evals.gymnasium import Environment
     from cjepa_jax.loading import eval_config
     from cjepa_jax.loading.model import INIT, Restored
     from cjepa_jax.objectives.base import Imitator, World
@@ -38,7 +35,8 @@ def opened(chosen, mpc):
     path, trust = str(chosen.checkpoint), foreign.trusted(chosen.trust)
     config = eval_config.of_checkpoint(path, trust)
     if config is None:
-        raise ConfigError(f"--checkpoint={path}: must be a run's folder")
+        text = "must be a run's folder. Of released weights a run is made by train --config.init_from"
+        raise ConfigError(f"--checkpoint={path}: {text}")
     restored = Restored.of(config, path, trust)
     objective, source = restored.objective, assemble.make_source(config, "train")
     slots = isinstance(objective, Slots)
@@ -47,22 +45,23 @@ def opened(chosen, mpc):
     if not (slots or isinstance(objective, World | Imitator)):
         text = f"{type(objective).__name__} does not predict the next latent, and does not act"
         raise ConfigError(f"--checkpoint={path}: {text}")
+    recorded = None
     if gym:
         world = environment(chosen, config.data.size, world, objective)
-    elif cls and not isinstance(world, cls):
-        world = cls(size=config.data.size)
-    if not isinstance(world, Acting | Environment):
-        raise ConfigError(f"--checkpoint={path}: {type(world).__name__} has no actions: name a world with --env")
+    else:
+        given, world = world, world_of(chosen, world, config.data.size)
+        if isinstance(objective, World) and not isinstance(getattr(given, "simulator", given), type(world)):
+            recorded, mpc = given, dataclasses.replace(mpc, block=stride_of(chosen, given, world))
     mpc = push_tasks.scaled(mpc, world) if chosen.protocol else mpc
     about = {"checkpoint": f"{path}, step {restored.about['step']}", **described(mpc, world)}
     fits_planner(chosen, objective)
     if chosen.agent:
-        return world, *agents(chosen, mpc, world, restored, about)
+        return world, mpc, *agents(chosen, mpc, world, restored, about)
     states = {"trained": ("result", restored.state)}
     states |= {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
     if isinstance(objective, Imitator):
         made = {name: (kind, imitating(chosen, objective, state, world)) for name, (kind, state) in states.items()}
-        return world, made, about
+        return world, mpc, made, about
 
     def player(state):
         if slots:
@@ -70,9 +69,43 @@ def opened(chosen, mpc):
             return lambda own, seed: control.by_slots(own, source, objective, **given, seed=seed)
         of, memory = (objective.latents, objective.predict), getattr(objective, "history", 1)
         model = WorldModel.of(*of, state.params, state.extra, memory)
-        return lambda own, seed: control.by_model(own, model, mpc, seed)
+        return lambda own, seed: control.by_model(own, model, mpc, seed, recorded)
 
-    return world, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
+    return world, mpc, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
+
+
+def named(chosen):
+    """The class of the world that --env names, None without --env."""
+    from cjepa_jax.data.worlds import acting
+
+    return getattr(acting, ENVIRONMENTS[chosen.env]) if chosen.env else None
+
+
+def world_of(chosen, source, size):
+    """The world to play in: the one that the run was trained on, or for recorded episodes the one that --env names.
+    Raises ConfigError."""
+    from cjepa_jax.data.worlds.acting.base import Acting
+
+    cls, own = named(chosen), getattr(source, "simulator", source)  # of materialised episodes, the world behind them
+    if isinstance(own, Acting) and cls and not isinstance(own, cls):
+        text = f"the run of --checkpoint was trained on {type(own).__name__}, whose options --vary can change"
+        raise ConfigError(f"--env={chosen.env}: {text}")
+    world = own if isinstance(own, Acting) or not cls else cls(size=size)
+    if not isinstance(world, Acting):
+        raise ConfigError(
+            f"--checkpoint={chosen.checkpoint}: {type(own).__name__} has no actions: name a world with --env"
+        )
+    return world
+
+
+def stride_of(chosen, source, world) -> int:
+    """Frames of one action of a source of recorded episodes. Raises ConfigError if its actions are not the world's."""
+    stride = getattr(source, "stride", 1)
+    given, needed = source[0]["actions"].shape[-1], stride * world.action_size
+    if given != needed:
+        text = f"an action has {given} components in the run, {needed} in {chosen.env}"
+        raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
+    return stride
 
 
 def fits_planner(chosen, objective) -> None:
@@ -82,7 +115,8 @@ def fits_planner(chosen, objective) -> None:
 
     where = f"--checkpoint={chosen.checkpoint}"
     if isinstance(objective, World) and objective.proprio:
-        raise ConfigError(f"{where}: objective.proprio = True: nothing here predicts the agent's state, which it needs")
+        text = "nothing here predicts the agent's state, which it needs: train with --config.objective.proprio=False"
+        raise ConfigError(f"{where}: objective.proprio = True: {text}")
     if isinstance(objective, Remembering) and not chosen.agent:
         raise ConfigError(f"{where}: its memory of the first frames is the agent's: add --agent")
 
@@ -127,10 +161,8 @@ def environment(chosen, size, source=None, objective=None):
     stride, (mean, deviation) = getattr(source, "stride", 1), getattr(source, "spread", (0.0, 1.0))
     own = dict(goal=goal, size=size, options=options, stride=stride, mean=mean, deviation=deviation)
     world = Environment(chosen.env.removeprefix("gym:"), **own)
-    needed = stride * world.action_size
-    if source is not None and (given := source[0]["actions"].shape[-1]) != needed:
-        text = f"an action has {given} components in the run, {needed} in {chosen.env}"
-        raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
+    if source is not None:
+        stride_of(chosen, source, world)
     return world
 
 

@@ -192,6 +192,58 @@ SMALLEST = {
 }
 
 
+def test_a_run_plays_in_the_world_that_it_was_trained_on():
+    """Another world of the package is refused. Recorded episodes do not say whose they are, so --env does."""
+
+    def chosen(env):
+        return SimpleNamespace(env=env, checkpoint="runs/x")
+
+    stored, recorded = SimpleNamespace(simulator=ROOMS), SimpleNamespace(stride=3, __getitem__=None)
+    for source in (ROOMS, stored):
+        assert players.world_of(chosen(""), source, 8) is players.world_of(chosen("rooms"), source, 8) is ROOMS
+        with pytest.raises(ConfigError, match="--env=push: the run of --checkpoint was trained on Rooms"):
+            players.world_of(chosen("push"), source, 8)
+    assert players.world_of(chosen("push"), recorded, 24) == Push(size=24)
+    with pytest.raises(ConfigError, match="--checkpoint=runs/x: SimpleNamespace has no actions: name a world with"):
+        players.world_of(chosen(""), recorded, 24)
+
+
+def test_actions_of_recorded_episodes_are_those_of_the_world():
+    class Recorded(list):
+        stride = 3
+
+    chosen = SimpleNamespace(env="push", checkpoint="runs/x")
+    episodes = Recorded([{"actions": np.zeros((4, 6))}])
+    assert players.stride_of(chosen, episodes, Push(size=16)) == 3
+    for wrong in (2, 7):
+        episodes[0] = {"actions": np.zeros((4, wrong))}
+        with pytest.raises(ConfigError, match=f"an action has {wrong} components in the run, 6 in push"):
+            players.stride_of(chosen, episodes, Push(size=16))
+
+
+def test_a_model_of_recorded_episodes_plans_in_blocks_and_in_their_units():
+    """A model that reads the dot, and that only these units move as the world does: it reaches the goals."""
+    world, source = dataclasses.replace(ROOMS, look="channels"), SimpleNamespace(stride=2, spread=([3, -2], [0.5, 4.0]))
+    calls = []
+
+    def dot(_, images):
+        share, place = images[..., 0].astype(jnp.float32), (jnp.arange(32) + 0.5) / 32
+        return (
+            jnp.stack([(share.sum(1) * place).sum(1), (share.sum(2) * place).sum(1)], -1) / share.sum((1, 2))[:, None]
+        )
+
+    def predict(_, context, actions):
+        calls.append(actions.shape)
+        each = actions.reshape(*actions.shape[:2], 2, 2) * jnp.array([0.5, 4.0]) + jnp.array([3, -2])
+        return context + world.speed * jnp.cumsum(each.sum(2), 1)
+
+    mpc = dataclasses.replace(MPC_, horizon=3, block=2)
+    policy = control.by_model(world, WorldModel(dot, predict), mpc, 0, source)
+    assert played("room", policy, world=world).once.all() and {shape[1:] for shape in calls} == {(3, 4)}
+    ceiling = control.by_simulator(world, mpc, 0).controller.mpc
+    assert (ceiling.horizon, ceiling.receding, ceiling.block) == (6, 2, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST)
 def test_a_trained_world_model_plays(name, tmp_path, capsys):
@@ -206,6 +258,8 @@ def test_a_trained_world_model_plays(name, tmp_path, capsys):
     about = json.loads((tmp_path / "run/control/results.json").read_text())["about"]
     assert about["checkpoint"] == f"{tmp_path / 'run'}, step 2"
     assert rows["trained"] == "result" and rows["random init 0"] == "floor" and len(rows) == 7
+    assert command.main([f"--checkpoint={tmp_path / 'run/checkpoints'}", *few.split()]) == 0
+    assert not (tmp_path / "run/checkpoints/control").exists()
     with pytest.raises(ConfigError, match="has no actions|does not predict"):
         command.main([f"--checkpoint={ROOT / 'tests/golden/run_of_0.1'}", "--env=rooms"])
 
@@ -229,12 +283,13 @@ def test_a_trained_policy_plays(tmp_path):
     [("", "--checkpoint or --env is missing"), ("--env=room", "--env=room: must be nudge, push, rooms or gym:ID"),
      ("--env=rooms --episodes=0", "--episodes=0: must be within 1 and 10000"),
      ("--env=rooms --task=wall", "--task=wall: Rooms has door, room, any"),
-     ("--env=rooms --elites=200", "planner.elites is 200: must be at most planner.samples = 128"),
+     ("--env=rooms --elites=200", "^--elites=200: must be at most --samples=128"),
      ("--env=rooms --vary=size=32", "--vary=size=32: Rooms has door, ink, look, radius"),
      ("--env=rooms --vary=speed=a", "--vary=speed=a: the value must be a number"),
      ("--env=rooms --vary=speed={[]:1}", "--vary=speed=.*: the value must be a number"),
      ("--env=rooms --vary=speed=9", "data.options.speed is 9"),
-     ("--env=rooms --receding=20", "mpc.receding is 20"), ("--env=rooms --std=nan", "--std=nan: must be above 0")],
+     ("--env=rooms --receding=20", "^--receding=20: must be an integer within 1 and 12"),
+     ("--env=rooms --episodes=10000 --steps=10000 --workdir=/proc/nowhere", "workdir = /proc/nowhere: cannot be used"), ("--env=rooms --std=nan", "--std=nan: must be above 0")],
 )  # fmt: skip
 def test_a_wrong_command_line_is_refused_in_one_line(words, message):
     with pytest.raises(ConfigError, match=message) as error:

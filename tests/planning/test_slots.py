@@ -18,8 +18,7 @@ from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import control
 from cjepa_jax.objectives.slots import Slots
 from cjepa_jax.planning import __main__ as command
-from cjepa_jax.planning import players
-from cjepa_jax.planning import costs
+from cjepa_jax.planning import costs, players
 from cjepa_jax.planning.cem import CEM
 from cjepa_jax.planning.mpc import MPC, of_slots
 from cjepa_jax.types import Batch
