@@ -92,9 +92,8 @@ def world_of(chosen, source, size):
         raise ConfigError(f"--env={chosen.env}: {text}")
     world = own if isinstance(own, Acting) or not cls else cls(size=size)
     if not isinstance(world, Acting):
-        raise ConfigError(
-            f"--checkpoint={chosen.checkpoint}: {type(own).__name__} has no actions: name a world with --env"
-        )
+        text = f"{type(own).__name__} has no actions: name a world with --env"
+        raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
     return world
 
 

@@ -223,18 +223,17 @@ def test_actions_of_recorded_episodes_are_those_of_the_world():
 
 def test_a_model_of_recorded_episodes_plans_in_blocks_and_in_their_units():
     """A model that reads the dot, and that only these units move as the world does: it reaches the goals."""
-    world, source = dataclasses.replace(ROOMS, look="channels"), SimpleNamespace(stride=2, spread=([3, -2], [0.5, 4.0]))
-    calls = []
+    world, (mean, deviation) = dataclasses.replace(ROOMS, look="channels"), (np.array([3, -2]), np.array([0.5, 4.0]))
+    source, calls = SimpleNamespace(stride=2, spread=(mean, deviation)), []
 
     def dot(_, images):
         share, place = images[..., 0].astype(jnp.float32), (jnp.arange(32) + 0.5) / 32
-        return (
-            jnp.stack([(share.sum(1) * place).sum(1), (share.sum(2) * place).sum(1)], -1) / share.sum((1, 2))[:, None]
-        )
+        sums = jnp.stack([(share.sum(1) * place).sum(1), (share.sum(2) * place).sum(1)], -1)
+        return sums / share.sum((1, 2))[:, None]
 
     def predict(_, context, actions):
         calls.append(actions.shape)
-        each = actions.reshape(*actions.shape[:2], 2, 2) * jnp.array([0.5, 4.0]) + jnp.array([3, -2])
+        each = actions.reshape(*actions.shape[:2], 2, 2) * deviation + mean
         return context + world.speed * jnp.cumsum(each.sum(2), 1)
 
     mpc = dataclasses.replace(MPC_, horizon=3, block=2)
@@ -289,7 +288,8 @@ def test_a_trained_policy_plays(tmp_path):
      ("--env=rooms --vary=speed={[]:1}", "--vary=speed=.*: the value must be a number"),
      ("--env=rooms --vary=speed=9", "data.options.speed is 9"),
      ("--env=rooms --receding=20", "^--receding=20: must be an integer within 1 and 12"),
-     ("--env=rooms --episodes=10000 --steps=10000 --workdir=/proc/nowhere", "workdir = /proc/nowhere: cannot be used"), ("--env=rooms --std=nan", "--std=nan: must be above 0")],
+     ("--env=rooms --episodes=10000 --steps=10000 --workdir=/proc/nowhere", "workdir = /proc/nowhere: cannot be used"),
+     ("--env=rooms --std=nan", "--std=nan: must be above 0")],
 )  # fmt: skip
 def test_a_wrong_command_line_is_refused_in_one_line(words, message):
     with pytest.raises(ConfigError, match=message) as error:

@@ -215,6 +215,7 @@ def test_a_mix_of_unknown_policies_is_refused():
 def test_a_world_model_trains_on_both_looks(look, channels):
     config = lewm.get_config().unlock()
     config.data.options.look, config.objective.encoder.channels = look, channels
+    config.objective.encoder.mean = config.objective.encoder.std = (0.5,) * channels
     config.train.batch, config.data.workers = 8, 0
     run = experiment.assemble(config)
     batch = run.example()
