@@ -278,8 +278,8 @@ def by_simulator(world: Acting, mpc: MPC, seed: int) -> Planned:
     predict = unroll(advance)
     compiled = WorldModel(lambda _, states: states, lambda _, context, actions: predict(context, actions))
     model = compiled if world.compiles else dataclasses.replace(compiled, predict=rollout, host=True)
-    frames = dict(horizon=mpc.horizon * mpc.block, receding=mpc.receding * mpc.block, block=1)
-    own = dataclasses.replace(mpc, distance=distance, **frames)
+    horizon, receding = mpc.horizon * mpc.block, mpc.receding * mpc.block  # it plans frames, not blocks
+    own = dataclasses.replace(mpc, distance=distance, block=1, horizon=horizon, receding=receding)
     return Planned(Controller(model, own, world.action_size, seed), lambda states, _: np.asarray(states, np.float32))
 
 
