@@ -225,7 +225,9 @@ def by_model(world: World, model: WorldModel, mpc: MPC, seed: int, source: Any =
 
     source: the recorded episodes that it was trained on, if they are not the world's own. `mpc.block` is their stride.
     """
-    recorded = None if source is None else functools.partial(as_recorded, source, world.action_size)
+    recorded: Callable[[Any], Any] | None = None
+    if source is not None:
+        recorded = functools.partial(as_recorded, source, world.action_size)
     if isinstance(world, Environment):
         recorded, mpc = world.as_recorded, dataclasses.replace(mpc, block=world.stride)
     if recorded:
