@@ -100,8 +100,8 @@ def world_of(chosen, source, size):
 def stride_of(chosen, source, world) -> int:
     """Frames of one action of a source of recorded episodes. Raises ConfigError if its actions are not the world's."""
     stride = getattr(source, "stride", 1)
-    given, needed = source[0]["actions"].shape[-1], stride * world.action_size
-    if given != needed:
+    needed = stride * world.action_size
+    if (given := source[0]["actions"].shape[-1]) != needed:
         text = f"an action has {given} components in the run, {needed} in {chosen.env}"
         raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
     return stride
