@@ -17,7 +17,7 @@ FLOORS = {
 }
 TOP = 6  # commands, the API, and the folders that serve one command: everything not named above
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
-HIGHER = {"runtime/loop.py": 5, "planning/__main__.py": 6}  # files above their folder's floor
+HIGHER = {"runtime/loop.py": 5, "planning/__main__.py": 6, "planning/players.py": 6}  # files above their folder's floor
 COMMANDS = (
     "data/build.py",
     "data/segment.py",

@@ -48,11 +48,12 @@ def scene(
         raise DataError(f"{name}: graph is {described(raw['graph'])}: must be bool [{len(masks)}, {len(masks)}]")
 
 
-def episode(raw: Any, frames: int, name: str) -> None:
-    """Checks what scene `name` of a source of episodes has: video, actions and perhaps proprio. Raises DataError."""
+def episode(raw: Any, frames: int, name: str, channels: int = 3, pixels: str = "uint8") -> None:
+    """Checks what scene `name` of a source of episodes has: video, actions and perhaps proprio. `channels` and `pixels`
+    are as in `video`. Raises DataError."""
     if not isinstance(raw, Mapping) or "video" not in raw or "actions" not in raw:
         raise DataError(f"{name}: must be a dict of video and actions, as a source of episodes gives")
-    video(raw["video"], frames, name)
+    video(raw["video"], frames, name, channels, pixels)
     agent(raw, frames, name)
 
 

@@ -5,6 +5,7 @@ seen them. All policies play the same tasks.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -219,12 +220,27 @@ class Imitated:
         return actions
 
 
-def by_model(world: World, model: WorldModel, mpc: MPC, seed: int) -> Planned:
-    """Planning with a world model that sees images uint8 [E,H,W,C]."""
+def by_model(world: World, model: WorldModel, mpc: MPC, seed: int, source: Any = None) -> Planned:
+    """Planning with a world model that sees images uint8 [E,H,W,C].
+
+    source: the recorded episodes that it was trained on, if they are not the world's own. `mpc.block` is their stride.
+    """
+    recorded: Callable[[Any], Any] | None = None
+    if source is not None:
+        recorded = functools.partial(as_recorded, source, world.action_size)
     if isinstance(world, Environment):
-        predict, recorded, mpc = model.predict, world.as_recorded, dataclasses.replace(mpc, block=world.stride)
-        model = dataclasses.replace(model, predict=lambda params, context, a: predict(params, context, recorded(a)))
+        recorded, mpc = world.as_recorded, dataclasses.replace(mpc, block=world.stride)
+    if recorded:
+        predict, units = model.predict, recorded
+        model = dataclasses.replace(model, predict=lambda params, context, a: predict(params, context, units(a)))
     return Planned(Controller(model, mpc, world.action_size, seed), world.seen)
+
+
+def as_recorded(source: Any, size: int, actions: Any) -> Any:
+    """Blocks of actions [..., stride A] within -1 and 1 as recorded episodes have them. `size` is A."""
+    mean, deviation = getattr(source, "spread", (0.0, 1.0))
+    each = actions.reshape(*actions.shape[:-1], -1, size)
+    return ((each - mean) / deviation).reshape(actions.shape)
 
 
 def by_slots(
@@ -264,7 +280,8 @@ def by_simulator(world: Acting, mpc: MPC, seed: int) -> Planned:
     predict = unroll(advance)
     compiled = WorldModel(lambda _, states: states, lambda _, context, actions: predict(context, actions))
     model = compiled if world.compiles else dataclasses.replace(compiled, predict=rollout, host=True)
-    own = dataclasses.replace(mpc, distance=distance, block=1)
+    horizon, receding = mpc.horizon * mpc.block, mpc.receding * mpc.block  # it plans frames, not blocks
+    own = dataclasses.replace(mpc, distance=distance, block=1, horizon=horizon, receding=receding)
     return Planned(Controller(model, own, world.action_size, seed), lambda states, _: np.asarray(states, np.float32))
 
 

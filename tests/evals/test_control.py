@@ -17,6 +17,7 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import control
 from cjepa_jax.objectives.act import Act
 from cjepa_jax.planning import __main__ as command
+from cjepa_jax.planning import players
 from cjepa_jax.planning.cem import CEM
 from cjepa_jax.planning.costs import unroll
 from cjepa_jax.planning.mpc import MPC, WorldModel
@@ -118,7 +119,7 @@ def test_a_trained_policy_of_another_world_is_refused():
 
     def fits(actions, state, world=ROOMS):
         params = {"decoder": {"out": {"bias": np.zeros(actions)}}, "context": {"state": {"kernel": np.eye(state, 12)}}}
-        policy = command.imitating(chosen, Act(**SMALL, steps=1), SimpleNamespace(params=params), world)
+        policy = players.imitating(chosen, Act(**SMALL, steps=1), SimpleNamespace(params=params), world)
         return isinstance(policy(world, 0), control.Imitated)
 
     assert fits(2, 2) and fits(2, 4, Push(size=32))
@@ -181,7 +182,7 @@ def test_an_agent_does_not_learn_before_its_worlds_and_task_are_known(words, mes
     """The run that is given here has no state, so learning would fail with another error."""
     chosen = SimpleNamespace(**{"task": "", "vary": []} | words)
     with pytest.raises(ConfigError, match=message):
-        command.agents(chosen, None, Rooms(size=16), SimpleNamespace(objective=SimpleNamespace(memory=0)), {})
+        players.agents(chosen, None, Rooms(size=16), SimpleNamespace(objective=SimpleNamespace(memory=0)), {})
 
 
 SMALLEST = {
@@ -189,6 +190,57 @@ SMALLEST = {
     "pldm": "--config.data.frames=4 --config.objective.rollout=2",
     "dino_wm": "--config.objective.predictor.depth=1 --config.data.size=24",
 }
+
+
+def test_a_run_plays_in_the_world_that_it_was_trained_on():
+    """Another world of the package is refused. Recorded episodes do not say whose they are, so --env does."""
+
+    def chosen(env):
+        return SimpleNamespace(env=env, checkpoint="runs/x")
+
+    stored, recorded = SimpleNamespace(simulator=ROOMS), SimpleNamespace(stride=3, __getitem__=None)
+    for source in (ROOMS, stored):
+        assert players.world_of(chosen(""), source, 8) is players.world_of(chosen("rooms"), source, 8) is ROOMS
+        with pytest.raises(ConfigError, match="--env=push: the run of --checkpoint was trained on Rooms"):
+            players.world_of(chosen("push"), source, 8)
+    assert players.world_of(chosen("push"), recorded, 24) == Push(size=24)
+    with pytest.raises(ConfigError, match="--checkpoint=runs/x: SimpleNamespace has no actions: name a world with"):
+        players.world_of(chosen(""), recorded, 24)
+
+
+def test_actions_of_recorded_episodes_are_those_of_the_world():
+    class Recorded(list):
+        stride = 3
+
+    chosen = SimpleNamespace(env="push", checkpoint="runs/x")
+    episodes = Recorded([{"actions": np.zeros((4, 6))}])
+    assert players.stride_of(chosen, episodes, Push(size=16)) == 3
+    for wrong in (2, 7):
+        episodes[0] = {"actions": np.zeros((4, wrong))}
+        with pytest.raises(ConfigError, match=f"an action has {wrong} components in the run, 6 in push"):
+            players.stride_of(chosen, episodes, Push(size=16))
+
+
+def test_a_model_of_recorded_episodes_plans_in_blocks_and_in_their_units():
+    """A model that reads the dot, and that only these units move as the world does: it reaches the goals."""
+    world, (mean, deviation) = dataclasses.replace(ROOMS, look="channels"), (np.array([3, -2]), np.array([0.5, 4.0]))
+    source, calls = SimpleNamespace(stride=2, spread=(mean, deviation)), []
+
+    def dot(_, images):
+        share, place = images[..., 0].astype(jnp.float32), (jnp.arange(32) + 0.5) / 32
+        sums = jnp.stack([(share.sum(1) * place).sum(1), (share.sum(2) * place).sum(1)], -1)
+        return sums / share.sum((1, 2))[:, None]
+
+    def predict(_, context, actions):
+        calls.append(actions.shape)
+        each = actions.reshape(*actions.shape[:2], 2, 2) * deviation + mean
+        return context + world.speed * jnp.cumsum(each.sum(2), 1)
+
+    mpc = dataclasses.replace(MPC_, horizon=3, block=2)
+    policy = control.by_model(world, WorldModel(dot, predict), mpc, 0, source)
+    assert played("room", policy, world=world).once.all() and {shape[1:] for shape in calls} == {(3, 4)}
+    ceiling = control.by_simulator(world, mpc, 0).controller.mpc
+    assert (ceiling.horizon, ceiling.receding, ceiling.block) == (6, 2, 1)
 
 
 @pytest.mark.slow
@@ -205,6 +257,8 @@ def test_a_trained_world_model_plays(name, tmp_path, capsys):
     about = json.loads((tmp_path / "run/control/results.json").read_text())["about"]
     assert about["checkpoint"] == f"{tmp_path / 'run'}, step 2"
     assert rows["trained"] == "result" and rows["random init 0"] == "floor" and len(rows) == 7
+    assert command.main([f"--checkpoint={tmp_path / 'run/checkpoints'}", *few.split()]) == 0
+    assert not (tmp_path / "run/checkpoints/control").exists()
     with pytest.raises(ConfigError, match="has no actions|does not predict"):
         command.main([f"--checkpoint={ROOT / 'tests/golden/run_of_0.1'}", "--env=rooms"])
 
@@ -228,12 +282,14 @@ def test_a_trained_policy_plays(tmp_path):
     [("", "--checkpoint or --env is missing"), ("--env=room", "--env=room: must be nudge, push, rooms or gym:ID"),
      ("--env=rooms --episodes=0", "--episodes=0: must be within 1 and 10000"),
      ("--env=rooms --task=wall", "--task=wall: Rooms has door, room, any"),
-     ("--env=rooms --elites=200", "planner.elites is 200: must be at most planner.samples = 128"),
+     ("--env=rooms --elites=200", "^--elites=200: must be at most --samples=128"),
      ("--env=rooms --vary=size=32", "--vary=size=32: Rooms has door, ink, look, radius"),
      ("--env=rooms --vary=speed=a", "--vary=speed=a: the value must be a number"),
      ("--env=rooms --vary=speed={[]:1}", "--vary=speed=.*: the value must be a number"),
      ("--env=rooms --vary=speed=9", "data.options.speed is 9"),
-     ("--env=rooms --receding=20", "mpc.receding is 20"), ("--env=rooms --std=nan", "--std=nan: must be above 0")],
+     ("--env=rooms --receding=20", "^--receding=20: must be an integer within 1 and 12"),
+     ("--env=rooms --episodes=10000 --steps=10000 --workdir=/proc/nowhere", "workdir = /proc/nowhere: cannot be used"),
+     ("--env=rooms --std=nan", "--std=nan: must be above 0")],
 )  # fmt: skip
 def test_a_wrong_command_line_is_refused_in_one_line(words, message):
     with pytest.raises(ConfigError, match=message) as error:
@@ -246,12 +302,12 @@ def test_world_models_that_a_planner_alone_cannot_use_are_refused():
     plain = lewm.get_config().objective
     state = build.build(plain, proprio=True, steps=1)
     with pytest.raises(ConfigError, match="objective.proprio = True: nothing here predicts the agent's state"):
-        command.fits_planner(chosen, state)
-    command.fits_planner(chosen, build.build(plain, steps=1))
+        players.fits_planner(chosen, state)
+    players.fits_planner(chosen, build.build(plain, steps=1))
     remembering = build.build(jepa2022.get_config().objective, steps=1)
     with pytest.raises(ConfigError, match="its memory of the first frames is the agent's: add --agent"):
-        command.fits_planner(chosen, remembering)
-    command.fits_planner(SimpleNamespace(checkpoint="runs/x", agent=True), remembering)
+        players.fits_planner(chosen, remembering)
+    players.fits_planner(SimpleNamespace(checkpoint="runs/x", agent=True), remembering)
     for words, objective, message in (
         (dict(over="last"), remembering, "--over=last: the agent's cost is a sum over all steps"),
         ({}, SimpleNamespace(memory=0, latent="tokens"), "objective.latent = 'tokens': its critic needs one vector"),
@@ -259,4 +315,4 @@ def test_world_models_that_a_planner_alone_cannot_use_are_refused():
     ):
         asked = SimpleNamespace(**dict(task="door", vary=[], over="sum") | words)
         with pytest.raises(ConfigError, match=message):
-            command.agents(asked, MPC_, ROOMS, SimpleNamespace(objective=objective), {})
+            players.agents(asked, MPC_, ROOMS, SimpleNamespace(objective=objective), {})

@@ -17,6 +17,7 @@ from cjepa_jax.evals.gymnasium import Environment
 from cjepa_jax.objectives.act import Act
 from cjepa_jax.objectives.world import World
 from cjepa_jax.planning import __main__ as command
+from cjepa_jax.planning import players
 from cjepa_jax.planning.cem import CEM
 from cjepa_jax.planning.costs import unroll
 from cjepa_jax.planning.mpc import MPC, WorldModel
@@ -161,7 +162,7 @@ def test_a_run_that_knows_no_recorded_episodes_is_refused(objective, source, tex
     chosen = SimpleNamespace(env=f"gym:{LINE}", checkpoint="run", goal="", options="")
     message = f"--checkpoint=run: is {text}. --env=gym:{LINE} needs a world model that was trained on recorded"
     with pytest.raises(ConfigError, match=message):
-        command.environment(chosen, 16, source, object.__new__(objective))
+        players.environment(chosen, 16, source, object.__new__(objective))
 
 
 def test_without_the_package_one_line_says_what_to_install(monkeypatch):

@@ -199,7 +199,7 @@ FAMILY = (
         ("self.goals, own)", "self.world.seen(states, -1), own)", PLAYED),
     ),
     *of(
-        "cjepa_jax/planning/__main__.py",
+        "cjepa_jax/planning/players.py",
         ("if given != needed:", "if given < needed:", f"{CONTROL}a_trained_policy_of_another_world_is_refused"),
     ),
     *of(

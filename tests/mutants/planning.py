@@ -335,7 +335,7 @@ PLANNING = (
     *of(
         "cjepa_jax/evals/control.py",
         (
-            "predict(params, context, recorded(a))",
+            "predict(params, context, units(a))",
             "predict(params, context, a)",
             f"{GYM}a_world_model_plans_in_the_units_of_its_data",
         ),

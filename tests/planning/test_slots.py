@@ -18,7 +18,7 @@ from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import control
 from cjepa_jax.objectives.slots import Slots
 from cjepa_jax.planning import __main__ as command
-from cjepa_jax.planning import costs
+from cjepa_jax.planning import costs, players
 from cjepa_jax.planning.cem import CEM
 from cjepa_jax.planning.mpc import MPC, of_slots
 from cjepa_jax.types import Batch
@@ -237,8 +237,8 @@ def test_the_command_plans_with_a_trained_slot_predictor(tmp_path):
 def test_what_cannot_be_planned_with_is_refused_in_one_line():
     chosen, other = SimpleNamespace(checkpoint="runs/x", env=""), SimpleNamespace(checkpoint="runs/x", env="rooms")
     objective = SimpleNamespace(auxiliary=("action",))
-    own = command.slots_mpc(chosen, SOURCE, objective, MPC_)
-    about = command.described(own, SOURCE.source)
+    own = players.slots_mpc(chosen, SOURCE, objective, MPC_)
+    about = players.described(own, SOURCE.source)
     assert about == {"planning": f"{own}", "distance": "matched_slots"} and own.horizon == 3
     for given, what in (
         (
@@ -249,7 +249,7 @@ def test_what_cannot_be_planned_with_is_refused_in_one_line():
         ((chosen, TrueSlots(count=4), objective), "TrueSlots gives no slots of a world with actions"),
     ):
         with pytest.raises(ConfigError, match=what):
-            command.slots_mpc(*given, MPC_)
+            players.slots_mpc(*given, MPC_)
     with pytest.raises(ConfigError, match="has no 'action': nothing can be planned"):
         Slots(PREDICTOR, history=3, future=1, steps=1).advance({}, None, None, None)
     with pytest.raises(DataError, match="2 objects: data.options.slots = 1 is too few"):

@@ -22,7 +22,7 @@ class EpisodeMap(pipeline.SceneMap):
 
     def complete(self, raw: dict, name: str) -> dict:
         """The scene with no objects and no labels where the source has none. Raises DataError for wrong actions."""
-        checks.episode(raw, self.frames, name)
+        checks.episode(raw, self.frames, name, *checks.channels_of(self.source))
         height, width = raw["video"].shape[1:3]
         empty = {"masks": np.zeros((0, self.frames, height, width), bool), "labels": np.zeros(0, np.float32)}
         return empty | raw

@@ -25,6 +25,7 @@ from tensorflow_datasets.core import example_serializer, file_adapters
 from cjepa_jax.configuration import build, catalogue
 from cjepa_jax.data import worlds
 from cjepa_jax.data.materialise import dataset_spec, import_closure
+from cjepa_jax.data.worlds import acting
 from cjepa_jax.data.worlds.base import World
 from cjepa_jax.errors import ConfigError, did_you_mean, printable
 from cjepa_jax.host import optional
@@ -35,18 +36,18 @@ BYTES = tfds.features.Encoding.BYTES
 # The eight bytes of each packed byte: four times as fast as np.unpackbits.
 UNPACKED = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).view(np.uint64).ravel()
 Fields = dict[str, list]  # name -> [dtype, shape], None for a length that differs between scenes
+SHORT = {name.lower(): f"{package.__name__}:{name}" for package in (worlds, acting) for name in package.__all__}
 
 
 def make_world(name: str, options: dict[str, Any], **fields: Any) -> World:
-    """The world of a short name ("balls") or of a "module:Class".
+    """The world of a short name ("balls", "rooms") or of a "module:Class".
 
     Such a module is imported, so callers must trust the name.
     Raises ConfigError for an unknown name, for a class that is not a world, and for bad options.
     """
-    names = {own.lower(): own for own in worlds.__all__}
-    if ":" not in name and name not in names:
-        raise ConfigError(f"--world={printable(name)}: there is no such world{did_you_mean(name, names)}")
-    path = name if ":" in name else f"{worlds.__name__}:{names[name]}"
+    if ":" not in name and name not in SHORT:
+        raise ConfigError(f"--world={printable(name)}: there is no such world{did_you_mean(name, SHORT)}")
+    path = name if ":" in name else SHORT[name]
     kind = build.locate(path, "--world")
     own = isinstance(kind, type) and issubclass(kind, World)
     if not own or kind.setup is World.setup or kind.play is World.play:
@@ -60,8 +61,9 @@ def make_world(name: str, options: dict[str, Any], **fields: Any) -> World:
 
 def name_of(kind: type) -> str:
     """The name of a world's class for `make_world`: a short name, or "module:Class"."""
-    own = getattr(worlds, kind.__name__, None) is kind and kind.__name__ in worlds.__all__
-    return kind.__name__.lower() if own else f"{kind.__module__}:{kind.__qualname__}"
+    name = kind.__name__.lower()
+    own = any(getattr(package, kind.__name__, None) is kind for package in (worlds, acting)) and name in SHORT
+    return name if own else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def spec_of(world: World, shard: int) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def fields_of(world: World) -> Fields:
     for name, value in arrays(world, 0).items():
         shape, dtype = known.get(name, (None,) * value.ndim), value.dtype.name
         if name == "video":
-            shape = (*pixels, 3)
+            shape = (*pixels, value.shape[-1])
         elif value.ndim == 4 and value.dtype == bool and value.shape[1:] == pixels:
             shape, dtype = (None, *pixels), BITS
         fields[name] = [dtype, list(shape)]

@@ -14,6 +14,7 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from google.protobuf.message import DecodeError
 
+from cjepa_jax.data import checks, kinds
 from cjepa_jax.data.formats.files import inside
 from cjepa_jax.data.materialise import builders, dataset_spec
 from cjepa_jax.data.worlds.base import Outcomes, World, check_integer
@@ -28,6 +29,8 @@ class Records:
 
     A scene has the same bits as from the world itself. With a smaller `size` than the stored one, frames are reduced
     (by area) and masks too (nearest). With fewer `frames`, each scene is the beginning of the stored clip.
+
+    Those of a world with actions are episodes (`kind`), with `actions` and `proprio`.
 
     count: number of scenes, from the first (0: all). seed: unused, the scenes are drawn already. world: "module:Class"
     of your world, if `path` holds its scenes. The folder itself cannot name code of another package.
@@ -46,6 +49,8 @@ class Records:
 
     label_names: tuple[str, ...] = field(init=False)
     state_names: tuple[str, ...] = field(init=False)
+    kind: str = field(init=False)
+    channels: int = field(init=False)
     can_rerender: bool = field(init=False, default=True)
     spec: str = field(init=False, repr=False, compare=False)  # as JSON: a frozen dataclass holds no dict
 
@@ -75,6 +80,8 @@ class Records:
         object.__setattr__(self, "count", self.count or spec["count"])
         object.__setattr__(self, "label_names", world.label_names)
         object.__setattr__(self, "state_names", world.state_names)
+        object.__setattr__(self, "kind", kinds.of(world))
+        object.__setattr__(self, "channels", checks.channels_of(world)[0])
         object.__setattr__(self, "spec", json.dumps(spec))
 
     def __len__(self) -> int:
@@ -121,6 +128,11 @@ class Records:
     def setup(self, i: int) -> Any:
         """The initial state of scene i, as its world drew it. Raises IndexError, DataError."""
         return self._files.replay(self._index(i), lambda setup: setup)
+
+    @property
+    def simulator(self) -> World:
+        """The world that made the scenes, in this size and length."""
+        return dataclasses.replace(self._files.world, size=self.size, frames=self.frames)
 
     @property
     def do(self) -> str:

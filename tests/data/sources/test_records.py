@@ -9,12 +9,15 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from cjepa_jax.data import build, pipeline
+from cjepa_jax.configs.family import lewm
+from cjepa_jax.data import assemble, build, pipeline
 from cjepa_jax.data.materialise import dataset_spec
 from cjepa_jax.data.sources import records
 from cjepa_jax.data.sources.records import Records
 from cjepa_jax.data.worlds import Balls, Craft, Shadows
+from cjepa_jax.data.worlds.acting import Push, Rooms
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import objects
 
@@ -72,6 +75,27 @@ def test_a_world_s_own_questions_are_asked(tmp_path):
     build.main([*flags, f"--out={tmp_path / 'craft'}"])
     source, own = Records(path=str(tmp_path / "craft"), size=16, frames=24), Craft(size=16, frames=24, count=3)
     assert all(source.questions(i) == own.questions(i) for i in range(3)) and any(map(source.questions, range(3)))
+
+
+@pytest.mark.parametrize("name, cls, options", [("rooms", Rooms, {"look": "channels", "shown": 1}), ("push", Push, {})])
+def test_a_world_with_actions_is_read_as_episodes(tmp_path, name, cls, options):
+    """To the bit, also the beginning of a clip, and a batch for a world model has the actions."""
+    flags = [f"--world={name}", "--count=4", "--size=24", "--frames=5", "--workers=1", "--log=warning"]
+    build.main([*flags, f"--options={json.dumps(options)}", f"--out={tmp_path}"])
+    own = cls(size=24, frames=5, count=4, **options)
+    for frames in (5, 3):
+        source, shorter = Records(path=str(tmp_path), size=24, frames=frames), dataclasses.replace(own, frames=frames)
+        assert source.kind == "episodes" and source.simulator == shorter
+        for i in range(4):
+            assert_same(source[i], shorter[i])
+    config = lewm.get_config().unlock()
+    config.data.source, config.data.options = "cjepa_jax.data.sources.records:Records", ConfigDict()
+    config.data.path, config.data.size, config.data.count = str(tmp_path), 24, 4
+    config.objective.encoder.channels = source.channels
+    source = assemble.make_source(config, "train")
+    scene = assemble.make_scenes(config, source, 8, 1)(1, 0)
+    np.testing.assert_array_equal(scene["actions"], dataclasses.replace(own, frames=4)[1]["actions"])
+    assert scene["proprio"].shape == (4, len(own.proprio_names))
 
 
 def test_an_intervention_needs_no_reading_before(folders):

@@ -91,6 +91,11 @@ class Rooms(Acting):
             limits = check_range(f"data.options.{name}", getattr(self, name), least, 1 - least)
             object.__setattr__(self, name, limits)
 
+    @property
+    def channels(self) -> int:
+        """Of its pictures."""
+        return 2 if self.look == "channels" else 3
+
     def first(self, rng: np.random.Generator) -> np.ndarray:
         """The dot anywhere in one of the rooms."""
         wall, gap = rng.uniform(*self.wall), rng.uniform(*self.door)

@@ -1,8 +1,11 @@
 """Rooms: the dot never crosses a wall, the expert always arrives, and what all worlds promise."""
 
+import jax
 import numpy as np
 import pytest
 
+from cjepa_jax import experiment
+from cjepa_jax.configs.family import lewm
 from cjepa_jax.data.worlds import promises
 from cjepa_jax.data.worlds.acting import Rooms
 from cjepa_jax.data.worlds.acting.rooms import DOOR, EDGE, FAR, GAP, SPEED, TOLERANCE, WALL, X, Y
@@ -206,3 +209,21 @@ def test_a_mix_of_unknown_policies_is_refused():
             Rooms(mix=(mix,))
     with pytest.raises(ConfigError, match="^data.options.policy is 'walk'; it must be 'mixed' with data.options.mix"):
         Rooms(policy="walk", mix=(("walk", 1.0),))
+
+
+@pytest.mark.parametrize("look, channels", [("rgb", 3), ("channels", 2)])
+def test_a_world_model_trains_on_both_looks(look, channels):
+    config = lewm.get_config().unlock()
+    config.data.options.look, config.objective.encoder.channels = look, channels
+    config.objective.encoder.mean = config.objective.encoder.std = (0.5,) * channels
+    config.train.batch, config.data.workers = 8, 0
+    run = experiment.assemble(config)
+    batch = run.example()
+    assert batch.video.shape == (8, 4, 32, 32, channels)
+    metrics = jax.eval_shape(run.step, jax.eval_shape(run.init, batch), batch)[1]
+    assert metrics["loss"].shape == ()
+    scene = run.held_out_scenes(0, 0)
+    assert scene["video"].shape == (4, 32, 32, channels) and scene["video"].any((0, 1, 2)).all()
+    config.objective.encoder.channels = 5 - channels
+    with pytest.raises(ConfigError, match=f"channels = {5 - channels}: must be that of the scenes, {channels}"):
+        experiment.assemble(config)
