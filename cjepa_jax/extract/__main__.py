@@ -9,9 +9,10 @@
 
 --checkpoint is a run of objectives.savi or objectives.videosaur, published weights, or a folder of transformers'
 Dinov2Model. Videos of DIR/SPLIT/ are of the split SPLIT, those of a DIR without such folders of "train". --videos may
-be one HDF5 file in stable-worldmodel's layout (data/sources/episode_file.py) instead: its actions and its "proprio" are
-written too, and the last tenth of its episodes are the splits eval and test. Every frame is encoded, resized to the encoder's size without regard to its shape. --out is read by
-cjepa_jax.data.sources.slot_files:SlotFiles (configs/slots/clevrer.py), features by ...feature_files:FeatureFiles.
+also be an HDF5 file in stable-worldmodel's layout (data/sources/episode_file.py). Then its actions and its "proprio"
+are written too, and the last tenth of its episodes are the splits eval and test. Every frame is encoded, resized to the
+encoder's size without regard to its shape. --out is read by cjepa_jax.data.sources.slot_files:SlotFiles
+(configs/slots/clevrer.py, pusht.py), features by ...feature_files:FeatureFiles.
 
 A command that is killed, stopped by a signal (exit code 75) or ended by a damaged video keeps the finished videos in
 --out. The same command resumes, and after the end it says that it is done. One with other weights, flags or videos is
@@ -148,7 +149,7 @@ def encoded(doing: Any, found: Any, videos: list[Video], skip: bool) -> list[tup
 
 
 def of_files(root: Path, size: int, most: int | None) -> list[Video]:
-    """The first `most` videos of each split in a folder or episodes of a file, or all. Their frames are [size, size, 3].
+    """The first `most` videos of each split in a folder, or episodes of a file, or all. Frames are [size, size, 3].
 
     Raises ConfigError for a folder without videos, and for one with videos and folders of them. DataError for another
     file.
