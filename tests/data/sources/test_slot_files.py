@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pickle
+import sys
 import tracemalloc
 
 import numpy as np
@@ -20,6 +21,7 @@ from cjepa_jax.data.sources.slot_files import SlotFiles, opened, spread
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import slots as masks
 from configs.slots import clevrer
+from tests import running
 
 LENGTHS = {"train": {"0_pixels.mp4": 9, "1_pixels.mp4": 4, "2_pixels.mp4": 12}, "val": {"3_pixels.mp4": 8}}
 
@@ -60,6 +62,14 @@ def test_pickles_of_every_protocol_are_converted(protocol, dtype, tmp_path):
             np.testing.assert_array_equal(whole[start : start + count], array.astype(np.float32))
     with pytest.raises(ConfigError, match="holds slots already"):
         slot_files.convert({"slots": tmp_path / "x.pkl"}, tmp_path / "out")
+
+
+def test_the_command_converts_and_refuses_in_one_line(tmp_path):
+    path = dump(tmp_path, arrays((3, 4)))
+    argv = [sys.executable, "-m", "cjepa_jax.data.slot_files", f"--slots={path}", f"--out={tmp_path / 'out'}"]
+    out, _ = running.run(argv)
+    assert "split train, 3 videos, 25 frames" in out and "split val, 1 videos, 8 frames" in out
+    assert "holds slots already" in running.error(argv, 2)
 
 
 def test_windows_are_the_published_ones_with_their_actions(folder):
