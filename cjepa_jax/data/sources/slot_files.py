@@ -87,7 +87,9 @@ class SlotFiles:
         index = self._index()
         name = own_name(index, split)
         if name not in index:
-            raise DataError(f"{self.path}/{INDEX}: has no split {split!r}, but {', '.join(map(str, index))[:80]}")
+            text = f"has no split {split!r}, but {', '.join(map(str, index))[:80]}"
+            text += " (evaluate takes evals.test_split=eval)" if split == "test" else ""
+            raise DataError(f"{self.path}/{INDEX}: {text}")
         rows = len(self._array("slots"))
         given = index[name] if isinstance(index[name], dict) else {}
         starts, lengths = (given.get(key) for key in ("starts", "frames"))
