@@ -57,7 +57,7 @@ def published(run: str, trust: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """The published state dict (weights.slots.state_dict) of a run's newest checkpoint. One scene of its data is read.
 
     Raises: CheckpointError for a model that the published one cannot be: a pre-norm block, gates. ConfigError for a
-      path that is no run's, and for a run of another objective.
+      path that is not a run's, and for a run of another objective.
     """
     folder = run_folder(pathlib.Path(run).expanduser())
     if folder is None:

@@ -7,7 +7,7 @@
 Each frame has 4 slots, a token of the agent's state and one of the actions of its 5 frames. Both are standardised. The
 pickle of slots is on the Hugging Face hub (HazelNam/CJEPA). Published: 30 epochs, which is 30 times the windows (the
 log says how many) / 256 steps. The fixed hidden slot, the block, the loss and dropout are those of the published code,
-which has a rate of its own for each part (docs/SLOTS.md). It has not been trained by us.
+which has a rate for each part (docs/SLOTS.md). It has not been trained by us.
 
     --config.mask.most=2                       1 and 2 were published
     --config.objective.auxiliary="('action',)" without the agent's state
