@@ -23,7 +23,7 @@ class Episode(NamedTuple):
     split: str
     name: str
     first: int
-    count: int
+    length: int
 
 
 def of_file(path: Path) -> list[Episode]:
@@ -38,8 +38,8 @@ def of_file(path: Path) -> list[Episode]:
 
 def frames(path: Path, episode: Episode, size: int) -> Iterator[np.ndarray]:
     """The frames one by one, uint8 [size, size, 3], without regard to their shape. Raises DataError."""
-    for start in range(0, episode.count, READ):
-        count = min(READ, episode.count - start)
+    for start in range(0, episode.length, READ):
+        count = min(READ, episode.length - start)
         found = episode_file.read(path, episode.first + start, count, 1, ())
         yield from (resize(frame, (size, size)) for frame in found[episode_file.PIXELS])
 
@@ -55,10 +55,10 @@ def write_agent(path: Path, out: Path, videos: Videos) -> None:
     order = sorted((start, known[split, name]) for split, own in videos.items() for name, (start, _) in own.items())
     for name, column in columns.items():
         with episode_file.opened(path) as file, door.replacing(out / f"{name}.npy") as to:
-            width, total = episode_file.column(file, column, path).shape[1], sum(one.count for _, one in order)
+            width, total = episode_file.column(file, column, path).shape[1], sum(one.length for _, one in order)
             to.write(slot_writer.head([total, width]))
             for _, one in order:
-                rows = episode_file.rows(file, column, path, range(one.first, one.first + one.count))
+                rows = episode_file.rows(file, column, path, range(one.first, one.first + one.length))
                 rows = np.ascontiguousarray(rows, np.float32)
                 if name == "actions":
                     rows[-1] = 0

@@ -212,7 +212,7 @@ def spread(array: np.ndarray, starts: list[int], lengths: list[int], where: str)
     if first is None or count < 2:
         raise DataError(f"{where}: has {count} finite rows: at least 2 are needed to standardise them")
     deviation = np.sqrt(np.maximum(squares - np.square(total) / count, 0) / (count - 1))
-    return np.float32(first + total / count), np.where(deviation > 0, deviation, 1.0).astype(np.float32)
+    return np.asarray(first + total / count, np.float32), np.where(deviation > 0, deviation, 1.0).astype(np.float32)
 
 
 def _taken(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
