@@ -32,8 +32,8 @@ def grid_of(c, objective):
     """(times, rows, cols) of the config's scenes, and the shape of one without its frames."""
     source = build.locate(c.data.source)
     if kinds.of(source) == "slots":
-        options = c.data.options
-        slots, width = options.get("slots", 7), options.get("width", 128)  # files say it themselves: the published ones
+        options, objects = c.data.options, 4 if c.objective.get("auxiliary", ()) else 7
+        slots, width = options.get("slots", objects), options.get("width", 128)  # files say it: the published ones
         return (c.data.frames, 1, slots), (1, slots, width), jnp.float32
     if kinds.of(source) == "points":
         encoder = c.objective.encoder
@@ -60,6 +60,9 @@ def abstract_batch(c, objective):
     source, agent = build.locate(c.data.source), {}
     if "action" in c.objective.get("auxiliary", ()) and "of" in c.data.options:  # slots of a world with actions
         source = build.locate(c.data.options.of)
+    elif "action" in c.objective.get("auxiliary", ()):  # slots of files, with Push-T's actions and state
+        widths = {"actions": 2 * c.data.options.skip, "proprio": 4}
+        agent = {name: shape((b, c.data.frames, width), jnp.float32) for name, width in widths.items()}
     if kinds.of(source) == "episodes":
         if hasattr(source, "action_size"):
             widths = {"actions": source.action_size, "proprio": len(source.proprio_names)}

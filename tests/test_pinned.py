@@ -261,6 +261,7 @@ MASKS = {  # of the configs whose mask is not that of clips.py
     **dict.fromkeys(("slots.balls", "slots.craft", "slots.ctt"), SLOTS),
     "slots.push": SLOTS | {"most": 0},
     "slots.clevrer": SLOTS | {"history": 6, "most": 4, "constant": 42},
+    "slots.pusht": SLOTS | {"most": 1, "constant": 42},
     "ablations.clips.one_object": SHOWN_ONCE | {"max_objects": 1},
     "ablations.clips.five_objects": SHOWN_ONCE | {"max_objects": 5},
     "ablations.clips.random_patches": {"type": "cjepa_jax.masks.blocks:draw", "count": 4, "scale": (0.15, 0.2),

@@ -4,11 +4,16 @@ import json
 import shutil
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 import cjepa_jax
-from cjepa_jax.errors import CheckpointError
+from cjepa_jax.errors import CheckpointError, ConfigError
+from cjepa_jax.loading import slot_weights
+from cjepa_jax.loading.model import Restored
+from cjepa_jax.runtime import foreign
+from cjepa_jax.weights import slots
 from tests import running
 
 SMALL = {
@@ -85,6 +90,21 @@ def test_the_doctor_reads_a_run_of_slots_and_no_one_exports_or_loads_it(run, tmp
     assert text in running.error(argv, 4) and not (tmp_path / "out").exists()
     with pytest.raises(CheckpointError, match=text):
         cjepa_jax.load(run)
+
+
+def test_the_published_state_dict_of_a_run(run, tmp_path):
+    """Its arrays are those of the checkpoint, under names that give the same model again."""
+    running.run(train(tmp_path / "run", **{"objective.slot_predictor.norm_attention": False}))
+    state = slot_weights.published(str(tmp_path / "run"))
+    found = slots.from_state(state)
+    assert (found.frames, found.depth, found.width, found.units) == (4, 1, 16, 16)
+    restored = Restored.of(foreign.read(tmp_path / "run" / "config.json"), str(tmp_path / "run"))
+    assert jax.tree.structure(restored.state.params) == jax.tree.structure(found.params)
+    jax.tree.map(np.testing.assert_array_equal, restored.state.params, found.params)
+    with pytest.raises(CheckpointError, match="no norm before its attention$"):
+        slot_weights.published(str(run))
+    with pytest.raises(ConfigError, match="must be a run's folder$"):
+        slot_weights.published(str(tmp_path))
 
 
 def test_rollouts_of_a_run_of_slots_are_written(run, tmp_path):

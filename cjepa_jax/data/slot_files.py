@@ -9,6 +9,7 @@ names and lengths [frames, n]. --out must not hold slots yet.
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -33,15 +34,12 @@ def parser() -> cli.Parser:
     flags.add_argument("--actions", type=cli.path_argument, help="a pickle of actions")
     flags.add_argument("--proprio", type=cli.path_argument, help="a pickle of the agent's states")
     flags.add_argument("--out", type=cli.path_argument, required=True, help="the folder to write, made if need be")
-    flags.add_argument("--log", choices=cli.LEVELS, default="info", help="how much to print")
     return flags
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command. `argv` defaults to the process's arguments. Raises ConfigError, DataError or StorageError."""
+def main(argv: list[str]) -> int:
+    """Runs the command. Raises ConfigError, DataError or StorageError."""
     flags = parser().parse_args(argv)
-    if argv is None:
-        cli.set_up_logging(flags.log)
     given = {name: Path(getattr(flags, name)) for name in ARRAYS if getattr(flags, name)}
     videos = convert(given, Path(flags.out))
     for split, found in videos.items():
@@ -113,4 +111,4 @@ def _head(file: BinaryIO, shape: tuple[int, ...]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(cli.run("cjepa_jax.data.slot_files"))
+    raise SystemExit(cli.guard(lambda: main(sys.argv[1:])))

@@ -88,6 +88,9 @@ class Model:
       latents, advance: of world models, else None. uint8 [B, T, H, W, 3] -> float32 [B, T, D], and (latents [B, t, D],
         actions [B, t, A], proprio [B, t, S] or None) -> the next latents [B, D]. See objectives.base.World.
       influence: of models of slots, else None. Hidden -> by name graphs [B, K, K] of what slot i (axis 1) depends on.
+      ahead: of models of slots that were trained with actions, else None. (slots float32 [B, h, K, D], actions
+        [B, h + n - 1, A], proprio [B, h, P] or None) -> the next n frames' slots [B, n, K, D]. actions[:, i] leads from
+        frame i to the next one. Each prediction is the next one's input.
       flow: of models of optical flow, else None. Pairs of frames uint8 [B, 2, H, W, 3] -> float32 [B, H, W, 2], how far
         each pixel of the first moves, (x, y) in pixels, y down.
       segment, segments: of models that assign each pixel to a slot, else None and 0. Video -> each pixel's slot, int32
@@ -106,6 +109,7 @@ class Model:
     latents: Callable[[np.ndarray], np.ndarray] | None = None
     advance: Callable[..., np.ndarray] | None = None
     influence: Callable[[Hidden], dict[str, np.ndarray]] | None = None
+    ahead: Callable[..., np.ndarray] | None = None
     flow: Callable[[np.ndarray], np.ndarray] | None = None
     segment: Callable[[np.ndarray], np.ndarray] | None = None
     segments: int = 0

@@ -31,7 +31,8 @@ class Rollout:
 
     The model predicts its whole future at once. For a longer horizon the history is moved on, with predictions
     instead of what is no longer given, as in the published rollouts (arXiv 2602.11389). Scenes are simulated for as
-    many frames as the horizon needs, so the source must have a field `frames`.
+    many frames as the horizon needs, so the source must have a field `frames`. A model that was trained with actions
+    gets those of the scene, also of the future, and rolls the agent's token out with the slots.
 
     Metrics (smaller is better): "rmse/slots" over all components of the slots that hold an object, and, if the source
     can say where its slots are (`places`), "rmse/position" in view widths, "rmse/position touching" for objects that
@@ -77,13 +78,22 @@ class Rollout:
         touching = np.stack([_touching(source, i, at, scene, count) for i, scene in each.items()])
         given, truth = slots[:, : self.history], slots[:, self.history :]
         videos = np.array([source.video_of(i) for i in each] if hasattr(source, "video_of") else list(each))
-        predictions = {
-            model.name: rolled(foreseer(model, present, self.future, "Rollout"), given, horizon, self.history)
-            for model in bench.models
-        }
+        predictions = {model.name: self._predicted(model, found, given, present, horizon) for model in bench.models}
         predictions |= {COPY: copied(given, horizon), VELOCITY: continued(given, horizon)}
         errors = {row: _squares(found, truth, present, touching, source) for row, found in predictions.items()}
         return self._result(bench, errors, videos)
+
+    def _predicted(
+        self, model: Model, scenes: list[dict[str, np.ndarray]], given: np.ndarray, present: np.ndarray, horizon: int
+    ) -> np.ndarray:
+        """The next `horizon` frames [n, horizon, K, D] after `given` [n, history, K, D]."""
+        if model.ahead is None:
+            return rolled(foreseer(model, present, self.future, "Rollout"), given, horizon, self.history)
+        require(self.future == 1, "Rollout", "future = 1 for a model with actions, which is rolled out frame by frame")
+        agent = {name: np.stack([s[name] for s in scenes]) for name in ("actions", "proprio") if name in scenes[0]}
+        require("actions" in agent, "Rollout", "scenes with actions")
+        proprio = agent["proprio"][:, : self.history] if "proprio" in agent else None
+        return model.ahead(given, agent["actions"][:, : self.history + horizon - 1], proprio)
 
     def _result(
         self, bench: Bench, errors: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], videos: np.ndarray

@@ -4,12 +4,15 @@
     python -m cjepa_jax.extract --checkpoint=runs/savi --videos=DIR --out=DIR                 video files
     python -m cjepa_jax.extract --checkpoint=stosavi_clevrer_params.pth --videos=DIR --out=DIR
     python -m cjepa_jax.extract --checkpoint=videosaur.ckpt --videos=DIR --out=DIR            also SlotContrast's
+    python -m cjepa_jax.extract --checkpoint=videosaur.ckpt --videos=pusht.h5 --out=DIR       episodes, with actions
     python -m cjepa_jax.extract --checkpoint=dinov2-small --videos=DIR --out=DIR              its features, no slots
 
 --checkpoint is a run of objectives.savi or objectives.videosaur, published weights, or a folder of transformers'
-Dinov2Model. Videos of DIR/SPLIT/ are of the split SPLIT, those of a DIR without such folders of "train". Every frame is
-encoded, resized to the encoder's size without regard to its shape. --out is read by
-cjepa_jax.data.sources.slot_files:SlotFiles (configs/slots/clevrer.py), features by ...feature_files:FeatureFiles.
+Dinov2Model. Videos of DIR/SPLIT/ are of the split SPLIT, those of a DIR without such folders of "train". --videos may
+also be an HDF5 file in stable-worldmodel's layout (data/sources/episode_file.py). Then its actions and its "proprio"
+are written too, and the last tenth of its episodes are the splits eval and test. Every frame is encoded, resized to the
+encoder's size without regard to its shape. --out is read by cjepa_jax.data.sources.slot_files:SlotFiles
+(configs/slots/clevrer.py, pusht.py), features by ...feature_files:FeatureFiles.
 
 A command that is killed, stopped by a signal (exit code 75) or ended by a damaged video keeps the finished videos in
 --out. The same command resumes, and after the end it says that it is done. One with other weights, flags or videos is
@@ -34,11 +37,12 @@ from cjepa_jax.data import assemble, transforms
 from cjepa_jax.data.formats import video
 from cjepa_jax.data.sources import video_list
 from cjepa_jax.errors import ConfigError, DataError, printable
+from cjepa_jax.extract import episodes
 from cjepa_jax.runtime.workdir import write_atomically
 
 SPLITS = ("train", "eval")  # of a run's source
 DAMAGED = "damaged.txt"  # in the folder of slots: the videos that were left out
-VIDEOS = "a folder of video files; without it a run's own data"
+VIDEOS = "a folder of video files, or an HDF5 file of episodes; without it a run's own data"
 
 
 class Video(NamedTuple):
@@ -98,6 +102,8 @@ def main(argv: list[str]) -> int:
             write_atomically(doing.writer.out / DAMAGED, "\n".join(lines) + "\n")
         else:  # of a command that was killed as it finished
             (doing.writer.out / DAMAGED).unlink(missing_ok=True)
+        if chosen.videos and Path(chosen.videos).is_file() and doing.writer.videos:
+            episodes.write_agent(Path(chosen.videos), doing.writer.out, doing.writer.videos)
         doing.writer.finish()
     print(f"{chosen.checkpoint}: {found.about}")
     for split, kept in doing.writer.videos.items():
@@ -143,10 +149,13 @@ def encoded(doing: Any, found: Any, videos: list[Video], skip: bool) -> list[tup
 
 
 def of_files(root: Path, size: int, most: int | None) -> list[Video]:
-    """The first `most` videos of each split in a folder, or all. Their frames are [size, size, 3].
+    """The first `most` videos of each split in a folder, or episodes of a file, or all. Frames are [size, size, 3].
 
-    Raises ConfigError for a folder without videos, and for one with videos and folders of them.
+    Raises ConfigError for a folder without videos, and for one with videos and folders of them. DataError for another
+    file.
     """
+    if root.is_file():
+        return of_episodes(root, size, most)
     if not root.is_dir():
         raise ConfigError(f"--videos={root}: there is no such folder")
     folders = (each for each in sorted(root.iterdir()) if each.is_dir() and not each.name.startswith("."))
@@ -163,6 +172,18 @@ def of_files(root: Path, size: int, most: int | None) -> list[Video]:
         for split, videos in splits.items()
         for number, path in enumerate(videos[:most])
     ]
+
+
+def of_episodes(file: Path, size: int, most: int | None) -> list[Video]:
+    """As `of_files`, of an HDF5 file of episodes."""
+    numbers: dict[str, int] = {}
+    found = []
+    for one in episodes.of_file(file):
+        number = numbers[one.split] = numbers.get(one.split, -1) + 1
+        if most is None or number < most:
+            frames = functools.partial(episodes.frames, file, one, size)
+            found.append(Video(one.split, one.name, number, file.stat().st_size, frames))
+    return found
 
 
 def _videos(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from cjepa_jax import __version__
 from cjepa_jax.data.slot_writer import SlotWriter
 from cjepa_jax.errors import PREEMPTED
 from cjepa_jax.runtime.preemption import Signals
@@ -71,11 +72,14 @@ class Work:
 
 @contextlib.contextmanager
 def on(out: Path, settings: Mapping[str, Any], total: int) -> Iterator[Work]:
-    """The work on a folder that is made with these settings (see SlotWriter). Raises as SlotWriter.
+    """The work on a folder that is made with these settings and versions (see SlotWriter). Raises as SlotWriter.
 
     Signals are caught inside: before, while an unfinished folder is checked, there is nothing to save.
     """
-    with SlotWriter(out, settings) as writer, Signals() as signals, logging_redirect_tqdm():
+    import jax  # only after the command line has been checked
+
+    versions = {"version of cjepa_jax": __version__, "version of JAX": jax.__version__}
+    with SlotWriter(out, {**settings, **versions}) as writer, Signals() as signals, logging_redirect_tqdm():
         begun = total if writer.finished else writer.count
         with tqdm(total=total, initial=begun, unit="video", smoothing=0.05, mininterval=1) as bar:
             yield Work(writer, signals, bar, total)

@@ -16,7 +16,7 @@ from cjepa_jax.configuration import check as config_lib
 from cjepa_jax.data import assemble, batching
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.evals.base import RANDOM, TRAINED, Hidden, Inside, Model, Seen
-from cjepa_jax.loading import init_from, pretrained, released
+from cjepa_jax.loading import init_from, pretrained, released, slot_model
 from cjepa_jax.masks.naming import names_objects
 from cjepa_jax.models import inside
 from cjepa_jax.models.encoder import Encoder
@@ -100,6 +100,7 @@ class Network:
             inside=self.inside(batch, params),
             **(self._world(batch, state) if isinstance(objective, World) and self.predicts else {}),
             influence=self._influence(batch, params) if hasattr(objective, "influence") else None,
+            ahead=slot_model.ahead(objective, params, functools.partial(in_batches, batch)),
             flow=self._of_pixels("flow", batch, params) if flows else None,
             segment=self._of_pixels("segments", batch, params) if segments else None,
             segments=objective.segment_count if segments else 0,

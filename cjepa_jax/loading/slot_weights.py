@@ -1,4 +1,4 @@
-"""A published state dict of the masked slot predictor as a network that is evaluated."""
+"""Published state dicts of the masked slot predictor: as a network that is evaluated, and of a run."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,8 @@ from cjepa_jax.configuration import build
 from cjepa_jax.errors import CheckpointError, ConfigError
 from cjepa_jax.loading.model import Restored
 from cjepa_jax.objectives.slots import Slots
-from cjepa_jax.runtime import run_manifest, trees
+from cjepa_jax.runtime import foreign, run_manifest, trees
+from cjepa_jax.runtime.workdir import run_folder
 from cjepa_jax.types import Params
 from cjepa_jax.weights import files, slots
 
@@ -50,6 +51,21 @@ def of(config: Any, checkpoint: str, trust: tuple[str, ...] = ()) -> Restored | 
         "weights": {"layout": LAYOUT, "digest": run_manifest.sha256(path), "licence": ""},
     }
     return dataclasses.replace(fresh, state=state, about=about, notes=notes)
+
+
+def published(run: str, trust: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """The published state dict (weights.slots.state_dict) of a run's newest checkpoint. One scene of its data is read.
+
+    Raises: CheckpointError for a model that the published one cannot be: a pre-norm block, gates. ConfigError for a
+      path that is not a run's, and for a run of another objective.
+    """
+    folder = run_folder(pathlib.Path(run).expanduser())
+    if folder is None:
+        raise ConfigError(f"{run}: must be a run's folder")
+    config = foreign.read(folder / "config.json", trust)
+    if not issubclass(build.locate(config.objective.type, "objective.type"), Slots):
+        raise ConfigError(f"{folder}: objective.type = {config.objective.type!r}: must be a predictor of slots")
+    return slots.state_dict(Restored.of(config, str(folder), trust).state.params)
 
 
 def _adopt(config: Any, found: slots.SlotWeights, path: pathlib.Path) -> tuple[str, ...]:

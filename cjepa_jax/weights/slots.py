@@ -89,7 +89,7 @@ def from_state(state: Mapping[str, np.ndarray], source: str = "state dict") -> S
 def state_dict(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The published state dict, float32, of `params` as in SlotWeights.
 
-    Raises: CheckpointError for parameters that the published model does not have (a pre-norm block).
+    Raises: CheckpointError for parameters that the published model does not have (a pre-norm block, gates).
     """
     predictor = params["predictor"]
     depth = sum(name.startswith("block") for name in predictor)
@@ -102,9 +102,10 @@ def state_dict(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
         for part in place:
             array = array[part]
         found[name] = turned(np.asarray(array[leaf], np.float32), leaf).reshape(shape)
-    extra = {name for name in predictor.get("block0", {}) if name == "norm1"}
-    if extra:
+    if "norm1" in predictor.get("block0", {}):
         raise CheckpointError("predictor/block0/norm1: the published block has no norm before its attention")
+    if others := set(params) - {"predictor", *AUXILIARY.values()}:
+        raise CheckpointError(f"{min(others)}: the published model has no such part")
     for name, ours in AUXILIARY.items():
         if ours in params:
             found[f"{name}.patch_embed.weight"] = np.asarray(params[ours]["kernel"], np.float32).T[..., None]

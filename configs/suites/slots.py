@@ -5,11 +5,12 @@
 `Balls` as slots of true states, 3 frames given and 5 predicted. Every row has the same predictor, and most have the
 same operations. A step with causal terms predicts several times, so those rows have fewer steps. Their terms begin
 after about a third of them. Rows without such terms, with as few steps, are compared with them. That is too few to
-learn much, so two rows with terms have the steps of the others, for 3 and 5 times their operations. Nothing is tuned:
-the rate is that of configs/slots/balls.py, which was chosen on other seeds. The rows with gates and with do(remove)
-differ in more than the terms: gates multiply all attention, and the others see re-simulated scenes.
+learn much, so each graph also has a row with the steps of the others, for 3 to 6 times their operations. Nothing is
+tuned: the rate is that of configs/slots/balls.py, which was chosen on other seeds. The rows with gates and with
+do(remove) differ in more than the terms: gates multiply all attention, and the others see re-simulated scenes.
 """
 
+LONG = {"published": "published graph", "attention": "attention", "effects": "effects", "gates": "gates"}
 FEW = ("effects", "contacts", "gates", "intervened")  # rows with causal terms, whose numbers of steps differ
 
 
@@ -63,8 +64,15 @@ def get_suite():
             "contacts": causal("causal terms, true contacts", "true", 2),
             "contacts_long": causal("causal terms, true contacts, the steps of mixed", "true", 7)
             | {"steps_of": "mixed"},
-            "effects_long": causal("causal terms, effects, the steps of mixed", "effects", 7) | {"steps_of": "mixed"},
+            **{
+                f"{name}_long": causal(f"causal terms, {label}, the steps of mixed", name, 7) | {"steps_of": "mixed"}
+                for name, label in LONG.items()
+            },
             "intervened": causal("causal terms, do(remove)", "intervened", 3, **{"data.intervened": "rerender"}),
+            "intervened_long": causal(
+                "causal terms, do(remove), the steps of mixed", "intervened", 7, **{"data.intervened": "rerender"}
+            )
+            | {"steps_of": "mixed"},
         },
         "tuning": {},
         "evals": {
@@ -102,7 +110,7 @@ def get_suite():
             ("mixed", "token"),
             ("mixed", "tube"),
             ("mixed", "contacts_long"),
-            ("mixed", "effects_long"),
+            *(("mixed", f"{name}_long") for name in (*LONG, "intervened")),
             ("mixed_as_contacts", "published"),
             ("mixed_as_contacts", "attention"),
             ("mixed_as_contacts", "contacts"),

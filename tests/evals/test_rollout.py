@@ -15,9 +15,12 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.evals import rollout
 from cjepa_jax.evals.base import RANDOM, TRAINED, Bench, Model, Seen
 from cjepa_jax.evals.rollout import Rollout
+from cjepa_jax.loading import slot_model
+from cjepa_jax.loading.model import in_batches
 from cjepa_jax.masks import slots
 from cjepa_jax.models.slot_predictor import SlotPredictor
 from cjepa_jax.weights import slots as weights
+from tests.planning import test_slots as acting
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "slots"
 OPTIONS = dict(objects=(3, 4), dt=0.04)
@@ -119,6 +122,29 @@ def test_a_longer_horizon_takes_predictions_as_history():
     np.testing.assert_array_equal(seen[1][:, 0], seen[0][:, 2])  # one frame of 3 stays
     np.testing.assert_array_equal(seen[1][:, 1:], np.repeat(seen[0][:, 2:] + 1, 2, 1))
     np.testing.assert_allclose(seen[2][:, -1], seen[0][:, 2] + 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("auxiliary", [("action",), ("proprio", "action")])
+def test_a_model_with_actions_is_scored_by_its_training_error_and_rolled_out_with_the_true_actions(auxiliary):
+    """One frame further: the root of loss/future. Three: by hand, the window moved on over the predictions."""
+    objective, params, batch = acting.model(auxiliary)
+    ahead = slot_model.ahead(objective, params, functools.partial(in_batches, 3))
+    bench = make_bench(None, acting.SOURCE)
+    bench = dataclasses.replace(bench, model=Model(TRAINED, None, None, ahead=ahead), randoms=(), test=4)
+    scores = {(s.metric, s.row): s.value for s in Rollout(3, 1).run(bench).scores}
+    loss = objective.per_example_terms(params, {}, {}, batch, jax.random.key(1))[0]["future"]
+    assert scores["rmse/slots", TRAINED] ** 2 == pytest.approx(float(loss.mean()), rel=1e-5)
+    long = dataclasses.replace(acting.SOURCE, frames=6)
+    scenes = [long[i] for i in range(4)]
+    clips, actions, proprio = (np.stack([s[name] for s in scenes]) for name in ("video", "actions", "proprio"))
+    there, tokens = np.asarray(batch.object_valid), objective.embedded(params, clips[:, :3, 0], proprio[:, :3])
+    for n in range(3):
+        new = objective.advance(params, tokens[:, n:], actions[:, n : n + 3], there)
+        tokens = jax.numpy.concatenate([tokens, new[:, None]], 1)
+    found = ahead(clips[:, :3, 0], actions[:, :5], proprio[:, :3])
+    np.testing.assert_allclose(found, tokens[:, 3:, :3], atol=1e-5)
+    with pytest.raises(ConfigError, match="future = 1 for a model with actions"):
+        Rollout(3, 2).run(bench)
 
 
 def test_the_interval_is_that_of_resampled_scenes():

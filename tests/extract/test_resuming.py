@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -15,7 +16,7 @@ from cjepa_jax.data.formats import video
 from cjepa_jax.data.sources.slot_files import SlotFiles
 from cjepa_jax.errors import PREEMPTED, CheckpointError, ConfigError, DataError
 from cjepa_jax.extract import __main__ as command
-from cjepa_jax.extract import checkpoint, rollout
+from cjepa_jax.extract import checkpoint, rollout, work
 from tests.data import clips
 from tests.extract.test_extract import frames
 from tests.extract.test_rollout import files, flags  # noqa: F401
@@ -137,6 +138,11 @@ def test_a_signal_keeps_the_finished_videos_and_a_changed_command_is_refused(tmp
     save_file({n: 2 * np.asarray(x, np.float32) for n, x in state.items()}, weights)
     with pytest.raises(ConfigError, match="begun with --checkpoint of SHA-256 = [0-9a-f]{16}, not [0-9a-f]{16}"):
         command.main([f"--checkpoint={weights}", *flags[1:], out])
+    for place, name in ((work, "cjepa_jax"), (jax, "JAX")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, "__version__", "0.0.1")
+            with pytest.raises(ConfigError, match=f"begun with version of {name} = [0-9].*, not 0.0.1"):
+                command.main([*flags, out])
     monkeypatch.setattr(video, "every", lambda path, *more: seen.append(path.name) or every(path, *more))
     seen.clear()
     assert command.main([*flags, out]) == 0

@@ -124,6 +124,12 @@ def test_a_missing_or_foreign_array_is_named():
         weights.from_state(without | {"time_pos_embed": np.zeros(3)})
 
 
+def test_parts_that_the_published_model_lacks_are_not_left_out_silently():
+    _, _, params, *_ = of("predictor")
+    with pytest.raises(CheckpointError, match="^gates: the published model has no such part$"):
+        weights.state_dict({"predictor": params, "gates": {}})
+
+
 def test_the_published_size_has_the_published_number_of_parameters():
     model, shape = SlotPredictor(frames=16), jax.ShapeDtypeStruct((1, 16, 7, 128), jnp.float32)
     visible = jax.ShapeDtypeStruct(shape.shape[:3], bool)

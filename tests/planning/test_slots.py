@@ -22,6 +22,7 @@ from cjepa_jax.planning import costs, players
 from cjepa_jax.planning.cem import CEM
 from cjepa_jax.planning.mpc import MPC, of_slots
 from cjepa_jax.types import Batch
+from cjepa_jax.weights import slots as weights
 from tests import running
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden/slots"
@@ -78,11 +79,32 @@ def test_the_public_codes_costs():
         agent = weight[..., 0] @ golden["goal_proprio"][env] + bias
         goal = jnp.asarray(np.concatenate([golden["goal"][env], agent[None]]))
         found = costs.matched(4)(jnp.asarray(golden["predicted"][env, :, -1, :5]), goal)
-        np.testing.assert_allclose(found, golden["cost"][env], rtol=1e-5)
+        np.testing.assert_allclose(found, golden["cost"][env], rtol=0, atol=2e-6)
     alone = np.load(GOLDEN / "hungarian.npz")
     for place in np.ndindex(3, 2):
         found = costs.matched(5)(jnp.asarray(alone["pred"][place]), jnp.asarray(alone["target"][place]))
-        np.testing.assert_allclose(found, alone["cost"][place], rtol=1e-5)
+        np.testing.assert_allclose(found, alone["cost"][place], rtol=0, atol=1e-6)
+
+
+def test_rollouts_and_costs_of_public_weights_are_the_public_codes():
+    """From one frame and 5 actions of each candidate. The public code orders predicted slots by the frame before, so
+    sets are compared, by sorting each component."""
+    golden = np.load(GOLDEN / "planning_pusht.npz")
+    found = weights.from_state({name[2:]: golden[name] for name in golden.files if name.startswith("p/")})
+    sizes = dict(depth=found.depth, heads=4, units=found.units)
+    objective = Slots(sizes, history=found.frames - 1, future=1, steps=1, auxiliary=("proprio", "action"))
+    model, past = of_slots(objective, found.params), np.zeros((2, 0, 10), np.float32)
+    seen = {"slots": golden["slots"][:, None], "proprio": golden["proprio"][:, None], "actions": past}
+    context = model.encode(model.params, seen)
+    goal = model.goal(model.params, {"slots": golden["goal"][:, None], "proprio": golden["goal_proprio"][:, None]})
+    rollout = jax.jit(lambda own, actions: model.predict(model.params, own, actions))
+    for env in range(2):
+        latents = rollout(jax.tree.map(lambda leaf, env=env: leaf[env], context), golden["actions"][env])
+        wanted = golden["predicted"][env, :, 1:]  # [5 candidates, 5 frames, 4 slots, agent and action, 16]
+        np.testing.assert_allclose(np.sort(latents[:, :, :4], 2), np.sort(wanted[:, :, :4], 2), rtol=0, atol=5e-6)
+        np.testing.assert_allclose(latents[:, :, 4], wanted[:, :, 4], rtol=0, atol=5e-6)
+        cost = costs.matched(4)(latents[:, -1], goal[env])
+        np.testing.assert_allclose(cost, golden["cost"][env], rtol=0, atol=2e-6)
 
 
 def model(auxiliary=("proprio", "action")):

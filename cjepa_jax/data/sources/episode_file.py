@@ -58,10 +58,7 @@ class Windows:
     def chosen(self, lengths: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """The first frames of the split's windows, of episodes of these lengths that begin at these frames. Raises
         DataError if there are fewer than `count`, or none."""
-        episodes = np.arange(len(lengths))
-        held = len(episodes) - round(self.held * len(episodes))
-        half = held + (len(episodes) - held + 1) // 2
-        own = {"train": episodes[:held], "eval": episodes[held:half], "test": episodes[half:]}[self.split]
+        own = splits_of(len(lengths), self.held)[self.split]
         hop = self.hop or self.frames * self.stride
         starts = [np.arange(offsets[e], offsets[e] + lengths[e] - self.span + 1, hop) for e in own]
         windows = np.concatenate([np.zeros(0, np.int64), *starts])
@@ -84,6 +81,13 @@ class Windows:
         actions = np.zeros((self.frames, self.stride * each.shape[1]), np.float32)
         actions[:-1] = each[:-1].reshape(self.frames - 1, -1)
         return actions
+
+
+def splits_of(episodes: int, held: float) -> dict[str, np.ndarray]:
+    """The numbers of each split's episodes. eval and test divide the last ones, which are the share `held`."""
+    every, first = np.arange(episodes), episodes - round(held * episodes)
+    half = first + (episodes - first + 1) // 2
+    return {"train": every[:first], "eval": every[first:half], "test": every[half:]}
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class SlotFiles:
       split: "train", "eval" (or "val"), "test", as the folder names them. path: the folder. frames: T.
       count: number of windows that are used, evenly spread over all videos. 0: all. size, seed: not used.
       skip: frames from one to the next. stride: frames from one window to the next.
+      standardise: whether actions and the agent's state are deviations from their means, in standard deviations. Both
+        are those of all frames of the split "train", or of the split itself in a folder without it.
     Raises: ConfigError for a value outside its limits. DataError for a folder that is missing or does not fit together.
     """
 
@@ -47,8 +49,10 @@ class SlotFiles:
     seed: int = 0
     skip: int = 1
     stride: int = 1
+    standardise: bool = False
     starts: np.ndarray = field(init=False, repr=False, compare=False)  # first frame of each video
     before: np.ndarray = field(init=False, repr=False, compare=False)  # windows before each video, and all
+    spreads: dict = field(init=False, repr=False, compare=False)  # of the agent's arrays, to standardise them
 
     kind: ClassVar[str] = "slots"
     can_rerender: ClassVar[bool] = False
@@ -59,7 +63,9 @@ class SlotFiles:
             check_integer(f"data.{name}", getattr(self, name), least)
         for name in ("skip", "stride"):
             check_integer(f"data.options.{name}", getattr(self, name), 1)
-        starts, lengths = self._videos()
+        if not isinstance(self.standardise, bool):
+            raise ConfigError(f"data.options.standardise is {self.standardise!r}: must be True or False")
+        starts, lengths = self._videos(self.split)
         windows = [max((length - self.skip * self.frames) // self.stride + 1, 0) for length in lengths]
         if not any(windows):
             raise ConfigError(
@@ -68,15 +74,22 @@ class SlotFiles:
             )
         object.__setattr__(self, "starts", np.array(starts, np.int64))
         object.__setattr__(self, "before", np.concatenate([[0], np.cumsum(windows)]))
+        object.__setattr__(self, "spreads", self._spreads() if self.standardise else {})
 
-    def _videos(self) -> tuple[list[int], list[int]]:
-        """The first frames and the lengths of the split's videos. Raises DataError."""
-        index = read_json(Path(self.path) / INDEX)
-        if not isinstance(index, dict):
-            raise DataError(f"{self.path}/{INDEX}: must be an object")
-        name = own_name(index, self.split)
+    def _spreads(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Mean and standard deviation of each number of the agent's arrays, float32 [A] each. Raises DataError."""
+        split = "train" if "train" in self._index() else self.split
+        starts, lengths = self._videos(split)
+        return {name: spread(self._array(name), starts, lengths, f"{self.path}/{name}.npy") for name in self._agent}
+
+    def _videos(self, split: str) -> tuple[list[int], list[int]]:
+        """The first frames and the lengths of a split's videos. Raises DataError."""
+        index = self._index()
+        name = own_name(index, split)
         if name not in index:
-            raise DataError(f"{self.path}/{INDEX}: has no split {self.split!r}, but {', '.join(map(str, index))[:80]}")
+            text = f"has no split {split!r}, but {', '.join(map(str, index))[:80]}"
+            text += " (evaluate takes evals.test_split=eval)" if split == "test" else ""
+            raise DataError(f"{self.path}/{INDEX}: {text}")
         rows = len(self._array("slots"))
         given = index[name] if isinstance(index[name], dict) else {}
         starts, lengths = (given.get(key) for key in ("starts", "frames"))
@@ -90,6 +103,13 @@ class SlotFiles:
                 count = len(self._array(other))
                 raise DataError(f"{self.path}/{other}.npy: has {count} frames: must have the {rows} of slots.npy")
         return starts, lengths
+
+    def _index(self) -> dict[str, Any]:
+        """The content of videos.json. Raises DataError."""
+        index = read_json(Path(self.path) / INDEX)
+        if not isinstance(index, dict):
+            raise DataError(f"{self.path}/{INDEX}: must be an object")
+        return index
 
     @property
     def _agent(self) -> tuple[str, ...]:
@@ -147,6 +167,9 @@ class SlotFiles:
         for name in self._agent:
             whole = first[:, None] + np.arange(self.skip * self.frames)
             taken = _taken(self._array(name), whole if name == "actions" else every)
+            if self.standardise:
+                mean, deviation = self.spreads[name]
+                taken = (taken - mean) / deviation
             out[name] = taken.reshape(len(numbers), self.frames, -1)
         for name, array in out.items():
             if not _finite(array):
@@ -170,6 +193,26 @@ class SlotFiles:
 def own_name(index: dict, split: str) -> str:
     """The name that a folder's index has for the split: "val" may be called "eval", and the other way round."""
     return split if split in index else OTHER.get(split, split)
+
+
+def spread(array: np.ndarray, starts: list[int], lengths: list[int], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each number over the finite rows of videos in `array` [F, A], float32 [A] each.
+
+    The deviation divides by the number of rows less one, and is 1 where a number does not change. Raises DataError for
+    fewer than two finite rows.
+    """
+    count, total, squares, first = 0, np.zeros(array.shape[1]), np.zeros(array.shape[1]), None
+    for start, length in zip(starts, lengths, strict=True):
+        rows = np.asarray(array[start : start + length], np.float64)
+        rows = rows[np.isfinite(rows).all(1)]
+        if len(rows):
+            first = rows[0] if first is None else first  # sums of squares around a value lose fewer digits
+            count, total = count + len(rows), total + (rows - first).sum(0)
+            squares = squares + np.square(rows - first).sum(0)
+    if first is None or count < 2:
+        raise DataError(f"{where}: has {count} finite rows: at least 2 are needed to standardise them")
+    deviation = np.sqrt(np.maximum(squares - np.square(total) / count, 0) / (count - 1))
+    return np.asarray(first + total / count, np.float32), np.where(deviation > 0, deviation, 1.0).astype(np.float32)
 
 
 def _taken(array: np.ndarray, rows: np.ndarray) -> np.ndarray:

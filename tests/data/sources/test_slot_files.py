@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pickle
+import sys
 import tracemalloc
 
 import numpy as np
@@ -16,10 +17,11 @@ from cjepa_jax.data import bench, slot_files
 from cjepa_jax.data.formats import array_pickle
 from cjepa_jax.data.kinds.slots import SlotMap
 from cjepa_jax.data.pipeline import Loader
-from cjepa_jax.data.sources.slot_files import SlotFiles, opened
+from cjepa_jax.data.sources.slot_files import SlotFiles, opened, spread
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import slots as masks
 from configs.slots import clevrer
+from tests import running
 
 LENGTHS = {"train": {"0_pixels.mp4": 9, "1_pixels.mp4": 4, "2_pixels.mp4": 12}, "val": {"3_pixels.mp4": 8}}
 
@@ -62,6 +64,14 @@ def test_pickles_of_every_protocol_are_converted(protocol, dtype, tmp_path):
         slot_files.convert({"slots": tmp_path / "x.pkl"}, tmp_path / "out")
 
 
+def test_the_command_converts_and_refuses_in_one_line(tmp_path):
+    path = dump(tmp_path, arrays((3, 4)))
+    argv = [sys.executable, "-m", "cjepa_jax.data.slot_files", f"--slots={path}", f"--out={tmp_path / 'out'}"]
+    out, _ = running.run(argv)
+    assert "split train, 3 videos, 25 frames" in out and "split val, 1 videos, 8 frames" in out
+    assert "holds slots already" in running.error(argv, 2)
+
+
 def test_windows_are_the_published_ones_with_their_actions(folder):
     root, slots, actions, proprio = folder
     source = SlotFiles("train", str(root), frames=3, skip=2)
@@ -88,6 +98,33 @@ def test_windows_are_the_published_ones_with_their_actions(folder):
         source[11]
     made = SlotMap(source, lambda *a, **k: masks.draw(*a, history=2, **k), 1, 1, 8, 3, "none", 0, frames=3)(0, 0)
     assert made["video"].shape == (3, 1, 3, 4) and made["actions"].shape == (3, 4)
+
+
+def test_the_agents_arrays_are_standardised_by_those_of_training(folder):
+    """By NumPy's mean and deviation (of all rows less one) over the training frames, in other splits too."""
+    root, _, actions, proprio = folder
+    for split, name in (("train", "2_pixels.mp4"), ("eval", "3_pixels.mp4")):
+        source = SlotFiles(split, str(root), frames=3, skip=2, standardise=True)
+        scene = source[len(source) - 1]
+        for key, arrays_, every in (("actions", actions, slice(-6, None)), ("proprio", proprio, slice(-6, None, 2))):
+            known = np.concatenate(list(arrays_["train"].values()))
+            own = arrays_["train" if split == "train" else "val"][name][every]
+            wanted = (own - known.mean(0)) / known.std(0, ddof=1)
+            np.testing.assert_allclose(scene[key], wanted.reshape(3, -1), atol=1e-5)
+    alone = SlotFiles("eval", str(root), frames=3)
+    np.testing.assert_array_equal(alone[0]["actions"], actions["val"]["3_pixels.mp4"][:3])
+    with pytest.raises(ConfigError, match="data.options.standardise is 1: must be True or False"):
+        SlotFiles("train", str(root), frames=3, standardise=1)
+
+
+def test_a_number_that_never_changes_is_only_centred_and_one_row_is_too_few():
+    rows = np.stack([np.arange(5.0), np.full(5, 1e6), [0, np.nan, 2, 3, 4]], 1).astype(np.float32)
+    mean, deviation = spread(rows, [0, 3], [3, 2], "x.npy")
+    left = rows[[0, 2, 3, 4]].astype(float)  # rows with a number that is not finite do not count
+    np.testing.assert_allclose(mean, left.mean(0))
+    np.testing.assert_allclose(deviation, [left[:, 0].std(ddof=1), 1, left[:, 2].std(ddof=1)], rtol=1e-6)
+    with pytest.raises(DataError, match="^x.npy: has 1 finite rows: at least 2 are needed to standardise them$"):
+        spread(rows, [0], [2], "x.npy")
 
 
 def test_128_frames_have_the_published_number_of_windows(tmp_path):

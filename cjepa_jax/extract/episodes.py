@@ -1,0 +1,65 @@
+"""Episodes of one HDF5 file in stable-worldmodel's layout, as videos whose slots are extracted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cjepa_jax.data import slot_writer
+from cjepa_jax.data.formats import episode_file
+from cjepa_jax.data.formats.resize import resize
+from cjepa_jax.data.slot_writer import Videos
+from cjepa_jax.data.sources.episode_file import splits_of
+from cjepa_jax.host import door
+
+HELD = 0.1  # the last episodes, which the splits eval and test divide, as in data/sources/episode_file.py
+READ = 16  # frames that are read at a time
+
+
+class Episode(NamedTuple):
+    """Where an episode is: its split and name, its first frame in the file, and its number of frames."""
+
+    split: str
+    name: str
+    first: int
+    length: int
+
+
+def of_file(path: Path) -> list[Episode]:
+    """The file's episodes, split by split. Raises DataError for another file, ConfigError without h5py."""
+    index = episode_file.index(path)
+    return [
+        Episode(split, str(e), int(index.offsets[e]), int(index.lengths[e]))
+        for split, own in splits_of(len(index.lengths), HELD).items()
+        for e in own
+    ]
+
+
+def frames(path: Path, episode: Episode, size: int) -> Iterator[np.ndarray]:
+    """The frames one by one, uint8 [size, size, 3], without regard to their shape. Raises DataError."""
+    for start in range(0, episode.length, READ):
+        count = min(READ, episode.length - start)
+        found = episode_file.read(path, episode.first + start, count, 1, ())
+        yield from (resize(frame, (size, size)) for frame in found[episode_file.PIXELS])
+
+
+def write_agent(path: Path, out: Path, videos: Videos) -> None:
+    """Writes actions.npy, and proprio.npy if the file has that column, for the videos of a folder of slots.
+
+    Frame by frame as the slots. The action of an episode's last frame, which leads nowhere, is 0. Raises DataError.
+    """
+    columns = {"actions": episode_file.ACTION}
+    columns |= {"proprio": "proprio"} if "proprio" in episode_file.index(path).columns else {}
+    known = {(episode.split, episode.name): episode for episode in of_file(path)}
+    order = sorted((start, known[split, name]) for split, own in videos.items() for name, (start, _) in own.items())
+    for name, column in columns.items():
+        with episode_file.opened(path) as file, door.replacing(out / f"{name}.npy") as to:
+            width, total = episode_file.column(file, column, path).shape[1], sum(one.length for _, one in order)
+            to.write(slot_writer.head([total, width]))
+            for _, one in order:
+                rows = episode_file.rows(file, column, path, range(one.first, one.first + one.length))
+                rows = np.ascontiguousarray(rows, np.float32)
+                if name == "actions":
+                    rows[-1] = 0
+                to.write(rows.tobytes())
