@@ -11,7 +11,7 @@ errors. Different: a small ViT (there ResNet-18), and the clip's last frame as t
 Episodes are 200 of the world's scripted expert, with noise. 195 of them end at the expert's goal. In Push-T, in clips
 of 24 frames, 60 of 100 do. A goal image is the clip's last frame in each case (hindsight).
 
-    --config.objective.latent_weight=0 --config.train.steps=3506     a control of equal compute: the actions alone
+    --config.objective.latent_weight=0 --config.train.steps=4771     a control of equal compute: the actions alone
     --config.data.source=cjepa_jax.data.worlds.acting:Push --config.data.options="{'policy': 'episode'}" \
         --config.data.frames=24     Push-T
 """
@@ -24,7 +24,7 @@ from cjepa_jax.configs import clips
 def get_config():
     config = clips.get_config().copy_and_resolve_references().unlock()
     config.train.batch = 32
-    config.train.steps = 1500
+    config.train.steps = 2000
     config.data.source = "cjepa_jax.data.worlds.acting:Rooms"
     config.data.options = ConfigDict(dict(policy="any", wall=(0.5, 0.5), door=(0.5, 0.5)))
     config.data.size = 32
@@ -36,7 +36,10 @@ def get_config():
     config.objective = ConfigDict(
         dict(
             type="cjepa_jax.objectives.act:Act",
-            encoder=ConfigDict(dict(variant="Mu/16", tubelet=1, depth=2)),
+            encoder=ConfigDict(
+                # The mean is the ground's colour, so that the dot is not a small part of a token.
+                dict(variant="Mu/8", tubelet=1, depth=2, mean=(0.925, 0.918, 0.886), std=(0.25, 0.25, 0.25))
+            ),
             context=ConfigDict(dict(depth=1)),
             predictor=ConfigDict(dict(depth=2, width=48, heads=4)),
             decoder=ConfigDict(dict(depth=2, width=48, heads=4)),
