@@ -276,8 +276,8 @@ SLOTS = (
         "cjepa_jax/weights/slots.py",
         ("return np.ascontiguousarray(array.T)", "return array", SAME),
         (
-            'if name == "norm1"',
-            'if name == "none"',
+            'if "norm1" in predictor',
+            'if "none" in predictor',
             f"{PREDICTOR}the_published_size_has_the_published_number_of_parameters",
         ),
     ),
