@@ -98,7 +98,7 @@ def model(auxiliary=("proprio", "action")):
     fields = dict.fromkeys(Batch.__dataclass_fields__) | arrays
     fields |= {"object_patches": patches, "object_valid": patches.any(-1), "removed": np.zeros((4, 3), bool)}
     batch = Batch(**fields | {"context": context, "valid": np.ones(4, bool)})
-    return objective, objective.init(jax.random.key(0), batch)[0], batch
+    return objective, jax.jit(objective.init)(jax.random.key(0), batch)[0], batch
 
 
 @pytest.mark.parametrize("auxiliary", [("action",), ("proprio", "action")])
