@@ -108,7 +108,7 @@ def pytest_collection_finish():
     """What is imported by now stays: looking through it again and again takes a tenth of the time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(500_000, 10, 10)
 
 
 def pytest_collection_modifyitems(config, items):

@@ -210,7 +210,7 @@ if __name__ == "__main__":
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # looking through what a command makes takes a twentieth of its time
+    gc.set_threshold(500_000, 10, 10)  # looking through what a command makes takes a twentieth of its time
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = serve(listening)

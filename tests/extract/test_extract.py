@@ -92,7 +92,7 @@ def test_savis_slots_frame_by_frame_are_those_of_a_clip(tmp_path):
     save_file({name: np.asarray(array, np.float32) for name, array in state.items()}, tmp_path / "savi.safetensors")
     found, config = encoders.of(str(tmp_path / "savi.safetensors"), **FLAGS)
     clip = frames(5, 16)
-    wanted = model.apply({"params": weights.params}, clip[None].astype(np.float32) / 127.5 - 1)["slots"][0]
+    wanted = jax.jit(model.apply)({"params": weights.params}, clip[None].astype(np.float32) / 127.5 - 1)["slots"][0]
     assert config is None and found.size == 16
     np.testing.assert_allclose(found.encode(iter(clip), 0), wanted, atol=1e-5)
     drawn, _ = encoders.of(str(tmp_path / "savi.safetensors"), **FLAGS | {"noise": True})
@@ -112,10 +112,10 @@ def test_videosaurs_slots_are_those_of_its_features_from_either_image_encoder(tm
     given = FLAGS | {"backbone": "" if inside else str(tmp_path / "dino")}
     found, _ = encoders.of(str(tmp_path / "saur.safetensors"), **given)
     clip = frames(11, 24)  # more than are encoded together
-    features = network.apply({"params": weights}, clip[:, None].astype(np.float32))[None]
+    features = jax.jit(network.apply)({"params": weights}, clip[:, None].astype(np.float32))[None]
     model = dataclasses.replace(model, slots=model.slots if fixed else 7)
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(3), 2), (1, model.slots, 16))
-    wanted = model.apply({"params": params}, features, None if fixed else noise)["slots"][0]
+    wanted = jax.jit(model.apply)({"params": params}, features, None if fixed else noise)["slots"][0]
     assert found.size == 24
     np.testing.assert_allclose(found.encode(clip, 2), wanted, atol=2e-5)
 
@@ -124,7 +124,7 @@ def test_a_folder_of_dinov2_gives_its_features(tmp_path):
     network, weights, _ = image_encoder(tmp_path / "dino")
     found, _ = encoders.of(str(tmp_path / "dino"), **FLAGS | {"size": 40})
     clip = frames(9, 40)
-    wanted = network.apply({"params": weights}, clip[:, None].astype(np.float32))
+    wanted = jax.jit(network.apply)({"params": weights}, clip[:, None].astype(np.float32))
     np.testing.assert_allclose(found.encode(clip, 0), wanted, atol=2e-5)
     assert found.encode(clip, 0).shape == (9, 25, WIDTH)
 

@@ -249,7 +249,7 @@ def test_an_export_is_evaluated_beside_random_networks_of_its_size(tmp_path):
     assert (model.about["step"], model.about["seed"]) == (7, 5)
     equal(model.state.params, {name: found.params[name] for name in ("encoder", "predictor")})
     video = np.random.default_rng(0).integers(0, 256, (3, 2, 32, 32, 3)).astype(np.uint8)
-    direct = Encoder(**found.encoder).apply({"params": found.params["encoder"]}, video)
+    direct = jax.jit(Encoder(**found.encoder).apply)({"params": found.params["encoder"]}, video)
     np.testing.assert_allclose(model.trained(4).encode(video), direct, atol=2e-5)
     other = model.random(0, 4).encode(video)
     assert other.shape == direct.shape and not np.allclose(other, direct, atol=0.1)

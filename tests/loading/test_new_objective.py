@@ -113,7 +113,7 @@ def test_only_with_trust(place):
 
 def test_it_is_loaded_exported_and_loaded_again_without_its_code(place, tmp_path):
     found = cjepa_jax.load(place / "Grey", trust=NAME)
-    tokens = Encoder(**found.pretrained.encoder).apply({"params": state("Grey").params["encoder"]}, video())
+    tokens = jax.jit(Encoder(**found.pretrained.encoder).apply)({"params": state("Grey").params["encoder"]}, video())
     np.testing.assert_allclose(found.encode(video()), tokens, atol=1e-5)
     assert found.info["parts"] == ("encoder",)
     assert export.main([f"--checkpoint={place / 'Grey'}", f"--out={tmp_path / 'out'}", f"--trust={NAME}"]) == 0
@@ -160,6 +160,6 @@ def test_keys_that_no_encoder_has_are_refused(place, tmp_path):
 def test_it_is_evaluated(place):
     own = configured()
     model = Restored.of(own, str(place / "Grey"))
-    tokens = Encoder(**own.objective.encoder).apply({"params": state("Grey").params["encoder"]}, video())
+    tokens = jax.jit(Encoder(**own.objective.encoder).apply)({"params": state("Grey").params["encoder"]}, video())
     np.testing.assert_allclose(model.trained(2).encode(video()), tokens, atol=1e-5)
     assert model.about["step"] == 2

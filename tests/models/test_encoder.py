@@ -299,7 +299,7 @@ def test_rows_of_one_scene_each_reach_a_gpu_as_lengths(monkeypatch, packed):
     """cuDNN itself needs a GPU. Here XLA computes what it is asked for."""
     video, params, keep = setup("image")
     laid_out = lay_out(keep, 1, (2, 32) if packed else keep.shape)
-    wanted = make().apply({"params": params}, video, Rows(*laid_out))
+    wanted = apply()(params, video, Rows(*laid_out))
     batch = batch_of(dict.fromkeys(NAMES) | {"context": keep, "rows": dict(zip(ROW, laid_out, strict=True))})
     asked = []
 
@@ -310,6 +310,6 @@ def test_rows_of_one_scene_each_reach_a_gpu_as_lengths(monkeypatch, packed):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setitem(attention.KERNELS, "cudnn", kernel)
     with attention.only("cudnn"):
-        found = make().apply({"params": params}, video, batch.rows)
+        found = jax.jit(make().apply)({"params": params}, video, batch.rows)
     assert set(asked) == {2 if packed else 1} and batch.rows.alone != packed
     np.testing.assert_allclose(found, wanted, atol=2e-5)

@@ -91,7 +91,7 @@ def test_a_table_starts_as_the_sincos_codes_of_its_grid_and_has_no_gradient():
     video = setup("video")[0]
     gradient = jax.jit(jax.grad(lambda p: (module.apply({"params": p}, video)[0] ** 2).sum()))(params)
     assert gradient["projection"]["kernel"].any() and not gradient["positions"].any()
-    found, wanted = module.apply({"params": params}, video)[0], plain.apply({"params": others}, video)[0]
+    found, wanted = (jax.jit(m.apply)({"params": p}, video)[0] for m, p in ((module, params), (plain, others)))
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(params.pop("positions"), sincos((2, 2, 4), 12))
     jax.tree.map(np.testing.assert_array_equal, params, others)
@@ -106,7 +106,8 @@ def test_a_table_without_a_grid_is_refused():
 def test_an_image_is_a_still_tubelet_to_the_parameters_of_clips(options):
     module, params = tokenizer(**options)
     image = setup("video")[0][:, :1]
-    found, clip = (module.apply({"params": params}, x)[0] for x in (image, np.repeat(image, 2, axis=1)))
+    apply = jax.jit(module.apply)
+    found, clip = (apply({"params": params}, x)[0] for x in (image, np.repeat(image, 2, axis=1)))
     assert found.shape == (B, 8, 12)
     np.testing.assert_allclose(found, clip, atol=2e-6)
     params = jax.eval_shape(test_encoder.make(**options).init, jax.random.key(0), setup("video")[0])

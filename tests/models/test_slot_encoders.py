@@ -185,7 +185,7 @@ def test_slotcontrasts_decoder_is_a_softmax_over_slots_of_an_mlp_at_every_place(
     state = slotcontrast()
     found = saur_weights.read(state)
     features = np.random.default_rng(1).standard_normal((2, 3, 16, 12)).astype(np.float32)
-    out = VideoSaur(**found.sizes).apply({"params": found.params}, features)
+    out = jax.jit(VideoSaur(**found.sizes).apply)({"params": found.params}, features)
     slots = np.asarray(out["slots"], np.float64)  # [B, T, K, S]
     x = slots[..., None, :] + state["decoder.module.pos_emb"][0, 0]
     for i in (0, 2, 4):

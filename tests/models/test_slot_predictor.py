@@ -161,7 +161,7 @@ def test_dropout_acts_in_training_only_and_wrong_sizes_are_refused():
     x, visible = numbers["x"], visible_of(numbers["x"], history, numbers["masked"])
     call = jax.jit(lambda key: model.apply({"params": params}, x, visible, None, True, rngs={"dropout": key})[0])
     assert np.abs(call(jax.random.key(0)) - call(jax.random.key(1))).max() > 0.01
-    np.testing.assert_allclose(model.apply({"params": params}, x, visible)[0], numbers["output"], atol=5e-6)
+    np.testing.assert_allclose(jax.jit(model.apply)({"params": params}, x, visible)[0], numbers["output"], atol=5e-6)
     with pytest.raises(
         ConfigError, match=r"^objective.slot_predictor.heads = 5: must divide the width of the slots, 32"
     ):

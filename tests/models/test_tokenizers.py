@@ -20,7 +20,7 @@ def test_tokens_match_loops(frames, tubelet):
     video = np.random.default_rng(0).integers(0, 256, (2, frames, 8, 12, 3), np.uint8)
     module = tokenizers.Tokenizer(patch, tubelet, width)
     params = jax.jit(module.init)(jax.random.key(0), video)["params"]
-    out, _ = module.apply({"params": params}, video)
+    out, _ = jax.jit(module.apply)({"params": params}, video)
     times, rows, cols = grid = tokenizers.grid(video.shape, patch, tubelet)
     depth = 1 if frames == 1 else tubelet
     assert grid == (frames // depth, 2, 3) and out.shape == (2, times * rows * cols, width)

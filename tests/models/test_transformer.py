@@ -44,7 +44,7 @@ def test_a_fresh_condition_changes_no_bit_and_a_learned_one_follows_its_formula(
     same = {"scale": norm["scale"] * 1.25, "bias": norm["bias"] * 1.25 + 0.5}
     plainly = params | {"blocks": params["blocks"] | {"norm1": same}}
     out = apply({"params": both}, X, condition=told)
-    np.testing.assert_allclose(out, Stack(depth=2, heads=2).apply({"params": plainly}, X), atol=1e-5)
+    np.testing.assert_allclose(out, jax.jit(Stack(depth=2, heads=2).apply)({"params": plainly}, X), atol=1e-5)
     if condition == "adaln":  # gates of -1: nothing is added to x
         bias[:, 0], bias[:, 1], bias[:, 2], bias[:, 5] = 0, 0, -1, -1
         both["blocks"] = both["blocks"] | {"modulation_bias": bias.reshape(2, -1)}
@@ -95,7 +95,7 @@ def test_levels_are_the_outputs_of_blocks_side_by_side_each_with_its_norm():
     assert out.shape == (2, 6, 16)
     np.testing.assert_allclose(out[..., 8:], wanted, atol=1e-6)
     first = jax.tree.map(lambda x: x[:1], params["blocks"])
-    one = Stack(depth=1, heads=2).apply({"params": {"blocks": first, "norm": params["norm"]}}, X)
+    one = jax.jit(Stack(depth=1, heads=2).apply)({"params": {"blocks": first, "norm": params["norm"]}}, X)
     np.testing.assert_allclose(out[..., :8], one, atol=1e-6)
 
 

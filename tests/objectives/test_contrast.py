@@ -45,7 +45,7 @@ def test_simclr_normalises_both_views_together_and_vicreg_each_alone():
     shifted = pooled + np.array([3.0, 0.0], np.float32)[:, None]
     for kind, same in ((SimClr, False), (VicReg, True)):
         objective = kind(**SMALL | {"projector": {"hidden": (24,), "out": 8, "norm": "batch"}})
-        params, _, extra = objective.init(jax.random.key(0), as_batch(scenes.batch(range(2))))
+        params, _, extra = jax.jit(objective.init)(jax.random.key(0), as_batch(scenes.batch(range(2))))
         project = jax.jit(objective.project)
         own = params["projector"], extra["batch_stats"]["projector"]
         one, other = (project(*own, x, valid)[0][valid] for x in (pooled, shifted))

@@ -99,7 +99,7 @@ def given(graph):
 def step(graph):
     """(objective, its fresh state, loss and gradient of the whole batch)."""
     objective = dataclasses.replace(CTT, graph=graph)
-    state = objective.init(jax.random.key(0), given(graph))
+    state = jax.jit(objective.init)(jax.random.key(0), given(graph))
     whole = jax.jit(functools.partial(microbatch.loss_and_grad(objective, 1, None), key=jax.random.key(0), step=0))
     return objective, state, whole
 
@@ -166,7 +166,7 @@ def test_planted_effects_are_found_by_the_quantile_of_pairs_that_cannot_interact
 
 def test_the_threshold_of_unlinked_pairs_is_their_quantile_and_needs_a_graph():
     objective = dataclasses.replace(CTT, graph="effects", quantile_of="unlinked")
-    state, scenes = objective.init(jax.random.key(0), given("effects")), given("effects")
+    state, scenes = jax.jit(objective.init)(jax.random.key(0), given("effects")), given("effects")
 
     @jax.jit
     def once(params, target, extra):
@@ -195,7 +195,8 @@ def test_slices_give_the_loss_and_the_gradient_of_the_whole_batch():
 
 def test_slices_find_the_same_unlinked_pairs_as_the_whole_batch():
     objective = dataclasses.replace(CTT, graph="effects", quantile_of="unlinked")
-    state, scenes, key = objective.init(jax.random.key(0), given("effects")), given("effects"), jax.random.key(0)
+    scenes, key = given("effects"), jax.random.key(0)
+    state = jax.jit(objective.init)(key, scenes)
     contacts = np.random.default_rng(0).random(scenes.graph.shape) < 0.15  # other ones in each scene
     scenes = dataclasses.replace(scenes, graph=jnp.asarray(contacts))
 
@@ -273,7 +274,7 @@ def test_the_second_step_is_not_given_what_the_first_one_did_not_see(auxiliary):
     agent = jax.random.normal(jax.random.key(1), (8, 5, 2)) if auxiliary else None
     seen = batch().context & (jnp.arange(20) < 4 * history)
     scene = dataclasses.replace(batch(), actions=agent, proprio=agent, context=seen)
-    weights = objective.init(jax.random.key(0), scene)[0]
+    weights = jax.jit(objective.init)(jax.random.key(0), scene)[0]
 
     @jax.jit
     def moved(tokens, action):

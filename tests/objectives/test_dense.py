@@ -202,7 +202,7 @@ def test_images_add_the_loss_of_one_frame_of_each_clip():
     video = np.random.default_rng(1).integers(0, 256, (2, 4, 32, 32, 3), np.uint8)
     context = np.random.default_rng(2).random((2, 32)) < 0.5
     batch = batch_of(video, context, ~context)
-    params, target, _ = objective.init(jax.random.key(0), batch)
+    params, target, _ = jax.jit(objective.init)(jax.random.key(0), batch)
     terms, stats = jax.jit(objective.per_example_terms)(params, target, {}, batch, jax.random.key(3))
     frame = np.asarray(jax.random.randint(jax.random.key(3), (2,), 0, 4))
     plane = lambda mask: mask.reshape(2, 2, 16)[np.arange(2), frame // 2]  # noqa: E731

@@ -148,7 +148,7 @@ def test_with_cross_attention_hidden_groups_see_visible_ones_and_no_others():
     rng = np.random.default_rng(0)
     tokens, centres = rng.normal(size=(2, 6, 8)).astype(np.float32), rng.normal(size=(2, 6, 3)).astype(np.float32)
     context, hidden = np.array([[1, 1, 0, 0, 0, 0]] * 2, bool), np.array([[0, 0, 1, 1, 0, 0]] * 2, bool)
-    params = predictor.init(jax.random.key(0), tokens, centres, context, hidden)
+    params = jax.jit(predictor.init)(jax.random.key(0), tokens, centres, context, hidden)
     params = jax.tree.map(lambda x: x + 0.3 * rng.normal(size=x.shape), params)
     apply = jax.jit(predictor.apply)
     found = np.asarray(apply(params, tokens, centres, context, hidden))[:, 2:4]

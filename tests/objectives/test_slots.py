@@ -87,7 +87,7 @@ def test_auxiliary_tokens_are_seen_in_the_history_only():
     rng = np.random.default_rng(1)
     actions, proprio = rng.normal(size=(8, 5, 6)), rng.normal(size=(8, 5, 3))
     given = dataclasses.replace(batch(), actions=jnp.asarray(actions), proprio=jnp.asarray(proprio))
-    fresh = objective.init(jax.random.key(0), given)[0]
+    fresh = jax.jit(objective.init)(jax.random.key(0), given)[0]
     assert set(fresh) == {"predictor", "action", "proprio"}
 
     @jax.jit

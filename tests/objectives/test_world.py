@@ -235,7 +235,7 @@ def test_vjepa2_ac_gives_the_public_codes_losses_predictions_and_gradients():
         close(found, teacher[:, t - 1])
     first = np.concatenate([h[:, :1], teacher[:, :1]], axis=1)
     close(predict(first, arrays["actions"][:, :2], arrays["states"][:, :2]), arrays["z_ar"].reshape(2, 2, 16, 24)[:, 1])
-    raw = objective.networks["predictor"].apply(
+    raw = jax.jit(objective.networks["predictor"].apply)(
         {"params": params}, h[:, :3], arrays["actions"], arrays["states"][:, :3]
     )
     close(raw.reshape(2, 48, 24), arrays["raw"])
@@ -344,7 +344,7 @@ def test_a_rollout_starts_from_the_given_true_frames():
         objective = Shown(**SMALL | dict(projector={}, sigreg_weight=0.0) | more, steps=10)
         batch = batch_of(frames, np.zeros((2, 6, 1), np.float32))
         params = {"predictor": {}}
-        loss = objective.loss(params, {}, {"batch_stats": {}}, batch, jax.random.key(0), 0)[1][0]
+        loss = jax.jit(objective.loss)(params, {}, {"batch_stats": {}}, batch, jax.random.key(0), 0)[1][0]
         errors[given] = float(loss["loss/rollout"])
     # One frame: no motion is known, so the frame is repeated. The error of step k is the mean of (k v)^2.
     still = np.mean([k**2 for k in (1, 2, 3)]) * np.mean(np.square([1.0, -2.0, 0.5, 3.0]))
@@ -385,6 +385,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_and_reaches_every_parameter()
     (total, (metrics, following)), (gradient, of_target) = loss(
         params, target, extra, small_batch(), jax.random.key(1), 0
     )
+    gradient, of_target, following = jax.device_get((gradient, of_target, following))
     names = ("teacher", "rollout", "sigreg", "variance", "covariance", "similarity", "inverse")
     logged = {name: f"loss/{'epps_pulley' if name == 'sigreg' else name}" for name in names}
     terms = {name: float(metrics[key]) for name, key in logged.items()}
@@ -398,7 +399,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms_and_reaches_every_parameter()
     assert all(leaf.any() for name in ("encoder", "projector", "inverse") for leaf in jax.tree.leaves(gradient[name]))
     assert jax.tree.structure(following) == jax.tree.structure(extra)
     assert jax.tree.leaves(following)[0].any()
-    moved = objective.next_target(params, jax.tree.map(jnp.zeros_like, target), 0)
+    moved = jax.jit(objective.next_target)(params, jax.tree.map(np.zeros_like, target), 0)
     np.testing.assert_allclose(
         moved["projector"]["out"]["kernel"], 0.004 * params["projector"]["out"]["kernel"], rtol=1e-4
     )
@@ -421,7 +422,7 @@ def test_a_frame_has_the_same_latent_alone_and_in_a_clip_and_a_prediction_uses_t
     batch = small_batch()
     latents = jax.jit(objective.latents)
     z = latents(params | extra, batch.video)
-    assert z.shape == (6, 4, 6) == objective.encode(params | extra, batch.video).shape
+    assert z.shape == (6, 4, 6) == jax.jit(objective.encode)(params | extra, batch.video).shape
     for t in range(4):
         np.testing.assert_allclose(latents(params | extra, batch.video[:, t : t + 1])[:, 0], z[:, t], atol=1e-5)
     predict = jax.jit(objective.predict)

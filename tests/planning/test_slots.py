@@ -1,6 +1,7 @@
 """Planning with slots: sets that are compared by their best assignment, rollouts of a slot predictor, and memory."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -107,6 +108,7 @@ def test_rollouts_and_costs_of_public_weights_are_the_public_codes():
         np.testing.assert_allclose(cost, golden["cost"][env], rtol=0, atol=2e-6)
 
 
+@functools.cache
 def model(auxiliary=("proprio", "action")):
     """(objective, parameters, batch of SOURCE's scenes): 3 frames are given and 1 predicted."""
     objective = Slots(PREDICTOR, history=3, future=1, steps=10, auxiliary=auxiliary)
@@ -120,16 +122,16 @@ def model(auxiliary=("proprio", "action")):
     fields = dict.fromkeys(Batch.__dataclass_fields__) | arrays
     fields |= {"object_patches": patches, "object_valid": patches.any(-1), "removed": np.zeros((4, 3), bool)}
     batch = Batch(**fields | {"context": context, "valid": np.ones(4, bool)})
-    return objective, objective.init(jax.random.key(0), batch)[0], batch
+    return objective, jax.jit(objective.init)(jax.random.key(0), batch)[0], batch
 
 
 @pytest.mark.parametrize("auxiliary", [("action",), ("proprio", "action")])
 def test_the_next_slots_are_the_trainings_prediction_of_the_future(auxiliary):
     objective, params, batch = model(auxiliary)
-    wanted = objective._pass(params, batch, None).prediction[:, 3]
+    wanted = jax.jit(lambda p, b: objective._pass(p, b, None).prediction)(params, batch)[:, 3]
     slots, present = jnp.asarray(batch.video[:, :3, 0]), jnp.asarray(batch.object_valid)
-    tokens = objective.embedded(params, slots, batch.proprio[:, :3])
-    found = objective.advance(params, tokens, batch.actions[:, :3], present)
+    tokens = jax.jit(objective.embedded)(params, slots, batch.proprio[:, :3])
+    found = jax.jit(objective.advance)(params, tokens, batch.actions[:, :3], present)
     kept = 3 + ("proprio" in auxiliary)
     there = np.concatenate([present, np.ones((4, kept - 3), bool)], 1)[..., None]
     assert not present.all() and found.shape == (4, kept, 16)
@@ -145,9 +147,10 @@ def test_a_rollout_sees_its_own_predictions_and_every_action_in_its_place():
     found = np.asarray(world.predict(params, context, plan))
     assert found.shape == (2, 3, 4, 16)
     tokens, done, there = (np.repeat(np.asarray(leaf)[None], 2, 0) for leaf in context)
+    advance = jax.jit(objective.advance)
     for t in range(3):
         done = np.concatenate([done, plan[:, t, None]], 1)
-        new = np.asarray(objective.advance(params, tokens[:, -3:], done[:, -3:], there))
+        new = np.asarray(advance(params, tokens[:, -3:], done[:, -3:], there))
         np.testing.assert_allclose(found[:, t], new, atol=1e-5)
         tokens = np.concatenate([tokens, new[:, None]], 1)
     goal = world.goal(params, seen)

@@ -49,7 +49,7 @@ def test_every_token_is_transformers(torch, tmp_path, height, width):
         theirs = model(normal(video, found)[:, 0]).last_hidden_state.numpy()
     np.testing.assert_allclose(encode(found, video), theirs[:, 1:], rtol=1e-5, atol=2e-5)
     network, params = Encoder(**found.encoder), {"params": found.params["encoder"]}
-    both = network.apply(params, video, whole=True)
+    both = jax.jit(lambda params: network.apply(params, video, whole=True))(params)
     np.testing.assert_allclose(both, theirs, rtol=1e-5, atol=2e-5)
     assert (found.layout, found.licence, found.predictor) == ("hf-dinov2", "Apache-2.0", None)
     assert found.encoder["position_grid"] == (1, 4, 4) and found.encoder["class_token"]
@@ -190,14 +190,15 @@ def test_a_fresh_scale_multiplies_both_updates():
     plain = {**params, "stack": {**params["stack"], "blocks": dict(params["stack"]["blocks"])}}
     for name in ("scale1", "scale2"):
         del plain["stack"]["blocks"][name]
-    found = network.apply({"params": params}, video)
-    without = Encoder(**WITH_CLASS | {"layer_scale": 0.0}).apply({"params": plain}, video)
+    apply = jax.jit(network.apply)
+    found = apply({"params": params}, video)
+    without = jax.jit(Encoder(**WITH_CLASS | {"layer_scale": 0.0}).apply)({"params": plain}, video)
     np.testing.assert_array_equal(found, without)
     halved = jax.tree.map(lambda x: x, params)
     halved["stack"]["blocks"]["scale1"] = jnp.zeros_like(params["stack"]["blocks"]["scale1"])
     halved["stack"]["blocks"]["scale2"] = jnp.zeros_like(params["stack"]["blocks"]["scale2"])
-    still = network.apply({"params": halved}, video)  # no block moves a token
-    tokens = Encoder(**WITH_CLASS | {"class_token": False, "layer_scale": 0.0, "depth": 2}).apply(
+    still = apply({"params": halved}, video)  # no block moves a token
+    tokens = jax.jit(Encoder(**WITH_CLASS | {"class_token": False, "layer_scale": 0.0, "depth": 2}).apply)(
         {"params": {"tokenizer": params["tokenizer"], "stack": zeros_of(plain["stack"])}}, video
     )
     np.testing.assert_allclose(still, tokens, **CLOSE)

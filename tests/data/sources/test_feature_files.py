@@ -55,12 +55,12 @@ def test_videosaur_trains_on_them_and_its_features_are_those_of_the_file(folder)
     run = experiment.assemble(config(folder[0], rows=3))
     batch = run.example()
     assert batch.video.shape == (8, 3, 3, 2, 8) and batch.video.dtype == np.float32
-    given = run.objective.patches(batch.video)
+    given = jax.jit(run.objective.patches)(batch.video)
     np.testing.assert_array_equal(given, np.asarray(batch.video).reshape(8, 3, 6, 8))
     state = run.init(batch)
     state, metrics = run.step(state, batch)
     assert np.isfinite(metrics["loss"]) and float(metrics["loss/features"]) > 0
-    slots = run.objective.slots(state.params | state.extra, batch.video)["slots"]
+    slots = jax.jit(run.objective.slots)(state.params | state.extra, batch.video)["slots"]
     assert slots.shape == (8, 3, 3, 8)
     jax.block_until_ready(slots)
 
