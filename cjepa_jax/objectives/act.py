@@ -201,7 +201,7 @@ class Act:
 
 
 def _by_inputs(params: Params) -> Params:
-    """The kernels with a deviation of 1 / sqrt(inputs) instead of 0.02.
+    """Kernels drawn from layers.NORMAL, a truncated normal 0.02, as a truncated normal 1 / sqrt(inputs).
 
     In blocks as narrow as these, 0.02 leaves of a query's answer little but the query: the actions became constant.
     """

@@ -11,9 +11,9 @@ errors. Different: a small ViT (there ResNet-18), and the clip's last frame as t
 Episodes are 200 of the world's scripted expert, with noise. 195 of them end at the expert's goal. In Push-T, in clips
 of 24 frames, 60 of 100 do. A goal image is the clip's last frame in each case (hindsight).
 
-    --config.objective.latent_weight=0 --config.train.steps=4771     a control of equal compute: the actions alone
+    --config.objective.latent_weight=0 --config.train.steps=5163     a control of equal compute: the actions alone
     --config.data.source=cjepa_jax.data.worlds.acting:Push --config.data.options="{'policy': 'episode'}" \
-        --config.data.frames=24     Push-T
+        --config.data.frames=24 --config.objective.encoder.mean="(0.98,0.98,0.98)"     Push-T
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +37,7 @@ def get_config():
         dict(
             type="cjepa_jax.objectives.act:Act",
             encoder=ConfigDict(
-                # The mean is the ground's colour, so that the dot is not a small part of a token.
+                # The mean is the colour of the ground of Rooms, which becomes 0. Name another for other pictures.
                 dict(variant="Mu/8", tubelet=1, depth=2, mean=(0.925, 0.918, 0.886), std=(0.25, 0.25, 0.25))
             ),
             context=ConfigDict(dict(depth=1)),

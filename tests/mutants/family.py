@@ -161,6 +161,11 @@ FAMILY = (
     ),
     *of(
         "cjepa_jax/objectives/act.py",
+        (
+            'if name != "encoder"}',
+            'if name == "decoder"}',
+            f"{ACT}kernels_start_by_their_inputs_but_those_of_the_encoder",
+        ),
         ("real = (now < times - 1) &", "real = (now < times) &", TERMS),
         ("real = (now + 1 < times - (self.goal == LAST))", "real = (now + 1 < times)", TERMS),
         ("frames = _take(video, jnp.minimum(now + 1, times - 1))", "frames = _take(video, now)", TERMS),

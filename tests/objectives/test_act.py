@@ -60,6 +60,22 @@ def changed(frame, scene=0):
     return other
 
 
+def test_kernels_start_by_their_inputs_but_those_of_the_encoder():
+    wide = dict(depth=1, width=48, heads=2)
+    objective = Act(
+        **SMALL | dict(encoder=dict(variant="48x1x2x96/8", tubelet=1), predictor=wide, decoder=wide), steps=10
+    )
+    params = jax.jit(objective.init)(jax.random.key(0), batch())[0]
+    assert set(params) == {"encoder", "context", "predictor", "decoder"}
+    found = 0
+    for path, value in jax.tree_util.tree_leaves_with_path(params):
+        if path[-1].key == "kernel" and value.size > 1000:
+            scale = 0.02 if path[0].key == "encoder" else value.shape[-2] ** -0.5
+            assert np.std(value) == pytest.approx(0.88 * scale, rel=0.1), path  # 0.88: what is cut off beyond 2
+            found += path[0].key != "encoder"
+    assert found >= 12
+
+
 def test_both_terms_by_hand():
     """Of a scene that ends within the chunk, one that does not, and a filling. Each action and each frame that counts
     weighs the same. The last frame is the goal and no target. Floors copy the present frame and the goal."""

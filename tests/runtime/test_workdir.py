@@ -115,6 +115,19 @@ def test_a_run_from_before_the_published_samplers_goes_on(tmp_path, name):
         Workdir(tmp_path, config).__enter__()
 
 
+def test_a_run_of_levels_from_before_the_pyramid_goes_on_without_one(tmp_path):
+    config = importlib.import_module("configs.family.hjepa").get_config()
+    old = resolve(config)
+    del old["objective"]["fusion"]
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(ConfigError, match=r"\(objective.fusion: none -> add\)"):
+        Workdir(tmp_path, config).__enter__()
+    config.objective.fusion = "none"
+    with Workdir(tmp_path, config):
+        pass
+
+
 def test_messages_name_the_folder_as_the_user_did(tmp_path):
     for options, name in (({}, "workdir = "), ({"setting": "--out="}, "--out=")):
         with Workdir(tmp_path, **options) as workdir:
