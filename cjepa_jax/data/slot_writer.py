@@ -59,9 +59,7 @@ class SlotWriter:
       folder whose journal does not say its settings.
     """
 
-    def __init__(
-        self, out: Path, settings: Mapping[str, Any] | None = None, versions: Mapping[str, Any] | None = None
-    ):
+    def __init__(self, out: Path, settings: Mapping[str, Any] | None = None, versions: Mapping[str, Any] | None = None):
         self.out, self.videos, self.finished = Path(out), Videos(), False
         self._versions = dict(versions or {})
         self._settings = None if settings is None else json.loads(json.dumps({**settings, **self._versions}))
