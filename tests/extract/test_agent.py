@@ -48,7 +48,7 @@ def given(tmp_path, monkeypatch):
     action = rng.normal(3, 2, (total, 2)).astype(np.float32)
     action[firsts + LENGTHS - 1] = np.nan
     proprio = rng.normal(size=(total, 3)).astype(np.float32)
-    arrays = {"pixels": np.zeros((total, 4, 4, 3), np.uint8), "action": action, "proprio": proprio}
+    arrays = {"pixels": np.zeros((total, 8, 8, 3), np.uint8), "action": action, "proprio": proprio}
     arrays |= {"ep_len": np.array(LENGTHS), "ep_offset": firsts}
     sets = {name: Dataset(array) for name, array in arrays.items()}
 
@@ -85,9 +85,10 @@ def test_both_readers_give_the_same_mean_deviation_and_actions(given, tmp_path):
     path, sets, videos = given
     folder(tmp_path, videos)
     episodes.write_agent(path, tmp_path, videos)
-    action, rows = sets["action"].array, sets["action"].array[~np.isnan(sets["action"].array[:, 0])].astype(float)
+    action = sets["action"].array
+    rows = action[~np.isnan(action[:, 0])].astype(float)
     slots = SlotFiles("train", str(tmp_path), frames=3, standardise=True)
-    pixels = EpisodeFile("train", str(path), frames=3, hop=1, size=4, standardise=True)
+    pixels = EpisodeFile("train", str(path), frames=3, hop=1, size=8, standardise=True)
     for mean, deviation in (slots.spreads["actions"], pixels.spread):
         np.testing.assert_allclose(mean, rows.mean(0), rtol=1e-6)
         np.testing.assert_allclose(deviation, rows.std(0, ddof=1), rtol=1e-6)
