@@ -1,7 +1,7 @@
 """Episodes of one HDF5 file in stable-worldmodel's layout, as videos whose slots are extracted."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ def write_agent(path: Path, out: Path, videos: Videos) -> None:
                 to.write(rows.tobytes())
 
 
-def _pieces(path: Path, column: str, episodes: list[Episode]) -> Iterator[np.ndarray]:
+def _pieces(path: Path, column: str, episodes: list[Episode]) -> Generator[np.ndarray, None, None]:
     """The rows of the episodes one after the other, float32 [n, A]. The caller's errors are not those of the file, as
     they would be inside `opened`. Raises DataError."""
     with episode_file.opened(path) as file:
