@@ -39,7 +39,7 @@ def parser() -> cli.Parser:
     """The command line."""
     flags = cli.Parser(prog="python -m cjepa_jax.data.build", description=__doc__.split("\n")[0], allow_abbrev=False)
     flags.add_argument("--out", type=cli.path_argument, required=True, help="the folder, made if need be")
-    flags.add_argument("--world", help="balls, shadows, ..., or module:Class of your own world")
+    flags.add_argument("--world", help="balls, shadows, ..., nudge, push, rooms, or module:Class of your own world")
     flags.add_argument("--split", default="train", help="which scenes. Default: train")
     flags.add_argument("--count", type=int, help="how many scenes")
     flags.add_argument("--size", type=int, default=64, help="pixels, height = width. Default: 64")

@@ -47,19 +47,22 @@ class SlotWriter:
 
     With `settings` the videos of an unfinished folder are kept on leaving, also by an exception, and `has` says which
     ones there are. They are kept only for the same settings, a dict of JSON values by the names that messages use.
-    Lists are compared item by item. Videos of which the file does not hold what the journal says are dropped on
-    entering, with those after them, and a warning. Without settings (None) nothing is left of an unfinished folder.
+    Lists are compared item by item. So are `versions`, of the same form, but for an unfinished folder alone. Videos of
+    which the file does not hold what the journal says are dropped on entering, with those after them, and a warning.
+    Without settings (None) nothing is left of an unfinished folder.
 
     Attributes:
       finished: whether the folder is complete. On entering: with the same settings. Then nothing is to be written.
 
-    Raises (on entering): ConfigError for a folder of slots that were made with other settings, finished or not, and for
-      one that another process writes. DataError for an unfinished folder whose journal does not say its settings.
+    Raises (on entering): ConfigError for a folder of slots that were made with other settings, finished or not, for an
+      unfinished one of other or unknown versions, and for one that another process writes. DataError for an unfinished
+      folder whose journal does not say its settings.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any] | None = None):
+    def __init__(self, out: Path, settings: Mapping[str, Any] | None = None, versions: Mapping[str, Any] | None = None):
         self.out, self.videos, self.finished = Path(out), Videos(), False
-        self._settings = None if settings is None else json.loads(json.dumps(settings))
+        self._versions = dict(versions or {})
+        self._settings = None if settings is None else json.loads(json.dumps({**settings, **self._versions}))
         self._shape: list[int] = []  # frames so far, K, D
         self._waiting: list[dict[str, Any]] = []  # lines of videos that may not be on the disk yet
 
@@ -160,7 +163,7 @@ class SlotWriter:
         begun, _ = self._read()
         if begun is None or self._settings is None:
             raise ConfigError(f"--out={self.out}: holds slots already")
-        if differ := different(begun, self._settings):
+        if differ := different(self._without_versions(begun), self._without_versions(self._settings)):
             raise ConfigError(f"--out={self.out}: holds slots already, made with {differ}")
         self.finished = True
         return True
@@ -197,14 +200,23 @@ class SlotWriter:
             log.warning("%s: line %d of %s is damaged", self.out, len(entries) + 2, JOURNAL)
         return first["made_with"], entries
 
+    def _without_versions(self, made_with: Any) -> Any:
+        if not isinstance(made_with, dict):
+            return made_with
+        return {name: value for name, value in made_with.items() if name not in self._versions}
+
     def _match(self, begun: Any) -> None:
-        """Raises ConfigError for a folder that was begun with other settings."""
+        """Raises ConfigError for a folder that was begun with other settings or versions."""
         differ = different(begun, self._settings)
         if self._settings is None:
             differ = "another command"
-        if differ:
-            text = f"holds unfinished slots that were begun with {differ}. The command that began them resumes"
-            raise ConfigError(f"--out={self.out}: {text}. To start afresh, name another folder or delete {JOURNAL}")
+        if not differ:
+            return
+        text = f"holds unfinished slots that were begun with {differ}. The command that began them resumes"
+        others = different(self._without_versions(begun), self._without_versions(self._settings))
+        if not others and self._versions.keys() - begun:
+            text = "holds unfinished slots that were written before versions were recorded. They are not resumed"
+        raise ConfigError(f"--out={self.out}: {text}. To start afresh, name another folder or delete {JOURNAL}")
 
     @contextlib.contextmanager
     def _array(self, entries: list[dict[str, Any]]) -> Iterator[BinaryIO]:

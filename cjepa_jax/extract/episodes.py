@@ -1,6 +1,7 @@
 """Episodes of one HDF5 file in stable-worldmodel's layout, as videos whose slots are extracted."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,19 +48,29 @@ def frames(path: Path, episode: Episode, size: int) -> Iterator[np.ndarray]:
 def write_agent(path: Path, out: Path, videos: Videos) -> None:
     """Writes actions.npy, and proprio.npy if the file has that column, for the videos of a folder of slots.
 
-    Frame by frame as the slots. The action of an episode's last frame, which leads nowhere, is 0. Raises DataError.
+    Frame by frame as the slots, with the numbers of the file: the action of an episode's last frame, which leads
+    nowhere, is NaN there. Raises DataError for the file, and OSError where nothing can be written.
     """
     columns = {"actions": episode_file.ACTION}
     columns |= {"proprio": "proprio"} if "proprio" in episode_file.index(path).columns else {}
     known = {(episode.split, episode.name): episode for episode in of_file(path)}
     order = sorted((start, known[split, name]) for split, own in videos.items() for name, (start, _) in own.items())
+    total = sum(one.length for _, one in order)
     for name, column in columns.items():
-        with episode_file.opened(path) as file, door.replacing(out / f"{name}.npy") as to:
-            width, total = episode_file.column(file, column, path).shape[1], sum(one.length for _, one in order)
-            to.write(slot_writer.head([total, width]))
-            for _, one in order:
-                rows = episode_file.rows(file, column, path, range(one.first, one.first + one.length))
-                rows = np.ascontiguousarray(rows, np.float32)
-                if name == "actions":
-                    rows[-1] = 0
+        with (
+            contextlib.closing(_pieces(path, column, [one for _, one in order])) as pieces,
+            door.replacing(out / f"{name}.npy") as to,
+        ):
+            for number, rows in enumerate(pieces):
+                if not number:
+                    to.write(slot_writer.head([total, rows.shape[1]]))
                 to.write(rows.tobytes())
+
+
+def _pieces(path: Path, column: str, episodes: list[Episode]) -> Generator[np.ndarray, None, None]:
+    """The rows of the episodes one after the other, float32 [n, A]. The caller's errors are not those of the file, as
+    they would be inside `opened`. Raises DataError."""
+    with episode_file.opened(path) as file:
+        for one in episodes:
+            for rows in episode_file.pieces(file, column, path, range(one.first, one.first + one.length)):
+                yield np.ascontiguousarray(rows, np.float32)

@@ -72,14 +72,14 @@ class Work:
 
 @contextlib.contextmanager
 def on(out: Path, settings: Mapping[str, Any], total: int) -> Iterator[Work]:
-    """The work on a folder that is made with these settings and versions (see SlotWriter). Raises as SlotWriter.
+    """The work on a folder that is made with these settings and the present versions. Raises as SlotWriter.
 
     Signals are caught inside: before, while an unfinished folder is checked, there is nothing to save.
     """
     import jax  # only after the command line has been checked
 
     versions = {"version of cjepa_jax": __version__, "version of JAX": jax.__version__}
-    with SlotWriter(out, {**settings, **versions}) as writer, Signals() as signals, logging_redirect_tqdm():
+    with SlotWriter(out, settings, versions) as writer, Signals() as signals, logging_redirect_tqdm():
         begun = total if writer.finished else writer.count
         with tqdm(total=total, initial=begun, unit="video", smoothing=0.05, mininterval=1) as bar:
             yield Work(writer, signals, bar, total)

@@ -5,7 +5,7 @@
 `Balls` as slots of true states, 3 frames given and 5 predicted. Every row has the same predictor, and most have the
 same operations. A step with causal terms predicts several times, so those rows have fewer steps. Their terms begin
 after about a third of them. Rows without such terms, with as few steps, are compared with them. That is too few to
-learn much, so each graph also has a row with the steps of the others, for 3 to 6 times their operations. Nothing is
+learn much, so each graph also has a row with the steps of the others, for 2.3 to 5.4 times their operations. Nothing is
 tuned: the rate is that of configs/slots/balls.py, which was chosen on other seeds. The rows with gates and with
 do(remove) differ in more than the terms: gates multiply all attention, and the others see re-simulated scenes.
 """

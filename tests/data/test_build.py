@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from cjepa_jax.data import build
 from cjepa_jax.data.materialise import builders, dataset_spec
 from cjepa_jax.data.sources.records import Records
-from cjepa_jax.data.worlds import Balls
+from cjepa_jax.data.worlds import Balls, acting
 from cjepa_jax.errors import ConfigError, DataError, StorageError
 from cjepa_jax.runtime.workdir import Workdir
 
@@ -60,6 +60,10 @@ def test_files_and_manifest(built):
     assert (spec["world"], spec["split"], spec["count"], spec["size"]) == ("balls", "train", 10, 16)
     assert spec["options"]["boxes"] == Balls().boxes and {"numpy", "opencv", "pymunk"} <= spec["versions"].keys()
     assert spec["fields"]["masks"] == ["bits", [None, 3, 16, 16]]
+
+
+def test_the_help_names_the_worlds_with_actions():
+    assert all(name.lower() in build.parser().format_help() for name in acting.__all__)
 
 
 def test_tfds_reads_the_folder(built):

@@ -23,9 +23,9 @@ def video(i, frames=3):
     return np.random.default_rng(i).standard_normal((frames + i, 2, 4)).astype(np.float32)
 
 
-def write(out, names, settings=SETTINGS, finish=False, stop=None):
+def write(out, names, settings=SETTINGS, finish=False, stop=None, versions=None):
     """Writes those of the videos that are missing. An exception `stop` is raised after them."""
-    with SlotWriter(out, settings) as writer:
+    with SlotWriter(out, settings, versions) as writer:
         if writer.finished:
             return writer
         for i, name in enumerate(names):
@@ -209,6 +209,26 @@ def test_other_settings_are_refused_in_a_line_that_says_what_differs(tmp_path):
     (tmp_path / "slots.jsonl").unlink()
     assert write(tmp_path, "b", SETTINGS | {"--seed": 1}).count == 1
     assert different({"a": [1]}, {"a": [1]}) == ""
+
+
+def test_versions_count_for_unfinished_folders_alone(tmp_path):
+    old, new = {"version of x": "0.1"}, {"version of x": "0.2"}
+    write(tmp_path / "known", "a", versions=old)
+    write(tmp_path / "unknown", "a")
+    known = "were begun with version of x = 0.1, not 0.2. The command that began them resumes"
+    unknown = "were written before versions were recorded. They are not resumed"
+    for name, text in (("known", known), ("unknown", unknown)):
+        with pytest.raises(ConfigError, match=f"unfinished slots that {text}. To start afresh, ") as error:
+            write(tmp_path / name, "ab", versions=new)
+        assert "None" not in str(error.value) and "\n" not in str(error.value)
+        with pytest.raises(ConfigError, match="begun with --seed = 0, not 1"):
+            write(tmp_path / name, "ab", SETTINGS | {"--seed": 1}, versions=new)
+    assert write(tmp_path / "known", "ab", finish=True, versions=old).finished
+    assert write(tmp_path / "unknown", "ab", finish=True).finished
+    for name in ("known", "unknown"):
+        assert write(tmp_path / name, "ab", versions=new).finished
+        with pytest.raises(ConfigError, match="holds slots already, made with --seed = 0, not 1"):
+            write(tmp_path / name, "ab", SETTINGS | {"--seed": 1}, versions=new)
 
 
 def test_without_settings_nothing_is_kept_or_resumed(tmp_path, monkeypatch):

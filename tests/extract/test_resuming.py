@@ -147,6 +147,9 @@ def test_a_signal_keeps_the_finished_videos_and_a_changed_command_is_refused(tmp
     seen.clear()
     assert command.main([*flags, out]) == 0
     assert seen == ["1.avi", "2.avi"] and same(tmp_path / "out", tmp_path / "whole")
+    monkeypatch.setattr(work, "__version__", "0.0.1")
+    capsys.readouterr()
+    assert command.main([*flags, out]) == 0 and "done already" in capsys.readouterr().out  # after an upgrade
 
 
 def test_rollouts_resume_with_the_same_bits(files, tmp_path, monkeypatch):  # noqa: F811

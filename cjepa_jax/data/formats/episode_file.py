@@ -38,7 +38,8 @@ COMPRESSION = DEFLATE, BLOSC
 PLUGINS = 256  # filters from this number on are not part of HDF5
 CHECKSUM = 4  # bytes that a filter may append to a chunk before it is compressed
 EXTRA = 4096  # bytes by which a chunk may be larger than twice what it unpacks to
-BLOCK = 1 << 16  # rows that are read at a time
+BLOCK = 1 << 16  # most rows of a column that are read at a time
+VALUES = 1 << 22  # and most numbers, unless one row has more
 BLOSC_HEADER = 16  # bytes of a chunk, of which 4 to 7 are the size that it unpacks to
 
 
@@ -121,6 +122,14 @@ def rows(file: Any, name: str, path: str | os.PathLike, taken: range) -> np.ndar
                 if stored is None or (not skipped >> place & 1 and _unpacked(stored, how, whole) > whole):
                     raise DataError(f"{path}: a chunk of {name} unpacks to more than its {whole - CHECKSUM} bytes")
     return dataset[taken.start : taken.stop : taken.step]
+
+
+def pieces(file: Any, name: str, path: str | os.PathLike, taken: range) -> Iterator[np.ndarray]:
+    """These rows one after the other, at most BLOCK rows and VALUES numbers in an array. Raises as `rows`."""
+    width = math.prod(column(file, name, path).shape[1:])
+    step = min(BLOCK, max(VALUES // max(width, 1), 1))
+    for start in range(0, len(taken), step):
+        yield rows(file, name, path, taken[start : start + step])
 
 
 def _filters(dataset: Any) -> list[int]:
@@ -207,9 +216,8 @@ def spread(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """
     count, total, first, squares = 0, 0.0, None, 0.0
     with opened(path) as file:
-        frames = len(column(file, ACTION, path))
-        for start in range(0, frames, BLOCK):
-            part = rows(file, ACTION, path, range(start, min(start + BLOCK, frames))).astype(np.float64)
+        for part in pieces(file, ACTION, path, range(len(column(file, ACTION, path)))):
+            part = part.astype(np.float64)
             part = part[np.isfinite(part).all(1)]
             if not len(part):
                 continue

@@ -103,7 +103,7 @@ class Records:
         return scene
 
     def intervene(self, i: int, removed: np.ndarray) -> np.ndarray:
-        """The video of scene i under do(remove), uint8 [T,H,W,3].
+        """The video of scene i under do(remove), uint8 [T,H,W,C].
 
         Raises: IndexError, DataError. DataError also if the installed packages do not reproduce the stored scenes to
         the bit.
@@ -256,12 +256,12 @@ def open_files(path: str, spec: str, world: str) -> Files:
 
 
 def cut(value: np.ndarray, name: str, frames: int) -> np.ndarray:
-    """The first frames of a video [T,H,W,3] or of masks [K,T,H,W]."""
+    """The first frames of a video [T,H,W,C] or of masks [K,T,H,W]."""
     return value[:frames] if name == "video" else value[:, :frames]
 
 
 def shrink(value: np.ndarray, size: int) -> np.ndarray:
-    """A square video uint8 [T,S,S,3] (by area) or masks bool [K,T,S,S] (nearest) at size x size."""
+    """A square video uint8 [T,S,S,C] (by area) or masks bool [K,T,S,S] (nearest) at size x size."""
     if value.dtype == bool:
         places = ((np.arange(size) + 0.5) * value.shape[-1] / size).astype(int)
         return value[..., places[:, None], places]

@@ -30,7 +30,8 @@ class SlotFiles:
 
     A video of F frames has (F - skip T) // stride + 1 windows. With stride 1 these are the published ones: a window
     takes skip x T frames, of which the last skip - 1 are not seen. The actions of a step are those of its `skip`
-    frames, one after the other [T, skip x A]. Nothing says which slots are empty, so all are present.
+    frames, one after the other [T, skip x A]. The action of a video's last frame leads nowhere: where it is NaN, it is
+    given as 0 and does not count for `standardise`. Nothing says which slots are empty, so all are present.
 
     Args:
       split: "train", "eval" (or "val"), "test", as the folder names them. path: the folder. frames: T.
@@ -51,6 +52,7 @@ class SlotFiles:
     stride: int = 1
     standardise: bool = False
     starts: np.ndarray = field(init=False, repr=False, compare=False)  # first frame of each video
+    lasts: np.ndarray = field(init=False, repr=False, compare=False)  # last frame of each video
     before: np.ndarray = field(init=False, repr=False, compare=False)  # windows before each video, and all
     spreads: dict = field(init=False, repr=False, compare=False)  # of the agent's arrays, to standardise them
 
@@ -73,6 +75,7 @@ class SlotFiles:
                 f"{self.skip * self.frames} frames"
             )
         object.__setattr__(self, "starts", np.array(starts, np.int64))
+        object.__setattr__(self, "lasts", np.array(starts, np.int64) + np.array(lengths, np.int64) - 1)
         object.__setattr__(self, "before", np.concatenate([[0], np.cumsum(windows)]))
         object.__setattr__(self, "spreads", self._spreads() if self.standardise else {})
 
@@ -165,11 +168,13 @@ class SlotFiles:
         every = first[:, None] + np.arange(0, self.skip * self.frames, self.skip)
         out = {"video": _taken(self._array("slots"), every)[:, :, None]}
         for name in self._agent:
-            whole = first[:, None] + np.arange(self.skip * self.frames)
-            taken = _taken(self._array(name), whole if name == "actions" else every)
+            rows = first[:, None] + np.arange(self.skip * self.frames) if name == "actions" else every
+            taken = _taken(self._array(name), rows)
             if self.standardise:
                 mean, deviation = self.spreads[name]
                 taken = (taken - mean) / deviation
+            if name == "actions":
+                taken[(rows == self.lasts[videos, None]) & np.isnan(taken).all(-1)] = 0
             out[name] = taken.reshape(len(numbers), self.frames, -1)
         for name, array in out.items():
             if not _finite(array):
