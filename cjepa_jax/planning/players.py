@@ -14,15 +14,15 @@ ENVIRONMENTS = {"nudge": "Nudge", "push": "Push", "rooms": "Rooms"}
 
 
 def opened(chosen, mpc):
-    """The world, the planner's settings for it, name -> (kind, (world, seed) -> policy) of what plays with the network,
-    and facts about it."""
+    """The world, the planner's settings for it, and what makes the players: () -> (name -> (kind, (world, seed) -> policy)
+    of what plays with the network, facts about them). It may take minutes, because the agent learns there."""
     from cjepa_jax.evals import control, push_tasks
 
     gym = chosen.env.startswith("gym:")
     if not chosen.checkpoint:
         world = environment(chosen, chosen.size) if gym else named(chosen)(size=chosen.size, split="test")
         push_tasks.require(world, bool(chosen.protocol))
-        return world, mpc, {}, {"checkpoint": "none"}
+        return world, mpc, lambda: ({}, {"checkpoint": "none"})
     from cjepa_jax.data import assemble
     from cjepa_jax.data.sources.true_slots import TrueSlots
     from cjepa_jax.loading import eval_config
@@ -53,15 +53,15 @@ def opened(chosen, mpc):
         if isinstance(objective, World) and not isinstance(getattr(given, "simulator", given), type(world)):
             recorded, mpc = given, dataclasses.replace(mpc, block=stride_of(chosen, given, world))
     mpc = push_tasks.scaled(mpc, world) if chosen.protocol else mpc
-    about = {"checkpoint": f"{path}, step {restored.about['step']}", **described(mpc, world)}
+    about = {"checkpoint": f"{path}, step {restored.about['step']}"}
     fits_planner(chosen, objective)
     if chosen.agent:
-        return world, mpc, *agents(chosen, mpc, world, restored, about)
+        return world, mpc, agents(chosen, mpc, world, restored, about)
     states = {"trained": ("result", restored.state)}
     states |= {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
     if isinstance(objective, Imitator):
         made = {name: (kind, imitating(chosen, objective, state, world)) for name, (kind, state) in states.items()}
-        return world, mpc, made, about
+        return world, mpc, lambda: (made, about)
 
     def player(state):
         if slots:
@@ -71,7 +71,7 @@ def opened(chosen, mpc):
         model = WorldModel.of(*of, state.params, state.extra, memory)
         return lambda own, seed: control.by_model(own, model, mpc, seed, recorded)
 
-    return world, mpc, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
+    return world, mpc, lambda: ({name: (kind, player(state)) for name, (kind, state) in states.items()}, about)
 
 
 def named(chosen):
@@ -199,7 +199,7 @@ def imitating(chosen, objective, state, world):
 
 
 def agents(chosen, mpc, world, restored, about):
-    """name -> (kind, (world, seed) -> policy) of the agent and its ablations, and facts about it."""
+    """What makes the agent and its ablations, as `opened` gives it. Raises ConfigError for what cannot learn."""
     from cjepa_jax.evals import agent, control
     from cjepa_jax.planning.agent import Modules
 
@@ -213,14 +213,17 @@ def agents(chosen, mpc, world, restored, about):
         raise ConfigError("--agent: objective.latent = 'tokens': its critic needs one vector for an image")
     modules = Modules.of(restored.objective, restored.state.params, restored.state.extra)
     counts = dict(episodes=chosen.experience, plans=chosen.plans, steps=chosen.steps, task=task_of(chosen, world))
-    learned = agent.learn(world, modules, mpc, seed=chosen.seed, **counts)
 
     def player(own, mode):
         return lambda world, seed: control.by_agent(world, own, mpc, seed, mode)
 
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in learned.scores.items())
-    about |= {"critic": f"R2 of the costs that follow: {scores}", "experience": f"{chosen.experience} tasks"}
-    return {name: ("result", player(*made)) for name, made in learned.players.items()}, about
+    def learn():
+        learned = agent.learn(world, modules, mpc, seed=chosen.seed, **counts)
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in learned.scores.items())
+        facts = {"critic": f"R2 of the costs that follow: {scores}", "experience": f"{chosen.experience} tasks"}
+        return {name: ("result", player(*made)) for name, made in learned.players.items()}, about | facts
+
+    return learn
 
 
 def variation(world, text: str):
