@@ -139,12 +139,14 @@ def run(chosen, command: str) -> int:
     from cjepa_jax.reports import control as page
     from cjepa_jax.runtime.workdir import Workdir, run_folder
 
-    world, mpc, models, about = players.opened(chosen, settings(chosen))
+    world, mpc, make = players.opened(chosen, settings(chosen))
     task = "recorded" if chosen.protocol else players.task_of(chosen, world)
     source = push_tasks.recorded(world) if chosen.protocol else control.drawn_from(world, chosen.seed, chosen.episodes)
     worlds, seeds = players.worlds_of(chosen, world), range(chosen.seed, chosen.seed + chosen.seeds)
     of = pathlib.Path(chosen.checkpoint or "runs")
-    with Workdir(chosen.workdir or (run_folder(of) or of) / "control") as folder:  # before hours of play
+    where = chosen.workdir or (run_folder(of) or of) / "control"
+    with Workdir(where, setting="--workdir=") as folder:  # before minutes of learning and hours of play
+        models, about = make()
         rows, films = played(chosen, worlds, models, mpc=mpc, task=task, seeds=seeds)
         table = [control.Row(name, kind, task, *counts) for name, (kind, *counts) in rows.items()]
         about = players.described(mpc, world) | about | {

@@ -14,6 +14,8 @@ from cjepa_jax.planning.base import Plan, Planner, Sampler
 from cjepa_jax.planning.costs import Distance, autoregressive, squared_error, to_goal
 from cjepa_jax.planning.solve import solve, solve_on_host
 
+MOST_FRAMES = 10_000  # of a plan
+
 
 @dataclasses.dataclass(frozen=True)
 class WorldModel:
@@ -107,7 +109,7 @@ class MPC:
     batch: int = 0
 
     def __post_init__(self):
-        for name, least, most in (("horizon", 1, 10_000), ("receding", 1, self.horizon), ("block", 1, 1000)):
+        for name, least, most in (("horizon", 1, MOST_FRAMES), ("receding", 1, self.horizon), ("block", 1, 1000)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ConfigError(f"mpc.{name} is {value!r}: must be an integer within {least} and {most}")

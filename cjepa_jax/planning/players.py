@@ -14,15 +14,15 @@ ENVIRONMENTS = {"nudge": "Nudge", "push": "Push", "rooms": "Rooms"}
 
 
 def opened(chosen, mpc):
-    """The world, the planner's settings for it, name -> (kind, (world, seed) -> policy) of what plays with the network,
-    and facts about it."""
+    """The world, the planner's settings for it, and a function that makes the players: () -> (name -> (kind, (world,
+    seed) -> policy) of what plays with the network, facts about them). The agent learns in it, which takes minutes."""
     from cjepa_jax.evals import control, push_tasks
 
     gym = chosen.env.startswith("gym:")
     if not chosen.checkpoint:
         world = environment(chosen, chosen.size) if gym else named(chosen)(size=chosen.size, split="test")
         push_tasks.require(world, bool(chosen.protocol))
-        return world, mpc, {}, {"checkpoint": "none"}
+        return world, mpc, lambda: ({}, {"checkpoint": "none"})
     from cjepa_jax.data import assemble
     from cjepa_jax.data.sources.true_slots import TrueSlots
     from cjepa_jax.loading import eval_config
@@ -51,17 +51,18 @@ def opened(chosen, mpc):
     else:
         given, world = world, world_of(chosen, world, config.data.size)
         if isinstance(objective, World) and not isinstance(getattr(given, "simulator", given), type(world)):
-            recorded, mpc = given, dataclasses.replace(mpc, block=stride_of(chosen, given, world))
+            recorded, mpc = given, dataclasses.replace(mpc, block=block_of(chosen, given, world))
     mpc = push_tasks.scaled(mpc, world) if chosen.protocol else mpc
-    about = {"checkpoint": f"{path}, step {restored.about['step']}", **described(mpc, world)}
+    about = {"checkpoint": f"{path}, step {restored.about['step']}"}
     fits_planner(chosen, objective)
     if chosen.agent:
-        return world, mpc, *agents(chosen, mpc, world, restored, about)
+        return world, mpc, agents(chosen, mpc, world, restored, about)
     states = {"trained": ("result", restored.state)}
     states |= {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
     if isinstance(objective, Imitator):
-        made = {name: (kind, imitating(chosen, objective, state, world)) for name, (kind, state) in states.items()}
-        return world, mpc, made, about
+        policy = functools.partial(imitating, chosen, objective, world=world, source=source)
+        made = {name: (kind, policy(state)) for name, (kind, state) in states.items()}
+        return world, mpc, lambda: (made, about)
 
     def player(state):
         if slots:
@@ -71,7 +72,7 @@ def opened(chosen, mpc):
         model = WorldModel.of(*of, state.params, state.extra, memory)
         return lambda own, seed: control.by_model(own, model, mpc, seed, recorded)
 
-    return world, mpc, {name: (kind, player(state)) for name, (kind, state) in states.items()}, about
+    return world, mpc, lambda: ({name: (kind, player(state)) for name, (kind, state) in states.items()}, about)
 
 
 def named(chosen):
@@ -90,6 +91,10 @@ def world_of(chosen, source, size):
     if isinstance(own, Acting) and cls and not isinstance(own, cls):
         text = f"the run of --checkpoint was trained on {type(own).__name__}, whose options --vary can change"
         raise ConfigError(f"--env={chosen.env}: {text}")
+    if (stored := getattr(source, "stored_size", size)) != size and (cls or isinstance(own, Acting)):
+        text = f"the run has data.size = {size}, its stored frames have {stored}: must be equal here"
+        text = f"{text}, because a world that draws at {size} shows other pictures than reduced ones"
+        raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
     world = own if isinstance(own, Acting) or not cls else cls(size=size)
     if not isinstance(world, Acting):
         text = f"{type(own).__name__} has no actions: name a world with --env"
@@ -104,6 +109,20 @@ def stride_of(chosen, source, world) -> int:
     if (given := source[0]["actions"].shape[-1]) != needed:
         text = f"an action has {given} components in the run, {needed} in {chosen.env}"
         raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
+    return stride
+
+
+def block_of(chosen, source, world) -> int:
+    """Frames of one planned action of a world model of recorded episodes, in a world. Raises ConfigError."""
+    from cjepa_jax.planning.mpc import MOST_FRAMES
+
+    stride, standardise = stride_of(chosen, source, world), getattr(source, "standardise", False)
+    if chosen.agent and (stride > 1 or standardise):
+        text = f"the run's episodes have stride = {stride} and standardise = {standardise}: must be 1 and False"
+        raise ConfigError(f"--agent: {text}")
+    if chosen.horizon * stride > MOST_FRAMES:
+        text = f"must be at most {MOST_FRAMES // stride}, because an action of the run is {stride} frames"
+        raise ConfigError(f"--horizon={chosen.horizon}: {text}")
     return stride
 
 
@@ -177,9 +196,11 @@ def as_json(chosen, name: str) -> dict:
     return found
 
 
-def imitating(chosen, objective, state, world):
-    """(world, seed) -> policy of an objective that acts. Raises ConfigError for one that does not fit the world."""
+def imitating(chosen, objective, state, world, source=None):
+    """(world, seed) -> policy of an objective that acts, whose actions are in the units of `source`. Raises ConfigError
+    for one that does not fit the world."""
     import jax
+    import numpy as np
 
     from cjepa_jax.evals import control
 
@@ -193,13 +214,16 @@ def imitating(chosen, objective, state, world):
         if given != needed:
             text = f"{what} has {given} components in the run, {needed} in {type(world).__name__}"
             raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
-    act = jax.jit(objective.act)
-    actions = functools.partial(act, state.params)
+    act, (mean, deviation) = jax.jit(objective.act), getattr(source, "spread", (0.0, 1.0))
+
+    def actions(*seen):
+        return mean + deviation * np.asarray(act(state.params, *seen))
+
     return lambda world, seed: control.Imitated(world, actions, chosen.receding, objective.proprio)
 
 
 def agents(chosen, mpc, world, restored, about):
-    """name -> (kind, (world, seed) -> policy) of the agent and its ablations, and facts about it."""
+    """What makes the agent and its ablations, as `opened` gives it. Raises ConfigError for what cannot learn."""
     from cjepa_jax.evals import agent, control
     from cjepa_jax.planning.agent import Modules
 
@@ -213,14 +237,17 @@ def agents(chosen, mpc, world, restored, about):
         raise ConfigError("--agent: objective.latent = 'tokens': its critic needs one vector for an image")
     modules = Modules.of(restored.objective, restored.state.params, restored.state.extra)
     counts = dict(episodes=chosen.experience, plans=chosen.plans, steps=chosen.steps, task=task_of(chosen, world))
-    learned = agent.learn(world, modules, mpc, seed=chosen.seed, **counts)
 
     def player(own, mode):
         return lambda world, seed: control.by_agent(world, own, mpc, seed, mode)
 
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in learned.scores.items())
-    about |= {"critic": f"R2 of the costs that follow: {scores}", "experience": f"{chosen.experience} tasks"}
-    return {name: ("result", player(*made)) for name, made in learned.players.items()}, about
+    def learn():
+        learned = agent.learn(world, modules, mpc, seed=chosen.seed, **counts)
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in learned.scores.items())
+        facts = {"critic": f"R2 of the costs that follow: {scores}", "experience": f"{chosen.experience} tasks"}
+        return {name: ("result", player(*made)) for name, made in learned.players.items()}, about | facts
+
+    return learn
 
 
 def variation(world, text: str):

@@ -125,6 +125,11 @@ class EpisodeFile(Windows):
             raise ConfigError(f"data.options.standardise is {self.standardise!r}: must be True or False")
         object.__setattr__(self, "spread", episode_file.spread(self.path) if self.standardise else (0.0, 1.0))
 
+    @property
+    def stored_size(self) -> int:
+        """Pixels of the stored frames' shorter side. Raises DataError."""
+        return min(episode_file.read(self.path, 0, 1, 1, ())[episode_file.PIXELS].shape[1:3])
+
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         """Window i: `video` uint8 [T,H,W,3], `actions` float32 [T, stride A] and perhaps `proprio` [T,S].
 

@@ -135,6 +135,11 @@ class Records:
         return dataclasses.replace(self._files.world, size=self.size, frames=self.frames)
 
     @property
+    def stored_size(self) -> int:
+        """Pixels of the stored frames' sides."""
+        return self._files.world.size
+
+    @property
     def do(self) -> str:
         """What an intervention of its world is."""
         return getattr(self._files.world, "do", "remove")
