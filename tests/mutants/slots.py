@@ -429,7 +429,7 @@ SLOTS = (
     *of(
         "cjepa_jax/data/sources/slot_files.py",
         ("(length - self.skip * self.frames)", "(length - self.frames)", WINDOWS),
-        ("whole if name ==", "every if name ==", WINDOWS),
+        ('if name == "actions" else every', "if not name else every", WINDOWS),
         ("places - self.before[videos]", "places", WINDOWS),
         ("np.isfinite(array.max())", "True", f"{FILES}one_damaged_window_of_a_batch_is_replaced_and_the_others_stay"),
         ("type(value) is int", "isinstance(value, int)", f"{FILES}the_sizes_of_an_index_are_not_trusted"),
