@@ -17,7 +17,8 @@ from cjepa_jax.types import Array
 
 Initializer = jax.nn.initializers.Initializer
 WEIGHTS = "attention_weights"  # a collection of variables
-NORMAL = nn.initializers.truncated_normal(0.02)
+DEVIATION = 0.02
+NORMAL = nn.initializers.truncated_normal(DEVIATION)
 LayerNorm = functools.partial(nn.LayerNorm, epsilon=1e-6)  # statistics in float32 for every compute type
 
 

@@ -15,6 +15,7 @@ from cjepa_jax import losses
 from cjepa_jax.configuration import build
 from cjepa_jax.configuration.sizes import parse
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.models import layers
 from cjepa_jax.models.encoder import Encoder
 from cjepa_jax.models.queries import Context, Queries
 from cjepa_jax.objectives import options
@@ -207,7 +208,7 @@ def _by_inputs(params: Params) -> Params:
     """
 
     def scaled(path, value):
-        return value * (value.shape[-2] ** -0.5 / 0.02) if path[-1].key == "kernel" else value
+        return value * (value.shape[-2] ** -0.5 / layers.DEVIATION) if path[-1].key == "kernel" else value
 
     return jax.tree_util.tree_map_with_path(scaled, params)
 

@@ -18,7 +18,7 @@ import os
 import pathlib
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -209,26 +209,29 @@ def read(path: str | os.PathLike, first: int, count: int, stride: int, agent: tu
 
 
 def spread(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each number of the file's finite actions, float64 [A] each.
+    """`spread_of` the file's actions, read in pieces."""
+    with opened(path) as file:
+        every = range(len(column(file, ACTION, path)))
+        return spread_of(pieces(file, ACTION, path, every), f"{path}: {ACTION}")
 
-    The deviation divides by the number of actions less one, and is 1 where an action does not change. Raises DataError
-    for fewer than two finite actions.
+
+def spread_of(parts: Iterable[np.ndarray], where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each number over the finite rows of arrays [n, A], float64 [A] each.
+
+    The deviation divides by the number of rows less one, and is 1 where a number does not change. Raises DataError,
+    which begins with `where`, for fewer than two finite rows.
     """
     count, total, first, squares = 0, 0.0, None, 0.0
-    with opened(path) as file:
-        for part in pieces(file, ACTION, path, range(len(column(file, ACTION, path)))):
-            part = part.astype(np.float64)
-            part = part[np.isfinite(part).all(1)]
-            if not len(part):
-                continue
-            first = part[0] if first is None else first  # sums of squares around a value lose fewer digits
-            count, total, squares = (
-                count + len(part),
-                total + (part - first).sum(0),
-                squares + np.square(part - first).sum(0),
-            )
+    for part in parts:
+        part = part.astype(np.float64)
+        part = part[np.isfinite(part).all(1)]
+        if not len(part):
+            continue
+        first = part[0] if first is None else first  # sums of squares around a value lose fewer digits
+        count, total = count + len(part), total + (part - first).sum(0)
+        squares = squares + np.square(part - first).sum(0)
     if first is None or count < 2:
-        raise DataError(f"{path}: {ACTION} has {count} finite rows: at least 2 are needed to standardise them")
+        raise DataError(f"{where} has {count} finite rows: at least 2 are needed to standardise them")
     deviation = np.sqrt(np.maximum(squares - np.square(total) / count, 0) / (count - 1))
     return first + total / count, np.where(deviation > 0, deviation, 1.0)
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
+from cjepa_jax.data.formats import episode_file
 from cjepa_jax.data.formats.files import read_json
 from cjepa_jax.data.worlds.base import check_integer
 from cjepa_jax.errors import ConfigError, DataError
@@ -83,7 +84,13 @@ class SlotFiles:
         """Mean and standard deviation of each number of the agent's arrays, float32 [A] each. Raises DataError."""
         split = "train" if "train" in self._index() else self.split
         starts, lengths = self._videos(split)
-        return {name: spread(self._array(name), starts, lengths, f"{self.path}/{name}.npy") for name in self._agent}
+        found = {}
+        for name in self._agent:
+            array = self._array(name)
+            videos = (array[start : start + length] for start, length in zip(starts, lengths, strict=True))
+            mean, deviation = episode_file.spread_of(videos, f"{self.path}/{name}.npy:")
+            found[name] = mean.astype(np.float32), deviation.astype(np.float32)
+        return found
 
     def _videos(self, split: str) -> tuple[list[int], list[int]]:
         """The first frames and the lengths of a split's videos. Raises DataError."""
@@ -198,26 +205,6 @@ class SlotFiles:
 def own_name(index: dict, split: str) -> str:
     """The name that a folder's index has for the split: "val" may be called "eval", and the other way round."""
     return split if split in index else OTHER.get(split, split)
-
-
-def spread(array: np.ndarray, starts: list[int], lengths: list[int], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each number over the finite rows of videos in `array` [F, A], float32 [A] each.
-
-    The deviation divides by the number of rows less one, and is 1 where a number does not change. Raises DataError for
-    fewer than two finite rows.
-    """
-    count, total, squares, first = 0, np.zeros(array.shape[1]), np.zeros(array.shape[1]), None
-    for start, length in zip(starts, lengths, strict=True):
-        rows = np.asarray(array[start : start + length], np.float64)
-        rows = rows[np.isfinite(rows).all(1)]
-        if len(rows):
-            first = rows[0] if first is None else first  # sums of squares around a value lose fewer digits
-            count, total = count + len(rows), total + (rows - first).sum(0)
-            squares = squares + np.square(rows - first).sum(0)
-    if first is None or count < 2:
-        raise DataError(f"{where}: has {count} finite rows: at least 2 are needed to standardise them")
-    deviation = np.sqrt(np.maximum(squares - np.square(total) / count, 0) / (count - 1))
-    return np.asarray(first + total / count, np.float32), np.where(deviation > 0, deviation, 1.0).astype(np.float32)
 
 
 def _taken(array: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from cjepa_jax.data import bench, slot_files
-from cjepa_jax.data.formats import array_pickle
+from cjepa_jax.data.formats import array_pickle, episode_file
 from cjepa_jax.data.kinds.slots import SlotMap
 from cjepa_jax.data.pipeline import Loader
-from cjepa_jax.data.sources.slot_files import SlotFiles, opened, spread
+from cjepa_jax.data.sources.slot_files import SlotFiles, opened
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.masks import slots as masks
 from configs.slots import clevrer
@@ -119,12 +119,12 @@ def test_the_agents_arrays_are_standardised_by_those_of_training(folder):
 
 def test_a_number_that_never_changes_is_only_centred_and_one_row_is_too_few():
     rows = np.stack([np.arange(5.0), np.full(5, 1e6), [0, np.nan, 2, 3, 4]], 1).astype(np.float32)
-    mean, deviation = spread(rows, [0, 3], [3, 2], "x.npy")
+    mean, deviation = episode_file.spread_of((rows[:3], rows[3:]), "x.npy:")
     left = rows[[0, 2, 3, 4]].astype(float)  # rows with a number that is not finite do not count
     np.testing.assert_allclose(mean, left.mean(0))
     np.testing.assert_allclose(deviation, [left[:, 0].std(ddof=1), 1, left[:, 2].std(ddof=1)], rtol=1e-6)
     with pytest.raises(DataError, match="^x.npy: has 1 finite rows: at least 2 are needed to standardise them$"):
-        spread(rows, [0], [2], "x.npy")
+        episode_file.spread_of((rows[:2],), "x.npy:")
 
 
 def test_128_frames_have_the_published_number_of_windows(tmp_path):
