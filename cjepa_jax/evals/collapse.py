@@ -1,10 +1,12 @@
 """Collapse: the number of directions that features use, and of those that distinguish scenes from views of a scene."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
 from cjepa_jax.configuration import seeds
+from cjepa_jax.data import kinds
 from cjepa_jax.data.transforms import Crop
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals.base import TRAINED, Bench, Result, Scenes, Score, integer, number, over_inits, pooled
@@ -23,10 +25,12 @@ class Collapse:
 
     Attributes:
       scenes: the largest number of scenes of the test split. LiDAR is at most scenes - 1.
-      views: number of views of each scene, for LiDAR.
+      views: number of views of each scene, for LiDAR. 0: no LiDAR. Point clouds and spectrograms have no views.
       crop: (low, high) of the uniform distribution of the crop's side, as a share of the frame's side.
       brightness: (low, high) of the uniform distribution of the brightness.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = (*kinds.FILMED, "points", "spectrogram")
 
     scenes: int = 512
     views: int = 8
@@ -34,12 +38,11 @@ class Collapse:
     brightness: tuple[float, float] = (0.8, 1.2)
 
     def __post_init__(self):
-        for name, least in (("scenes", 4), ("views", 2)):
+        for name, least, none in (("scenes", 4, ""), ("views", 2, ", or 0")):
             value = getattr(self, name)
-            if not integer(value, least):
-                raise ConfigError(
-                    f"evals.protocols: Collapse.{name} = {value!r}: must be an integer of at least {least}"
-                )
+            if not integer(value, least) and not (none and integer(value, 0) and value == 0):
+                text = f"must be an integer of at least {least}{none}"
+                raise ConfigError(f"evals.protocols: Collapse.{name} = {value!r}: {text}")
         for name, most in (("crop", 1.0), ("brightness", 10.0)):
             value = getattr(self, name)
             pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(number, value))
@@ -48,21 +51,27 @@ class Collapse:
                 raise ConfigError(f"evals.protocols: Collapse.{name} = {value!r}: {text}")
 
     def run(self, bench: Bench) -> Result:
-        """Scores of the test scenes. The ceiling is the largest rank for this number of scenes and dimensions."""
-        video = self._testing(bench).arrays["video"][: self.scenes]
+        """Scores of the test scenes. The ceiling is the largest rank for this number of scenes and dimensions.
+
+        Raises ConfigError for views of scenes that are not pixels.
+        """
+        testing = self._testing(bench)
+        if self.views:
+            kinds.require(testing.source, kinds.FILMED, f"Collapse.views = {self.views} (0: no LiDAR)")
+        video = testing.arrays["video"][: self.scenes]
         count = len(video)
         found = {model.name: {} for model in bench.models}
         for model in bench.models:
             features = pooled(model, video, bench.batch)
-            views = np.stack([
-                pooled(model, self.view(video, bench.seed, index), bench.batch) for index in range(self.views)
-            ], 1)  # fmt: skip
             found[model.name] = {
                 "rankme": rankme(features),
                 "rankme/centred": rankme(features - features.mean(0)),
-                "lidar": lidar(views),
-                "feature std": float(features.std(0).mean()),
             }
+            if self.views:
+                views = (self.view(video, bench.seed, index) for index in range(self.views))
+                views = np.stack([pooled(model, view, bench.batch) for view in views], 1)
+                found[model.name]["lidar"] = lidar(views)
+            found[model.name]["feature std"] = float(features.std(0).mean())
         width = features.shape[1]
         most = {"rankme": min(count, width), "rankme/centred": min(count - 1, width), "lidar": min(count - 1, width)}
         scores = []
@@ -72,14 +81,16 @@ class Collapse:
                 scores.append(over_inits(metric, [found[model.name][metric] for model in bench.randoms], count))
             if metric in most:
                 scores.append(Score(metric, "full rank", most[metric], count=count, kind="ceiling"))
-        notes = (
+        notes = [
             f"RankMe: of the mean tokens of {count} scenes, with and without their common mean.",
-            f"LiDAR: {self.views} views of each scene, crops of {self.crop[0]:g} to {self.crop[1]:g} of the side and "
-            f"{self.brightness[0]:g} to {self.brightness[1]:g} of the brightness.",
             "A rank has no interval over scenes: scenes drawn with replacement have a lower one.",
             "Feature std follows the scale of the features: 0 is collapse, more is not better.",
-        )
-        return Result(scores, notes=notes)
+        ]
+        if self.views:
+            (low, high), (dark, bright) = self.crop, self.brightness
+            text = f"LiDAR: {self.views} views of each scene, crops of {low:g} to {high:g} of the side and "
+            notes.insert(1, text + f"{dark:g} to {bright:g} of the brightness.")
+        return Result(scores, notes=tuple(notes))
 
     def _testing(self, bench: Bench) -> Scenes:
         """The test scenes. Of a large split, only the required number is read."""

@@ -40,7 +40,7 @@ def get_suite():
                     "low_shot": 0.0,
                     "attentive": False,
                 },
-                "collapse": {"type": "cjepa_jax.evals.collapse:Collapse", "scenes": 256, "views": 4},
+                "collapse": {"type": "cjepa_jax.evals.collapse:Collapse", "scenes": 256, "views": 0},
             },
         },
         "columns": {

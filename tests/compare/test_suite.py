@@ -47,6 +47,20 @@ def test_every_method_of_the_family_is_in_the_suite_of_its_modality():
     assert {"point_jepa", "threed_jepa"} == found["family_points"] and "hjepa" in found["family"]
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "configs/suites").glob("[!_]*.py")), ids=lambda file: file.stem)
+def test_every_protocol_of_a_shipped_suite_takes_the_scenes_of_its_worlds(file):
+    """A suite that nobody has run must not end, after its trainings, at the first evaluation."""
+    suite = suites.load(str(file))
+    for cell in suite.cells():
+        config = suite.config(cell)
+        kind = kinds.of(build.locate(config.data.source))
+        for name, section in config.evals.protocols.items():
+            taken = getattr(build.locate(section.type), "kinds", kinds.FILMED)
+            assert kind in taken, (cell.name, name)
+            if section.type.endswith(":Collapse") and section.get("views", 8):
+                assert kind in kinds.FILMED, (cell.name, name)
+
+
 def test_the_first_seed_of_everything_comes_first_and_smoke_cells_once(micro):
     cells = micro.cells()
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)

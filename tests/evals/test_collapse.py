@@ -8,6 +8,7 @@ import pytest
 from cjepa_jax.data.worlds import Balls
 from cjepa_jax.errors import ConfigError, DataError
 from cjepa_jax.evals import collapse
+from cjepa_jax.evals.base import Model, Scenes
 from tests.evals import benches
 
 RNG = np.random.default_rng(0)
@@ -95,6 +96,26 @@ def test_a_common_mean_lowers_the_rank_only_where_it_is_not_subtracted():
     assert ranks["rankme/centred"] == pytest.approx(benches.by_row(plain, "rankme/centred")["trained"], rel=1e-2)
 
 
+def test_points_have_ranks_and_no_views():
+    class Points:
+        kind = "points"
+
+    values = RNG.normal(size=(20, 1, 4, 2, 3)).astype(np.float32)
+    tokens = Model("trained", lambda video: video[:, 0, :, 0], None)
+    made = benches.bench(None, 32, 4, test=20, model=tokens)
+    made = dataclasses.replace(made, randoms=())
+    made.__dict__["testing"] = Scenes(Points(), None, {"video": values})
+    result = collapse.Collapse(scenes=20, views=0).run(made)
+    assert {score.metric for score in result.scores} == {"rankme", "rankme/centred", "feature std"}
+    known = collapse.rankme(values[:, 0, :, 0].mean(1))
+    assert benches.by_row(result, "rankme")["trained"] == pytest.approx(known, rel=1e-5)
+    assert not any("LiDAR" in note for note in result.notes)
+    with pytest.raises(
+        ConfigError, match=r"^data.source: Points gives .*Collapse.views = 4 \(0: no LiDAR\) takes video"
+    ):
+        collapse.Collapse(scenes=20, views=4).run(made)
+
+
 @pytest.mark.parametrize("test", [0, 100])
 def test_of_a_split_with_fewer_scenes_all_are_taken(test):
     """Stored data refuse to give more than they have."""
@@ -109,7 +130,7 @@ def test_of_a_split_with_fewer_scenes_all_are_taken(test):
     assert {score.count for score in result.scores} == {5}
 
 
-@pytest.mark.parametrize("wrong", [{"scenes": 3}, {"views": 1}, {"crop": (0, 1)}, {"crop": (0.9, 0.8)},
+@pytest.mark.parametrize("wrong", [{"scenes": 3}, {"views": 1}, {"views": -1}, {"crop": (0, 1)}, {"crop": (0.9, 0.8)},
                                    {"brightness": (1, 20)}, {"scenes": "x"}, {"views": 2.0}, {"crop": "x"},
                                    {"crop": 0.5}, {"brightness": (1, 1, 1)}, {"crop": ("x", 1)}])  # fmt: skip
 def test_options_out_of_their_limits_are_named(wrong):
