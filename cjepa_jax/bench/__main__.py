@@ -3,6 +3,7 @@
 python -m cjepa_jax.bench --config=configs/tiny.py [--steps=30] [--config.train.batch=8 ...]
 python -m cjepa_jax.bench --config=configs/tiny.py --against=torch,torch-compile,ijepa
 python -m cjepa_jax.bench --config=configs/tiny.py --against=padded
+python -m cjepa_jax.bench --config=configs/tiny.py --timeline=threads.svg    what each thread of the CPU does in a step
 python -m cjepa_jax.bench --report                   an accelerator's report, to read and to send back (--report --help)
 python -m cjepa_jax.bench --planning [--against=torch]        plans per second with a world model (--planning --help)
 
@@ -17,6 +18,7 @@ def _flags():
     from absl import flags
 
     flags.DEFINE_integer("steps", 30, "steps to time, after those that compile", lower_bound=3)
+    flags.DEFINE_string("timeline", "", "draw what each thread of the CPU does in a step into this .svg file, instead")
     from cjepa_jax.bench.peer import PEERS
 
     flags.DEFINE_list("against", "", f"what to compare the step with, instead of describing it: {', '.join(PEERS)}")
@@ -46,14 +48,19 @@ import numpy as np
 from absl import flags
 
 from cjepa_jax import experiment, sharding
-from cjepa_jax.bench import paired
+from cjepa_jax.bench import paired, timeline
+from cjepa_jax.errors import ConfigError
 from cjepa_jax.runtime import timing
 
 
 def main(config, _) -> int:
-    """Prints one line per measurement. Nothing is written."""
+    """Prints one line per measurement. Nothing is written but the picture of --timeline."""
     arguments = flags.FLAGS
-    if arguments.against:
+    if arguments.timeline and arguments.against:
+        raise ConfigError(f"--timeline={arguments.timeline}: not with --against={','.join(arguments.against)}")
+    if arguments.timeline:
+        report = timeline.describe(config, arguments.steps, arguments.timeline)
+    elif arguments.against:
         report = paired.compare(config, arguments.against, arguments.steps)
     else:
         report = describe(config, arguments.steps)

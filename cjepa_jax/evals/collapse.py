@@ -68,9 +68,8 @@ class Collapse:
                 "rankme/centred": rankme(features - features.mean(0)),
             }
             if self.views:
-                views = (self.view(video, bench.seed, index) for index in range(self.views))
-                views = np.stack([pooled(model, view, bench.batch) for view in views], 1)
-                found[model.name]["lidar"] = lidar(views)
+                drawn = (self.view(video, bench.seed, index) for index in range(self.views))
+                found[model.name]["lidar"] = lidar(np.stack([pooled(model, view, bench.batch) for view in drawn], 1))
             found[model.name]["feature std"] = float(features.std(0).mean())
         width = features.shape[1]
         most = {"rankme": min(count, width), "rankme/centred": min(count - 1, width), "lidar": min(count - 1, width)}

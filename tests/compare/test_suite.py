@@ -49,7 +49,7 @@ def test_every_method_of_the_family_is_in_the_suite_of_its_modality():
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs/suites").glob("[!_]*.py")), ids=lambda file: file.stem)
 def test_every_protocol_of_a_shipped_suite_takes_the_scenes_of_its_worlds(file):
-    """A suite that nobody has run must not end, after its trainings, at the first evaluation."""
+    """A suite that nobody has run must not end, after its training runs, at the first evaluation."""
     suite = suites.load(str(file))
     for cell in suite.cells():
         config = suite.config(cell)
