@@ -59,8 +59,10 @@ def describe(config, count: int, path: str) -> dict[str, str]:
     for _ in range(2):
         state, _ = run.step(state, batch)
     jax.block_until_ready(state)
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
     with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
+        with jax.profiler.trace(folder, profiler_options=options):
             for _ in range(count):
                 with jax.profiler.TraceAnnotation(ANNOTATION):
                     state, _ = run.step(state, batch)
