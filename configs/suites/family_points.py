@@ -2,7 +2,9 @@
 
     python -m cjepa_jax.compare --suite=configs/suites/family_points.py --workdir=runs/family-points --jobs=2
 
-Eight kinds of surfaces, the encoder of family/point_jepa.py, as many operations as its 300 steps. It has not been run.
+Eight kinds of surfaces, the encoder of family/point_jepa.py, as many operations as its 300 steps. Features of a cloud are
+the mean of its tokens, and, as in Point-JEPA's published probe, mean and maximum side by side. Results:
+docs/RESULTS_FAMILY.md.
 """
 
 JOINT = {"objective.predictor.attention": "joint"}
@@ -40,12 +42,21 @@ def get_suite():
                     "low_shot": 0.0,
                     "attentive": False,
                 },
+                "published": {
+                    "type": "cjepa_jax.evals.classify:Classify",
+                    "classes": 8,
+                    "low_shot": 0.0,
+                    "attentive": False,
+                    "pooling": "mean+max",
+                },
                 "collapse": {"type": "cjepa_jax.evals.collapse:Collapse", "scenes": 256, "views": 0},
             },
         },
         "columns": {
             "linear": ("classify", "accuracy/linear"),
             "20-NN": ("classify", "accuracy/k-NN"),
+            "linear, mean and max": ("published", "accuracy/linear"),
+            "20-NN, mean and max": ("published", "accuracy/k-NN"),
             "RankMe": ("collapse", "rankme"),
         },
         "contrasts": [

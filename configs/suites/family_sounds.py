@@ -3,7 +3,7 @@
     python -m cjepa_jax.compare --suite=configs/suites/family_sounds.py --workdir=runs/family-sounds --jobs=2
 
 Eight kinds of sounds, the encoder of family/audio_jepa.py, as many operations as its 1,000 steps. The multi-block masks
-are those of family/audio_jepa_blocks.py. It has not been run.
+are those of family/audio_jepa_blocks.py. Results: docs/RESULTS_FAMILY.md.
 """
 
 from cjepa_jax.configs.suites import family_points
@@ -11,6 +11,8 @@ from cjepa_jax.configs.suites import family_points
 
 def get_suite():
     suite = family_points.get_suite()
+    suite["evals"]["protocols"].pop("published")
+    suite["columns"] = {name: where for name, where in suite["columns"].items() if where[0] != "published"}
     suite["about"] = "spectrograms of 64 times and 64 bands, width 96, one CPU core a cell"
     suite["flops"] = 7.47e12  # 1,000 steps of Audio-JEPA
     suite["worlds"] = {"sounds": {"label": "Sounds", "overrides": {}}}
