@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.compare --suite=configs/suites/family_points.py --workdir=runs/family-points --jobs=2
 
-Eight kinds of surfaces, the encoder of family/point_jepa.py, as many operations as its 300 steps. Features of a cloud are
-the mean of its tokens, and, as in Point-JEPA's published probe, mean and maximum side by side. Results:
+Eight kinds of surfaces, the encoder of family/point_jepa.py, as many operations as its 300 steps. Features of a cloud
+are the mean of its tokens, and, as in Point-JEPA's published probe, mean and maximum side by side. Results:
 docs/RESULTS_FAMILY.md.
 """
 
