@@ -215,7 +215,7 @@ def test_no_more_scenes_are_read_than_are_asked_for(monkeypatch):
     monkeypatch.setattr(world, "__getitem__", lambda self, i: read.append((self.split, i)) or scene(self, i))
     for most, count in ((3, 3), (None, 4), (9, 4)):
         read.clear()
-        found = command.of_source(c, most)
+        found = command.of_scenes(command.sources_of(c, 0), 32, most)
         assert not read and [one[:3] for one in found] == [
             (split, str(i), i) for split in ("train", "eval") for i in range(count)
         ]
