@@ -11,9 +11,10 @@
 Dinov2Model. Videos of DIR/SPLIT/ are of the split SPLIT, those of a DIR without such folders of "train". --videos may
 also be an HDF5 file in stable-worldmodel's layout (data/sources/episode_file.py). Then its actions and its "proprio"
 are written too, and the last tenth of its episodes are the splits eval and test. Without --videos a run's own data are
-encoded, with the actions and "proprio" of a world that has them, in clips of the run's length or --frames. Every frame is encoded, resized to the
-encoder's size without regard to its shape. --out is read by cjepa_jax.data.sources.slot_files:SlotFiles
-(configs/slots/clevrer.py, pusht.py), features by ...feature_files:FeatureFiles.
+encoded, with the actions and "proprio" of a world that has them, in clips of the run's length or of --frames. Every
+frame is encoded, resized to the encoder's size without regard to its shape. --out is read by
+cjepa_jax.data.sources.slot_files:SlotFiles (configs/slots/clevrer.py, pusht.py), features by
+...feature_files:FeatureFiles.
 
 A command that is killed, stopped by a signal (exit code 75) or ended by a damaged video keeps the finished videos in
 --out. The same command resumes, and after the end it says that it is done. One with other weights, flags or videos is
