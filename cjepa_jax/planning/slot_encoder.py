@@ -57,7 +57,7 @@ def opened(chosen: Any, source: Any, objective: Any, name: str | None) -> Playin
         raise ConfigError(f"--encoder={chosen.encoder}: {text}")
     pixels = made.get(slot_writer.PIXELS, found.size)
     world = dataclasses.replace(_world(chosen, config, name), size=pixels)
-    if (channels := world.picture(world.first(np.random.default_rng(0))).shape[-1]) != 3:
+    if (channels := world.picture(world.setup(0).first).shape[-1]) != 3:
         text = f"pictures of {type(world).__name__} have {channels} channels, the encoder takes 3"
         raise ConfigError(f"--encoder={chosen.encoder}: {text}")
     _require_units(where, source, objective, world)
