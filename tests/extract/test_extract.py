@@ -129,13 +129,12 @@ def test_several_videos_at_once_frame_by_frame_have_the_slots_of_each(tmp_path, 
     flags = {"noise": True} if kind == "savi" else {"backbone": str(tmp_path / "dino")}
     found, _ = encoders.of(str(tmp_path / "x.safetensors"), **FLAGS | flags)
     clips, numbers = [frames(count, found.size) for count in (5, 6)], np.array([4, 2])
+    wanted = [found.encode(clip, int(number)) for clip, number in zip(clips, numbers, strict=True)]
     state, step, first = found.recurrent.first(FLAGS["seed"], numbers), found.recurrent.step, None
     for t in range(5):
         slots, state = step(np.stack([clip[t] for clip in clips]), state)
         first = slots if first is None else first
-        for video, clip in enumerate(clips):
-            wanted = found.encode(clip, int(numbers[video]))[t]
-            np.testing.assert_allclose(slots[video], wanted, atol=5e-6)
+        np.testing.assert_allclose(slots, np.stack([own[t] for own in wanted]), atol=5e-6)
     beside, drawn = found.recurrent.beside(slots, state), kind == "savi"
     again, _ = step(np.stack([clip[0] for clip in clips]), beside)
     assert np.abs(again - first).max() > 1e-3
