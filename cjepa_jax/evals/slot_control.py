@@ -35,7 +35,7 @@ class Sight(Protocol):
         """What the next frames show, those of states [E,D]."""
 
     def goal(self) -> Seen:
-        """What the goals show, as it is seen after the last frames."""
+        """What the goals show after the last frames."""
 
 
 @dataclasses.dataclass
@@ -172,10 +172,9 @@ def by_slots(
       mpc: has its distance, and its block is the number of frames of an action of `source`.
       memory: the frames that a plan starts from. 0: objective.history. A rollout grows to that in either case.
     """
-    model, sight = of_slots(objective, params), OfStates(world, source)
-    if encoder:
-        model = in_units(model, source, world.action_size)
-        sight = OfPictures(world, encoder, source, seed)
+    model = of_slots(objective, params)
+    model = in_units(model, source, world.action_size) if encoder else model
+    sight: Sight = OfPictures(world, encoder, source, seed) if encoder else OfStates(world, source)
     controller = Controller(model, mpc, world.action_size, seed)
     return Remembering(controller, sight, memory or objective.history, mpc.block)
 

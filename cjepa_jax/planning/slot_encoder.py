@@ -77,14 +77,15 @@ def _made_them(chosen: Any, source: SlotFiles, made: dict[str, Any], digests: li
 
 def _world(chosen: Any, config: Any, name: str | None) -> Acting:
     """The world on which the encoder was trained, or the one that --env names. Raises ConfigError."""
-    own, cls = None, getattr(acting, name) if name else None
+    own: Any = None
+    cls: Any = getattr(acting, name) if name else None
     kind = build.locate(config.data.source, "data.source") if config is not None else None
     if isinstance(kind, type) and issubclass(kind, Acting | Records):
         trained = assemble.make_source(config, "train")
         own = getattr(trained, "simulator", trained)
     if not isinstance(own, Acting) and not cls:
-        text = f"{chosen.encoder} was not trained on a world with actions: name one, such as push"
-        raise ConfigError(f"--env is missing: --encoder={text}")
+        text = f"--encoder={chosen.encoder}: was not trained on a world with actions: name one, such as push"
+        raise ConfigError(f"--env is missing: {text}")
     if isinstance(own, Acting) and cls and not isinstance(own, cls):
         text = f"the encoder of --encoder was trained on {type(own).__name__}, where it plays"
         raise ConfigError(f"--env={chosen.env}: {text}")
@@ -96,7 +97,7 @@ def _require_units(where: str, source: SlotFiles, objective: Any, world: Acting)
     name, names = type(world).__name__, world.proprio_names
     wanted = {"actions": world.action_size} | ({"proprio": len(names)} if "proprio" in objective.auxiliary else {})
     for array, width in wanted.items():
-        rows = source.rows(array)
+        rows = source.every(array)
         if rows.shape[1] != width:
             text = f"has {rows.shape[1]} numbers in a row: must be the {width} of {name}"
             raise ConfigError(f"{where}: {source.path}/{array}.npy {text}")
@@ -112,7 +113,7 @@ def _require_units(where: str, source: SlotFiles, objective: Any, world: Acting)
 def blocks(chosen: Any, source: SlotFiles, mpc: MPC) -> MPC:
     """`mpc` for actions of the run, which are `source.skip` frames. With --protocol its horizon is in frames.
 
-    Raises ConfigError for a plan that is too long, and for one that is no whole number of blocks.
+    Raises ConfigError for a plan that is too long, and for one that is not a whole number of blocks.
     """
     block = source.skip
     if chosen.protocol:

@@ -129,7 +129,7 @@ class SlotFiles:
     def _array(self, name: str) -> np.ndarray:
         return opened(self.path, name)
 
-    def rows(self, name: str) -> np.ndarray:
+    def every(self, name: str) -> np.ndarray:
         """The array "slots", "actions" or "proprio" of all frames of the folder, mapped. Raises DataError."""
         return self._array(name)
 
