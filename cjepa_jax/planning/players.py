@@ -16,7 +16,7 @@ ENVIRONMENTS = {"nudge": "Nudge", "push": "Push", "rooms": "Rooms"}
 def opened(chosen, mpc):
     """The world, the planner's settings for it, and a function that makes the players: () -> (name -> (kind, (world,
     seed) -> policy) of what plays with the network, facts about them). The agent learns in it, which takes minutes."""
-    from cjepa_jax.evals import control, push_tasks, slot_control
+    from cjepa_jax.evals import control, push_tasks
 
     gym = chosen.env.startswith("gym:")
     if not chosen.checkpoint:
@@ -68,14 +68,21 @@ def opened(chosen, mpc):
 
     def player(state):
         if slots:
-            given = dict(params=state.params, mpc=mpc, memory=1 if chosen.protocol else objective.history)
-            given |= {"encoder": playing.encoder if playing else None}
-            return lambda own, seed: slot_control.by_slots(own, source, objective, **given, seed=seed)
+            return slots_player(chosen, source, objective, state.params, mpc=mpc, playing=playing)
         of, memory = (objective.latents, objective.predict), getattr(objective, "history", 1)
         model = WorldModel.of(*of, state.params, state.extra, memory)
         return lambda own, seed: control.by_model(own, model, mpc, seed, recorded)
 
     return world, mpc, lambda: ({name: (kind, player(state)) for name, (kind, state) in states.items()}, about)
+
+
+def slots_player(chosen, source, objective, params, *, mpc, playing):
+    """(world, seed) -> policy of a slot predictor. playing: what `encoding` has found."""
+    from cjepa_jax.evals import slot_control
+
+    given = dict(mpc=mpc, memory=1 if chosen.protocol else objective.history)
+    encoder = playing.encoder if playing else None
+    return lambda own, seed: slot_control.by_slots(own, source, objective, params, **given, encoder=encoder, seed=seed)
 
 
 def named(chosen):
