@@ -11,16 +11,19 @@ from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.data.sources.true_slots import LEAST_SIZE
 from cjepa_jax.data.worlds.acting.base import Acting
 from cjepa_jax.evals.control import Tasks, as_recorded
-from cjepa_jax.extract.encoders import Recurrent, State
 from cjepa_jax.planning.mpc import MPC, Controller, WorldModel, of_slots
 
 Seen = dict[str, np.ndarray]  # "slots" float32 [E,K,D] and "proprio" [E,P] of one frame of E environments
 
 
 class Encoder(NamedTuple):
-    """A slot encoder that plays. size: side of its frames. about: what it is, for the report."""
+    """A slot encoder that plays.
 
-    recurrent: Recurrent
+    recurrent: its functions for several videos at once, an extract.encoders.Recurrent. size: side of its frames. about:
+    what it is, for the report.
+    """
+
+    recurrent: Any
     size: int
     about: str
 
@@ -80,7 +83,7 @@ class OfPictures:
         seed = int(seeds.generator(self.seed, "slots of a task's pictures").integers(2**31))
         self.frame, self.goals = 0, self._pictures(tasks.goals, -1)
         self.own = self._felt(tasks.goals)
-        self.state: State = self.encoder.recurrent.first(seed, tasks.number)
+        self.state = self.encoder.recurrent.first(seed, tasks.number)
 
     def look(self, states: np.ndarray) -> Seen:
         """See Sight."""

@@ -39,28 +39,27 @@ def opened(chosen, mpc):
         raise ConfigError(f"--checkpoint={path}: {text}")
     restored = Restored.of(config, path, trust)
     objective, source = restored.objective, assemble.make_source(config, "train")
-    slots = isinstance(objective, Slots)
+    slots, playing = isinstance(objective, Slots), encoding(chosen, source, objective)
     world = dataclasses.replace(source.source, size=chosen.size) if isinstance(source, TrueSlots) else source
-    playing = encoding(chosen, source, objective)
     world, mpc = playing.world if playing else world, slots_mpc(chosen, source, objective, mpc) if slots else mpc
     if not (slots or isinstance(objective, World | Imitator)):
-        text = f"{type(objective).__name__} does not predict the next latent, and does not act"
-        raise ConfigError(f"--checkpoint={path}: {text}")
-    recorded = None
+        text = f"--checkpoint={path}: {type(objective).__name__}"
+        raise ConfigError(f"{text} does not predict the next latent, and does not act")
+    recorded, given = None, world
     if gym:
         world = environment(chosen, config.data.size, world, objective)
     else:
-        given, world = world, world_of(chosen, world, config.data.size)
+        world = world_of(chosen, world, config.data.size)
         if isinstance(objective, World) and not isinstance(getattr(given, "simulator", given), type(world)):
             recorded, mpc = given, dataclasses.replace(mpc, block=block_of(chosen, given, world))
     mpc = push_tasks.scaled(mpc, world) if chosen.protocol else mpc
-    about = {"checkpoint": f"{path}, step {restored.about['step']}"}
-    about |= {"encoder": playing.encoder.about} if playing else {}
+    encoder = {"encoder": playing.encoder.about} if playing else {}
+    about = {"checkpoint": f"{path}, step {restored.about['step']}"} | encoder
     fits_planner(chosen, objective)
     if chosen.agent:
         return world, mpc, agents(chosen, mpc, world, restored, about)
-    states = {"trained": ("result", restored.state)}
-    states |= {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
+    fresh = {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
+    states = {"trained": ("result", restored.state)} | fresh
     if isinstance(objective, Imitator):
         policy = functools.partial(imitating, chosen, objective, world=world, source=source)
         made = {name: (kind, policy(state)) for name, (kind, state) in states.items()}
