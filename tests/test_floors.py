@@ -17,7 +17,8 @@ FLOORS = {
 }
 TOP = 6  # commands, the API, and the folders that serve one command: everything not named above
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
-HIGHER = {"runtime/loop.py": 5, "planning/__main__.py": 6, "planning/players.py": 6}  # files above their folder's floor
+HIGHER = {"runtime/loop.py": 5}  # files above their folder's floor
+HIGHER |= dict.fromkeys((f"planning/{name}.py" for name in ("__main__", "players", "slot_encoder")), 6)
 COMMANDS = (
     "data/build.py",
     "data/segment.py",

@@ -53,6 +53,7 @@ TAGS = {  # never reuse a number. Above 1000, so that none is the last word of a
     "training of ALOE": 1100,
     "clusters of colours": 1101,
     "first frame of slots": 1102,
+    "slots of a task's pictures": 1103,
     "scenes of a benchmark": 1120,
     "masks of a peer": 1121,
     "objects of a promise": 1122,

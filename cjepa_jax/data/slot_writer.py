@@ -32,6 +32,8 @@ from cjepa_jax.runtime.workdir import Workdir, write_atomically
 
 Videos = dict[str, dict[str, tuple[int, int]]]  # split -> name -> (first frame, frames)
 PART, JOURNAL, ARRAY = "slots.part", "slots.jsonl", "slots.npy"
+ENCODER, BACKBONE = "--checkpoint of SHA-256", "--backbone of SHA-256"  # of extracted slots' settings
+PIXELS = "pixels of an episode's frame"
 PIECE = 1 << 24  # bytes that are read at a time
 SHOWN = 60  # letters of a value in a message
 log = logging.getLogger(__name__)
@@ -250,6 +252,16 @@ class SlotWriter:
                 log.warning("%s: %s", self.out, printable(f"{text}: {number} of {len(entries)} videos are kept"))
                 return entries[:number]
         return entries
+
+
+def made_with(out: Path) -> dict[str, Any]:
+    """What the slots of a folder were made with, as its journal says. Empty for slots of a pickle, which have none."""
+    try:
+        begun = _parsed(door.read(out / JOURNAL).split(b"\n", 1)[0])
+    except FileNotFoundError:
+        return {}
+    settings = begun.get("made_with") if isinstance(begun, dict) else None
+    return settings if isinstance(settings, dict) else {}
 
 
 def different(before: Any, now: Any) -> str:

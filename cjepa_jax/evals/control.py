@@ -13,12 +13,11 @@ import numpy as np
 from scipy import stats
 
 from cjepa_jax.configuration import seeds
-from cjepa_jax.data.sources.true_slots import LEAST_SIZE
 from cjepa_jax.data.worlds.acting.base import Acting
 from cjepa_jax.evals.gymnasium import Environment
 from cjepa_jax.planning.agent import Agent, Modules
 from cjepa_jax.planning.costs import unroll
-from cjepa_jax.planning.mpc import MPC, Controller, WorldModel, of_slots
+from cjepa_jax.planning.mpc import MPC, Controller, WorldModel
 
 World = Acting | Environment
 WEAK = "weak"  # a policy of some worlds
@@ -144,41 +143,6 @@ class Planned:
 
 
 @dataclasses.dataclass
-class Remembering:
-    """A policy that plans from the last `memory` frames and the actions between them.
-
-    Before the first frame the world is taken to have rested: it is repeated, with actions of 0.
-
-    look: states -> what a frame shows, a dict of arrays [E, ...].
-    """
-
-    controller: Controller
-    look: Callable[[np.ndarray], dict[str, np.ndarray]]
-    memory: int
-
-    def start(self, tasks: Tasks) -> None:
-        """Encodes the goals, and sees the first frame."""
-        rest = np.zeros((len(tasks.number), self.controller.size), np.float32)
-        self.frames, self.actions = [self.look(tasks.starts)] * self.memory, [rest] * (self.memory - 1)
-        self.controller.start(self._seen([self.look(tasks.goals)], []), tasks.number)
-
-    def watch(self, states: np.ndarray, actions: np.ndarray) -> None:
-        """Remembers a frame and the action before it, and forgets the oldest ones."""
-        self.frames = [*self.frames, self.look(states)][-self.memory :]
-        done = [*self.actions, np.asarray(actions, np.float32)]
-        self.actions = done[len(done) - self.memory + 1 :]
-
-    def act(self, states: np.ndarray) -> np.ndarray:
-        """The first actions of the plan."""
-        return self.controller.act(self._seen(self.frames, self.actions))
-
-    def _seen(self, frames: list[dict[str, np.ndarray]], actions: list[np.ndarray]) -> dict[str, np.ndarray]:
-        found = {name: np.stack([frame[name] for frame in frames], 1) for name in frames[0]}
-        empty = np.zeros((len(next(iter(found.values()))), 0, self.controller.size), np.float32)
-        return found | {"actions": np.stack(actions, 1) if actions else empty}
-
-
-@dataclasses.dataclass
 class Behaving:
     """One of the world's policies (Acting.behave), with draws of each task's own."""
 
@@ -239,26 +203,8 @@ def by_model(world: World, model: WorldModel, mpc: MPC, seed: int, source: Any =
 def as_recorded(source: Any, size: int, actions: Any) -> Any:
     """Blocks of actions [..., stride A] within -1 and 1 as recorded episodes have them. `size` is A."""
     mean, deviation = getattr(source, "spread", (0.0, 1.0))
-    each = actions.reshape(*actions.shape[:-1], -1, size)
+    each = actions.reshape(*actions.shape[:-1], actions.shape[-1] // size, size)
     return ((each - mean) / deviation).reshape(actions.shape)
-
-
-def by_slots(
-    world: Acting, source: Any, objective: Any, params: Any, *, mpc: MPC, seed: int, memory: int = 0
-) -> Remembering:
-    """Planning with a slot predictor that was trained on TrueSlots (`source`) of this world. `mpc` has its distance.
-
-    memory: the frames that a plan starts from. 0: objective.history. A rollout grows to that in either case.
-    """
-    world = dataclasses.replace(world, size=LEAST_SIZE)  # no picture is used
-    nothing = np.zeros(world.objects, bool)
-
-    def look(states: np.ndarray) -> dict[str, np.ndarray]:
-        shown = world.scene(states, nothing)
-        return {"slots": source.seen(shown["states"])[:, 0], "proprio": shown["proprio"]}
-
-    controller = Controller(of_slots(objective, params), mpc, world.action_size, seed)
-    return Remembering(controller, look, memory or objective.history)
 
 
 def by_agent(world: Acting, modules: Modules, mpc: MPC, seed: int, mode: int) -> Planned:

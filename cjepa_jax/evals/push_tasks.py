@@ -68,7 +68,7 @@ def require(world: Any, chosen: bool = True) -> None:
 
 
 def scaled(mpc: MPC, world: Any) -> MPC:
-    """`mpc`, whose first candidates' actions have the standard deviation of the recorded ones, per axis.
+    """`mpc`, whose first candidates' actions have the standard deviation of the recorded ones, per axis of each frame.
 
     `mpc` has its deviation in units of the recorded ones. The published search has 1. Raises ConfigError for another
     world than Push.
@@ -78,4 +78,4 @@ def scaled(mpc: MPC, world: Any) -> MPC:
     actions = np.concatenate([world.trajectory(world.setup(i))[1] for i in range(min(MEASURED, len(world)))])
     planner = cast(Any, mpc.planner)
     spread = tuple(float(planner.std * value) for value in actions.std(0, ddof=1))
-    return dataclasses.replace(mpc, planner=dataclasses.replace(planner, std=spread))
+    return dataclasses.replace(mpc, planner=dataclasses.replace(planner, std=mpc.block * spread))

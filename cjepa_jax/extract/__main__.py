@@ -10,9 +10,11 @@
 --checkpoint is a run of objectives.savi or objectives.videosaur, published weights, or a folder of transformers'
 Dinov2Model. Videos of DIR/SPLIT/ are of the split SPLIT, those of a DIR without such folders of "train". --videos may
 also be an HDF5 file in stable-worldmodel's layout (data/sources/episode_file.py). Then its actions and its "proprio"
-are written too, and the last tenth of its episodes are the splits eval and test. Every frame is encoded, resized to the
-encoder's size without regard to its shape. --out is read by cjepa_jax.data.sources.slot_files:SlotFiles
-(configs/slots/clevrer.py, pusht.py), features by ...feature_files:FeatureFiles.
+are written too, and the last tenth of its episodes are the splits eval and test. Without --videos a run's own data are
+encoded, with the actions and "proprio" of a world that has them, in clips of the run's length or of --frames. Every
+frame is encoded, resized to the encoder's size without regard to its shape. --out is read by
+cjepa_jax.data.sources.slot_files:SlotFiles (configs/slots/clevrer.py, pusht.py), features by
+...feature_files:FeatureFiles.
 
 A command that is killed, stopped by a signal (exit code 75) or ended by a damaged video keeps the finished videos in
 --out. The same command resumes, and after the end it says that it is done. One with other weights, flags or videos is
@@ -26,14 +28,14 @@ if __name__ == "__main__":
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cjepa_jax import cli
-from cjepa_jax.data import assemble, transforms
+from cjepa_jax.data import assemble, slot_writer, transforms
 from cjepa_jax.data.formats import video
 from cjepa_jax.data.sources import video_list
 from cjepa_jax.errors import ConfigError, DataError, printable
@@ -69,6 +71,7 @@ def parser() -> cli.Parser:
     flags.add_argument("--seed", type=int, default=0, help="of drawn slots: VideoSAUR's first ones, and --noise")
     flags.add_argument("--noise", action="store_true", help="draw SAVi's slots, as the public code does")
     flags.add_argument("--count", type=int, default=0, help="most videos of a split (0: all)")
+    flags.add_argument("--frames", type=int, default=0, help="of a clip of the run's own data (0: as in the run)")
     flags.add_argument("--skip-damaged", "--skip_damaged", action="store_true", help="leave damaged videos out")
     flags.add_argument("--trust", default="", metavar="PACKAGES", help=cli.TRUST)
     return flags
@@ -77,9 +80,11 @@ def parser() -> cli.Parser:
 def main(argv: list[str]) -> int:
     """Runs the command. Raises ConfigError, DataError or CheckpointError, one line each."""
     chosen = parser().parse_args(argv)
-    for name in ("size", "seed", "count"):
+    for name in ("size", "seed", "count", "frames"):
         if getattr(chosen, name) < 0:
             raise ConfigError(f"--{name}={getattr(chosen, name)}: must be at least 0")
+    if chosen.frames and chosen.videos:
+        raise ConfigError(f"--frames={chosen.frames}: is for a run's own data, not for --videos, which are whole")
     cli.set_up_logging("warning")
     cli.keep_compiled_code()
     from cjepa_jax.extract import checkpoint, encoders, work  # JAX, after the settings above
@@ -90,8 +95,10 @@ def main(argv: list[str]) -> int:
     if not chosen.videos and config is None:
         raise ConfigError("--videos is missing: only a run has data")
     most = chosen.count or None
-    videos = of_files(Path(chosen.videos), found.size, most) if chosen.videos else of_source(config, most)
-    with work.on(Path(chosen.out), made_with(chosen, digests, videos), len(videos)) as doing:
+    sources = {} if chosen.videos else sources_of(config, chosen.frames)
+    videos = of_files(Path(chosen.videos), found.size, most) if chosen.videos else of_scenes(sources, found.size, most)
+    seen = episodes.pixels(Path(chosen.videos)) if chosen.videos else episodes.drawn(sources[SPLITS[0]])
+    with work.on(Path(chosen.out), made_with(chosen, digests, videos, seen), len(videos)) as doing:
         if doing.writer.finished:
             return doing.already()
         damaged = encoded(doing, found, videos, skip=chosen.skip_damaged)
@@ -104,6 +111,8 @@ def main(argv: list[str]) -> int:
             (doing.writer.out / DAMAGED).unlink(missing_ok=True)
         if chosen.videos and Path(chosen.videos).is_file() and doing.writer.videos:
             episodes.write_agent(Path(chosen.videos), doing.writer.out, doing.writer.videos)
+        if episodes.acts(sources.get(SPLITS[0])):
+            episodes.write_played(sources, doing.writer.out, doing.writer.videos)
         doing.writer.finish()
     print(f"{chosen.checkpoint}: {found.about}")
     for split, kept in doing.writer.videos.items():
@@ -113,12 +122,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def made_with(chosen: Any, digests: list[str], videos: list[Video]) -> dict[str, Any]:
-    """What the slots depend on, by the names of SlotWriter's messages. digests: of --checkpoint and --backbone."""
+def made_with(chosen: Any, digests: list[str], videos: list[Video], seen: int) -> dict[str, Any]:
+    """What the slots depend on, by the names of SlotWriter's messages. digests: of --checkpoint and --backbone. seen:
+    the side of a frame of episodes before it is reduced, 0 for other videos."""
     return {
-        "--checkpoint of SHA-256": digests[0],
-        "--backbone of SHA-256": digests[1],
+        slot_writer.ENCODER: digests[0],
+        slot_writer.BACKBONE: digests[1],
         **{f"--{name}": getattr(chosen, name) for name in ("size", "seed", "noise")},
+        **({"--frames": chosen.frames} if chosen.frames else {}),
+        **({slot_writer.PIXELS: seen} if seen else {}),
         "videos": [[f"{one.split}/{one.name}", f"{one.bytes} bytes"] for one in videos],
     }
 
@@ -190,15 +202,23 @@ def _videos(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in video_list.SUFFIXES)
 
 
-def of_source(config, most: int | None) -> list[Video]:
-    """As `of_files`, of the scenes that the run of this config was trained and probed on."""
+def sources_of(config: Any, frames: int) -> dict[str, Any]:
+    """The sources of the splits that a run of this config was trained and probed on, with clips of another length if
+    `frames` is given. Raises ConfigError, DataError."""
+    if frames:
+        config = config.copy_and_resolve_references().unlock()
+        config.data.frames = frames
+    return {split: assemble.make_source(config, split) for split in SPLITS}
+
+
+def of_scenes(sources: Mapping[str, Any], size: int, most: int | None) -> list[Video]:
+    """As `of_files`, of the scenes of sources by their splits."""
     videos = []
-    for split in SPLITS:
-        source = assemble.make_source(config, split)
+    for split, source in sources.items():
 
         def frames(i: int, source=source) -> Iterator[np.ndarray]:
             raw = source[i]["video"]
-            return iter(transforms.centre_square(*raw.shape[1:3]).frames(raw, config.data.size))
+            return iter(transforms.centre_square(*raw.shape[1:3]).frames(raw, size))
 
         videos += [Video(split, str(i), i, 0, functools.partial(frames, i)) for i in range(len(source))[:most]]
     return videos

@@ -23,15 +23,16 @@ from cjepa_jax.types import Batch
 WEIGHTS = (".json", ".safetensors", ".bin")  # files of transformers' folders
 
 
-def located(checkpoint: str) -> tuple[Path, Path | None]:
-    """(the path, the folder of the run that it names or None). Raises ConfigError for a path that is not there."""
+def located(checkpoint: str, flag: str = "--checkpoint") -> tuple[Path, Path | None]:
+    """(the path, the folder of the run that it names or None). Raises ConfigError for a path that is not there, which
+    names the flag."""
     try:
         path = Path(checkpoint).expanduser()
         folder, there = run_folder(path), path.exists()
     except (OSError, RuntimeError) as error:  # too long, not readable, or an unknown home
-        raise ConfigError(f"--checkpoint={checkpoint}: {getattr(error, 'strerror', None) or error}") from error
+        raise ConfigError(f"{flag}={checkpoint}: {getattr(error, 'strerror', None) or error}") from error
     if not there:
-        raise ConfigError(f"--checkpoint={checkpoint}: there is no such file or folder")
+        raise ConfigError(f"{flag}={checkpoint}: there is no such file or folder")
     return path, folder
 
 
@@ -50,12 +51,13 @@ def digest(path: Path, folder: Path | None) -> str:
 
 
 @contextlib.contextmanager
-def unchanged(*checkpoints: str) -> Iterator[list[str]]:
-    """The `digest` of each of these flags' values ("" for an empty one), for a block that loads them. Raises as
+def unchanged(*checkpoints: str, flags: tuple[str, ...] = ("--checkpoint", "--backbone")) -> Iterator[list[str]]:
+    """The `digest` of each of these values of `flags` ("" for an empty one), for a block that loads them. Raises as
     `located`, and CheckpointError if they have changed at its end, as the run of a training that saves does."""
 
     def digests() -> list[str]:
-        return [digest(*located(each)) if each else "" for each in checkpoints]
+        pairs = zip(checkpoints, flags, strict=False)
+        return [digest(*located(each, flag)) if each else "" for each, flag in pairs]
 
     before = digests()
     yield before

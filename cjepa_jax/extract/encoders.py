@@ -32,23 +32,58 @@ from cjepa_jax.weights.safety import short
 KINDS = (SaviLoss, VideoSaurLoss)
 PATCHES = 14  # of a side, as published: 196 pixels of DINOv2's patches of 14
 SEEN = 8  # frames of DINOv2 at a time
+BESIDE = 2**30  # added to a frame's number, for the noise of another video's first frame
 THEIRS = re.compile(r"(?:dinov2\.|model\.)?(?:embeddings|encoder|layer|layernorm)\.")  # names of transformers
 
 
+class State(NamedTuple):
+    """What a slot encoder keeps of the earlier frames of E videos.
+
+    start: where the next frame's slots start from, float32 [E, K, D]. seen: frames so far. keys: of the videos' noise,
+    [E].
+    """
+
+    start: jax.Array
+    seen: int
+    keys: jax.Array
+
+
+class Recurrent(NamedTuple):
+    """A slot encoder frame by frame, for E videos at once.
+
+    first(seed, numbers of the videos int [E]) -> the state before their first frames. Noise derives from both.
+    step(frames uint8 [E, H, W, 3], state) -> (slots float32 [E, K, D], the state before the next frames).
+    """
+
+    first: Callable[[int, np.ndarray], State]
+    step: Callable[[np.ndarray, State], tuple[jax.Array, State]]
+
+    def beside(self, slots: jax.Array, state: State) -> State:
+        """The state before first frames of other videos, whose slots start from `slots` [E, K, D]. Their noise is not
+        that of a frame of the videos of `state`."""
+        return State(slots, 0, _folded(state.keys, BESIDE + state.seen))
+
+
 class Found(NamedTuple):
-    """encode(frames uint8 [H, W, 3], number of the video) -> float32 [T, K, D], of frames of `size` x `size`."""
+    """encode(frames uint8 [H, W, 3], number of the video) -> float32 [T, K, D], of frames of `size` x `size`.
+
+    recurrent: the same, frame by frame. None for features of a frame alone.
+    """
 
     size: int
     encode: Callable[[Iterable[np.ndarray], int], np.ndarray]
     about: str
+    recurrent: Recurrent | None = None
 
 
-def of(source: str, *, size: int, seed: int, noise: bool, backbone: str, trust: str) -> tuple[Found, ConfigDict | None]:
-    """The encoder, and the config of a run (None for weights).
+def of(
+    source: str, *, size: int, seed: int, noise: bool, backbone: str, trust: str, flag: str = "--checkpoint"
+) -> tuple[Found, ConfigDict | None]:
+    """The encoder, and the config of a run (None for weights). flag: what names `source`, for messages.
 
     Raises: ConfigError for a flag that does not belong to it. CheckpointError for unusable weights.
     """
-    path, folder = checkpoint.located(source)
+    path, folder = checkpoint.located(source, flag)
     if backbone and (folder or path.is_dir()):
         raise ConfigError(f"--backbone={backbone}: only for weights of VideoSAUR or SlotContrast")
     if folder:
@@ -94,8 +129,9 @@ def _run(folder: Path, seed: int, noise: bool, trust: tuple[str, ...]) -> tuple[
         return _savi(objective.model, found.params["savi"], seed, noise, about), config
     _unused(noise=noise)
     features = jax.jit(lambda frames: objective.patches(frames[None])[0])
-    saur = _saur_frames(objective.model, found.params["videosaur"], features, seed, 1)
-    return Found(config.data.size, saur, about), config
+    return _saur(
+        objective.model, found.params["videosaur"], features, seed, 1, size=config.data.size, about=about
+    ), config
 
 
 def _shapes(config: ConfigDict) -> Batch:
@@ -121,19 +157,26 @@ def _savi(model: slot_encoders.Savi, params: Mapping, seed: int, noise: bool, ab
     size = slot_encoders.START * math.prod(model.strides)
 
     @jax.jit
-    def step(frame, start, key):
-        drawn = jax.random.normal(key, start.shape) if noise and model.noise else None
-        return model.apply({"params": params}, savi.scaled(frame[None]), start, drawn, method="step")
+    def apply(frames, start, keys):
+        drawn = _drawn(keys, start.shape[1:]) if noise and model.noise else None
+        return model.apply({"params": params}, savi.scaled(frames), start, drawn, method="step")[:2]
+
+    def first(seed: int, numbers: np.ndarray) -> State:
+        start = jnp.repeat(jnp.asarray(params["latents"])[None], len(numbers), 0)
+        return State(start, 0, _keys(seed, numbers))
+
+    def step(frames: np.ndarray, state: State) -> tuple[jax.Array, State]:
+        slots, start = apply(frames, state.start, _folded(state.keys, state.seen))
+        return slots, state._replace(start=start, seen=state.seen + 1)
 
     def encode(frames: Iterable[np.ndarray], number: int) -> np.ndarray:
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        start, out = jnp.asarray(params["latents"])[None], []
-        for t, frame in enumerate(frames):
-            slots, start, _ = step(frame, start, jax.random.fold_in(key, t))
+        state, out = first(seed, np.array([number])), []
+        for frame in frames:
+            slots, state = step(frame[None], state)
             out.append(np.asarray(slots[0]))
         return _joined(out)
 
-    return Found(size, encode, about)
+    return Found(size, encode, about, Recurrent(first, step))
 
 
 def _videosaur(tensors: files.Tensors, source: str, seed: int, backbone: str) -> Found:
@@ -155,27 +198,56 @@ def _videosaur(tensors: files.Tensors, source: str, seed: int, backbone: str) ->
     if side**2 != places or image[0].width != len(params["up"]["kernel"]):
         text = f"{places} places of features of {len(params['up']['kernel'])}"
         raise CheckpointError(f"{source}: {text}: the image encoder has a width of {image[0].width} and square grids")
-    frames = _saur_frames(model, params, _of_images(*image), seed, SEEN)
-    return Found(side * patch, frames, f"{'SlotContrast' if model.fixed else 'VideoSAUR'} on {image[0].variant}")
+    about = f"{'SlotContrast' if model.fixed else 'VideoSAUR'} on {image[0].variant}"
+    return _saur(model, params, _of_images(*image), seed, SEEN, size=side * patch, about=about)
 
 
-def _saur_frames(
-    model: videosaur.VideoSaur, params: Mapping, features: Callable[[np.ndarray], Any], seed: int, several: int
-) -> Callable[[Iterable[np.ndarray], int], np.ndarray]:
-    """Found.encode. features: uint8 frames [several, H, W, 3] -> [several, P, F]."""
-    step = jax.jit(functools.partial(videosaur.next_slots, model), static_argnums=3)
+def _saur(
+    model: videosaur.VideoSaur,
+    params: Mapping,
+    features: Callable[[np.ndarray], Any],
+    seed: int,
+    several: int,
+    *,
+    size: int,
+    about: str,
+) -> Found:
+    """features: uint8 frames [n, H, W, 3] -> [n, P, F]. `encode` asks for those of `several` frames at a time."""
+    apply = jax.jit(functools.partial(videosaur.next_slots, model), static_argnums=3)
+
+    def first(seed: int, numbers: np.ndarray) -> State:
+        keys = _keys(seed, numbers)
+        noise = _drawn(keys, (model.slots, model.width))
+        return State(videosaur.first_slots(model, params, noise), 0, keys)
+
+    def after(seen: jax.Array, state: State) -> tuple[jax.Array, State]:
+        slots, start = apply(params, seen, state.start, model.iterations if state.seen else model.first)
+        return slots, state._replace(start=start, seen=state.seen + 1)
 
     def encode(frames: Iterable[np.ndarray], number: int) -> np.ndarray:
-        key = jax.random.fold_in(jax.random.key(seed), number)
-        start = videosaur.first_slots(model, params, jax.random.normal(key, (1, model.slots, model.width)))
-        out: list[np.ndarray] = []
+        state, out = first(seed, np.array([number])), []
         for part, count in _parts(frames, several):
             for seen in features(part)[:count]:
-                slots, start = step(params, seen[None], start, model.iterations if out else model.first)
+                slots, state = after(seen[None], state)
                 out.append(np.asarray(slots[0]))
         return _joined(out)
 
-    return encode
+    return Found(size, encode, about, Recurrent(first, lambda frames, state: after(features(frames), state)))
+
+
+def _keys(seed: int, numbers: np.ndarray) -> jax.Array:
+    """A key for each of these videos, [E]."""
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.asarray(numbers))
+
+
+@jax.jit
+def _folded(keys: jax.Array, number: int) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+def _drawn(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal numbers [E, *shape]."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
 def _dinov2(folder: Path) -> tuple[Encoder, Mapping]:

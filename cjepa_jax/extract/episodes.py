@@ -1,9 +1,9 @@
-"""Episodes of one HDF5 file in stable-worldmodel's layout, as videos whose slots are extracted."""
+"""Episodes as videos whose slots are extracted: of an HDF5 file in stable-worldmodel's layout, or of a world."""
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,9 +12,11 @@ from cjepa_jax.data.formats import episode_file
 from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.data.slot_writer import Videos
 from cjepa_jax.data.sources.episode_file import splits_of
+from cjepa_jax.data.worlds.acting.base import Acting
 from cjepa_jax.host import door
 
 HELD = 0.1  # the last episodes, which the splits eval and test divide, as in data/sources/episode_file.py
+AGENT = ("actions", "proprio")  # arrays of a scene of a world with actions
 READ = 16  # frames that are read at a time
 
 
@@ -74,3 +76,40 @@ def _pieces(path: Path, column: str, episodes: list[Episode]) -> Generator[np.nd
         for one in episodes:
             for rows in episode_file.pieces(file, column, path, range(one.first, one.first + one.length)):
                 yield np.ascontiguousarray(rows, np.float32)
+
+
+def pixels(path: Path) -> int:
+    """The side of the file's square frames. 0 for other frames, and for a folder. Raises DataError."""
+    if not path.is_file():
+        return 0
+    with episode_file.opened(path) as file:
+        height, width = episode_file.column(file, episode_file.PIXELS, path).shape[1:3]
+    return int(height) if height == width else 0
+
+
+def acts(source: Any) -> bool:
+    """Whether a source is a world with actions, or one that was written to disk."""
+    return isinstance(getattr(source, "simulator", source), Acting)
+
+
+def drawn(source: Any) -> int:
+    """The side of the pictures that a world with actions draws, before they are reduced. 0 for other sources."""
+    return int(getattr(source, "stored_size", source.size)) if acts(source) else 0
+
+
+def write_played(sources: Mapping[str, Any], out: Path, videos: Videos) -> None:
+    """Writes actions.npy, and proprio.npy if the world has it, for a folder of slots whose videos are scenes of these
+    sources, by their splits and numbers. Raises DataError for a scene, and OSError where nothing can be written."""
+    order = sorted((start, split, name) for split, own in videos.items() for name, (start, _) in own.items())
+    scenes = [_agent(sources[split][int(name)]) for _, split, name in order]
+    for name in AGENT:
+        if scenes and name in scenes[0]:
+            rows = np.concatenate([scene[name] for scene in scenes]).astype(np.float32)
+            with door.replacing(out / f"{name}.npy") as to:
+                to.write(slot_writer.head(list(rows.shape)))
+                to.write(np.ascontiguousarray(rows).tobytes())
+
+
+def _agent(scene: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The agent's arrays alone, which are small."""
+    return {name: scene[name] for name in AGENT if name in scene}

@@ -2,6 +2,7 @@
 
     python -m cjepa_jax.planning --checkpoint=runs/lewm --env=rooms --episodes=50
     python -m cjepa_jax.planning --env=rooms                       the baselines alone
+    python -m cjepa_jax.planning --checkpoint=runs/pusht --encoder=runs/savi      a predictor of an encoder's slots
 
 --vary=NAME=VALUE adds rows of the world with one option changed: a factor of variation that training never saw.
 --agent plays the agent of LeCun (2022) instead: its planner with a trained critic, its distilled policy, and both
@@ -30,6 +31,8 @@ from cjepa_jax.errors import ConfigError
 from cjepa_jax.planning import players
 
 ENV = "rooms, push, nudge, or gym:ID. By default the world that the run was trained on"
+ENCODER = "of a slot predictor: what made the slots on which it was trained, a run or weights as extract takes them"
+BACKBONE = "DINOv2's folder, for an --encoder of weights that do not hold it"
 GOAL = "of --env=gym:ID: options of the reset that shows the goal, as JSON, or a file of episodes that end there"
 OPTIONS = "of --env=gym:ID: keyword arguments of gymnasium.make, as JSON"
 PROTOCOL = "published: Push-T as in arXiv 2602.11389. Other flags that are given count"
@@ -57,6 +60,8 @@ def main(argv: list[str]) -> int:
     """Plays and writes the report. Raises ConfigError, DataError or CheckpointError, one line each."""
     parser = cli.Parser(prog="python -m cjepa_jax.planning", description=__doc__.split("\n")[0])
     parser.add_argument("--checkpoint", type=cli.path_argument, metavar="RUN", help="a run's folder")
+    parser.add_argument("--encoder", type=cli.path_argument, metavar="RUN", help=ENCODER)
+    parser.add_argument("--backbone", type=cli.path_argument, metavar="DIR", help=BACKBONE)
     parser.add_argument("--env", default="", help=ENV)
     parser.add_argument("--goal", default="", help=GOAL)
     parser.add_argument("--options", default="", metavar="JSON", help=OPTIONS)
@@ -84,6 +89,10 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--std={chosen.std}: must be above 0 and at most 10")
     if chosen.agent and not chosen.checkpoint:
         raise ConfigError("--agent: name a run's folder with --checkpoint")
+    if chosen.encoder and not chosen.checkpoint:
+        raise ConfigError(f"--encoder={chosen.encoder}: name the run of a slot predictor with --checkpoint")
+    if chosen.backbone and not chosen.encoder:
+        raise ConfigError(f"--backbone={chosen.backbone}: is for --encoder")
     if not (chosen.checkpoint or chosen.env):
         raise ConfigError("--checkpoint or --env is missing: name a run's folder, or a world, such as rooms")
     check_env(chosen)
@@ -104,7 +113,7 @@ def check_env(chosen):
     for name in ("task", "vary", "agent"):
         if getattr(chosen, name) and chosen.protocol:
             raise ConfigError(f"--{name}: not with --protocol={chosen.protocol}, whose tasks are recorded ones of Push")
-    if chosen.protocol and chosen.checkpoint and chosen.env:
+    if chosen.protocol and chosen.checkpoint and chosen.env and not chosen.encoder:
         raise ConfigError(f"--env={chosen.env}: not with --protocol and --checkpoint, whose training gives the tasks")
     if chosen.protocol and chosen.planner == "gradient":
         raise ConfigError("--planner=gradient: not with --protocol, whose search has a deviation for each axis")

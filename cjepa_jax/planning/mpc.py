@@ -149,8 +149,12 @@ class Controller:
     def start(self, goals: Any, index: np.ndarray) -> None:
         """New tasks. `goals` are observations [E, ...], `index` the environments' numbers, int [E]."""
         self.index, self.round = jnp.asarray(index, jnp.int32), 0
-        self.goal = self._encode_goal(self.model.params, goals)
+        self.aim(goals)
         self.mean = np.zeros((len(index), self.mpc.horizon, self.mpc.block * self.size), np.float32)
+
+    def aim(self, goals: Any) -> None:
+        """The same tasks, whose goals are seen otherwise from now on."""
+        self.goal = self._encode_goal(self.model.params, goals)
 
     def act(self, observations: Any) -> np.ndarray:
         """The next actions [E, receding * block, A] from what is seen now."""

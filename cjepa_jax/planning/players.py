@@ -39,26 +39,27 @@ def opened(chosen, mpc):
         raise ConfigError(f"--checkpoint={path}: {text}")
     restored = Restored.of(config, path, trust)
     objective, source = restored.objective, assemble.make_source(config, "train")
-    slots = isinstance(objective, Slots)
+    slots, playing = isinstance(objective, Slots), encoding(chosen, source, objective)
     world = dataclasses.replace(source.source, size=chosen.size) if isinstance(source, TrueSlots) else source
-    mpc = slots_mpc(chosen, source, objective, mpc) if slots else mpc
+    world, mpc = playing.world if playing else world, slots_mpc(chosen, source, objective, mpc) if slots else mpc
     if not (slots or isinstance(objective, World | Imitator)):
-        text = f"{type(objective).__name__} does not predict the next latent, and does not act"
-        raise ConfigError(f"--checkpoint={path}: {text}")
-    recorded = None
+        text = f"--checkpoint={path}: {type(objective).__name__}"
+        raise ConfigError(f"{text} does not predict the next latent, and does not act")
+    recorded, given = None, world
     if gym:
         world = environment(chosen, config.data.size, world, objective)
     else:
-        given, world = world, world_of(chosen, world, config.data.size)
+        world = world_of(chosen, world, config.data.size)
         if isinstance(objective, World) and not isinstance(getattr(given, "simulator", given), type(world)):
             recorded, mpc = given, dataclasses.replace(mpc, block=block_of(chosen, given, world))
     mpc = push_tasks.scaled(mpc, world) if chosen.protocol else mpc
-    about = {"checkpoint": f"{path}, step {restored.about['step']}"}
+    encoder = {"encoder": playing.encoder.about} if playing else {}
+    about = {"checkpoint": f"{path}, step {restored.about['step']}"} | encoder
     fits_planner(chosen, objective)
     if chosen.agent:
         return world, mpc, agents(chosen, mpc, world, restored, about)
-    states = {"trained": ("result", restored.state)}
-    states |= {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
+    fresh = {f"random init {i}": ("floor", restored.fresh(INIT + i)) for i in range(chosen.inits)}
+    states = {"trained": ("result", restored.state)} | fresh
     if isinstance(objective, Imitator):
         policy = functools.partial(imitating, chosen, objective, world=world, source=source)
         made = {name: (kind, policy(state)) for name, (kind, state) in states.items()}
@@ -66,13 +67,21 @@ def opened(chosen, mpc):
 
     def player(state):
         if slots:
-            given = dict(params=state.params, mpc=mpc, memory=1 if chosen.protocol else objective.history)
-            return lambda own, seed: control.by_slots(own, source, objective, **given, seed=seed)
+            return slots_player(chosen, source, objective, state.params, mpc=mpc, playing=playing)
         of, memory = (objective.latents, objective.predict), getattr(objective, "history", 1)
         model = WorldModel.of(*of, state.params, state.extra, memory)
         return lambda own, seed: control.by_model(own, model, mpc, seed, recorded)
 
     return world, mpc, lambda: ({name: (kind, player(state)) for name, (kind, state) in states.items()}, about)
+
+
+def slots_player(chosen, source, objective, params, *, mpc, playing):
+    """(world, seed) -> policy of a slot predictor. playing: what `encoding` has found."""
+    from cjepa_jax.evals import slot_control
+
+    given = dict(mpc=mpc, memory=1 if chosen.protocol else objective.history)
+    encoder = playing.encoder if playing else None
+    return lambda own, seed: slot_control.by_slots(own, source, objective, params, **given, encoder=encoder, seed=seed)
 
 
 def named(chosen):
@@ -145,16 +154,45 @@ def described(mpc, world) -> dict[str, str]:
     return {"planning": f"{own}", "distance": mpc.distance.__name__}
 
 
+def encoding(chosen, source, objective):
+    """The encoder of a slot predictor and its world (planning.slot_encoder.Playing). None for other runs. Raises
+    ConfigError."""
+    from cjepa_jax.data.sources.slot_files import SlotFiles
+    from cjepa_jax.objectives.slots import Slots
+    from cjepa_jax.planning import slot_encoder
+
+    if not isinstance(objective, Slots) or not (chosen.encoder or isinstance(source, SlotFiles)):
+        if chosen.encoder:
+            text = f"is for a slot predictor, not for {type(objective).__name__}"
+            raise ConfigError(f"--encoder={chosen.encoder}: {text}")
+        return None
+    if chosen.env.startswith("gym:"):
+        raise ConfigError(f"--env={chosen.env}: a model of slots plays in a world of this package")
+    require_actions(chosen, objective)
+    return slot_encoder.opened(chosen, source, objective, ENVIRONMENTS.get(chosen.env))
+
+
+def require_actions(chosen, objective):
+    """Raises ConfigError for a slot predictor without actions."""
+    if "action" not in objective.auxiliary:
+        text = f"objective.auxiliary = {objective.auxiliary!r} has no 'action': it cannot plan"
+        raise ConfigError(f"--checkpoint={chosen.checkpoint}: {text}")
+
+
 def slots_mpc(chosen, source, objective, mpc):
-    """`mpc` with the distance of matched slots. Raises ConfigError for a slot predictor that cannot plan: without
-    actions, or with slots that are not true states of a world with actions."""
+    """`mpc` with the distance of matched slots, in blocks of the run. Raises ConfigError for a slot predictor that
+    cannot plan: without actions, or with slots that are neither an encoder's nor true states of a world with actions.
+    """
+    from cjepa_jax.data.sources.slot_files import SlotFiles
     from cjepa_jax.data.sources.true_slots import TrueSlots
     from cjepa_jax.data.worlds.acting.base import Acting
+    from cjepa_jax.planning import slot_encoder
     from cjepa_jax.planning.costs import matched
 
     where = f"--checkpoint={chosen.checkpoint}"
-    if "action" not in objective.auxiliary:
-        raise ConfigError(f"{where}: objective.auxiliary = {objective.auxiliary!r} has no 'action': it cannot plan")
+    require_actions(chosen, objective)
+    if isinstance(source, SlotFiles):
+        return dataclasses.replace(slot_encoder.blocks(chosen, source, mpc), distance=matched(source.slots))
     if chosen.env:
         raise ConfigError(f"--env={chosen.env}: a model of slots plays in the world that it was trained on")
     if not isinstance(source, TrueSlots) or not isinstance(source.source, Acting):

@@ -39,6 +39,7 @@ COUNTS = {  # how many numbers each tagged purpose adds, from how it is called
     "order of slots": 2,
     "first frame of slots": 2,
     "noise of slots": 2,
+    "slots of a task's pictures": 0,
     "features of slots": 2,
     "random actions of a task": 1,
     "noise of an expert": 1,

@@ -53,5 +53,7 @@ def test_candidates_spread_as_recorded_actions_and_other_worlds_are_refused():
     half = push_tasks.scaled(MPC(CEM(std=0.5), horizon=5), WORLD)
     np.testing.assert_allclose(half.planner.std, 0.5 * actions.std(0, ddof=1), rtol=1e-12)
     assert mpc.horizon == 5 and len(mpc.planner.std) == 2
+    blocks = push_tasks.scaled(MPC(CEM(), horizon=5, block=3), WORLD)
+    np.testing.assert_allclose(blocks.planner.std, np.tile(actions.std(0, ddof=1), 3), rtol=1e-12)
     with pytest.raises(ConfigError, match="^--protocol=published: is for Push, not Rooms$"):
         push_tasks.scaled(MPC(CEM(), horizon=5), Rooms(size=32))

@@ -120,6 +120,28 @@ def test_videosaurs_slots_are_those_of_its_features_from_either_image_encoder(tm
     np.testing.assert_allclose(found.encode(clip, 2), wanted, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["savi", "slotcontrast", "videosaur"])
+def test_several_videos_at_once_frame_by_frame_have_the_slots_of_each(tmp_path, kind):
+    """With the noise of the seed and of each video's number."""
+    image_encoder(tmp_path / "dino")
+    state = savi()[1] if kind == "savi" else saur(kind == "slotcontrast")[2]
+    save_file({name: np.asarray(array, np.float32) for name, array in state.items()}, tmp_path / "x.safetensors")
+    flags = {"noise": True} if kind == "savi" else {"backbone": str(tmp_path / "dino")}
+    found, _ = encoders.of(str(tmp_path / "x.safetensors"), **FLAGS | flags)
+    clips, numbers = [frames(count, found.size) for count in (5, 6)], np.array([4, 2])
+    wanted = [found.encode(clip, int(number)) for clip, number in zip(clips, numbers, strict=True)]
+    state, step, first = found.recurrent.first(FLAGS["seed"], numbers), found.recurrent.step, None
+    for t in range(5):
+        slots, state = step(np.stack([clip[t] for clip in clips]), state)
+        first = slots if first is None else first
+        np.testing.assert_allclose(slots, np.stack([own[t] for own in wanted]), atol=5e-6)
+    beside, drawn = found.recurrent.beside(slots, state), kind == "savi"
+    again, _ = step(np.stack([clip[0] for clip in clips]), beside)
+    assert np.abs(again - first).max() > 1e-3
+    other = found.recurrent.beside(slots, found.recurrent.first(FLAGS["seed"] + 1, numbers))
+    assert (np.abs(step(np.stack([clip[0] for clip in clips]), other)[0] - again).max() > 1e-3) == drawn
+
+
 def test_a_folder_of_dinov2_gives_its_features(tmp_path):
     network, weights, _ = image_encoder(tmp_path / "dino")
     found, _ = encoders.of(str(tmp_path / "dino"), **FLAGS | {"size": 40})
@@ -215,7 +237,7 @@ def test_no_more_scenes_are_read_than_are_asked_for(monkeypatch):
     monkeypatch.setattr(world, "__getitem__", lambda self, i: read.append((self.split, i)) or scene(self, i))
     for most, count in ((3, 3), (None, 4), (9, 4)):
         read.clear()
-        found = command.of_source(c, most)
+        found = command.of_scenes(command.sources_of(c, 0), 32, most)
         assert not read and [one[:3] for one in found] == [
             (split, str(i), i) for split in ("train", "eval") for i in range(count)
         ]

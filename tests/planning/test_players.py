@@ -98,7 +98,7 @@ def test_a_run_of_a_world_on_disk_plays_there_and_not_in_smaller_pictures(tmp_pa
 def test_a_run_of_recorded_episodes_plans_in_their_blocks_and_units(tmp_path, capsys):
     """One model gets plans unchanged, the same model in standard deviations from the mean."""
     actions = written(tmp_path / "rooms.h5")
-    chosen = dict(env="rooms", trust="", protocol="", agent=False, inits=0, horizon=3, receding=1)
+    chosen = dict(env="rooms", encoder=None, trust="", protocol="", agent=False, inits=0, horizon=3, receding=1)
     models = []
     for name, standardise in (("plain", False), ("standard", True)):
         run = of_episodes(tmp_path, name, stride=2, standardise=standardise)

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from cjepa_jax.data.sources.true_slots import TrueSlots
 from cjepa_jax.data.worlds.acting import Push
 from cjepa_jax.errors import ConfigError, DataError
-from cjepa_jax.evals import control
+from cjepa_jax.evals import control, slot_control
 from cjepa_jax.objectives.slots import Slots
 from cjepa_jax.planning import __main__ as command
 from cjepa_jax.planning import costs, players
@@ -187,7 +187,11 @@ class Noted:
     size = 2
 
     def start(self, goals, index):
-        self.goals, self.shown = goals, []
+        self.shown = []
+        self.aim(goals)
+
+    def aim(self, goals):
+        self.goals = goals
 
     def act(self, seen):
         self.shown.append(seen)
@@ -197,12 +201,12 @@ class Noted:
 def test_a_policy_remembers_the_last_frames_and_the_actions_between_them():
     world = Push(split="test", seed=1, size=8)
     tasks = control.draw_tasks(world, "episode", 2)
-    policy = control.by_slots(world, SOURCE, *model()[:2], mpc=MPC_, seed=0)
+    policy = slot_control.by_slots(world, SOURCE, *model()[:2], mpc=MPC_, seed=0)
     controller, policy.controller = policy.controller, Noted()
     assert controller.mpc is MPC_
     trials = control.play(world, tasks, policy, 6)
     first, second, third = policy.controller.shown
-    look = [policy.look(trials.states[:, t]) for t in range(5)]
+    look = [policy.sight.look(trials.states[:, t]) for t in range(5)]
     assert (first["slots"] == look[0]["slots"][:, None]).all() and (first["actions"] == 0).all()
     assert first["slots"].shape == (2, 3, 3, 16) and first["actions"].shape == (2, 2, 2)
     np.testing.assert_array_equal(second["slots"], np.stack([look[t]["slots"] for t in (0, 1, 2)], 1))
@@ -210,13 +214,13 @@ def test_a_policy_remembers_the_last_frames_and_the_actions_between_them():
     np.testing.assert_allclose(second["actions"], 0.1)
     np.testing.assert_array_equal(third["slots"], np.stack([look[t]["slots"] for t in (2, 3, 4)], 1))
     np.testing.assert_allclose(third["actions"], 0.2)
-    alone = control.by_slots(world, SOURCE, *model()[:2], mpc=MPC_, seed=0, memory=1)
+    alone = slot_control.by_slots(world, SOURCE, *model()[:2], mpc=MPC_, seed=0, memory=1)
     alone.controller = Noted()
     control.play(world, tasks, alone, 6)
     assert [seen["slots"].shape for seen in alone.controller.shown] == [(2, 1, 3, 16)] * 3
     assert all(seen["actions"].shape == (2, 0, 2) for seen in alone.controller.shown)
     assert policy.controller.goals["slots"].shape == (2, 1, 3, 16)
-    np.testing.assert_array_equal(policy.controller.goals["slots"][:, 0], policy.look(tasks.goals)["slots"])
+    np.testing.assert_array_equal(policy.controller.goals["slots"][:, 0], policy.sight.look(tasks.goals)["slots"])
 
 
 def test_a_worlds_own_policy_plays_the_same_from_the_same_seed():
@@ -260,7 +264,10 @@ def test_the_command_plans_with_a_trained_slot_predictor(tmp_path):
 
 
 def test_what_cannot_be_planned_with_is_refused_in_one_line():
-    chosen, other = SimpleNamespace(checkpoint="runs/x", env=""), SimpleNamespace(checkpoint="runs/x", env="rooms")
+    chosen, other = (
+        SimpleNamespace(checkpoint="runs/x", env="", protocol=""),
+        SimpleNamespace(checkpoint="runs/x", env="rooms", protocol=""),
+    )
     objective = SimpleNamespace(auxiliary=("action",))
     own = players.slots_mpc(chosen, SOURCE, objective, MPC_)
     about = players.described(own, SOURCE.source)

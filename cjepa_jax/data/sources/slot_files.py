@@ -129,6 +129,15 @@ class SlotFiles:
     def _array(self, name: str) -> np.ndarray:
         return opened(self.path, name)
 
+    def every(self, name: str) -> np.ndarray:
+        """The array "slots", "actions" or "proprio" of all frames of the folder, mapped. Raises DataError."""
+        return self._array(name)
+
+    @property
+    def spread(self) -> tuple[Any, Any]:
+        """The mean and the standard deviation of an action of one frame that were taken away, [A] each or 0 and 1."""
+        return self.spreads.get("actions", (0.0, 1.0))
+
     @property
     def slots(self) -> int:
         """K."""
