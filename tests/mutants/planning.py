@@ -2,7 +2,7 @@
 
 from tests.mutants.mutant import of, tests_of
 
-CEM, PLANNERS, MPC, SLOTS = tests_of("planning/", "cem", "planners", "mpc", "slots")
+CEM, PLANNERS, MPC, SLOTS, ENCODED = tests_of("planning/", "cem", "planners", "mpc", "slots", "encoded_slots")
 CONTROL, GYM = tests_of("evals/", "control", "gymnasium")
 ROOMS, PUSH, NUDGE, DOING = tests_of("data/worlds/acting/", "rooms", "push", "nudge", "doing")
 
@@ -44,12 +44,32 @@ PLANNING = (
         ),
     ),
     *of(
-        "cjepa_jax/evals/control.py",
-        ("done[len(done) - self.memory + 1 :]", "done[: self.memory - 1]", MEMORY),
+        "cjepa_jax/evals/slot_control.py",
+        ("done[len(done) - self._before :]", "done[: self._before]", MEMORY),
         (
-            "[*self.frames, self.look(states)][-self.memory :]",
-            "[*self.frames, self.look(states)][: self.memory]",
+            "[*self.frames, self.sight.look(states)][-self._before - 1 :]",
+            "[*self.frames, self.sight.look(states)][: self._before + 1]",
             MEMORY,
+        ),
+        (
+            "recurrent.beside(self.slots, self.state)",
+            "self.state",
+            f"{ENCODED}the_goals_slots_start_from_those_of_the_present_frame",
+        ),
+        (
+            "self.frames[:: self.stride]",
+            "self.frames[-self.memory :]",
+            f"{ENCODED}slots_seen_while_playing_are_those_of_the_extraction",
+        ),
+        (
+            'seen | {"actions": units(seen["actions"])}',
+            'seen | {"actions": seen["actions"]}',
+            f"{ENCODED}the_model_gets_actions_in_the_units_of_its_data",
+        ),
+        (
+            "predict(params, context, units(actions))",
+            "predict(params, context, actions)",
+            f"{ENCODED}the_model_gets_actions_in_the_units_of_its_data",
         ),
     ),
     *of(

@@ -27,7 +27,7 @@ from cjepa_jax.objectives.world import World
 from cjepa_jax.planning import __main__ as command
 from cjepa_jax.planning import players, slot_encoder
 from cjepa_jax.planning.cem import CEM
-from cjepa_jax.planning.mpc import MPC
+from cjepa_jax.planning.mpc import MPC, WorldModel
 from cjepa_jax.runtime.checkpoint import Checkpoints
 from cjepa_jax.types import Batch
 from configs.slots import pusht, savi
@@ -151,6 +151,16 @@ def test_the_goals_slots_start_from_those_of_the_present_frame(runs):
     np.testing.assert_array_equal(sight.goal()["slots"], goal["slots"])  # looking at it moves nothing
     sight.look(tasks.goals)
     assert np.abs(sight.goal()["slots"] - goal["slots"]).max() > 1e-4
+
+
+def test_the_model_gets_actions_in_the_units_of_its_data():
+    """Blocks of two frames of two numbers: each frame's minus the mean, divided by the deviation."""
+    model = WorldModel(lambda params, seen: seen["actions"], lambda params, context, actions: actions)
+    data = SimpleNamespace(spread=(np.array([0.5, -1.0]), np.array([2.0, 4.0])))
+    mine = slot_control.in_units(model, data, 2)
+    given, wanted = np.array([[[0.5, 1.0, 1.0, -1.0]]]), [[[0.0, 0.5, 0.25, 0.0]]]
+    np.testing.assert_allclose(mine.encode(None, {"actions": given}), wanted)
+    np.testing.assert_allclose(mine.predict(None, None, given), wanted)
 
 
 def test_larger_pictures_are_reduced_as_the_recorded_ones(runs, tmp_path):
