@@ -12,6 +12,9 @@ ROOMS, PUSH, NUDGE, DOING = tests_of("data/worlds/acting/", "rooms", "push", "nu
 NEXT = f"{SLOTS}the_next_slots_are_the_trainings_prediction_of_the_future"
 ROLLED = f"{SLOTS}a_rollout_sees_its_own_predictions_and_every_action_in_its_place"
 MEMORY = f"{SLOTS}a_policy_remembers_the_last_frames_and_the_actions_between_them"
+GOALS = f"{ENCODED}the_goals_slots_start_from_those_of_the_present_frame"
+PLAYING = f"{ENCODED}slots_seen_while_playing_are_those_of_the_extraction"
+UNITS = f"{ENCODED}the_model_gets_actions_in_the_units_of_its_data"
 PLANNING = (
     *of(
         "cjepa_jax/objectives/slots.py",
@@ -64,12 +67,12 @@ PLANNING = (
         (
             'seen | {"actions": units(seen["actions"])}',
             'seen | {"actions": seen["actions"]}',
-            f"{ENCODED}the_model_gets_actions_in_the_units_of_its_data",
+            UNITS,
         ),
         (
             "predict(params, context, units(actions))",
             "predict(params, context, actions)",
-            f"{ENCODED}the_model_gets_actions_in_the_units_of_its_data",
+            UNITS,
         ),
     ),
     *of(
