@@ -2,8 +2,8 @@
 
     python -m cjepa_jax.compare --suite=configs/suites/family.py --workdir=runs/family --jobs=2
 
-The encoder, world and budget of micro's balls. About five hours of one core (an estimate for all rows). Nine rows were
-run: docs/RESULTS_FAMILY.md. Point clouds and sounds: family_points.py and family_sounds.py.
+The encoder, world and budget of micro's balls. About five hours of one core. Results: docs/RESULTS_FAMILY.md. Point
+clouds and sounds: family_points.py and family_sounds.py.
 
 Not in a suite: those that are given actions or an expert (LeWorldModel, PLDM, V-JEPA 2-AC, ACT-JEPA, JEPA 2022:
 docs/WORLD_MODELS.md and docs/PLANNING.md), MC-JEPA, which sees pairs of frames (its encoder is a pyramid of other size,
