@@ -44,7 +44,8 @@ def describe(config, count: int, path: str) -> dict[str, str]:
 
     Findings are of the faster half of the steps, because other work on the machine disturbs the others.
 
-    Raises: ConfigError unless the device is a CPU and `path` is of an .svg file in a folder that exists.
+    Raises: ConfigError unless the device is a CPU and `path` is of an .svg file in a folder that exists, and if the
+      profiler loses steps.
     """
     if pathlib.Path(path).suffix not in ENDINGS:
         raise ConfigError(f"--timeline={path}: must end in {' or '.join(ENDINGS)}")
@@ -68,6 +69,8 @@ def describe(config, count: int, path: str) -> dict[str, str]:
                     state, _ = run.step(state, batch)
                     jax.block_until_ready(state)
         steps, lanes = read(pathlib.Path(folder))
+    if len(steps) != count:
+        raise ConfigError(f"--steps={count}: the profiler recorded {len(steps)} of them, try fewer")
     lengths = [(end - start) / 1e6 for start, end in steps]
     text = f"{np.median(lengths):.0f} ms median, {min(lengths):.0f} to {max(lengths):.0f}, n {count}, profiled"
     faster = sorted(steps, key=lambda span: span[1] - span[0])[: (count + 1) // 2]
@@ -99,7 +102,7 @@ def lane(events: Iterable[tuple]) -> Lane:
             begun = None
         elif any(word in name for word in WAITS):
             waits.append((start, end))
-        elif any(key == "hlo_op" for key, _ in statistics):
+        elif end > start and any(key == "hlo_op" for key, _ in statistics):
             operations.append((start, end, name))
     if begun is not None and operations:
         tasks.append((begun, max(end for _, end, _ in operations)))

@@ -265,12 +265,12 @@ def made_with(out: Path) -> dict[str, Any]:
 
 
 def different(before: Any, now: Any) -> str:
-    """What differs between two settings, for a message. "" for equal ones."""
+    """What differs between two settings, for a message. "" for equal ones. Earlier versions did not record PIXELS."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return "" if before == now else "other settings"
     for name in {**now, **before}:
         old, new = before.get(name), now.get(name)
-        if old == new:
+        if old == new or (name == PIXELS and name not in before):
             continue
         if not isinstance(old, list) or not isinstance(new, list):
             return f"{name} = {_short(old)}, not {_short(new)}"

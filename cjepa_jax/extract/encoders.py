@@ -232,7 +232,11 @@ def _saur(
                 out.append(np.asarray(slots[0]))
         return _joined(out)
 
-    return Found(size, encode, about, Recurrent(first, lambda frames, state: after(features(frames), state)))
+    def step(frames: np.ndarray, state: State) -> tuple[jax.Array, State]:
+        seen = [features(part)[:count] for part, count in _parts(frames, SEEN)]  # an image encoder's memory is bounded
+        return after(jnp.concatenate(seen), state)
+
+    return Found(size, encode, about, Recurrent(first, step))
 
 
 def _keys(seed: int, numbers: np.ndarray) -> jax.Array:

@@ -12,13 +12,14 @@ from cjepa_jax.data.sources.records import Records
 from cjepa_jax.data.sources.slot_files import SlotFiles
 from cjepa_jax.data.worlds import acting
 from cjepa_jax.data.worlds.acting.base import Acting
-from cjepa_jax.errors import ConfigError
+from cjepa_jax.errors import ConfigError, DataError, printable
 from cjepa_jax.evals.slot_control import Encoder
 from cjepa_jax.extract import checkpoint, encoders
 from cjepa_jax.planning.mpc import MOST_FRAMES, MPC
 
 FLAGS = ("--encoder", "--backbone")
 ROUNDING = 1e-6
+LEAST_PIXELS, MOST_PIXELS = 8, 1024  # of a side of a picture, for all tasks of a command at once
 
 
 class Playing(NamedTuple):
@@ -55,14 +56,28 @@ def opened(chosen: Any, source: Any, objective: Any, name: str | None) -> Playin
         text = f"gives {start.shape[1]} slots of {start.shape[2]} numbers"
         text = f"{text}: must be the {source.slots} of {source.width} in data.path = {source.path}"
         raise ConfigError(f"--encoder={chosen.encoder}: {text}")
-    pixels = made.get(slot_writer.PIXELS, found.size)
+    pixels = _pixels(source, made, found.size)
     world = dataclasses.replace(_world(chosen, config, name), size=pixels)
     if (channels := world.picture(world.setup(0).first).shape[-1]) != 3:
         text = f"pictures of {type(world).__name__} have {channels} channels, the encoder takes 3"
         raise ConfigError(f"--encoder={chosen.encoder}: {text}")
     _require_units(where, source, objective, world)
-    about = f"{chosen.encoder}, {found.about}, " + ("made the slots" if made else f"not recorded in {source.path}")
+    unknown = f"{source.path} does not record what made its slots, drawn at {pixels} pixels"
+    about = f"{chosen.encoder}, {found.about}, {'made the slots' if made else unknown}"
     return Playing(Encoder(found.recurrent, found.size, about), world)
+
+
+def _pixels(source: SlotFiles, made: dict[str, Any], size: int) -> int:
+    """The side of the recorded frames, as the journal says. `size` for slots without a journal. Raises ConfigError."""
+    if not made:
+        return size
+    pixels, where = made.get(slot_writer.PIXELS), f"{source.path}/{slot_writer.JOURNAL}"
+    if pixels is None:
+        raise ConfigError(f"{where}: does not say how large square frames of an episode were: extract the slots again")
+    if isinstance(pixels, bool) or not isinstance(pixels, int) or not LEAST_PIXELS <= pixels <= MOST_PIXELS:
+        text = f"must be an integer within {LEAST_PIXELS} and {MOST_PIXELS}"
+        raise ConfigError(f"{where}: {slot_writer.PIXELS} = {printable(pixels)[:40]}: {text}")
+    return pixels
 
 
 def _made_them(chosen: Any, source: SlotFiles, made: dict[str, Any], digests: list[str]) -> None:
@@ -71,7 +86,8 @@ def _made_them(chosen: Any, source: SlotFiles, made: dict[str, Any], digests: li
     for (flag, value, key), digest in zip(pairs, digests, strict=True):
         if key in made and made[key] != digest:
             own = f"{flag}={value}: has SHA-256 {digest}" if value else f"{flag} is missing"
-            text = f"the slots in data.path = {source.path} were made with {made[key] or 'none'}: must be the same"
+            theirs = printable(made[key] or "none")[:80]
+            text = f"the slots in data.path = {source.path} were made with {theirs}: must be the same"
             raise ConfigError(f"{own}, {text}")
 
 
@@ -81,7 +97,12 @@ def _world(chosen: Any, config: Any, name: str | None) -> Acting:
     cls: Any = getattr(acting, name) if name else None
     kind = build.locate(config.data.source, "data.source") if config is not None else None
     if isinstance(kind, type) and issubclass(kind, Acting | Records):
-        trained = assemble.make_source(config, "train")
+        try:
+            trained = assemble.make_source(config, "train")
+        except DataError:  # the encoder's own data are not here, and with --env they are not needed
+            if not cls:
+                raise
+            return cls()
         own = getattr(trained, "simulator", trained)
     if not isinstance(own, Acting) and not cls:
         text = f"--encoder={chosen.encoder}: was not trained on a world with actions: name one, such as push"
