@@ -20,6 +20,7 @@ from cjepa_jax import experiment, sharding
 from cjepa_jax.bench import flops, peer
 from cjepa_jax.data.bench import processor
 from cjepa_jax.errors import ConfigError
+from cjepa_jax.host import memory
 
 OWN = ("ijepa",)  # peers with another algorithm, whose losses are not compared
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of the first step's loss, relative
@@ -98,11 +99,13 @@ def _take_turns(ours: Ours, batches: list[dict], others: Sequence[Callable], rou
     The others are functions of a batch's number and the learning rate: (loss, seconds, processor seconds).
     """
     losses, seconds = [], []
-    for number in [*range(CYCLE), *itertools.islice(itertools.cycle(range(CYCLE)), rounds)]:
+    for done, number in enumerate([*range(CYCLE), *itertools.islice(itertools.cycle(range(CYCLE)), rounds)]):
         metrics, *mine = peer.timed(ours.step, batches[number])
         found = [other(number, metrics["learning_rate"]) for other in others]
         losses.append([metrics["loss"], *(loss for loss, *_ in found)])
         seconds.append([mine, *(its for _, *its in found)])
+        if done < CYCLE:  # as the loop of a training does after it has compiled
+            memory.set_aside()
     return losses[0], seconds[CYCLE:]  # those before compile every shape
 
 

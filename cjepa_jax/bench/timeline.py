@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from cjepa_jax import experiment, sharding
 from cjepa_jax.errors import ConfigError
-from cjepa_jax.host import door
+from cjepa_jax.host import door, memory
 
 ENDINGS = (".svg",)
 ANNOTATION = "timed training step"
@@ -60,6 +60,7 @@ def describe(config, count: int, path: str) -> dict[str, str]:
     for _ in range(2):
         state, _ = run.step(state, batch)
     jax.block_until_ready(state)
+    memory.set_aside()
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ from cjepa_jax.runtime.goodput import Goodput
 from cjepa_jax.runtime.in_flight import MOST, Done, InFlight
 from cjepa_jax.runtime.preemption import Signals, Stopped
 from cjepa_jax.runtime.run_manifest import Entry
-from cjepa_jax.runtime.timing import Clock, compilations, peak_memory
+from cjepa_jax.runtime.timing import Clock, Compiling, compilations, peak_memory
 from cjepa_jax.runtime.watchdog import Watchdog
 from cjepa_jax.runtime.workdir import Workdir
 from cjepa_jax.runtime.writers import Console, Writers, format_progress
@@ -80,6 +80,7 @@ class Loop:
     def _steps(self) -> bool:
         """Returns whether the last monitor was not interrupted by a signal."""
         start, steps, run = self.start, self.run.steps, self.run
+        compiling = Compiling()
         arrays: Any
         scores: dict[str, float] | None = {}
         stop = start == steps
@@ -118,6 +119,8 @@ class Loop:
             # that is killed repeatedly still makes progress.
             if self.step % self.config.checkpoint.every == 0 or scores or self.step == start + 1 or stop:
                 self._save(scores)
+            if compiling.again():  # the step, or a monitor
+                memory.set_aside()
             self.watchdog.beat()
         # The last batch is released here, because it is in the data workers' shared memory.
         return scores is not None

@@ -3,12 +3,14 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
 from cjepa_jax.runtime.goodput import Goodput
 
+COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX's event
 SLOWEST = {"p50": 50, "p95": 95, "p99": 99, "max": 100}
 
 
@@ -88,3 +90,19 @@ def peak_memory() -> dict[str, float]:
 def compilations(jitted: Callable) -> int:
     """The number of shapes for which a step has been compiled. 0 if this JAX does not report it (it is not public)."""
     return getattr(jitted, "_cache_size", int)()
+
+
+class Compiling:
+    """Whether this process has compiled or loaded a program since the last time that it was asked."""
+
+    def __init__(self):
+        self._count = self._known = 0
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+
+    def _heard(self, event: str, seconds: float, **more: Any) -> None:
+        self._count += event == COMPILED
+
+    def again(self) -> bool:
+        """See the class."""
+        before, self._known = self._known, self._count
+        return self._known > before
