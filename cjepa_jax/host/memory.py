@@ -110,17 +110,21 @@ def set_aside(least: int = LEAST_HOLE, most: int = MOST_HOLE) -> int:
     libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
     libc.sbrk.restype, libc.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    page = os.sysconf("SC_PAGE_SIZE")
-    top = libc.sbrk(0) - libc.mallinfo2().keepcost - page
-    size, taken = most, 0
+    page, info = os.sysconf("SC_PAGE_SIZE"), libc.mallinfo2()
+    top = libc.sbrk(0) - info.keepcost - page
+    size, taken, larger = max(info.fordblks - info.keepcost, most), 0, []
     while size >= least:
         piece = libc.malloc(size)
         if piece is None or piece >= top:  # no hole is as large
             libc.free(piece)
             size -= max(size // 4, 16)
-            continue
-        taken += size
-        first, end = -(-piece // page) * page, (piece + size) // page * page
-        if end > first:
-            libc.madvise(first, end - first, DONTNEED)
+        elif size > most:  # else smaller pieces would be cut from it
+            larger.append(piece)
+        else:
+            taken += size
+            first, end = -(-piece // page) * page, (piece + size) // page * page
+            if end > first:
+                libc.madvise(first, end - first, DONTNEED)
+    for piece in larger:
+        libc.free(piece)
     return taken

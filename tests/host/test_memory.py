@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import platform
 import subprocess
 import sys
 
@@ -84,3 +85,39 @@ def test_processes_that_start_inside_have_the_allocators_settings(monkeypatch):
         with memory.heaps_kept():
             assert os.environ[memory.TUNABLES] == inside
         assert os.environ[memory.TUNABLES] == given
+
+
+HOLES = """
+import ctypes, sys
+from cjepa_jax.host import memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+libc.mallinfo2.restype = memory._Info
+below = lambda: libc.mallinfo2().fordblks - libc.mallinfo2().keepcost
+before = below()
+large = libc.malloc(8 << 20)
+pieces = [libc.malloc(5000 + 40 * (i % 1000)) for i in range(8000)]
+for i, piece in enumerate(pieces):
+    ctypes.memset(piece, i % 251, 5000)
+for piece in [*pieces[::2], large]:
+    libc.free(piece)
+left = below() - before
+taken = memory.set_aside()
+whole = all(ctypes.string_at(piece, 5000) == bytes([(2 * i + 1) % 251]) * 5000 for i, piece in enumerate(pieces[1::2]))
+print(left >> 20, taken >> 20, (below() - before) >> 20, whole, memory.set_aside() >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc here")
+@pytest.mark.parametrize("settings", [memory.ALLOCATOR, ""])
+def test_small_holes_of_the_heap_are_set_aside_and_what_is_used_stays(settings):
+    """4,000 holes of 5 to 45 KB between pieces that are used, and one of 8 MiB, which may be used again."""
+    environment = os.environ | {memory.TUNABLES: settings}
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, env=environment)
+    assert not done.stderr
+    left, taken, below, whole, again = done.stdout.split()
+    assert whole == "True" and 90 <= int(left) <= 120
+    if settings:
+        assert 80 <= int(taken) <= 110 and 6 <= int(below) <= 12 and int(again) <= 1
+    else:
+        assert taken == again == "0" and below == left

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from cjepa_jax.runtime.goodput import Goodput
-from cjepa_jax.runtime.timing import Clock, compilations, peak_memory
+from cjepa_jax.runtime.timing import Clock, Compiling, compilations, peak_memory
 
 
 class Time:
@@ -79,3 +79,15 @@ def test_compilations_are_counted_by_shape():
         counts.append(compilations(double))
     assert counts == [0, 1, 1, 2]
     assert compilations(lambda x: x) == 0
+
+
+def test_what_was_compiled_since_the_last_time_is_noticed_once():
+    compiling = Compiling()
+    assert not compiling.again()
+    add = jax.jit(lambda x: x + 41.25)
+    add(1.0)
+    assert compiling.again() and not compiling.again()
+    add(2.0)
+    assert not compiling.again()
+    add(jnp.ones(3))
+    assert compiling.again()
