@@ -23,16 +23,22 @@ def _prepare():
     """What must stand before a test module is imported."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["CJEPA_CPU_KERNEL"] = "0"  # what this user has built would change the last digits
-    given = os.environ.get("XLA_FLAGS", "")
+    given, blas = os.environ.get("XLA_FLAGS", ""), os.environ.get("OPENBLAS_NUM_THREADS")
+    # Threads of OpenBLAS wait for work in a loop, on the core of pytest's other worker.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # until all is imported: nearly everything stays, and looking through it takes a third of the time
     os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count=8 {QUICK}".strip()
 
     import hypothesis
     import jax
+    import scipy.linalg  # noqa: F401  # has an OpenBLAS of its own, beside NumPy's
     from absl import flags
     from jaxtyping import install_import_hook
 
     assert jax.device_count() == 8  # JAX has read the flags;
     os.environ["XLA_FLAGS"] = given  # commands that tests start run as a user's do
+    if blas is None:
+        del os.environ["OPENBLAS_NUM_THREADS"]
     flags.FLAGS.mark_as_parsed()
     # The same examples in every run, as every draw has a seed: a run that passes passes again.
     slow = [hypothesis.HealthCheck.too_slow]  # by the clock, so it fails where other work has the CPU
@@ -109,6 +115,7 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(500_000, 10, 10)
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):
