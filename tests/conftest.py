@@ -31,7 +31,7 @@ def _prepare():
 
     import hypothesis
     import jax
-    import scipy.linalg  # noqa: F401  # has an OpenBLAS of its own, beside NumPy's
+    import scipy.linalg  # noqa: F401  # brings a second OpenBLAS, beside that of NumPy
     from absl import flags
     from jaxtyping import install_import_hook
 
