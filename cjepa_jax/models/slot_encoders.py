@@ -81,6 +81,45 @@ class SoftPositions(nn.Module):
         return pixels + Dense(pixels.shape[-1], kernel_init=FAN_IN, name="dense")(grid)
 
 
+class Transposed(nn.Module):
+    """PyTorch's transposed convolution of 5 x 5, with padding 2 and output padding stride - 1. Its kernel is flipped
+    here.
+
+    The stride x stride pixels that a place of the input gives are computed side by side, as channels. No zeros are put
+    between pixels and multiplied, so it has a stride^2-th of those products.
+
+    Attributes: count, of channels. stride. dtype: of the products.
+    """
+
+    count: int
+    stride: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, pixels: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 C2"]:
+        """Pixels of an image that is `stride` times as large."""
+        batch, height, width, channels = pixels.shape
+        stride, size = self.stride, 5
+        kernel = self.param("kernel", FAN_IN, (size, size, channels, self.count))
+        bias = self.param("bias", nn.initializers.zeros, (self.count,))
+        # Output pixel stride x i + r is the sum of the kernel's entries stride x t - r + 2 with the input pixels i + t.
+        first, last = -(2 // stride), (stride + 1) // stride  # of t
+        taps = last - first + 1
+        before = stride - 3 - stride * first
+        kernel = jnp.pad(kernel, [(before, taps * stride - size - before)] * 2 + [(0, 0)] * 2)
+        kernel = kernel.reshape(taps, stride, taps, stride, channels, self.count)[:, ::-1, :, ::-1]
+        kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, channels, -1)
+        out = jax.lax.conv_general_dilated(
+            pixels.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(1, 1),
+            padding=[(-first, last)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        out = out.reshape(batch, height, width, stride, stride, self.count).swapaxes(2, 3)
+        return out.reshape(batch, height * stride, width * stride, self.count) + bias.astype(self.dtype)
+
+
 class Savi(nn.Module):
     """Pictures in, one slot after the other out: a CNN, slot attention from frame to frame, a decoder for each slot.
 
@@ -115,7 +154,7 @@ class Savi(nn.Module):
         self.corrector = Corrector(self.hidden)
         self.norm_next = nn.LayerNorm(epsilon=EPSILON)
         self.next_up, self.next_down = (Dense(n, kernel_init=FAN_IN) for n in (self.units, self.width))
-        self.transposed = [self._transposed(n, s) for n, s in zip(self.decoder, self.strides, strict=True)]
+        self.transposed = [Transposed(n, s, self.dtype) for n, s in zip(self.decoder, self.strides, strict=True)]
         self.out = nn.Conv(4, (1, 1), kernel_init=FAN_IN)
 
     def __call__(self, video: Float[Array, "B T H W 3"], key: Array | None = None) -> dict[str, Array]:
@@ -180,13 +219,6 @@ class Savi(nn.Module):
 
     def _convolution(self, count: int) -> nn.Conv:
         return nn.Conv(count, (5, 5), dtype=self.dtype, kernel_init=FAN_IN)
-
-    def _transposed(self, count: int, stride: int) -> nn.Conv:
-        """PyTorch's transposed convolution with padding 2 and output padding stride - 1. Its kernel is flipped here."""
-        pad = [(2, 1 + stride)] * 2
-        return nn.Conv(
-            count, (5, 5), padding=pad, input_dilation=(stride, stride), dtype=self.dtype, kernel_init=FAN_IN
-        )
 
 
 def places(height: int, width: int) -> np.ndarray:

@@ -3,15 +3,17 @@
 Written from the papers and a description of the public code. Norms have PyTorch's epsilon, products are float32.
 """
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float
 
 from cjepa_jax.models.layers import Dense
-from cjepa_jax.models.slot_encoders import LATENT, Corrector
+from cjepa_jax.models.slot_encoders import LATENT, Corrector, places
 from cjepa_jax.models.slot_predictor import EPSILON, FAN_IN, XAVIER
 from cjepa_jax.types import Array, Params
 
@@ -112,6 +114,8 @@ class VideoSaur(nn.Module):
       heads: of the predictor of the next frame's first slots. blocks, units: of the decoder. decoder: "mixer" (Mixer,
         VideoSAUR's), or "mlp" (PlaceMlp, SlotContrast's), which has no blocks.
       similarity: whether the decoder also gives P logits at each place, of where its content is in the next frame.
+      placed: whether a linear map of the place is added to the features, of P = n x n patches. Features of an image
+        encoder say where they are. A patch's pixels do not, and a slot could not know where its object is.
     """
 
     slots: int = 7
@@ -126,6 +130,7 @@ class VideoSaur(nn.Module):
     units: Sequence[int] = (1024, 1024, 1024)
     similarity: bool = True
     decoder: str = "mixer"
+    placed: bool = False
 
     @nn.compact
     def __call__(
@@ -140,8 +145,10 @@ class VideoSaur(nn.Module):
           [B, T, K, P] of slot attention, "features" [B, T, P, F] and "masks" [B, T, K, P] of the decoder, and with
           `similarity` "logits" [B, T, P, P].
         """
-        batch, frames, places, width = features.shape
+        batch, frames, count, width = features.shape
         x = nn.LayerNorm(epsilon=EPSILON, name="norm_features")(features)
+        if self.placed:
+            x = x + Dense(width, kernel_init=FAN_IN, name="position")(jnp.asarray(grid(count)))
         x = nn.relu(Dense(self.embed, kernel_init=FAN_IN, name="up")(x))
         x = Dense(self.width, kernel_init=FAN_IN, name="down")(x)
         if self.fixed:
@@ -161,15 +168,15 @@ class VideoSaur(nn.Module):
             start = predictor(slots)
             found.append((slots, start, attention))
         slots, predicted, attention = (jnp.stack(values, 1) for values in zip(*found, strict=True))
-        outputs = width + places * self.similarity
+        outputs = width + count * self.similarity
         if self.decoder == "mlp":
-            decoder: nn.Module = PlaceMlp(places, outputs, self.units, name="mlp")
+            decoder: nn.Module = PlaceMlp(count, outputs, self.units, name="mlp")
         else:
-            decoder = Mixer(places, outputs, self.blocks, self.heads, self.units, name="mixer")
+            decoder = Mixer(count, outputs, self.blocks, self.heads, self.units, name="mixer")
         decoded, masks = decoder(slots.reshape(-1, self.slots, self.width))
-        decoded = decoded.reshape(batch, frames, places, outputs)
+        decoded = decoded.reshape(batch, frames, count, outputs)
         out = {"slots": slots, "predicted": predicted, "attention": attention, "embedded": x}
-        out |= {"features": decoded[..., :width], "masks": masks.reshape(batch, frames, self.slots, places)}
+        out |= {"features": decoded[..., :width], "masks": masks.reshape(batch, frames, self.slots, count)}
         return out | ({"logits": decoded[..., width:]} if self.similarity else {})
 
 
@@ -186,12 +193,23 @@ def next_slots(
     """(slots after one frame, and the next frame's start): the module's slots in steps, for videos of any length."""
     norm = nn.LayerNorm(epsilon=EPSILON, parent=None)
     x = norm.apply({"params": params["norm_features"]}, features)
+    if model.placed:
+        position = Dense(x.shape[-1], kernel_init=FAN_IN, parent=None)
+        x = x + position.apply({"params": params["position"]}, jnp.asarray(grid(x.shape[-2])))
     for name, units in (("up", model.embed), ("down", model.width)):
         x = Dense(units, kernel_init=FAN_IN, parent=None).apply({"params": params[name]}, x)
         x = nn.relu(x) if name == "up" else x
     corrector = Corrector(model.hidden, epsilon=1e-8, normed=True, parent=None)
     slots, _ = corrector.apply({"params": params["corrector"]}, x, start, iterations)
     return slots, Block(model.heads, 4 * model.width, parent=None).apply({"params": params["predictor"]}, slots)
+
+
+def grid(count: int) -> Float[np.ndarray, "P 4"]:
+    """The places of a square of patches. Raises ValueError for a number that is not a square."""
+    side = math.isqrt(count)
+    if side * side != count:
+        raise ValueError(f"{count} patches: must be a square number for places")
+    return places(side, side).reshape(count, 4)
 
 
 def similarity(keys: Float[Array, "B T P F"], temperature: float) -> Float[Array, "B T1 P P"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 
 import jax
@@ -63,7 +64,7 @@ class VideoSaurLoss(PerExample):
         if self.videosaur.get("decoder", "mixer") not in ("mixer", "mlp"):
             text = f"objective.videosaur.decoder = {self.videosaur['decoder']!r}"
             raise ConfigError(f"{text}: must be mixer or mlp")
-        options.flags("objective.videosaur", self.videosaur, "fixed")
+        options.flags("objective.videosaur", self.videosaur, "fixed", "placed")
         units = self.videosaur.get("units", (1,))
         if not isinstance(units, list | tuple):
             raise ConfigError(f"objective.videosaur.units = {units!r}: must be a list of whole numbers")
@@ -89,6 +90,9 @@ class VideoSaurLoss(PerExample):
         if batch.video.shape[1] < 2:
             raise ConfigError(f"data.frames = {batch.video.shape[1]}: must be at least 2 for objective.videosaur")
         found = self.patches(batch.video[:1])
+        if self.model.placed and math.isqrt(found.shape[2]) ** 2 != found.shape[2]:
+            text = f"objective.videosaur.placed = True: {found.shape[2]} features a frame"
+            raise ConfigError(f"{text}: must be a square number of them, or placed=False")
         noise = self._noise(jax.random.fold_in(key, 1), 1)
         params = {"videosaur": self.model.init(key, found, noise)["params"]}
         return params, {}, {} if noise is None else {"noise": noise}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cjepa_jax.errors import CheckpointError
 from cjepa_jax.weights.slot_encoders import (
     EncoderWeights,
     arrays_of,
@@ -68,7 +69,9 @@ def read(state: Mapping[str, np.ndarray], source: str = "state dict") -> Encoder
 
 
 def state_dict(weights: EncoderWeights) -> dict[str, np.ndarray]:
-    """The public state dict, float32, of `read`'s result."""
+    """The public state dict, float32, of `read`'s result. Raises CheckpointError for weights without a public name."""
+    if weights.sizes.get("placed"):
+        raise CheckpointError("objective.videosaur.placed = True: must be False for the public layout, without places")
     mlp, layers = weights.sizes["decoder"] == "mlp", _count(weights.params[weights.sizes["decoder"]])
     known = [f"{_DECODER}.allocator.blocks.{i}.norm1.bias" for i in range(weights.sizes["blocks"])]
     layer = f"{_DECODER}.{'mlp' if mlp else 'renderer'}.layers"

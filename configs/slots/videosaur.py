@@ -32,6 +32,7 @@ def get_config():
                     blocks=2,
                     units=(128, 128),
                     decoder="mixer",
+                    placed=True,
                 )
             ),
             patch=4,

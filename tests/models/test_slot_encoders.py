@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cjepa_jax.errors import CheckpointError
-from cjepa_jax.models.slot_encoders import Savi
-from cjepa_jax.models.videosaur import VideoSaur, similarity, slot_contrast
+from cjepa_jax.models.slot_encoders import Savi, Transposed
+from cjepa_jax.models.videosaur import VideoSaur, next_slots, similarity, slot_contrast
 from cjepa_jax.objectives.savi import divergence
 from cjepa_jax.weights import slot_encoders as weights
 from cjepa_jax.weights import videosaur as saur_weights
@@ -239,3 +239,39 @@ def test_slots_are_contrasted_with_those_of_the_frame_before():
     np.testing.assert_allclose(slot_contrast(numbers["slots"], 0.1).mean(), numbers["loss_batch"], atol=1e-6)
     one = slot_contrast(numbers["slots"], 0.1, across=False).mean()
     np.testing.assert_allclose(one, numbers["loss_per_video"], atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_a_transposed_convolution_is_that_of_an_image_with_zeros_between_its_pixels(stride):
+    module = Transposed(6, stride)
+    pixels = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 7, 3)), jnp.float32)
+    params = module.init(jax.random.key(0), pixels)["params"]
+    params["bias"] = jnp.arange(6.0)
+    wide = np.zeros((2, 5 * stride, 7 * stride, 3), np.float32)
+    wide[:, ::stride, ::stride] = pixels
+    wide = np.pad(wide, [(0, 0), (2, 2), (2, 2), (0, 0)])
+    wanted = np.zeros((2, 5 * stride, 7 * stride, 6))
+    for y in range(5):
+        for x in range(5):
+            part = wide[:, y : y + 5 * stride, x : x + 7 * stride]
+            wanted += part @ np.asarray(params["kernel"][y, x], np.float64)
+    np.testing.assert_allclose(jax.jit(module.apply)({"params": params}, pixels), wanted + np.arange(6), atol=1e-5)
+
+
+def test_places_tell_slots_of_equal_features_where_they_are_frame_by_frame_too():
+    sizes = dict(slots=3, width=8, fixed=True, embed=12, blocks=0, units=(10,), similarity=False, decoder="mlp")
+    features = jnp.asarray(np.random.default_rng(0).standard_normal((1, 2, 9, 5)), jnp.float32)
+    for placed in (False, True):
+        model = VideoSaur(**sizes, placed=placed)
+        params = jax.jit(model.init)(jax.random.key(0), features)["params"]
+        slots = jax.jit(model.apply)({"params": params}, features)["slots"]
+        moved = jax.jit(model.apply)({"params": params}, features[:, :, ::-1])["slots"]
+        assert (np.abs(slots - moved).max() < 1e-5) != placed
+        start = params["slots"][None]
+        for t, iterations in enumerate((model.first, model.iterations)):
+            one, start = next_slots(model, params, features[:, t], start, iterations)
+            np.testing.assert_allclose(one, slots[:, t], atol=1e-5)
+    with pytest.raises(CheckpointError, match="^objective.videosaur.placed = True: must be False"):
+        saur_weights.state_dict(weights.EncoderWeights(params, sizes | {"placed": True}, {}))
+    with pytest.raises(ValueError, match="^8 patches: must be a square number for places"):
+        jax.eval_shape(model.init, jax.random.key(0), features[:, :, :8])
