@@ -112,7 +112,8 @@ def main(argv: list[str]) -> int:
         if chosen.videos and Path(chosen.videos).is_file() and doing.writer.videos:
             episodes.write_agent(Path(chosen.videos), doing.writer.out, doing.writer.videos)
         if episodes.acts(sources.get(SPLITS[0])):
-            episodes.write_played(sources, doing.writer.out, doing.writer.videos)
+            if not episodes.write_played(sources, doing.writer.out, doing.writer.videos, doing):
+                return doing.stopped()
         doing.writer.finish()
     print(f"{chosen.checkpoint}: {found.about}")
     for split, kept in doing.writer.videos.items():

@@ -1,6 +1,7 @@
 """Episodes as videos whose slots are extracted: of an HDF5 file in stable-worldmodel's layout, or of a world."""
 
 import contextlib
+import dataclasses
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,9 @@ from cjepa_jax.data.formats import episode_file
 from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.data.slot_writer import Videos
 from cjepa_jax.data.sources.episode_file import splits_of
+from cjepa_jax.data.sources.true_slots import LEAST_SIZE
 from cjepa_jax.data.worlds.acting.base import Acting
+from cjepa_jax.extract.work import Work
 from cjepa_jax.host import door
 
 HELD = 0.1  # the last episodes, which the splits eval and test divide, as in data/sources/episode_file.py
@@ -97,17 +100,32 @@ def drawn(source: Any) -> int:
     return int(getattr(source, "stored_size", source.size)) if acts(source) else 0
 
 
-def write_played(sources: Mapping[str, Any], out: Path, videos: Videos) -> None:
+def write_played(sources: Mapping[str, Any], out: Path, videos: Videos, doing: Work) -> bool:
     """Writes actions.npy, and proprio.npy if the world has it, for a folder of slots whose videos are scenes of these
-    sources, by their splits and numbers. Raises DataError for a scene, and OSError where nothing can be written."""
+    sources, by their splits and numbers. Returns whether it is done: False if a signal has stopped it.
+
+    Scenes of a world are simulated once more for it, with pictures of the least size: nothing else than their slots is
+    kept while they are encoded. Raises DataError for a scene, and OSError where nothing can be written.
+    """
     order = sorted((start, split, name) for split, own in videos.items() for name, (start, _) in own.items())
-    scenes = [_agent(sources[split][int(name)]) for _, split, name in order]
+    small = {
+        split: dataclasses.replace(s, size=LEAST_SIZE) if isinstance(s, Acting) else s for split, s in sources.items()
+    }
+    found = []
+    doing.begin("actions", len(order))
+    for _, split, name in order:
+        agent = doing.unless_stopped(lambda split=split, name=name: _agent(small[split][int(name)]))
+        if agent is None:
+            return False
+        found.append(agent)
+        doing.done()
     for name in AGENT:
-        if scenes and name in scenes[0]:
-            rows = np.concatenate([scene[name] for scene in scenes]).astype(np.float32)
+        if found and name in found[0]:
+            rows = np.concatenate([agent[name] for agent in found]).astype(np.float32)
             with door.replacing(out / f"{name}.npy") as to:
                 to.write(slot_writer.head(list(rows.shape)))
                 to.write(np.ascontiguousarray(rows).tobytes())
+    return True
 
 
 def _agent(scene: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

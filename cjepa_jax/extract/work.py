@@ -51,6 +51,12 @@ class Work:
         self.writer.write(split, name, slots)
         self.done()
 
+    def begin(self, what: str, count: int) -> None:
+        """The display starts from 0, with other work on `count` videos."""
+        self._bar.reset(count)
+        self._bar.set_postfix_str("", refresh=False)
+        self._bar.set_description(what)
+
     def done(self) -> None:
         """One more video is done."""
         self._bar.update(1)

@@ -17,6 +17,7 @@ from cjepa_jax.objectives import options, savi
 from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.types import Array, Batch, Params
 
+TEXTURE = 0.3  # of pixels in a patch: with more, the border of an object counts for more than the object
 WEIGHTS = ("features", "similarity", "contrast")
 
 
@@ -29,8 +30,8 @@ class VideoSaurLoss(PerExample):
     in the frame before (SlotContrast). Both are in models/videosaur.py.
 
     The published features are DINOv2's, which a source of kind "features" gives (patch=1). Of a source of pixels they
-    are a patch's pixels: twice its mean colour, and what each pixel differs from it, where colours are -1 .. 1. So no
-    frozen encoder is needed, but these features know no categories.
+    are a patch's pixels: twice its mean colour, and 0.3 times what each pixel differs from it, where colours are
+    -1 .. 1. So no frozen encoder is needed, but these features know no categories.
 
     Attributes:
       videosaur: keyword arguments of models.videosaur.VideoSaur but `similarity`. fixed=True for SlotContrast.
@@ -171,7 +172,7 @@ class VideoSaurLoss(PerExample):
         cut = savi.scaled(video).reshape(shape).swapaxes(3, 4)
         cut = cut.reshape(batch, frames, rows * columns, self.patch**2, channels)
         mean = cut.mean(-2, keepdims=True)
-        texture = (cut - mean).reshape(*cut.shape[:3], -1)
+        texture = TEXTURE * (cut - mean).reshape(*cut.shape[:3], -1)
         return jnp.concatenate([2 * mean[..., 0, :], texture], -1)
 
     def _noise(self, key: Array, count: int) -> Array | None:

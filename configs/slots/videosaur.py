@@ -15,7 +15,8 @@ from cjepa_jax.configs.slots import savi
 
 def get_config():
     config = savi.get_config().unlock()
-    config.train.steps = 1500
+    config.train.steps = 3000
+    config.optim.peak = 4e-3
     config.objective = ConfigDict(
         dict(
             type="cjepa_jax.objectives.videosaur:VideoSaurLoss",
@@ -30,8 +31,8 @@ def get_config():
                     iterations=2,
                     heads=4,
                     blocks=2,
-                    units=(128, 128),
-                    decoder="mixer",
+                    units=(64, 64),
+                    decoder="mlp",
                     placed=True,
                 )
             ),

@@ -11,12 +11,18 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tqdm import tqdm
 
 from cjepa_jax.data.formats import video
 from cjepa_jax.data.sources.slot_files import SlotFiles
+from cjepa_jax.data.worlds.acting.nudge import Nudge
+from cjepa_jax.data.worlds.acting.push import Push
+from cjepa_jax.data.worlds.acting.rooms import Rooms
 from cjepa_jax.errors import PREEMPTED, CheckpointError, ConfigError, DataError
 from cjepa_jax.extract import __main__ as command
-from cjepa_jax.extract import checkpoint, rollout, work
+from cjepa_jax.extract import checkpoint, episodes, rollout, work
+from cjepa_jax.extract.work import Work
+from cjepa_jax.runtime.preemption import Signals
 from tests.data import clips
 from tests.extract.test_extract import frames
 from tests.extract.test_rollout import files, flags  # noqa: F401
@@ -211,3 +217,28 @@ def test_commands_that_are_killed_at_random_moments_lose_nothing_that_was_finish
         kept.append(finished(out))
         assert kept[-1] > kept[-2]
     assert max(kept) > 0 and same(out, tmp_path / "whole"), (code, kept)
+
+
+@pytest.mark.parametrize("world", [Rooms, Push, Nudge])
+def test_actions_of_a_world_are_those_of_its_encoded_scenes_and_a_signal_stops_them(tmp_path, world):
+    sources = {split: world(split, size=24, frames=3, count=2) for split in ("train", "test")}
+    videos = {"test": {"1": (3, 3)}, "train": {"0": (0, 3)}}
+    bar = tqdm(total=9, disable=True)
+
+    class Stopping(Signals):
+        """A signal comes after the first scene."""
+
+        def unless_stopped(self, work):
+            result = super().unless_stopped(work)
+            if self.received is None:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return result
+
+    with Stopping() as signals:
+        assert not episodes.write_played(sources, tmp_path, videos, Work(None, signals, bar, 2))
+    assert not list(tmp_path.iterdir())
+    with Signals() as signals:
+        assert episodes.write_played(sources, tmp_path, videos, Work(None, signals, bar, 2))
+    scenes = sources["train"][0], sources["test"][1]
+    for name in ("actions", "proprio"):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), np.concatenate([s[name] for s in scenes]))

@@ -245,6 +245,7 @@ def test_an_encoder_that_does_not_fit_is_refused_in_one_line(runs, tmp_path):
     for flags, message in (
         (["--encoder=x", "--env=push"], "^--encoder=x: name the run of a slot predictor with --checkpoint$"),
         (["--backbone=x", "--env=push"], "^--backbone=x: is for --encoder$"),
+        (["--checkpoint=y", "--encoder=x", "--size=32"], "^--size=32: not with --encoder, whose frames have its size$"),
     ):
         with pytest.raises(ConfigError, match=message):
             command.main(flags)
