@@ -3,10 +3,10 @@
     python -m cjepa_jax.train --config=configs/slots/slotcontrast.py --workdir=runs/slotcontrast
     python -m cjepa_jax.evaluate --config=configs/evals/segments.py --checkpoint=runs/slotcontrast
 
-The first slots are learned, slot attention has an MLP, and slots are contrasted with those of the frame before. The
-decoder is VideoSAUR's slot mixer. See docs/SLOTS.md.
+The first slots are learned, slot attention has an MLP, and slots are contrasted with those of the frame before. See
+docs/SLOTS.md.
 
-    --config.objective.videosaur.decoder=mlp     SlotContrast's decoder, an MLP for each slot and place
+    --config.objective.contrast=0.0     features alone
 """
 
 from cjepa_jax.configs.slots import videosaur

@@ -3,9 +3,12 @@
     python -m cjepa_jax.train --config=configs/slots/videosaur.py --workdir=runs/videosaur
     python -m cjepa_jax.evaluate --config=configs/evals/segments.py --checkpoint=runs/videosaur
 
-Published: DINOv2 ViT-S/14 features of 14 x 14 patches, 7 slots of 128, MLPs of 1024, 100,000 steps. See docs/SLOTS.md.
+Published: DINOv2 ViT-S/14 features of 14 x 14 patches, 7 slots of 128, a slot mixer with MLPs of 1024, 100,000 steps.
+Features of DINOv2 say where they are (placed=False). Their variance is about 1, that of these pixels about .03. So the
+weight of the features is 30 here, and 1 there. See docs/SLOTS.md.
 
-    --config.objective.similarity=0.0     features alone
+    --config.objective.similarity=0.0             features alone
+    --config.objective.videosaur.decoder=mixer    the published decoder
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +18,7 @@ from cjepa_jax.configs.slots import savi
 
 def get_config():
     config = savi.get_config().unlock()
-    config.train.steps = 3000
+    config.train.steps = 6000
     config.optim.peak = 4e-3
     config.objective = ConfigDict(
         dict(
@@ -37,7 +40,7 @@ def get_config():
                 )
             ),
             patch=4,
-            features=1.0,
+            features=30.0,
             similarity=0.3,
             contrast=0.0,
             temperature=0.15,
