@@ -19,6 +19,7 @@ AREA = (
 (SAVI_LOSS,) = tests_of("objectives/", "savi")
 (FILES,) = tests_of("data/sources/", "slot_files")
 SAVI = f"{ENCODERS}savi_is_the_published_one_in_slots_pictures_losses_and_gradients"
+TRANSPOSED = f"{ENCODERS}a_transposed_convolution_is_that_of_an_image_with_zeros_between_its_pixels"
 VIDEOSAUR = f"{ENCODERS}videosaur_is_the_public_one_in_slots_features_losses_and_gradients"
 HOSTILE = f"{FILES}pickles_that_hold_anything_else_are_refused_in_one_line_and_never_run"
 WINDOWS = f"{FILES}windows_are_the_published_ones_with_their_actions"
@@ -98,6 +99,7 @@ SLOTS = (
         "cjepa_jax/objectives/videosaur.py",
         ("getattr(self, name) * value for", "value for", TERMS),
         ("self.contrast_temperature, valid=valid)", "self.contrast_temperature)", TERMS),
+        ("TEXTURE * (cut - mean)", "(cut - mean)", f"{SAUR}features_are_the_colour_and_the_texture_of_each_patch"),
         (
             "[2 * mean[..., 0, :], texture]",
             "[2 * mean[..., 0, :], 0 * texture]",
@@ -385,7 +387,8 @@ SLOTS = (
     *of(
         "cjepa_jax/models/slot_encoders.py",
         ("nn.relu(convolution(x))\n        x = self.out", "convolution(x)\n        x = self.out", SAVI),
-        ("[(2, 1 + stride)] * 2", "[(1 + stride, 2)] * 2", SAVI),
+        ("self.count)[:, ::-1, :, ::-1]", "self.count)", TRANSPOSED),
+        ("before = stride - 3 - stride * first", "before = 0", TRANSPOSED),
         ("jnp.exp(log_variance / 2)", "jnp.exp(log_variance)", SAVI),
         ("return slots, normed + self.next_down", "return slots, slots + self.next_down", SAVI),
         ("normed if self.normed else slots", "slots", VIDEOSAUR),
@@ -396,6 +399,11 @@ SLOTS = (
         ("shares, slots) + positions", "shares, memory) + positions", VIDEOSAUR),
         ("self.iterations if t else self.first", "self.iterations", VIDEOSAUR),
         ("kept = cosine > 0", "kept = cosine > -2", VIDEOSAUR),
+        (
+            "        x = x + position.apply(",
+            "        x = x - position.apply(",
+            f"{ENCODERS}places_tell_slots_of_equal_features_where_they_are_frame_by_frame_too",
+        ),
         (
             'logits = jnp.einsum("btks,btls->btkl", unit[:, 1:], unit[:, :-1])',
             'logits = jnp.einsum("btks,btls->btkl", unit[:, :-1], unit[:, 1:])',
