@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,7 +115,7 @@ def write_played(sources: Mapping[str, Any], out: Path, videos: Videos, doing: W
     found = []
     doing.begin("actions", len(order))
     for _, split, name in order:
-        agent = doing.unless_stopped(lambda split=split, name=name: _agent(small[split][int(name)]))
+        agent = doing.unless_stopped(functools.partial(_agent, small[split], int(name)))
         if agent is None:
             return False
         found.append(agent)
@@ -128,6 +129,7 @@ def write_played(sources: Mapping[str, Any], out: Path, videos: Videos, doing: W
     return True
 
 
-def _agent(scene: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The agent's arrays alone, which are small."""
+def _agent(source: Any, number: int) -> dict[str, np.ndarray]:
+    """The agent's arrays of a scene alone, which are small."""
+    scene = source[number]
     return {name: scene[name] for name in AGENT if name in scene}

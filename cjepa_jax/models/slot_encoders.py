@@ -107,8 +107,8 @@ class Transposed(nn.Module):
         taps = last - first + 1
         before = stride - 3 - stride * first
         kernel = jnp.pad(kernel, [(before, taps * stride - size - before)] * 2 + [(0, 0)] * 2)
-        kernel = kernel.reshape(taps, stride, taps, stride, channels, self.count)[:, ::-1, :, ::-1]
-        kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, channels, -1)
+        kernel = kernel.reshape((taps, stride, taps, stride, channels, self.count))[:, ::-1, :, ::-1]
+        kernel = kernel.transpose((0, 2, 4, 1, 3, 5)).reshape(taps, taps, channels, -1)
         out = jax.lax.conv_general_dilated(
             pixels.astype(self.dtype),
             kernel.astype(self.dtype),
@@ -116,7 +116,7 @@ class Transposed(nn.Module):
             padding=[(-first, last)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        out = out.reshape(batch, height, width, stride, stride, self.count).swapaxes(2, 3)
+        out = out.reshape((batch, height, width, stride, stride, self.count)).swapaxes(2, 3)
         return out.reshape(batch, height * stride, width * stride, self.count) + bias.astype(self.dtype)
 
 

@@ -387,7 +387,7 @@ SLOTS = (
     *of(
         "cjepa_jax/models/slot_encoders.py",
         ("nn.relu(convolution(x))\n        x = self.out", "convolution(x)\n        x = self.out", SAVI),
-        ("self.count)[:, ::-1, :, ::-1]", "self.count)", TRANSPOSED),
+        ("self.count))[:, ::-1, :, ::-1]", "self.count))", TRANSPOSED),
         ("before = stride - 3 - stride * first", "before = 0", TRANSPOSED),
         ("jnp.exp(log_variance / 2)", "jnp.exp(log_variance)", SAVI),
         ("return slots, normed + self.next_down", "return slots, slots + self.next_down", SAVI),
