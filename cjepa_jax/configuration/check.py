@@ -43,9 +43,9 @@ CHANNELS = 3  # of a model whose config does not say
 SINCE: dict[str, dict[str, Any]] = {  # newer options of sections: the behaviour of runs without them
     "mask": {"tied": False, "corner": False, "batch": 1, "both": False},
     "optim": {"cooldown": 0.0, "layer_decay": 1.0},
-    "objective": {"fusion": "none"},
+    "objective": {"fusion": "none", "texture": 1.0},
     "objective.encoder": {"channels": CHANNELS, "scale": 255.0},
-    "objective.videosaur": {"decoder": "mixer"},
+    "objective.videosaur": {"decoder": "mixer", "placed": False},
 }
 
 RESERVED_MONITORS = ("probe", "collapse", "fallbacks")  # names of this package's own

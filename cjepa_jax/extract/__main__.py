@@ -97,6 +97,7 @@ def main(argv: list[str]) -> int:
     most = chosen.count or None
     sources = {} if chosen.videos else sources_of(config, chosen.frames)
     videos = of_files(Path(chosen.videos), found.size, most) if chosen.videos else of_scenes(sources, found.size, most)
+    played = episodes.played(sources)  # refused before hours of work, if they are
     seen = episodes.pixels(Path(chosen.videos)) if chosen.videos else episodes.drawn(sources[SPLITS[0]])
     with work.on(Path(chosen.out), made_with(chosen, digests, videos, seen), len(videos)) as doing:
         if doing.writer.finished:
@@ -111,9 +112,8 @@ def main(argv: list[str]) -> int:
             (doing.writer.out / DAMAGED).unlink(missing_ok=True)
         if chosen.videos and Path(chosen.videos).is_file() and doing.writer.videos:
             episodes.write_agent(Path(chosen.videos), doing.writer.out, doing.writer.videos)
-        if episodes.acts(sources.get(SPLITS[0])):
-            if not episodes.write_played(sources, doing.writer.out, doing.writer.videos, doing):
-                return doing.stopped()
+        if played and not episodes.write_played(played, doing.writer.out, doing.writer.videos, doing):
+            return doing.stopped()
         doing.writer.finish()
     print(f"{chosen.checkpoint}: {found.about}")
     for split, kept in doing.writer.videos.items():

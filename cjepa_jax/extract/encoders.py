@@ -126,6 +126,8 @@ def _run(folder: Path, seed: int, noise: bool, trust: tuple[str, ...]) -> tuple[
     step, found = checkpoint.restored(folder, config, objective, _shapes(config))
     about = f"step {step} of {folder}"
     if isinstance(objective, SaviLoss):
+        if noise and not objective.model.noise:
+            raise ConfigError(f"--noise: {folder} has objective.savi.noise = False: must be a run that drew its slots")
         return _savi(objective.model, found.params["savi"], seed, noise, about), config
     _unused(noise=noise)
     features = jax.jit(lambda frames: objective.patches(frames[None])[0])

@@ -1,9 +1,9 @@
 """Episodes as videos whose slots are extracted: of an HDF5 file in stable-worldmodel's layout, or of a world."""
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,21 +101,26 @@ def drawn(source: Any) -> int:
     return int(getattr(source, "stored_size", source.size)) if acts(source) else 0
 
 
+def played(sources: Mapping[str, Any]) -> dict[str, Any]:
+    """The sources of `write_played`: {} unless they have actions. A world draws its least pictures there, which do not
+    count. Raises ConfigError for a world that refuses them."""
+    if not all(acts(source) for source in sources.values()):
+        return {}
+    return {k: replace(s, size=LEAST_SIZE) if isinstance(s, Acting) else s for k, s in sources.items()}
+
+
 def write_played(sources: Mapping[str, Any], out: Path, videos: Videos, doing: Work) -> bool:
     """Writes actions.npy, and proprio.npy if the world has it, for a folder of slots whose videos are scenes of these
     sources, by their splits and numbers. Returns whether it is done: False if a signal has stopped it.
 
-    Scenes of a world are simulated once more for it, with pictures of the least size: nothing else than their slots is
-    kept while they are encoded. Raises DataError for a scene, and OSError where nothing can be written.
+    Scenes of a world are simulated once more for it: nothing else than their slots is kept while they are encoded.
+    Raises DataError for a scene, and OSError where nothing can be written.
     """
     order = sorted((start, split, name) for split, own in videos.items() for name, (start, _) in own.items())
-    small = {
-        split: dataclasses.replace(s, size=LEAST_SIZE) if isinstance(s, Acting) else s for split, s in sources.items()
-    }
     found = []
     doing.begin("actions", len(order))
     for _, split, name in order:
-        agent = doing.unless_stopped(functools.partial(_agent, small[split], int(name)))
+        agent = doing.unless_stopped(functools.partial(_agent, sources[split], int(name)))
         if agent is None:
             return False
         found.append(agent)

@@ -53,9 +53,10 @@ class Work:
 
     def begin(self, what: str, count: int) -> None:
         """The display starts from 0, with other work on `count` videos."""
-        self._bar.reset(count)
+        self._bar.initial = 0  # of an earlier process's videos
         self._bar.set_postfix_str("", refresh=False)
-        self._bar.set_description(what)
+        self._bar.set_description(what, refresh=False)
+        self._bar.reset(count)
 
     def done(self) -> None:
         """One more video is done."""

@@ -86,7 +86,7 @@ class Transposed(nn.Module):
     here.
 
     The stride x stride pixels that a place of the input gives are computed side by side, as channels. No zeros are put
-    between pixels and multiplied, so it has a stride^2-th of those products.
+    between pixels and multiplied. So with stride 2 it has 36 % of those products.
 
     Attributes: count, of channels. stride. dtype: of the products.
     """

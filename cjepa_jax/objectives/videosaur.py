@@ -17,7 +17,6 @@ from cjepa_jax.objectives import options, savi
 from cjepa_jax.objectives.base import PerExample
 from cjepa_jax.types import Array, Batch, Params
 
-TEXTURE = 0.3  # of pixels in a patch: with more, the border of an object counts for more than the object
 WEIGHTS = ("features", "similarity", "contrast")
 
 
@@ -30,13 +29,14 @@ class VideoSaurLoss(PerExample):
     in the frame before (SlotContrast). Both are in models/videosaur.py.
 
     The published features are DINOv2's, which a source of kind "features" gives (patch=1). Of a source of pixels they
-    are a patch's pixels: twice its mean colour, and 0.3 times what each pixel differs from it, where colours are
-    -1 .. 1. So no frozen encoder is needed, but these features know no categories.
+    are a patch's pixels: twice its mean colour, and `texture` times what each pixel differs from it, where colours
+    are -1 .. 1. So no frozen encoder is needed, but these features know no categories.
 
     Attributes:
       videosaur: keyword arguments of models.videosaur.VideoSaur but `similarity`. fixed=True for SlotContrast.
       patch: side of a patch.
       features, similarity, contrast: the weights. 1, 0.3 and 0 for VideoSAUR, 1, 0 and 0.5 for SlotContrast.
+      texture: weight of the pixels in features of pixels. With more, the border of an object counts for more than it.
       temperature: of the similarity, 0.15 as published. contrast_temperature: 0.1 as published.
       steps, dtype: not used. All is computed in float32.
     Raises: ConfigError for values outside their limits, and for images.
@@ -51,6 +51,7 @@ class VideoSaurLoss(PerExample):
     contrast: float = 0.0
     temperature: float = 0.15
     contrast_temperature: float = 0.1
+    texture: float = 1.0
 
     tubelet = 1
     max_removed = 0
@@ -75,7 +76,7 @@ class VideoSaurLoss(PerExample):
         if width % heads:
             raise ConfigError(f"objective.videosaur.heads = {heads}: must divide objective.videosaur.width = {width}")
         options.whole("objective.patch", self.patch)
-        for name in WEIGHTS:
+        for name in (*WEIGHTS, "texture"):
             options.number(f"objective.{name}", getattr(self, name), 0, limit="a number of at least 0")
         for name in ("temperature", "contrast_temperature"):
             options.number(f"objective.{name}", getattr(self, name), 1e-6, limit="a number of at least 1e-6")
@@ -172,7 +173,7 @@ class VideoSaurLoss(PerExample):
         cut = savi.scaled(video).reshape(shape).swapaxes(3, 4)
         cut = cut.reshape(batch, frames, rows * columns, self.patch**2, channels)
         mean = cut.mean(-2, keepdims=True)
-        texture = TEXTURE * (cut - mean).reshape(*cut.shape[:3], -1)
+        texture = self.texture * (cut - mean).reshape(*cut.shape[:3], -1)
         return jnp.concatenate([2 * mean[..., 0, :], texture], -1)
 
     def _noise(self, key: Array, count: int) -> Array | None:

@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
     if chosen.encoder and not chosen.checkpoint:
         raise ConfigError(f"--encoder={chosen.encoder}: name the run of a slot predictor with --checkpoint")
     if chosen.encoder and chosen.size != LIMITS["size"][0]:
-        raise ConfigError(f"--size={chosen.size}: not with --encoder, whose frames have its size")
+        raise ConfigError(f"--size={chosen.size}: not with --encoder, which decides the size of frames")
     if chosen.backbone and not chosen.encoder:
         raise ConfigError(f"--backbone={chosen.backbone}: is for --encoder")
     if not (chosen.checkpoint or chosen.env):

@@ -4,8 +4,8 @@
     python -m cjepa_jax.evaluate --config=configs/evals/segments.py --checkpoint=runs/videosaur
 
 Published: DINOv2 ViT-S/14 features of 14 x 14 patches, 7 slots of 128, a slot mixer with MLPs of 1024, 100,000 steps.
-Features of DINOv2 say where they are (placed=False). Their variance is about 1, that of these pixels about .03. So the
-weight of the features is 30 here, and 1 there. See docs/SLOTS.md.
+Features of DINOv2 say where they are (placed=False). Their variance is taken to be 1, and that of these pixels is about
+.03. So the weight of the features is 30 here, and 1 there. See docs/SLOTS.md.
 
     --config.objective.similarity=0.0             features alone
     --config.objective.videosaur.decoder=mixer    the published decoder
@@ -43,6 +43,7 @@ def get_config():
             features=30.0,
             similarity=0.3,
             contrast=0.0,
+            texture=0.3,
             temperature=0.15,
             contrast_temperature=0.1,
         )

@@ -235,10 +235,10 @@ def test_actions_of_a_world_are_those_of_its_encoded_scenes_and_a_signal_stops_t
             return result
 
     with Stopping() as signals:
-        assert not episodes.write_played(sources, tmp_path, videos, Work(None, signals, bar, 2))
+        assert not episodes.write_played(episodes.played(sources), tmp_path, videos, Work(None, signals, bar, 2))
     assert not list(tmp_path.iterdir())
     with Signals() as signals:
-        assert episodes.write_played(sources, tmp_path, videos, Work(None, signals, bar, 2))
+        assert episodes.write_played(episodes.played(sources), tmp_path, videos, Work(None, signals, bar, 2))
     scenes = sources["train"][0], sources["test"][1]
     for name in ("actions", "proprio"):
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), np.concatenate([s[name] for s in scenes]))

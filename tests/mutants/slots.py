@@ -99,7 +99,7 @@ SLOTS = (
         "cjepa_jax/objectives/videosaur.py",
         ("getattr(self, name) * value for", "value for", TERMS),
         ("self.contrast_temperature, valid=valid)", "self.contrast_temperature)", TERMS),
-        ("TEXTURE * (cut - mean)", "(cut - mean)", f"{SAUR}features_are_the_colour_and_the_texture_of_each_patch"),
+        ("self.texture * (cut - mean)", "(cut - mean)", f"{SAUR}features_are_the_colour_and_the_texture_of_each_patch"),
         (
             "[2 * mean[..., 0, :], texture]",
             "[2 * mean[..., 0, :], 0 * texture]",

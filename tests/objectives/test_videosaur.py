@@ -58,7 +58,9 @@ def test_features_are_the_colour_and_the_texture_of_each_patch():
     assert found.shape == (1, 2, 4, 3 + 48) and not found[..., 3:].any()
     np.testing.assert_allclose(found[0, 1, :, 0], [-2, 2, -2, -2])  # rows of patches
     video[0, 0, 0, 0] = 255
-    np.testing.assert_allclose(OBJECTIVE.patches(jnp.asarray(video))[0, 0, 0, 3], 0.3 * 2 * 15 / 16, rtol=1e-6)
+    np.testing.assert_allclose(OBJECTIVE.patches(jnp.asarray(video))[0, 0, 0, 3], 2 * 15 / 16, rtol=1e-6)
+    weak = dataclasses.replace(OBJECTIVE, texture=0.3)
+    np.testing.assert_allclose(weak.patches(jnp.asarray(video))[0, 0, 0, 3], 0.3 * 2 * 15 / 16, rtol=1e-6)
 
 
 def test_every_pixel_has_the_slot_of_its_patch_and_drawn_slots_are_the_same_each_time():
@@ -88,6 +90,7 @@ def test_every_pixel_has_the_slot_of_its_patch_and_drawn_slots_are_the_same_each
         (dict(videosaur=SIZES | {"heads": 3}), "objective.videosaur.heads = 3: must divide"),
         (dict(videosaur=SIZES | {"units": 3}), "objective.videosaur.units = 3"),
         (dict(videosaur=SIZES | {"placed": 1}), "objective.videosaur.placed = 1: must be True or False"),
+        (dict(texture=-1.0), "objective.texture = -1.0"),
         (dict(contrast=-1.0), "objective.contrast = -1.0"),
         (dict(temperature=0.0), "objective.temperature = 0.0"),
     ],

@@ -245,10 +245,15 @@ def test_an_encoder_that_does_not_fit_is_refused_in_one_line(runs, tmp_path):
     for flags, message in (
         (["--encoder=x", "--env=push"], "^--encoder=x: name the run of a slot predictor with --checkpoint$"),
         (["--backbone=x", "--env=push"], "^--backbone=x: is for --encoder$"),
-        (["--checkpoint=y", "--encoder=x", "--size=32"], "^--size=32: not with --encoder, whose frames have its size$"),
+        (
+            ["--checkpoint=y", "--encoder=x", "--size=32"],
+            "^--size=32: not with --encoder, which decides the size of frames$",
+        ),
     ):
         with pytest.raises(ConfigError, match=message):
             command.main(flags)
+    with pytest.raises(ConfigError, match="^--noise: .* has objective.savi.noise = False: must be a run that drew"):
+        extract.main([f"--checkpoint={encoder}", "--noise", f"--out={tmp_path / 'x'}"])
     with pytest.raises(ConfigError, match="^--frames=4: is for a run's own data"):
         extract.main([f"--checkpoint={encoder}", "--videos=x", "--frames=4", f"--out={tmp_path / 'x'}"])
 

@@ -34,7 +34,7 @@ def config(folder, **options):
     c.data.path, c.data.options, c.data.frames = str(folder), options, 3
     c.data.count = c.data.eval_count = c.data.workers = 0
     c.train.batch, c.objective.patch = 8, 1
-    small = dict(slots=3, width=8, embed=8, heads=2, blocks=1, units=(8,), first=1, iterations=1)
+    small = dict(slots=3, width=8, embed=8, heads=2, blocks=1, units=(8,), first=1, iterations=1, placed=False)
     c.objective.videosaur.update(small)
     return c
 
