@@ -8,7 +8,7 @@ import numpy as np
 
 from cjepa_jax.configuration import seeds
 from cjepa_jax.data.formats.resize import resize
-from cjepa_jax.data.sources.true_slots import LEAST_SIZE
+from cjepa_jax.data.sources.true_slots import small
 from cjepa_jax.data.worlds.acting.base import Acting
 from cjepa_jax.evals.control import Tasks, as_recorded
 from cjepa_jax.planning.mpc import MPC, Controller, WorldModel, of_slots
@@ -54,7 +54,7 @@ class OfStates:
 
     def look(self, states: np.ndarray) -> Seen:
         """See Sight. No picture is used."""
-        shown = _small(self.world).scene(states, np.zeros(self.world.objects, bool))
+        shown = small(self.world).scene(states, np.zeros(self.world.objects, bool))
         return {"slots": self.source.seen(shown["states"])[:, 0], "proprio": shown["proprio"]}
 
     def goal(self) -> Seen:
@@ -105,12 +105,7 @@ class OfPictures:
 
     def _felt(self, states: np.ndarray) -> np.ndarray:
         mean, deviation = self.source.spreads.get("proprio", (0.0, 1.0))
-        return np.asarray((_small(self.world).felt(states) - mean) / deviation, np.float32)
-
-
-def _small(world: Acting) -> Acting:
-    """The world with pictures that cost little, where none is used."""
-    return dataclasses.replace(world, size=LEAST_SIZE)
+        return np.asarray((small(self.world).felt(states) - mean) / deviation, np.float32)
 
 
 @dataclasses.dataclass

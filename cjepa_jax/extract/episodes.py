@@ -3,7 +3,6 @@
 import contextlib
 import functools
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +13,12 @@ from cjepa_jax.data.formats import episode_file
 from cjepa_jax.data.formats.resize import resize
 from cjepa_jax.data.slot_writer import Videos
 from cjepa_jax.data.sources.episode_file import splits_of
-from cjepa_jax.data.sources.true_slots import LEAST_SIZE
+from cjepa_jax.data.sources.true_slots import AGENT, small
 from cjepa_jax.data.worlds.acting.base import Acting
 from cjepa_jax.extract.work import Work
 from cjepa_jax.host import door
 
 HELD = 0.1  # the last episodes, which the splits eval and test divide, as in data/sources/episode_file.py
-AGENT = ("actions", "proprio")  # arrays of a scene of a world with actions
 READ = 16  # frames that are read at a time
 
 
@@ -106,7 +104,7 @@ def played(sources: Mapping[str, Any]) -> dict[str, Any]:
     count. Raises ConfigError for a world that refuses them."""
     if not all(acts(source) for source in sources.values()):
         return {}
-    return {k: replace(s, size=LEAST_SIZE) if isinstance(s, Acting) else s for k, s in sources.items()}
+    return {k: small(s) if isinstance(s, Acting) else s for k, s in sources.items()}
 
 
 def write_played(sources: Mapping[str, Any], out: Path, videos: Videos, doing: Work) -> bool:

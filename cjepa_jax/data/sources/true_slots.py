@@ -2,8 +2,8 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ KEPT = 2**14  # simulated scenes that a process keeps
 AGENT = ("actions", "proprio")
 KEPT_OF_A_SCENE = ("states", "labels", "graph", "contacts", *AGENT)
 SHUFFLES = ("none", "scene", "frame")
+AnyWorld = TypeVar("AnyWorld", bound=World)
 
 
 @dataclass(frozen=True)
@@ -320,3 +321,8 @@ def _isometry(features: int, width: int) -> np.ndarray:
         return np.eye(features)
     matrix = seeds.generator(0, "features of slots", features, width).standard_normal((width, features))
     return np.linalg.qr(matrix)[0].T
+
+
+def small(world: AnyWorld) -> AnyWorld:
+    """The world with pictures that cost little, where none is used. Raises ConfigError if a world refuses them."""
+    return replace(world, size=LEAST_SIZE)
